@@ -1,0 +1,38 @@
+# Every target sets up what it needs: `make demo` and `make test` work on a fresh machine.
+PYTHON ?= python3
+BIN := .venv/bin
+# One thread a process: two threads inside torch on a busy machine are slower than one.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test slow figures bench lint clean
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/python scripts/demo.py --out demo
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest
+
+slow: .venv/installed
+	$(BIN)/pytest -m slow
+
+figures: .venv/installed
+	$(BIN)/python scripts/density_estimation.py
+	$(BIN)/python scripts/sample_flow.py
+	$(BIN)/python scripts/flow_trajectories.py
+
+bench: .venv/installed
+	$(BIN)/python scripts/benchmark_speed.py
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv demo build *.egg-info .pytest_cache .ruff_cache .hypothesis
