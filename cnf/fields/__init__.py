@@ -1,0 +1,13 @@
+"""Velocity fields v(t, x, context): the right-hand sides of flows.
+
+VelocityField       the base class: what a field of your own implements
+GatedField          two gated hidden layers, divergence in closed form (the default)
+MLPField            any number of hidden layers
+ConcatSquashField   the layers of FFJORD (Grathwohl et al. 2019)
+"""
+
+from cnf.fields.base import BoundField, VelocityField
+from cnf.fields.gated import GatedField
+from cnf.fields.networks import ConcatSquashField, MLPField
+
+__all__ = ["BoundField", "ConcatSquashField", "GatedField", "MLPField", "VelocityField"]

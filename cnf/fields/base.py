@@ -1,0 +1,81 @@
+"""What every velocity field has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class BoundField:
+    """A field with its context filled in and its weights prepared: what one solve evaluates.
+
+    Attributes:
+        velocity: v(t, x), with t () or (*batch,) and x (*batch, dim).
+        velocity_and_divergence: v and tr ∂v/∂x (*batch,) in closed form; None where the field has none.
+        tensors: every tensor that the two read and that may want a gradient, the context included. A tensor
+            prepared from the weights stands here in their place: the graph of a solve ends at `tensors`.
+    """
+
+    velocity: Callable[[Tensor, Tensor], Tensor]
+    velocity_and_divergence: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
+    tensors: tuple[Tensor, ...]
+
+
+class VelocityField(nn.Module, ABC):
+    """A velocity field v(t, x, context) on `dim` columns; subclasses write `forward`.
+
+    Args:
+        dim: number of columns of x.
+        context_dim: number of columns of the context; 0 for none.
+
+    Example:
+        >>> class Rotation(VelocityField):
+        ...     def forward(self, t, x, context=None):
+        ...         return torch.stack((-x[..., 1], x[..., 0]), -1)
+        >>> Rotation(2)(torch.tensor(0.0), torch.tensor([1.0, 0.0]))
+        tensor([-0., 1.])
+    """
+
+    def __init__(self, dim: int, context_dim: int = 0) -> None:
+        super().__init__()
+        if dim < 1 or context_dim < 0:
+            raise ValueError(f"a field needs dim >= 1 and context_dim >= 0; got {dim} and {context_dim}")
+        self.dim = dim
+        self.context_dim = context_dim
+
+    @abstractmethod
+    def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Velocity (*batch, dim) at times t () or (*batch,) and states x (*batch, dim)."""
+
+    def bind(self, context: Tensor | None = None) -> BoundField:
+        """The field for one context (*batch, context_dim), ready to be evaluated many times."""
+
+        def velocity(t: Tensor, x: Tensor) -> Tensor:
+            return self(t, x, context)
+
+        given = () if context is None else (context,)
+        return BoundField(velocity, None, (*self.parameters(), *given))
+
+
+class TimeFeatures(nn.Module):
+    """Smooth features of time, (2t − 1, cos πt, sin πt, …, cos πkt, sin πkt), (*batch, 2k + 1).
+
+    Args:
+        frequencies: k; small, since a velocity that wobbles in time costs the solver steps.
+    """
+
+    def __init__(self, frequencies: int = 3) -> None:
+        super().__init__()
+        rates = torch.pi * torch.arange(1, frequencies + 1)
+        self.register_buffer("rates", rates.to(torch.get_default_dtype()), persistent=False)
+        self.features = 2 * frequencies + 1
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Features (*batch, 2k + 1) of times t (*batch,)."""
+        angles = t[..., None] * self.rates
+        return torch.cat([2 * t[..., None] - 1, angles.cos(), angles.sin()], -1)

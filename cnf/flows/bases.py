@@ -1,0 +1,128 @@
+"""Base densities: what a flow starts from at t = 0."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+class Base(nn.Module, ABC):
+    """A density on `dim` columns that can be sampled and scored.
+
+    Args:
+        dim: number of columns.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    @abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density (*batch,) of z (*batch, dim)."""
+
+    @abstractmethod
+    def sample(self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Draws (*shape, dim) on the device and in the dtype of `like`."""
+
+
+class NormalBase(Base):
+    """The standard normal density, log p(z) = −½|z|² − ½ dim log 2π.
+
+    Example:
+        >>> round(NormalBase(2).log_prob(torch.zeros(2)).item(), 4)
+        -1.8379
+    """
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density (*batch,) of z (*batch, dim)."""
+        return -0.5 * z.square().sum(-1) - 0.5 * self.dim * math.log(2 * math.pi)
+
+    def sample(self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Draws (*shape, dim) on the device and in the dtype of `like`."""
+        return torch.randn((*shape, self.dim), generator=generator, device=like.device, dtype=like.dtype)
+
+
+class StudentTBase(Base):
+    """Independent Student-t columns: tails of order ν = `freedom` for data with outliers.
+
+    Args:
+        dim: number of columns.
+        freedom: degrees of freedom ν > 2; columns are scaled to unit variance.
+
+    Raises:
+        ValueError: if `freedom` is not above 2.
+
+    Example:
+        >>> StudentTBase(2, freedom=5.0).log_prob(torch.zeros(3, 2)).shape
+        torch.Size([3])
+    """
+
+    def __init__(self, dim: int, freedom: float = 5.0) -> None:
+        super().__init__(dim)
+        if not freedom > 2:
+            raise ValueError(f"freedom of a StudentTBase: expected more than 2; got {freedom}")
+        self.freedom = freedom
+        self.scale = math.sqrt((freedom - 2) / freedom)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density (*batch,) of z (*batch, dim)."""
+        nu = self.freedom
+        peak = (
+            math.lgamma((nu + 1) / 2)
+            - math.lgamma(nu / 2)
+            - 0.5 * math.log(math.pi * nu)
+            - math.log(self.scale)
+        )
+        tails = torch.log1p((z / self.scale).square() / nu)
+        return self.dim * peak - (nu + 1) / 2 * tails.sum(-1)
+
+    def sample(self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Draws (*shape, dim) by Bailey's polar method (1994): √(ν(u^(−2/ν) − 1)) cos 2πv."""
+        size = (2, *shape, self.dim)
+        u, v = torch.rand(size, generator=generator, device=like.device, dtype=torch.float64)
+        radius = (self.freedom * ((1 - u) ** (-2 / self.freedom) - 1)).sqrt()
+        return (self.scale * radius * torch.cos(2 * math.pi * v)).to(like.dtype)
+
+
+class MixtureBase(Base):
+    """A mixture of Gaussians, log p(z) = logsumexpₖ (log wₖ + log N(z; μₖ, LₖLₖᵀ)).
+
+    Args:
+        weights: w, positive, normalised here, (components,)
+        means: μ, (components, dim)
+        factors: L, lower triangular with positive diagonal, (components, dim, dim)
+
+    Example:
+        >>> base = MixtureBase(torch.ones(2), torch.tensor([[-3.0], [3.0]]), torch.ones(2, 1, 1))
+        >>> base.sample((5,), torch.empty(0), torch.Generator().manual_seed(0)).shape
+        torch.Size([5, 1])
+    """
+
+    def __init__(self, weights: Tensor, means: Tensor, factors: Tensor) -> None:
+        super().__init__(means.shape[-1])
+        self.register_buffer("weights", weights / weights.sum())
+        self.register_buffer("means", means)
+        self.register_buffer("factors", factors)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density (*batch,) of z (*batch, dim)."""
+        centred = (z[..., None, :] - self.means).unsqueeze(-1)
+        scaled = torch.linalg.solve_triangular(self.factors, centred, upper=False).squeeze(-1)
+        volume = self.factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        constant = 0.5 * self.dim * math.log(2 * math.pi)
+        parts = self.weights.log() - 0.5 * scaled.square().sum(-1) - volume - constant
+        return parts.logsumexp(-1)
+
+    def sample(self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Draws (*shape, dim) on the device and in the dtype of `like`."""
+        count = math.prod(shape)
+        if count == 0:
+            return like.new_empty((*shape, self.dim))
+        chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        noise = torch.randn(count, self.dim, generator=generator, device=like.device, dtype=like.dtype)
+        draws = self.means[chosen] + (self.factors[chosen] @ noise[..., None]).squeeze(-1)
+        return draws.reshape(*shape, self.dim)

@@ -1,0 +1,102 @@
+"""Flows as plain data: what a model file says about the parts of a flow, and the parts it stands for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from cnf.fields import ConcatSquashField, GatedField, MLPField, VelocityField
+from cnf.flows.bases import Base, MixtureBase, NormalBase, StudentTBase
+from cnf.flows.divergence import Hutchinson
+from cnf.ode import Grid, Solver, Torchdiffeq
+
+# Class name -> the constructor arguments that are also attributes.
+FIELDS: dict[type[VelocityField], tuple[str, ...]] = {
+    GatedField: ("hidden", "first", "frequency", "modulation"),
+    MLPField: ("hidden", "activation"),
+    ConcatSquashField: ("hidden", "activation"),
+}
+SOLVERS: tuple[type, ...] = (Grid, Torchdiffeq)
+
+
+def describe(flow: Any) -> dict[str, Any]:
+    """The configuration of a `CNF` as JSON-ready data.
+
+    Raises:
+        ValueError: for a field or base that a file cannot rebuild.
+    """
+    return {
+        "dim": flow.dim,
+        "context_dim": flow.context_dim,
+        "field": _describe_field(flow.field),
+        "base": _describe_base(flow.base),
+        "solver": {"class": type(flow.solver).__name__, **asdict(flow.solver)},
+        "accuracy": asdict(flow.accuracy),
+        "divergence": asdict(flow.divergence) if isinstance(flow.divergence, Hutchinson) else flow.divergence,
+        "automatic": sorted(flow.automatic),
+        "dtype": str(flow.like.dtype).removeprefix("torch."),
+    }
+
+
+def _describe_field(field: VelocityField) -> dict[str, Any]:
+    if type(field) not in FIELDS:
+        raise ValueError(
+            f"a model file cannot rebuild {type(field).__name__}: save its state_dict() and build the flow yourself"
+        )
+    return {"class": type(field).__name__, **{name: getattr(field, name) for name in FIELDS[type(field)]}}
+
+
+def _describe_base(base: Base) -> dict[str, Any]:
+    described: dict[str, Any] = {"class": type(base).__name__}
+    if isinstance(base, StudentTBase):
+        return {**described, "freedom": base.freedom}
+    if isinstance(base, MixtureBase):
+        return {**described, "components": len(base.weights)}
+    if type(base) is not NormalBase:
+        raise ValueError(
+            f"a model file cannot rebuild {type(base).__name__}: save the flow's state_dict() yourself"
+        )
+    return described
+
+
+def build_field(config: dict[str, Any], dim: int, context_dim: int) -> VelocityField:
+    """The field that `describe` described, with fresh weights."""
+    classes = {cls.__name__: cls for cls in FIELDS}
+    arguments = dict(config)
+    cls = classes[arguments.pop("class")]
+    arguments["hidden"] = tuple(arguments["hidden"])
+    return cls(dim, context_dim=context_dim, **arguments)
+
+
+def build_base(config: dict[str, Any], dim: int) -> Base:
+    """The base that `describe` described; a mixture's numbers come with the tensors of the file."""
+    if config["class"] == "StudentTBase":
+        return StudentTBase(dim, freedom=config["freedom"])
+    if config["class"] == "MixtureBase":
+        count = config["components"]
+        return MixtureBase(
+            torch.ones(count), torch.zeros(count, dim), torch.eye(dim).expand(count, dim, dim).clone()
+        )
+    return {"NormalBase": NormalBase}[config["class"]](dim)
+
+
+def build_solver(config: dict[str, Any]) -> Solver:
+    """The solver that `describe` described."""
+    arguments = dict(config)
+    cls = {cls.__name__: cls for cls in SOLVERS}[arguments.pop("class")]
+    if cls is Grid:
+        arguments["nodes"] = tuple(arguments["nodes"])
+    return cls(**arguments)
+
+
+def build_divergence(config: dict[str, Any] | str) -> Hutchinson | str:
+    """The divergence that `describe` described."""
+    return Hutchinson(**config) if isinstance(config, dict) else config
+
+
+def parameters_of(flow: nn.Module) -> int:
+    """Number of trainable numbers."""
+    return sum(parameter.numel() for parameter in flow.parameters())

@@ -1,0 +1,61 @@
+"""A flow bound to a context, as a torch distribution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+
+class FlowDistribution(Distribution):
+    """p(x | context) of a flow, for everything that takes a `torch.distributions.Distribution`.
+
+    Args:
+        flow: a `CNF`.
+        context: (*batch, context_dim), or None; its batch is the batch shape.
+
+    Example:
+        >>> from cnf.flows.flow import CNF
+        >>> p = CNF(dim=2)()
+        >>> p.log_prob(p.sample((4,))).shape
+        torch.Size([4])
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012 - the name and type are torch's
+    has_rsample = True
+
+    def __init__(
+        self, flow: Any, context: Tensor | None = None, *, validate_args: bool | None = None
+    ) -> None:
+        self.flow = flow
+        self.context = context
+        batch = torch.Size() if context is None else context.shape[:-1]
+        super().__init__(batch, torch.Size([flow.dim]), validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """All real vectors."""
+        return constraints.real_vector
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> FlowDistribution:
+        """The same distribution with its context repeated over a larger batch shape."""
+        if self.context is None:
+            context = next(self.flow.parameters()).new_empty((*batch_shape, 0))
+        else:
+            context = self.context.expand(*batch_shape, self.context.shape[-1])
+        return FlowDistribution(self.flow, context, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-density (*sample, *batch) of value (*sample, *batch, dim), in nats."""
+        return self.flow.log_prob(value, self.context)
+
+    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Draws (*sample, *batch, dim) through which gradients flow."""
+        return self.flow.sample(tuple(sample_shape), self.context)
+
+    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+        """Draws (*sample, *batch, dim)."""
+        with torch.no_grad():
+            return self.rsample(sample_shape)

@@ -1,0 +1,112 @@
+"""The divergence tr ∂v/∂x of a velocity field: exact, or estimated by random probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from cnf.fields import BoundField
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+
+# Up to here the exact divergence of a field without a closed form is used in training too.
+MODERATE_DIM = 16
+
+
+@dataclass(frozen=True)
+class Hutchinson:
+    """The estimate (1/k) Σ εᵢᵀ (∂v/∂x) εᵢ with random probes ε of unit covariance (Hutchinson 1989).
+
+    Args:
+        probes: k, at least 1; the estimates are averaged.
+        noise: "rademacher" (signs, the smaller variance) or "gaussian".
+
+    Raises:
+        ValueError: for no probe or unknown noise.
+
+    Example:
+        >>> Hutchinson(probes=2).draw(torch.zeros(5, 3)).shape
+        torch.Size([2, 5, 3])
+    """
+
+    probes: int = 1
+    noise: Literal["rademacher", "gaussian"] = "rademacher"
+
+    def __post_init__(self) -> None:
+        if self.probes < 1:
+            raise ValueError(f"probes: expected at least 1; got {self.probes}")
+        if self.noise not in ("rademacher", "gaussian"):
+            raise ValueError(f"noise: expected rademacher or gaussian; got {self.noise!r}")
+
+    def draw(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Probes (k, *batch, dim) for one solve; they must not change while it runs."""
+        shape = (self.probes, *x.shape)
+        if self.noise == "gaussian":
+            return torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
+        signs = torch.randint(0, 2, shape, generator=generator, device=x.device)
+        return (2 * signs - 1).to(x.dtype)
+
+
+def exact_divergence(velocity: Velocity, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """v (*batch, dim) and tr ∂v/∂x (*batch,) by one batched vector-Jacobian product with the unit vectors.
+
+    Example:
+        >>> exact_divergence(lambda t, x: x**2, torch.tensor(0.0), torch.tensor([[1.0, 2.0]]))[1]
+        tensor([6.])
+    """
+    unit = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
+    probes = unit.reshape(-1, *[1] * (x.dim() - 1), x.shape[-1]).expand(-1, *x.shape)
+    v, products = _vector_jacobian(velocity, t, x, probes)
+    return v, (products * probes).sum((0, -1))
+
+
+def estimated_divergence(velocity: Velocity, t: Tensor, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+    """v (*batch, dim) and the mean of εᵀ (∂v/∂x) ε over the probes ε (k, *batch, dim)."""
+    v, products = _vector_jacobian(velocity, t, x, probes)
+    return v, (products * probes).sum(-1).mean(0)
+
+
+def choose_divergence(
+    bound: BoundField,
+    divergence: Hutchinson | str,
+    x: Tensor,
+    generator: torch.Generator | None,
+    *,
+    training: bool,
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """The function (t, x) -> (v, divergence) that one solve starting at x uses, its probes already drawn.
+
+    "auto" is the closed form where the field has one, else exact; where gradients are being built for more
+    than moderately many columns, a Hutchinson estimate takes the place of the exact trace.
+    """
+    if divergence == "auto" and bound.velocity_and_divergence is not None:
+        return bound.velocity_and_divergence
+    if divergence == "auto" and training and x.shape[-1] > MODERATE_DIM:
+        divergence = Hutchinson()
+    if isinstance(divergence, Hutchinson):
+        probes = divergence.draw(x, generator)
+        return lambda t, x: estimated_divergence(bound.velocity, t, x, probes)
+    return lambda t, x: exact_divergence(bound.velocity, t, x)
+
+
+def _vector_jacobian(velocity: Velocity, t: Tensor, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+    """v and the products εᵀ ∂v/∂x (k, *batch, dim), differentiable again where a gradient is being built.
+
+    Solvers call this with and without gradients enabled; where they are off, x may still claim to require
+    one, so it is taken out of its graph.
+    """
+    keep = torch.is_grad_enabled()
+    with torch.enable_grad():
+        point = x if keep and x.requires_grad else x.detach().requires_grad_()
+        v = velocity(t, point)
+        if not v.requires_grad:  # a field that does not depend on x
+            return v, torch.zeros_like(probes)
+        (products,) = torch.autograd.grad(
+            v, point, probes, is_grads_batched=True, create_graph=keep, retain_graph=True,
+            allow_unused=True, materialize_grads=True,
+        )  # fmt: skip
+    return (v, products) if keep else (v.detach(), products.detach())

@@ -1,0 +1,70 @@
+"""Model files: one safetensors file with weights and a JSON configuration, never a pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cnf.files import atomic_path
+
+FORMAT = 1
+# A header longer than this is not one of ours; JSON nests a few levels only.
+LONGEST_HEADER = 32 * 2**20
+
+
+class ModelFileError(ValueError):
+    """A file that is not a model of this library, or not a sound one: one line says why."""
+
+
+def write_model(path: str | Path, configuration: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write tensors and configuration to `path`, atomically."""
+    header = {"format": str(FORMAT), "configuration": json.dumps(configuration, allow_nan=False)}
+    # The file is read back on any device, so tensors are written as they lie in ordinary memory.
+    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    with atomic_path(Path(path)) as temporary:
+        save_file(plain, temporary, metadata={"cnf": json.dumps(header)})
+
+
+def read_model(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Configuration and tensors of a model file.
+
+    Raises:
+        ModelFileError: if the file is missing, damaged, of an unknown format, or not a model file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such model file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = _header(path, file.metadata())
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as failure:
+        raise ModelFileError(
+            f"{path}: not a model file ({_one_line(failure)}); write one with `cnf fit`"
+        ) from failure
+
+
+def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+    text = (metadata or {}).get("cnf", "")
+    if not text or len(text) > LONGEST_HEADER:
+        raise ModelFileError(f"{path}: a safetensors file, but not a model of cnf; write one with `cnf fit`")
+    try:
+        header = json.loads(text)
+        known = header["format"] == str(FORMAT)
+        configuration = json.loads(header["configuration"])
+    except (ValueError, KeyError, TypeError, RecursionError) as failure:
+        raise ModelFileError(f"{path}: its configuration is damaged ({_one_line(failure)})") from failure
+    if not known or not isinstance(configuration, dict):
+        raise ModelFileError(
+            f"{path}: format {header['format']!s:.20} is not {FORMAT}; update cnf to read it"
+        )
+    return configuration
+
+
+def _one_line(failure: Exception) -> str:
+    return " ".join(str(failure).split())[:200] or type(failure).__name__

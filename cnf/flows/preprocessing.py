@@ -1,0 +1,89 @@
+"""The affine map between the units of the data and the coordinates of the flow."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Affine(nn.Module):
+    """x = shift + A y: data x, model coordinates y, log |det ∂y/∂x| = −log |det A|.
+
+    It is part of the flow, so that densities stay in the units of the data. Its numbers are float64, since
+    raw columns may be large beside their spread.
+
+    Args:
+        shift: (dim,)
+        matrix: A, invertible, (dim, dim)
+
+    Example:
+        >>> map = Affine.whiten(torch.randn(1000, 2) * torch.tensor([1.0, 100.0]))
+        >>> y, ladj = map.to_model(torch.tensor([[0.0, 100.0]]))
+        >>> y.shape, ladj.shape
+        (torch.Size([1, 2]), torch.Size([]))
+    """
+
+    def __init__(self, shift: Tensor, matrix: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("shift", shift.double())
+        self.register_buffer("matrix", matrix.double())
+        self.register_buffer("inverse", torch.linalg.inv(self.matrix))
+
+    @classmethod
+    def identity(cls, dim: int) -> Affine:
+        """x = y."""
+        return cls(torch.zeros(dim), torch.eye(dim))
+
+    @classmethod
+    def standardize(cls, x: Tensor, weights: Tensor | None = None) -> Affine:
+        """Every column of x (rows, dim) to mean 0 and standard deviation 1."""
+        mean, covariance = _moments(x, weights)
+        return cls(mean, covariance.diagonal().sqrt().diag())
+
+    @classmethod
+    def whiten(cls, x: Tensor, weights: Tensor | None = None) -> Affine:
+        """Columns of x (rows, dim) to mean 0 and the identity as covariance.
+
+        With standard deviations S and correlation P, A = S P^½: of all whitening maps the one that leaves
+        the columns most alike, whatever their units and order (Kessy, Lewin & Strimmer 2018, "ZCA-cor").
+
+        Raises:
+            ValueError: if columns are linearly dependent, so that no density exists.
+        """
+        mean, covariance = _moments(x, weights)
+        deviation = covariance.diagonal().sqrt()
+        eigenvalues, vectors = torch.linalg.eigh(covariance / deviation / deviation[:, None])
+        if eigenvalues[0] < 1e-10:
+            worst = vectors[:, 0].abs().topk(2).indices.tolist()
+            raise ValueError(
+                f"columns are linearly dependent (foremost columns {worst[0]} and {worst[1]}, counted from 0),"
+                " so the rows have no density: drop one of them"
+            )
+        return cls(mean, deviation[:, None] * (vectors * eigenvalues.sqrt()) @ vectors.T)
+
+    def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Model coordinates y (*batch, dim) in float64, and the log-Jacobian log |det ∂y/∂x| ()."""
+        y = (x.to(self.shift.dtype) - self.shift) @ self.inverse.T
+        return y, -torch.linalg.slogdet(self.matrix).logabsdet
+
+    def to_data(self, y: Tensor) -> Tensor:
+        """Data x (*batch, dim), in the dtype of y."""
+        return (self.shift + y.to(self.shift.dtype) @ self.matrix.T).to(y.dtype)
+
+    def velocity_to_data(self, v: Tensor) -> Tensor:
+        """dx/dt (*batch, dim) for dy/dt = v, in the dtype of v."""
+        return (v.to(self.shift.dtype) @ self.matrix.T).to(v.dtype)
+
+
+def _moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and covariance in float64; raises where a column does not vary."""
+    x = x.double()
+    mass = x.new_ones(len(x)) if weights is None else weights.double()
+    mean = (mass @ x) / mass.sum()
+    centred = x - mean
+    covariance = (mass[:, None] * centred).T @ centred / mass.sum()
+    spread = covariance.diagonal().sqrt()
+    constant = (spread <= 1e-12 * mean.abs()).nonzero().flatten().tolist()
+    if constant:
+        raise ValueError(f"column {constant[0]} (counted from 0) is constant and has no density: drop it")
+    return mean, covariance

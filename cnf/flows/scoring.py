@@ -1,0 +1,168 @@
+"""Scoring row by row: chunks, error bars, finer grids for hard rows, and rows that cannot be solved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cnf.ode import Grid, Solver, SolverError
+
+# Rows that go through a solve together: enough to keep the processor busy, few enough for its cache.
+CHUNK = 4096
+# How often the steps of a grid are halved for rows whose bar stays above the tolerance.
+DOUBLINGS = 5
+
+
+class Scores(NamedTuple):
+    """Log-densities of rows from one solve: (rows,), each step's error (steps, rows), and evaluations a row."""
+
+    log_prob: Tensor
+    step_error: Tensor
+    nfe: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `CNF.evaluate` returns, row by row.
+
+    Attributes:
+        log_prob: log-density in the units of the data (*batch,), nats; NaN where it could not be computed.
+        error: bar of the solver's error in log_prob (*batch,), nats.
+        nfe: velocity evaluations spent on the row (*batch,).
+        ok: whether the row is finite and its bar is within the tolerance (*batch,).
+    """
+
+    log_prob: Tensor
+    error: Tensor
+    nfe: Tensor
+    ok: Tensor
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How errors are judged: the tolerance of a row's bar in nats, and the bar per unit of raw estimate."""
+
+    tolerance: float = 1e-3
+    bar_scale: float = 1.0
+
+
+Score = Callable[[Tensor, Tensor | None, Solver], Scores]
+
+
+def evaluate_rows(
+    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, accuracy: Accuracy
+) -> Evaluation:
+    """Evaluate rows (n, dim) with context (n, context_dim), each on its own path, in bounded memory."""
+    finite = rows.isfinite().all(-1)
+    if context is not None:
+        finite = finite & context.isfinite().all(-1)
+    places = finite.nonzero().squeeze(-1)
+    parts = []
+    for chunk in places.split(CHUNK):
+        given = None if context is None else context[chunk]
+        parts.append(_evaluate_chunk(score, rows[chunk], given, solver, accuracy))
+    blank = _unsolved(rows)
+    return blank if not parts else _scatter(blank, places, _concatenate(parts))
+
+
+def _evaluate_chunk(
+    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, accuracy: Accuracy
+) -> Evaluation:
+    if isinstance(solver, Grid) and solver.tableau.b_error:
+        return _evaluate_with_bars(score, rows, context, solver, accuracy)
+    return _evaluate_twice(score, rows, context, solver, accuracy)
+
+
+def _evaluate_with_bars(
+    score: Score, rows: Tensor, context: Tensor | None, grid: Grid, accuracy: Accuracy
+) -> Evaluation:
+    """Score on the grid; rows above the tolerance go again, alone, on finer grids up to a cap."""
+    result = _judge(score(rows, context, grid), accuracy)
+    for _ in range(DOUBLINGS):
+        hard = (~result.ok).nonzero().squeeze(-1)
+        if len(hard) == 0:
+            break
+        grid = grid.refined()
+        given = None if context is None else context[hard]
+        again = _judge(score(rows[hard], given, grid), accuracy)
+        result = _scatter(result, hard, replace(again, nfe=again.nfe + result.nfe[hard]))
+    return result
+
+
+def rounding_error(log_prob: Tensor) -> Tensor:
+    """What the rounding of a solve's arithmetic may add to the error of log_prob."""
+    return 8 * torch.finfo(log_prob.dtype).eps * log_prob.detach().abs().clamp(min=1)
+
+
+def _judge(scores: Scores, accuracy: Accuracy) -> Evaluation:
+    """Bar of each row: the scaled sum of its steps' errors and what rounding may add."""
+    with torch.no_grad():
+        rounding = rounding_error(scores.log_prob)
+        estimate = accuracy.bar_scale * scores.step_error.sum(0)
+        # A row cannot be asked for more digits than its number format holds.
+        ok = (estimate <= accuracy.tolerance) & scores.log_prob.isfinite()
+    nfe = torch.full_like(scores.log_prob, scores.nfe, dtype=torch.long)
+    return Evaluation(scores.log_prob, (estimate + rounding).detach(), nfe, ok)
+
+
+def _evaluate_twice(
+    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, accuracy: Accuracy
+) -> Evaluation:
+    """For solvers without an estimate: the bar is the difference to a second solve of another accuracy."""
+    try:
+        best = score(rows, context, solver)
+        with torch.no_grad():
+            other = score(rows, context, _second_opinion(solver))
+    except SolverError:
+        return _evaluate_halves(score, rows, context, solver, accuracy)
+    error = (best.log_prob - other.log_prob).detach().abs()
+    nfe = torch.full_like(error, best.nfe + other.nfe, dtype=torch.long)
+    return Evaluation(best.log_prob, error, nfe, (error <= accuracy.tolerance) & best.log_prob.isfinite())
+
+
+def _second_opinion(solver: Solver) -> Solver:
+    if isinstance(solver, Grid):
+        return solver.refined()
+    if solver.step_size is not None:
+        return replace(solver, step_size=solver.step_size / 2)
+    return replace(solver, rtol=10 * solver.rtol, atol=10 * solver.atol)
+
+
+def _evaluate_halves(
+    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, accuracy: Accuracy
+) -> Evaluation:
+    """Find the rows that an adaptive solver cannot finish, so that they do not take the others along."""
+    if len(rows) == 1:
+        return _unsolved(rows)
+    halves = torch.arange(len(rows), device=rows.device).tensor_split(2)
+    contexts = [None if context is None else context[half] for half in halves]
+    parts = [_evaluate_chunk(score, rows[h], c, solver, accuracy) for h, c in zip(halves, contexts)]
+    return _concatenate(parts)
+
+
+def _unsolved(rows: Tensor) -> Evaluation:
+    nothing = rows.new_full((len(rows),), torch.nan)
+    zero = torch.zeros_like(nothing, dtype=torch.long)
+    return Evaluation(nothing, nothing, zero, zero.bool())
+
+
+def _scatter(into: Evaluation, places: Tensor, values: Evaluation) -> Evaluation:
+    return Evaluation(
+        log_prob=into.log_prob.index_put((places,), values.log_prob),
+        error=into.error.index_put((places,), values.error),
+        nfe=into.nfe.index_put((places,), values.nfe),
+        ok=into.ok.index_put((places,), values.ok),
+    )
+
+
+def _concatenate(parts: list[Evaluation]) -> Evaluation:
+    return Evaluation(
+        log_prob=torch.cat([p.log_prob for p in parts]),
+        error=torch.cat([p.error for p in parts]),
+        nfe=torch.cat([p.nfe for p in parts]),
+        ok=torch.cat([p.ok for p in parts]),
+    )

@@ -1,0 +1,17 @@
+"""Integration of ordinary differential equations and gradients of their solutions.
+
+    solve            dx/dt = f(t, x) by any solver
+    Grid             Runge-Kutta on fixed times: euler, midpoint, rk4, dopri5 with its error estimate
+    Torchdiffeq      the adaptive and fixed-step solvers of torchdiffeq
+    System           a velocity with quadratures; Solution, what a solver returns
+
+A gradient of a solve is "direct" (backpropagation through every step), "discrete" (the adjoint of the
+discretised equation, one step at a time) or "adjoint" (the continuous adjoint equation).
+"""
+
+from cnf.ode.grid import Grid, place
+from cnf.ode.solve import Solver, solve
+from cnf.ode.system import Gradient, Solution, SolverError, System
+from cnf.ode.torchdiffeq import Torchdiffeq
+
+__all__ = ["Gradient", "Grid", "Solution", "Solver", "SolverError", "System", "Torchdiffeq", "place", "solve"]

@@ -1,0 +1,152 @@
+"""Grids: Runge-Kutta on times that are fixed before the solve."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cnf.ode.rungekutta import Steps, integrate
+from cnf.ode.system import Gradient, Solution, System
+from cnf.ode.tableaux import TABLEAUX, Tableau
+from cnf.ode.torchdiffeq import Torchdiffeq
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A method and the times it steps through: the same arithmetic for every row, alone or in a batch.
+
+    The nodes are fractions of the span of a solve: 0 is its first time, 1 its last.
+
+    Args:
+        nodes: increasing fractions from 0 to 1.
+        method: "euler", "midpoint", "rk4" or "dopri5" (the embedded fifth-order pair, the only one that
+            estimates its error).
+
+    Raises:
+        ValueError: for an unknown method or nodes that do not increase from 0 to 1.
+
+    Example:
+        >>> Grid.uniform(4).nodes
+        (0.0, 0.25, 0.5, 0.75, 1.0)
+    """
+
+    nodes: tuple[float, ...]
+    method: str = "dopri5"
+
+    def __post_init__(self) -> None:
+        if self.method not in TABLEAUX:
+            raise ValueError(f"method of a grid: expected one of {', '.join(TABLEAUX)}; got {self.method!r}")
+        ordered = all(a < b for a, b in zip(self.nodes, self.nodes[1:]))
+        if len(self.nodes) < 2 or not ordered or self.nodes[0] != 0 or self.nodes[-1] != 1:
+            raise ValueError(f"nodes of a grid: expected increasing fractions from 0 to 1; got {self.nodes}")
+
+    @classmethod
+    def uniform(cls, steps: int, method: str = "dopri5") -> Grid:
+        """`steps` steps of equal length."""
+        if steps < 1:
+            raise ValueError(f"steps of a grid: expected at least 1; got {steps}")
+        return cls(tuple(k / steps for k in range(steps)) + (1.0,), method)
+
+    @property
+    def tableau(self) -> Tableau:
+        """The coefficients of the method."""
+        return TABLEAUX[self.method]
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        return len(self.nodes) - 1
+
+    @property
+    def nfe(self) -> int:
+        """Velocity evaluations of a solve from end to end."""
+        return self.tableau.evaluations(self.steps)
+
+    def refined(self) -> Grid:
+        """The grid with every step halved."""
+        halves = [(a + b) / 2 for a, b in zip(self.nodes, self.nodes[1:])]
+        return Grid(tuple(sorted((*self.nodes, *halves))), self.method)
+
+    def between(self, start: float, end: float) -> Grid:
+        """The part of this grid of [0, 1] that a solve from `start` to `end` passes, either way."""
+        low, high = min(start, end), max(start, end)
+        inside = self.nodes[bisect_right(self.nodes, low) : bisect_left(self.nodes, high)]
+        fractions = sorted((node - start) / (end - start) for node in inside)
+        return Grid((0.0, *fractions, 1.0), self.method)
+
+    def solve(self, system: System, x: Tensor, t: Tensor, *, gradient: Gradient = "discrete") -> Solution:
+        """States of `system` at the times t (time,), which are increasing or decreasing, from x at t[0].
+
+        With `gradient="adjoint"` torchdiffeq solves the equation and its adjoint with a method of the same
+        name, adaptively where it is an embedded pair.
+        """
+        if gradient == "adjoint":
+            return Torchdiffeq.like(self.method, self.steps).solve(system, x, t, gradient="adjoint")
+        mesh, requested = self._mesh(t)
+        steps = integrate(system, x, mesh, self.tableau, gradient=gradient)
+        return self._solution(steps, requested)
+
+    def _mesh(self, t: Tensor) -> tuple[Tensor, list[int]]:
+        """The grid's nodes over the span of t merged with t, and where the times of t stand in it.
+
+        Nodes move with the ends of the span, so that end times receive gradients.
+        """
+        fractions = torch.tensor(self.nodes, dtype=t.dtype, device=t.device)
+        nodes = t[0] + (t[-1] - t[0]) * fractions
+        if len(t) == 2:
+            return nodes, [0, self.steps]
+        wanted = ((t - t[0]) / (t[-1] - t[0])).tolist()
+        free = [k for k, node in enumerate(self.nodes) if min(abs(node - w) for w in wanted) > 1e-6]
+        merged = torch.cat([t, nodes[free]])
+        places = wanted + [self.nodes[k] for k in free]
+        order = sorted(range(len(places)), key=places.__getitem__)
+        return merged[order], [order.index(k) for k in range(len(t))]
+
+    def _solution(self, steps: Steps, requested: list[int]) -> Solution:
+        total = torch.cat([torch.zeros_like(steps.q[:1]), steps.q.cumsum(0)])
+        estimated = slice(None) if self.tableau.b_error else slice(0)
+        return Solution(
+            x=steps.x[requested],
+            q=total[requested],
+            x_error=steps.x_error[estimated],
+            q_error=steps.q_error[estimated],
+            nfe=self.tableau.evaluations(len(steps.q)),
+        )
+
+
+# Part of the nodes that is spread uniformly, so that no step grows without bound where no error shows.
+UNIFORM_SHARE = 0.3
+
+
+def place(errors: Tensor, nodes: Sequence[float], steps: int, order: int) -> tuple[float, ...]:
+    """Nodes of a grid of `steps` steps on which every step makes the same error.
+
+    A step of length h makes the error C(t) hᵖ, so steps of length proportional to C(t)^(−1/p) share it
+    evenly (de Boor, "Good approximation by splines with variable knots", 1973).
+
+    Args:
+        errors: what each step of the present grid makes, (len(nodes) − 1,), positive.
+        nodes: the present grid.
+        steps: how many steps the new grid shall have.
+        order: p, the power of h in the error of one step.
+
+    Example:
+        >>> [round(node, 3) for node in place(torch.tensor([1.0, 32.0]), (0.0, 0.5, 1.0), 2, order=5)]
+        [0.0, 0.602, 1.0]
+    """
+    lengths = [b - a for a, b in zip(nodes, nodes[1:])]
+    shares = (errors.double() / errors.max()) ** (1 / order)
+    shares = shares / shares.sum() + UNIFORM_SHARE * shares.new_tensor(lengths)
+    cumulative = [0.0, *(shares.cumsum(0) / shares.sum()).tolist()]
+    inner = [_invert(cumulative, nodes, lengths, k / steps) for k in range(1, steps)]
+    return (0.0, *inner, 1.0)
+
+
+def _invert(cumulative: Sequence[float], nodes: Sequence[float], lengths: Sequence[float], y: float) -> float:
+    """The time at which the piecewise linear `cumulative` reaches y."""
+    k = min(bisect_right(cumulative, y) - 1, len(lengths) - 1)
+    return nodes[k] + lengths[k] * (y - cumulative[k]) / (cumulative[k + 1] - cumulative[k])

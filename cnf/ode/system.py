@@ -1,0 +1,59 @@
+"""What is solved, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+Gradient = Literal["direct", "discrete", "adjoint"]
+
+
+class SolverError(RuntimeError):
+    """A solve that could not be finished: step underflow, or more evaluations than allowed."""
+
+
+@dataclass(frozen=True)
+class System:
+    """A differential equation with quadratures, dx/dt = v(t, x), dq/dt = r(t, x).
+
+    The rates r depend on the state, but nothing depends on q: solvers may skip them where their weight is
+    zero. The log-density of a flow is such a quadrature.
+
+    Attributes:
+        velocity: v(t, x) with t of shape () and x (*batch, dim); returns (*batch, dim).
+        velocity_and_rates: returns v and r (*batch, rates) in one go; None without quadratures.
+        tensors: every tensor that v and r depend on and that may want a gradient.
+    """
+
+    velocity: Callable[[Tensor, Tensor], Tensor]
+    velocity_and_rates: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    tensors: tuple[Tensor, ...] = ()
+
+    def evaluate(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """v and r at (t, x); r has no columns where there are no quadratures."""
+        if self.velocity_and_rates is None:
+            return self.velocity(t, x), x[..., :0]
+        return self.velocity_and_rates(t, x)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """States and quadratures at the requested times, with the price and the error of the solve.
+
+    Attributes:
+        x: states (time, *batch, dim).
+        q: quadratures (time, *batch, rates), zero at the first time.
+        x_error: norm of the embedded estimate of each step's error in x, (steps, *batch).
+        q_error: absolute embedded estimate of each step's error in q, (steps, *batch, rates).
+            Both have zero steps where the method gives no estimate.
+        nfe: evaluations of the velocity for each row.
+    """
+
+    x: Tensor
+    q: Tensor
+    x_error: Tensor
+    q_error: Tensor
+    nfe: int

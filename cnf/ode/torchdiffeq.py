@@ -1,0 +1,124 @@
+"""The solvers of torchdiffeq, with an error norm that looks at each row and a cap on evaluations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchdiffeq import odeint, odeint_adjoint
+from torchdiffeq._impl.odeint import SOLVERS
+from torchdiffeq._impl.solvers import FixedGridODESolver
+
+from cnf.ode.system import Gradient, Solution, SolverError, System
+
+# scipy_solver is left out: it leaves the graph, the device and the cap on evaluations behind.
+METHODS = tuple(name for name in SOLVERS if name != "scipy_solver")
+FIXED_STEP = tuple(name for name in METHODS if issubclass(SOLVERS[name], FixedGridODESolver))
+
+
+@dataclass(frozen=True)
+class Torchdiffeq:
+    """A solver of torchdiffeq (Chen et al. 2018), by name.
+
+    The error of an adaptive step is the root mean square over each row's own entries, and the worst row
+    counts: torchdiffeq's own norm averages over the batch, where many easy rows hide a hard one.
+
+    Args:
+        method: any name torchdiffeq knows, such as "dopri5", "dopri8", "tsit5", "rk4", "euler".
+        rtol: relative tolerance of a step.
+        atol: absolute tolerance of a step.
+        step_size: length of a step, for fixed-step methods, which need it.
+        max_evaluations: a solve that wants more raises SolverError.
+
+    Raises:
+        ValueError: for an unknown method, or a step size that is missing or out of place.
+
+    Example:
+        >>> Torchdiffeq("rk4", step_size=0.1).method
+        'rk4'
+    """
+
+    method: str = "dopri5"
+    rtol: float = 1e-5
+    atol: float = 1e-5
+    step_size: float | None = None
+    max_evaluations: int = 10_000
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"method: expected one of {', '.join(METHODS)}; got {self.method!r}")
+        if (self.method in FIXED_STEP) != (self.step_size is not None):
+            rule = "needs" if self.method in FIXED_STEP else "chooses its own steps and takes no"
+            raise ValueError(f"{self.method} {rule} step_size; got step_size={self.step_size}")
+
+    @classmethod
+    def like(cls, method: str, steps: int) -> Torchdiffeq:
+        """The counterpart of a grid's method: adaptive for an embedded pair, else as many equal steps."""
+        return cls(method, step_size=1 / steps if method in FIXED_STEP else None)
+
+    def solve(self, system: System, x: Tensor, t: Tensor, *, gradient: Gradient = "adjoint") -> Solution:
+        """States of `system` at the times t (time,), which are increasing or decreasing, from x at t[0].
+
+        Args:
+            system: velocity and rates.
+            x: state at t[0], (*batch, dim).
+            t: times, which may require a gradient.
+            gradient: "adjoint" solves the continuous adjoint equation backwards, in memory that does not
+                depend on the number of steps, with the seminorm of Kidger et al. 2021; "direct" keeps the
+                graph of every step.
+
+        Raises:
+            SolverError: if the step underflows or `max_evaluations` is not enough.
+            ValueError: for `gradient="discrete"`, which needs the fixed steps of a Grid.
+        """
+        if gradient == "discrete":
+            raise ValueError("gradient='discrete' needs a Grid; use 'adjoint' or 'direct' with torchdiffeq")
+        derivative = _Counted(system, self.max_evaluations)
+        start = (x, x.new_zeros(derivative.rates_shape(t[0], x)))
+        try:
+            states, quadratures = self._call(derivative, start, t, gradient)
+        except AssertionError as failure:  # how torchdiffeq reports a step that shrank to nothing
+            raise SolverError(f"{self.method} could not finish the solve: {failure}") from failure
+        x_error, q_error = x.new_zeros((0, *x.shape[:-1])), quadratures[:0]
+        return Solution(states, quadratures, x_error, q_error, derivative.count)
+
+    def _call(self, derivative: _Counted, start: tuple, t: Tensor, gradient: Gradient) -> tuple:
+        fixed = {"step_size": self.step_size, "interp": "cubic"}
+        options: dict = {"norm": _row_norm} if self.step_size is None else fixed
+        settings = {"rtol": self.rtol, "atol": self.atol, "method": self.method, "options": options}
+        if gradient == "direct" or not torch.is_grad_enabled():
+            return odeint(derivative, start, t, **settings)
+        backwards = {"norm": "seminorm"} if self.step_size is None else options
+        tensors = tuple(tensor for tensor in derivative.system.tensors if tensor.requires_grad)
+        return odeint_adjoint(
+            derivative, start, t, **settings, adjoint_params=tensors, adjoint_options=backwards
+        )
+
+
+class _Counted:
+    """The derivative of (x, q) as torchdiffeq wants it, counting its evaluations up to a cap."""
+
+    def __init__(self, system: System, cap: int) -> None:
+        self.system = system
+        self.cap = cap
+        self.count = 0
+
+    def rates_shape(self, t: Tensor, x: Tensor) -> torch.Size:
+        with torch.no_grad():
+            return self.system.evaluate(t, x)[1].shape
+
+    def __call__(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        self.count += 1
+        if self.count > self.cap:
+            raise SolverError(f"the solve wants more than max_evaluations={self.cap}; loosen rtol and atol")
+        return self.system.evaluate(t, state[0])
+
+
+def _row_norm(state: tuple[Tensor, Tensor]) -> Tensor:
+    """Root mean square over the entries of a row, worst row and worst part of the state."""
+    return torch.stack([_worst_row(part) for part in state if part.numel()]).max()
+
+
+def _worst_row(part: Tensor) -> Tensor:
+    return part.abs().pow(2).mean(-1).sqrt().max()

@@ -1,0 +1,104 @@
+"""What the file formats share: their error, the choice by extension and the choice of columns."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+
+T = TypeVar("T")
+Choose = Callable[[Sequence[str]], list[str]]
+"""From the names of a file's columns to those wanted, in the order wanted."""
+
+Append = Callable[[pd.DataFrame], object]
+"""Add the rows of a frame to the file being written."""
+
+
+class TableError(ValueError):
+    """A table that cannot be used: one line with the file, the place, what was expected and what to do."""
+
+    def __init__(self, message: str) -> None:
+        # What a damaged file is quoted with must not break the line, nor a terminal.
+        super().__init__("".join(x if x.isprintable() else ascii(x)[1:-1] for x in message))
+
+
+def shown(text: str) -> str:
+    """`text` in quotes, on one line, cut when long."""
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of `names`, each in quotes."""
+    return ", ".join(map(shown, names[:20])) + (", ..." if len(names) > 20 else "")
+
+
+def by_extension(path: Path, formats: Mapping[str, T]) -> T:
+    """The entry of `formats` whose key ends the name of `path`."""
+    for extension, entry in formats.items():
+        if path.name.lower().endswith(extension):
+            return entry
+    raise TableError(f"{path}: unknown extension; expected one of {', '.join(formats)}")
+
+
+@contextmanager
+def damage_reported(path: Path, kind: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turn the `errors` of a parser into a TableError about `path`."""
+    try:
+        yield
+    except errors as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TableError(
+            f"{path}: cannot be read as {kind} ({reason}); check the file, or write it again"
+        ) from error
+
+
+def block(values: np.ndarray, names: list[str], labels: pd.Index) -> pd.DataFrame:
+    """Rows of a file as float64; `labels` says where they stand, its name in what unit."""
+    return pd.DataFrame(np.asarray(values, dtype=np.float64), columns=names, index=labels)
+
+
+def row_labels(start: int, count: int) -> pd.RangeIndex:
+    """The labels of `count` rows of a file that counts rows, not lines."""
+    return pd.RangeIndex(start, start + count, name="row")
+
+
+def choose_columns(
+    names: Sequence[str],
+    *,
+    path: str | os.PathLike[str],
+    columns: Sequence[str] | None,
+    ignore: Collection[str],
+) -> list[str]:
+    """Those of `names` that are asked for and not ignored."""
+    _refuse_repeated(names, f"{path}: the table")
+    _refuse_repeated(columns or (), f"{path}: the choice of columns")
+    for name in (*(columns or ()), *ignore):
+        if name not in names:
+            raise TableError(f"{path}: no column {shown(name)}; {_alternatives(name, names)}")
+    chosen = [name for name in (columns or names) if name not in ignore]
+    if not chosen:
+        raise TableError(f"{path}: no columns are left; choose at least one of {listed(names)}")
+    if "" in chosen:
+        raise TableError(
+            f"{path}: column {names.index('') + 1} has no name; name it, or choose columns by name"
+        )
+    return chosen
+
+
+def _refuse_repeated(names: Sequence[str], where: str) -> None:
+    seen = set()
+    for name in names:
+        if name in seen:
+            raise TableError(f"{where} names column {shown(name)} twice; every column needs its own name")
+        seen.add(name)
+
+
+def _alternatives(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names)
+    return f"did you mean {listed(near)}?" if near else f"the columns are {listed(names)}"

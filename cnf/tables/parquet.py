@@ -1,0 +1,67 @@
+"""Tables as parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+
+from cnf.tables.formats import Append, Choose, TableError, block, damage_reported, row_labels, shown
+
+
+def read_parquet(path: Path, choose: Choose, chunk_rows: int) -> Iterator[pd.DataFrame]:
+    """The chosen columns, labelled by row; they must be real, integer, decimal or boolean."""
+    damage = pa.ArrowException, OSError, UnicodeDecodeError
+    with damage_reported(path, "parquet", *damage), parquet.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        # pandas stores a frame's index beside its columns under names of this form.
+        chosen = choose([name for name in schema.names if not name.startswith("__index_level_")])
+        for name in chosen:
+            _check_type(schema.field(name), path)
+        start = 0
+        for batch in file.iter_batches(chunk_rows, columns=chosen):
+            numbers = [_numbers(batch.column(name)) for name in chosen]
+            yield block(np.array(numbers).T, chosen, row_labels(start, batch.num_rows))
+            start += batch.num_rows
+        if not start:
+            yield block(np.empty((0, len(chosen))), chosen, row_labels(0, 0))
+
+
+def _check_type(field: pa.Field, path: Path) -> None:
+    kinds = (
+        pa.types.is_floating,
+        pa.types.is_integer,
+        pa.types.is_decimal,
+        pa.types.is_boolean,
+        pa.types.is_null,
+    )
+    if not any(is_kind(field.type) for is_kind in kinds):
+        raise TableError(
+            f"{path}: column {shown(field.name)}: expected numbers, found the type {shown(str(field.type))}; "
+            "convert or ignore the column"
+        )
+
+
+def _numbers(column: pa.Array) -> np.ndarray:
+    return column.to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+@contextmanager
+def write_parquet(path: Path) -> Iterator[Append]:
+    """Appends frames as row groups; the first one fixes the types."""
+    with ExitStack() as stack:
+        writers: list[parquet.ParquetWriter] = []
+
+        def append(frame: pd.DataFrame) -> None:
+            schema = writers[0].schema if writers else None
+            table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+            if not writers:
+                writers.append(stack.enter_context(parquet.ParquetWriter(path, table.schema)))
+            writers[0].write_table(table)
+
+        yield append

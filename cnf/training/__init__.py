@@ -1,0 +1,8 @@
+"""Training: objectives, the loop, and the default recipe `fit`."""
+
+from cnf.training.fit import fit
+from cnf.training.history import History, Record
+from cnf.training.settings import Phase, Settings
+from cnf.training.trainer import Trainer, TrainingError
+
+__all__ = ["History", "Phase", "Record", "Settings", "Trainer", "TrainingError", "fit"]

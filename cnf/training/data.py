@@ -1,0 +1,87 @@
+"""Rows on their way into training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows with their context and weights, in the units of the data.
+
+    Attributes:
+        x: (rows, dim)
+        context: (rows, context_dim) or None
+        weights: (rows,), mean 1, or None
+    """
+
+    x: Tensor
+    context: Tensor | None = None
+    weights: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, places: Tensor) -> Rows:
+        """The rows at `places`."""
+        pick = [None if part is None else part[places] for part in (self.x, self.context, self.weights)]
+        return Rows(*pick)
+
+    def split(self, fraction: float, generator: torch.Generator) -> tuple[Rows, Rows]:
+        """A random part of at least one row set apart, and the rest first."""
+        order = torch.randperm(len(self), generator=generator, device=self.x.device)
+        held = min(max(1, round(fraction * len(self))), len(self) - 1)
+        return self.take(order[held:]), self.take(order[:held])
+
+
+def as_rows(name: str, x: Any, context: Any, weights: Any, device: torch.device) -> Rows:
+    """Check arrays or tensors and put them on the device of the flow.
+
+    Raises:
+        ValueError: for a wrong number of axes or rows, or numbers that are not finite, naming the row.
+    """
+    x = _matrix(name, x, device)
+    context = None if context is None else _matrix(f"{name}'s context", context, device, rows=len(x))
+    if weights is None:
+        return Rows(x, context)
+    weights = _matrix("weights", torch.as_tensor(weights)[:, None], device, rows=len(x))[:, 0]
+    if (weights < 0).any() or not weights.sum() > 0:
+        raise ValueError("weights: expected numbers >= 0 with a positive sum")
+    return Rows(x, context, weights / weights.mean())
+
+
+def _matrix(name: str, values: Any, device: torch.device, rows: int | None = None) -> Tensor:
+    matrix = torch.as_tensor(values, device=device)
+    if not matrix.is_floating_point():
+        matrix = matrix.double()
+    if matrix.dim() != 2 or (rows is not None and len(matrix) != rows):
+        wanted = "(rows, columns)" if rows is None else f"({rows}, columns)"
+        raise ValueError(f"{name}: expected shape {wanted}; got {tuple(matrix.shape)}")
+    bad = (~matrix.isfinite()).nonzero()
+    if len(bad):
+        row, column = bad[0].tolist()
+        value = matrix[row, column].item()
+        raise ValueError(f"{name}: row {row}, column {column} (counted from 0) is {value}; drop or fill it")
+    return matrix
+
+
+class Batches:
+    """Endless random batches in model coordinates, rows drawn in proportion to their weights."""
+
+    def __init__(self, y: Tensor, context: Tensor | None, weights: Tensor | None) -> None:
+        self.y = y
+        self.context = context
+        self.cumulative = None if weights is None else weights.double().cumsum(0)
+
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """`size` rows and their context."""
+        if self.cumulative is None:
+            places = torch.randint(len(self.y), (size,), generator=generator, device=self.y.device)
+        else:
+            u = torch.rand(size, generator=generator, device=self.y.device, dtype=torch.float64)
+            places = torch.searchsorted(self.cumulative, u * self.cumulative[-1]).clamp(max=len(self.y) - 1)
+        return self.y[places], None if self.context is None else self.context[places]

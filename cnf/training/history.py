@@ -1,0 +1,57 @@
+"""What happened while training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Record:
+    """One moment of training.
+
+    Attributes:
+        phase: "flow matching" or "likelihood".
+        step: updates so far.
+        seconds: time spent training so far.
+        objective: value of the phase's objective, averaged since the last record.
+        learning_rate: of the next update.
+        valid_nll: held-out NLL in nats per row, units of the data, by a verified solve; None where not taken.
+        valid_se: its standard error.
+        nfe: velocity evaluations a row that scoring takes.
+    """
+
+    phase: str
+    step: int
+    seconds: float
+    objective: float
+    learning_rate: float
+    valid_nll: float | None = None
+    valid_se: float | None = None
+    nfe: int | None = None
+
+
+@dataclass
+class History:
+    """Records of a fit, what the recipe chose, and how it ended.
+
+    Attributes:
+        records: in order of time.
+        choices: what was chosen for the data at hand, by name.
+        valid_nll: held-out NLL of the flow as it stands after the fit, nats per row in the units of the data.
+        valid_se: its standard error.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    choices: dict[str, Any] = field(default_factory=dict)
+    valid_nll: float = float("nan")
+    valid_se: float = float("nan")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The history as JSON-ready data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> History:
+        """The history that `as_dict` described."""
+        return cls(**{**data, "records": [Record(**record) for record in data["records"]]})

@@ -1,0 +1,93 @@
+"""Every choice of a fit, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cnf.ode import Gradient
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One part of a fit.
+
+    Attributes:
+        name: "flow matching" or "likelihood".
+        steps: number of updates, or None where time is the budget.
+        seconds: time, or None where updates are the budget.
+        batch: rows of an update.
+        learning_rate: its peak; after a warm-up it falls to zero along a cosine.
+        ema: decay of the moving average of the weights, which is what gets judged and kept.
+        validations: how often held-out likelihood is taken.
+    """
+
+    name: str
+    steps: int | None
+    seconds: float | None
+    batch: int
+    learning_rate: float
+    ema: float
+    validations: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `cnf.fit` does.
+
+    Attributes:
+        phases: one after the other.
+        gradient: of the likelihood: "discrete", "direct", or "adjoint" (torchdiffeq).
+        solver_steps: steps of the grid that likelihood training starts with.
+        error_weight: weight of the solver's error beside the negative log-likelihood.
+        weight_decay: of AdamW.
+        clip: largest norm of a gradient.
+        patience: validations without progress after which a phase ends.
+        tolerance: of the error bar of the finished flow, in nats.
+    """
+
+    phases: tuple[Phase, ...]
+    gradient: Gradient = "discrete"
+    solver_steps: int = 8
+    error_weight: float = 1.0
+    weight_decay: float = 1e-4
+    clip: float = 5.0
+    patience: int = 5
+    tolerance: float = 1e-3
+
+
+def default_phases(
+    *, steps: int | None, seconds: float | None, likelihood_share: float | None, rows: int
+) -> tuple[Phase, ...]:
+    """Flow matching, then maximum likelihood, within a budget of updates or seconds.
+
+    A likelihood update costs some fifty times one of flow matching, so its share is half of the time, or a
+    tenth of the updates.
+
+    Raises:
+        ValueError: for two budgets, or one that is not positive, or a share outside [0, 1].
+    """
+    if steps is not None and seconds is not None:
+        raise ValueError("give steps or seconds, not both")
+    if steps is None and seconds is None:
+        steps = default_steps(rows)
+    if not (steps if steps is not None else seconds) > 0:
+        raise ValueError(f"the budget must be positive; got steps={steps}, seconds={seconds}")
+    share = (0.1 if seconds is None else 0.5) if likelihood_share is None else likelihood_share
+    if not 0 <= share <= 1:
+        raise ValueError(f"likelihood_share: expected a number in [0, 1]; got {share}")
+    likelihood = None if steps is None else round(share * steps)
+    parts = (
+        ("flow matching", None if steps is None else steps - likelihood, 1 - share, 1024, 2e-3, 0.999, 4),
+        ("likelihood", likelihood, share, 512, 1e-3, 0.99, 10),
+    )
+    phases = []
+    for name, updates, part, *rest in parts:
+        time = None if seconds is None else part * seconds
+        if (updates if seconds is None else time) > 0:
+            phases.append(Phase(name, updates, time, *rest))
+    return tuple(phases)
+
+
+def default_steps(rows: int) -> int:
+    """Updates for a table of so many rows: a few epochs more for small ones, a cap for large ones."""
+    return int(min(max(2000, rows // 4), 6000))

@@ -1,0 +1,233 @@
+"""The training loop: updates, moving average, validation by verified likelihood."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from cnf.flows import CNF
+from cnf.flows.calibration import calibration_rows, spread_evenly
+from cnf.flows.scoring import Scores
+from cnf.ode import Grid, Solver, Torchdiffeq
+from cnf.training.data import Batches, Rows
+from cnf.training.history import History, Record
+from cnf.training.judge import Judge
+from cnf.training.objectives import flow_matching_loss, likelihood_loss
+from cnf.training.settings import Phase, Settings
+
+RECORDS = 100  # of each phase
+WARM_UP = 0.05  # of each phase
+REPLACE_GRID_EVERY = 25  # likelihood updates
+# The grid of likelihood training gets finer when its rows' mean error exceeds this, in nats.
+HONEST_WITHIN = 0.05
+MOST_TRAINING_STEPS = 32
+SMALLEST_RATE_SCALE = 1e-3
+
+
+class TrainingError(RuntimeError):
+    """Training diverged and could not be brought back."""
+
+
+class Watcher(Protocol):
+    """Who is told how training goes: a progress bar, a writer of checkpoints."""
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Called after every update."""
+
+
+class Trainer:
+    """One fit. What changes while it runs is in plain attributes, so that it can be written down.
+
+    Args:
+        flow: what is trained, in place; its preprocessing and base are already fitted.
+        train: rows to learn from.
+        valid: rows to judge by.
+        settings: every choice.
+        seed: of all randomness in training.
+        watchers: called after every update.
+    """
+
+    def __init__(
+        self,
+        flow: CNF,
+        train: Rows,
+        valid: Rows,
+        settings: Settings,
+        *,
+        seed: int,
+        watchers: tuple[Watcher, ...] = (),
+    ) -> None:
+        self.flow = flow
+        self.valid = valid
+        self.settings = settings
+        self.watchers = watchers
+        self.generator = torch.Generator(flow.like.device).manual_seed(seed)
+        pilot = train.take(calibration_rows(train.x, 256))
+        self.pilot_y, self.pilot_context = _model_coordinates(flow, pilot)
+        self.batches = Batches(*_model_coordinates(flow, train), train.weights)
+        self.history = History()
+        self.best_nll = math.inf
+        self.best = _snapshot(flow.field)
+        self.step = 0
+        self.seconds = 0.0
+        self.grid = Grid.uniform(settings.solver_steps)
+        self.start_phase(0)
+
+    def start_phase(self, index: int) -> None:
+        """Begin a phase with a fresh optimiser and moving average."""
+        self.index = index
+        self.phase_step = 0
+        self.phase_seconds = 0.0
+        self.rate_scale = 1.0
+        self.stale = 0
+        self.losses: list[float] = []
+        self.optimiser = torch.optim.AdamW(
+            self.flow.field.parameters(), lr=0.0, weight_decay=self.settings.weight_decay
+        )
+        self.judge = Judge(self.flow, self.phase.ema, self.valid)
+
+    @property
+    def phase(self) -> Phase:
+        """The phase that is under way."""
+        return self.settings.phases[self.index]
+
+    @property
+    def phase_done(self) -> float:
+        """Share of the phase's budget that is spent."""
+        if self.phase.steps is not None:
+            return self.phase_step / self.phase.steps
+        return self.phase_seconds / self.phase.seconds
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next update: a linear warm-up, then a cosine to zero."""
+        done = min(self.phase_done, 1.0)
+        warm = min(1.0, (done + 1e-3) / WARM_UP)
+        return self.phase.learning_rate * self.rate_scale * warm * 0.5 * (1 + math.cos(math.pi * done))
+
+    def run(self) -> History:
+        """Train until the budget is spent; the flow then has the best weights that validation saw."""
+        self.flow.train()
+        while True:
+            while self.phase_done < 1 and self.stale < self.settings.patience:
+                self._advance()
+            self.flow.field.load_state_dict(self.best)
+            if self.index + 1 == len(self.settings.phases):
+                break
+            self.start_phase(self.index + 1)
+        self.flow.eval()
+        return self.history
+
+    def _advance(self) -> None:
+        """One update, with the validation or record that is due after it."""
+        start, before = time.perf_counter(), self.phase_done
+        self._update()
+        self._book(start)
+        done = self.phase_done
+        if _passes(before, done, self.phase.validations):
+            start = time.perf_counter()
+            self._validate()
+            self._book(start)
+        elif _passes(before, done, RECORDS):
+            self._record()
+        for watch in self.watchers:
+            watch(self)
+
+    def _book(self, start: float) -> None:
+        elapsed = time.perf_counter() - start
+        self.seconds += elapsed
+        self.phase_seconds += elapsed
+
+    def _update(self) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.learning_rate
+        self.step += 1
+        self.phase_step += 1
+        self.optimiser.zero_grad()
+        y, context = self.batches.draw(self.phase.batch, self.generator)
+        loss, objective = self._loss(y, context)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.flow.field.parameters(), self.settings.clip)
+        if not (norm.isfinite() and loss.isfinite()):
+            self._roll_back()
+            return
+        self.optimiser.step()
+        self.judge.update(self.flow)
+        self.losses.append(objective)
+
+    def _loss(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, float]:
+        """What is differentiated, and the phase's objective as a number."""
+        if self.phase.name == "flow matching":
+            loss = flow_matching_loss(self.flow, y, context, self.generator)
+            return loss, loss.item()
+        solver = self._training_solver()
+        parts = likelihood_loss(
+            self.flow, y, context, self.generator, solver=solver, gradient=self.settings.gradient
+        )
+        return parts.nll + self.settings.error_weight * parts.solver_error, parts.nll.item()
+
+    def _training_solver(self) -> Solver:
+        """The grid of likelihood training, placed anew as the field changes; torchdiffeq for its adjoint."""
+        if self.settings.gradient == "adjoint":
+            return Torchdiffeq("dopri5", rtol=1e-3, atol=1e-3)
+        if self.phase_step % REPLACE_GRID_EVERY == 1:
+            self._replace_grid()
+        return self.grid
+
+    @torch.no_grad()
+    def _replace_grid(self) -> None:
+        """Spread the error evenly over the steps again; more steps where it is too large to be honest."""
+
+        def score(grid: Grid) -> Scores:
+            return self.flow.score(self.pilot_y, self.pilot_context, grid)
+
+        steps = self.grid.steps
+        if not score(self.grid).step_error.sum(0).mean() < HONEST_WITHIN:
+            steps = min(steps + 2, MOST_TRAINING_STEPS)
+        self.grid = spread_evenly(score, self.grid, steps)
+
+    def _roll_back(self) -> None:
+        """Return to the moving average with half the learning rate after an update that was not finite."""
+        self.rate_scale /= 2
+        if self.rate_scale < SMALLEST_RATE_SCALE:
+            raise TrainingError(
+                f"training diverged in {self.phase.name} at update {self.step} and again after every smaller"
+                " learning rate; look for extreme values in the rows, or lower the learning rate"
+            )
+        self.flow.field.load_state_dict(self.judge.average.module.state_dict())
+        self.optimiser.state.clear()
+
+    def _validate(self) -> None:
+        verdict = self.judge.verdict(self.pilot_y, self.pilot_context)
+        if verdict.nll < self.best_nll:
+            self.best_nll, self.stale = verdict.nll, 0
+            self.best = _snapshot(self.judge.average.module)
+        else:
+            self.stale += 1
+        self._record(valid_nll=verdict.nll, valid_se=verdict.se, nfe=verdict.nfe)
+
+    def _record(self, **held_out: float) -> None:
+        objective = sum(self.losses) / max(len(self.losses), 1)
+        self.losses = []
+        self.history.records.append(
+            Record(self.phase.name, self.step, self.seconds, objective, self.learning_rate, **held_out)
+        )
+
+
+def _passes(before: float, after: float, parts: int) -> bool:
+    """Whether one of `parts` equal marks of a budget lies between two shares of it."""
+    return math.floor(min(after, 1) * parts) > math.floor(before * parts)
+
+
+def _snapshot(field: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in field.state_dict().items()}
+
+
+def _model_coordinates(flow: CNF, rows: Rows) -> tuple[Tensor, Tensor | None]:
+    dtype = flow.like.dtype
+    context = None if rows.context is None else flow.context_map.to_model(rows.context)[0].to(dtype)
+    return flow.preprocess.to_model(rows.x)[0].to(dtype), context

@@ -1,0 +1,505 @@
+"""What the pictures show: read back from the artists, the files and the pixels."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays as array_strategy
+from matplotlib.colors import to_rgb
+from PIL import Image, ImageSequence
+from scipy.stats import multivariate_normal
+
+from cnf.plotting import (
+    animate,
+    density,
+    density_grid,
+    density_history,
+    field,
+    figure,
+    flow_film,
+    history,
+    limits,
+    marginals,
+    pairs,
+    samples,
+    save,
+    trajectories,
+)
+from cnf.plotting.style import DENSITY, TIME
+
+BOX = ((-4.0, 4.0), (-4.0, 4.0))
+NORMAL = multivariate_normal([0.0, 0.0])
+
+
+def normal(x: torch.Tensor) -> np.ndarray:
+    return NORMAL.logpdf(x.numpy())
+
+
+def rotation(x: torch.Tensor) -> torch.Tensor:
+    return torch.stack([-x[:, 1], x[:, 0]], dim=-1)
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(autouse=True)
+def nothing_global_changes() -> Iterator[None]:
+    settings, backend = dict(matplotlib.rcParams), matplotlib.rcParams._get_backend_or_none()
+    yield
+    assert dict(matplotlib.rcParams) == settings
+    assert matplotlib.rcParams._get_backend_or_none() == backend
+    assert plt.get_fignums() == []
+
+
+def lightness(colour: tuple[float, ...]) -> float:
+    """CIELAB L* of an sRGB colour."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    luminance = float(np.dot([0.2126, 0.7152, 0.0722], linear))
+    return 116 * np.cbrt(luminance) - 16 if luminance > 0.008856 else 903.3 * luminance
+
+
+def test_region_outlines_of_a_gaussian_are_circles_of_the_right_radius():
+    ax = density(normal, BOX, regions=(0.5, 0.9), resolution=160)
+    outlines = [np.concatenate(path.to_polygons()) for path in ax.collections[0].get_paths()]
+    radii = sorted(float(np.linalg.norm(points, axis=1).mean()) for points in outlines)
+    assert radii == pytest.approx([np.sqrt(2 * np.log(2)), np.sqrt(2 * np.log(10))], rel=0.01)
+    for points in outlines:
+        assert np.linalg.norm(points, axis=1).std() < 0.01
+
+
+def test_the_map_fills_the_limits_and_peaks_at_the_centre():
+    ax = density(normal, ((-4, 4), (-3, 5)), resolution=101)
+    image = ax.images[0]
+    values = image.get_array()
+    assert tuple(image.get_extent()) == (-4, 4, -3, 5)
+    assert values[37, 50] == pytest.approx(NORMAL.pdf([0, -3 + 8 * 37.5 / 101]))
+    assert image.origin == "lower"
+    assert image.get_clim() == pytest.approx((0, values.max()))
+    assert ax.get_aspect() == 1.0
+
+
+def test_the_logarithmic_map_shows_log_p_down_to_ten_nats_below_the_peak():
+    values = density(normal, ((-6, 6), (-6, 6)), resolution=61, log=True).images[0].get_array()
+    assert values[30, 30] == pytest.approx(-np.log(2 * np.pi))
+    assert values[30, 40] == pytest.approx(-np.log(2 * np.pi) - (12 * 10 / 61) ** 2 / 2)
+    assert values.min() == pytest.approx(-np.log(2 * np.pi) - 10)
+
+
+def test_a_density_grid_integrates_to_one():
+    cell = (8 / 50) ** 2
+    assert density_grid(normal, BOX, resolution=50).sum() * cell == pytest.approx(1, abs=2e-4)
+
+
+def test_impossible_and_undefined_points_are_drawn():
+    def half(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x[:, 0] > 0, x[:, 1] * 0, torch.where(x[:, 1] > 0, torch.nan, -torch.inf))
+
+    values = density(half, ((-1, 1), (-1, 1)), resolution=4, regions=(0.5,), log=True).images[0].get_array()
+    assert np.ma.getmaskarray(np.ma.masked_invalid(values)).sum() == 4
+
+
+def test_panels_share_a_scale_when_told():
+    assert density(normal, BOX, resolution=20, maximum=0.5).images[0].get_clim() == (0, 0.5)
+
+
+def test_densities_are_asked_without_a_graph():
+    weight = torch.ones((), requires_grad=True)
+    asked = []
+
+    def log_prob(x: torch.Tensor) -> torch.Tensor:
+        asked.append((weight * x).sum(-1))
+        return asked[-1]
+
+    density(log_prob, BOX, resolution=100)
+    assert len(asked) > 1
+    assert not any(out.requires_grad for out in asked)
+
+
+def test_density_history_draws_each_time_in_its_panel():
+    times = [0, 0.25, 1]
+    axes = density_history(
+        lambda t: lambda x: multivariate_normal([t, 0], 0.2).logpdf(x.numpy()), times, BOX, resolution=81
+    )
+    peaks = [np.unravel_index(ax.images[0].get_array().argmax(), (81, 81)) for ax in axes]
+    assert [-4 + 8 * (column + 0.5) / 81 for _, column in peaks] == pytest.approx(times, abs=0.05)
+    assert [ax.get_title() for ax in axes] == ["t = 0", "t = 0.25", "t = 1"]
+
+
+def test_samples_lie_over_the_data(tmp_path: Path):
+    data, drawn = random(50, 2), random(30, 2, seed=1)
+    ax = samples(drawn, over=data, names=["height", r"$\nonsense{$"])
+    below, above = ax.collections
+    assert np.allclose(below.get_offsets(), data)
+    assert np.allclose(above.get_offsets(), drawn)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["data", "samples"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("height", r"$\nonsense{$")
+    save(ax.figure, tmp_path / "names.png")
+
+
+def test_columns_of_very_different_ranges_are_not_drawn_to_one_scale():
+    assert samples(random(50, 2) * torch.tensor([1.0, 100.0])).get_aspect() == "auto"
+
+
+def test_marginals_integrate_to_one_and_strays_are_missing():
+    data = torch.rand(4000, 2, generator=torch.Generator().manual_seed(0))
+    stray = torch.cat([data[:3000], data[3000:] + 50])
+    for ax in marginals(data, stray, names=["a", "b"]):
+        areas = [(p.get_data().values * np.diff(p.get_data().edges)).sum() for p in ax.patches]
+        assert areas == pytest.approx([1, 0.75])
+        edges = ax.patches[0].get_data().edges
+        assert ax.get_xlim() == (edges[0], edges[-1])
+
+
+def test_marginal_heights_are_the_density():
+    (ax,) = marginals(random(200_000, 1), names=["z"])
+    values, edges, _ = ax.patches[0].get_data()
+    middles = (edges[:-1] + edges[1:]) / 2
+    assert np.abs(values - np.exp(-(middles**2) / 2) / np.sqrt(2 * np.pi)).max() < 0.01
+
+
+def test_integers_get_bins_centred_on_them():
+    dice = torch.randint(1, 7, (6000, 1), generator=torch.Generator().manual_seed(0))
+    (ax,) = marginals(dice)
+    values, edges, _ = ax.patches[0].get_data()
+    assert edges.tolist() == [0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5]
+    assert values == pytest.approx(np.bincount(dice.ravel(), minlength=7)[1:] / 6000)
+
+
+def test_missing_cells_are_left_out_of_marginals():
+    column = torch.linspace(0, 1, 100)
+    column[::2] = torch.nan
+    (ax,) = marginals(column[:, None])
+    values, edges, _ = ax.patches[0].get_data()
+    assert (values * np.diff(edges)).sum() == pytest.approx(1)
+
+
+def test_pairs_put_data_below_and_samples_above():
+    names = ["a", "b", "c"]
+    data, drawn = random(30, 3), random(20, 3, seed=1)
+    axes = pairs(data, drawn, names=names)
+
+    def shown(i: int, j: int) -> set[tuple[float, ...]]:
+        return {tuple(point) for point in np.round(axes[i, j].collections[0].get_offsets(), 5).tolist()}
+
+    assert shown(2, 0) == {tuple(p) for p in np.round(data[:, [0, 2]].double().numpy(), 5).tolist()}
+    assert shown(0, 2) == {tuple(p) for p in np.round(drawn[:, [2, 0]].double().numpy(), 5).tolist()}
+    assert [ax.get_xlabel() for ax in axes[-1]] == names
+    assert [ax.get_ylabel() for ax in axes[:, 0]] == names
+    assert axes[2, 0].get_xlim() == axes[0, 0].get_xlim()
+    assert axes[2, 0].get_ylim() == axes[2, 2].get_xlim()
+
+
+def test_pairs_without_samples_leave_the_upper_triangle_empty():
+    axes = pairs(random(5000, 3))
+    assert not axes[0, 1].axison
+    assert len(axes[1, 0].collections[0].get_offsets()) == 2000
+
+
+def spiral() -> tuple[torch.Tensor, torch.Tensor]:
+    t = torch.linspace(0, 2, 9)
+    phase = torch.tensor([0.0, 1.0, 2.0])
+    x = torch.stack([(t[:, None] + phase).cos(), (t[:, None] + phase).sin(), t[:, None] + 0 * phase], dim=-1)
+    return x, t
+
+
+def test_trajectories_follow_the_path_in_the_colours_of_time():
+    path, t = spiral()
+    ax = trajectories(path, times=t, columns=(0, 2), names=["x", "y", "height"], bar="t")
+    lines, starts, ends = ax.collections
+    segments = np.array(lines.get_segments()).reshape(8, 3, 2, 2)
+    assert np.allclose(segments[:, :, 0], path[:-1][..., [0, 2]])
+    assert np.allclose(segments[:, :, 1], path[1:][..., [0, 2]])
+    assert np.allclose(lines.get_array().reshape(8, 3).T, np.arange(8) / 4 + 0.125)
+    assert lines.get_clim() == (0, 2)
+    assert np.allclose(starts.get_offsets(), path[0][:, [0, 2]])
+    assert np.allclose(ends.get_offsets(), path[-1][:, [0, 2]])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("x", "height")
+    assert ax.child_axes[0].get_ylabel() == "t"
+
+
+def test_trajectories_take_one_colour_per_particle():
+    path, _ = spiral()
+    lines = trajectories(path, colour=torch.tensor([3.0, 1.0, 2.0])).collections[0]
+    assert len(lines.get_segments()) == 3
+    assert np.allclose(lines.get_segments()[1], path[:, 1, :2])
+    assert lines.get_array().tolist() == [3, 1, 2]
+
+
+def test_arrows_point_along_the_velocity():
+    arrows = field(rotation, ((-1, 1), (-1, 1)), resolution=12).collections[0]
+    along = np.stack([arrows.U, arrows.V], axis=-1)
+    true = rotation(torch.as_tensor(arrows.XY)).numpy()
+    lengths, speeds = np.linalg.norm(along, axis=-1), np.linalg.norm(true, axis=-1)
+    assert len(along) == 144
+    assert np.allclose((along * true).sum(-1), lengths * speeds)
+    assert lengths.max() == pytest.approx(2 / 12)
+    slow = speeds < np.quantile(speeds, 0.9)
+    assert np.ptp(lengths[slow] / speeds[slow]) < 1e-6
+    assert np.allclose(arrows.get_array(), speeds)
+
+
+def test_streamlines_of_a_rotation_are_circles():
+    lines = field(rotation, ((-1, 1), (-1, 1)), kind="streamlines", resolution=40).collections[0]
+    ends = np.array(lines.get_segments())
+    radius = np.linalg.norm(ends, axis=-1)
+    assert np.abs(radius[:, 0] - radius[:, 1]).max() < 0.01
+
+
+def test_a_velocity_at_rest_is_drawn():
+    arrows = field(torch.zeros_like, BOX, resolution=5).collections[0]
+    assert not arrows.U.any()
+
+
+def record(phase: str, step: int, **values: float | None) -> dict[str, object]:
+    rest = {"objective": 1.0, "valid_nll": None, "valid_se": None, "nfe": None, "learning_rate": 0.1}
+    return {"phase": phase, "step": step, "seconds": 0.1 * step, **rest, **values}
+
+
+def test_history_draws_what_was_recorded():
+    records = [record("flow matching", i, objective=float(i)) for i in range(10)]
+    records += [record("likelihood", i, nfe=40 + i, learning_rate=0.01) for i in range(10)]
+    records[4] |= {"valid_nll": 3.0, "valid_se": 0.5}
+    records[15] |= {"valid_nll": 2.5, "valid_se": 0.25}
+    objective, held_out, nfe, rate = history(records)
+    assert held_out.lines[0].get_xydata().tolist() == [[4, 3.0], [14, 2.5]]
+    band = held_out.collections[0].get_paths()[0].vertices
+    assert {tuple(point) for point in band.tolist()} >= {(4, 2.5), (4, 3.5), (14, 2.25), (14, 2.75)}
+    assert held_out.collections[1].get_offsets().tolist() == [[14, 2.5]]
+    assert nfe.lines[0].get_ydata().tolist() == list(range(40, 50))
+    assert set(rate.lines[0].get_ydata()) == {0.1, 0.01}
+    assert [set(ax.lines[-1].get_xdata()) for ax in (objective, held_out, nfe, rate)] == [{9}] * 4
+    assert objective.get_title(loc="left") == "flow matching | likelihood"
+
+
+def test_the_objective_is_smoothed_inside_its_phase_alone():
+    records = [record("flow matching", i, objective=(-1.0) ** i) for i in range(400)]
+    records += [record("likelihood", 400 + i, objective=100.0) for i in range(400)]
+    raw, smooth, _, later, *_ = history(records)[0].lines
+    assert len(raw.get_xdata()) == 400
+    assert np.abs(smooth.get_ydata()).max() < 1e-9
+    assert set(np.round(later.get_ydata(), 6)) == {100}
+
+
+def test_a_short_history_without_validation_is_drawn(tmp_path: Path):
+    save(history([record("likelihood", 0)])[0].figure, tmp_path / "one.png")
+
+
+def moving(n: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
+    z = random(n, 2)
+    t = torch.linspace(0, 1, 5)
+    return z * (1 - 0.8 * t[:, None, None]) + torch.tensor([2.0, 0.0]) * t[:, None, None], t
+
+
+def centroid(still: np.ndarray) -> float:
+    """The mean column of the coloured pixels: those of the particles."""
+    return float(np.nonzero(np.ptp(still.astype(int), axis=-1) > 60)[1].mean())
+
+
+def test_a_film_goes_to_the_data_and_back_for_ever(tmp_path: Path):
+    told = []
+    flow_film(
+        *moving(),
+        tmp_path / "flow.gif",
+        frames=20,
+        size=(2.0, 2.5),
+        limits=((-3, 4), (-3, 3)),
+        progress=lambda done, all_: told.append((done, all_)),
+    )
+    with Image.open(tmp_path / "flow.gif") as film:
+        assert film.n_frames == 20
+        assert film.size == (200, 250)
+        assert (film.info["loop"], film.info["duration"]) == (0, 50)
+        stills = [np.asarray(still.convert("RGB")) for still in ImageSequence.Iterator(film)]
+    places = [centroid(still) for still in stills]
+    assert places[10] == max(places)
+    assert places[10] > places[0] + 30
+    assert places[:11] == sorted(places[:11])
+    assert np.allclose(places[1:], places[:0:-1], atol=0.5)
+    assert told == [(k, 20) for k in range(1, 21)]
+    assert (stills[0][0, 0] == 255).all()
+
+
+def test_a_film_shows_the_density_of_every_time(tmp_path: Path):
+    images = np.zeros((5, 10, 10))
+    images[0, :, :3] = 1
+    images[-1, :, -3:] = 1
+    images[1:4] = 1
+    path = np.full((5, 1, 2), 100.0)
+    flow_film(path, np.linspace(0, 1, 5), tmp_path / "d.gif", limits=((0, 1), (0, 1)), density_frames=images)
+    with Image.open(tmp_path / "d.gif") as film:
+        first = np.asarray(film.convert("L")).astype(int)
+        film.seek(24)
+        middle = np.asarray(film.convert("L")).astype(int)
+    row = first.shape[0] // 2
+    assert first[row, 100] < 60 < 200 < first[row, 350]
+    assert middle[row, 350] < 60 < 200 < middle[row, 100]
+
+
+def test_the_paper_of_a_film_is_white_beside_the_palest_density(tmp_path: Path):
+    images = density_grid(normal, BOX, resolution=60)[None].repeat(5, axis=0)
+    flow_film(*moving(), tmp_path / "d.gif", limits=BOX, density_frames=images, frames=20)
+    with Image.open(tmp_path / "d.gif") as film:
+        for still in ImageSequence.Iterator(film):
+            assert still.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_a_film_of_the_default_size_is_quick(tmp_path: Path):
+    start = time.perf_counter()
+    flow_film(*moving(500), tmp_path / "flow.gif")
+    assert time.perf_counter() - start < 20
+    with Image.open(tmp_path / "flow.gif") as film:
+        assert 40 <= film.n_frames <= 60
+
+
+FAKE_FFMPEG = """#!{python}
+import pathlib, sys
+pathlib.Path(sys.argv[-1]).write_bytes(sys.stdin.buffer.read())
+"""
+
+
+def test_an_mp4_is_every_frame_through_ffmpeg(tmp_path: Path):
+    fake = tmp_path / "ffmpeg"
+    fake.write_text(FAKE_FFMPEG.format(python=sys.executable))
+    fake.chmod(0o755)
+    with matplotlib.rc_context({"animation.ffmpeg_path": str(fake)}):
+        flow_film(*moving(), tmp_path / "flow.mp4", frames=24, size=(2.0, 2.0))
+    stills = np.frombuffer((tmp_path / "flow.mp4").read_bytes(), np.uint8).reshape(-1, 200, 200, 4)
+    assert len(stills) == 24
+    assert centroid(stills[12, ..., :3]) > centroid(stills[0, ..., :3]) + 30
+
+
+def test_without_ffmpeg_an_mp4_is_refused_in_one_line(tmp_path: Path):
+    with (
+        matplotlib.rc_context({"animation.ffmpeg_path": str(tmp_path / "none")}),
+        pytest.raises(ValueError, match=r"flow\.mp4: ffmpeg is not installed.*\.gif"),
+    ):
+        flow_film(*moving(), tmp_path / "flow.mp4")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_film_that_fails_leaves_the_old_file(tmp_path: Path):
+    file = tmp_path / "film.gif"
+    file.write_bytes(b"old")
+
+    def draw(page: object) -> object:
+        def update(k: int) -> None:
+            if k == 3:
+                raise RuntimeError("broken")
+
+        return update
+
+    with pytest.raises(RuntimeError, match="broken"):
+        animate(draw, 5, file)
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("colours, least", [(DENSITY, 80), (TIME, 45)])
+def test_lightness_runs_evenly_one_way(colours, least):
+    values = np.array([lightness(colours(s)) for s in np.linspace(0, 1, 65)])
+    steps = np.diff(values) * np.sign(values[-1] - values[0])
+    assert abs(values[-1] - values[0]) > least
+    assert (steps > 0).all()
+    assert steps.max() < 2 * steps.mean()
+
+
+def test_an_empty_density_has_the_colour_of_the_paper():
+    assert DENSITY(0.0)[:3] == to_rgb("white")
+
+
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_drawing_twice_writes_the_same_bytes(tmp_path: Path, kind: str):
+    for name in "ab":
+        save(density(normal, BOX, resolution=20, regions=(0.5,)).figure, tmp_path / f"{name}.{kind}")
+    assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_drawing_on_given_axes_makes_no_other():
+    page, axes = figure(1, 3)
+    assert density(normal, BOX, ax=axes[0, 0], resolution=10) is axes[0, 0]
+    assert samples(random(5, 2), ax=axes[0, 1]) is axes[0, 1]
+    assert field(rotation, BOX, ax=axes[0, 2]) is axes[0, 2]
+    assert page.axes == list(axes[0])
+
+
+@given(array_strategy(float, st.tuples(st.integers(3, 30), st.just(2)), elements=st.floats(-1e6, 1e6)))
+def test_limits_hold_the_bulk_of_every_column(x):
+    for column, (low, high) in zip(x.T, limits(x, quantiles=(0, 1))):
+        assert low < high
+        assert low <= column.min()
+        assert column.max() <= high
+
+
+def test_limits_ignore_outliers_and_missing_cells():
+    x = torch.linspace(0, 1, 1001)[:, None].repeat(1, 2)
+    x[0], x[-1], x[500] = -1e9, torch.inf, torch.nan
+    for low, high in limits(x):
+        assert (low, high) == pytest.approx((-0.15, 1.15), abs=0.02)
+
+
+ERRORS = {
+    "log_prob": (lambda: density(lambda x: x, BOX), r"log_prob: expected shape \(8192,\).*got \(8192, 2\)"),
+    "velocity": (lambda: field(lambda x: x[:, 0], BOX), r"velocity: expected shape \(324, 2\)"),
+    "limits": (lambda: density(normal, ((1, 0), (0, 1))), "limits: expected"),
+    "regions": (lambda: density(normal, BOX, regions=(50,)), r"regions: expected probabilities.*\[50\]"),
+    "no density": (
+        lambda: density(lambda x: x[:, 0] - 1e4, BOX),
+        "log_prob: expected a positive.*got 0.0",
+    ),
+    "infinite": (lambda: density(lambda x: x[:, 0] + 1e4, BOX), "log_prob: expected a positive.*got inf"),
+    "resolution": (lambda: density(normal, BOX, resolution=1), "resolution: expected"),
+    "samples": (lambda: samples(random(5, 3)), r"samples: expected shape \(n, 2\).*\(5, 3\)"),
+    "over": (lambda: samples(random(5, 2), over=random(5)), r"over: expected shape"),
+    "names": (lambda: samples(random(5, 2), names=["a"]), r"names: expected one for each of 2.*\['a'\]"),
+    "marginals": (lambda: marginals(random(5, 2), random(5, 3)), r"samples: expected shape \(n, 2\)"),
+    "no value": (lambda: marginals(torch.full((5, 1), torch.nan)), "column 0: expected at least one finite"),
+    "no rows": (lambda: marginals(random(0, 2)), r"data: expected shape"),
+    "axes": (lambda: marginals(random(5, 2), axes=[]), "axes: expected one for each of 2"),
+    "pairs": (lambda: pairs(random(50, 11)), "data: expected at most 10 columns.*got 11"),
+    "pair axes": (lambda: pairs(random(50, 2), axes=np.empty(3)), r"axes: expected shape \(2, 2\)"),
+    "panels": (lambda: density_history(lambda t: normal, [0, 1], BOX, [None]), "axes: expected one for"),
+    "path": (lambda: trajectories(random(5, 2)), r"path: expected shape \(time, n, dim\).*\(5, 2\)"),
+    "columns": (lambda: trajectories(random(5, 2, 2), columns=(0, 2)), "columns: expected two from 0 to 1"),
+    "colour": (lambda: trajectories(random(5, 2, 2), colour=random(3)), r"colour: expected shape \(2,\)"),
+    "colour name": (lambda: trajectories(random(5, 2, 2), colour="red"), "colour: expected 'time'.*'red'"),
+    "times": (lambda: trajectories(random(5, 2, 2), times=[0, 1]), r"times: expected shape \(5,\)"),
+    "kind": (lambda: field(rotation, BOX, kind="lines"), "kind: expected 'arrows' or 'streamlines'"),
+    "records": (lambda: history([]), "records: expected at least one"),
+    "record": (lambda: history([{"phase": "likelihood"}]), "record 0: expected the keys"),
+    "history axes": (lambda: history([record("a", 0)], axes=[None]), "axes: expected 4, got 1"),
+    "ending": (lambda: save(figure()[0], "picture.jpgg"), "picture.jpgg: expected a file name that ends in"),
+    "film ending": (lambda: flow_film(*moving(), "film.avi"), "film.avi: expected a file name that ends in"),
+    "frames": (lambda: flow_film(*moving(), "film.gif", frames=19), "frames: expected at least 20, got 19"),
+    "film path": (lambda: flow_film(random(5, 2, 3), range(5), "f.gif"), r"path: expected.*\(5, 2, 3\)"),
+    "film times": (lambda: flow_film(random(2, 2, 2), [1, 0], "f.gif"), "times: expected 2 rising times"),
+    "images": (
+        lambda: flow_film(*moving(), "f.gif", density_frames=random(4, 9, 9)),
+        r"density_frames: expected shape \(5, rows, columns\)",
+    ),
+    "image limits": (
+        lambda: flow_film(*moving(), "f.gif", density_frames=random(5, 9, 9)),
+        "limits: expected those of the grid",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_say_in_one_line_what_was_expected(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    call, message = ERRORS[case]
+    with pytest.raises(ValueError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
