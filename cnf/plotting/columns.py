@@ -1,0 +1,175 @@
+"""Tables of many columns: every column alone, and in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+
+from cnf.plotting.arrays import Array, column_names, table
+from cnf.plotting.style import DATA, FAINT, MODEL, column_range, figure, label, styled
+
+MOST_COLUMNS = 10  # of a pair plot
+MOST_POINTS = 2000  # in one of its panels
+BINS = 40
+ROOM = 800.0  # size of type times letters that fit beside each other along a page
+
+
+def bin_edges(column: np.ndarray, index: int) -> np.ndarray:
+    """Edges of bins over the range of a column; every bin holds equally many integers if these are all."""
+    finite = column[np.isfinite(column)]
+    low, high = column_range(column, index, (0.005, 0.995), 0.1)
+    if (finite == finite.round()).all():
+        low, high = max(finite.min(), np.floor(low)), min(finite.max(), np.ceil(high))
+        step = np.ceil((high - low + 1) / BINS)
+        return np.arange(low, high + step + 1, step) - 0.5
+    return np.linspace(low, high, BINS + 1)
+
+
+def heights(column: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """The density of a column in each bin; what lies outside the edges is missing from the area."""
+    counts = np.histogram(column[np.isfinite(column)], edges)[0]
+    return counts / (max(1, np.isfinite(column).sum()) * np.diff(edges))
+
+
+def draw_marginal(ax: Axes, data: np.ndarray, samples: np.ndarray | None, index: int) -> None:
+    """One column: the data as a filled histogram, samples as steps over it, in the same bins."""
+    edges = bin_edges(data, index)
+    ax.stairs(heights(data, edges), edges, fill=True, color=FAINT, label="data")
+    if samples is not None:
+        ax.stairs(heights(samples, edges), edges, color=MODEL, linewidth=1.2, label="samples")
+    ax.set(xlim=edges[[0, -1]], ylim=(0, None), yticks=[])
+    ax.spines["left"].set_visible(False)
+
+
+def same_columns(data: Array, samples: Array | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Both tables as arrays with the same columns."""
+    rows = table(data, "data")
+    return rows, None if samples is None else table(samples, "samples", columns=rows.shape[1])
+
+
+@styled
+def marginals(
+    data: Array,
+    samples: Array | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    axes: Sequence[Axes] | None = None,
+) -> np.ndarray:
+    """Draw the distribution of every column of data (n, dim) and, over it, samples (m, dim); give the axes.
+
+    Bins cover the data's range but for its extreme half per cent, and a histogram's area is the share of rows
+    inside: samples that stray show as missing area. Integers get bins centred on them.
+    Raises ValueError for wrong shapes and for a column without a finite value.
+
+    >>> axes = marginals(torch.rand(50, 3), torch.rand(90, 3), names=["age", "income", "height"])
+    >>> [ax.get_xlabel() for ax in axes]
+    ['age', 'income', 'height']
+    """
+    rows, drawn = same_columns(data, samples)
+    dim = rows.shape[1]
+    names = column_names(names, dim)
+    axes = row_of_panels(dim) if axes is None else np.asarray(axes).ravel()
+    if len(axes) != dim:
+        raise ValueError(f"axes: expected one for each of {dim} columns, got {len(axes)}")
+    for i, (ax, name) in enumerate(zip(axes, names)):
+        draw_marginal(ax, rows[:, i], None if drawn is None else drawn[:, i], i)
+        label(ax, name, "")
+    if drawn is not None:
+        legend_above(axes[0])
+    return axes
+
+
+def legend_above(ax: Axes) -> None:
+    """The legend of one panel, in a line above the whole figure."""
+    ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+
+
+def row_of_panels(count: int) -> np.ndarray:
+    """As many small axes in rows of up to four; what is left over of the last row is taken away."""
+    across = min(count, 4)
+    page, grid = figure(-(-count // across), across, panel=(1.7, 1.4))
+    for ax in grid.ravel()[count:]:
+        page.delaxes(ax)
+    return grid.ravel()[:count]
+
+
+def square_of_panels(count: int) -> np.ndarray:
+    """A page width of small axes, each of one to two inches."""
+    side = min(max(7.0 / count, 1.0), 2.0)
+    return figure(count, count, panel=(side, side))[1]
+
+
+@styled
+def pairs(
+    data: Array,
+    samples: Array | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    axes: np.ndarray | None = None,
+) -> np.ndarray:
+    """Draw columns in pairs: data (n, dim) below the diagonal, samples (m, dim) above, marginals on it.
+
+    Up to 10 columns; a panel shows up to 2000 rows, drawn at random. Gives the axes, shape (dim, dim).
+    Raises ValueError for wrong shapes and for more columns.
+
+    >>> axes = pairs(torch.rand(50, 3), torch.rand(90, 3), names=["age", "income", "height"])
+    >>> axes[2, 0].get_xlabel(), axes[2, 0].get_ylabel()
+    ('age', 'height')
+    """
+    rows, drawn = same_columns(data, samples)
+    dim = rows.shape[1]
+    if dim > MOST_COLUMNS:
+        raise ValueError(
+            f"data: expected at most {MOST_COLUMNS} columns in a pair plot, got {dim}: choose some"
+        )
+    names = column_names(names, dim)
+    axes = square_of_panels(dim) if axes is None else np.asarray(axes)
+    if axes.shape != (dim, dim):
+        raise ValueError(f"axes: expected shape {(dim, dim)}, got {axes.shape}")
+    for i in range(dim):
+        draw_marginal(axes[i, i], rows[:, i], None if drawn is None else drawn[:, i], i)
+    spans = [ax.get_xlim() for ax in axes.diagonal()]
+    draw_triangle(axes, rows, spans, np.tril_indices(dim, -1), DATA)
+    if drawn is None:
+        for i, j in zip(*np.triu_indices(dim, 1)):
+            axes[i, j].set_axis_off()
+    else:
+        draw_triangle(axes, drawn, spans, np.triu_indices(dim, 1), MODEL)
+    label_edges(axes, names)
+    if drawn is not None:
+        legend_above(axes[0, 0])
+    return axes
+
+
+def draw_triangle(
+    axes: np.ndarray,
+    rows: np.ndarray,
+    spans: list[tuple[float, float]],
+    panels: tuple[np.ndarray, np.ndarray],
+    colour: str,
+) -> None:
+    """Scatter column j against column i in panel (i, j), inside the range of each."""
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).numpy()
+    some = rows[order[:MOST_POINTS]]
+    for i, j in zip(*panels):
+        axes[i, j].scatter(
+            some[:, j], some[:, i], s=1.5, color=colour, alpha=0.5, linewidths=0, rasterized=True
+        )
+        axes[i, j].set(xlim=spans[j], ylim=spans[i])
+
+
+def label_edges(axes: np.ndarray, names: list[str]) -> None:
+    """Name columns along the left and the bottom, and number only there; long names in a small type."""
+    size = min(8.0, max(4.0, ROOM / (len(names) * max(1, *map(len, names)))))
+    for (i, j), ax in np.ndenumerate(axes):
+        left, bottom = j == 0, i == len(names) - 1
+        label(ax, names[j] if bottom else "", names[i] if left else "")
+        ax.xaxis.label.set_size(size)
+        ax.yaxis.label.set_size(size)
+        ax.locator_params(nbins=3, axis="x")
+        ax.tick_params(labelbottom=bottom, labelleft=left, labelsize=min(7.0, size))
+        if i != j:
+            ax.locator_params(nbins=3, axis="y")

@@ -1,0 +1,183 @@
+"""Densities and samples in the plane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from cnf.plotting.arrays import Array, Function, Limits, centres, numbers, on_grid, table
+from cnf.plotting.style import (
+    ACCENT,
+    DATA,
+    MODEL,
+    chosen_limits,
+    colour_bar,
+    figure,
+    frame,
+    label,
+    place_image,
+    styled,
+)
+
+DEPTH = 10.0  # nats below the peak that a logarithmic map still shows
+
+
+def density_grid(log_prob: Function, limits: Limits, *, resolution: int = 200) -> np.ndarray:
+    """exp(log_prob) at the centres of a grid of cells, (resolution, resolution), rows from bottom to top.
+
+    `log_prob` takes points (n, 2) and gives (n,), in nats. Raises ValueError for another shape.
+
+    >>> density_grid(lambda x: 0 * x[:, 0], ((0, 1), (0, 1)), resolution=2).sum()
+    np.float64(4.0)
+    """
+    x, y = centres(limits, resolution)
+    with np.errstate(over="ignore"):
+        return np.exp(on_grid(log_prob, x, y, "log_prob", width=()))
+
+
+def peak_of(values: np.ndarray) -> float:
+    """The largest density, which has to be positive and finite."""
+    peak = float(np.max(values, where=~np.isnan(values), initial=0.0))
+    if not 0 < peak < np.inf:
+        raise ValueError(
+            f"log_prob: expected a positive finite peak of the density in the limits, got {peak}"
+        )
+    return peak
+
+
+def region_levels(masses: np.ndarray, regions: Sequence[float]) -> list[float]:
+    """The mass of a cell on the edge of each highest-density region, rising, one for each distinct level.
+
+    The region of probability q is the smallest set that holds q of all mass: {x: p(x) ≥ level}
+    (Hyndman 1996). Shares are of the mass on the grid.
+    """
+    if not all(0 < q < 1 for q in regions):
+        raise ValueError(f"regions: expected probabilities between 0 and 1, got {list(regions)}")
+    falling = np.sort(np.nan_to_num(masses).ravel())[::-1]
+    inside = np.cumsum(falling) / falling.sum()
+    levels = {float(falling[np.searchsorted(inside, q)]) for q in regions}
+    return sorted(level for level in levels if falling[-1] < level < falling[0])
+
+
+@styled
+def density(
+    log_prob: Function,
+    limits: Limits,
+    *,
+    ax: Axes | None = None,
+    resolution: int = 200,
+    regions: Sequence[float] = (),
+    log: bool = False,
+    maximum: float | None = None,
+    bar: str | None = None,
+    names: Sequence[str] | None = None,
+) -> Axes:
+    """Draw p(x, y) = exp(log_prob) as a map, white where it is zero.
+
+    `limits` are ((left, right), (bottom, top)). `regions` draws the outlines of the highest-density regions
+    that hold these shares of the mass in the picture; `log` maps log p down to 10 nats below its peak;
+    `maximum` is the density drawn darkest (the peak, if not given), for panels to compare; `bar` names a
+    colour bar.
+    Raises ValueError for a wrong shape and for a density that is zero everywhere or infinite.
+
+    >>> ax = density(lambda x: -x.square().sum(-1), ((-2, 2), (-2, 2)), regions=(0.5, 0.9), names=["a", "b"])
+    >>> ax.get_xlabel()
+    'a'
+    """
+    values = density_grid(log_prob, limits, resolution=resolution)
+    ax = figure()[1][0, 0] if ax is None else ax
+    draw_map(ax, values, limits, log=log, maximum=maximum)
+    if regions:
+        outline(ax, values, limits, regions)
+    if bar is not None:
+        colour_bar(ax, ax.images[-1], bar)
+    frame(ax, limits, names)
+    return ax
+
+
+def draw_map(ax: Axes, values: np.ndarray, limits: Limits, *, log: bool, maximum: float | None) -> None:
+    """The density, or its logarithm, as an image that fills the limits."""
+    peak = peak_of(values) if maximum is None else maximum
+    bottom, top = (np.log(peak) - DEPTH, np.log(peak)) if log else (0, peak)
+    with np.errstate(divide="ignore"):
+        shown = np.maximum(np.log(values), bottom) if log else values
+    place_image(ax, shown, limits).set_clim(bottom, top)
+
+
+def outline(ax: Axes, values: np.ndarray, limits: Limits, regions: Sequence[float]) -> None:
+    """The outlines of the highest-density regions."""
+    levels = region_levels(values, regions)
+    if levels:
+        grid = centres(limits, len(values))
+        ax.contour(*grid, np.nan_to_num(values), levels, colors=ACCENT, linewidths=0.8)
+
+
+@styled
+def samples(
+    x: Array,
+    *,
+    ax: Axes | None = None,
+    over: Array | None = None,
+    limits: Limits | None = None,
+    size: float = 3.0,
+    colour: str = MODEL,
+    names: Sequence[str] | None = None,
+) -> Axes:
+    """Draw points x (n, 2), over the data in grey if `over` (m, 2) is given; `size` in square points.
+
+    Raises ValueError for a wrong shape.
+
+    >>> ax = samples(np.zeros((5, 2)), names=["height", "weight"])
+    >>> ax.get_ylabel()
+    'weight'
+    """
+    points = table(x, "samples", columns=2)
+    data = points if over is None else table(over, "over", columns=2)
+    ax = figure()[1][0, 0] if ax is None else ax
+    if over is not None:
+        scatter(ax, data, DATA, size, "data")
+    scatter(ax, points, colour, size, "samples")
+    if over is not None:
+        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2, markerscale=2)
+    frame(ax, chosen_limits(limits, data), names)
+    return ax
+
+
+def scatter(ax: Axes, points: np.ndarray, colour: str, size: float, name: str) -> None:
+    """Small dots without an edge, an image inside vector files."""
+    ax.scatter(*points.T, s=size, color=colour, alpha=0.6, linewidths=0, rasterized=True, label=name)
+
+
+@styled
+def density_history(
+    log_prob_at: Callable[[float], Function],
+    times: Sequence[float],
+    limits: Limits,
+    axes: Sequence[Axes] | None = None,
+    *,
+    resolution: int = 200,
+    names: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Draw the density at a row of times, from the base (t = 0) to the data (t = 1); gives the axes.
+
+    `log_prob_at(t)` is the log density at time t, a callable as in `density`. Every panel has its own colour
+    scale.
+    Raises ValueError where axes and times differ in number.
+
+    >>> axes = density_history(lambda t: lambda x: -x.square().sum(-1), [0, 0.5, 1], ((-2, 2), (-2, 2)))
+    >>> [ax.get_title() for ax in axes]
+    ['t = 0', 't = 0.5', 't = 1']
+    """
+    times = numbers(times)
+    axes = figure(1, len(times), panel=(1.8, 2.0))[1][0] if axes is None else np.asarray(axes).ravel()
+    if len(axes) != len(times):
+        raise ValueError(f"axes: expected one for each of {len(times)} times, got {len(axes)}")
+    for ax, t in zip(axes, times):
+        density(log_prob_at(float(t)), limits, ax=ax, resolution=resolution, names=names)
+        ax.set_title(f"t = {t:.3g}")
+    for ax in axes[1:]:
+        label(ax, ax.get_xlabel(), "")
+        ax.tick_params(labelleft=False)
+    return axes

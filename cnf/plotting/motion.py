@@ -1,0 +1,146 @@
+"""What moves: trajectories of particles and the velocity that carries them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.quiver import Quiver
+
+from cnf.plotting.arrays import Array, Function, Limits, centres, column_names, numbers, on_grid
+from cnf.plotting.style import INK, TIME, colour_bar, figure, frame, limits, styled
+
+MOST_VECTORS = 5000  # line segments in a vector file; more are drawn as an image
+
+
+@styled
+def trajectories(
+    path: Array,
+    *,
+    ax: Axes | None = None,
+    times: Array | None = None,
+    colour: Literal["time"] | Array = "time",
+    columns: tuple[int, int] = (0, 1),
+    names: Sequence[str] | None = None,
+    bar: str | None = None,
+) -> Axes:
+    """Draw the ways of particles, path (time, n, dim), from rings to dots, in the plane of two columns.
+
+    `times` (time,) go with the states, evenly spaced from 0 to 1 if not given; `colour` follows them or is
+    one value per particle (n,); `names` are those of all dim columns; `bar` names a colour bar.
+    Raises ValueError for wrong shapes, another colour and columns that are not there.
+
+    >>> ax = trajectories(np.cumsum(np.ones((5, 3, 2)), axis=0), names=["height", "weight"])
+    >>> ax.get_xlabel()
+    'height'
+    """
+    if isinstance(colour, str) and colour != "time":
+        raise ValueError(f"colour: expected 'time' or one value per particle, got {colour!r}")
+    states = numbers(path)
+    if states.ndim != 3 or states.shape[0] < 2 or states.shape[1] < 1:
+        raise ValueError(f"path: expected shape (time, n, dim) with at least 2 times, got {states.shape}")
+    plane = chosen(states, columns)
+    labels = column_names(names, states.shape[2])
+    lines = coloured(plane, times) if isinstance(colour, str) else valued(plane, colour)
+    ax = figure()[1][0, 0] if ax is None else ax
+    ax.add_collection(lines, autolim=False)
+    ax.scatter(*plane[0].T, s=5, facecolors="white", edgecolors=INK, linewidths=0.4, zorder=3, label="start")
+    ax.scatter(*plane[-1].T, s=4, color=INK, linewidths=0, zorder=4, label="end")
+    if bar is not None:
+        colour_bar(ax, lines, bar)
+    frame(ax, limits(plane.reshape(-1, 2), (0, 1), 0.06), [labels[i] for i in columns])
+    return ax
+
+
+def chosen(states: np.ndarray, columns: tuple[int, int]) -> np.ndarray:
+    """The two chosen columns of all states, shape (time, n, 2)."""
+    dim = states.shape[2]
+    if len(columns) != 2 or not all(0 <= i < dim for i in columns):
+        raise ValueError(
+            f"columns: expected two from 0 to {dim - 1} for a path of {dim} columns, got {columns}"
+        )
+    return states[:, :, list(columns)]
+
+
+def coloured(plane: np.ndarray, times: Array | None) -> LineCollection:
+    """One segment per particle and step, coloured by the time in its middle."""
+    times = np.linspace(0, 1, len(plane)) if times is None else numbers(times)
+    if times.shape != plane.shape[:1]:
+        raise ValueError(f"times: expected shape {plane.shape[:1]}, one for each state, got {times.shape}")
+    segments = np.stack([plane[:-1], plane[1:]], axis=2).reshape(-1, 2, 2)
+    middles = np.repeat((times[:-1] + times[1:]) / 2, plane.shape[1])
+    return collection(segments, middles, (times.min(), times.max()), len(segments))
+
+
+def valued(plane: np.ndarray, colour: Array) -> LineCollection:
+    """One line per particle, coloured by its value."""
+    values = numbers(colour)
+    if values.shape != plane.shape[1:2]:
+        raise ValueError(f"colour: expected shape {plane.shape[1:2]}, one per particle, got {values.shape}")
+    return collection(plane.swapaxes(0, 1), values, (values.min(), values.max()), plane.size // 2)
+
+
+def collection(
+    lines: np.ndarray, values: np.ndarray, span: tuple[float, float], segments: int
+) -> LineCollection:
+    """Thin lines in the colours of time."""
+    drawn = LineCollection(list(lines), cmap=TIME, linewidths=0.7, capstyle="round", zorder=2)
+    drawn.set(array=values, clim=span, rasterized=segments > MOST_VECTORS)
+    return drawn
+
+
+@styled
+def field(
+    velocity: Function,
+    limits: Limits,
+    *,
+    ax: Axes | None = None,
+    kind: Literal["arrows", "streamlines"] = "arrows",
+    resolution: int = 18,
+    bar: str | None = None,
+    names: Sequence[str] | None = None,
+) -> Axes:
+    """Draw a velocity, a callable (n, 2) -> (n, 2), by arrows or streamlines coloured by speed.
+
+    Arrows point the way of the velocity on a grid of `resolution` cells a side; the fastest tenth
+    are as long as a cell, the others in proportion. `bar` names a colour bar.
+    Raises ValueError for a wrong shape or kind.
+
+    >>> ax = field(lambda x: -x, ((-1, 1), (-1, 1)), resolution=10)
+    >>> len(ax.collections[0].U)
+    100
+    """
+    if kind not in ("arrows", "streamlines"):
+        raise ValueError(f"kind: expected 'arrows' or 'streamlines', got {kind!r}")
+    x, y = centres(limits, resolution)
+    flow = on_grid(velocity, x, y, "velocity", width=(2,))
+    ax = figure()[1][0, 0] if ax is None else ax
+    draw = arrows if kind == "arrows" else streamlines
+    drawn = draw(ax, x, y, flow)
+    if bar is not None:
+        colour_bar(ax, drawn, bar)
+    frame(ax, limits, names)
+    return ax
+
+
+def arrows(ax: Axes, x: np.ndarray, y: np.ndarray, flow: np.ndarray) -> Quiver:
+    """Arrows on the grid x × y, as long as a cell from the ninth decile of speed on."""
+    speed = np.linalg.norm(flow, axis=-1)
+    cell = min(x[1] - x[0], y[1] - y[0])
+    reach = np.nanquantile(speed, 0.9) or 1.0
+    u, v = np.moveaxis(cell * flow / np.maximum(speed, reach)[..., None], -1, 0)
+    units = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "inches", "width": 0.01}
+    return ax.quiver(
+        x, y, u, v, speed, cmap=TIME, pivot="mid", headwidth=3.5, headlength=4, headaxislength=3.5, **units
+    )
+
+
+def streamlines(ax: Axes, x: np.ndarray, y: np.ndarray, flow: np.ndarray) -> LineCollection:
+    """Curves along the velocity."""
+    speed = np.linalg.norm(flow, axis=-1)
+    return ax.streamplot(
+        x, y, flow[..., 0], flow[..., 1], color=speed, cmap=TIME, linewidth=0.8, arrowsize=0.6
+    ).lines

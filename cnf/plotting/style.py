@@ -1,0 +1,161 @@
+"""One style for every picture: its settings, its colours, and the frame around the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from cnf.files import atomic_path
+from cnf.plotting.arrays import Array, Limits, column_names, numbers, window
+
+INK, FAINT = "#333333", "#b8b8b8"
+DATA, MODEL, ACCENT = "#7a7a7a", "#0072b2", "#d55e00"  # blue and vermilion: told apart by every eye
+
+# White to ink in equal steps of CIELAB lightness: empty regions keep the colour of the paper.
+DENSITY = LinearSegmentedColormap.from_list(
+    "density",
+    ["#ffffff", "#c3e5fb", "#8ccaf3", "#5eace5", "#3d8fce", "#3071ae", "#2f5488", "#2b3a5e", "#202236"],
+)
+# Plasma without its yellow end, which is lost on white.
+TIME = LinearSegmentedColormap.from_list("time", matplotlib.colormaps["plasma"](np.linspace(0, 0.85, 64)))
+
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 1.2,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+    "axes.grid": False,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.2,
+    "figure.dpi": 150,
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,  # text stays text, as journals ask
+    "svg.hashsalt": "cnf",  # the same picture, the same bytes
+}
+
+styled = matplotlib.rc_context(STYLE)
+
+
+@styled
+def figure(
+    rows: int = 1, columns: int = 1, *, panel: tuple[float, float] = (2.6, 2.6)
+) -> tuple[Figure, np.ndarray]:
+    """A figure in the house style, outside pyplot, and its axes, shape (rows, columns); `panel` in inches.
+
+    >>> page, axes = figure(2, 3)
+    >>> axes.shape
+    (2, 3)
+    """
+    page = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="compressed")
+    return page, page.subplots(rows, columns, squeeze=False)
+
+
+@styled
+def save(page: Figure, path: str | Path) -> None:
+    """Write a figure in the format its file name ends in; an old file is replaced only by a whole new one.
+
+    Raises ValueError for an ending that is no known format.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     save(figure()[0], Path(folder, "empty.svg"))
+    ...     print([file.name for file in Path(folder).iterdir()])
+    ['empty.svg']
+    """
+    path = Path(path)
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in page.canvas.get_supported_filetypes():
+        raise ValueError(f"{path}: expected a file name that ends in .png, .svg or .pdf")
+    stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with atomic_path(path) as temporary:
+        page.savefig(temporary, format=kind, metadata=stamp, bbox_inches="tight", pad_inches=0.03)
+
+
+def limits(
+    x: Array, quantiles: tuple[float, float] = (0.005, 0.995), margin: float = 0.15
+) -> tuple[tuple[float, float], ...]:
+    """The range of every column of x (n, dim) between two quantiles, widened by `margin` times its length.
+
+    Missing and infinite values are left out; a constant column gets a range of length one.
+    Raises ValueError where a column holds no finite value.
+
+    >>> limits(np.array([[0.0, 5.0], [2.0, 5.0]]), quantiles=(0, 1), margin=0.5)
+    ((-1.0, 3.0), (4.5, 5.5))
+    """
+    values = numbers(x)
+    if values.ndim != 2:
+        raise ValueError(f"limits: expected shape (n, dim), got {values.shape}")
+    return tuple(column_range(column, i, quantiles, margin) for i, column in enumerate(values.T))
+
+
+def column_range(
+    column: np.ndarray, index: int, quantiles: tuple[float, float], margin: float
+) -> tuple[float, float]:
+    """The range of one column, see `limits`."""
+    finite = column[np.isfinite(column)]
+    if not len(finite):
+        raise ValueError(f"column {index}: expected at least one finite value, got none")
+    low, high = np.quantile(finite, quantiles)
+    space = margin * (high - low) if high > low else 0.5
+    return float(low - space), float(high + space)
+
+
+def chosen_limits(given: Limits | None, points: np.ndarray) -> Limits:
+    """The limits that were asked for, or those of the points."""
+    return limits(points) if given is None else given
+
+
+def frame(ax: Axes, box: Limits, names: Sequence[str] | None) -> None:
+    """Set limits and labels; equal aspect, unless one side would be over four times the other."""
+    (left, right), (bottom, top) = window(box)
+    ax.set(xlim=(left, right), ylim=(bottom, top))
+    ratio = (right - left) / (top - bottom)
+    ax.set_aspect("equal" if 1 / 4 <= ratio <= 4 else "auto")
+    label(ax, *column_names(names, 2))
+
+
+def label(ax: Axes, x: str, y: str) -> None:
+    """Name both axes, letter for letter: a dollar sign in a column's name starts no formula."""
+    ax.set_xlabel(x, parse_math=False)
+    ax.set_ylabel(y, parse_math=False)
+
+
+def place_image(ax: Axes, values: np.ndarray, box: Limits) -> AxesImage:
+    """Values on a grid, rows from bottom to top, as an image under everything else that fills the limits."""
+    extent = window(box).ravel()
+    return ax.imshow(values, DENSITY, extent=extent, origin="lower", interpolation="bilinear", zorder=0)
+
+
+def colour_bar(ax: Axes, artist: ScalarMappable, name: str) -> None:
+    """A slim bar beside the axes that says what the artist's colours mean."""
+    bar = ax.figure.colorbar(artist, cax=ax.inset_axes((1.03, 0, 0.04, 1)))
+    bar.outline.set_visible(False)
+    bar.set_label(name, parse_math=False)
