@@ -38,14 +38,14 @@ class History:
     Attributes:
         records: in order of time.
         choices: what was chosen for the data at hand, by name.
-        valid_nll: held-out NLL of the flow as it stands after the fit, nats per row in the units of the data.
+        valid_nll: held-out NLL of the finished flow, nats per row in the units of the data; None until then.
         valid_se: its standard error.
     """
 
     records: list[Record] = field(default_factory=list)
     choices: dict[str, Any] = field(default_factory=dict)
-    valid_nll: float = float("nan")
-    valid_se: float = float("nan")
+    valid_nll: float | None = None
+    valid_se: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The history as JSON-ready data."""

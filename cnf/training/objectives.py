@@ -9,10 +9,17 @@ from torch import Tensor
 
 from cnf.flows import CNF
 from cnf.ode import Gradient, Solver
+from cnf.training.coupling import couple
 
 
 def flow_matching_loss(
-    flow: CNF, y: Tensor, context: Tensor | None, generator: torch.Generator, *, times: int = 64
+    flow: CNF,
+    y: Tensor,
+    context: Tensor | None,
+    generator: torch.Generator,
+    *,
+    block: int | None = None,
+    times: int = 64,
 ) -> Tensor:
     """Mean of |v(t, (1 − t) z + t y) − (y − z)|² over times t and base points z (Lipman et al. 2023).
 
@@ -24,9 +31,12 @@ def flow_matching_loss(
         y: data in model coordinates (rows, dim), rows a multiple of `times`.
         context: in model coordinates (rows, context_dim).
         generator: source of times and base points.
+        block: rows coupled by optimal transport; None couples independently, as a context demands, since
+            rows may not change places with rows of another context.
         times: number of distinct times.
     """
     z = flow.base.sample((len(y),), y, generator)
+    y = y if block is None else couple(z, y, block)
     u = torch.rand(times, generator=generator, device=y.device, dtype=y.dtype)
     t = ((torch.arange(times, device=y.device) + u) / times)[:, None]
     y, z = y.reshape(times, -1, flow.dim), z.reshape(times, -1, flow.dim)

@@ -37,8 +37,9 @@ class Settings:
     Attributes:
         phases: one after the other.
         gradient: of the likelihood: "discrete", "direct", or "adjoint" (torchdiffeq).
+        coupling_block: rows that flow matching pairs by optimal transport; None pairs independently.
         solver_steps: steps of the grid that likelihood training starts with.
-        error_weight: weight of the solver's error beside the negative log-likelihood.
+        error_weight: weight of the solver's error beside the negative log-likelihood, to start with.
         weight_decay: of AdamW.
         clip: largest norm of a gradient.
         patience: validations without progress after which a phase ends.
@@ -47,8 +48,9 @@ class Settings:
 
     phases: tuple[Phase, ...]
     gradient: Gradient = "discrete"
-    solver_steps: int = 8
-    error_weight: float = 1.0
+    coupling_block: int | None = 64
+    solver_steps: int = 6
+    error_weight: float = 10.0
     weight_decay: float = 1e-4
     clip: float = 5.0
     patience: int = 5
@@ -82,7 +84,8 @@ def default_phases(
     )
     phases = []
     for name, updates, part, *rest in parts:
-        time = None if seconds is None else part * seconds
+        # A twentieth of the time is left for calibrating and scoring the finished flow.
+        time = None if seconds is None else 0.95 * part * seconds
         if (updates if seconds is None else time) > 0:
             phases.append(Phase(name, updates, time, *rest))
     return tuple(phases)
@@ -91,3 +94,10 @@ def default_phases(
 def default_steps(rows: int) -> int:
     """Updates for a table of so many rows: a few epochs more for small ones, a cap for large ones."""
     return int(min(max(2000, rows // 4), 6000))
+
+
+def default_width(rows: int, columns: int) -> int:
+    """Width of the hidden layers for a table of so many rows and columns: more data bear a wider field."""
+    if rows < 2_000 or columns <= 2:
+        return 64
+    return 192 if rows > 20_000 and columns > 6 else 128

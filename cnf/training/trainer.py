@@ -21,9 +21,9 @@ from cnf.training.settings import Phase, Settings
 
 RECORDS = 100  # of each phase
 WARM_UP = 0.05  # of each phase
-REPLACE_GRID_EVERY = 25  # likelihood updates
-# The grid of likelihood training gets finer when its rows' mean error exceeds this, in nats.
-HONEST_WITHIN = 0.05
+GUARD_EVERY = 25  # likelihood updates
+# Likelihood training is honest while its grid and one of half the steps agree within this, in nats a row.
+HONEST_WITHIN = 0.02
 MOST_TRAINING_STEPS = 32
 SMALLEST_RATE_SCALE = 1e-3
 
@@ -65,6 +65,7 @@ class Trainer:
         self.valid = valid
         self.settings = settings
         self.watchers = watchers
+        self.seed = seed
         self.generator = torch.Generator(flow.like.device).manual_seed(seed)
         pilot = train.take(calibration_rows(train.x, 256))
         self.pilot_y, self.pilot_context = _model_coordinates(flow, pilot)
@@ -75,6 +76,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.grid = Grid.uniform(settings.solver_steps)
+        self.error_weight = settings.error_weight
         self.start_phase(0)
 
     def start_phase(self, index: int) -> None:
@@ -162,32 +164,41 @@ class Trainer:
     def _loss(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, float]:
         """What is differentiated, and the phase's objective as a number."""
         if self.phase.name == "flow matching":
-            loss = flow_matching_loss(self.flow, y, context, self.generator)
+            block = None if self.flow.context_dim else self.settings.coupling_block
+            loss = flow_matching_loss(self.flow, y, context, self.generator, block=block)
             return loss, loss.item()
         solver = self._training_solver()
         parts = likelihood_loss(
             self.flow, y, context, self.generator, solver=solver, gradient=self.settings.gradient
         )
-        return parts.nll + self.settings.error_weight * parts.solver_error, parts.nll.item()
+        return parts.nll + self.error_weight * parts.solver_error, parts.nll.item()
 
     def _training_solver(self) -> Solver:
         """The grid of likelihood training, placed anew as the field changes; torchdiffeq for its adjoint."""
         if self.settings.gradient == "adjoint":
             return Torchdiffeq("dopri5", rtol=1e-3, atol=1e-3)
-        if self.phase_step % REPLACE_GRID_EVERY == 1:
-            self._replace_grid()
-        return self.grid
+        if self.phase_step % GUARD_EVERY == 1:
+            self._guard()
+        return self.grid.jittered(self.generator)
 
     @torch.no_grad()
-    def _replace_grid(self) -> None:
-        """Spread the error evenly over the steps again; more steps where it is too large to be honest."""
+    def _guard(self) -> None:
+        """Place the grid anew, and hold the solver's true error on pilot rows as a constraint.
+
+        Where the grid and the same grid with halved steps disagree, the weight of the error in the objective
+        and the number of steps rise; where they agree, the weight falls again.
+        """
 
         def score(grid: Grid) -> Scores:
             return self.flow.score(self.pilot_y, self.pilot_context, grid)
 
+        gap = (score(self.grid).log_prob - score(self.grid.refined()).log_prob).abs().mean()
         steps = self.grid.steps
-        if not score(self.grid).step_error.sum(0).mean() < HONEST_WITHIN:
-            steps = min(steps + 2, MOST_TRAINING_STEPS)
+        if gap < HONEST_WITHIN:
+            self.error_weight = max(self.error_weight / 1.1, 1.0)
+        else:
+            self.error_weight = min(self.error_weight * 2, 1e3)
+            steps = min(steps + 1, MOST_TRAINING_STEPS)
         self.grid = spread_evenly(score, self.grid, steps)
 
     def _roll_back(self) -> None:

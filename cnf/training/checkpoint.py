@@ -1,0 +1,107 @@
+"""The whole state of a fit in one file, so that an interrupted one goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnf.flows.model_file import ModelFileError, read_model, write_model
+from cnf.ode import Grid
+from cnf.training.history import History
+from cnf.training.trainer import Trainer
+
+SECONDS_BETWEEN = 10.0
+SCALARS = ("phase_step", "phase_seconds", "step", "seconds", "rate_scale", "stale", "losses", "error_weight")
+
+
+class CheckpointWriter:
+    """A watcher that writes the state of the fit to `path` every so often, atomically."""
+
+    def __init__(self, path: Path, seconds: float = SECONDS_BETWEEN) -> None:
+        self.path = path
+        self.seconds = seconds
+        self.last = time.monotonic()
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Write, if it is time."""
+        if time.monotonic() - self.last >= self.seconds:
+            write_checkpoint(self.path, trainer)
+            self.last = time.monotonic()
+
+
+def write_checkpoint(path: Path, trainer: Trainer) -> None:
+    """Write weights, moving average, optimiser, random state, schedule and history."""
+    state = {name: getattr(trainer, name) for name in SCALARS}
+    state["best_nll"] = None if math.isinf(trainer.best_nll) else trainer.best_nll
+    state["grid"] = list(trainer.grid.nodes)
+    state["history"] = trainer.history.as_dict()
+    configuration = {"fit": fingerprint(trainer), "index": trainer.index, "state": state}
+    write_model(path, configuration, _tensors(trainer))
+
+
+def read_checkpoint(path: Path, trainer: Trainer) -> None:
+    """Put a trainer, made for the same rows and settings, in the state that was written.
+
+    Raises:
+        ModelFileError: if the file is damaged or belongs to another fit.
+    """
+    configuration, tensors = read_model(path)
+    if configuration.get("fit") != fingerprint(trainer):
+        raise ModelFileError(
+            f"{path}: belongs to a fit with other rows, settings or seed; delete it or fit without resuming"
+        )
+    try:
+        _restore(trainer, configuration, tensors)
+    except (KeyError, RuntimeError, TypeError, ValueError) as failure:
+        raise ModelFileError(f"{path}: damaged ({' '.join(str(failure).split())[:150]}); delete it") from failure
+
+
+def fingerprint(trainer: Trainer) -> dict[str, Any]:
+    """What must agree between two fits for one to take up the other's state."""
+    settings = asdict(trainer.settings)
+    settings["phases"] = [list(phase.values()) for phase in settings["phases"]]
+    y = trainer.batches.y
+    rows = [len(y), y.double().sum().item(), y[0].double().sum().item()]
+    return {"settings": settings, "seed": trainer.seed, "rows": rows}
+
+
+def _tensors(trainer: Trainer) -> dict[str, Tensor]:
+    tensors = {"generator": trainer.generator.get_state(), "averaged": trainer.judge.average.n_averaged}
+    weights = (trainer.flow.field.state_dict(), trainer.judge.average.module.state_dict(), trainer.best)
+    for kind, named in zip(("field", "average", "best"), weights):
+        tensors.update({f"{kind}.{name}": tensor for name, tensor in named.items()})
+    for index, moments in trainer.optimiser.state_dict()["state"].items():
+        tensors.update({f"optimiser.{index}.{name}": torch.as_tensor(m) for name, m in moments.items()})
+    # Tensors that share memory, such as a best that is still the start, cannot stand in one file twice.
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    state = configuration["state"]
+    trainer.start_phase(configuration["index"])
+    for name in SCALARS:
+        setattr(trainer, name, state[name])
+    trainer.best_nll = math.inf if state["best_nll"] is None else state["best_nll"]
+    trainer.grid = Grid(tuple(state["grid"]))
+    trainer.history = History.from_dict(state["history"])
+    trainer.best = _part(tensors, "best")
+    trainer.flow.field.load_state_dict(_part(tensors, "field"))
+    trainer.judge.average.module.load_state_dict(_part(tensors, "average"))
+    trainer.judge.average.n_averaged.copy_(tensors["averaged"])
+    trainer.generator.set_state(tensors["generator"])
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in _part(tensors, "optimiser").items():
+        index, moment = name.split(".")
+        moments.setdefault(int(index), {})[moment] = tensor
+    trainer.optimiser.load_state_dict({**trainer.optimiser.state_dict(), "state": moments})
+
+
+def _part(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    prefix = f"{kind}."
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
