@@ -16,15 +16,23 @@ Shapes: x (*batch, dim), context (*batch, context_dim), log_prob (*batch,), traj
 Gradients of a solve: `gradient="discrete"`, "adjoint" or "direct". All randomness is torch's.
 """
 
-from cnf.fields import ConcatSquashField, GatedField, MLPField, VelocityField
-from cnf.flows import CNF, Affine, Hutchinson, MixtureBase, ModelFileError, NormalBase, StudentTBase, load
-from cnf.ode import Grid, Torchdiffeq
-from cnf.training import History, TrainingError, fit
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cnf.estimator import CNFDensity
+    from cnf.fields import ConcatSquashField, GatedField, MLPField, VelocityField
+    from cnf.flows import CNF, Affine, Hutchinson, MixtureBase, ModelFileError, NormalBase, StudentTBase, load
+    from cnf.ode import Grid, Torchdiffeq
+    from cnf.training import History, TrainingError, fit
 
 __version__ = "0.1.0"
 __all__ = [
     "CNF",
     "Affine",
+    "CNFDensity",
     "ConcatSquashField",
     "GatedField",
     "Grid",
@@ -41,3 +49,28 @@ __all__ = [
     "fit",
     "load",
 ]
+
+_ROOMS = {
+    "estimator": ("CNFDensity",),
+    "fields": ("ConcatSquashField", "GatedField", "MLPField", "VelocityField"),
+    "flows": (
+        "CNF",
+        "Affine",
+        "Hutchinson",
+        "MixtureBase",
+        "ModelFileError",
+        "NormalBase",
+        "StudentTBase",
+        "load",
+    ),
+    "ode": ("Grid", "Torchdiffeq"),
+    "training": ("History", "TrainingError", "fit"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # torch is slow to load, scikit-learn slower: only who asks for them waits, and `cnf --help` does not.
+    for room, names in _ROOMS.items():
+        if name in names:
+            return globals().setdefault(name, getattr(import_module(f"cnf.{room}"), name))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

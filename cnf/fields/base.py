@@ -71,11 +71,19 @@ class TimeFeatures(nn.Module):
 
     def __init__(self, frequencies: int = 3) -> None:
         super().__init__()
-        rates = torch.pi * torch.arange(1, frequencies + 1)
-        self.register_buffer("rates", rates.to(torch.get_default_dtype()), persistent=False)
+        # Integers stay as they are when the module changes its dtype: π is as exact as the times are.
+        self.register_buffer("multiples", torch.arange(1, frequencies + 1), persistent=False)
         self.features = 2 * frequencies + 1
 
     def forward(self, t: Tensor) -> Tensor:
         """Features (*batch, 2k + 1) of times t (*batch,)."""
-        angles = t[..., None] * self.rates
+        angles = (torch.pi * t)[..., None] * self.multiples
         return torch.cat([2 * t[..., None] - 1, angles.cos(), angles.sin()], -1)
+
+
+def with_context(features: Tensor, context: Tensor | None) -> Tensor:
+    """Features of time (*batch, k) beside the context (*batch, context_dim), broadcast against each other."""
+    if context is None:
+        return features
+    shape = torch.broadcast_shapes(features.shape[:-1], context.shape[:-1])
+    return torch.cat([features.expand(*shape, -1), context.expand(*shape, -1)], -1)

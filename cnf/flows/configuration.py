@@ -20,6 +20,7 @@ FIELDS: dict[type[VelocityField], tuple[str, ...]] = {
     ConcatSquashField: ("hidden", "activation"),
 }
 SOLVERS: tuple[type, ...] = (Grid, Torchdiffeq)
+DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "float64")}
 
 
 def describe(flow: Any) -> dict[str, Any]:
@@ -44,7 +45,8 @@ def describe(flow: Any) -> dict[str, Any]:
 def _describe_field(field: VelocityField) -> dict[str, Any]:
     if type(field) not in FIELDS:
         raise ValueError(
-            f"a model file cannot rebuild {type(field).__name__}: save its state_dict() and build the flow yourself"
+            f"a model file cannot rebuild {type(field).__name__}:"
+            " save its state_dict() and build the flow yourself"
         )
     return {"class": type(field).__name__, **{name: getattr(field, name) for name in FIELDS[type(field)]}}
 

@@ -42,7 +42,7 @@ class FlowDistribution(Distribution):
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> FlowDistribution:
         """The same distribution with its context repeated over a larger batch shape."""
         if self.context is None:
-            context = next(self.flow.parameters()).new_empty((*batch_shape, 0))
+            context = self.flow.like.new_empty((*batch_shape, 0))
         else:
             context = self.context.expand(*batch_shape, self.context.shape[-1])
         return FlowDistribution(self.flow, context, validate_args=False)

@@ -99,6 +99,10 @@ def _vector_jacobian(velocity: Velocity, t: Tensor, x: Tensor, probes: Tensor) -
     Solvers call this with and without gradients enabled; where they are off, x may still claim to require
     one, so it is taken out of its graph.
     """
+    if torch.is_inference_mode_enabled():  # nothing would be recorded, and the divergence would seem zero
+        raise RuntimeError(
+            "this field's divergence needs autograd: use torch.no_grad(), not inference_mode()"
+        )
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
         point = x if keep and x.requires_grad else x.detach().requires_grad_()

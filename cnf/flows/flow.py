@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +72,8 @@ class CNF(nn.Module):
         self.context_dim = context_dim
         self.field = field if field is not None else GatedField(dim, hidden, context_dim=context_dim)
         self.automatic = {name for name, part in (("base", base), ("preprocess", preprocess)) if part == AUTO}
-        self.base = NormalBase(dim) if isinstance(base, str) else base
         self.preprocess = Affine.identity(dim) if isinstance(preprocess, str) else preprocess
+        self.base = (NormalBase(dim) if isinstance(base, str) else base).to(self.like.dtype)
         self.context_map = Affine.identity(context_dim)
         self.solver: Solver = Grid.uniform(16) if isinstance(solver, str) else solver
         self.divergence = Hutchinson() if divergence == "hutchinson" else divergence
@@ -96,8 +98,9 @@ class CNF(nn.Module):
     @property
     def like(self) -> Tensor:
         """An empty tensor with the dtype and on the device of the flow's arithmetic."""
-        for parameter in self.field.parameters():
-            return parameter.detach().new_empty(0)
+        for tensor in (*self.field.parameters(), *self.field.buffers()):
+            if tensor.is_floating_point():
+                return tensor.detach().new_empty(0)
         return torch.empty(0, device=self.preprocess.shift.device)
 
     def forward(self, context: Tensor | None = None) -> FlowDistribution:
@@ -126,7 +129,8 @@ class CNF(nn.Module):
             (*batch,); NaN for rows that are not finite or cannot be solved.
 
         Raises:
-            ValueError: for a wrong number of columns, or a context that is missing or not wanted.
+            ValueError: for a wrong number of columns, a context that is missing or not wanted, or t outside
+                [0, 1].
         """
         return self.evaluate(x, context, t=t, gradient=gradient, generator=generator).log_prob
 
@@ -141,14 +145,21 @@ class CNF(nn.Module):
     ) -> Evaluation:
         """`log_prob` with the bar of the solver's error, NFE and a verdict for each row; never an exception
         for a row that is not finite."""
+        if not 0 <= t <= 1:
+            raise ValueError(f"t: expected a time in [0, 1]; got {t}")
         rows, context, shape = self._rows(x, context)
         y, ladj = self.preprocess.to_model(rows)
+        solver = self.solver
+        if gradient == "adjoint" and isinstance(solver, Grid) and t > 0:
+            # What solves is not the grid, so its estimate says nothing about the row.
+            solver = solver.between(t, 0.0).counterpart(t)
 
         def score(y: Tensor, context: Tensor | None, solver: Solver) -> Scores:
             return self.score(y, context, solver, t=t, gradient=gradient, generator=generator)
 
-        found = evaluate_rows(score, y.to(self.like.dtype), context, self.solver, self.accuracy)
-        parts = (found.log_prob.to(x.dtype) + ladj.to(x.dtype), found.error, found.nfe, found.ok)
+        found = evaluate_rows(score, y.to(self.like.dtype), context, solver, self.accuracy)
+        dtype = x.dtype if x.is_floating_point() else self.like.dtype
+        parts = (found.log_prob.to(dtype) + ladj.to(dtype), found.error, found.nfe, found.ok)
         return Evaluation(*(part.reshape(shape) for part in parts))
 
     def score(
@@ -191,7 +202,8 @@ class CNF(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Draws (*shape, *batch, dim) and their log-densities (*shape, *batch) from one solve."""
         z, context, batch = self._start(shape, context, generator)
-        states, quadratures = self._carry(z, context, (0.0, 1.0), self._density_system)
+        make_system = partial(self._density_system, generator=generator)
+        states, quadratures = self._carry(z, context, (0.0, 1.0), make_system)
         x = self.preprocess.to_data(states[-1])
         ladj = self.preprocess.to_model(x)[1].to(x.dtype)
         log_prob = self.base.log_prob(z) - quadratures[-1, ..., 0] + ladj
@@ -212,7 +224,8 @@ class CNF(nn.Module):
             ValueError: if the times do not increase within [0, 1].
         """
         times = torch.as_tensor(t, dtype=torch.float64).tolist()
-        if not times or any(b <= a for a, b in zip(times, times[1:])) or not 0 <= times[0] <= times[-1] <= 1:
+        increasing = all(a < b for a, b in pairwise(times))
+        if not times or not increasing or not 0 <= times[0] <= times[-1] <= 1:
             raise ValueError(f"t: expected increasing times in [0, 1]; got {times}")
         rows, context, shape = self._rows(z, context)
         start = self.preprocess.to_model(rows)[0].to(self.like.dtype) if reverse else rows.to(self.like.dtype)
@@ -241,7 +254,12 @@ class CNF(nn.Module):
 
         Returns:
             The flow itself, with its `solver` and `accuracy` set.
+
+        Raises:
+            ValueError: for a tolerance that is not positive.
         """
+        if not tolerance > 0:
+            raise ValueError(f"tolerance: expected a positive number of nats; got {tolerance}")
         rows, context, _ = self._rows(x, context)
         chosen = calibration_rows(rows)
         y = self.preprocess.to_model(rows[chosen])[0]
@@ -278,9 +296,9 @@ class CNF(nn.Module):
 
     def _condition(self, context: Tensor | None) -> Tensor | None:
         """The context in model coordinates; refuses one that is missing, or not wanted."""
-        columns = 0 if context is None else context.shape[-1]
-        if columns != self.context_dim:
-            raise ValueError(f"context: expected {self.context_dim} columns; got {columns}")
+        given = (0,) if context is None else tuple(context.shape)
+        if given[-1:] != (self.context_dim,):
+            raise ValueError(f"context: expected {self.context_dim} columns; got shape {given}")
         return None if context is None else self.context_map.to_model(context)[0].to(self.like.dtype)
 
     def _start(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnf.flows.configuration import build_base, build_divergence, build_field, build_solver
+from cnf.flows.configuration import DTYPES, build_base, build_divergence, build_field, build_solver
 from cnf.flows.flow import CNF
 from cnf.flows.model_file import ModelFileError, read_model
 from cnf.flows.scoring import Accuracy
@@ -45,7 +45,7 @@ def _build(config: dict[str, Any]) -> CNF:
     flow.automatic = set(config["automatic"])
     flow.accuracy = Accuracy(**config["accuracy"])
     flow.metadata = config["metadata"]
-    return flow.double() if config["dtype"] == "float64" else flow
+    return flow.to(DTYPES[config["dtype"]])
 
 
 def _checked(flow: CNF, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from cnf.files import atomic_path
@@ -23,11 +24,13 @@ class ModelFileError(ValueError):
 
 def write_model(path: str | Path, configuration: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write tensors and configuration to `path`, atomically."""
-    header = {"format": str(FORMAT), "configuration": json.dumps(configuration, allow_nan=False)}
+    text = json.dumps(configuration, allow_nan=False)
     # The file is read back on any device, so tensors are written as they lie in ordinary memory.
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    header = {"format": str(FORMAT), "configuration": text, "digest": _digest(text, plain)}
+    content = save(plain, metadata={"cnf": json.dumps(header)})
     with atomic_path(Path(path)) as temporary:
-        save_file(plain, temporary, metadata={"cnf": json.dumps(header)})
+        temporary.write_bytes(content)
 
 
 def read_model(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -42,28 +45,39 @@ def read_model(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = _header(path, file.metadata())
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as failure:
         raise ModelFileError(
             f"{path}: not a model file ({_one_line(failure)}); write one with `cnf fit`"
         ) from failure
+    if _digest(header["configuration"], tensors) != header["digest"]:
+        raise ModelFileError(f"{path}: damaged (its digest does not fit its contents); fetch or fit it again")
+    return json.loads(header["configuration"]), tensors
 
 
-def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, Any]:
+def _digest(configuration: str, tensors: dict[str, Tensor]) -> str:
+    """What betrays a changed bit anywhere in configuration or tensors."""
+    return hashlib.sha256(save(tensors) + configuration.encode()).hexdigest()
+
+
+def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, str]:
+    """Format, configuration (JSON) and digest, each checked to be what it should."""
     text = (metadata or {}).get("cnf", "")
     if not text or len(text) > LONGEST_HEADER:
         raise ModelFileError(f"{path}: a safetensors file, but not a model of cnf; write one with `cnf fit`")
     try:
         header = json.loads(text)
         known = header["format"] == str(FORMAT)
-        configuration = json.loads(header["configuration"])
+        whole = known and isinstance(json.loads(header["configuration"]), dict) and "digest" in header
     except (ValueError, KeyError, TypeError, RecursionError) as failure:
         raise ModelFileError(f"{path}: its configuration is damaged ({_one_line(failure)})") from failure
-    if not known or not isinstance(configuration, dict):
+    if not known:
         raise ModelFileError(
             f"{path}: format {header['format']!s:.20} is not {FORMAT}; update cnf to read it"
         )
-    return configuration
+    if not whole:
+        raise ModelFileError(f"{path}: its configuration is damaged (no digest); fetch or fit it again")
+    return header
 
 
 def _one_line(failure: Exception) -> str:

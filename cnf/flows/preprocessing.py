@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,10 @@ class Affine(nn.Module):
         self.register_buffer("shift", shift.double())
         self.register_buffer("matrix", matrix.double())
         self.register_buffer("inverse", torch.linalg.inv(self.matrix))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Affine:  # noqa: FBT001, FBT002
+        """Moves to another device with the module; its numbers stay float64."""
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
     @classmethod
     def identity(cls, dim: int) -> Affine:
@@ -56,7 +62,7 @@ class Affine(nn.Module):
         if eigenvalues[0] < 1e-10:
             worst = vectors[:, 0].abs().topk(2).indices.tolist()
             raise ValueError(
-                f"columns are linearly dependent (foremost columns {worst[0]} and {worst[1]}, counted from 0),"
+                f"columns are linearly dependent (above all columns {worst[0]} and {worst[1]}, from 0),"
                 " so the rows have no density: drop one of them"
             )
         return cls(mean, deviation[:, None] * (vectors * eigenvalues.sqrt()) @ vectors.T)

@@ -18,7 +18,7 @@ DOUBLINGS = 5
 
 
 class Scores(NamedTuple):
-    """Log-densities of rows from one solve: (rows,), each step's error (steps, rows), and evaluations a row."""
+    """From one solve: log-densities (rows,), the error of each step (steps, rows), evaluations a row."""
 
     log_prob: Tensor
     step_error: Tensor
@@ -119,9 +119,10 @@ def _evaluate_twice(
             other = score(rows, context, _second_opinion(solver))
     except SolverError:
         return _evaluate_halves(score, rows, context, solver, accuracy)
-    error = (best.log_prob - other.log_prob).detach().abs()
-    nfe = torch.full_like(error, best.nfe + other.nfe, dtype=torch.long)
-    return Evaluation(best.log_prob, error, nfe, (error <= accuracy.tolerance) & best.log_prob.isfinite())
+    difference = (best.log_prob - other.log_prob).detach().abs()
+    nfe = torch.full_like(difference, best.nfe + other.nfe, dtype=torch.long)
+    ok = (difference <= accuracy.tolerance) & best.log_prob.isfinite()
+    return Evaluation(best.log_prob, difference + rounding_error(best.log_prob), nfe, ok)
 
 
 def _second_opinion(solver: Solver) -> Solver:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from cnf.ode.rungekutta import Steps, integrate
-from cnf.ode.system import Gradient, Solution, System
+from cnf.ode.system import Gradient, Solution, System, check_gradient
 from cnf.ode.tableaux import TABLEAUX, Tableau
-from cnf.ode.torchdiffeq import Torchdiffeq
+from cnf.ode.torchdiffeq import FIXED_STEP, Torchdiffeq
+
+# A node closer than this to a requested time, as a fraction of the span, makes no step of its own.
+NEAR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Grid:
     def __post_init__(self) -> None:
         if self.method not in TABLEAUX:
             raise ValueError(f"method of a grid: expected one of {', '.join(TABLEAUX)}; got {self.method!r}")
-        ordered = all(a < b for a, b in zip(self.nodes, self.nodes[1:]))
+        ordered = all(a < b for a, b in pairwise(self.nodes))
         if len(self.nodes) < 2 or not ordered or self.nodes[0] != 0 or self.nodes[-1] != 1:
             raise ValueError(f"nodes of a grid: expected increasing fractions from 0 to 1; got {self.nodes}")
 
@@ -49,7 +53,7 @@ class Grid:
         """`steps` steps of equal length."""
         if steps < 1:
             raise ValueError(f"steps of a grid: expected at least 1; got {steps}")
-        return cls(tuple(k / steps for k in range(steps)) + (1.0,), method)
+        return cls((*(k / steps for k in range(steps)), 1.0), method)
 
     @property
     def tableau(self) -> Tableau:
@@ -68,24 +72,42 @@ class Grid:
 
     def refined(self) -> Grid:
         """The grid with every step halved."""
-        halves = [(a + b) / 2 for a, b in zip(self.nodes, self.nodes[1:])]
+        halves = [(a + b) / 2 for a, b in pairwise(self.nodes)]
         return Grid(tuple(sorted((*self.nodes, *halves))), self.method)
+
+    def jittered(self, generator: torch.Generator) -> Grid:
+        """The grid with every inner node moved at random, by up to half of the way to its neighbours.
+
+        A field that is trained on nodes which never stay the same cannot adapt to them.
+        """
+        moves = torch.rand(self.steps - 1, generator=generator, device=generator.device).tolist()
+        inner = [
+            node + (move - 0.5) * ((right if move > 0.5 else node) - (node if move > 0.5 else left))
+            for left, node, right, move in zip(self.nodes, self.nodes[1:], self.nodes[2:], moves)
+        ]
+        return Grid((0.0, *inner, 1.0), self.method)
 
     def between(self, start: float, end: float) -> Grid:
         """The part of this grid of [0, 1] that a solve from `start` to `end` passes, either way."""
-        low, high = min(start, end), max(start, end)
-        inside = self.nodes[bisect_right(self.nodes, low) : bisect_left(self.nodes, high)]
-        fractions = sorted((node - start) / (end - start) for node in inside)
-        return Grid((0.0, *fractions, 1.0), self.method)
+        fractions = sorted((node - start) / (end - start) for node in self.nodes)
+        return Grid((0.0, *(f for f in fractions if NEAR < f < 1 - NEAR), 1.0), self.method)
+
+    def counterpart(self, span: float) -> Torchdiffeq:
+        """torchdiffeq's method of the same name: adaptive for an embedded pair, else as many equal steps."""
+        fixed = self.method in FIXED_STEP
+        return Torchdiffeq(self.method, step_size=abs(span) / self.steps if fixed else None)
 
     def solve(self, system: System, x: Tensor, t: Tensor, *, gradient: Gradient = "discrete") -> Solution:
         """States of `system` at the times t (time,), which are increasing or decreasing, from x at t[0].
 
-        With `gradient="adjoint"` torchdiffeq solves the equation and its adjoint with a method of the same
-        name, adaptively where it is an embedded pair.
+        With `gradient="adjoint"` the `counterpart` of the grid solves the equation and its adjoint.
+
+        Raises:
+            ValueError: for an unknown gradient.
         """
+        check_gradient(gradient)
         if gradient == "adjoint":
-            return Torchdiffeq.like(self.method, self.steps).solve(system, x, t, gradient="adjoint")
+            return self.counterpart((t[-1] - t[0]).item()).solve(system, x, t, gradient="adjoint")
         mesh, requested = self._mesh(t)
         steps = integrate(system, x, mesh, self.tableau, gradient=gradient)
         return self._solution(steps, requested)
@@ -100,7 +122,7 @@ class Grid:
         if len(t) == 2:
             return nodes, [0, self.steps]
         wanted = ((t - t[0]) / (t[-1] - t[0])).tolist()
-        free = [k for k, node in enumerate(self.nodes) if min(abs(node - w) for w in wanted) > 1e-6]
+        free = [k for k, node in enumerate(self.nodes) if min(abs(node - w) for w in wanted) > NEAR]
         merged = torch.cat([t, nodes[free]])
         places = wanted + [self.nodes[k] for k in free]
         order = sorted(range(len(places)), key=places.__getitem__)
@@ -138,7 +160,7 @@ def place(errors: Tensor, nodes: Sequence[float], steps: int, order: int) -> tup
         >>> [round(node, 3) for node in place(torch.tensor([1.0, 32.0]), (0.0, 0.5, 1.0), 2, order=5)]
         [0.0, 0.602, 1.0]
     """
-    lengths = [b - a for a, b in zip(nodes, nodes[1:])]
+    lengths = [b - a for a, b in pairwise(nodes)]
     shares = (errors.double() / errors.max()) ** (1 / order)
     shares = shares / shares.sum() + UNIFORM_SHARE * shares.new_tensor(lengths)
     cumulative = [0.0, *(shares.cumsum(0) / shares.sum()).tolist()]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cnf.ode.system import Gradient, System
+from cnf.ode.system import Gradient, System, no_rates
 from cnf.ode.tableaux import Tableau
 
 
@@ -54,7 +54,7 @@ def integrate(system: System, x: Tensor, mesh: Tensor, tableau: Tableau, *, grad
 
 
 def _steps(system: System, x: Tensor, mesh: Tensor, tableau: Tableau) -> Any:
-    """The steps one after the other; the last stage of one is the first of the next where the method allows."""
+    """The steps in turn; the last stage of one is the first of the next where the method allows."""
     first = None
     for start, end in zip(mesh[:-1].unbind(), mesh[1:].unbind()):
         step = _step(system, x, start, end, tableau, first)
@@ -88,7 +88,7 @@ def _step(
 def _evaluate(system: System, t: Tensor, x: Tensor, *, needs_rates: bool) -> Evaluation:
     if needs_rates:
         return Evaluation(*system.evaluate(t, x))
-    return Evaluation(system.velocity(t, x), x[..., :0])
+    return Evaluation(system.velocity(t, x), no_rates(x))
 
 
 def _weigh(h: Tensor, ks: list[Tensor], weights: tuple[float, ...] | list[float]) -> Tensor:

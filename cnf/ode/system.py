@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import Tensor
 
 Gradient = Literal["direct", "discrete", "adjoint"]
 
 
+def check_gradient(gradient: str) -> None:
+    """Raise ValueError for a kind of gradient that does not exist."""
+    if gradient not in get_args(Gradient):
+        raise ValueError(f"gradient: expected {', '.join(get_args(Gradient))}; got {gradient!r}")
+
+
 class SolverError(RuntimeError):
     """A solve that could not be finished: step underflow, or more evaluations than allowed."""
+
+
+def no_rates(x: Tensor) -> Tensor:
+    """The quadratures (*batch, 0) of a system without any; not a view, which would keep x in memory."""
+    return x.new_empty((*x.shape[:-1], 0))
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,7 @@ class System:
     def evaluate(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """v and r at (t, x); r has no columns where there are no quadratures."""
         if self.velocity_and_rates is None:
-            return self.velocity(t, x), x[..., :0]
+            return self.velocity(t, x), no_rates(x)
         return self.velocity_and_rates(t, x)
 
 

@@ -14,8 +14,8 @@ class Tableau:
     velocity at the end of the step and serves as the first stage of the next one.
 
     Example:
-        >>> TABLEAUX["rk4"].order, sum(TABLEAUX["rk4"].b)
-        (4, 1.0)
+        >>> TABLEAUX["rk4"].order, TABLEAUX["rk4"].stages
+        (4, 4)
     """
 
     order: int

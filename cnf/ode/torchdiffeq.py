@@ -10,7 +10,7 @@ from torchdiffeq import odeint, odeint_adjoint
 from torchdiffeq._impl.odeint import SOLVERS
 from torchdiffeq._impl.solvers import FixedGridODESolver
 
-from cnf.ode.system import Gradient, Solution, SolverError, System
+from cnf.ode.system import Gradient, Solution, SolverError, System, check_gradient
 
 # scipy_solver is left out: it leaves the graph, the device and the cap on evaluations behind.
 METHODS = tuple(name for name in SOLVERS if name != "scipy_solver")
@@ -22,7 +22,8 @@ class Torchdiffeq:
     """A solver of torchdiffeq (Chen et al. 2018), by name.
 
     The error of an adaptive step is the root mean square over each row's own entries, and the worst row
-    counts: torchdiffeq's own norm averages over the batch, where many easy rows hide a hard one.
+    counts: torchdiffeq's own norm averages over the batch, where many easy rows hide a hard one. Steps end
+    at the requested times: torchdiffeq's interpolation between steps is of lower order than the steps.
 
     Args:
         method: any name torchdiffeq knows, such as "dopri5", "dopri8", "tsit5", "rk4", "euler".
@@ -52,11 +53,6 @@ class Torchdiffeq:
             rule = "needs" if self.method in FIXED_STEP else "chooses its own steps and takes no"
             raise ValueError(f"{self.method} {rule} step_size; got step_size={self.step_size}")
 
-    @classmethod
-    def like(cls, method: str, steps: int) -> Torchdiffeq:
-        """The counterpart of a grid's method: adaptive for an embedded pair, else as many equal steps."""
-        return cls(method, step_size=1 / steps if method in FIXED_STEP else None)
-
     def solve(self, system: System, x: Tensor, t: Tensor, *, gradient: Gradient = "adjoint") -> Solution:
         """States of `system` at the times t (time,), which are increasing or decreasing, from x at t[0].
 
@@ -70,8 +66,9 @@ class Torchdiffeq:
 
         Raises:
             SolverError: if the step underflows or `max_evaluations` is not enough.
-            ValueError: for `gradient="discrete"`, which needs the fixed steps of a Grid.
+            ValueError: for an unknown gradient, or "discrete", which needs the fixed steps of a Grid.
         """
+        check_gradient(gradient)
         if gradient == "discrete":
             raise ValueError("gradient='discrete' needs a Grid; use 'adjoint' or 'direct' with torchdiffeq")
         derivative = _Counted(system, self.max_evaluations)
@@ -85,12 +82,14 @@ class Torchdiffeq:
 
     def _call(self, derivative: _Counted, start: tuple, t: Tensor, gradient: Gradient) -> tuple:
         fixed = {"step_size": self.step_size, "interp": "cubic"}
-        options: dict = {"norm": _row_norm} if self.step_size is None else fixed
+        adaptive = {"norm": _row_norm, "step_t": t.detach()}
+        options: dict = adaptive if self.step_size is None else fixed
         settings = {"rtol": self.rtol, "atol": self.atol, "method": self.method, "options": options}
         if gradient == "direct" or not torch.is_grad_enabled():
             return odeint(derivative, start, t, **settings)
-        backwards = {"norm": "seminorm"} if self.step_size is None else options
-        tensors = tuple(tensor for tensor in derivative.system.tensors if tensor.requires_grad)
+        backwards = {**options, "norm": "seminorm"} if self.step_size is None else options
+        # torchdiffeq cannot take a tensor without entries.
+        tensors = tuple(part for part in derivative.system.tensors if part.requires_grad and part.numel())
         return odeint_adjoint(
             derivative, start, t, **settings, adjoint_params=tensors, adjoint_options=backwards
         )
@@ -117,7 +116,8 @@ class _Counted:
 
 def _row_norm(state: tuple[Tensor, Tensor]) -> Tensor:
     """Root mean square over the entries of a row, worst row and worst part of the state."""
-    return torch.stack([_worst_row(part) for part in state if part.numel()]).max()
+    worst = [_worst_row(part) for part in state if part.numel()]
+    return torch.stack(worst).max() if worst else state[0].new_zeros(())
 
 
 def _worst_row(part: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,17 @@ from cnf.training.history import History
 from cnf.training.trainer import Trainer
 
 SECONDS_BETWEEN = 10.0
-SCALARS = ("phase_step", "phase_seconds", "step", "seconds", "rate_scale", "stale", "losses", "error_weight")
+SCALARS = (
+    "phase_step",
+    "phase_seconds",
+    "step",
+    "seconds",
+    "rate_scale",
+    "stale",
+    "losses",
+    "best_nll",
+    "error_weight",
+)
 
 
 class CheckpointWriter:
@@ -38,7 +47,6 @@ class CheckpointWriter:
 def write_checkpoint(path: Path, trainer: Trainer) -> None:
     """Write weights, moving average, optimiser, random state, schedule and history."""
     state = {name: getattr(trainer, name) for name in SCALARS}
-    state["best_nll"] = None if math.isinf(trainer.best_nll) else trainer.best_nll
     state["grid"] = list(trainer.grid.nodes)
     state["history"] = trainer.history.as_dict()
     configuration = {"fit": fingerprint(trainer), "index": trainer.index, "state": state}
@@ -59,7 +67,8 @@ def read_checkpoint(path: Path, trainer: Trainer) -> None:
     try:
         _restore(trainer, configuration, tensors)
     except (KeyError, RuntimeError, TypeError, ValueError) as failure:
-        raise ModelFileError(f"{path}: damaged ({' '.join(str(failure).split())[:150]}); delete it") from failure
+        reason = " ".join(str(failure).split())[:150]
+        raise ModelFileError(f"{path}: damaged ({reason}); delete it") from failure
 
 
 def fingerprint(trainer: Trainer) -> dict[str, Any]:
@@ -87,7 +96,6 @@ def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str,
     trainer.start_phase(configuration["index"])
     for name in SCALARS:
         setattr(trainer, name, state[name])
-    trainer.best_nll = math.inf if state["best_nll"] is None else state["best_nll"]
     trainer.grid = Grid(tuple(state["grid"]))
     trainer.history = History.from_dict(state["history"])
     trainer.best = _part(tensors, "best")

@@ -35,7 +35,6 @@ def fit(
     likelihood_share: float | None = None,
     tolerance: float = 1e-3,
     checkpoint: str | Path | None = None,
-    resume: bool = False,
     watchers: tuple[Watcher, ...] = (),
 ) -> History:
     """Fit a flow to rows of data: flow matching, then maximum likelihood through the ODE.
@@ -59,8 +58,8 @@ def fit(
         likelihood_share: part of the budget for maximum likelihood; 1 is likelihood alone, 0 flow matching
             alone.
         tolerance: largest error bar in nats that the finished flow's grid leaves to a row.
-        checkpoint: file that holds the state of the fit while it runs; it is removed at the end.
-        resume: go on from the checkpoint, where there is one.
+        checkpoint: file that holds the state of the fit while it runs. Where it exists already, the fit goes
+            on from it, and ends as it would have without the interruption; it is yours to delete.
         watchers: called with the trainer after every update.
 
     Returns:
@@ -80,27 +79,23 @@ def fit(
     choices = fit_parts(flow, train)
     phases = default_phases(steps=steps, seconds=seconds, likelihood_share=likelihood_share, rows=len(train))
     settings = Settings(phases, gradient=gradient, tolerance=tolerance)
-    history = _train(Trainer(flow, train, valid, settings, seed=seed), checkpoint, watchers, resume=resume)
+    history = _train(Trainer(flow, train, valid, settings, seed=seed), checkpoint, watchers)
     flow.calibrate(train.x, settings.tolerance, context=train.context)
     history.choices = choices
     history.valid_nll, history.valid_se = held_out_nll(flow, valid)
     return history
 
 
-def _train(
-    trainer: Trainer, checkpoint: str | Path | None, watchers: tuple[Watcher, ...], *, resume: bool
-) -> History:
+def _train(trainer: Trainer, checkpoint: str | Path | None, watchers: tuple[Watcher, ...]) -> History:
     """Run, writing checkpoints where they are wanted."""
     trainer.watchers = watchers
     if checkpoint is None:
         return trainer.run()
     path = Path(checkpoint)
-    if resume and path.exists():
+    if path.exists():
         read_checkpoint(path, trainer)
     trainer.watchers = (*watchers, CheckpointWriter(path))
-    history = trainer.run()
-    path.unlink(missing_ok=True)
-    return history
+    return trainer.run()
 
 
 def fit_parts(flow: CNF, train: Rows) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def default_phases(
         raise ValueError(f"likelihood_share: expected a number in [0, 1]; got {share}")
     likelihood = None if steps is None else round(share * steps)
     parts = (
-        ("flow matching", None if steps is None else steps - likelihood, 1 - share, 1024, 2e-3, 0.999, 4),
+        ("flow matching", None if steps is None else steps - likelihood, 1 - share, 1024, 2e-3, 0.999, 6),
         ("likelihood", likelihood, share, 512, 1e-3, 0.99, 10),
     )
     phases = []

@@ -71,13 +71,13 @@ class Trainer:
         self.pilot_y, self.pilot_context = _model_coordinates(flow, pilot)
         self.batches = Batches(*_model_coordinates(flow, train), train.weights)
         self.history = History()
-        self.best_nll = math.inf
         self.best = _snapshot(flow.field)
         self.step = 0
         self.seconds = 0.0
         self.grid = Grid.uniform(settings.solver_steps)
         self.error_weight = settings.error_weight
         self.start_phase(0)
+        self.best_nll = self.judge.verdict(self.pilot_y, self.pilot_context).nll
 
     def start_phase(self, index: int) -> None:
         """Begin a phase with a fresh optimiser and moving average."""

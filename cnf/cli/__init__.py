@@ -1,0 +1,53 @@
+"""The command line: `cnf fit`, `score`, `sample`, `plot` and `info`.
+
+    commands, options                      what can be typed; light, so that `cnf --help` answers at once
+    fitting, scoring, sampling, pictures   the commands' work
+    summary                                what `fit` and `info` say about a model
+    data, model, output, progress          tables and toys, model files, what is written, the progress bar
+
+Exit codes: 0 done; 1 a check failed; 2 bad input or usage, in one line; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from cnf.cli.commands import app
+
+# typer does not export the class of usage errors.
+UsageError: type[Exception] = typer.BadParameter.__base__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` spell (default: those of the process) and return the exit code.
+
+    >>> main(["info", "nowhere.safetensors"])
+    2
+    """
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("cnf", list(sys.argv[1:] if arguments is None else arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as done:
+        return done.exit_code
+    except UsageError as error:
+        where = error.ctx.command_path if error.ctx else "cnf"
+        return _failed(f"{error.format_message().rstrip('.')}; see `{where} --help`")
+    except MemoryError:
+        return _failed("out of memory; ask for fewer rows at once, or write csv or parquet")
+    except (ValueError, OSError) as error:
+        return _failed(str(error))
+    except KeyboardInterrupt:
+        return _failed("interrupted; nothing was written", 130)
+    return 0
+
+
+def _failed(reason: str, code: int = 2) -> int:
+    line = " ".join(reason.split())
+    # What a damaged file or an odd name is quoted with must not play tricks on a terminal.
+    plain = "".join(x if x.isprintable() else ascii(x)[1:-1] for x in line)
+    print(f"cnf: {plain}", file=sys.stderr)
+    return code

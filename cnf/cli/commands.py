@@ -1,0 +1,142 @@
+"""The commands as they are typed; their work is imported when they run, so that help needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cnf.cli.options import AsJson, Data, Device, Given, Kind, Model, Output, Seed, Threads
+
+app = typer.Typer(
+    help="Continuous normalizing flows: fit, score, sample and see the density of a table.",
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def fit(
+    data: Data,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model to write.")],
+    columns: Annotated[str | None, typer.Option(help="Columns to model: a,b,c. Default: all.")] = None,
+    ignore: Annotated[str | None, typer.Option(help="Columns to leave out: a,b.")] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Columns that the density is conditioned on: a,b.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Column with the weight of each row.")] = None,
+    valid: Annotated[
+        str | None, typer.Option(help="Rows to judge by, a file or toy:NAME. Default: a tenth of DATA.")
+    ] = None,
+    seed: Seed = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Budget in updates. Default: grows with the rows.")
+    ] = None,
+    seconds: Annotated[float | None, typer.Option(help="Budget in seconds, instead of steps.")] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(min=1, max=4096, help="Width of the hidden layers. Default: by rows and columns."),
+    ] = None,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    as_json: AsJson = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint beside the model, if there is one.")
+    ] = False,
+) -> None:
+    """Fit a flow to a table.
+
+    Says how well it predicts rows that were held out, beside one Gaussian.
+    """
+    from cnf.cli.data import names_in
+    from cnf.cli.fitting import FitOptions, fit_model
+    from cnf.cli.model import use_threads
+
+    use_threads(threads)
+    options = FitOptions(
+        data=data,
+        output=str(output),
+        columns=names_in(columns),
+        ignore=names_in(ignore),
+        context=names_in(context),
+        weights=weights,
+        valid=valid,
+        seed=seed,
+        steps=steps,
+        seconds=seconds,
+        width=width,
+        device=device,
+    )
+    fit_model(options, as_json=as_json, resume=resume)
+
+
+@app.command()
+def score(
+    model: Model,
+    data: Data,
+    output: Output,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Write the log-density of every row of a table.
+
+    In nats, with the bar of its numerical error. Rows with a missing cell keep their place, with an empty
+    log_prob. Columns are found by name.
+    """
+    from cnf.cli.model import use_threads
+    from cnf.cli.scoring import score_table
+
+    use_threads(threads)
+    score_table(model, data, output, device=device, as_json=as_json)
+
+
+@app.command()
+def sample(
+    model: Model,
+    output: Output,
+    rows: Annotated[int, typer.Option("-n", "--rows", min=1, help="How many.")] = 1000,
+    seed: Seed = 0,
+    given: Given = None,
+    device: Device = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Draw rows from a model, as a table."""
+    from cnf.cli.model import use_threads
+    from cnf.cli.sampling import sample_table
+
+    use_threads(threads)
+    sample_table(model, output, rows=rows, seed=seed, given=given, device=device)
+
+
+@app.command()
+def plot(
+    model: Model,
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="What to draw.")],
+    output: Output,
+    data: Annotated[str | None, typer.Option(help="Draw these rows too, a file or toy:NAME.")] = None,
+    axes: Annotated[
+        str | None, typer.Option(help="The two columns to show: a,b. Default: the first.")
+    ] = None,
+    given: Given = None,
+) -> None:
+    """Draw a picture of a model.
+
+    Its density, samples, trajectories, field, marginals or training history: png, svg or pdf. Density and
+    trajectories also as films: gif or mp4.
+    """
+    from cnf.cli.data import names_in
+    from cnf.cli.model import use_threads
+    from cnf.cli.pictures import plot_model
+
+    use_threads(1)
+    plot_model(model, kind, output, data=data, axes=names_in(axes), given=given)
+
+
+@app.command()
+def info(model: Model, as_json: AsJson = False) -> None:
+    """Say what a model is and how good."""
+    from cnf.cli.summary import inform
+
+    inform(model, as_json=as_json)

@@ -1,0 +1,62 @@
+"""DATA as the commands take it: a file or a toy, and names of columns."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Collection, Iterator, Sequence
+
+import pandas as pd
+import torch
+
+from cnf.datasets import toy
+from cnf.tables import read_chunks, read_table
+from cnf.tables.formats import choose_columns
+
+TOY = "toy:"
+TOY_ROWS = 100_000
+TOY_COLUMNS = ["x0", "x1"]
+# Rows to score are fresh: not those that the same toy gives to a fit.
+FRESH = 2**62
+
+
+def names_in(text: str | None) -> tuple[str, ...]:
+    """The names that commas separate; a name with a comma stands in double quotes.
+
+    >>> names_in('age, "height, cm"')
+    ('age', 'height, cm')
+    """
+    if text is None:
+        return ()
+    names = next(csv.reader([text], skipinitialspace=True), [])
+    if not names or "" in names or len(set(names)) < len(names):
+        raise ValueError(f"{text!r}: expected different names of columns with commas between them: a,b,c")
+    return tuple(names)
+
+
+def read_data(
+    data: str,
+    *,
+    columns: Sequence[str] | None = None,
+    ignore: Collection[str] = (),
+    rows_needed: int = 1,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """The columns of a file, or 100,000 rows of toy:NAME; every cell is finite.
+
+    Raises:
+        ValueError: for an unknown toy, or, as a `TableError`, for a table that is not as it should be.
+    """
+    if not data.startswith(TOY):
+        return read_table(data, columns=columns, ignore=ignore, rows_needed=rows_needed)
+    generator = torch.Generator().manual_seed(seed)
+    x = toy(data.removeprefix(TOY)).sample(TOY_ROWS, generator, dtype=torch.float64)
+    table = pd.DataFrame(x.numpy(), columns=TOY_COLUMNS)
+    return table[choose_columns(TOY_COLUMNS, path=data, columns=columns, ignore=ignore)]
+
+
+def data_chunks(data: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """The same rows in chunks of bounded memory; cells that are missing are NaN."""
+    if data.startswith(TOY):
+        yield read_data(data, columns=columns, seed=FRESH)
+    else:
+        yield from read_chunks(data, columns=columns, nonfinite="keep")

@@ -1,0 +1,218 @@
+"""`cnf fit`: from a table to a model file."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cnf.cli.data import read_data
+from cnf.cli.model import as_tensor, checked_device
+from cnf.cli.output import plain, require_writable, say, writing
+from cnf.cli.progress import progress
+from cnf.cli.summary import inform
+from cnf.flows import CNF, Affine, ModelFileError, NormalBase, load
+from cnf.tables import require_fittable
+from cnf.tables.formats import choose_columns, listed
+from cnf.training import History, TrainingError, fit
+from cnf.training.data import Rows, as_rows
+from cnf.training.fit import FEWEST_ROWS, HELD_OUT
+from cnf.training.judge import weighted_nll
+from cnf.training.settings import default_phases, default_width
+
+LEVELS = (0.005, 0.025, 0.25, 0.5, 0.75, 0.975, 0.995)
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What was typed after `cnf fit`."""
+
+    data: str
+    output: str
+    columns: tuple[str, ...]
+    ignore: tuple[str, ...]
+    context: tuple[str, ...]
+    weights: str | None
+    valid: str | None
+    seed: int
+    steps: int | None
+    seconds: float | None
+    width: int | None
+    device: str
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The columns that are not modelled themselves."""
+        return self.context if self.weights is None else (*self.context, self.weights)
+
+
+def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
+    """Fit a flow to a table and write it, with what the other commands need to know.
+
+    Raises:
+        ValueError: for options that exclude each other, a table that cannot be fitted, an output that cannot
+            be written, or a training that diverged.
+    """
+    output = Path(options.output)
+    if not (resume and is_finished(output)):
+        require_writable(output, options.data, options.valid)
+        check_budget(options)
+        if not resume:
+            checkpoint_beside(output).unlink(missing_ok=True)
+        flow = fit_flow(options)
+        with writing(output):
+            flow.save(output)
+        checkpoint_beside(output).unlink(missing_ok=True)
+    elif not as_json:
+        say(f"{output}: already finished; leave --resume out to fit it anew")
+    inform(output, as_json=as_json)
+
+
+def is_finished(output: Path) -> bool:
+    """Whether the work of a fit is done: a model with a history, and no checkpoint of a fit under way."""
+    if checkpoint_beside(output).exists():
+        return False
+    try:
+        return "history" in load(output).metadata
+    except ModelFileError:
+        return False
+
+
+def checkpoint_beside(output: Path) -> Path:
+    """Where the state of an unfinished fit is kept."""
+    return output.with_name(f"{output.name}.checkpoint")
+
+
+def check_budget(options: FitOptions) -> None:
+    """Refuse an impossible budget before anything is read."""
+    if options.seconds is not None and not math.isfinite(options.seconds):
+        raise ValueError(f"--seconds: expected a finite number above 0, got {options.seconds}")
+    default_phases(steps=options.steps, seconds=options.seconds, likelihood_share=None, rows=FEWEST_ROWS)
+
+
+def fit_flow(options: FitOptions) -> CNF:
+    """A flow fitted to the table that the options name, its metadata filled in."""
+    device = checked_device(options.device)
+    table = read_data(
+        options.data,
+        columns=wanted_columns(options),
+        ignore=options.ignore,
+        rows_needed=FEWEST_ROWS,
+        seed=options.seed,
+    )
+    columns = choose_columns(list(table), path=options.data, columns=None, ignore=options.beside)
+    require_fittable(table[[*columns, *options.context]], options.data)
+    judges = rows_to_judge_by(columns, options, device)
+    try:
+        return flow_of(rows_of(table, columns, options, device), judges, columns, options)
+    except (ValueError, TrainingError) as error:
+        raise ValueError(f"{options.data}: {error} (columns: {listed(columns)})") from error
+
+
+def wanted_columns(options: FitOptions) -> list[str] | None:
+    """The columns to read, or None for all."""
+    if not options.columns:
+        return None
+    return [*options.columns, *(name for name in options.beside if name not in options.columns)]
+
+
+def rows_of(table: pd.DataFrame, columns: list[str], options: FitOptions, device: torch.device) -> Rows:
+    """The rows of a table with their context and weights."""
+    context = as_tensor(table, options.context, device) if options.context else None
+    weights = None if options.weights is None else as_tensor(table, [options.weights], device)[:, 0]
+    return as_rows("rows", as_tensor(table, columns, device), context, weights, device)
+
+
+def rows_to_judge_by(columns: list[str], options: FitOptions, device: torch.device) -> Rows | None:
+    """The rows of --valid, each of weight one."""
+    if options.valid is None:
+        return None
+    table = read_data(options.valid, columns=[*columns, *options.context], seed=options.seed + 1)
+    return rows_of(table, columns, replace(options, weights=None), device)
+
+
+def flow_of(rows: Rows, judges: Rows | None, columns: list[str], options: FitOptions) -> CNF:
+    """A flow fitted to checked rows, its metadata filled in."""
+    train, valid = split(rows, options.seed) if judges is None else (rows, judges)
+    gaussian = gaussian_nll(train, valid)
+    width = options.width or default_width(len(rows), len(columns))
+    flow = fresh_flow(len(columns), len(options.context), width, options.seed).to(rows.x.device)
+    history = train_flow(flow, rows, judges, options)
+    flow.metadata = plain(
+        {
+            "columns": columns,
+            "context": options.context,
+            "quantiles": quantiles(train, columns),
+            "rows": len(train),
+            "valid_rows": len(valid),
+            "gaussian": dict(zip(("nll", "standard_error"), gaussian)),
+            "history": history.as_dict(),
+            "seed": options.seed,
+            "version": version("cnf"),
+            "choices": asdict(options) | {"width": width},
+        }
+    )
+    return flow
+
+
+def split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
+    """The rows that `cnf.fit` learns from under this seed, and the tenth that it sets apart."""
+    return rows.split(HELD_OUT, torch.Generator(rows.x.device).manual_seed(seed))
+
+
+def fresh_flow(dim: int, context_dim: int, width: int, seed: int) -> CNF:
+    """A flow whose first weights follow from the seed."""
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(seed)
+        return CNF(dim, context_dim=context_dim, hidden=(width, width))
+
+
+def train_flow(flow: CNF, rows: Rows, judges: Rows | None, options: FitOptions) -> History:
+    """Fit the flow, with a progress bar where there is a terminal."""
+    with progress() as watchers:
+        return fit(
+            flow,
+            rows.x,
+            None if judges is None else judges.x,
+            context=rows.context,
+            context_valid=None if judges is None else judges.context,
+            weights=rows.weights,
+            seed=options.seed,
+            steps=options.steps,
+            seconds=options.seconds,
+            checkpoint=checkpoint_beside(Path(options.output)),
+            watchers=watchers,
+        )
+
+
+def gaussian_nll(train: Rows, valid: Rows) -> tuple[float, float]:
+    """Held-out NLL of one Gaussian fitted to the training rows, and its standard error, in nats.
+
+    Its mean is linear in the context, if there is one.
+    """
+    context = None if train.context is None else Affine.standardize(train.context, train.weights)
+
+    def regressors(rows: Rows) -> Tensor:
+        ones = rows.x.new_ones(len(rows), 1)
+        return ones if context is None else torch.cat((ones, context.to_model(rows.context)[0]), 1)
+
+    weights = train.x.new_ones(len(train)) if train.weights is None else train.weights
+    root = weights.sqrt()[:, None]
+    # The pseudo-inverse takes context columns that depend on each other, as those of categories do.
+    slope = torch.linalg.pinv(root * regressors(train)) @ (root * train.x)
+    whiten = Affine.whiten(train.x - regressors(train) @ slope, weights)
+    y, ladj = whiten.to_model(valid.x - regressors(valid) @ slope)
+    return weighted_nll(NormalBase(y.shape[1]).log_prob(y) + ladj, valid.weights)
+
+
+def quantiles(train: Rows, columns: list[str]) -> dict[str, Any]:
+    """Quantiles of every column of the training rows: limits for plots without the table."""
+    values = np.quantile(train.x.cpu().numpy(), LEVELS, axis=0)
+    return {"levels": LEVELS, "columns": dict(zip(columns, values.T.tolist()))}

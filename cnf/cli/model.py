@@ -1,0 +1,93 @@
+"""Model files as the commands use them: a flow and the names of its columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cnf.cli.data import names_in
+from cnf.flows import CNF, ModelFileError, load
+
+
+@dataclass(frozen=True)
+class Model:
+    """A flow with the names of its columns and context columns."""
+
+    path: Path
+    flow: CNF
+    columns: list[str]
+    context: list[str]
+
+    def split(self, table: pd.DataFrame) -> tuple[Tensor, Tensor | None]:
+        """Rows x (rows, dim) and context (rows, context_dim) of a table, found by name."""
+        x = as_tensor(table, self.columns, self.flow.like.device)
+        return x, as_tensor(table, self.context, self.flow.like.device) if self.context else None
+
+    def given(self, text: str | None) -> Tensor | None:
+        """The context (context_dim,) that --given spells.
+
+        Raises:
+            ValueError: if it is missing, not wanted, or does not give one number to every context column.
+        """
+        values = dict(_assignment(part) for part in names_in(text))
+        if values.keys() != set(self.context):
+            example = ",".join(f"{name}=0" for name in self.context)
+            wanted = f'--given "{example}"' if self.context else "no --given: the model has no context"
+            raise ValueError(f"{self.path}: expected {wanted}; got {text!r}")
+        context = torch.tensor([values[name] for name in self.context], dtype=torch.float64)
+        return context.to(self.flow.like.device) if self.context else None
+
+
+def load_model(path: Path, device: str = "cpu") -> Model:
+    """The model in a file; a flow saved without names has columns x0, x1, ... and context c0, c1, ...
+
+    Raises:
+        ModelFileError: if the file is missing, damaged, or names another number of columns than it has.
+        ValueError: for a device that is not there.
+    """
+    flow = load(path, device=checked_device(device))
+    columns = _names(flow, "columns", "x", flow.dim, path)
+    return Model(path, flow, columns, _names(flow, "context", "c", flow.context_dim, path))
+
+
+def use_threads(count: int) -> None:
+    """Let torch compute with so many threads; several on a busy machine are far slower than one."""
+    torch.set_num_threads(count)
+
+
+def checked_device(name: str) -> torch.device:
+    """The device called `name`, once it has proved to be there."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {name}: cannot be used ({reason}); try cpu") from error
+
+
+def as_tensor(table: pd.DataFrame, columns: Sequence[str], device: torch.device) -> Tensor:
+    """The columns of a table as (rows, columns) in float64."""
+    return torch.tensor(table[list(columns)].to_numpy(), dtype=torch.float64, device=device)
+
+
+def _names(flow: CNF, key: str, letter: str, count: int, path: Path) -> list[str]:
+    names = flow.metadata.get(key, [f"{letter}{i}" for i in range(count)])
+    if len(names) != count:
+        raise ModelFileError(f"{path}: expected {count} names in its {key}, found {len(names)}; fit it anew")
+    return names
+
+
+def _assignment(part: str) -> tuple[str, float]:
+    name, sign, value = part.rpartition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not sign or not math.isfinite(number):
+        raise ValueError(f"--given: expected name=number, got {part!r}")
+    return name.strip(), number

@@ -1,0 +1,39 @@
+"""What the commands' options share: their types, limits and help."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Kind(str, Enum):
+    """The pictures of `cnf plot`."""
+
+    density = "density"
+    samples = "samples"
+    trajectories = "trajectories"
+    field = "field"
+    marginals = "marginals"
+    history = "history"
+
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model that `cnf fit` wrote.")]
+Data = Annotated[
+    str,
+    typer.Argument(metavar="DATA", help="A csv, csv.gz, parquet, npy or npz file, or toy:NAME."),
+]
+Output = Annotated[Path, typer.Option("-o", "--output", help="The file to write.")]
+Given = Annotated[
+    str | None,
+    typer.Option(help="Values of the context columns: name=value,name2=value."),
+]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all randomness.")]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
+Threads = Annotated[
+    int,
+    typer.Option(min=1, max=1024, help="Threads of torch. More than one pays on an idle machine only."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

@@ -1,0 +1,86 @@
+"""`cnf score`: the log-density of every row of a table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cnf.cli.data import data_chunks
+from cnf.cli.model import load_model
+from cnf.cli.output import require_writable, say, say_json, writing
+from cnf.tables import table_writer
+
+
+@dataclass
+class Tally:
+    """Count, mean and sum of squared deviations of numbers that come in parts.
+
+    >>> tally = Tally()
+    >>> tally.add(torch.tensor([1.0, 2.0])), tally.add(torch.tensor([6.0]))
+    (None, None)
+    >>> tally.mean, tally.deviations
+    (3.0, 14.0)
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    deviations: float = 0.0
+
+    def add(self, values: Tensor) -> None:
+        """Take numbers (n,) in (Chan, Golub & LeVeque 1979)."""
+        if not len(values):
+            return
+        old, new = self.count, len(values)
+        step = values.mean().item() - self.mean
+        self.count = old + new
+        self.mean += step * new / self.count
+        self.deviations += (values - values.mean()).square().sum().item() + step**2 * old * new / self.count
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean."""
+        return math.sqrt(self.deviations) / self.count if self.count else math.nan
+
+
+@torch.no_grad()
+def score_table(path: Path, data: str, output: Path, *, device: str, as_json: bool) -> None:
+    """Write log_prob and error of every row of DATA, in order; a row that has no answer keeps its place.
+
+    Raises:
+        ValueError: for a model, table, device or output that cannot be used.
+    """
+    model = load_model(path, device)
+    require_writable(output, path, data)
+    tally, rows = Tally(), 0
+    with writing(output), table_writer(output) as writer:
+        for chunk in data_chunks(data, [*model.columns, *model.context]):
+            found = model.flow.evaluate(*model.split(chunk))
+            log_prob = found.log_prob.masked_fill(~found.ok, torch.nan)
+            writer.write(
+                pd.DataFrame({"log_prob": log_prob.cpu().numpy(), "error": found.error.cpu().numpy()})
+            )
+            tally.add(found.log_prob[found.ok])
+            rows += len(chunk)
+    report = {
+        "output": str(output),
+        "rows": rows,
+        "mean_log_prob": tally.mean if tally.count else math.nan,
+        "standard_error": tally.standard_error,
+        "not_ok": rows - tally.count,
+    }
+    say_json(report) if as_json else say(sentence(report))
+
+
+def sentence(report: dict[str, object]) -> str:
+    """The report for people."""
+    text = (
+        f"{report['output']}: {report['rows']:,} rows, mean log-density "
+        f"{report['mean_log_prob']:.4f} ± {report['standard_error']:.4f} nats"
+    )
+    missing = f"; {report['not_ok']:,} rows have none: cells are missing, or no solve reached the tolerance"
+    return text + (missing if report["not_ok"] else "")

@@ -1,0 +1,85 @@
+"""What `cnf fit` and `cnf info` say about a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cnf.cli.model import Model, load_model
+from cnf.cli.output import say, say_json
+from cnf.flows.configuration import describe, parameters_of
+from cnf.ode import Grid
+
+
+def inform(path: Path, *, as_json: bool) -> None:
+    """Say what the model in a file is.
+
+    Raises:
+        ModelFileError: if the file holds no model.
+    """
+    summary = summarise(load_model(path))
+    if as_json:
+        say_json(summary)
+    else:
+        say("\n".join(lines_of(summary)))
+
+
+def summarise(model: Model) -> dict[str, Any]:
+    """The facts about a model; what its file does not tell is None."""
+    flow, known = model.flow, model.flow.metadata
+    parts = describe(flow)
+    history = known.get("history") or {}
+    last = (history.get("records") or [{}])[-1]
+    return {
+        "model": str(model.path),
+        "columns": model.columns,
+        "context": model.context,
+        "dim": flow.dim,
+        "context_dim": flow.context_dim,
+        "field": parts["field"],
+        "base": parts["base"],
+        "parameters": parameters_of(flow),
+        "solver": parts["solver"],
+        "nfe": flow.solver.nfe if isinstance(flow.solver, Grid) else None,
+        "tolerance": flow.accuracy.tolerance,
+        "rows": known.get("rows"),
+        "valid_rows": known.get("valid_rows"),
+        "nll": history.get("valid_nll"),
+        "standard_error": history.get("valid_se"),
+        "gaussian": known.get("gaussian"),
+        "updates": last.get("step"),
+        "seconds": last.get("seconds"),
+        "seed": known.get("seed"),
+        "version": known.get("version"),
+        "choices": known.get("choices"),
+    }
+
+
+def lines_of(summary: dict[str, Any]) -> list[str]:
+    """The summary for people."""
+    field, solver = summary["field"], summary["solver"]
+    steps = "adaptive" if summary["nfe"] is None else f"{len(solver['nodes'])} nodes, NFE {summary['nfe']}"
+    facts = {
+        "columns": ", ".join(summary["columns"]),
+        "context": ", ".join(summary["context"]),
+        "field": f"{field['class']} of width {' × '.join(map(str, field['hidden']))}, "
+        f"{summary['parameters']:,} parameters; base {summary['base']['class']}",
+        "solver": f"{solver['method']}, {steps}, error bar below {summary['tolerance']:g} nats",
+        **(_training(summary) if summary["gaussian"] is not None else {}),
+    }
+    return [summary["model"], *(f"  {name:<13} {fact}" for name, fact in facts.items() if fact)]
+
+
+def _training(summary: dict[str, Any]) -> dict[str, str]:
+    return {
+        "training": f"{summary['rows']:,} rows, {summary['updates']:,} updates in "
+        f"{summary['seconds']:.1f} s, seed {summary['seed']}, cnf {summary['version']}",
+        "held-out NLL": f"{_with_error(summary)} nats a row, on {summary['valid_rows']:,} rows",
+        "one Gaussian": f"{_with_error(summary['gaussian'])}, on the same rows",
+    }
+
+
+def _with_error(found: dict[str, Any]) -> str:
+    if found["nll"] is None:
+        return "not finite"
+    return f"{found['nll']:.4f} ± {found['standard_error']:.4f}"

@@ -1,0 +1,295 @@
+"""Speed and error of scoring, gradients and sampling, beside zuko's CNF and FFJORD's way with torchdiffeq.
+
+    python scripts/benchmark_speed.py            # writes figures/benchmark_speed.json and .png
+
+One process, one thread. The same trained weights are on every side: a network with two hidden layers of 64
+and tanh. Sides are timed in turns; what is printed are medians, with the smallest and largest time beside
+them. Errors are against dopri8 at 1e-10 in float64. Peers run at their defaults, and zuko once more at the
+loosest tolerance whose error is still no larger than ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+import zuko
+from torch import Tensor, nn
+from torchdiffeq import odeint
+
+import cnf
+from cnf import plotting
+from cnf.flows.divergence import exact_divergence
+from cnf.ode import Grid, System
+
+ROWS = 1000
+WIDTH = 64
+DIMENSIONS = (2, 6, 43)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
+    parser.add_argument("--quick", action="store_true", help="two columns, few rows and repeats")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    args.out.mkdir(parents=True, exist_ok=True)
+    rows, repeats, dims = (100, 2, (2,)) if args.quick else (ROWS, args.repeats, DIMENSIONS)
+    results = {}
+    for dim in dims:
+        flow, x = trained(dim, rows, args.seed, steps=60 if args.quick else 1500)
+        results[dim] = benchmark(flow, x, repeats)
+        print_table(dim, results[dim])
+    work = work_against_error(*trained(2, rows, args.seed, steps=60 if args.quick else 1500))
+    draw(work, args.out / "benchmark_speed.png")
+    numbers = {"rows": rows, "repeats": repeats, "columns": results, "work": work}
+    (args.out / "benchmark_speed.json").write_text(json.dumps(numbers, indent=1) + "\n")
+
+
+def trained(dim: int, rows: int, seed: int, steps: int) -> tuple[cnf.CNF, Tensor]:
+    """A flow fitted to a mixture of five Gaussians in standardised units, and rows to score."""
+    torch.manual_seed(seed)
+    centres = 2 * torch.randn(5, dim)
+    x = centres[torch.randint(5, (20_000,))] + 0.5 * torch.randn(20_000, dim)
+    x = (x - x.mean(0)) / x.std(0)
+    flow = cnf.CNF(dim, field=cnf.MLPField(dim, hidden=(WIDTH, WIDTH)), preprocess=cnf.Affine.identity(dim))
+    cnf.fit(flow, x, steps=steps, likelihood_share=0.03, seed=seed)
+    return fold_linear_time(flow).calibrate(x), x[:rows]
+
+
+def fold_linear_time(flow: cnf.CNF) -> cnf.CNF:
+    """Drop the feature 2t − 1, which the peer's network lacks, from the first layer."""
+    with torch.no_grad():
+        flow.field.layers[0].weight[:, flow.dim] = 0
+    return flow
+
+
+def to_zuko(flow: cnf.CNF, **tolerances: float) -> zuko.flows.CNF:
+    """zuko's flow with the same velocity: its time runs from data to base, so v(t) becomes −v(1 − t)."""
+    dim = flow.dim
+    peer = zuko.flows.CNF(dim, hidden_features=(WIDTH, WIDTH), activation=nn.Tanh, **tolerances)
+    first, second, last = flow.field.layers
+    ours = first.weight.detach()
+    # cos πk(1 − t) = (−1)ᵏ cos πkt and sin πk(1 − t) = −(−1)ᵏ sin πkt
+    signs = torch.tensor([-1.0, 1.0, -1.0])
+    cosines, sines = ours[:, dim + 1 : dim + 4] * signs, -ours[:, dim + 4 :] * signs
+    layers = [layer for layer in peer.modules() if isinstance(layer, zuko.nn.Linear)]
+    with torch.no_grad():
+        layers[0].weight.copy_(torch.cat([cosines, sines, ours[:, :dim]], 1))
+        layers[0].bias.copy_(first.bias)
+        layers[1].weight.copy_(second.weight)
+        layers[1].bias.copy_(second.bias)
+        layers[2].weight.copy_(-last.weight)
+        layers[2].bias.copy_(-last.bias)
+    return peer
+
+
+def ffjord_log_prob(flow: cnf.CNF, x: Tensor) -> Tensor:
+    """FFJORD's way: torchdiffeq's dopri5 with the trace by one vector-Jacobian product a column."""
+
+    def derivative(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            at = state[0].detach().requires_grad_()
+            v = flow.field(t, at)
+            columns = range(flow.dim)
+            parts = [torch.autograd.grad(v[:, k].sum(), at, retain_graph=True)[0][:, k] for k in columns]
+        return v.detach(), sum(parts)
+
+    times = torch.tensor([1.0, 0.0], dtype=x.dtype)
+    z, ladj = odeint(derivative, (x, x.new_zeros(len(x))), times, rtol=1e-5, atol=1e-5, method="dopri5")
+    return flow.base.log_prob(z[-1]) + ladj[-1]
+
+
+def benchmark(flow: cnf.CNF, x: Tensor, repeats: int) -> dict[str, dict]:
+    """All measurements for one number of columns."""
+    reference = exact(flow, x)
+    peer = to_zuko(flow).eval()
+    ours_error = error(flow.log_prob, x, reference)
+    matched = matched_peer(flow, x, reference, ours_error["mean"])
+    generator = torch.Generator().manual_seed(0)
+    found = {
+        "log_prob": in_turns(
+            {
+                "cnf": no_grad(flow.log_prob, x),
+                "zuko": no_grad(lambda x: peer().log_prob(x), x),
+                "zuko, equal error": no_grad(lambda x: matched().log_prob(x), x),
+                "torchdiffeq, FFJORD's way": no_grad(partial(ffjord_log_prob, flow), x),
+            },
+            repeats,
+        ),
+        "gradient": in_turns(
+            {
+                "cnf": gradient(flow, flow.log_prob, x),
+                "cnf, adjoint": gradient(flow, partial(flow.log_prob, gradient="adjoint"), x),
+                "zuko": gradient(peer.train(), lambda x: peer().log_prob(x), x),
+                "torchdiffeq, adjoint": gradient(flow, partial(autograd_adjoint, flow), x),
+            },
+            max(repeats // 3, 1),
+        ),
+        "sample": in_turns(
+            {
+                "cnf": no_grad(lambda x: flow.sample((len(x),), generator=generator), x),
+                "zuko": no_grad(lambda x: peer().sample((len(x),)), x),
+            },
+            repeats,
+        ),
+        "field": field_times(flow, x, 20 * repeats),
+    }
+    found["error"] = {
+        "cnf": ours_error,
+        "zuko": error(lambda x: peer().log_prob(x), x, reference),
+        "zuko, equal error": error(lambda x: matched().log_prob(x), x, reference),
+        "torchdiffeq, FFJORD's way": error(partial(ffjord_log_prob, flow), x, reference),
+    }
+    found["nfe"] = {"cnf": flow.evaluate(x).nfe.double().mean().item()}
+    return found
+
+
+def exact(flow: cnf.CNF, x: Tensor) -> Tensor:
+    """log p by dopri8 at 1e-10 in float64."""
+    fine = copy.deepcopy(flow).double()
+    fine.solver = cnf.Torchdiffeq("dopri8", rtol=1e-10, atol=1e-10)
+    with torch.no_grad():
+        return fine.log_prob(x.double())
+
+
+def error(log_prob: Callable[[Tensor], Tensor], x: Tensor, reference: Tensor) -> dict[str, float]:
+    """Mean and largest error of log_prob in nats."""
+    with torch.no_grad():
+        difference = (log_prob(x).double() - reference).abs()
+    return {"mean": difference.mean().item(), "max": difference.max().item()}
+
+
+def matched_peer(flow: cnf.CNF, x: Tensor, reference: Tensor, target: float) -> zuko.flows.CNF:
+    """zuko at the loosest tolerance, a power of √10, whose mean error is no larger than `target`."""
+    tolerance = 1e-2
+    while tolerance > 1e-8:
+        peer = to_zuko(flow, atol=tolerance / 10, rtol=tolerance).eval()
+        if error(lambda x, peer=peer: peer().log_prob(x), x, reference)["mean"] <= target:
+            return peer
+        tolerance /= 10**0.5
+    return peer
+
+
+def autograd_adjoint(flow: cnf.CNF, x: Tensor) -> Tensor:
+    """log p by torchdiffeq's continuous adjoint with the exact trace by automatic differentiation."""
+    bound = flow.field.bind()
+
+    def with_trace(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        v, divergence = exact_divergence(lambda t, x: flow.field(t, x), t, x)
+        return v, divergence[:, None]
+
+    system = System(bound.velocity, with_trace, tuple(flow.field.parameters()))
+    times = torch.tensor([1.0, 0.0])
+    solution = cnf.Torchdiffeq("dopri5", rtol=1e-5, atol=1e-5).solve(system, x, times, gradient="adjoint")
+    return flow.base.log_prob(solution.x[-1]) + solution.q[-1, :, 0]
+
+
+def no_grad(f: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
+    return torch.no_grad()(partial(f, x))
+
+
+def gradient(module: nn.Module, log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
+    """The gradient of the mean log-likelihood with respect to all parameters."""
+
+    def run() -> None:
+        module.zero_grad()
+        log_prob(x).mean().backward()
+
+    return run
+
+
+def in_turns(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
+    """Seconds of each side, timed in turns after one round to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(repeats + 1):
+        for name, run in sides.items():
+            start = time.perf_counter()
+            run()
+            if turn:
+                times[name].append(time.perf_counter() - start)
+    return {name: spread(seconds) for name, seconds in times.items()}
+
+
+def spread(seconds: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
+
+
+def field_times(flow: cnf.CNF, x: Tensor, repeats: int) -> dict[str, dict[str, float]]:
+    """One evaluation of field and exact divergence, beside a plain forward pass of the same network."""
+    t = torch.tensor(0.3)
+    inputs = torch.cat([x, flow.field.time(t).expand(len(x), -1)], 1)
+    first, second, last = flow.field.layers
+    plain = nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), last)
+    with torch.no_grad():
+        bound = flow.field.bind()
+    sides = {
+        "cnf, with divergence": no_grad(lambda x: bound.velocity_and_divergence(t, x), x),
+        "plain forward pass": no_grad(plain, inputs),
+    }
+    return in_turns(sides, repeats)
+
+
+def print_table(dim: int, found: dict[str, dict]) -> None:
+    print(f"\n{dim} columns; scoring takes {found['nfe']['cnf']:.0f} evaluations a row")
+    for task in ("log_prob", "gradient", "sample", "field"):
+        own = next(iter(found[task].values()))["median"]
+        for name, seconds in found[task].items():
+            median, low, high = (1e3 * seconds[key] for key in ("median", "min", "max"))
+            times = f"{median:10.2f} ms ({low:.2f} to {high:.2f})"
+            off = found["error"].get(name) if task == "log_prob" else None
+            note = "" if off is None else f"   error mean {off['mean']:.1e}, max {off['max']:.1e}"
+            print(f"  {task:9} {name:27} {times:36} {seconds['median'] / own:7.2f} x{note}", flush=True)
+
+
+def work_against_error(flow: cnf.CNF, x: Tensor) -> dict[str, list[tuple[float, float]]]:
+    """(evaluations, mean error in nats) of every solver over its range of accuracies."""
+    flow = copy.deepcopy(flow).double()
+    x, reference = x.double(), exact(flow, x)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for method in ("euler", "midpoint", "rk4", "dopri5"):
+        grids = [Grid.uniform(steps, method) for steps in (3, 4, 6, 8, 12, 16, 24, 32)]
+        found[f"{method} on a uniform grid"] = [measure(flow, grid, x, reference) for grid in grids]
+    calibrated = [copy.deepcopy(flow).calibrate(x, tolerance) for tolerance in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)]
+    found["dopri5 on a calibrated grid"] = [measure(flow, c.solver, x, reference) for c in calibrated]
+    for method in ("dopri5", "dopri8", "bosh3"):
+        tolerances = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+        adaptive = [cnf.Torchdiffeq(method, rtol=tol, atol=tol) for tol in tolerances]
+        found[f"torchdiffeq {method}"] = [measure(flow, solver, x, reference) for solver in adaptive]
+    return found
+
+
+@torch.no_grad()
+def measure(
+    flow: cnf.CNF, solver: cnf.Grid | cnf.Torchdiffeq, x: Tensor, reference: Tensor
+) -> tuple[float, float]:
+    scores = flow.score(x, None, solver)
+    return scores.nfe, (scores.log_prob - reference).abs().mean().item()
+
+
+def draw(work: dict[str, list[tuple[float, float]]], path: Path) -> None:
+    """Work against error, every solver one line."""
+    figure, axes = plotting.figure(panel=(5.2, 3.6))
+    ax = axes.flat[0]
+    for name, points in work.items():
+        nfe, errors = zip(*points)
+        ax.loglog(nfe, errors, "o-", markersize=3, linewidth=1, label=name)
+    ax.set_xlabel("velocity evaluations a row")
+    ax.set_ylabel("mean error of log p (nats)")
+    ax.legend(fontsize=6, frameon=False)
+    plotting.save(figure, path)
+
+
+if __name__ == "__main__":
+    main()

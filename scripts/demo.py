@@ -1,0 +1,173 @@
+"""The first run: fit a toy and a table by the commands of `cnf`, and compare with what can be known.
+
+    python scripts/demo.py --out demo
+
+Takes under five minutes and writes nothing outside its folder. The toy has an exact entropy, which no model
+can beat; the table, the colours of a photograph, has a Gaussian and a Gaussian mixture to compare with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.datasets import load_sample_image
+from sklearn.mixture import GaussianMixture
+
+import cnf
+from cnf import plotting
+from cnf.cli import main as cnf_command
+from cnf.datasets import TOYS
+from cnf.plotting.style import styled
+from cnf.tables import read_table, write_table
+
+TOY = "checkerboard"
+COLOURS = ["red", "green", "blue"]
+COMPONENTS = (1, 4, 16, 64, 128)
+
+
+def title(text: str) -> None:
+    print(f"\n{text}\n{'─' * len(text)}")
+
+
+def run(*words: str | int | Path) -> None:
+    """Show a command of `cnf` and run it."""
+    print(f"\n$ {shlex.join(['cnf', *map(str, words)])}", flush=True)
+    if code := cnf_command([str(word) for word in words]):
+        raise SystemExit(code)
+
+
+def summary(values: np.ndarray) -> str:
+    """Mean and standard error of values, one a row."""
+    return f"{values.mean():8.4f} ± {values.std(ddof=1) / len(values) ** 0.5:.4f}"
+
+
+def toy(out: Path, *, seconds: float, rows: int, film: str, seed: int) -> None:
+    """Fit, measure and draw a density that is known exactly."""
+    model = out / f"{TOY}.safetensors"
+    run("fit", f"toy:{TOY}", "-o", model, "--seconds", f"{seconds:g}", "--seed", str(seed))
+    judge_toy(model, rows=rows, seed=seed + 1_000_000)
+    run("plot", model, "density", "-o", out / f"{TOY}_density.png", "--data", f"toy:{TOY}")
+    run("plot", model, "samples", "-o", out / f"{TOY}_samples.png")
+    run("plot", model, "trajectories", "-o", out / f"{TOY}_trajectories.png")
+    run("plot", model, film, "-o", out / f"{TOY}_film.gif")
+
+
+@torch.no_grad()
+def judge_toy(model: Path, *, rows: int, seed: int) -> None:
+    """Print the NLL of fresh points beside the least that is possible."""
+    truth = TOYS[TOY]
+    x = truth.sample(rows, torch.Generator().manual_seed(seed))
+    log_prob = cnf.load(model).log_prob(x).double()
+    print(f"\nOn {rows:,} fresh points, in nats (lower is better):")
+    print(f"  flow            {summary(-log_prob.numpy())}")
+    print(f"  exact entropy   {truth.entropy:8.4f}   no model can go below")
+    print(f"  gap             {summary((truth.log_prob(x) - log_prob).numpy())}")
+
+
+def write_colours(out: Path, *, rows: int, seed: int) -> dict[str, Path]:
+    """Three files of pixels of the photograph china.jpg that comes with scikit-learn.
+
+    Its integers get uniform noise, so that they have a density.
+    """
+    random = np.random.default_rng(seed)
+    pixels = load_sample_image("china.jpg").reshape(-1, 3)
+    chosen = random.permutation(len(pixels))[:rows]
+    table = pd.DataFrame(pixels[chosen] + random.random((rows, 3)), columns=COLOURS)
+    cuts = (0, round(0.7 * rows), round(0.8 * rows), rows)
+    files = {name: out / f"colours_{name}.csv" for name in ("train", "valid", "test")}
+    for file, (first, last) in zip(files.values(), pairwise(cuts)):
+        write_table(table[first:last], file)
+    return files
+
+
+def table(out: Path, *, seconds: float, rows: int, seed: int) -> None:
+    """Fit, score, sample and draw a table by the command line, and compare."""
+    files = write_colours(out, rows=rows, seed=seed)
+    model, scores, samples = (
+        out / name for name in ("colours.safetensors", "colours_scores.csv", "colours_samples.csv")
+    )
+    budget = ("--seconds", f"{seconds:g}", "--seed", str(seed))
+    run("fit", files["train"], "--valid", files["valid"], "-o", model, *budget)
+    run("score", model, files["test"], "-o", scores)
+    judge_table(files, scores)
+    run("sample", model, "-n", len(read_table(files["test"])), "-o", samples)
+    run("plot", model, "marginals", "-o", out / "colours_marginals.png", "--data", files["test"])
+    run("plot", model, "history", "-o", out / "colours_history.png")
+    draw_colours(read_table(files["test"]), read_table(samples), out / "colours.png")
+
+
+def judge_table(files: dict[str, Path], scores: Path) -> None:
+    """Print held-out NLL of the flow beside those of Gaussians on the same rows."""
+    train, valid, test = (read_table(file).to_numpy() for file in files.values())
+    flow = -read_table(scores)["log_prob"].to_numpy()
+    mixtures = [GaussianMixture(k, random_state=0).fit(train) for k in COMPONENTS]
+    best = max(mixtures, key=lambda mixture: mixture.score(valid))
+    one, many = (-mixture.score_samples(test) for mixture in (mixtures[0], best))
+    print(f"\nOn the {len(test):,} test rows, in nats and the units of the file (lower is better):")
+    print(f"  one Gaussian               {summary(one)}")
+    print(
+        f"  mixture of {best.n_components:3} Gaussians   {summary(many)}   (components chosen on valid rows)"
+    )
+    print(f"  flow                       {summary(flow)}")
+    print(f"  flow less mixture          {summary(flow - many)}   (row by row)")
+
+
+@styled
+def draw_colours(data: pd.DataFrame, samples: pd.DataFrame, file: Path) -> None:
+    """Every pixel at its red and blue, in its own colour."""
+    page, axes = plotting.figure(1, 2)
+    for ax, rows, name in zip(axes[0], (data, samples), ("pixels of the photograph", "samples of the flow")):
+        shown = (rows[COLOURS].to_numpy() / 256).clip(0, 1)
+        ax.scatter(rows["red"], rows["blue"], c=shown, s=2.5, linewidths=0, rasterized=True)
+        ax.set(xlim=(-10, 266), ylim=(-10, 266), aspect="equal", xlabel="red", title=name)
+        ax.set_facecolor("#f2f2f2")
+    axes[0, 0].set_ylabel("blue")
+    plotting.save(page, file)
+
+
+def farewell(out: Path, start: float) -> None:
+    """List what was written, and what to try next."""
+    title(f"Done in {time.perf_counter() - start:.0f} s; files in {out}")
+    for file in sorted(out.iterdir()):
+        print(f"  {file.name:<32}{file.stat().st_size / 1024:>9,.0f} kB")
+    print("\nTry next:")
+    print("  cnf fit toy:pinwheel -o pinwheel.safetensors --seconds 60")
+    print("  cnf plot pinwheel.safetensors density -o pinwheel.gif")
+    print(f"  cnf info {shlex.quote(str(out / 'colours.safetensors'))}")
+    print("  cnf fit your.csv -o your.safetensors")
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write to")
+    parser.add_argument("--seconds", type=float, default=60, help="budget of each of the two fits")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a trial run of a few seconds")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = arguments(argv)
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    start, seed = time.perf_counter(), options.seed
+    seconds, points, pixels, film = options.seconds, 20_000, 30_000, "density"
+    if options.quick:
+        seconds, points, pixels, film = 1, 2_000, 2_000, "trajectories"
+    title(f"1. A toy with a known density: {TOY}")
+    toy(options.out, seconds=seconds, rows=points, film=film, seed=seed)
+    title(f"2. A table: red, green and blue of {pixels:,} pixels of a photograph")
+    table(options.out, seconds=seconds, rows=pixels, seed=seed)
+    farewell(options.out, start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""The scikit-learn face: its contract, scikit-learn's own checks, the laws of scores, seeds and weights."""
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import cnf
+from cnf.training.settings import default_width
+
+TINY = cnf.CNFDensity(steps=5, hidden=(8, 8), random_state=0)
+IMPOSSIBLE = {
+    "check_sample_weight_equivalence_on_dense_data": "the split into training and validation rows is random,"
+    " and so are the batches: weights equal repetition in law, not number for number"
+}
+
+
+@parametrize_with_checks([TINY], expected_failed_checks=lambda _: IMPOSSIBLE)
+def test_scikit_learn_accepts_it(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    noise = np.random.default_rng(0).normal(size=(400, 2))
+    return noise @ [[1.0, 0.5], [0.0, 2.0]] + [10.0, -3.0]
+
+
+@pytest.fixture(scope="module")
+def fitted(rows):
+    return clone(TINY).set_params(steps=60).fit(rows)
+
+
+def test_density_integrates_to_one(fitted):
+    x, y = np.linspace(-2, 22, 241), np.linspace(-18, 12, 301)
+    points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    mass = np.exp(fitted.score_samples(points)).sum() * (x[1] - x[0]) * (y[1] - y[0])
+    assert mass == pytest.approx(1, abs=2e-3)
+
+
+def test_score_is_the_mean_of_float64_scores(fitted, rows):
+    scores = fitted.score_samples(rows)
+    assert scores.dtype == np.float64
+    assert scores.shape == (400,)
+    assert fitted.score(rows) == pytest.approx(scores.mean(), rel=1e-15)
+
+
+def test_scores_of_a_row_do_not_depend_on_its_company(fitted, rows):
+    alone = np.concatenate([fitted.score_samples(row[None]) for row in rows[:20]])
+    np.testing.assert_allclose(alone, fitted.score_samples(rows)[:20], rtol=0, atol=1e-11)
+
+
+def test_scores_agree_with_the_flow(fitted, rows):
+    bare = fitted.flow_.log_prob(torch.tensor(rows)).detach().numpy()
+    np.testing.assert_allclose(fitted.score_samples(rows), bare, atol=1e-4)
+    assert fitted.flow_.like.dtype == torch.float32
+
+
+def test_history_is_of_this_fit(fitted):
+    assert isinstance(fitted.history_, cnf.History)
+    assert fitted.history_.records[-1].step == 60
+    assert math.isfinite(fitted.history_.valid_nll)
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_samples_have_the_shape_asked_for(fitted, count):
+    draws = fitted.sample(count)
+    assert draws.shape == (count, 2)
+    assert draws.dtype == np.float64
+
+
+def test_samples_lie_where_the_rows_are(fitted, rows):
+    draws = fitted.sample(4000, random_state=0)
+    error = rows.std(0) / math.sqrt(len(rows))
+    assert (np.abs(draws.mean(0) - rows.mean(0)) < 6 * error).all()
+
+
+def test_samples_follow_their_seed(fitted):
+    np.testing.assert_array_equal(fitted.sample(5, random_state=3), fitted.sample(5, random_state=3))
+    assert not np.array_equal(fitted.sample(5, random_state=3), fitted.sample(5, random_state=4))
+    assert not np.array_equal(fitted.sample(5), fitted.sample(5))
+
+
+def test_fits_follow_their_seed(rows):
+    first, again, other = (
+        clone(TINY).set_params(random_state=seed).fit(rows).score_samples(rows) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_torch_generator_is_left_alone(rows):
+    before = torch.random.get_rng_state()
+    clone(TINY).fit(rows).sample(3)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("carry", [copy.deepcopy, lambda estimator: pickle.loads(pickle.dumps(estimator))])
+def test_copies_of_a_fitted_estimator_score_alike(fitted, rows, carry):
+    np.testing.assert_array_equal(carry(fitted).score_samples(rows), fitted.score_samples(rows))
+
+
+def test_clone_is_not_fitted(fitted, rows):
+    fresh = clone(fitted)
+    assert fresh.get_params() == fitted.get_params()
+    with pytest.raises(NotFittedError):
+        fresh.score_samples(rows)
+    with pytest.raises(NotFittedError):
+        fresh.sample()
+
+
+def test_frames_give_their_names(rows):
+    frame = pd.DataFrame(rows, columns=["height", "weight"])
+    density = clone(TINY).fit(frame)
+    assert density.feature_names_in_.tolist() == ["height", "weight"]
+    assert density.n_features_in_ == 2
+    with pytest.raises(ValueError, match="feature names"):
+        density.score_samples(frame[["weight", "height"]])
+
+
+def test_pipeline_passes_scores_on(rows):
+    pipeline = make_pipeline(StandardScaler(), clone(TINY)).fit(rows)
+    inner = pipeline[-1].score_samples(pipeline[0].transform(rows))
+    np.testing.assert_array_equal(pipeline.score_samples(rows), inner)
+    assert pipeline.score(rows) == pytest.approx(inner.mean())
+
+
+def test_grid_search_prefers_the_longer_fit(rows):
+    two_parts = rows + 20 * (rows[:, :1] > 10)
+    search = GridSearchCV(clone(TINY), {"steps": [1, 120]}, cv=2).fit(two_parts)
+    assert search.best_params_ == {"steps": 120}
+    assert search.best_estimator_.n_features_in_ == 2
+
+
+def share_on_the_left(*data):
+    """Of samples of a fit to these rows (and their weights)."""
+    density = clone(TINY).set_params(steps=200).fit(*data)
+    return (density.sample(4000, random_state=0)[:, 0] < 10).mean()
+
+
+def test_integer_weights_stand_for_repeated_rows(rows):
+    left = rows[:, 0] < 10
+    weights = np.where(left, 4, 1)
+    expected = weights[left].sum() / weights.sum()
+    assert share_on_the_left(rows) == pytest.approx(left.mean(), abs=0.08)
+    assert share_on_the_left(rows, None, weights) == pytest.approx(expected, abs=0.08)
+    assert share_on_the_left(np.repeat(rows, weights, axis=0)) == pytest.approx(expected, abs=0.08)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda X, w: (X, -w), "weights"),
+        (lambda X, w: (X, w[1:]), "inconsistent"),
+        (lambda X, w: (X, 0 * w), "all are zero"),
+        (lambda X, w: (X * [1, 0], w), "column 1 .* constant"),
+        (lambda X, w: (X[:5], w[:5]), "minimum of 10"),
+        (lambda X, w: (np.where(X.min() < X, X, np.nan), w), "NaN"),
+    ],
+)
+def test_unfit_input_is_refused(rows, spoil, message):
+    X, weights = spoil(rows, np.ones(len(rows)))
+    with pytest.raises(ValueError, match=message):
+        clone(TINY).fit(X, None, weights)
+
+
+def test_width_grows_with_the_table(rows):
+    widths = [
+        default_width(*shape) for shape in [(10**6, 2), (1999, 43), (2000, 3), (20_000, 43), (30_000, 7)]
+    ]
+    assert widths == [64, 64, 128, 128, 192]
+    assert clone(TINY).set_params(hidden=None).fit(rows).flow_.field.hidden == (64, 64)

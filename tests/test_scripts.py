@@ -1,0 +1,136 @@
+"""The gallery: every script runs, writes the pictures it promises, and leaves everything else alone."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+FEWEST_PIXELS, FEWEST_COLOURS, MOST_BYTES = 200, 20, 3_000_000
+WRITTEN = {
+    "density_estimation": {"density_estimation.png", "density_estimation.json"},
+    "sample_flow": {"sample_flow.png"},
+    "flow_trajectories": {"flow_trajectories.png", "flow_trajectories.gif"},
+    "demo": {
+        "checkerboard.safetensors",
+        "checkerboard_density.png",
+        "checkerboard_film.gif",
+        "checkerboard_samples.png",
+        "checkerboard_trajectories.png",
+        "colours.png",
+        "colours.safetensors",
+        "colours_history.png",
+        "colours_marginals.png",
+        "colours_samples.csv",
+        "colours_scores.csv",
+        "colours_test.csv",
+        "colours_train.csv",
+        "colours_valid.csv",
+    },
+}
+
+
+def state_of_repository() -> str:
+    """What version control sees of the working tree; empty where there is none."""
+    command = ["git", "-C", ROOT, "status", "--porcelain"]
+    return subprocess.run(command, capture_output=True, text=True).stdout
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a script printed, its folder, where it was run, and whether the repository is as it was."""
+
+    printed: str
+    out: Path
+    elsewhere: Path
+    left_alone: bool
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory):
+    """Runs a script, once."""
+
+    @cache
+    def run(name):
+        out, elsewhere = tmp_path_factory.mktemp(name), tmp_path_factory.mktemp("elsewhere")
+        script = ROOT / "scripts" / f"{name}.py"
+        before = state_of_repository()
+        done = subprocess.run(
+            [sys.executable, "-W", "error", script, "--quick", "--out", out],
+            cwd=elsewhere,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return Run(done.stdout, out, elsewhere, state_of_repository() == before)
+
+    return run
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_script_writes_what_it_promises_and_nothing_else(gallery, name):
+    run = gallery(name)
+    assert {path.name for path in run.out.iterdir()} == WRITTEN[name]
+    assert not list(run.elsewhere.iterdir())
+    assert run.left_alone
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_pictures_show_something(gallery, name):
+    pictures = [path for path in gallery(name).out.iterdir() if path.suffix in (".png", ".gif")]
+    for path in pictures:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"))[::3, ::3]
+        assert min(picture.size) >= FEWEST_PIXELS, path.name
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) >= FEWEST_COLOURS, path.name
+        assert 0.02 < (pixels < 240).any(-1).mean() < 0.98, path.name
+        assert path.stat().st_size < MOST_BYTES, path.name
+
+
+@pytest.mark.parametrize(
+    ("name", "film"), [("flow_trajectories", "flow_trajectories.gif"), ("demo", "checkerboard_film.gif")]
+)
+def test_films_move_and_are_small(gallery, name, film):
+    path = gallery(name).out / film
+    assert path.stat().st_size < 2_000_000
+    with Image.open(path) as frames:
+        assert frames.n_frames >= 20
+        first = np.asarray(frames.convert("RGB")).astype(int)
+        frames.seek(frames.n_frames // 2)
+        assert (abs(np.asarray(frames.convert("RGB")) - first) > 50).any(-1).mean() > 0.005
+
+
+def test_gaps_are_those_of_the_exact_density(gallery):
+    run = gallery("density_estimation")
+    results = json.loads((run.out / "density_estimation.json").read_text())
+    assert [result["toy"] for result in results] == ["checkerboard", "8gaussians"]
+    for result in results:
+        assert result["gap"] > -4 * result["gap_se"]
+        # Mean of −log p over held-out points is the entropy but for sampling error.
+        assert result["nll"] - result["gap"] == pytest.approx(result["entropy"], abs=0.25)
+        assert f"{result['gap']:.4f}" in run.printed
+
+
+def test_data_are_nearer_to_data_than_samples_of_a_poor_fit(gallery):
+    found = dict(re.findall(r"(samples|data) and data +([+-]\d\.\d+)", gallery("sample_flow").printed))
+    assert abs(float(found["data"])) < 0.02
+    assert float(found["samples"]) > float(found["data"])
+
+
+def test_demo_files_belong_together(gallery):
+    run = gallery("demo")
+    tables = {name: pd.read_csv(run.out / f"colours_{name}.csv") for name in ("test", "scores", "samples")}
+    assert len(tables["scores"]) == len(tables["test"]) == len(tables["samples"])
+    assert list(tables["samples"]) == ["red", "green", "blue"]
+    assert f"{-tables['scores'].log_prob.mean():.4f}" in run.printed
+    assert all(path.name in run.printed for path in run.out.iterdir())
