@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 
 from cnf.flows import CNF
 from cnf.training.fit import FEWEST_ROWS, fit
-from cnf.training.settings import default_width
+from cnf.training.start import fresh_flow
 
 
 class CNFDensity(DensityMixin, BaseEstimator):
@@ -69,8 +69,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
             if not sample_weight.any():
                 raise ValueError("sample_weight: expected a weight above zero; all are zero")
         seed = _seed(self.random_state)
-        width = default_width(*X.shape)
-        self.flow_ = _fresh_flow(X.shape[1], self.hidden or (width, width), seed)
+        self.flow_ = fresh_flow(*X.shape, hidden=self.hidden, seed=seed)
         rows = torch.tensor(X)
         self.history_ = fit(
             self.flow_, rows, weights=sample_weight, seed=seed, steps=self.steps, seconds=self.seconds
@@ -104,10 +103,3 @@ class CNFDensity(DensityMixin, BaseEstimator):
 
 def _seed(random_state: int | np.random.RandomState | None) -> int:
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-
-
-def _fresh_flow(dim: int, hidden: tuple[int, int], seed: int) -> CNF:
-    """A flow whose first weights follow from the seed; torch's own generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return CNF(dim, hidden=hidden)

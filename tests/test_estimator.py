@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import cnf
-from cnf.training.settings import default_width
+from cnf.training.start import default_width
 
 TINY = cnf.CNFDensity(steps=5, hidden=(8, 8), random_state=0)
 IMPOSSIBLE = {

@@ -25,7 +25,8 @@ from cnf.training import History, TrainingError, fit
 from cnf.training.data import Rows, as_rows
 from cnf.training.fit import FEWEST_ROWS, HELD_OUT
 from cnf.training.judge import weighted_nll
-from cnf.training.settings import default_phases, default_width
+from cnf.training.settings import default_phases
+from cnf.training.start import fresh_flow
 
 LEVELS = (0.005, 0.025, 0.25, 0.5, 0.75, 0.975, 0.995)
 
@@ -142,8 +143,10 @@ def flow_of(rows: Rows, judges: Rows | None, columns: list[str], options: FitOpt
     """A flow fitted to checked rows, its metadata filled in."""
     train, valid = split(rows, options.seed) if judges is None else (rows, judges)
     gaussian = gaussian_nll(train, valid)
-    width = options.width or default_width(len(rows), len(columns))
-    flow = fresh_flow(len(columns), len(options.context), width, options.seed).to(rows.x.device)
+    hidden = None if options.width is None else (options.width, options.width)
+    flow = fresh_flow(
+        len(train), len(columns), context_dim=len(options.context), hidden=hidden, seed=options.seed
+    ).to(rows.x.device)
     history = train_flow(flow, rows, judges, options)
     flow.metadata = plain(
         {
@@ -156,7 +159,7 @@ def flow_of(rows: Rows, judges: Rows | None, columns: list[str], options: FitOpt
             "history": history.as_dict(),
             "seed": options.seed,
             "version": version("cnf"),
-            "choices": asdict(options) | {"width": width},
+            "choices": asdict(options) | {"width": flow.field.hidden[0]},
         }
     )
     return flow
@@ -165,13 +168,6 @@ def flow_of(rows: Rows, judges: Rows | None, columns: list[str], options: FitOpt
 def split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
     """The rows that `cnf.fit` learns from under this seed, and the tenth that it sets apart."""
     return rows.split(HELD_OUT, torch.Generator(rows.x.device).manual_seed(seed))
-
-
-def fresh_flow(dim: int, context_dim: int, width: int, seed: int) -> CNF:
-    """A flow whose first weights follow from the seed."""
-    with torch.random.fork_rng(devices=()):
-        torch.default_generator.manual_seed(seed)
-        return CNF(dim, context_dim=context_dim, hidden=(width, width))
 
 
 def train_flow(flow: CNF, rows: Rows, judges: Rows | None, options: FitOptions) -> History:

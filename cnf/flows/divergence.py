@@ -55,8 +55,8 @@ def exact_divergence(velocity: Velocity, t: Tensor, x: Tensor) -> tuple[Tensor, 
     """v (*batch, dim) and tr ∂v/∂x (*batch,) by one batched vector-Jacobian product with the unit vectors.
 
     Example:
-        >>> exact_divergence(lambda t, x: x**2, torch.tensor(0.0), torch.tensor([[1.0, 2.0]]))[1]
-        tensor([6.])
+        >>> exact_divergence(lambda t, x: x**2, torch.tensor(0.0), torch.tensor([[1.0, 2.0]]))[1].item()
+        6.0
     """
     unit = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
     probes = unit.reshape(-1, *[1] * (x.dim() - 1), x.shape[-1]).expand(-1, *x.shape)

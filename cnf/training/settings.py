@@ -94,10 +94,3 @@ def default_phases(
 def default_steps(rows: int) -> int:
     """Updates for a table of so many rows: a few epochs more for small ones, a cap for large ones."""
     return int(min(max(2000, rows // 4), 6000))
-
-
-def default_width(rows: int, columns: int) -> int:
-    """Width of the hidden layers for a table of so many rows and columns: more data bear a wider field."""
-    if rows < 2_000 or columns <= 2:
-        return 64
-    return 192 if rows > 20_000 and columns > 6 else 128
