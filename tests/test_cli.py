@@ -624,3 +624,24 @@ def test_a_standard_output_that_is_full_is_told(room):
             check=False,
         )
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and os.strerror(errno.ENOSPC) in done.stderr
+
+
+def test_a_killed_fit_goes_on_to_the_same_model(room, tmp_path, capsys):
+    """kill -9 in the middle; --resume ends with the file that an uninterrupted fit writes."""
+    fit = [room / "table.csv", "--steps", 400, "--width", 8, "--seed", 3]
+    ran("fit", *fit, "-o", tmp_path / "whole")
+    words = [str(word) for word in ("fit", *fit, "-o", tmp_path / "model")]
+    code = "import sys, cnf.training.checkpoint as c; c.CheckpointWriter.__init__.__defaults__ = (0.0,);"
+    code += "from cnf.cli import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen([sys.executable, "-c", code, *words])
+    checkpoint = tmp_path / "model.checkpoint"
+    while process.poll() is None and not checkpoint.exists():
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.kill()
+    process.wait()
+    assert checkpoint.exists() and not (tmp_path / "model").exists()
+    ran(*words, "--resume")
+    assert not checkpoint.exists()
+    whole, resumed = (cnf.load(tmp_path / name) for name in ("whole", "model"))
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))

@@ -17,7 +17,7 @@ from cnf.cli.data import read_data
 from cnf.cli.model import Model, as_tensor, load_model
 from cnf.cli.options import Kind
 from cnf.cli.output import require_writable, writing
-from cnf.plotting.style import DATA
+from cnf.plotting.style import DATA, styled
 
 ROWS = 5000  # of a table, and of samples
 PARTICLES = 200  # whose ways are drawn
@@ -141,6 +141,7 @@ def chosen_axes(model: Model, kind: Kind, names: tuple[str, ...]) -> tuple[int, 
     return tuple(columns.index(name) for name in chosen)
 
 
+@styled
 def draw_density(scene: Scene) -> Figure:
     """The density, beside the data if there are rows."""
     page, axes = plotting.figure(1, 1 if scene.data is None else 2)

@@ -53,7 +53,7 @@ class Settings:
     error_weight: float = 10.0
     weight_decay: float = 1e-4
     clip: float = 5.0
-    patience: int = 5
+    patience: int = 6
     tolerance: float = 1e-3
 
 
