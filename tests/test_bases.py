@@ -1,0 +1,108 @@
+"""Base densities: mass by quadrature, draws against scipy, and torch's own mixture."""
+
+import math
+
+import pytest
+import torch
+from problems import F64, normal, seeded
+from scipy import stats
+
+from cnf import MixtureBase, NormalBase, StudentTBase
+
+LIKE = torch.empty(0, dtype=F64)
+
+
+def mixture(dim: int = 2) -> MixtureBase:
+    factors = 0.3 * normal(3, dim, dim, seed=1).tril()
+    factors.diagonal(dim1=-2, dim2=-1).copy_(torch.tensor([0.4, 1.0, 0.7], dtype=F64)[:, None].expand(3, dim))
+    return MixtureBase(torch.tensor([1.0, 2.0, 5.0], dtype=F64), 2 * normal(3, dim, seed=2), factors)
+
+
+BASES = {
+    "normal": NormalBase,
+    "student-3": lambda dim: StudentTBase(dim, 3.0),
+    "student-30": lambda dim: StudentTBase(dim, 30.0),
+    "mixture": mixture,
+}
+# scipy's law of one column.
+COLUMNS = {
+    "normal": stats.norm(),
+    "student-3": stats.t(3, scale=math.sqrt(1 / 3)),
+    "student-30": stats.t(30, scale=math.sqrt(28 / 30)),
+}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_density_integrates_to_one(name):
+    """The trapezoidal rule in u on the line x = sinh u, which reaches into heavy tails."""
+    u = torch.linspace(-14, 14, 20_001, dtype=F64)
+    density = BASES[name](1).log_prob(u.sinh()[:, None]).exp() * u.cosh()
+    assert torch.trapezoid(density, u).item() == pytest.approx(1, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_density_integrates_to_one_in_the_plane(name):
+    u = torch.linspace(-7, 7, 401, dtype=F64)
+    points = torch.cartesian_prod(u.sinh(), u.sinh())
+    density = BASES[name](2).log_prob(points).exp().reshape(401, 401) * u.cosh() * u.cosh()[:, None]
+    assert torch.trapezoid(torch.trapezoid(density, u), u).item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_log_density_is_scipys(name):
+    z = 3 * normal(50, 3)
+    expected = COLUMNS[name].logpdf(z.numpy()).sum(-1)
+    torch.testing.assert_close(BASES[name](3).log_prob(z), torch.from_numpy(expected), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", COLUMNS)
+def test_draws_follow_the_density(name, dtype):
+    draws = BASES[name](2).sample((20_000,), torch.empty(0, dtype=dtype), seeded(3))
+    assert draws.dtype == dtype
+    for column in draws.double().T:
+        assert stats.kstest(column.numpy(), COLUMNS[name].cdf).pvalue > 1e-3
+    assert abs(stats.spearmanr(draws[:, 0], draws[:, 1]).statistic) < 0.03
+    if name != "student-3":
+        torch.testing.assert_close(draws.double().var(0), torch.ones(2, dtype=F64), rtol=0.05, atol=0)
+
+
+def test_mixture_is_torchs():
+    ours = mixture()
+    theirs = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(probs=torch.tensor([1.0, 2.0, 5.0], dtype=F64)),
+        torch.distributions.MultivariateNormal(ours.means, scale_tril=ours.factors),
+    )
+    z = 3 * normal(4, 50, 2)
+    torch.testing.assert_close(ours.log_prob(z), theirs.log_prob(z), rtol=1e-12, atol=1e-12)
+    draws = ours.sample((20_000,), LIKE, seeded())
+    torch.testing.assert_close(draws.mean(0), theirs.mean, rtol=0, atol=0.06)
+    reference = theirs.sample((20_000,))
+    for way in (torch.tensor([1.0, 0.0]), torch.tensor([0.6, -0.8])):
+        pair = [(sample @ way.double()).numpy() for sample in (draws, reference)]
+        assert stats.ks_2samp(*pair).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (4,), (2, 3)])
+@pytest.mark.parametrize("name", BASES)
+def test_shapes_and_seeds(name, shape):
+    base = BASES[name](2)
+    state = torch.random.get_rng_state()
+    first, second = (base.sample(shape, LIKE, seeded(5)) for _ in range(2))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert first.shape == (*shape, 2) and first.dtype == F64 and torch.equal(first, second)
+    assert base.log_prob(first).shape == shape
+    if first.numel():
+        assert not torch.equal(first, base.sample(shape, LIKE, seeded(6)))
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_far_away_is_unlikely_and_finite(name):
+    values = BASES[name](2).log_prob(torch.tensor([[1e6, -1e6]], dtype=F64))
+    assert values.isfinite().all() and values < -20
+
+
+@pytest.mark.parametrize("freedom", [2.0, 0.0, -1.0, math.nan])
+def test_freedom_without_a_variance_is_refused(freedom):
+    with pytest.raises(ValueError, match="freedom"):
+        StudentTBase(2, freedom=freedom)

@@ -1,0 +1,158 @@
+"""Velocity fields: shapes of time and context, closed-form divergence, what a solve differentiates."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from problems import CLOSED, F64, FIELDS, jacobian_trace, make_field, normal
+
+from cnf.fields import ConcatSquashField, GatedField, MLPField
+from cnf.fields.base import TimeFeatures
+
+GATED = ["gated-sine", "gated-tanh"]
+SHAPES = [(), (5,), (2, 3), (0,), (2, 1, 4)]
+
+
+def times(kind: str, shape: tuple[int, ...]):
+    return torch.tensor(0.37, dtype=F64) if kind == "scalar" else normal(*shape, seed=4).sigmoid()
+
+
+def cases():
+    for shape in SHAPES:
+        for time in ("scalar", "rows"):
+            for context in ("none", "shared", "rows"):
+                yield pytest.param(shape, time, context, id=f"{len(shape)}d-{time}-{context}")
+
+
+def context_for(kind: str, shape: tuple[int, ...]):
+    return {"none": None, "shared": normal(2, seed=5), "rows": normal(*shape, 2, seed=5)}[kind]
+
+
+@pytest.mark.parametrize(("shape", "time", "context"), list(cases()))
+@pytest.mark.parametrize("name", CLOSED)
+def test_closed_form_divergence_is_the_trace_of_the_jacobian(name, shape, time, context):
+    field = make_field(name, 3, 0 if context == "none" else 2)
+    t, x, given = times(time, shape), normal(*shape, 3, seed=6), context_for(context, shape)
+    v, divergence = field.bind(given).velocity_and_divergence(t, x)
+    torch.testing.assert_close(v, field(t, x, given), rtol=0, atol=1e-13)
+    assert divergence.shape == shape
+    if x.numel():
+        assert divergence.detach().abs().max() > 1e-3
+        torch.testing.assert_close(divergence, jacobian_trace(field, t, x, given), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("shape", "time", "context"), list(cases()))
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_row_is_its_own_whatever_the_shapes(name, shape, time, context):
+    field = make_field(name, 3, 0 if context == "none" else 2)
+    t, x, given = times(time, shape), normal(*shape, 3, seed=6), context_for(context, shape)
+    v = field(t, x, given)
+    assert v.shape == (*shape, 3)
+    for row in itertools.product(*map(range, shape)):
+        at = t[row] if time == "rows" else t
+        alone = field(at, x[row], given[row] if context == "rows" else given)
+        torch.testing.assert_close(v[row], alone, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_gated_field_is_the_formula_of_its_docstring(name):
+    """Written out with tanh and unfolded weights."""
+    field = make_field(name, 3)
+    t, x = torch.tensor(0.2, dtype=F64), normal(4, 3)
+    first, second = field.hidden
+    modulation = field.outer(torch.tanh(field.inner(field.time(t))))
+    g1, g2, c1, c2, b, s = modulation.split((first, second, first, second, 3, 3))
+    sigma = {"gated-sine": torch.sin, "gated-tanh": torch.tanh}[name]
+    expected = [
+        field.W3 @ torch.tanh(g2 * (field.W2 @ sigma(g1 * (field.W1 @ row) + c1)) + c2) + b + s * row
+        for row in x
+    ]
+    torch.testing.assert_close(field(t, x), torch.stack(expected), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_trap_trace_without_parameter_gradient(name):
+    """The closed form's gradient in every parameter is that of the Jacobian's trace."""
+    field = make_field(name, 2, 1)
+    t, x, context = torch.tensor(0.4, dtype=F64), normal(3, 2), normal(3, 1, seed=1)
+    closed = field.bind(context).velocity_and_divergence(t, x)[1].sum()
+    found = torch.autograd.grad(closed, list(field.parameters()), allow_unused=True, materialize_grads=True)
+
+    def trace(parameters, row):
+        def v(y, c):
+            return torch.func.functional_call(field, parameters, (t, y, c))
+
+        return torch.func.jacrev(v)(x[row], context[row]).trace()
+
+    named = {name: parameter.detach() for name, parameter in field.named_parameters()}
+    expected = [torch.func.grad(trace)(named, row) for row in range(3)]
+    for (key, _), gradient in zip(field.named_parameters(), found):
+        torch.testing.assert_close(gradient, sum(part[key] for part in expected), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_bound_tensors_are_all_that_want_a_gradient(name):
+    """What a solve differentiates through `tensors` reaches every parameter and the context."""
+    field = make_field(name, 2, 1)
+    context = normal(3, 1).requires_grad_()
+    bound = field.bind(context)
+    assert any(tensor is context for tensor in bound.tensors)
+    v = bound.velocity(torch.tensor(0.3, dtype=F64), normal(3, 2))
+    weights = normal(3, 2, seed=8)
+    wanted = [context, *field.parameters()]
+    direct = torch.autograd.grad((v * weights).sum(), wanted, retain_graph=True, allow_unused=True)
+    ends = [tensor for tensor in bound.tensors if tensor.requires_grad]
+    through = torch.autograd.grad((v * weights).sum(), ends, retain_graph=True, allow_unused=True)
+    pairs = [(tensor, g) for tensor, g in zip(ends, through) if g is not None]
+    chained = torch.autograd.grad([p for p, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True)
+    for a, b in zip(direct, chained):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_time_and_context_are_not_ignored(name):
+    field = make_field(name, 2, 1)
+    t, x, context = torch.tensor(0.3, dtype=F64), normal(4, 2), normal(4, 1, seed=2)
+    assert not torch.allclose(field(t, x, context), field(t, x, context + 1))
+    if name != "linear":
+        assert not torch.allclose(field(t, x, context), field(t + 0.5, x, context))
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_fields_are_smooth(name):
+    """Halving the step quarters the second difference: no kink that would spoil a solver's order."""
+    field = make_field(name, 2)
+    t, x, d = torch.tensor(0.3, dtype=F64), normal(200, 2), normal(200, 2, seed=1)
+
+    def second(h):
+        return (field(t, x + h * d) - 2 * field(t, x) + field(t, x - h * d)).norm(dim=-1) / h**2
+
+    torch.testing.assert_close(second(1e-3), second(5e-4), rtol=1e-2, atol=1e-4)
+
+
+def test_time_features_are_as_exact_as_the_times():
+    """π stays π when a module made in single precision changes to double."""
+    features = TimeFeatures(2).double()(torch.tensor([0.5, 1 / 3], dtype=F64))
+    expected = [[0, 0, -1, 1, 0], [-1 / 3, 0.5, -0.5, math.sin(math.pi / 3), math.sin(2 * math.pi / 3)]]
+    torch.testing.assert_close(features, torch.tensor(expected, dtype=F64), rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: GatedField(0), "dim >= 1"),
+        (lambda: MLPField(2, context_dim=-1), "context_dim >= 0"),
+        (lambda: GatedField(2, (4, 4, 4)), "two positive widths"),
+        (lambda: GatedField(2, (4, 0)), "two positive widths"),
+        (lambda: GatedField(2, first="relu"), "sine or tanh"),
+        (lambda: MLPField(2, ()), "one or more"),
+        (lambda: MLPField(2, activation="relu"), "tanh, silu, softplus"),
+        (lambda: ConcatSquashField(2, (4, -1)), "one or more"),
+    ],
+)
+def test_what_makes_no_field_is_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

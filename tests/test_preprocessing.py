@@ -1,0 +1,103 @@
+"""The affine map: moments by numpy, inverses, Jacobians by autograd, float64 wherever it goes."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from problems import F64, normal
+
+from cnf import CNF, Affine
+
+WEIGHTS = normal(500, seed=4).abs()
+
+
+def table() -> torch.Tensor:
+    """Correlated columns of very different units, far from zero."""
+    return normal(500, 3) @ normal(3, 3, seed=1) * torch.tensor([1e-3, 1.0, 1e4]) + torch.tensor(
+        [5.0, -70.0, 1e6]
+    )
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
+@pytest.mark.parametrize("fit", [Affine.standardize, Affine.whiten])
+def test_columns_come_out_centred_and_of_unit_variance(fit, weights):
+    y, _ = fit(table(), weights).to_model(table())
+    mass = np.ones(500) if weights is None else weights.numpy()
+    covariance = np.cov(y.numpy().T, aweights=mass, ddof=0)
+    np.testing.assert_allclose(np.average(y.numpy(), axis=0, weights=mass), 0, atol=1e-8)
+    np.testing.assert_allclose(covariance.diagonal(), 1, rtol=1e-8)
+    if fit == Affine.whiten:
+        np.testing.assert_allclose(covariance, np.eye(3), atol=1e-6)
+    else:
+        assert abs(covariance[0, 1]) > 0.05
+
+
+def test_integer_weights_are_repeated_rows():
+    counts = torch.arange(500) % 3
+    repeated, weighted = Affine.whiten(table().repeat_interleave(counts, 0)), Affine.whiten(table(), counts)
+    torch.testing.assert_close(weighted.matrix, repeated.matrix)
+    torch.testing.assert_close(weighted.shift, repeated.shift)
+
+
+def test_whitening_does_not_depend_on_units_or_order():
+    x = table()
+    y = Affine.whiten(x).to_model(x)[0]
+    changed = (x * torch.tensor([2.0, 1e-5, 3.0], dtype=F64) + 1)[:, [2, 0, 1]]
+    torch.testing.assert_close(
+        Affine.whiten(changed).to_model(changed)[0], y[:, [2, 0, 1]], rtol=0, atol=1e-5
+    )
+
+
+@given(seed=st.integers(0, 1000), dim=st.integers(1, 5), log_scale=st.floats(-6, 6))
+def test_there_and_back_and_the_log_jacobian(seed, dim, log_scale):
+    map = Affine(
+        normal(dim, seed=seed), 10**log_scale * (normal(dim, dim, seed=seed + 1) + 4 * torch.eye(dim))
+    )
+    x = normal(2, 3, dim, seed=seed + 2)
+    y, ladj = map.to_model(x)
+    torch.testing.assert_close(map.to_data(y), x, rtol=1e-8, atol=1e-8)
+    jacobian = torch.autograd.functional.jacobian(lambda x: map.to_model(x)[0], x[0, 0])
+    torch.testing.assert_close(ladj, jacobian.det().abs().log(), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(map.velocity_to_data(y), map.to_data(y) - map.shift, rtol=1e-6, atol=1e-6)
+
+
+def test_single_precision_keeps_a_small_spread_on_a_large_offset():
+    """Columns such as dates: float32 rows, float64 map, and a module that is cast to float32."""
+    x = 2.0**20 + torch.arange(64, dtype=torch.float32)[:, None] / 8
+    flow = CNF(1, preprocess=Affine.standardize(x)).float()
+    assert flow.preprocess.shift.dtype == F64
+    y, _ = flow.preprocess.to_model(x)
+    torch.testing.assert_close(y.var(0, correction=0), torch.ones(1, dtype=F64))
+
+
+def test_dtypes_are_those_of_the_caller():
+    map = Affine.standardize(table())
+    assert map.to_model(table().float())[0].dtype == F64
+    assert (
+        map.to_data(torch.zeros(3)).dtype == torch.float32
+        and map.velocity_to_data(torch.zeros(3)).dtype == torch.float32
+    )
+    assert map.double().half().shift.dtype == F64
+
+
+def test_identity_changes_nothing():
+    x = normal(4, 3)
+    y, ladj = Affine.identity(3).to_model(x)
+    assert torch.equal(x, y) and ladj == 0
+
+
+@pytest.mark.parametrize("fit", [Affine.standardize, Affine.whiten])
+@pytest.mark.parametrize("value", [0.0, 3.7, 1e9, -1e-9])
+def test_a_constant_column_has_no_density(fit, value):
+    x = table()
+    x[:, 1] = value
+    with pytest.raises(ValueError, match=r"column 1 .*constant"):
+        fit(x)
+
+
+def test_dependent_columns_are_named():
+    x = table()
+    x = torch.cat([x, 3 * x[:, 1:2] - 1], 1)
+    with pytest.raises(ValueError, match=r"linearly dependent .*(1 and 3|3 and 1)"):
+        Affine.whiten(x)

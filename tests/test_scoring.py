@@ -1,0 +1,279 @@
+"""Scoring row by row: bad rows, hard rows, and whether the error bar tells the truth."""
+
+import copy
+import math
+
+import pytest
+import torch
+from problems import F64, make_flow, normal, seeded, stirred
+
+import cnf
+from cnf.fields import VelocityField
+from cnf.flows.scoring import CHUNK, DOUBLINGS, Accuracy
+
+REFERENCE = cnf.Torchdiffeq("dopri8", 1e-10, 1e-10)
+
+
+class Rough(VelocityField):
+    """Rows far to the right turn fast, the others rest: some rows are hard and most are easy."""
+
+    def forward(self, t, x, context=None):
+        speed = 30 * torch.sigmoid(4 * (x[..., :1].square() + x[..., 1:].square() - 9))
+        return speed * torch.cat([-x[..., 1:], x[..., :1]], -1)
+
+
+class Explosive(VelocityField):
+    """Backwards in time, columns grow without bound where x > 0 is not small."""
+
+    def forward(self, t, x, context=None):
+        return -(x.clamp(min=0) ** 3) * 100
+
+
+def same(a, b):
+    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def rows_of(evaluation, rows):
+    return [part[rows] for part in (evaluation.log_prob, evaluation.error, evaluation.nfe, evaluation.ok)]
+
+
+SOLVERS = {
+    "grid": cnf.Grid.uniform(16),
+    "rk4": cnf.Grid.uniform(20, "rk4"),
+    "dopri5": cnf.Torchdiffeq("dopri5", 1e-6, 1e-6, max_evaluations=500),
+}
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_trap_one_nan_row_leaves_garbage_marked_as_success(solver, bad):
+    flow = make_flow("mlp", solver=SOLVERS[solver])
+    x = normal(9, 2)
+    x[3, 1] = x[7, 0] = bad
+    found = flow.evaluate(x)
+    fine = [0, 1, 2, 4, 5, 6, 8]
+    assert found.log_prob[[3, 7]].isnan().all() and not found.ok[[3, 7]].any()
+    assert (
+        found.ok[fine].all() and found.log_prob[fine].isfinite().all() and found.error[fine].isfinite().all()
+    )
+    without = flow.evaluate(x[fine])
+    for a, b in zip(rows_of(found, fine), rows_of(without, slice(None))):
+        same(a, b)
+
+
+def test_a_nan_row_does_not_spoil_the_gradients_of_the_others():
+    found = []
+    for x in (normal(5, 2), torch.cat([normal(5, 2), torch.full((1, 2), math.nan, dtype=F64)])):
+        flow = make_flow()
+        flow.log_prob(x)[:5].sum().backward()
+        found.append([parameter.grad for parameter in flow.parameters()])
+    for without, among in zip(*found):
+        torch.testing.assert_close(among, without, rtol=1e-12, atol=1e-13)
+
+
+def test_a_context_that_is_not_finite_is_a_bad_row():
+    context = normal(4, 1)
+    context[2] = math.nan
+    found = make_flow(context_dim=1).evaluate(normal(4, 2), context)
+    assert found.ok.tolist() == [True, True, False, True] and found.log_prob[2].isnan()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 4)])
+def test_no_rows_is_an_empty_answer(solver, shape):
+    found = make_flow(solver=SOLVERS[solver]).evaluate(torch.zeros(*shape, 2))
+    assert found.log_prob.shape == found.error.shape == found.nfe.shape == found.ok.shape == shape
+
+
+def test_only_bad_rows_is_an_answer_too():
+    found = make_flow().evaluate(torch.full((2, 2), math.nan))
+    assert found.log_prob.isnan().all() and not found.ok.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_extreme_numbers_raise_nothing_and_promise_nothing(solver, dtype):
+    flow = stirred(cnf.CNF(2, hidden=(16, 16), solver=SOLVERS[solver])).to(dtype)
+    tiny = torch.finfo(dtype).tiny
+    huge = torch.finfo(dtype).max / 10
+    x = torch.tensor([[1e30, 0], [huge, -huge], [tiny / 8, -tiny / 8], [0, 0]], dtype=dtype)
+    found = flow.evaluate(x)
+    assert found.ok[2:].all()
+    # Where nothing overflows, at least the bar says that all digits are lost to rounding.
+    assert (~found.ok[:2] | (found.error[:2] > 1)).all()
+    torch.testing.assert_close(found.log_prob[2], found.log_prob[3], rtol=0, atol=1e-5)
+
+
+def hard_and_easy() -> tuple[cnf.CNF, torch.Tensor]:
+    flow = cnf.CNF(2, field=Rough(2), solver=cnf.Grid.uniform(8))
+    radius = torch.tensor([0.1, 0.5, 3.2, 1.0, 3.5, 0.2])
+    angle = torch.arange(6.0)
+    return flow, radius[:, None] * torch.stack([angle.cos(), angle.sin()], -1)
+
+
+def test_rows_above_the_tolerance_go_again_on_finer_grids():
+    flow, x = hard_and_easy()
+    found = flow.evaluate(x)
+    hard = torch.tensor([2, 4])
+    easy = torch.tensor([0, 1, 3, 5])
+    assert (found.nfe[easy] == flow.solver.nfe).all()
+    assert (found.nfe[hard] > flow.solver.nfe).all()
+    assert found.ok.all() and (found.error <= flow.accuracy.tolerance + 1e-5).all()
+    # A rotation keeps volume and radius: the exact density is the base's.
+    torch.testing.assert_close(found.log_prob, flow.base.log_prob(x), rtol=0, atol=2e-3)
+
+
+def test_nfe_is_the_sum_over_the_grids_that_a_row_went_through():
+    flow, x = hard_and_easy()
+    ladder, grid = [], flow.solver
+    for _ in range(DOUBLINGS + 1):
+        ladder.append((ladder[-1] if ladder else 0) + grid.nfe)
+        grid = grid.refined()
+    assert set(flow.evaluate(x).nfe.tolist()) <= set(ladder)
+
+
+def test_each_row_alone_gives_the_same():
+    flow, x = hard_and_easy()
+    together = flow.double().evaluate(x.double())
+    for k in (0, 2, 4):
+        row = x[k].double()
+        alone = flow.evaluate(row)
+        assert alone.nfe == together.nfe[k] and alone.ok == together.ok[k]
+        torch.testing.assert_close(alone.log_prob, together.log_prob[k], rtol=0, atol=1e-12)
+        torch.testing.assert_close(alone.error, together.error[k], rtol=1e-6, atol=1e-12)
+
+
+def test_a_row_that_never_gets_there_is_reported():
+    flow, x = hard_and_easy()
+    flow.accuracy = Accuracy(tolerance=1e-30)
+    found = flow.double().evaluate(x.double()[[0, 4]])
+    assert not found.ok[1] and found.log_prob[1].isfinite() and found.error[1] > 0
+    assert found.nfe[1] > 32 * cnf.Grid.uniform(8).nfe
+
+
+def test_order_is_kept_across_chunks():
+    flow = stirred(cnf.CNF(2, hidden=(4, 4), solver=cnf.Grid.uniform(2)))
+    flow.accuracy = Accuracy(tolerance=1e3)
+    x = torch.randn(2 * CHUNK + 7, 2)
+    x[CHUNK + 1] = math.nan
+    with torch.no_grad():
+        whole = flow.log_prob(x)
+        picked = torch.tensor([0, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 6])
+        torch.testing.assert_close(whole[picked], flow.log_prob(x[picked]), rtol=0, atol=1e-5, equal_nan=True)
+
+
+def test_a_row_that_an_adaptive_solver_cannot_finish_does_not_take_the_others_along():
+    flow = cnf.CNF(2, field=Explosive(2), solver=cnf.Torchdiffeq(max_evaluations=100)).double()
+    x = torch.tensor([[-1.0, -2.0], [0.5, 0.0], [-0.5, -0.1], [-3.0, -0.2], [2.0, 2.0]], dtype=F64)
+    found = flow.evaluate(x)
+    assert found.ok.tolist() == [True, False, True, True, False]
+    torch.testing.assert_close(found.log_prob[[0, 2, 3]], flow.base.log_prob(x[[0, 2, 3]]))
+    assert found.log_prob[[1, 4]].isnan().all() and found.error[[1, 4]].isnan().all()
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        cnf.Grid.uniform(12, "rk4"),
+        cnf.Torchdiffeq("dopri5", 1e-4, 1e-4),
+        cnf.Torchdiffeq("rk4", step_size=0.08),
+    ],
+)
+def test_a_second_solve_gives_the_bar_where_there_is_no_estimate(solver):
+    flow, x = make_flow("mlp", solver=solver), normal(60, 2)
+    with torch.no_grad():
+        found = flow.evaluate(x)
+        true = (found.log_prob - make_flow("mlp", solver=REFERENCE).log_prob(x)).abs()
+    assert (true <= 3 * found.error + 1e-9).double().mean() > 0.9
+    assert found.error.median() < 1e-2
+
+
+@torch.no_grad()
+def test_an_adjoint_solve_is_judged_by_itself_and_not_by_the_grid():
+    flow, x = make_flow(), normal(40, 2)
+    found = flow.evaluate(x, gradient="adjoint")
+    true = (found.log_prob - make_flow(solver=REFERENCE).log_prob(x)).abs()
+    assert (true <= 3 * found.error).double().mean() > 0.9
+    explosive = cnf.CNF(2, field=Explosive(2)).evaluate(
+        torch.tensor([[-1.0, -1.0], [5.0, 5.0]]), gradient="adjoint"
+    )
+    assert explosive.ok.tolist() == [True, False]
+
+
+@pytest.fixture(scope="module", params=["gated-sine", "gated-tanh", "mlp"])
+def calibrated(request):
+    """A calibrated flow and held-out draws from it, with their log-density to ten digits."""
+    flow = make_flow(request.param)
+    with torch.no_grad():
+        flow.calibrate(flow.sample((300,), generator=seeded(1)), tolerance=1e-3)
+        x = flow.sample((200,), generator=seeded(2))
+        precise = copy.deepcopy(flow)
+        precise.solver = REFERENCE
+        return flow, x, precise.log_prob(x)
+
+
+@torch.no_grad()
+def test_the_bar_covers_the_true_error(calibrated):
+    flow, x, truth = calibrated
+    found = flow.evaluate(x)
+    true = (found.log_prob - truth).abs()
+    assert found.ok.all()
+    assert (true <= found.error).double().mean() >= 0.97
+    assert (true <= flow.accuracy.tolerance).all()
+    assert true.max() > 1e-9
+
+
+@torch.no_grad()
+def test_most_rows_need_only_the_placed_grid(calibrated):
+    flow, x, _ = calibrated
+    assert (flow.evaluate(x).nfe == flow.solver.nfe).double().mean() > 0.85
+
+
+@torch.no_grad()
+def test_the_bar_holds_in_single_precision(calibrated):
+    flow, x, truth = calibrated
+    single = copy.deepcopy(flow).float()
+    single.calibrate(x.float(), tolerance=1e-3)
+    found = single.evaluate(x.float())
+    assert ((found.log_prob.double() - truth).abs() <= found.error.double()).double().mean() >= 0.95
+
+
+@torch.no_grad()
+def test_a_tighter_tolerance_takes_more_steps():
+    flow = make_flow("mlp")
+    x = flow.sample((200,), generator=seeded())
+    steps = [flow.calibrate(x, tolerance=tolerance).solver.steps for tolerance in (1e-1, 1e-3, 1e-6)]
+    assert steps == sorted(set(steps))
+    assert flow.accuracy.tolerance == 1e-6
+
+
+def test_calibrate_returns_the_flow_and_uses_no_randomness():
+    flow, x = make_flow("mlp"), normal(700, 2)
+    state = torch.random.get_rng_state()
+    assert flow.calibrate(x) is flow
+    first = flow.solver, flow.accuracy
+    assert (flow.calibrate(x).solver, flow.accuracy) == first
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_calibrate_takes_one_row_and_rows_that_are_not_finite():
+    flow = make_flow("mlp")
+    flow.calibrate(normal(1, 2))
+    x = normal(100, 2)
+    x[5] = math.nan
+    flow.calibrate(x)
+    assert flow.evaluate(normal(50, 2)).ok.all()
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1.0, math.nan])
+def test_a_tolerance_that_is_none_is_refused(tolerance):
+    with pytest.raises(ValueError, match="tolerance"):
+        make_flow().calibrate(normal(10, 2), tolerance)
+
+
+def test_calibrate_uses_the_context():
+    flow = make_flow("mlp", context_dim=1)
+    with pytest.raises(ValueError, match="context"):
+        flow.calibrate(normal(10, 2))
+    flow.calibrate(normal(50, 2), context=normal(50, 1))
+    assert flow.evaluate(normal(50, 2), normal(50, 1)).ok.double().mean() > 0.9
