@@ -23,8 +23,9 @@ from cnf import plotting
 from cnf.datasets import TOYS, Toy
 from cnf.files import atomic_path
 from cnf.plotting.style import DATA, styled
+from cnf.training.start import fresh_flow
 
-TRAIN, SHOWN, WIDTH = 100_000, 4_000, 64
+TRAIN, SHOWN = 100_000, 4_000
 HEADER = f"{'toy':<14}{'entropy':>9}{'held-out NLL':>14}{'gap':>9}{'± s.e.':>9}{'NFE':>6}{'worst bar':>11}"
 
 
@@ -53,8 +54,7 @@ class Result:
 def learn(toy: Toy, *, seconds: float, seed: int) -> cnf.CNF:
     """A flow fitted to rows of the toy."""
     x = toy.sample(TRAIN, torch.Generator().manual_seed(seed))
-    torch.manual_seed(seed)
-    flow = cnf.CNF(dim=2, hidden=(WIDTH, WIDTH))
+    flow = fresh_flow(len(x), 2, seed=seed)
     cnf.fit(flow, x, seed=seed, seconds=seconds)
     return flow
 

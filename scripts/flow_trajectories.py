@@ -21,6 +21,7 @@ import cnf
 from cnf import plotting
 from cnf.datasets import TOYS, Toy
 from cnf.plotting.style import INK, styled
+from cnf.training.start import fresh_flow
 
 TRAIN = 100_000
 TIMES = (0.0, 0.4, 0.7, 1.0)
@@ -30,8 +31,7 @@ Box = tuple[tuple[float, float], ...]
 def learn(toy: Toy, *, seconds: float, seed: int) -> cnf.CNF:
     """A flow fitted to rows of the toy."""
     x = toy.sample(TRAIN, torch.Generator().manual_seed(seed))
-    torch.manual_seed(seed)
-    flow = cnf.CNF(dim=2, hidden=(64, 64))
+    flow = fresh_flow(len(x), 2, seed=seed)
     cnf.fit(flow, x, seed=seed, seconds=seconds)
     return flow
 

@@ -22,6 +22,7 @@ import cnf
 from cnf import plotting
 from cnf.datasets import TOYS, Toy
 from cnf.plotting.style import DATA, styled
+from cnf.training.start import fresh_flow
 
 TRAIN, SHOWN, COMPARED = 100_000, 5_000, 2_000
 
@@ -29,8 +30,7 @@ TRAIN, SHOWN, COMPARED = 100_000, 5_000, 2_000
 def learn(toy: Toy, *, seconds: float, seed: int) -> cnf.CNF:
     """A flow fitted to rows of the toy."""
     x = toy.sample(TRAIN, torch.Generator().manual_seed(seed))
-    torch.manual_seed(seed)
-    flow = cnf.CNF(dim=2, hidden=(64, 64))
+    flow = fresh_flow(len(x), 2, seed=seed)
     cnf.fit(flow, x, seed=seed, seconds=seconds)
     return flow
 

@@ -27,10 +27,11 @@ def fresh_flow(
         (64, 64)
     """
     width = default_width(rows, dim)
-    frequency = 1.0 if rows < 5_000 and dim > 2 else 3.0
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
-        field = GatedField(dim, hidden or (width, width), context_dim=context_dim, frequency=frequency)
+        field = GatedField(
+            dim, hidden or (width, width), context_dim=context_dim, frequency=default_frequency(rows, dim)
+        )
         return CNF(dim, context_dim=context_dim, field=field)
 
 
@@ -39,3 +40,10 @@ def default_width(rows: int, columns: int) -> int:
     if rows < 2_000 or columns <= 2:
         return 64
     return 192 if rows > 20_000 and columns > 6 else 128
+
+
+def default_frequency(rows: int, columns: int) -> float:
+    """Scale of the frequencies that the first layer starts with."""
+    if columns <= 2:
+        return 3.0 if rows < 2_000 else 5.0
+    return 1.0 if rows < 5_000 else 3.0
