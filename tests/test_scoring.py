@@ -76,6 +76,7 @@ def test_a_context_that_is_not_finite_is_a_bad_row():
     context[2] = math.nan
     found = make_flow(context_dim=1).evaluate(normal(4, 2), context)
     assert found.ok.tolist() == [True, True, False, True] and found.log_prob[2].isnan()
+    assert found.nfe[2] == 0
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

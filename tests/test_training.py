@@ -144,11 +144,20 @@ def test_a_seeded_fit_is_bitwise_repeatable_and_leaves_the_global_state_alone():
 
 
 def test_what_the_user_gave_is_kept():
-    mine, base = cnf.Affine.identity(2), cnf.StudentTBase(2)
-    flow = small_flow(preprocess=mine, base=base)
+    mine, base, solver = cnf.Affine.identity(2), cnf.StudentTBase(2), cnf.Torchdiffeq("dopri5")
+    flow = small_flow(preprocess=mine, base=base, solver=solver)
     field = flow.field
     cnf.fit(flow, toy("moons").sample(300, generator()), steps=20)
-    assert flow.preprocess is mine and flow.base is base and flow.field is field
+    assert flow.preprocess is mine and flow.base is base and flow.field is field and flow.solver is solver
+
+
+def test_a_second_fit_keeps_the_map_and_places_the_grid_anew():
+    x = toy("moons").sample(300, generator())
+    flow = small_flow()
+    cnf.fit(flow, x, steps=20)
+    preprocess, grid = flow.preprocess, flow.solver
+    cnf.fit(flow, 2 * x, steps=20)
+    assert flow.preprocess is preprocess and flow.solver != grid
 
 
 @pytest.mark.parametrize("gradient", ["discrete", "direct", "adjoint"])

@@ -71,7 +71,9 @@ class CNF(nn.Module):
         self.dim = dim
         self.context_dim = context_dim
         self.field = field if field is not None else GatedField(dim, hidden, context_dim=context_dim)
-        self.automatic = {name for name, part in (("base", base), ("preprocess", preprocess)) if part == AUTO}
+        given = {"base": base, "preprocess": preprocess, "solver": solver}
+        # What `cnf.fit` is free to choose; the map of the context is always its own.
+        self.automatic = {"context_map", *(name for name, part in given.items() if isinstance(part, str))}
         self.preprocess = Affine.identity(dim) if isinstance(preprocess, str) else preprocess
         self.base = (NormalBase(dim) if isinstance(base, str) else base).to(self.like.dtype)
         self.context_map = Affine.identity(context_dim)

@@ -80,7 +80,8 @@ def fit(
     phases = default_phases(steps=steps, seconds=seconds, likelihood_share=likelihood_share, rows=len(train))
     settings = Settings(phases, gradient=gradient, tolerance=tolerance)
     history = _train(Trainer(flow, train, valid, settings, seed=seed), checkpoint, watchers)
-    flow.calibrate(train.x, settings.tolerance, context=train.context)
+    if "solver" in flow.automatic:
+        flow.calibrate(train.x, settings.tolerance, context=train.context)
     history.choices = choices
     history.valid_nll, history.valid_se = held_out_nll(flow, valid)
     return history
@@ -99,13 +100,18 @@ def _train(trainer: Trainer, checkpoint: str | Path | None, watchers: tuple[Watc
 
 
 def fit_parts(flow: CNF, train: Rows) -> dict[str, Any]:
-    """Fit what the user left at "auto" to the training rows, and say what was chosen."""
+    """Fit what the user left at "auto" to the training rows, and say what was chosen.
+
+    The maps stay what they are when the flow is fitted once more; only its grid is placed anew.
+    """
+    choices = {"preprocess": "given", "base": type(flow.base).__name__, "rows": len(train)}
     if "preprocess" in flow.automatic:
         flow.preprocess = Affine.whiten(train.x, train.weights).to(flow.like.device)
-        if train.context is not None:
-            flow.context_map = Affine.standardize(train.context).to(flow.like.device)
-    flow.automatic = set()
-    return {"preprocess": "whiten", "base": type(flow.base).__name__, "rows": len(train)}
+        choices["preprocess"] = "whitened"
+    if "context_map" in flow.automatic and train.context is not None:
+        flow.context_map = Affine.standardize(train.context, train.weights).to(flow.like.device)
+    flow.automatic &= {"solver"}
+    return choices
 
 
 def _rows(flow: CNF, given: tuple, valid: tuple, seed: int) -> tuple[Rows, Rows]:
