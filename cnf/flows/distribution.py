@@ -53,7 +53,7 @@ class FlowDistribution(Distribution):
 
     def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         """Draws (*sample, *batch, dim) through which gradients flow."""
-        return self.flow.sample(tuple(sample_shape), self.context)
+        return self.flow.rsample(tuple(sample_shape), self.context)
 
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         """Draws (*sample, *batch, dim)."""

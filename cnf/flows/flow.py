@@ -191,6 +191,17 @@ class CNF(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Draws (*shape, *batch, dim) for context (*batch, context_dim), in the units of the data."""
+        with torch.no_grad():
+            return self.rsample(shape, context, generator=generator)
+
+    def rsample(
+        self,
+        shape: Sequence[int] = (),
+        context: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """`sample`, as a differentiable function of context and parameters."""
         z, context, batch = self._start(shape, context, generator)
         y = self._carry(z, context, (0.0, 1.0), self._system)[0][-1]
         return self.preprocess.to_data(y).reshape(*batch, self.dim)
@@ -202,7 +213,10 @@ class CNF(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Draws (*shape, *batch, dim) and their log-densities (*shape, *batch) from one solve."""
+        """Draws (*shape, *batch, dim) and their log-densities (*shape, *batch) from one solve.
+
+        Both are differentiable, for objectives such as the reverse Kullback-Leibler divergence.
+        """
         z, context, batch = self._start(shape, context, generator)
         make_system = partial(self._density_system, generator=generator)
         states, quadratures = self._carry(z, context, (0.0, 1.0), make_system)

@@ -66,7 +66,9 @@ def evaluate_rows(
         given = None if context is None else context[chunk]
         parts.append(_evaluate_chunk(score, rows[chunk], given, solver, accuracy))
     blank = _unsolved(rows)
-    return blank if not parts else _scatter(blank, places, _concatenate(parts))
+    result = blank if not parts else _scatter(blank, places, _concatenate(parts))
+    # An overflow is no answer either, whatever sign it ended with.
+    return replace(result, log_prob=result.log_prob.where(result.log_prob.isfinite(), torch.nan))
 
 
 def _evaluate_chunk(
