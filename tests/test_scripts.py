@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cnf.datasets.bundled import bundled_table
+
 ROOT = Path(__file__).parent.parent
 FEWEST_PIXELS, FEWEST_COLOURS, MOST_BYTES = 200, 20, 3_000_000
 WRITTEN = {
@@ -26,15 +28,15 @@ WRITTEN = {
         "checkerboard_film.gif",
         "checkerboard_samples.png",
         "checkerboard_trajectories.png",
-        "colours.png",
-        "colours.safetensors",
-        "colours_history.png",
-        "colours_marginals.png",
-        "colours_samples.csv",
-        "colours_scores.csv",
-        "colours_test.csv",
-        "colours_train.csv",
-        "colours_valid.csv",
+        "breast_cancer_pairs.png",
+        "breast_cancer.safetensors",
+        "breast_cancer_history.png",
+        "breast_cancer_marginals.png",
+        "breast_cancer_samples.csv",
+        "breast_cancer_scores.csv",
+        "breast_cancer_test.csv",
+        "breast_cancer_train.csv",
+        "breast_cancer_valid.csv",
     },
 }
 
@@ -129,8 +131,10 @@ def test_data_are_nearer_to_data_than_samples_of_a_poor_fit(gallery):
 
 def test_demo_files_belong_together(gallery):
     run = gallery("demo")
-    tables = {name: pd.read_csv(run.out / f"colours_{name}.csv") for name in ("test", "scores", "samples")}
+    tables = {
+        name: pd.read_csv(run.out / f"breast_cancer_{name}.csv") for name in ("test", "scores", "samples")
+    }
     assert len(tables["scores"]) == len(tables["test"]) == len(tables["samples"])
-    assert list(tables["samples"]) == ["red", "green", "blue"]
+    assert list(tables["samples"]) == list(bundled_table("breast_cancer"))
     assert f"{-tables['scores'].log_prob.mean():.4f}" in run.printed
     assert all(path.name in run.printed for path in run.out.iterdir())

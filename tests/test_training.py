@@ -3,6 +3,8 @@
 import copy
 import math
 
+import numpy
+import pandas
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -232,7 +234,7 @@ def test_a_resumed_fit_ends_bitwise_as_an_uninterrupted_one(tmp_path, stop_at):
 
 def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
     write_checkpoint(tmp_path / "c", trainer_for(seed=1))
-    with pytest.raises(cnf.ModelFileError, match="other rows, settings or seed"):
+    with pytest.raises(cnf.ModelFileError, match="other rows, settings, seed or width"):
         read_checkpoint(tmp_path / "c", trainer_for(seed=2))
     (tmp_path / "c").write_bytes((tmp_path / "c").read_bytes()[:500])
     with pytest.raises(cnf.ModelFileError, match="c: "):
@@ -296,7 +298,11 @@ def test_validation_judges_weighted_rows_and_splits_do_not_overlap():
         ({"steps": 5, "seconds": 1.0}, "not both"),
         ({"likelihood_share": 2.0}, r"\[0, 1\]"),
         ({"weights": -torch.ones(50)}, "weights"),
-        ({"weights": torch.ones(49)}, r"\(50, columns\)"),
+        ({"weights": torch.ones(49)}, r"\(50,\)"),
+        ({"weights": torch.ones(50, 1)}, r"\(50,\)"),
+        ({"gradient": "bogus"}, "direct, discrete, adjoint"),
+        ({"tolerance": -1.0}, "positive number of nats"),
+        ({"x_valid": torch.zeros(0, 2)}, "x_valid: expected at least one row"),
         ({"context": torch.zeros(50, 1)}, "columns and 1 of context"),
     ],
 )
@@ -309,10 +315,30 @@ def test_bad_input_is_one_line_that_says_what_to_do(options, message):
 
 
 def test_arrays_of_any_number_type_are_taken():
-    import numpy
+    values = numpy.arange(6).reshape(3, 2)
+    for given in (values, values[:, ::-1], values.tolist(), pandas.DataFrame(values, columns=["a", "b"])):
+        rows = as_rows("x", given, None, None, torch.device("cpu"))
+        assert rows.x.dtype == torch.float64
+        assert torch.equal(rows.x, torch.tensor(numpy.asarray(given).copy()).double())
 
-    rows = as_rows("x", numpy.arange(6).reshape(3, 2), None, None, torch.device("cpu"))
-    assert rows.x.dtype == torch.float64
+
+def test_a_held_out_likelihood_that_is_not_finite_does_not_stop_the_checkpoints(tmp_path):
+    x = toy("moons").sample(100, generator())
+    far = torch.cat([x[:5], torch.full((1, 2), 1e25)])
+    writer = CheckpointWriter(tmp_path / "c", seconds=0.0)
+    cnf.fit(small_flow(), x, far, steps=10, watchers=(writer,))
+    assert (tmp_path / "c").exists()
+
+
+def test_a_stochastic_divergence_leaves_calibration_and_held_out_likelihood_exact():
+    x = toy("moons").sample(300, generator())
+    found = []
+    for seed in (5, 6):
+        flow = small_flow(divergence="hutchinson")
+        torch.manual_seed(seed)
+        history = cnf.fit(flow, x, steps=10, likelihood_share=0.0)
+        found.append((history.valid_nll, flow.solver, flow.accuracy))
+    assert found[0] == found[1]
 
 
 def gap_after(flow, name, **options):

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         return _failed(str(error))
     except KeyboardInterrupt:
-        return _failed("interrupted; nothing was written", 130)
+        return _failed("interrupted; no output was written, and a fit goes on with --resume", 130)
     return 0
 
 

@@ -64,7 +64,9 @@ def use_threads(count: int) -> None:
 def checked_device(name: str) -> torch.device:
     """The device called `name`, once it has proved to be there."""
     try:
-        return torch.empty(0, device=name).device
+        probe = torch.zeros(1, device=name)
+        probe.tolist()  # "meta" holds shapes and no numbers
+        return probe.device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"--device {name}: cannot be used ({reason}); try cpu") from error

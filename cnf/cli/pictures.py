@@ -98,6 +98,7 @@ def plot_model(
             of so many columns does not have.
     """
     model = load_model(path)
+    model.flow.double()  # columns may be far from zero, where float32 cannot tell rows apart
     require_writable(output, path, data)
     context = None if kind is Kind.history else model.given(given)
     scene = Scene(model, context, rows_of(model, data), chosen_axes(model, kind, axes))

@@ -24,6 +24,7 @@ def sample_table(path: Path, output: Path, *, rows: int, seed: int, given: str |
     model = load_model(path, device)
     require_writable(output, path)
     context = model.given(given)
+    model.flow.double()  # float32 cannot tell apart the rows of a column that is large beside its spread
     generator = torch.Generator(model.flow.like.device).manual_seed(seed)
     with writing(output), table_writer(output) as writer:
         for start in range(0, rows, ROWS_AT_ONCE):

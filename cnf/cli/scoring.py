@@ -66,6 +66,8 @@ def score_table(path: Path, data: str, output: Path, *, device: str, as_json: bo
             )
             tally.add(found.log_prob[found.ok])
             rows += len(chunk)
+        if rows == 0:
+            raise ValueError(f"{data}: expected at least one row below the header; found none")
     report = {
         "output": str(output),
         "rows": rows,

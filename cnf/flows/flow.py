@@ -39,7 +39,7 @@ class CNF(nn.Module):
         hidden: widths of the two hidden layers of the default field, a `GatedField`.
         context_dim: number of columns of the context that the density depends on; 0 for none.
         field: a velocity field of your own; then `hidden` has no meaning.
-        base: base density; "auto" is the standard normal until `cnf.fit` chooses.
+        base: base density; "auto" is the standard normal.
         preprocess: map to model coordinates; "auto" is the identity until `cnf.fit` fits it.
         solver: a `Grid` or a `Torchdiffeq`; "auto" is a grid of 16 steps until `calibrate` places it.
         divergence: "auto" (closed form where the field has one, else exact, else, in training beyond moderate
@@ -272,18 +272,23 @@ class CNF(nn.Module):
             The flow itself, with its `solver` and `accuracy` set.
 
         Raises:
-            ValueError: for a tolerance that is not positive.
+            ValueError: for a tolerance that is not positive, or no rows.
         """
         if not tolerance > 0:
             raise ValueError(f"tolerance: expected a positive number of nats; got {tolerance}")
         rows, context, _ = self._rows(x, context)
+        if len(rows) == 0:
+            raise ValueError("calibrate: expected at least one row of x; got none")
         chosen = calibration_rows(rows)
         y = self.preprocess.to_model(rows[chosen])[0]
         context = None if context is None else context[chosen]
-        exact = copy.deepcopy(self).double()
+        # Probes of an estimate would differ between the two and pass for errors of the solver.
+        plain = copy.deepcopy(self).eval()
+        plain.divergence = AUTO
+        exact = copy.deepcopy(plain).double()
 
         def score(grid: Grid) -> Scores:
-            return self.score(y.to(self.like.dtype), context, grid)
+            return plain.score(y.to(self.like.dtype), context, grid)
 
         def reference(grid: Grid) -> Scores:
             return exact.score(y.double(), None if context is None else context.double(), grid)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -49,8 +50,17 @@ def write_checkpoint(path: Path, trainer: Trainer) -> None:
     state = {name: getattr(trainer, name) for name in SCALARS}
     state["grid"] = list(trainer.grid.nodes)
     state["history"] = trainer.history.as_dict()
-    configuration = {"fit": fingerprint(trainer), "index": trainer.index, "state": state}
+    configuration = {"fit": fingerprint(trainer), "index": trainer.index, "state": _plain(state)}
     write_model(path, configuration, _tensors(trainer))
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON knows it, which has no word for numbers that are not finite."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_checkpoint(path: Path, trainer: Trainer) -> None:
@@ -62,7 +72,8 @@ def read_checkpoint(path: Path, trainer: Trainer) -> None:
     configuration, tensors = read_model(path)
     if configuration.get("fit") != fingerprint(trainer):
         raise ModelFileError(
-            f"{path}: belongs to a fit with other rows, settings or seed; delete it or fit without resuming"
+            f"{path}: belongs to a fit with other rows, settings, seed or width;"
+            " delete it or fit without resuming"
         )
     try:
         _restore(trainer, configuration, tensors)
@@ -76,8 +87,16 @@ def fingerprint(trainer: Trainer) -> dict[str, Any]:
     settings = asdict(trainer.settings)
     settings["phases"] = [list(phase.values()) for phase in settings["phases"]]
     y = trainer.batches.y
-    rows = [len(y), y.double().sum().item(), y[0].double().sum().item()]
-    return {"settings": settings, "seed": trainer.seed, "rows": rows}
+    valid = trainer.valid.x
+    rows = [
+        len(y),
+        y.double().sum().item(),
+        y[0].double().sum().item(),
+        len(valid),
+        valid.double().sum().item(),
+    ]
+    shapes = {name: list(p.shape) for name, p in trainer.flow.field.named_parameters()}
+    return {"settings": settings, "seed": trainer.seed, "rows": rows, "field": shapes}
 
 
 def _tensors(trainer: Trainer) -> dict[str, Tensor]:
@@ -96,6 +115,8 @@ def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str,
     trainer.start_phase(configuration["index"])
     for name in SCALARS:
         setattr(trainer, name, state[name])
+    if trainer.best_nll is None:
+        trainer.best_nll = math.inf
     trainer.grid = Grid(tuple(state["grid"]))
     trainer.history = History.from_dict(state["history"])
     trainer.best = _part(tensors, "best")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,14 +49,19 @@ def as_rows(name: str, x: Any, context: Any, weights: Any, device: torch.device)
     context = None if context is None else _matrix(f"{name}'s context", context, device, rows=len(x))
     if weights is None:
         return Rows(x, context)
-    weights = _matrix("weights", torch.as_tensor(weights)[:, None], device, rows=len(x))[:, 0]
+    weights = weights if isinstance(weights, Tensor) else np.asarray(weights)
+    if tuple(weights.shape) != (len(x),):
+        raise ValueError(f"weights: expected shape ({len(x)},); got {tuple(weights.shape)}")
+    weights = _matrix("weights", weights[:, None], device)[:, 0]
     if (weights < 0).any() or not weights.sum() > 0:
         raise ValueError("weights: expected numbers >= 0 with a positive sum")
     return Rows(x, context, weights / weights.mean())
 
 
 def _matrix(name: str, values: Any, device: torch.device, rows: int | None = None) -> Tensor:
-    matrix = torch.as_tensor(values, device=device)
+    if not isinstance(values, Tensor):
+        values = torch.tensor(np.asarray(values, dtype=np.float64))
+    matrix = values.to(device)
     if not matrix.is_floating_point():
         matrix = matrix.double()
     if matrix.dim() != 2 or (rows is not None and len(matrix) != rows):

@@ -76,9 +76,9 @@ def fit(
         'likelihood'
     """
     train, valid = _rows(flow, (x, context, weights), (x_valid, context_valid), seed)
-    choices = fit_parts(flow, train)
     phases = default_phases(steps=steps, seconds=seconds, likelihood_share=likelihood_share, rows=len(train))
     settings = Settings(phases, gradient=gradient, tolerance=tolerance)
+    choices = fit_parts(flow, train)
     history = _train(Trainer(flow, train, valid, settings, seed=seed), checkpoint, watchers)
     if "solver" in flow.automatic:
         flow.calibrate(train.x, settings.tolerance, context=train.context)
@@ -109,7 +109,10 @@ def fit_parts(flow: CNF, train: Rows) -> dict[str, Any]:
         flow.preprocess = Affine.whiten(train.x, train.weights).to(flow.like.device)
         choices["preprocess"] = "whitened"
     if "context_map" in flow.automatic and train.context is not None:
-        flow.context_map = Affine.standardize(train.context, train.weights).to(flow.like.device)
+        try:
+            flow.context_map = Affine.standardize(train.context, train.weights).to(flow.like.device)
+        except ValueError as failure:
+            raise ValueError(f"context: {failure}") from failure
     flow.automatic &= {"solver"}
     return choices
 
@@ -125,6 +128,8 @@ def _rows(flow: CNF, given: tuple, valid: tuple, seed: int) -> tuple[Rows, Rows]
         train, held_out = train.split(HELD_OUT, generator)
     else:
         held_out = as_rows("x_valid", *valid, None, device)
+    if len(held_out) == 0:
+        raise ValueError("x_valid: expected at least one row; got none")
     for rows in (train, held_out):
         columns = 0 if rows.context is None else rows.context.shape[1]
         if (rows.x.shape[1], columns) != (flow.dim, flow.context_dim):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from cnf.ode import Gradient
 
@@ -55,6 +56,12 @@ class Settings:
     clip: float = 5.0
     patience: int = 6
     tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.gradient not in get_args(Gradient):
+            raise ValueError(f"gradient: expected {', '.join(get_args(Gradient))}; got {self.gradient!r}")
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance: expected a positive number of nats; got {self.tolerance}")
 
 
 def default_phases(
