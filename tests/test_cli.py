@@ -268,15 +268,25 @@ def test_rows_without_an_answer_keep_their_place(room, tmp_path, capsys):
 
 
 def test_a_mean_that_does_not_exist_is_null(room, tmp_path, capsys):
-    table = normal_table(2).assign(a=np.nan)
-    for rows, expected in ((2, 2), (0, 0)):
-        _, out, _ = outcome(
-            capsys,
-            *("score", room / "plane.safetensors", write(tmp_path, table[:rows])),
-            *("-o", tmp_path / "s.csv", "--json"),
-        )
-        told = json.loads(out)
-        assert told["mean_log_prob"] is None and told["not_ok"] == told["rows"] == expected
+    table = write(tmp_path, normal_table(2).assign(a=np.nan))
+    _, out, _ = outcome(
+        capsys, "score", room / "plane.safetensors", table, "-o", tmp_path / "s.csv", "--json"
+    )
+    told = json.loads(out)
+    assert told["mean_log_prob"] is None and told["not_ok"] == told["rows"] == 2
+
+
+def test_a_table_without_rows_is_not_scored(room, tmp_path, capsys):
+    table, output = write(tmp_path, normal_table(0)), tmp_path / "s.csv"
+    line = refused(capsys, tmp_path, "score", room / "plane.safetensors", table, "-o", output)
+    assert "at least one row" in line
+
+
+def test_samples_of_a_column_far_from_zero_keep_their_spread(room, tmp_path):
+    table = normal_table(200).assign(a=lambda t: 1.7e9 + t.a)[["a", "b"]]
+    ran("fit", write(tmp_path, table), "-o", tmp_path / "far", *TINY)
+    ran("sample", tmp_path / "far", "-n", 100, "-o", tmp_path / "s.csv")
+    assert pd.read_csv(tmp_path / "s.csv").a.nunique() == 100
 
 
 def read_in_chunks(rows: int, monkeypatch) -> None:
@@ -333,7 +343,8 @@ def test_given_sets_the_context(room, tmp_path):
         ran("sample", room / "given.safetensors", "-n", 50, "-o", tmp_path / "s.npy", "--given", f"c={value}")
         context, generator = torch.tensor([value]), torch.Generator().manual_seed(0)
         with torch.no_grad():
-            expected = cnf.load(room / "given.safetensors").sample((50,), context, generator=generator)
+            flow = cnf.load(room / "given.safetensors").double()
+            expected = flow.sample((50,), context, generator=generator)
         assert np.load(tmp_path / "s.npy") == pytest.approx(expected.numpy())
 
 
@@ -535,7 +546,11 @@ def test_an_interrupted_command_says_so_and_leaves_nothing(room, tmp_path, capsy
 
     monkeypatch.setattr("cnf.cli.fitting.train_flow", interrupt)
     code, out, err = outcome(capsys, "fit", room / "table.csv", "-o", tmp_path / "m", *TINY)
-    assert (code, out, err) == (130, "", "cnf: interrupted; nothing was written\n")
+    assert (code, out, err) == (
+        130,
+        "",
+        "cnf: interrupted; no output was written, and a fit goes on with --resume\n",
+    )
     assert not list(tmp_path.iterdir())
 
 
