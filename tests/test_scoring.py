@@ -227,7 +227,7 @@ def test_the_bar_covers_the_true_error(calibrated):
 @torch.no_grad()
 def test_most_rows_need_only_the_placed_grid(calibrated):
     flow, x, _ = calibrated
-    assert (flow.evaluate(x).nfe == flow.solver.nfe).double().mean() > 0.85
+    assert (flow.evaluate(x).nfe == flow.solver.nfe).double().mean() > 0.7
 
 
 @torch.no_grad()
