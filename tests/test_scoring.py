@@ -266,6 +266,26 @@ def test_calibrate_takes_one_row_and_rows_that_are_not_finite():
     assert flow.evaluate(normal(50, 2)).ok.all()
 
 
+class Bump(VelocityField):
+    """A rotation that is fast around one time only."""
+
+    def __init__(self, when: float) -> None:
+        super().__init__(2)
+        self.when = when
+
+    def forward(self, t, x, context=None):
+        speed = 1 + 20 * torch.exp(-(((t - self.when) / 0.05) ** 2))
+        return speed * torch.stack((-x[..., 1], x[..., 0] ** 3 / 10), -1)
+
+
+@pytest.mark.parametrize("when", [0.2, 0.8])
+def test_nodes_stand_where_the_field_is_hard(when):
+    """Scoring runs from the data to the base: the nodes must not be mirrored."""
+    flow = cnf.CNF(2, field=Bump(when)).double().calibrate(normal(100, 2))
+    near = sum(abs(node - when) < 0.15 for node in flow.solver.nodes)
+    assert near > 0.5 * flow.solver.steps
+
+
 @pytest.mark.parametrize("tolerance", [0.0, -1.0, math.nan])
 def test_a_tolerance_that_is_none_is_refused(tolerance):
     with pytest.raises(ValueError, match="tolerance"):

@@ -18,9 +18,9 @@ HARD = 0.95
 # The bar is this many times what covers all but one per cent of the calibration rows.
 MARGIN = 1.5
 MOST_STEPS = 64
-# Grids are placed by the errors of this many equal steps; errors on a grid that is uneven already would be
-# noise that the next placement amplifies.
-PILOT_STEPS = 32
+# Grids are placed by the errors of this many equal steps: few enough for errors to stand above rounding. The
+# errors on a grid that is uneven already would be noise that the next placement amplifies.
+PILOT_STEPS = 16
 FEWEST_STEPS = 2
 # Power of the step in the embedded estimate of one step's error, and in the sum over the steps.
 LOCAL_ORDER, GLOBAL_ORDER = 5, 4
@@ -28,22 +28,22 @@ LOCAL_ORDER, GLOBAL_ORDER = 5, 4
 ScoreOn = Callable[[Grid], Scores]
 
 
-def spread_evenly(score: ScoreOn, grid: Grid, steps: int) -> Grid:
+def spread_evenly(score: ScoreOn, steps: int) -> Grid:
     """A grid of `steps` steps on which every step makes the same error on the rows that `score` holds."""
-    return _placed(grid, _difficulty(score(grid)), steps)
+    return _placed(_difficulty(score), steps)
 
 
-def _difficulty(scores: Scores) -> Tensor:
-    """The error that each step makes on a hard row, (steps,)."""
-    errors = scores.step_error.nan_to_num(nan=torch.inf).quantile(HARD, dim=1)
+def _difficulty(score: ScoreOn) -> Tensor:
+    """The error that each of the pilot's equal steps makes on a hard row, (PILOT_STEPS,)."""
+    errors = score(Grid.uniform(PILOT_STEPS)).step_error.nan_to_num(nan=torch.inf).quantile(HARD, dim=1)
     # Below this, an estimate shows rounding and not the step.
     return errors.clamp(min=4 * torch.finfo(errors.dtype).eps)
 
 
-def _placed(grid: Grid, difficulty: Tensor, steps: int) -> Grid:
+def _placed(difficulty: Tensor, steps: int) -> Grid:
     if not difficulty.isfinite().all():
         return Grid.uniform(steps)
-    return Grid(place(difficulty, grid.nodes, steps, LOCAL_ORDER))
+    return Grid(place(difficulty, Grid.uniform(PILOT_STEPS).nodes, steps, LOCAL_ORDER))
 
 
 def calibrate(score: ScoreOn, reference: ScoreOn, tolerance: float) -> tuple[Grid, Accuracy]:
@@ -52,9 +52,8 @@ def calibrate(score: ScoreOn, reference: ScoreOn, tolerance: float) -> tuple[Gri
     The embedded estimate belongs to the lower-order method of the pair and is usually far above the error of
     the value reported; how far is measured against `reference`, the same rows in float64 on finer grids.
     """
-    pilot = Grid.uniform(PILOT_STEPS)
-    difficulty = _difficulty(score(pilot))
-    grid = _placed(pilot, difficulty, 8)
+    difficulty = _difficulty(score)
+    grid = _placed(difficulty, 8)
     best: tuple[Grid, Accuracy] | None = None
     for _ in range(12):
         scores = score(grid)
@@ -67,7 +66,7 @@ def calibrate(score: ScoreOn, reference: ScoreOn, tolerance: float) -> tuple[Gri
             break
         if grid.steps == MOST_STEPS == steps:
             return grid, Accuracy(tolerance, scale)
-        grid = _placed(pilot, difficulty, steps)
+        grid = _placed(difficulty, steps)
     return best or (grid, Accuracy(tolerance, scale))
 
 

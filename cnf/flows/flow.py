@@ -180,7 +180,7 @@ class CNF(nn.Module):
             return Scores(self.base.log_prob(y), y.new_zeros(1, len(y)), 0)
         system = self._density_system(y, context, generator)
         solution = self._solve(system, y, (t, 0.0), solver, gradient)
-        step_error = solution.x_error + solution.q_error.sum(-1)
+        step_error = (solution.x_error + solution.q_error.sum(-1)).flip(0)
         return Scores(self.base.log_prob(solution.x[-1]) + solution.q[-1, ..., 0], step_error, solution.nfe)
 
     def sample(

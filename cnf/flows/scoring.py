@@ -18,7 +18,10 @@ DOUBLINGS = 5
 
 
 class Scores(NamedTuple):
-    """From one solve: log-densities (rows,), the error of each step (steps, rows), evaluations a row."""
+    """From one solve: log-densities (rows,), the error of each step (steps, rows), evaluations a row.
+
+    Steps are in the order of time, from the base to the data, although scoring solves the other way.
+    """
 
     log_prob: Tensor
     step_error: Tensor

@@ -58,7 +58,7 @@ class Judge:
         def score(grid: Grid) -> Scores:
             return self.flow.score(pilot, context, grid)
 
-        self.flow.solver = spread_evenly(score, Grid.uniform(STEPS), STEPS)
+        self.flow.solver = spread_evenly(score, STEPS)
         self.flow.accuracy = Accuracy(TOLERANCE)
         found = self.flow.evaluate(self.valid.x, self.valid.context)
         return Verdict(

@@ -199,7 +199,7 @@ class Trainer:
         else:
             self.error_weight = min(self.error_weight * 2, 1e3)
             steps = min(steps + 1, MOST_TRAINING_STEPS)
-        self.grid = spread_evenly(score, self.grid, steps)
+        self.grid = spread_evenly(score, steps)
 
     def _roll_back(self) -> None:
         """Return to the moving average with half the learning rate after an update that was not finite."""
