@@ -184,13 +184,12 @@ def matched_peer(flow: cnf.CNF, x: Tensor, reference: Tensor, target: float) -> 
 
 def autograd_adjoint(flow: cnf.CNF, x: Tensor) -> Tensor:
     """log p by torchdiffeq's continuous adjoint with the exact trace by automatic differentiation."""
-    bound = flow.field.bind()
 
     def with_trace(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        v, divergence = exact_divergence(lambda t, x: flow.field(t, x), t, x)
+        v, divergence = exact_divergence(partial(flow.field, t), x)
         return v, divergence[:, None]
 
-    system = System(bound.velocity, with_trace, tuple(flow.field.parameters()))
+    system = System.of(flow.field, with_trace, tuple(flow.field.parameters()))
     times = torch.tensor([1.0, 0.0])
     solution = cnf.Torchdiffeq("dopri5", rtol=1e-5, atol=1e-5).solve(system, x, times, gradient="adjoint")
     return flow.base.log_prob(solution.x[-1]) + solution.q[-1, :, 0]
@@ -233,9 +232,9 @@ def field_times(flow: cnf.CNF, x: Tensor, repeats: int) -> dict[str, dict[str, f
     first, second, last = flow.field.layers
     plain = nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), last)
     with torch.no_grad():
-        bound = flow.field.bind()
+        (at,) = flow.field.bind().at(t[None])
     sides = {
-        "cnf, with divergence": no_grad(lambda x: bound.velocity_and_divergence(t, x), x),
+        "cnf, with divergence": no_grad(at.velocity_and_divergence, x),
         "plain forward pass": no_grad(plain, inputs),
     }
     return in_turns(sides, repeats)

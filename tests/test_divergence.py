@@ -1,6 +1,7 @@
 """Divergence estimators: exact against the full Jacobian, Hutchinson in law, and one draw per solve."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -28,7 +29,7 @@ def test_exact_divergence_is_the_trace_of_the_jacobian(name, context_dim, time, 
     field = make_field(name, 3, context_dim)
     t = torch.tensor(0.3, dtype=F64) if time == "scalar" else normal(*shape, seed=1).sigmoid()
     x, context = normal(*shape, 3), normal(*shape, 2, seed=2) if context_dim else None
-    v, trace = exact_divergence(lambda t, x: field(t, x, context), t, x)
+    v, trace = exact_divergence(lambda x: field(t, x, context), x)
     assert v.shape == (*shape, 3) and trace.shape == shape
     torch.testing.assert_close(v, field(t, x, context))
     if x.numel():
@@ -56,7 +57,7 @@ def test_inference_mode_is_exact_or_refused_never_wrong():
 
 
 def test_a_field_that_depends_on_nothing_has_no_divergence():
-    v, trace = exact_divergence(Frozen(2), torch.tensor(0.0), normal(3, 2))
+    v, trace = exact_divergence(partial(Frozen(2), torch.tensor(0.0)), normal(3, 2))
     assert torch.equal(v, torch.ones(3, 2, dtype=F64)) and torch.equal(trace, torch.zeros(3, dtype=F64))
     flow = cnf.CNF(2, field=Frozen(2))
     x = torch.randn(5, 2)
@@ -73,7 +74,7 @@ def draws(kind: cnf.Hutchinson, count: int, dim: int = 3) -> tuple[torch.Tensor,
     t, x = torch.tensor(0.3, dtype=F64), normal(4, dim)
     rows = x.expand(count, 4, dim)
     probes = kind.draw(rows, seeded(3))
-    estimates = estimated_divergence(field, t, rows, probes)[1].detach()
+    estimates = estimated_divergence(partial(field, t), rows, probes)[1].detach()
     return estimates, jacobian_trace(field, t, x, None)
 
 
@@ -105,7 +106,7 @@ def test_rademacher_is_exact_for_a_diagonal_jacobian():
         return torch.sin(x) * t
 
     t, x = torch.tensor(0.7, dtype=F64), normal(50, 3)
-    estimate = estimated_divergence(field, t, x, cnf.Hutchinson().draw(x))[1]
+    estimate = estimated_divergence(partial(field, t), x, cnf.Hutchinson().draw(x))[1]
     torch.testing.assert_close(estimate, 0.7 * x.cos().sum(-1), rtol=1e-12, atol=1e-12)
 
 
@@ -180,8 +181,8 @@ def test_discrete_gradient_of_an_estimate_uses_the_same_probes_backwards():
 ])  # fmt: skip
 def test_auto_estimates_only_in_training_beyond_moderate_dimension(name, dim, training, random):
     bound, x = make_field(name, dim).bind(), normal(3, dim)
-    t = torch.tensor(0.5, dtype=F64)
-    values = [choose_divergence(bound, "auto", x, None, training=training)(t, x)[1] for _ in range(2)]
+    (at,) = bound.at(torch.tensor([0.5], dtype=F64))
+    values = [choose_divergence(bound, "auto", x, None, training=training)(at, x)[1] for _ in range(2)]
     assert torch.equal(*values) is not random
 
 

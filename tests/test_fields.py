@@ -34,7 +34,7 @@ def context_for(kind: str, shape: tuple[int, ...]):
 def test_closed_form_divergence_is_the_trace_of_the_jacobian(name, shape, time, context):
     field = make_field(name, 3, 0 if context == "none" else 2)
     t, x, given = times(time, shape), normal(*shape, 3, seed=6), context_for(context, shape)
-    v, divergence = field.bind(given).velocity_and_divergence(t, x)
+    v, divergence = field.bind(given).at(t[None])[0].velocity_and_divergence(x)
     torch.testing.assert_close(v, field(t, x, given), rtol=0, atol=1e-13)
     assert divergence.shape == shape
     if x.numel():
@@ -76,7 +76,7 @@ def test_trap_trace_without_parameter_gradient(name):
     """The closed form's gradient in every parameter is that of the Jacobian's trace."""
     field = make_field(name, 2, 1)
     t, x, context = torch.tensor(0.4, dtype=F64), normal(3, 2), normal(3, 1, seed=1)
-    closed = field.bind(context).velocity_and_divergence(t, x)[1].sum()
+    closed = field.bind(context).at(t[None])[0].velocity_and_divergence(x)[1].sum()
     found = torch.autograd.grad(closed, list(field.parameters()), allow_unused=True, materialize_grads=True)
 
     def trace(parameters, row):

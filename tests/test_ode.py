@@ -43,7 +43,7 @@ def test_observed_order_on_a_time_dependent_problem(method, start, end):
 @pytest.mark.parametrize("method", ORDERS)
 def test_order_of_a_quadrature(method):
     """q = ∫ x² cos 2t dt with x = e^t has the order of the method."""
-    system = System(lambda t, x: x, lambda t, x: (x, x**2 * torch.cos(2 * t)))
+    system = System.of(lambda t, x: x, lambda t, x: (x, x**2 * torch.cos(2 * t)))
     exact = (math.exp(2) * (math.cos(2) + math.sin(2)) - 1) / 4
     steps, errors = [8, 12, 16, 24, 32], []
     for n in steps:
@@ -102,7 +102,7 @@ def test_rates_are_only_evaluated_where_they_have_weight():
         return -x, x
 
     Grid.uniform(5).solve(
-        System(lambda t, x: -x, with_rates), START, torch.tensor([0.0, 1.0], dtype=F64), gradient="direct"
+        System.of(lambda t, x: -x, with_rates), START, torch.tensor([0.0, 1.0], dtype=F64), gradient="direct"
     )
     assert len(calls) == 1 + 5 * 5
 
@@ -124,7 +124,7 @@ def test_states_at_all_requested_times(solver, times):
 
 
 def test_quadratures_start_at_zero_and_accumulate_at_all_times():
-    system = System(lambda t, x: x, lambda t, x: (x, torch.cat([x, 1 + 0 * x], -1)))
+    system = System.of(lambda t, x: x, lambda t, x: (x, torch.cat([x, 1 + 0 * x], -1)))
     times = torch.tensor([0.0, 0.25, 0.6, 1.0], dtype=F64)
     for solver in (Grid(UNEVEN).refined(), Torchdiffeq("dopri5", 1e-10, 1e-10)):
         q = solver.solve(system, torch.ones(1, dtype=F64), times, gradient="direct").q
@@ -348,7 +348,7 @@ def everything(solver, gradient):
 
     def run(x, t, weight):
         velocity, rates = pendulum(weight)
-        solution = solver.solve(System(velocity, rates, (weight,)), x, t, gradient=gradient)
+        solution = solver.solve(System.of(velocity, rates, (weight,)), x, t, gradient=gradient)
         return solution.x, solution.q, solution.x_error, solution.q_error
 
     return run
@@ -427,7 +427,7 @@ def test_the_norm_of_a_vanishing_error_has_a_finite_gradient(gradient):
 def saved_bytes(solver, gradient) -> int:
     """Bytes that autograd keeps between a solve and its gradient."""
     weight = normal(4, 4).requires_grad_()
-    system = System(lambda t, x: torch.tanh(x @ weight), tensors=(weight,))
+    system = System.of(lambda t, x: torch.tanh(x @ weight), tensors=(weight,))
     storages = {}
 
     def pack(tensor):

@@ -6,8 +6,8 @@ MLPField            any number of hidden layers
 ConcatSquashField   the layers of FFJORD (Grathwohl et al. 2019)
 """
 
-from cnf.fields.base import BoundField, VelocityField
+from cnf.fields.base import BoundField, FieldAt, VelocityField
 from cnf.fields.gated import GatedField
 from cnf.fields.networks import ConcatSquashField, MLPField
 
-__all__ = ["BoundField", "ConcatSquashField", "GatedField", "MLPField", "VelocityField"]
+__all__ = ["BoundField", "ConcatSquashField", "FieldAt", "GatedField", "MLPField", "VelocityField"]

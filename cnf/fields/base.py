@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+
+class FieldAt(NamedTuple):
+    """A bound field at one time: functions of x (*batch, dim) alone.
+
+    Attributes:
+        velocity: v (*batch, dim).
+        velocity_and_divergence: v and tr ∂v/∂x (*batch,) in closed form; None where the field has none.
+    """
+
+    velocity: Callable[[Tensor], Tensor]
+    velocity_and_divergence: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
 
 @dataclass(frozen=True)
@@ -15,15 +29,20 @@ class BoundField:
     """A field with its context filled in and its weights prepared: what one solve evaluates.
 
     Attributes:
-        velocity: v(t, x), with t () or (*batch,) and x (*batch, dim).
-        velocity_and_divergence: v and tr ∂v/∂x (*batch,) in closed form; None where the field has none.
-        tensors: every tensor that the two read and that may want a gradient, the context included. A tensor
-            prepared from the weights stands here in their place: the graph of a solve ends at `tensors`.
+        at: the field at each of some times (n, …), whose further axes are () or (*batch,). What depends on
+            time alone is computed for all of them at once.
+        closed_form: whether the divergence has a closed form.
+        tensors: every tensor that the field reads and that may want a gradient, the context included. Those
+            prepared from the weights stand here in their place: the graph of a solve ends at `tensors`.
     """
 
-    velocity: Callable[[Tensor, Tensor], Tensor]
-    velocity_and_divergence: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
+    at: Callable[[Tensor], Sequence[FieldAt]]
+    closed_form: bool
     tensors: tuple[Tensor, ...]
+
+    def velocity(self, t: Tensor, x: Tensor) -> Tensor:
+        """v (*batch, dim) at one time t () or (*batch,)."""
+        return self.at(t[None])[0].velocity(x)
 
 
 class VelocityField(nn.Module, ABC):
@@ -55,11 +74,14 @@ class VelocityField(nn.Module, ABC):
     def bind(self, context: Tensor | None = None) -> BoundField:
         """The field for one context (*batch, context_dim), ready to be evaluated many times."""
 
-        def velocity(t: Tensor, x: Tensor) -> Tensor:
-            return self(t, x, context)
+        def at(times: Tensor) -> list[FieldAt]:
+            return [FieldAt(partial(self._at, t, context)) for t in times.unbind()]
 
         given = () if context is None else (context,)
-        return BoundField(velocity, None, (*self.parameters(), *given))
+        return BoundField(at=at, closed_form=False, tensors=(*self.parameters(), *given))
+
+    def _at(self, t: Tensor, context: Tensor | None, x: Tensor) -> Tensor:
+        return self(t, x, context)
 
 
 class TimeFeatures(nn.Module):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from cnf.fields.base import BoundField, FieldAt
+
 Activation = Literal["sine", "tanh"]
 
 
 @dataclass(frozen=True)
 class Modulation:
-    """What time and context do to the layers, each (width,) for all rows or (*batch, width).
+    """What time and context do to the layers, each part (…, width).
 
     Attributes:
         shift1: c₁, of the first layer.
@@ -65,44 +69,177 @@ class TwoLayers:
         """Everything prepared from the weights."""
         return self.W1, self.W2, self.W2_sums, self.W3, self.W3_sums, self.M
 
-    def velocity(self, x: Tensor, modulation: Modulation) -> Tensor:
-        """v (*batch, dim) at x (*batch, dim)."""
-        a2 = self._second(self._activate(self._first(x, modulation)), modulation)
-        return self._out(a2, x, modulation)
+    def shared(self, modulation: Modulation) -> list[SharedLayers]:
+        """The layers under each of n modulations (n, width), every one of them shared by all rows.
 
-    def velocity_and_divergence(self, x: Tensor, modulation: Modulation) -> tuple[Tensor, Tensor]:
+        Gates and shifts go into the weights, for all n at once.
+        """
+        gate1, gate2, skip = modulation.gate1, modulation.gate2, modulation.skip
+        count = len(modulation.shift1)
+        parts = (
+            [self.W1] * count if gate1 is None else (gate1[:, :, None] * self.W1).unbind(),
+            (self.stretch * modulation.shift1).unbind(),
+            [self.W2] * count if gate2 is None else (gate2[:, :, None] * self.W2).unbind(),
+            self._second_shift(modulation).expand(count, -1).unbind(),
+            (modulation.offset - self.W3_sums).expand(count, -1).unbind(),
+            [None] * count if gate1 is None else gate1.unbind(),
+            [None] * count if gate2 is None else gate2.unbind(),
+            [None] * count if skip is None else skip.unbind(),
+        )
+        return [SharedLayers(self, *part) for part in zip(*parts)]
+
+    def by_row(self, modulation: Modulation) -> LayersByRow:
+        """The layers under a modulation (*batch, width) of each row."""
+        shift1, offset = self.stretch * modulation.shift1, modulation.offset - self.W3_sums
+        return LayersByRow(self, modulation, shift1, self._second_shift(modulation), offset)
+
+    def _second_shift(self, modulation: Modulation) -> Tensor:
+        sums = self.W2_sums if modulation.gate2 is None else modulation.gate2 * self.W2_sums
+        return 2 * modulation.shift2 - sums
+
+
+def bind_layers(
+    layers: TwoLayers,
+    modulate: Callable[[Tensor, Tensor | None], Modulation],
+    context: Tensor | None,
+    parameters: Sequence[Tensor],
+) -> BoundField:
+    """The field of these layers for one context.
+
+    Args:
+        layers: with weights prepared.
+        modulate: gives the modulation of times (…) and a context (*batch, context_dim).
+        context: None where the field has none.
+        parameters: what `modulate` reads.
+    """
+
+    def by_row(t: Tensor) -> FieldAt:
+        # Only made when it is used: a modulation for each row is as large as the layers themselves.
+        return FieldAt(
+            lambda x: layers.by_row(modulate(t, context)).velocity(x),
+            lambda x: layers.by_row(modulate(t, context)).velocity_and_divergence(x),
+        )
+
+    def at(times: Tensor) -> list[FieldAt]:
+        if context is not None or times.dim() > 1:
+            return [by_row(t) for t in times.unbind()]
+        shared = layers.shared(modulate(times, None))
+        return [FieldAt(layer.velocity, layer.velocity_and_divergence) for layer in shared]
+
+    given = () if context is None else (context,)
+    return BoundField(at=at, closed_form=True, tensors=(*layers.tensors, *parameters, *given))
+
+
+class Layers(ABC):
+    """The layers at one time."""
+
+    sine: bool
+
+    def velocity(self, x: Tensor) -> Tensor:
+        """v (*batch, dim) at x (*batch, dim)."""
+        return self._out(self._second(self._activate(self._first(x))), x)
+
+    def velocity_and_divergence(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """v (*batch, dim) and tr ∂v/∂x (*batch,) at x (*batch, dim)."""
-        z1 = self._first(x, modulation)
+        z1 = self._first(x)
         a1 = self._activate(z1)
-        a2 = self._second(a1, modulation)
-        v = self._out(a2, x, modulation)
-        slope1 = torch.cos(z1) if self.sine else _sigmoid_slope(a1)
-        inner = self._couple(slope1, modulation.gate1, modulation.gate2)
+        a2 = self._second(a1)
+        inner = self._couple(torch.cos(z1) if self.sine else _sigmoid_slope(a1))
         slope2 = _sigmoid_slope(a2)
         divergence = (inner * slope2 if inner.requires_grad else inner.mul_(slope2)).sum(-1)
-        return v, divergence if modulation.skip is None else divergence + modulation.skip.sum(-1)
-
-    def _first(self, x: Tensor, modulation: Modulation) -> Tensor:
-        return _gated(x, self.W1, modulation.gate1, self.stretch * modulation.shift1)
+        return self._out(a2, x), divergence + self._trace_of_skip()
 
     def _activate(self, z1: Tensor) -> Tensor:
         return torch.sin(z1) if self.sine else _sigmoid(z1)
 
-    def _second(self, a1: Tensor, modulation: Modulation) -> Tensor:
-        sums = self.W2_sums if modulation.gate2 is None else modulation.gate2 * self.W2_sums
-        return _sigmoid(_gated(a1, self.W2, modulation.gate2, 2 * modulation.shift2 - sums))
+    @abstractmethod
+    def _first(self, x: Tensor) -> Tensor: ...
 
-    def _out(self, a2: Tensor, x: Tensor, modulation: Modulation) -> Tensor:
-        v = _affine(a2, self.W3, modulation.offset - self.W3_sums)
-        return v if modulation.skip is None else torch.addcmul(v, modulation.skip, x)
+    @abstractmethod
+    def _second(self, a1: Tensor) -> Tensor: ...
 
-    def _couple(self, slope1: Tensor, gate1: Tensor | None, gate2: Tensor | None) -> Tensor:
-        """(δ₁ᵀ M) ⊙ g₂; gates shared by the rows go into M."""
-        if gate1 is None or gate2 is None:
-            return slope1 @ self.M
-        if gate1.dim() == 1:
-            return slope1 @ (gate1[:, None] * self.M * gate2)
-        return ((gate1 * slope1) @ self.M) * gate2
+    @abstractmethod
+    def _out(self, a2: Tensor, x: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _couple(self, slope1: Tensor) -> Tensor:
+        """(δ₁ᵀ M) ⊙ g₂."""
+
+    @abstractmethod
+    def _trace_of_skip(self) -> Tensor | float: ...
+
+
+@dataclass
+class SharedLayers(Layers):
+    """Layers whose modulation is the same for all rows and stands in their weights."""
+
+    layers: TwoLayers
+    W1: Tensor
+    shift1: Tensor
+    W2: Tensor
+    shift2: Tensor
+    offset: Tensor
+    gate1: Tensor | None
+    gate2: Tensor | None
+    skip: Tensor | None
+
+    @property
+    def sine(self) -> bool:
+        """Whether σ is the sine."""
+        return self.layers.sine
+
+    def _first(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.W1, self.shift1)
+
+    def _second(self, a1: Tensor) -> Tensor:
+        return _sigmoid(nn.functional.linear(a1, self.W2, self.shift2))
+
+    def _out(self, a2: Tensor, x: Tensor) -> Tensor:
+        v = nn.functional.linear(a2, self.layers.W3, self.offset)
+        return v if self.skip is None else torch.addcmul(v, self.skip, x)
+
+    def _couple(self, slope1: Tensor) -> Tensor:
+        M = self.layers.M
+        if self.gate1 is not None:
+            M = self.gate1[:, None] * M
+        return slope1 @ (M if self.gate2 is None else M * self.gate2)
+
+    def _trace_of_skip(self) -> Tensor | float:
+        return 0.0 if self.skip is None else self.skip.sum()
+
+
+@dataclass
+class LayersByRow(Layers):
+    """Layers with a modulation for each row, or each group of rows."""
+
+    layers: TwoLayers
+    modulation: Modulation
+    shift1: Tensor
+    shift2: Tensor
+    offset: Tensor
+
+    @property
+    def sine(self) -> bool:
+        """Whether σ is the sine."""
+        return self.layers.sine
+
+    def _first(self, x: Tensor) -> Tensor:
+        return _gated(x @ self.layers.W1.T, self.modulation.gate1, self.shift1)
+
+    def _second(self, a1: Tensor) -> Tensor:
+        return _sigmoid(_gated(a1 @ self.layers.W2.T, self.modulation.gate2, self.shift2))
+
+    def _out(self, a2: Tensor, x: Tensor) -> Tensor:
+        v = a2 @ self.layers.W3.T + self.offset
+        return v if self.modulation.skip is None else torch.addcmul(v, self.modulation.skip, x)
+
+    def _couple(self, slope1: Tensor) -> Tensor:
+        gate1, gate2 = self.modulation.gate1, self.modulation.gate2
+        inner = (slope1 if gate1 is None else gate1 * slope1) @ self.layers.M
+        return inner if gate2 is None else inner * gate2
+
+    def _trace_of_skip(self) -> Tensor | float:
+        return 0.0 if self.modulation.skip is None else self.modulation.skip.sum(-1)
 
 
 def _sigmoid(z: Tensor) -> Tensor:
@@ -115,17 +252,6 @@ def _sigmoid_slope(a: Tensor) -> Tensor:
     return torch.addcmul(a, a, a, value=-1)
 
 
-def _gated(x: Tensor, weight: Tensor, gate: Tensor | None, shift: Tensor) -> Tensor:
-    """gate ⊙ (weight x) + shift; a gate shared by the rows goes into the weights."""
-    if gate is None:
-        return _affine(x, weight, shift)
-    if gate.dim() == 1:
-        return _affine(x, gate[:, None] * weight, shift)
-    return torch.addcmul(shift, gate, x @ weight.T)
-
-
-def _affine(x: Tensor, weight: Tensor, shift: Tensor) -> Tensor:
-    """weight x + shift, with a shift shared by the rows or one for each."""
-    if shift.dim() == 1:
-        return nn.functional.linear(x, weight, shift)
-    return x @ weight.T + shift
+def _gated(z: Tensor, gate: Tensor | None, shift: Tensor) -> Tensor:
+    """gate ⊙ z + shift"""
+    return z + shift if gate is None else torch.addcmul(shift, gate, z)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cnf.fields.base import BoundField, TimeFeatures, VelocityField, with_context
-from cnf.fields.closed_form import Activation, Modulation, TwoLayers
+from cnf.fields.closed_form import Activation, Modulation, TwoLayers, bind_layers
 
 
 class GatedField(VelocityField):
@@ -83,16 +83,8 @@ class GatedField(VelocityField):
     def bind(self, context: Tensor | None = None) -> BoundField:
         """The field for one context, its weights prepared once."""
         layers = TwoLayers(self.W1, self.W2, self.W3, self.first)
-
-        def velocity(t: Tensor, x: Tensor) -> Tensor:
-            return layers.velocity(x, self._modulate(t, context))
-
-        def velocity_and_divergence(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-            return layers.velocity_and_divergence(x, self._modulate(t, context))
-
-        modulation = (*self.inner.parameters(), *self.outer.parameters())
-        given = () if context is None else (context,)
-        return BoundField(velocity, velocity_and_divergence, (*layers.tensors, *modulation, *given))
+        parameters = (*self.inner.parameters(), *self.outer.parameters())
+        return bind_layers(layers, self._modulate, context, parameters)
 
     def _modulate(self, t: Tensor, context: Tensor | None) -> Modulation:
         """Gates, shifts, offset and skip from the small network of time and context."""

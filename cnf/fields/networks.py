@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnf.fields.base import BoundField, TimeFeatures, VelocityField, with_context
-from cnf.fields.closed_form import Modulation, TwoLayers
+from cnf.fields.closed_form import Modulation, TwoLayers, bind_layers
 
 # Smooth only: a kink in the velocity lowers a fifth-order solver to order one or two.
 ACTIVATIONS = {"tanh": torch.tanh, "silu": nn.functional.silu, "softplus": nn.functional.softplus}
@@ -61,20 +61,13 @@ class MLPField(VelocityField):
         W1_condition = first.weight[:, self.dim :]
         layers = TwoLayers(first.weight[:, : self.dim], second.weight, last.weight, "tanh")
 
-        def modulate(t: Tensor) -> Modulation:
+        def modulate(t: Tensor, context: Tensor | None) -> Modulation:
             condition = with_context(self.time(t), context)
             shift = nn.functional.linear(condition, W1_condition, first.bias)
             return Modulation(shift, second.bias, last.bias)
 
-        def velocity(t: Tensor, x: Tensor) -> Tensor:
-            return layers.velocity(x, modulate(t))
-
-        def velocity_and_divergence(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-            return layers.velocity_and_divergence(x, modulate(t))
-
         biases = (W1_condition, first.bias, second.bias, last.bias)
-        given = () if context is None else (context,)
-        return BoundField(velocity, velocity_and_divergence, (*layers.tensors, *biases, *given))
+        return bind_layers(layers, modulate, context, biases)
 
 
 class ConcatSquashField(VelocityField):

@@ -9,9 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from cnf.fields import BoundField
+from cnf.fields import BoundField, FieldAt
 
-Velocity = Callable[[Tensor, Tensor], Tensor]
+Velocity = Callable[[Tensor], Tensor]
+# From a field at one time and x to v (*batch, dim) and the divergence (*batch,).
+Divergence = Callable[[FieldAt, Tensor], tuple[Tensor, Tensor]]
 
 # Up to here the exact divergence of a field without a closed form is used in training too.
 MODERATE_DIM = 16
@@ -51,22 +53,22 @@ class Hutchinson:
         return (2 * signs - 1).to(x.dtype)
 
 
-def exact_divergence(velocity: Velocity, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+def exact_divergence(velocity: Velocity, x: Tensor) -> tuple[Tensor, Tensor]:
     """v (*batch, dim) and tr ∂v/∂x (*batch,) by one batched vector-Jacobian product with the unit vectors.
 
     Example:
-        >>> exact_divergence(lambda t, x: x**2, torch.tensor(0.0), torch.tensor([[1.0, 2.0]]))[1].item()
+        >>> exact_divergence(lambda x: x**2, torch.tensor([[1.0, 2.0]]))[1].item()
         6.0
     """
     unit = torch.eye(x.shape[-1], device=x.device, dtype=x.dtype)
     probes = unit.reshape(-1, *[1] * (x.dim() - 1), x.shape[-1]).expand(-1, *x.shape)
-    v, products = _vector_jacobian(velocity, t, x, probes)
+    v, products = _vector_jacobian(velocity, x, probes)
     return v, (products * probes).sum((0, -1))
 
 
-def estimated_divergence(velocity: Velocity, t: Tensor, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+def estimated_divergence(velocity: Velocity, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
     """v (*batch, dim) and the mean of εᵀ (∂v/∂x) ε over the probes ε (k, *batch, dim)."""
-    v, products = _vector_jacobian(velocity, t, x, probes)
+    v, products = _vector_jacobian(velocity, x, probes)
     return v, (products * probes).sum(-1).mean(0)
 
 
@@ -77,23 +79,23 @@ def choose_divergence(
     generator: torch.Generator | None,
     *,
     training: bool,
-) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """The function (t, x) -> (v, divergence) that one solve starting at x uses, its probes already drawn.
+) -> Divergence:
+    """How one solve that starts at x computes the divergence, its probes already drawn.
 
     "auto" is the closed form where the field has one, else exact; where gradients are being built for more
     than moderately many columns, a Hutchinson estimate takes the place of the exact trace.
     """
-    if divergence == "auto" and bound.velocity_and_divergence is not None:
-        return bound.velocity_and_divergence
+    if divergence == "auto" and bound.closed_form:
+        return lambda at, x: at.velocity_and_divergence(x)
     if divergence == "auto" and training and x.shape[-1] > MODERATE_DIM:
         divergence = Hutchinson()
     if isinstance(divergence, Hutchinson):
         probes = divergence.draw(x, generator)
-        return lambda t, x: estimated_divergence(bound.velocity, t, x, probes)
-    return lambda t, x: exact_divergence(bound.velocity, t, x)
+        return lambda at, x: estimated_divergence(at.velocity, x, probes)
+    return lambda at, x: exact_divergence(at.velocity, x)
 
 
-def _vector_jacobian(velocity: Velocity, t: Tensor, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+def _vector_jacobian(velocity: Velocity, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
     """v and the products εᵀ ∂v/∂x (k, *batch, dim), differentiable again where a gradient is being built.
 
     Solvers call this with and without gradients enabled; where they are off, x may still claim to require
@@ -106,7 +108,7 @@ def _vector_jacobian(velocity: Velocity, t: Tensor, x: Tensor, probes: Tensor) -
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
         point = x if keep and x.requires_grad else x.detach().requires_grad_()
-        v = velocity(t, point)
+        v = velocity(point)
         if not v.requires_grad:  # a field that does not depend on x
             return v, torch.zeros_like(probes)
         (products,) = torch.autograd.grad(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnf.fields import GatedField, VelocityField
+from cnf.fields import FieldAt, GatedField, VelocityField
 from cnf.flows.bases import Base, NormalBase
 from cnf.flows.calibration import calibrate, calibration_rows
 from cnf.flows.configuration import describe
@@ -21,7 +21,7 @@ from cnf.flows.divergence import Hutchinson, choose_divergence
 from cnf.flows.model_file import write_model
 from cnf.flows.preprocessing import Affine
 from cnf.flows.scoring import CHUNK, Accuracy, Evaluation, Scores, evaluate_rows
-from cnf.ode import Gradient, Grid, Solution, Solver, System
+from cnf.ode import Gradient, Grid, Solution, Solver, System, SystemAt
 
 AUTO = "auto"
 MakeSystem = Callable[[Tensor, Tensor | None], System]
@@ -359,7 +359,7 @@ class CNF(nn.Module):
 
     def _system(self, x: Tensor, context: Tensor | None) -> System:
         bound = self.field.bind(context)
-        return System(bound.velocity, tensors=bound.tensors)
+        return System(lambda times: [SystemAt(at.velocity) for at in bound.at(times)], bound.tensors)
 
     def _density_system(
         self, x: Tensor, context: Tensor | None, generator: torch.Generator | None = None
@@ -369,8 +369,11 @@ class CNF(nn.Module):
         training = self.training and torch.is_grad_enabled()
         divergence = choose_divergence(bound, self.divergence, x, generator, training=training)
 
-        def velocity_and_rates(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-            v, d = divergence(t, x)
+        def rates(at: FieldAt, x: Tensor) -> tuple[Tensor, Tensor]:
+            v, d = divergence(at, x)
             return v, d[..., None]
 
-        return System(bound.velocity, velocity_and_rates, bound.tensors)
+        def system_at(times: Tensor) -> list[SystemAt]:
+            return [SystemAt(at.velocity, partial(rates, at)) for at in bound.at(times)]
+
+        return System(system_at, bound.tensors)

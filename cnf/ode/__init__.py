@@ -11,7 +11,18 @@ discretised equation, one step at a time) or "adjoint" (the continuous adjoint e
 
 from cnf.ode.grid import Grid, place
 from cnf.ode.solve import Solver, solve
-from cnf.ode.system import Gradient, Solution, SolverError, System
+from cnf.ode.system import Gradient, Solution, SolverError, System, SystemAt
 from cnf.ode.torchdiffeq import Torchdiffeq
 
-__all__ = ["Gradient", "Grid", "Solution", "Solver", "SolverError", "System", "Torchdiffeq", "place", "solve"]
+__all__ = [
+    "Gradient",
+    "Grid",
+    "Solution",
+    "Solver",
+    "SolverError",
+    "System",
+    "SystemAt",
+    "Torchdiffeq",
+    "place",
+    "solve",
+]

@@ -46,5 +46,5 @@ def solve(
     differences = times.detach().diff()
     if len(times) < 2 or not ((differences > 0).all() or (differences < 0).all()):
         raise ValueError(f"t: expected two or more strictly monotone times; got {times.tolist()}")
-    system = System(velocity=f, tensors=tuple(tensors))
+    system = System.of(f, tensors=tensors)
     return (solver or Torchdiffeq()).solve(system, x, times, gradient=gradient)

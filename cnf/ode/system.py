@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import partial
+from typing import Literal, NamedTuple, get_args
 
 from torch import Tensor
 
@@ -26,6 +27,24 @@ def no_rates(x: Tensor) -> Tensor:
     return x.new_empty((*x.shape[:-1], 0))
 
 
+class SystemAt(NamedTuple):
+    """A system at one time: functions of x (*batch, dim) alone.
+
+    Attributes:
+        velocity: v (*batch, dim).
+        velocity_and_rates: v and r (*batch, rates) in one go; None without quadratures.
+    """
+
+    velocity: Callable[[Tensor], Tensor]
+    velocity_and_rates: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+
+    def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """v and r at x; r has no columns where there are no quadratures."""
+        if self.velocity_and_rates is None:
+            return self.velocity(x), no_rates(x)
+        return self.velocity_and_rates(x)
+
+
 @dataclass(frozen=True)
 class System:
     """A differential equation with quadratures, dx/dt = v(t, x), dq/dt = r(t, x).
@@ -34,20 +53,31 @@ class System:
     zero. The log-density of a flow is such a quadrature.
 
     Attributes:
-        velocity: v(t, x) with t of shape () and x (*batch, dim); returns (*batch, dim).
-        velocity_and_rates: returns v and r (*batch, rates) in one go; None without quadratures.
+        at: the system at each of some times (n,). A step asks for the times of all its stages at once, so
+            that what depends on time alone need not be computed stage by stage.
         tensors: every tensor that v and r depend on and that may want a gradient.
     """
 
-    velocity: Callable[[Tensor, Tensor], Tensor]
-    velocity_and_rates: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+    at: Callable[[Tensor], Sequence[SystemAt]]
     tensors: tuple[Tensor, ...] = ()
 
-    def evaluate(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """v and r at (t, x); r has no columns where there are no quadratures."""
-        if self.velocity_and_rates is None:
-            return self.velocity(t, x), no_rates(x)
-        return self.velocity_and_rates(t, x)
+    @classmethod
+    def of(
+        cls,
+        velocity: Callable[[Tensor, Tensor], Tensor],
+        velocity_and_rates: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        tensors: Sequence[Tensor] = (),
+    ) -> System:
+        """The system of functions of t () and x (*batch, dim)."""
+
+        def at(times: Tensor) -> list[SystemAt]:
+            rates = velocity_and_rates
+            return [
+                SystemAt(partial(velocity, t), None if rates is None else partial(rates, t))
+                for t in times.unbind()
+            ]
+
+        return cls(at, tuple(tensors))
 
 
 @dataclass(frozen=True)

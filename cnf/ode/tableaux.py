@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Tableau:
         """`b_error`, or zeros where the method has no embedded partner."""
         return self.b_error or (0.0,) * self.stages
 
-    @property
+    @cached_property
     def rate_stages(self) -> tuple[bool, ...]:
         """Which stages enter a quadrature: those with a weight in the step or in its error."""
         return tuple(b != 0 or e != 0 for b, e in zip(self.b, self.error_weights))

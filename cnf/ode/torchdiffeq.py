@@ -105,13 +105,13 @@ class _Counted:
 
     def rates_shape(self, t: Tensor, x: Tensor) -> torch.Size:
         with torch.no_grad():
-            return self.system.evaluate(t, x)[1].shape
+            return self.system.at(t[None])[0].evaluate(x)[1].shape
 
     def __call__(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         self.count += 1
         if self.count > self.cap:
             raise SolverError(f"the solve wants more than max_evaluations={self.cap}; loosen rtol and atol")
-        return self.system.evaluate(t, state[0])
+        return self.system.at(t[None])[0].evaluate(state[0])
 
 
 def _row_norm(state: tuple[Tensor, Tensor]) -> Tensor:
