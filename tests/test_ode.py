@@ -160,6 +160,15 @@ def test_refined_halves_every_step(nodes):
         assert middle == pytest.approx((a + b) / 2)
 
 
+@given(nodes=NODES, steps=st.integers(1, 60))
+def test_stretched_spreads_its_nodes_as_the_grid_does(nodes, steps):
+    """The density of nodes stays: a grid stretched to k times its steps has k nodes for each of its own."""
+    grid = Grid(nodes, "rk4")
+    assert grid.stretched(steps).steps == steps and grid.stretched(steps).method == "rk4"
+    assert grid.stretched(grid.steps).nodes == pytest.approx(nodes)
+    assert grid.stretched(2 * grid.steps).nodes == pytest.approx(grid.refined().nodes)
+
+
 @given(nodes=NODES, start=st.floats(0, 1), end=st.floats(0, 1))
 def test_between_steps_on_the_nodes_that_it_passes(nodes, start, end):
     if abs(start - end) < 1e-3:

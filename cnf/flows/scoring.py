@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -13,8 +14,10 @@ from cnf.ode import Grid, Solver, SolverError
 
 # Rows that go through a solve together: enough to keep the processor busy, few enough for its cache.
 CHUNK = 4096
-# How often the steps of a grid are halved for rows whose bar stays above the tolerance.
-DOUBLINGS = 5
+# Rows whose bar stays above the tolerance go again on a grid of so many times the steps; each further one
+# halves the steps of the one before. Most rows miss the tolerance by little.
+FIRST_RETRY = 1.5
+RETRIES = 6
 
 
 class Scores(NamedTuple):
@@ -87,11 +90,11 @@ def _evaluate_with_bars(
 ) -> Evaluation:
     """Score on the grid; rows above the tolerance go again, alone, on finer grids up to a cap."""
     result = _judge(score(rows, context, grid), accuracy)
-    for _ in range(DOUBLINGS):
+    for retry in range(RETRIES):
         hard = (~result.ok).nonzero().squeeze(-1)
         if len(hard) == 0:
             break
-        grid = grid.refined()
+        grid = grid.refined() if retry else grid.stretched(math.ceil(FIRST_RETRY * grid.steps))
         given = None if context is None else context[hard]
         again = _judge(score(rows[hard], given, grid), accuracy)
         result = _scatter(result, hard, replace(again, nfe=again.nfe + result.nfe[hard]))

@@ -75,6 +75,13 @@ class Grid:
         halves = [(a + b) / 2 for a, b in pairwise(self.nodes)]
         return Grid(tuple(sorted((*self.nodes, *halves))), self.method)
 
+    def stretched(self, steps: int) -> Grid:
+        """A grid of so many steps whose nodes are spread as those of this one."""
+        places = [k * self.steps / steps for k in range(1, steps)]
+        whole = [(int(place), place - int(place)) for place in places]
+        inner = [self.nodes[k] + part * (self.nodes[k + 1] - self.nodes[k]) for k, part in whole]
+        return Grid((0.0, *inner, 1.0), self.method)
+
     def jittered(self, generator: torch.Generator) -> Grid:
         """The grid with every inner node moved at random, by up to half of the way to its neighbours.
 

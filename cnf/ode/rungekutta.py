@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -40,24 +40,38 @@ class Steps(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A tableau with its coefficients as tensors: those of all its sums in one row, and its times (stages,)."""
+    """A tableau with its coefficients as tensors.
+
+    Attributes:
+        tableau: the method.
+        weights: those of the stages, the new state and its error, one after the other.
+        c: times of the stages, (stages,).
+        quadrature: weights of a quadrature and of its error, (used stages, 1 or 2).
+    """
 
     tableau: Tableau
     weights: Tensor
     c: Tensor
+    quadrature: Tensor
 
     @classmethod
     def of(cls, tableau: Tableau, like: Tensor) -> Method:
         """The method in the dtype and on the device of `like`."""
         sums = (*tableau.a, tableau.b, tableau.b_error)
         weights = like.new_tensor([weight for row in sums for weight in row])
-        return cls(tableau, weights, like.new_tensor(tableau.c))
+        rows = (tableau.b, tableau.b_error) if tableau.b_error else (tableau.b,)
+        used = [column for column, rated in zip(zip(*rows), tableau.rate_stages) if rated]
+        return cls(tableau, weights, like.new_tensor(tableau.c), like.new_tensor(used))
 
     def sums(self, h: Tensor) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Coefficients of a step of length h: of each stage, of the new state and of its error."""
         scaled = iter((h * self.weights).unbind())
         a = [tuple(islice(scaled, len(row))) for row in self.tableau.a]
         return a, tuple(islice(scaled, self.tableau.stages)), tuple(scaled)
+
+
+# The system is prepared for the stages of so many steps at once: more would cost memory and gain nothing.
+PREPARED = 16
 
 
 def integrate(system: System, x: Tensor, mesh: Tensor, tableau: Tableau, *, gradient: Gradient) -> Steps:
@@ -79,36 +93,40 @@ def integrate(system: System, x: Tensor, mesh: Tensor, tableau: Tableau, *, grad
 
 def _steps(system: System, x: Tensor, mesh: Tensor, method: Method) -> Iterator[Step]:
     """The steps in turn; the last stage of one is the first of the next where the method allows."""
-    first = None
-    for start, end in zip(mesh[:-1].unbind(), mesh[1:].unbind()):
-        step = _step(system, x, start, end, method, first)
-        yield step
-        x = step.x
-        first = step.last if method.tableau.first_same_as_last else None
+    lengths, first = mesh.diff(), None
+    for starts, hs in zip(mesh[:-1].split(PREPARED), lengths.split(PREPARED)):
+        moments = iter(system.at((starts[:, None] + hs[:, None] * method.c).flatten()))
+        for h in hs.unbind():
+            step = _step(list(islice(moments, len(method.c))), x, h, method, first)
+            yield step
+            x = step.x
+            first = step.last if method.tableau.first_same_as_last else None
 
 
 def _step(
-    system: System, x: Tensor, start: Tensor, end: Tensor, method: Method, first: Evaluation | None
+    moments: Sequence[SystemAt], x: Tensor, h: Tensor, method: Method, first: Evaluation | None
 ) -> Step:
-    tableau, h = method.tableau, end - start
+    """One step of length h through the system at the times of its stages."""
+    tableau = method.tableau
     a, b, b_error = method.sums(h)
-    known = 0 if first is None else 1
-    stages, at = ([] if first is None else [first]), x
-    for i, moment in enumerate(system.at(start + method.c[known:] * h), known):
+    stages, at = [], x
+    for i, moment in enumerate(moments):
+        if i == 0 and first is not None:
+            stages.append(first)
+            continue
         at = _add(x, a[i], [s.velocity for s in stages], tableau.a[i])
         stages.append(_evaluate(moment, at, needs_rates=tableau.rate_stages[i]))
     velocities = [s.velocity for s in stages]
+    rates = torch.stack([s.rates for s, used in zip(stages, tableau.rate_stages) if used], -1)
     # A method that ends on its own last stage has already computed the new state there.
     new = at if tableau.first_same_as_last else _add(x, b, velocities, tableau.b)
-    rates = [s.rates for s in stages]
-    q = _add(None, b, rates, tableau.b)
+    q, *q_error = (rates @ (h * method.quadrature)).unbind(-1)
     if not b_error:
         return Step(new, q, x[..., 0] * 0, q * 0, stages[-1])
     x_error = _add(None, b_error, velocities, tableau.b_error)
     # The tiny summand keeps the derivative of the norm finite where the error vanishes.
     x_norm = (x_error.square().sum(-1) + torch.finfo(x.dtype).tiny).sqrt()
-    q_error = _add(None, b_error, rates, tableau.b_error)
-    return Step(new, q, x_norm, q_error.abs(), stages[-1])
+    return Step(new, q, x_norm, q_error[0].abs(), stages[-1])
 
 
 def _evaluate(moment: SystemAt, x: Tensor, *, needs_rates: bool) -> Evaluation:
@@ -193,7 +211,9 @@ def _step_back(
     """Cotangents of one step's inputs: state, start, end, given first stage, tensors."""
     with torch.enable_grad():
         leaves = [leaf.detach().requires_grad_() for leaf in (x, start, end, *(first or ()))]
-        step = _step(system, *leaves[:3], method, Evaluation(*leaves[3:]) if first else None)
+        h = leaves[2] - leaves[1]
+        moments = system.at(leaves[1] + h * method.c)
+        step = _step(moments, leaves[0], h, method, Evaluation(*leaves[3:]) if first else None)
     outputs = (step.x, step.q, step.x_error, step.q_error, *step.last)[: len(cotangents)]
     pairs = [(out, cotangent) for out, cotangent in zip(outputs, cotangents) if out.requires_grad]
     found = torch.autograd.grad(
