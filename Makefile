@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: two threads inside torch on a busy machine are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test slow figures bench lint clean
+.PHONY: demo test slow figures bench accuracy lint clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -29,6 +29,10 @@ figures: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python scripts/benchmark_speed.py
+	$(BIN)/python scripts/benchmark_errors.py
+
+accuracy: .venv/installed
+	$(BIN)/python scripts/benchmark_accuracy.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -129,6 +129,23 @@ def test_data_are_nearer_to_data_than_samples_of_a_poor_fit(gallery):
     assert float(found["samples"]) > float(found["data"])
 
 
+def test_benchmark_of_errors_judges_by_the_truth(gallery):
+    (result,) = json.loads((gallery("benchmark_errors").out / "benchmark_errors.json").read_text())
+    assert result["flow"] == "moons" and result["covered"] > 0.9
+    assert result["error"] <= 1e-3 and result["dopri5_error"] <= result["error"]
+
+
+def test_benchmark_of_accuracy_keeps_its_cells_and_goes_on(gallery):
+    run = gallery("benchmark_accuracy")
+    found = json.loads((run.out / "benchmark_accuracy.json").read_text())["data"]["moons"]
+    for method in ("cnf", "mixture"):
+        (path,) = (run.out / "cells").glob(f"moons-{method}-*.npy")
+        gaps = -np.load(path, allow_pickle=False)
+        assert found["nll"][method] == pytest.approx(gaps.mean()) and gaps.mean() > 0
+        assert f"moons {method}: {gaps.mean():.3f}" in run.printed
+    assert found["best_peer"] == "mixture"
+
+
 def test_demo_files_belong_together(gallery):
     run = gallery("demo")
     tables = {
