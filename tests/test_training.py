@@ -17,6 +17,7 @@ from cnf.training.checkpoint import CheckpointWriter, read_checkpoint, write_che
 from cnf.training.coupling import couple
 from cnf.training.data import Batches, Rows, as_rows
 from cnf.training.judge import Judge, weighted_nll
+from cnf.training.mixtures import best_mixture
 from cnf.training.objectives import flow_matching_loss, likelihood_loss
 from cnf.training.settings import default_phases
 
@@ -370,3 +371,54 @@ def test_likelihood_through_the_adjoint_alone_comes_near_the_entropy(divergence,
     field = cnf.GatedField(2, hidden=(32, 32), frequency=2.0)
     flow = cnf.CNF(2, field=field, divergence=divergence)
     assert gap_after(flow, "moons", steps=steps, likelihood_share=1.0, gradient="adjoint") < 0.1
+
+
+def clusters(rows: int = 600) -> torch.Tensor:
+    """Three tight clusters: easy for a mixture, hopeless for a flow in a hundred updates."""
+    centres = torch.tensor([[-4.0, 0.0], [4.0, 1.0], [0.0, 5.0]], dtype=torch.float64)
+    noise = torch.randn(rows, 2, generator=generator(), dtype=torch.float64)
+    return centres[torch.arange(rows) % 3] + 0.05 * noise
+
+
+def test_a_fit_falls_back_on_the_mixture_that_beats_it(tmp_path):
+    x = clusters()
+    flow = small_flow()
+    history = cnf.fit(flow, x, steps=100)
+    assert history.choices["base"] == "MixtureBase"
+    # Entropy of the mixture: log 3 for the cluster, and that of a Gaussian of deviation 0.05 in two columns.
+    entropy = math.log(3) + math.log(2 * math.pi * math.e * 0.05**2)
+    assert history.valid_nll == pytest.approx(entropy, abs=0.35)
+    flow.save(tmp_path / "m.safetensors")
+    with torch.no_grad():
+        assert torch.equal(cnf.load(tmp_path / "m.safetensors").log_prob(x), flow.log_prob(x))
+
+
+def test_a_base_that_was_given_stays():
+    flow = cnf.CNF(2, hidden=(8, 8), base=cnf.NormalBase(2))
+    assert cnf.fit(flow, clusters(), steps=100).choices["base"] == "NormalBase"
+
+
+def test_a_fit_resumed_on_its_mixture_ends_bitwise_the_same(tmp_path):
+    path, x = tmp_path / "model.checkpoint", clusters()
+
+    def stop(trainer):
+        CheckpointWriter(path, seconds=0.0)(trainer)
+        if trainer.step == 95:
+            assert isinstance(trainer.flow.base, cnf.MixtureBase)
+            raise KeyboardInterrupt
+
+    whole, resumed = small_flow(), small_flow()
+    cnf.fit(whole, x, steps=100)
+    with pytest.raises(KeyboardInterrupt):
+        cnf.fit(small_flow(), x, steps=100, checkpoint=path, watchers=(stop,))
+    cnf.fit(resumed, x, steps=100, checkpoint=path)
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
+
+
+def test_weights_reach_the_mixture():
+    """Rows of weight zero are not seen: the mixture has no component where they lie."""
+    x = clusters()
+    weights = (torch.arange(len(x)) % 3 != 0).double()
+    found = best_mixture(x, x[weights > 0], weights=weights, seed=0, most=5, seconds=None)
+    distance = (found.base.means - torch.tensor([-4.0, 0.0])).norm(dim=-1)
+    assert distance.min() > 2

@@ -110,8 +110,11 @@ class MixtureBase(Base):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density (*batch,) of z (*batch, dim)."""
-        centred = (z[..., None, :] - self.means).unsqueeze(-1)
-        scaled = torch.linalg.solve_triangular(self.factors, centred, upper=False).squeeze(-1)
+        unit = torch.eye(self.dim, dtype=self.factors.dtype, device=self.factors.device)
+        inverse = torch.linalg.solve_triangular(self.factors, unit.expand_as(self.factors), upper=False)
+        # One product for all components: Lₖ⁻¹z − Lₖ⁻¹μₖ.
+        scaled = (z @ inverse.flatten(0, 1).T).unflatten(-1, self.means.shape)
+        scaled = scaled - (inverse @ self.means[..., None]).squeeze(-1)
         volume = self.factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         constant = 0.5 * self.dim * math.log(2 * math.pi)
         parts = self.weights.log() - 0.5 * scaled.square().sum(-1) - volume - constant

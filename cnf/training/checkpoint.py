@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnf.flows import MixtureBase
 from cnf.flows.model_file import ModelFileError, read_model, write_model
 from cnf.ode import Grid
 from cnf.training.history import History
@@ -101,6 +102,8 @@ def fingerprint(trainer: Trainer) -> dict[str, Any]:
 
 def _tensors(trainer: Trainer) -> dict[str, Tensor]:
     tensors = {"generator": trainer.generator.get_state(), "averaged": trainer.judge.average.n_averaged}
+    if isinstance(trainer.flow.base, MixtureBase):
+        tensors.update({f"base.{name}": tensor for name, tensor in trainer.flow.base.state_dict().items()})
     weights = (trainer.flow.field.state_dict(), trainer.judge.average.module.state_dict(), trainer.best)
     for kind, named in zip(("field", "average", "best"), weights):
         tensors.update({f"{kind}.{name}": tensor for name, tensor in named.items()})
@@ -112,6 +115,9 @@ def _tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     state = configuration["state"]
+    base = _part(tensors, "base")
+    if base:
+        trainer.flow.base, trainer.mixture = MixtureBase(**base).to(trainer.flow.like.device), None
     trainer.start_phase(configuration["index"])
     for name in SCALARS:
         setattr(trainer, name, state[name])

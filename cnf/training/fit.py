@@ -13,10 +13,13 @@ from cnf.training.checkpoint import CheckpointWriter, read_checkpoint
 from cnf.training.data import Rows, as_rows
 from cnf.training.history import History
 from cnf.training.judge import held_out_nll
+from cnf.training.mixtures import COMPONENTS, Candidate, best_mixture
 from cnf.training.settings import Settings, default_phases
 from cnf.training.trainer import Trainer, Watcher
 
 HELD_OUT = 0.1
+# Of the time, for the mixtures that the flow has to beat.
+MIXTURE_SHARE = 0.04
 FEWEST_ROWS = 10
 
 
@@ -78,13 +81,45 @@ def fit(
     train, valid = _rows(flow, (x, context, weights), (x_valid, context_valid), seed)
     phases = default_phases(steps=steps, seconds=seconds, likelihood_share=likelihood_share, rows=len(train))
     settings = Settings(phases, gradient=gradient, tolerance=tolerance)
+    base_is_free = "base" in flow.automatic
     choices = fit_parts(flow, train)
-    history = _train(Trainer(flow, train, valid, settings, seed=seed), checkpoint, watchers)
+    mixture = _mixture(flow, train, valid, settings, seed) if base_is_free else None
+    trainer = Trainer(flow, train, valid, settings, seed=seed, mixture=mixture)
+    history = _train(trainer, checkpoint, watchers)
+    choices["base"] = type(flow.base).__name__
     if "solver" in flow.automatic:
         flow.calibrate(train.x, settings.tolerance, context=train.context)
     history.choices = choices
     history.valid_nll, history.valid_se = held_out_nll(flow, valid)
     return history
+
+
+def _mixture(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int) -> Candidate | None:
+    """The mixture to beat, where a flow at rest is its base; its NLL in the units of the data."""
+    if flow.context_dim or not at_rest(flow, train):
+        return None
+    y, _ = flow.preprocess.to_model(train.x)
+    held_out, ladj = flow.preprocess.to_model(valid.x)
+    updates = sum(phase.steps or 0 for phase in settings.phases)
+    seconds = sum(phase.seconds or 0.0 for phase in settings.phases)
+    found = best_mixture(
+        y,
+        held_out,
+        weights=train.weights,
+        seed=seed,
+        most=updates // 20 if updates else max(COMPONENTS),
+        seconds=MIXTURE_SHARE * seconds if seconds else None,
+    )
+    if found is None:
+        return None
+    return Candidate(found.base.to(flow.like.dtype), found.nll - ladj.mean().item())
+
+
+@torch.no_grad()
+def at_rest(flow: CNF, rows: Rows) -> bool:
+    """Whether the flow's field is zero, as that of a new `GatedField` is."""
+    y = flow.preprocess.to_model(rows.x[:16])[0].to(flow.like.dtype)
+    return not flow.field(y.new_tensor(0.5), y).any()
 
 
 def _train(trainer: Trainer, checkpoint: str | Path | None, watchers: tuple[Watcher, ...]) -> History:

@@ -16,6 +16,7 @@ from cnf.ode import Grid, Solver, Torchdiffeq
 from cnf.training.data import Batches, Rows
 from cnf.training.history import History, Record
 from cnf.training.judge import Judge
+from cnf.training.mixtures import Candidate
 from cnf.training.objectives import flow_matching_loss, likelihood_loss
 from cnf.training.settings import Phase, Settings
 
@@ -26,6 +27,9 @@ GUARD_EVERY = 25  # likelihood updates
 HONEST_WITHIN = 0.02
 MOST_TRAINING_STEPS = 32
 SMALLEST_RATE_SCALE = 1e-3
+# A mixture becomes the base where its held-out NLL is lower by this many nats: before likelihood training,
+# which gains more from a flow that matches than from one at rest, and at the end.
+LEADS_BY, WINS_BY = 0.1, 0.02
 
 
 class TrainingError(RuntimeError):
@@ -49,6 +53,8 @@ class Trainer:
         settings: every choice.
         seed: of all randomness in training.
         watchers: called after every update.
+        mixture: what takes the place of the base, and the field starts again from rest, where a phase ends
+            no better than this.
     """
 
     def __init__(
@@ -60,18 +66,20 @@ class Trainer:
         *,
         seed: int,
         watchers: tuple[Watcher, ...] = (),
+        mixture: Candidate | None = None,
     ) -> None:
         self.flow = flow
         self.valid = valid
         self.settings = settings
         self.watchers = watchers
+        self.mixture = mixture
         self.seed = seed
         self.generator = torch.Generator(flow.like.device).manual_seed(seed)
         pilot = train.take(calibration_rows(train.x, 256))
         self.pilot_y, self.pilot_context = _model_coordinates(flow, pilot)
         self.batches = Batches(*_model_coordinates(flow, train), train.weights)
         self.history = History()
-        self.best = _snapshot(flow.field)
+        self.best = self.at_start = _snapshot(flow.field)
         self.step = 0
         self.seconds = 0.0
         self.grid = Grid.uniform(settings.solver_steps)
@@ -118,11 +126,23 @@ class Trainer:
             while self.phase_done < 1 and self.stale < self.settings.patience:
                 self._advance()
             self.flow.field.load_state_dict(self.best)
+            self._fall_back()
             if self.index + 1 == len(self.settings.phases):
                 break
             self.start_phase(self.index + 1)
         self.flow.eval()
         return self.history
+
+    def _fall_back(self) -> None:
+        """Take the mixture as base where the phase that ended is worse on held-out rows."""
+        last = self.index + 1 == len(self.settings.phases)
+        margin = WINS_BY if last else LEADS_BY
+        if self.mixture is None or self.best_nll - self.mixture.nll <= margin:
+            return
+        self.flow.base, self.best_nll = self.mixture.base, self.mixture.nll
+        self.best = self.at_start
+        self.flow.field.load_state_dict(self.best)
+        self.mixture = None
 
     def _advance(self) -> None:
         """One update, with the validation or record that is due after it."""
