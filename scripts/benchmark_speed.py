@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -51,9 +52,10 @@ def main(argv: list[str] | None = None) -> None:
         flow, x = trained(dim, rows, args.seed, steps=60 if args.quick else 1500)
         results[dim] = benchmark(flow, x, repeats)
         print_table(dim, results[dim])
+    flat = cost_by_rows(trained(2, rows, args.seed, steps=60 if args.quick else 1500)[0], quick=args.quick)
     work = work_against_error(*trained(2, rows, args.seed, steps=60 if args.quick else 1500))
     draw(work, args.out / "benchmark_speed.png")
-    numbers = {"rows": rows, "repeats": repeats, "columns": results, "work": work}
+    numbers = {"rows": rows, "repeats": repeats, "columns": results, "cost_by_rows": flat, "work": work}
     (args.out / "benchmark_speed.json").write_text(json.dumps(numbers, indent=1) + "\n")
 
 
@@ -250,6 +252,25 @@ def print_table(dim: int, found: dict[str, dict]) -> None:
             off = found["error"].get(name) if task == "log_prob" else None
             note = "" if off is None else f"   error mean {off['mean']:.1e}, max {off['max']:.1e}"
             print(f"  {task:9} {name:27} {times:36} {seconds['median'] / own:7.2f} x{note}", flush=True)
+
+
+@torch.no_grad()
+def cost_by_rows(flow: cnf.CNF, *, quick: bool) -> dict[int, dict[str, float]]:
+    """Microseconds a row of scoring more and more rows, and what each round adds to the peak of memory (MB)."""
+    found = {}
+    for rows in (100, 1_000) if quick else (1_000, 10_000, 100_000, 1_000_000):
+        x, before = flow.sample((rows,)), peak_memory()
+        start = time.perf_counter()
+        flow.evaluate(x)
+        seconds = time.perf_counter() - start
+        found[rows] = {"microseconds": 1e6 * seconds / rows, "megabytes": peak_memory() - before}
+        print(f"{rows:>9} rows: {found[rows]['microseconds']:.1f} µs a row", flush=True)
+    return found
+
+
+def peak_memory() -> float:
+    """The most that the process has held so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def work_against_error(flow: cnf.CNF, x: Tensor) -> dict[str, list[tuple[float, float]]]:
