@@ -256,7 +256,7 @@ def print_table(dim: int, found: dict[str, dict]) -> None:
 
 @torch.no_grad()
 def cost_by_rows(flow: cnf.CNF, *, quick: bool) -> dict[int, dict[str, float]]:
-    """Microseconds a row of scoring more and more rows, and what each round adds to the peak of memory (MB)."""
+    """Microseconds a row of scoring more and more rows, and what that adds to the peak of memory (MB)."""
     found = {}
     for rows in (100, 1_000) if quick else (1_000, 10_000, 100_000, 1_000_000):
         x, before = flow.sample((rows,)), peak_memory()
