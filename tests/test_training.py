@@ -420,5 +420,5 @@ def test_weights_reach_the_mixture():
     x = clusters()
     weights = (torch.arange(len(x)) % 3 != 0).double()
     found = best_mixture(x, x[weights > 0], weights=weights, seed=0, most=5, seconds=None)
-    distance = (found.base.means - torch.tensor([-4.0, 0.0])).norm(dim=-1)
+    distance = (found.means - torch.tensor([-4.0, 0.0])).norm(dim=-1)
     assert distance.min() > 2

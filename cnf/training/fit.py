@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from cnf.flows import CNF, Affine
+from cnf.flows import CNF, Affine, MixtureBase
 from cnf.ode import Gradient
 from cnf.training.checkpoint import CheckpointWriter, read_checkpoint
 from cnf.training.data import Rows, as_rows
 from cnf.training.history import History
 from cnf.training.judge import held_out_nll
-from cnf.training.mixtures import COMPONENTS, Candidate, best_mixture
+from cnf.training.mixtures import COMPONENTS, best_mixture
 from cnf.training.settings import Settings, default_phases
 from cnf.training.trainer import Trainer, Watcher
 
@@ -94,25 +94,20 @@ def fit(
     return history
 
 
-def _mixture(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int) -> Candidate | None:
-    """The mixture to beat, where a flow at rest is its base; its NLL in the units of the data."""
+def _mixture(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int) -> MixtureBase | None:
+    """The mixture to beat, where a flow at rest is its base."""
     if flow.context_dim or not at_rest(flow, train):
         return None
-    y, _ = flow.preprocess.to_model(train.x)
-    held_out, ladj = flow.preprocess.to_model(valid.x)
     updates = sum(phase.steps or 0 for phase in settings.phases)
     seconds = sum(phase.seconds or 0.0 for phase in settings.phases)
     found = best_mixture(
-        y,
-        held_out,
+        *(flow.preprocess.to_model(rows.x)[0] for rows in (train, valid)),
         weights=train.weights,
         seed=seed,
         most=updates // 20 if updates else max(COMPONENTS),
         seconds=MIXTURE_SHARE * seconds if seconds else None,
     )
-    if found is None:
-        return None
-    return Candidate(found.base.to(flow.like.dtype), found.nll - ladj.mean().item())
+    return None if found is None else found.to(flow.like.dtype)
 
 
 @torch.no_grad()

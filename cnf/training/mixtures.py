@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,17 +20,9 @@ ROWS_A_COMPONENT = 25
 SMALLEST_VARIANCE = 1e-4
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A mixture as base density, and the held-out NLL in nats of a flow that is nothing but its base."""
-
-    base: MixtureBase
-    nll: float
-
-
 def best_mixture(
     y: Tensor, valid: Tensor, *, weights: Tensor | None, seed: int, most: int, seconds: float | None
-) -> Candidate | None:
+) -> MixtureBase | None:
     """The mixture with the number of components that held-out rows like best; None where rows are too few.
 
     Args:
@@ -61,7 +52,7 @@ def best_mixture(
         if best is not None and nll > best[1]:
             break
         best = model, nll
-    return None if best is None else Candidate(_as_base(best[0], y), best[1])
+    return None if best is None else _as_base(best[0], y)
 
 
 def _chosen(y: Tensor, weights: Tensor | None, seed: int) -> np.ndarray:

@@ -9,14 +9,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from cnf.flows import CNF
+from cnf.flows import CNF, MixtureBase
 from cnf.flows.calibration import calibration_rows, spread_evenly
 from cnf.flows.scoring import Scores
 from cnf.ode import Grid, Solver, Torchdiffeq
 from cnf.training.data import Batches, Rows
 from cnf.training.history import History, Record
-from cnf.training.judge import Judge
-from cnf.training.mixtures import Candidate
+from cnf.training.judge import Judge, weighted_nll
 from cnf.training.objectives import flow_matching_loss, likelihood_loss
 from cnf.training.settings import Phase, Settings
 
@@ -66,7 +65,7 @@ class Trainer:
         *,
         seed: int,
         watchers: tuple[Watcher, ...] = (),
-        mixture: Candidate | None = None,
+        mixture: MixtureBase | None = None,
     ) -> None:
         self.flow = flow
         self.valid = valid
@@ -135,14 +134,16 @@ class Trainer:
 
     def _fall_back(self) -> None:
         """Take the mixture as base where the phase that ended is worse on held-out rows."""
-        last = self.index + 1 == len(self.settings.phases)
-        margin = WINS_BY if last else LEADS_BY
-        if self.mixture is None or self.best_nll - self.mixture.nll <= margin:
+        if self.mixture is None:
             return
-        self.flow.base, self.best_nll = self.mixture.base, self.mixture.nll
-        self.best = self.at_start
-        self.flow.field.load_state_dict(self.best)
-        self.mixture = None
+        last = self.index + 1 == len(self.settings.phases)
+        rows = self.judge.valid
+        y, ladj = self.flow.preprocess.to_model(rows.x)
+        nll, _ = weighted_nll(self.mixture.log_prob(y.to(self.flow.like.dtype)) + ladj, rows.weights)
+        if self.best_nll - nll > (WINS_BY if last else LEADS_BY):
+            self.flow.base, self.best, self.best_nll = self.mixture, self.at_start, nll
+            self.flow.field.load_state_dict(self.best)
+            self.mixture = None
 
     def _advance(self) -> None:
         """One update, with the validation or record that is due after it."""
