@@ -31,8 +31,8 @@ class GatedField(VelocityField):
         ValueError: if `hidden` is not two positive widths, or `first` is unknown.
 
     Example:
-        >>> field = GatedField(3, hidden=(16, 16)).bind()
-        >>> v, divergence = field.velocity_and_divergence(torch.tensor(0.5), torch.zeros(10, 3))
+        >>> (field,) = GatedField(3, hidden=(16, 16)).bind().at(torch.tensor([0.5]))
+        >>> v, divergence = field.velocity_and_divergence(torch.zeros(10, 3))
         >>> v.shape, divergence.shape
         (torch.Size([10, 3]), torch.Size([10]))
     """
