@@ -26,9 +26,9 @@ GUARD_EVERY = 25  # likelihood updates
 HONEST_WITHIN = 0.02
 MOST_TRAINING_STEPS = 32
 SMALLEST_RATE_SCALE = 1e-3
-# A mixture becomes the base where its held-out NLL is lower by this many nats: before likelihood training,
-# which gains more from a flow that matches than from one at rest, and at the end.
-LEADS_BY, WINS_BY = 0.1, 0.02
+# A mixture becomes the base where its held-out NLL is lower by this many nats after a phase: less than what
+# likelihood training gains on a flow that matches, and too little to give up a flow that moves for one at rest.
+LEADS_BY = 0.1
 
 
 class TrainingError(RuntimeError):
@@ -136,11 +136,10 @@ class Trainer:
         """Take the mixture as base where the phase that ended is worse on held-out rows."""
         if self.mixture is None:
             return
-        last = self.index + 1 == len(self.settings.phases)
         rows = self.judge.valid
         y, ladj = self.flow.preprocess.to_model(rows.x)
         nll, _ = weighted_nll(self.mixture.log_prob(y.to(self.flow.like.dtype)) + ladj, rows.weights)
-        if self.best_nll - nll > (WINS_BY if last else LEADS_BY):
+        if self.best_nll - nll > LEADS_BY:
             self.flow.base, self.best, self.best_nll = self.mixture, self.at_start, nll
             self.flow.field.load_state_dict(self.best)
             self.mixture = None
