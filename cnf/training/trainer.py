@@ -26,8 +26,8 @@ GUARD_EVERY = 25  # likelihood updates
 HONEST_WITHIN = 0.02
 MOST_TRAINING_STEPS = 32
 SMALLEST_RATE_SCALE = 1e-3
-# A mixture becomes the base where its held-out NLL is lower by this many nats after a phase: less than what
-# likelihood training gains on a flow that matches, and too little to give up a flow that moves for one at rest.
+# A mixture becomes the base where its held-out NLL is lower by this many nats after a phase: a smaller lead
+# is less than likelihood training gains, and no reason to give up a flow that moves for one at rest.
 LEADS_BY = 0.1
 
 
