@@ -45,8 +45,8 @@ def fit(
     Flow matching (Lipman et al. 2023) needs no solve and brings the field near; likelihood training follows
     log p itself, with the solver's error held down. The weights kept are those, averaged, that had the best
     held-out likelihood. Parts of the flow left at "auto" are fitted to the training rows first, and the
-    solver's grid is calibrated at the end. Where a Gaussian mixture, its number of components chosen on held-out
-    rows, leads the flow by a tenth of a nat after a phase, it becomes the base and the field starts again.
+    solver's grid is calibrated at the end. Where a Gaussian mixture, its number of components chosen on
+    held-out rows, leads by a tenth of a nat after a phase, it becomes the base and the field starts again.
 
     Args:
         flow: what is fitted, in place.
