@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -75,13 +74,10 @@ class VelocityField(nn.Module, ABC):
         """The field for one context (*batch, context_dim), ready to be evaluated many times."""
 
         def at(times: Tensor) -> list[FieldAt]:
-            return [FieldAt(partial(self._at, t, context)) for t in times.unbind()]
+            return [FieldAt(lambda x, t=t: self(t, x, context)) for t in times.unbind()]
 
         given = () if context is None else (context,)
         return BoundField(at=at, closed_form=False, tensors=(*self.parameters(), *given))
-
-    def _at(self, t: Tensor, context: Tensor | None, x: Tensor) -> Tensor:
-        return self(t, x, context)
 
 
 class TimeFeatures(nn.Module):

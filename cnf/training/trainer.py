@@ -52,8 +52,8 @@ class Trainer:
         settings: every choice.
         seed: of all randomness in training.
         watchers: called after every update.
-        mixture: what takes the place of the base, and the field starts again from rest, where a phase ends
-            no better than this.
+        mixture: takes the place of the base where it leads the flow after a phase; the field then starts
+            again from rest.
     """
 
     def __init__(
