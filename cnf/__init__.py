@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cnf.estimator import CNFDensity
     from cnf.fields import ConcatSquashField, GatedField, MLPField, VelocityField
     from cnf.flows import CNF, Affine, Hutchinson, MixtureBase, ModelFileError, NormalBase, StudentTBase, load
+    from cnf.neural_ode import ODEBlock
     from cnf.ode import Grid, Torchdiffeq
     from cnf.training import History, TrainingError, fit
 
@@ -42,6 +43,7 @@ __all__ = [
     "MixtureBase",
     "ModelFileError",
     "NormalBase",
+    "ODEBlock",
     "StudentTBase",
     "Torchdiffeq",
     "TrainingError",
@@ -63,6 +65,7 @@ _ROOMS = {
         "StudentTBase",
         "load",
     ),
+    "neural_ode": ("ODEBlock",),
     "ode": ("Grid", "Torchdiffeq"),
     "training": ("History", "TrainingError", "fit"),
 }
