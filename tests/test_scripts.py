@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ WRITTEN = {
     "density_estimation": {"density_estimation.png", "density_estimation.json"},
     "sample_flow": {"sample_flow.png"},
     "flow_trajectories": {"flow_trajectories.png", "flow_trajectories.gif"},
+    "euler": {"euler.png", "euler.json"},
     "demo": {
         "checkerboard.safetensors",
         "checkerboard_density.png",
@@ -155,3 +157,15 @@ def test_demo_files_belong_together(gallery):
     assert list(tables["samples"]) == list(bundled_table("breast_cancer"))
     assert f"{-tables['scores'].log_prob.mean():.4f}" in run.printed
     assert all(path.name in run.printed for path in run.out.iterdir())
+
+
+def test_solvers_have_their_orders_and_obey_their_tolerance(gallery):
+    found = json.loads((gallery("euler").out / "euler.json").read_text())
+    for method, order in {"euler": 1, "midpoint": 2, "rk4": 4, "dopri5": 5}.items():
+        assert found["orders"][method] == pytest.approx(order, abs=0.35)
+    assert max(found["tied"].values()) < 1e-14
+    for method in ("dopri5", "dopri8"):
+        rows = [row for row in found["adaptive"] if row["method"] == method]
+        for loose, tight in pairwise(rows):
+            assert tight["setting"] < loose["setting"]
+            assert tight["error"] < loose["error"] / 5 and tight["nfe"] > loose["nfe"]
