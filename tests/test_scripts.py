@@ -24,6 +24,7 @@ WRITTEN = {
     "sample_flow": {"sample_flow.png"},
     "flow_trajectories": {"flow_trajectories.png", "flow_trajectories.gif"},
     "euler": {"euler.png", "euler.json"},
+    "adjoint": {"adjoint.png", "adjoint.json"},
     "demo": {
         "checkerboard.safetensors",
         "checkerboard_density.png",
@@ -169,3 +170,11 @@ def test_solvers_have_their_orders_and_obey_their_tolerance(gallery):
         for loose, tight in pairwise(rows):
             assert tight["setting"] < loose["setting"]
             assert tight["error"] < loose["error"] / 5 and tight["nfe"] > loose["nfe"]
+
+
+def test_formulas_of_the_adjoint_agree_with_differentiation(gallery):
+    found = json.loads((gallery("adjoint").out / "adjoint.json").read_text())
+    assert len(found["checks"]) == 7
+    assert max(check["difference"] for check in found["checks"]) < 1e-7
+    assert set(found["orders"]) == {"z(t₁)", "a(t₀)", "∂L/∂θ"}
+    assert all(order == pytest.approx(1, abs=0.15) for order in found["orders"].values())
