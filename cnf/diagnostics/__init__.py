@@ -1,0 +1,13 @@
+"""Diagnostics: every claim that a flow makes, measured.
+
+check      the claims of a flow on rows it was not fitted to, what `cnf check` prints
+Claim      one of them: what is claimed, the number found, its limit, the verdict
+
+Lines about correctness fail on any breach. Lines about fit judge the size of an effect, with room for what
+chance does to so many rows, and no p-value that every large table would fail.
+"""
+
+from cnf.diagnostics.check import check
+from cnf.diagnostics.claim import Claim
+
+__all__ = ["Claim", "check"]

@@ -1,0 +1,92 @@
+"""The check: every claim in turn."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from cnf.diagnostics import fitting, numerics, solving
+from cnf.diagnostics.case import MOST_ROWS, Case
+from cnf.diagnostics.claim import Claim
+from cnf.diagnostics.mass import mass
+from cnf.diagnostics.two_sample import two_sample
+from cnf.flows import CNF
+from cnf.training.data import Rows, as_rows
+from cnf.training.fit import FEWEST_ROWS
+
+CHECKS: tuple[Callable[[Case], Iterable[Claim]], ...] = (
+    numerics.round_trip,
+    mass,
+    numerics.volume,
+    numerics.own_samples,
+    numerics.solver_error,
+    numerics.divergence,
+    numerics.gradients,
+    numerics.independence,
+    fitting.base,
+    fitting.columns,
+    fitting.regions,
+    two_sample,
+    fitting.overfitting,
+    solving.work,
+    solving.steps,
+)
+
+
+def check(
+    flow: CNF,
+    x: Any,
+    *,
+    context: Any = None,
+    strict: bool = False,
+    seed: int = 0,
+    watch: Callable[[float], None] = lambda done: None,
+) -> tuple[Claim, ...]:
+    """Every claim that a flow makes, measured on rows it was not fitted to.
+
+    A claim that does not apply is left out: the overfitting of a flow whose history is not known, say, or the
+    mass in many columns where no proposal comes near the density.
+
+    Args:
+        flow: what is checked; it stays as it is.
+        x: rows (rows, dim) in the units of the data; up to 2,000 of them, chosen at random, are used.
+        context: (rows, context_dim), for a conditional flow.
+        strict: hold it to narrower limits.
+        seed: of the rows chosen and of everything random in a check.
+        watch: told the share of the check that is done.
+
+    Raises:
+        ValueError: for rows that do not fit the flow, are not finite, or are fewer than 10.
+
+    Example:
+        >>> flow = CNF(dim=1, hidden=(8, 8))
+        >>> claims = check(flow, flow.sample((300,), generator=torch.Generator().manual_seed(0)))
+        >>> [claim.name for claim in claims if not claim.passed]
+        []
+    """
+    case = Case(_ready(flow), _rows(flow, x, context, seed), seed, strict)
+    claims: list[Claim] = []
+    for k, measure in enumerate(CHECKS):
+        watch(k / len(CHECKS))
+        claims += measure(case)
+    watch(1.0)
+    return tuple(claims)
+
+
+def _ready(flow: CNF) -> CNF:
+    """A copy in eval mode that wants no gradient of its parameters."""
+    return copy.deepcopy(flow).eval().requires_grad_(requires_grad=False)
+
+
+def _rows(flow: CNF, x: Any, context: Any, seed: int) -> Rows:
+    rows = as_rows("x", x, context, None, flow.like.device)
+    if len(rows) < FEWEST_ROWS:
+        raise ValueError(f"x: expected at least {FEWEST_ROWS} rows; got {len(rows)}")
+    generator = torch.Generator(rows.x.device).manual_seed(seed)
+    order = torch.randperm(len(rows), generator=generator, device=rows.x.device)
+    none = rows.take(order[:0])
+    flow.log_prob(none.x, none.context)  # says what is wrong with columns or context
+    return rows.take(order[:MOST_ROWS])

@@ -1,0 +1,126 @@
+"""Claims about fit: how far held-out rows and the flow's density are apart, whatever their number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from cnf.diagnostics.case import Case
+from cnf.diagnostics.claim import Claim
+from cnf.training.judge import weighted_nll
+
+BASE_SAMPLES = 20_000
+# Chance leads a claim beyond its room once in so many.
+LEVEL = 1e-3
+STANDARD_ERRORS = 4
+
+
+def room(*counts: int, columns: int = 1) -> float:
+    """What chance does to the largest distance between distribution functions, √(ln(2 columns/level)/2n) for
+    each sample of n, by the inequality of Dvoretzky, Kiefer and Wolfowitz (Massart 1990).
+
+    >>> round(room(2000), 4)
+    0.0436
+    """
+    return sum(math.sqrt(math.log(2 * columns / LEVEL) / (2 * n)) for n in counts)
+
+
+def distance(u: Tensor) -> Tensor:
+    """The largest distance (columns,) between the distribution of u (rows, columns) and the uniform one.
+
+    >>> distance(torch.tensor([[0.25], [0.75]])).item()
+    0.25
+    """
+    u, n = u.sort(0).values, len(u)
+    above = torch.arange(1, n + 1, dtype=u.dtype, device=u.device)[:, None] / n
+    return torch.maximum(above - u, u - above + 1 / n).amax(0)
+
+
+def ranks(values: Tensor, samples: Tensor) -> Tensor:
+    """The share of samples (k, rows or 1) below each value (rows,)."""
+    if samples.shape[1] == 1:
+        ordered = samples[:, 0].sort().values
+        return torch.searchsorted(ordered, values.contiguous()).double() / len(samples)
+    return (samples < values).double().mean(0)
+
+
+@torch.no_grad()
+def base(case: Case) -> Iterator[Claim]:
+    """Held-out rows at t = 0 against the base, column by column and by its density."""
+    flow, rows = case.flow, case.rows
+    z = case.base_points(flow, rows)
+    z = z[z.isfinite().all(-1)]
+    drawn = flow.base.sample((BASE_SAMPLES,), flow.like, case.generator(8))
+    pairs = [*zip(z.T, drawn.T), (flow.base.log_prob(z), flow.base.log_prob(drawn))]
+    u = torch.stack([ranks(values, samples[:, None]) for values, samples in pairs], 1)
+    worst = distance(u).max().item() if len(u) else math.nan
+    yield Claim.at_most(
+        "base",
+        "held-out rows, carried to t = 0, are distributed as the base",
+        worst,
+        case.limit(0.05, 0.02) + room(len(rows), columns=len(pairs)),
+        kind="fit",
+        detail=f"largest distance of distributions, {len(rows)} rows",
+    )
+
+
+@torch.no_grad()
+def columns(case: Case) -> Iterator[Claim]:
+    """The probability integral transform of each column: ranks of held-out rows among samples."""
+    (samples, _), rows = case.drawn, case.compared
+    values = rows.x.to(samples.dtype)
+    u = torch.stack([ranks(x, s) for x, s in zip(values.T, samples.unbind(-1))], 1)
+    found = distance(u)
+    yield Claim.at_most(
+        "columns",
+        "each column of held-out rows is distributed as that of samples",
+        found.max().item(),
+        case.limit(0.05, 0.02) + _room(case, len(rows), columns=len(found)),
+        kind="fit",
+        detail=f"worst is column {int(found.argmax())} of {len(found)}, from 0; {len(rows)} rows",
+    )
+
+
+@torch.no_grad()
+def regions(case: Case) -> Iterator[Claim]:
+    """The region of highest density that holds a share q of samples holds a share q of held-out rows."""
+    (_, of_samples), rows = case.drawn, case.compared
+    of_rows = case.scored.log_prob[: len(rows)]
+    u = ranks(of_rows.nan_to_num(nan=-torch.inf), of_samples.to(of_rows.dtype))
+    yield Claim.at_most(
+        "regions",
+        "regions of highest density hold the share of rows that they should",
+        distance(u[:, None]).item(),
+        case.limit(0.05, 0.02) + _room(case, len(rows)),
+        kind="fit",
+        detail=f"largest difference of shares, {len(rows)} rows",
+    )
+
+
+def _room(case: Case, rows: int, columns: int = 1) -> float:
+    """Samples are either shared by all rows, or each row has its own few."""
+    count = len(case.drawn[0])
+    shared = case.rows.context is None
+    return room(rows, count, columns=columns) if shared else room(rows, columns=columns) + 1 / count
+
+
+def overfitting(case: Case) -> Iterator[Claim]:
+    """Held-out NLL minus that of training rows, which the history of the fit keeps."""
+    history = case.flow.metadata.get("history") or {}
+    seen, seen_error = history.get("train_nll"), history.get("train_se")
+    if seen is None:
+        return
+    ok = case.scored.ok
+    nll, error = weighted_nll(case.scored.log_prob[ok], None)
+    yield Claim.at_most(
+        "overfitting",
+        "held-out rows are as likely as those it was fitted to",
+        nll - seen,
+        case.limit(0.15, 0.05) * max(1, case.flow.dim / 2) + STANDARD_ERRORS * math.hypot(error, seen_error),
+        kind="fit",
+        unit="nats",
+        detail=f"NLL {nll:.3f} ± {error:.3f} held out, {seen:.3f} ± {seen_error:.3f} in training",
+    )

@@ -1,0 +1,221 @@
+"""Claims about correctness: each can be breached by an error of the code, and by nothing else."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from cnf.diagnostics.case import Case, jacobian
+from cnf.diagnostics.claim import Claim
+from cnf.flows import CNF
+from cnf.flows.divergence import exact_divergence
+from cnf.ode import Torchdiffeq
+
+# What stands in for the truth; its own error is far below every limit here.
+REFERENCE = Torchdiffeq("dopri8", rtol=1e-8, atol=1e-8, max_evaluations=20_000)
+TIMES = (0.03, 0.2, 0.5, 0.77, 0.98)
+COVERED = 0.95
+VOLUMES, GRADIENT_ROWS, ALONE = 16, 32, 24
+
+
+@torch.no_grad()
+def round_trip(case: Case) -> Iterator[Claim]:
+    """x → z → x, in standard deviations of the column."""
+    flow, rows = case.flow, case.few
+    z = case.base_points(flow, rows)
+    back = flow.trajectory(z, [1.0], rows.context)[0]
+    scale = case.rows.x.std(0).clamp(min=1e-300)
+    distance = ((back - rows.x).abs() / scale).amax(-1)
+    yield Claim.at_most(
+        "round trip",
+        "a row carried to the base and back is where it was",
+        _quantile(distance, 0.99),
+        case.limit(1e-2, 1e-3),
+        unit="sd",
+        detail=f"99 % of {len(rows)} rows",
+    )
+
+
+@torch.no_grad()
+def volume(case: Case) -> Iterator[Claim]:
+    """log p(x) = log p₀(z) − log |det ∂x/∂z|, the Jacobian of the sampling map by central differences."""
+    flow, context = case.without_retries(), None
+    if case.rows.context is not None:
+        context = case.rows.context[:1]
+    z = flow.base.sample((VOLUMES,), flow.like, case.generator(2))
+    image = partial(_image, flow, context)
+    carried = flow.base.log_prob(z) - torch.linalg.slogdet(jacobian(image, z, 1e-5)).logabsdet
+    difference = (flow.log_prob(image(z), context) - carried).abs()
+    yield Claim.at_most(
+        "volume",
+        "log_prob is that of the base, carried by the map that samples",
+        _quantile(difference, 0.5),
+        case.limit(1e-2, 2e-3),
+        unit="nats",
+        detail=f"half of {VOLUMES} samples, Jacobian by differences",
+    )
+
+
+def _image(flow: CNF, context: Tensor | None, z: Tensor) -> Tensor:
+    """Where base points go."""
+    return flow.trajectory(z, [1.0], context)[0]
+
+
+@torch.no_grad()
+def own_samples(case: Case) -> Iterator[Claim]:
+    """log_prob of samples is the log-density that they were drawn with."""
+    context = case.few.context
+    shape = (len(case.few),) if context is None else ()
+    x, log_prob = case.exact.sample_and_log_prob(shape, context, generator=case.generator(3))
+    difference = (case.flow.log_prob(x, context) - log_prob).abs()
+    yield Claim.at_most(
+        "own samples",
+        "log_prob of samples is the density they were drawn with",
+        _quantile(difference, 0.95),
+        case.limit(1e-2, 3e-3),
+        unit="nats",
+        detail=f"95 % of {len(x)} samples",
+    )
+
+
+@torch.no_grad()
+def solver_error(case: Case) -> Iterator[Claim]:
+    """The score on the flow's own solver against dopri8 in float64."""
+    precise = copy.copy(case.exact)
+    precise.solver, precise.divergence = REFERENCE, "auto"
+    rows = case.few
+    found = case.flow.evaluate(rows.x, rows.context)
+    truth = precise.log_prob(rows.x, rows.context)
+    error = (found.log_prob.double() - truth).abs()[found.ok]
+    bar = found.error.double()[found.ok]
+    limit = case.flow.accuracy.tolerance
+    yield Claim.at_most(
+        "solver error",
+        "scores agree with dopri8 in float64 to the tolerance",
+        _quantile(error, 0.99),
+        limit * case.limit(2, 1),
+        unit="nats",
+        detail=f"99 % of {len(error)} rows",
+    )
+    yield Claim.at_least(
+        "error bars",
+        "the error bar of a score covers its true error",
+        (error <= bar).double().mean().item(),
+        case.limit(COVERED, 0.98),
+        detail=f"median bar {_quantile(bar, 0.5):.1e}, error {_quantile(error, 0.5):.1e} nats",
+    )
+
+
+def divergence(case: Case) -> Iterator[Claim]:
+    """The closed form against the trace by automatic differentiation, in float64, along the paths."""
+    flow, rows = case.exact, case.few
+    context = None if rows.context is None else flow.context_map.to_model(rows.context)[0]
+    bound = flow.field.bind(context)
+    if not bound.closed_form:
+        return
+    worst = 0.0
+    with torch.no_grad():
+        path = flow.trajectory(rows.x, TIMES, rows.context, reverse=True)
+        for x, at in zip(path, bound.at(path.new_tensor(TIMES))):
+            y = flow.preprocess.to_model(x)[0]
+            found, truth = at.velocity_and_divergence(y)[1], exact_divergence(at.velocity, y)[1]
+            worst = max(
+                worst, ((found - truth).abs() / (1 + truth.abs())).nan_to_num(nan=torch.inf).max().item()
+            )
+    yield Claim.at_most(
+        "divergence",
+        "the closed form of the divergence is the trace of the Jacobian",
+        worst,
+        case.limit(1e-8, 1e-10),
+        detail=f"largest of {len(rows)} rows at {len(TIMES)} times, relative",
+    )
+
+
+def gradients(case: Case) -> Iterator[Claim]:
+    """Gradients of the mean log_prob against central differences, along one random direction of each kind."""
+    flow = copy.deepcopy(case.without_retries()).requires_grad_(requires_grad=True)
+    rows = case.first(GRADIENT_ROWS)
+    x = rows.x.double().clone().requires_grad_()
+    context = None if rows.context is None else rows.context.double().clone().requires_grad_()
+    leaves = {"parameters": [p for p in flow.parameters() if p.numel()], "rows": [x]}
+    if context is not None:
+        leaves["context"] = [context]
+    generator = case.generator(4)
+    worst = max(
+        _slope_mismatch(lambda: flow.log_prob(x, context).mean(), group, generator)
+        for group in leaves.values()
+    )
+    yield Claim.at_most(
+        "gradients",
+        "gradients of log_prob are its slopes",
+        worst,
+        case.limit(1e-3, 1e-4),
+        detail=f"by {', '.join(leaves)}; against central differences, relative",
+    )
+
+
+def _slope_mismatch(
+    score: Callable[[], Tensor], leaves: list[Tensor], generator: torch.Generator, step: float = 1e-5
+) -> float:
+    """The slope of a score along a random direction of its leaves, by autograd and by differences."""
+    found = torch.autograd.grad(score(), leaves, allow_unused=True, materialize_grads=True)
+    ways = [_direction(leaf, generator) for leaf in leaves]
+    slope = sum((way * part).sum() for way, part in zip(ways, found)).item()
+    ends = []
+    with torch.no_grad():
+        for move in (step, -2 * step):
+            for leaf, way in zip(leaves, ways):
+                leaf += move * way
+            ends.append(score().item())
+    difference = (ends[0] - ends[1]) / (2 * step)
+    return abs(slope - difference) / (abs(difference) + 1e-3)
+
+
+def _direction(leaf: Tensor, generator: torch.Generator) -> Tensor:
+    """A random direction, each column of a leaf by its own spread."""
+    way = torch.randn(leaf.shape, generator=generator, device=leaf.device, dtype=leaf.dtype)
+    many = leaf.dim() == 2 and len(leaf) > 1
+    return way * leaf.detach().std(0) if many else way
+
+
+@torch.no_grad()
+def independence(case: Case) -> Iterator[Claim]:
+    """The score of a row, alone, among others and in another order, in float64."""
+    flow, rows = case.exact, case.few
+    together = flow.log_prob(rows.x, rows.context)
+    order = torch.randperm(len(rows), generator=case.generator(5), device=rows.x.device)
+    limit = case.limit(1e-6, 1e-9)
+    singles = order[:ALONE].split(1)
+    alone = torch.cat([flow.log_prob(part.x, part.context) for part in map(rows.take, singles)])
+    yield Claim.at_most(
+        "alone",
+        "the score of a row does not depend on the rows beside it",
+        _largest(alone - together[order[:ALONE]]),
+        limit,
+        unit="nats",
+        detail=f"{len(alone)} rows alone and among {len(rows)}, in float64",
+    )
+    shuffled = rows.take(order)
+    yield Claim.at_most(
+        "order",
+        "the score of a row does not depend on the order of the rows",
+        _largest(flow.log_prob(shuffled.x, shuffled.context) - together[order]),
+        limit,
+        unit="nats",
+        detail=f"{len(rows)} rows, in float64",
+    )
+
+
+def _largest(differences: Tensor) -> float:
+    """The largest difference, infinite where one is no number."""
+    return differences.abs().nan_to_num(nan=torch.inf).max().item()
+
+
+def _quantile(values: Tensor, share: float) -> float:
+    """The quantile, infinite where a value is no number."""
+    values = values.double().nan_to_num(nan=torch.inf)
+    return values.quantile(share, interpolation="higher").item() if len(values) else torch.inf

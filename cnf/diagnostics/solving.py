@@ -1,0 +1,62 @@
+"""Claims about the price of a score: evaluations, steps, and how steep the field is along the paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+
+from cnf.diagnostics.case import Case, jacobian
+from cnf.diagnostics.claim import Claim
+from cnf.ode import Grid
+
+PATHS = 64
+# Beyond this, hL of an explicit Runge-Kutta step of order four or five, a decaying solution grows.
+STABLE = 3.3
+
+
+def work(case: Case) -> Iterator[Claim]:
+    """Rows that found an answer, and what it took."""
+    yield Claim.at_least(
+        "answers",
+        "every finite row has a score within the tolerance",
+        case.scored.ok.double().mean().item(),
+        case.limit(0.99, 0.999),
+        kind="cost",
+        detail=f"share of {len(case.rows)} rows",
+    )
+    nfe = case.scored.nfe.double()
+    yield Claim.at_most(
+        "evaluations",
+        "a score takes few evaluations of the field",
+        nfe.mean().item(),
+        case.limit(250, 120),
+        kind="cost",
+        detail=f"mean of {len(case.rows)} rows; at most {int(nfe.max())}",
+    )
+
+
+@torch.no_grad()
+def steps(case: Case) -> Iterator[Claim]:
+    """Length of a step times the Lipschitz constant of the field there, over the grid."""
+    flow, rows = case.exact, case.first(PATHS)
+    if not isinstance(flow.solver, Grid):
+        return
+    nodes = rows.x.new_tensor(flow.solver.nodes, dtype=torch.float64)
+    middle = (nodes[1:] + nodes[:-1]) / 2
+    path = flow.trajectory(rows.x, middle.tolist(), rows.context, reverse=True)
+    context = None if rows.context is None else flow.context_map.to_model(rows.context)[0]
+    moments = flow.field.bind(context).at(middle)
+    slopes = [jacobian(at.velocity, flow.preprocess.to_model(x)[0], 1e-5) for at, x in zip(moments, path)]
+    typical = torch.linalg.matrix_norm(torch.stack(slopes), ord=2).quantile(0.95, dim=1)
+    lengths = [b - a for a, b in pairwise(flow.solver.nodes)]
+    yield Claim.at_most(
+        "steps",
+        "no step is so long that its rounding grows",
+        (nodes.diff() * typical).max().item(),
+        case.limit(STABLE, STABLE / 2),
+        kind="cost",
+        detail=f"hL over {len(lengths)} steps of {min(lengths):.3g} to {max(lengths):.3g};"
+        f" Lipschitz constant up to {typical.max():.1f}",
+    )

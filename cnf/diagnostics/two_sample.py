@@ -1,0 +1,56 @@
+"""The classifier two-sample test: can a classifier tell held-out rows from samples?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from torch import Tensor
+
+from cnf.diagnostics.case import Case
+from cnf.diagnostics.claim import Claim
+
+FOLDS = 3
+STANDARD_ERRORS = 3
+
+
+@torch.no_grad()
+def two_sample(case: Case) -> Iterator[Claim]:
+    """The area under the curve of a boosted classifier, cross-validated (Lopez-Paz & Oquab 2017).
+
+    One half says that rows and samples cannot be told apart, one that they always can. A condition stands
+    beside both.
+    """
+    rows = case.rows
+    shape = (len(rows),) if rows.context is None else ()
+    samples = case.exact.sample(shape, rows.context, generator=case.generator(9))
+    area = separability(_beside(rows.x, rows.context), _beside(samples, rows.context), case.seed)
+    chance = math.sqrt((2 * len(rows) + 1) / 12) / len(rows)
+    yield Claim.at_most(
+        "two samples",
+        "a classifier cannot tell held-out rows from samples",
+        area,
+        case.limit(0.65, 0.55) + STANDARD_ERRORS * chance,
+        kind="fit",
+        detail=f"area under the curve, 0.5 is chance; {len(rows)} rows each",
+    )
+
+
+def separability(real: np.ndarray, drawn: np.ndarray, seed: int) -> float:
+    """Area under the ROC curve of rows (n, columns) against rows (m, columns), cross-validated."""
+    X = np.concatenate([real, drawn])
+    y = np.repeat([1, 0], [len(real), len(drawn)])
+    model = HistGradientBoostingClassifier(max_iter=60, early_stopping=False, random_state=seed % 2**32)
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
+    found = cross_val_predict(model, X, y, cv=folds, method="predict_proba")[:, 1]
+    return float(roc_auc_score(y, found))
+
+
+def _beside(x: Tensor, context: Tensor | None) -> np.ndarray:
+    parts = [x] if context is None else [x, context]
+    return torch.cat([part.double().cpu() for part in parts], -1).numpy()
