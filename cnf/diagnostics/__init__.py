@@ -7,7 +7,7 @@ Lines about correctness fail on any breach. Lines about fit judge the size of an
 chance does to so many rows, and no p-value that every large table would fail.
 """
 
-from cnf.diagnostics.check import check
+from cnf.diagnostics.checking import check
 from cnf.diagnostics.claim import Claim
 
 __all__ = ["Claim", "check"]

@@ -102,7 +102,7 @@ def log_volume(flow: CNF, y: Tensor) -> Tensor:
 def jacobian(image: Callable[[Tensor], Tensor], y: Tensor, step: float) -> Tensor:
     """∂image/∂y transposed (rows, dim, dim) at y (rows, dim), by central differences.
 
-    `image` is given points (moves, rows, dim), so that what belongs to a row, such as its context, broadcasts.
+    `image` is given points (moves, rows, dim): what belongs to a row, such as its context, broadcasts.
 
     >>> jacobian(lambda y: 3 * y, torch.zeros(1, 2), 1e-2).round()
     tensor([[[3., 0.],

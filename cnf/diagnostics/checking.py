@@ -8,31 +8,41 @@ from typing import Any
 
 import torch
 
-from cnf.diagnostics import fitting, numerics, solving
 from cnf.diagnostics.case import MOST_ROWS, Case
 from cnf.diagnostics.claim import Claim
+from cnf.diagnostics.fitting import base, columns, overfitting, regions
 from cnf.diagnostics.mass import mass
+from cnf.diagnostics.numerics import (
+    divergence,
+    gradients,
+    independence,
+    own_samples,
+    round_trip,
+    solver_error,
+    volume,
+)
+from cnf.diagnostics.solving import steps, work
 from cnf.diagnostics.two_sample import two_sample
 from cnf.flows import CNF
 from cnf.training.data import Rows, as_rows
 from cnf.training.fit import FEWEST_ROWS
 
 CHECKS: tuple[Callable[[Case], Iterable[Claim]], ...] = (
-    numerics.round_trip,
+    round_trip,
     mass,
-    numerics.volume,
-    numerics.own_samples,
-    numerics.solver_error,
-    numerics.divergence,
-    numerics.gradients,
-    numerics.independence,
-    fitting.base,
-    fitting.columns,
-    fitting.regions,
+    volume,
+    own_samples,
+    solver_error,
+    divergence,
+    gradients,
+    independence,
+    base,
+    columns,
+    regions,
     two_sample,
-    fitting.overfitting,
-    solving.work,
-    solving.steps,
+    overfitting,
+    work,
+    steps,
 )
 
 
