@@ -1,4 +1,4 @@
-"""Variational inference: closed-form normalisers, Jacobians by autograd, known tails, Gaussians, a posterior."""
+"""Variational inference: normalisers in closed form, Jacobians by autograd, known tails, a posterior."""
 
 import math
 
@@ -188,6 +188,18 @@ def test_reverse_kl_falls(kind):
     assert after.lower_bound < energy.log_normaliser
     assert history.records[-1].objective == pytest.approx(-after.lower_bound, abs=0.15)
     assert [record.step for record in history.records][-1] == 150
+
+
+def test_reverse_kl_leaves_the_grid_as_it_was():
+    flow = cnf.CNF(2, hidden=(4, 4), solver=cnf.Grid.uniform(3, "midpoint"))
+    seen = []
+
+    def log_density(x):
+        seen.append(flow.solver.nodes)
+        return -x.square().sum(-1)
+
+    fit_reverse_kl(flow, log_density, steps=3, batch=8)
+    assert len(set(seen)) == 3 and flow.solver == cnf.Grid.uniform(3, "midpoint")
 
 
 def test_reverse_kl_is_seeded():

@@ -45,7 +45,7 @@ class LogisticPosterior:
         self.dim = self.signed.shape[1]
 
     def log_density(self, w: Tensor) -> Tensor:
-        """log p(w | data) (*batch,) up to a constant, of w (*batch, 1 + columns), intercept first, in nats."""
+        """log p(w | data) (*batch,) up to a constant, in nats; w (*batch, 1 + columns), intercept first."""
         fit = logsigmoid(w @ self.signed.to(w).T).sum(-1)
         return fit - 0.5 * (w / self.prior_scale).square().sum(-1)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from cnf.flows import CNF
+from cnf.ode import Grid
 from cnf.training import History, Record, TrainingError
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -46,8 +49,9 @@ def fit_reverse_kl(
     The first part of the training may be tempered: it follows β log p̃ with β rising from 0.1 to 1, which
     keeps q from settling on one mode before it has seen the others.
 
-    A CNF is trained on the grid that it has. What that grid makes of the density is confirmed by a finer
-    solve: `flow.calibrate(draws)`, then `importance_sample`.
+    A CNF is trained on as many steps as its grid has, with nodes that move at random so that the field cannot
+    adapt to them. What it has learned is confirmed by a finer solve: `flow.calibrate(draws)`, then
+    `importance_sample`.
 
     Args:
         flow: fitted in place.
@@ -76,7 +80,8 @@ def fit_reverse_kl(
         done = step / steps
         rate = _learning_rate(learning_rate, done)
         beta = 1.0 if done > anneal else 0.1 + 0.9 * done / anneal
-        losses.append(_update(flow, log_density, optimiser, batch, beta, rate, generator, step))
+        with _moved_nodes(flow, generator):
+            losses.append(_update(flow, log_density, optimiser, batch, beta, rate, generator, step))
         if step * RECORDS // steps > (step - 1) * RECORDS // steps:
             objective = sum(losses) / len(losses)
             history.records.append(Record("reverse KL", step, time.perf_counter() - start, objective, rate))
@@ -111,6 +116,19 @@ def _update(
         )
     optimiser.step()
     return objective.item()
+
+
+@contextmanager
+def _moved_nodes(flow: Sampler, generator: torch.Generator) -> Iterator[None]:
+    """A CNF with the nodes of its grid moved, for one update; other flows as they are."""
+    if not (isinstance(flow, CNF) and isinstance(flow.solver, Grid)):
+        yield
+        return
+    grid, flow.solver = flow.solver, flow.solver.jittered(generator)
+    try:
+        yield
+    finally:
+        flow.solver = grid
 
 
 def _learning_rate(peak: float, done: float) -> float:
