@@ -288,8 +288,9 @@ def report_posterior(numbers: dict, quality: dict, distances: dict) -> None:
     )
     print(
         f"flow: {numbers['parameters']:,} parameters, {numbers['updates']} updates,"
-        f" {numbers['seconds']:.0f} s; bound {numbers['evidence_lower_bound']:.4f}, log evidence {numbers['log_evidence']:.4f} (up to the"
-        f" prior's constant), ESS/n {numbers['efficiency']:.3f}, Pareto k {numbers['pareto_k']:.2f}"
+        f" {numbers['seconds']:.0f} s; bound {numbers['evidence_lower_bound']:.4f}, log evidence"
+        f" {numbers['log_evidence']:.4f} (up to the prior's constant), ESS/n {numbers['efficiency']:.3f},"
+        f" Pareto k {numbers['pareto_k']:.2f}"
     )
     for name, distance in distances.items():
         print(

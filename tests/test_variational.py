@@ -178,16 +178,16 @@ def test_pareto_k_needs_a_tail():
 
 @pytest.mark.parametrize("kind", ["planar", "cnf"])
 def test_reverse_kl_falls(kind):
-    solver = cnf.Grid.uniform(4, "rk4")
-    flow = PlanarFlow(2, 8) if kind == "planar" else cnf.CNF(2, hidden=(8, 8), solver=solver)
+    flow = PlanarFlow(2, 8) if kind == "planar" else cnf.CNF(2, hidden=(8, 8), solver=cnf.Grid.uniform(4))
     energy = ENERGIES["U2"]
     before = importance_sample(flow, energy.log_density, 2_000, generator=seeded())
-    history = fit_reverse_kl(flow, energy.log_density, steps=150, learning_rate=0.02, batch=128)
+    history = fit_reverse_kl(flow, energy.log_density, steps=100, learning_rate=0.02, batch=128)
     after = importance_sample(flow, energy.log_density, 2_000, generator=seeded())
     assert energy.log_normaliser - after.lower_bound < 0.5 * (energy.log_normaliser - before.lower_bound)
     assert after.lower_bound < energy.log_normaliser
-    assert history.records[-1].objective == pytest.approx(-after.lower_bound, abs=0.15)
-    assert [record.step for record in history.records][-1] == 150
+    late = [record.objective for record in history.records[-25:]]
+    assert np.mean(late) == pytest.approx(-after.lower_bound, abs=0.15)
+    assert [record.step for record in history.records] == list(range(1, 101))
 
 
 def test_reverse_kl_leaves_the_grid_as_it_was():
