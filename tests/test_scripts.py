@@ -25,6 +25,7 @@ WRITTEN = {
     "flow_trajectories": {"flow_trajectories.png", "flow_trajectories.gif"},
     "euler": {"euler.png", "euler.json"},
     "adjoint": {"adjoint.png", "adjoint.json"},
+    "variational": {"variational.png", "variational_posterior.png", "variational.json"},
     "demo": {
         "checkerboard.safetensors",
         "checkerboard_density.png",
@@ -147,6 +148,17 @@ def test_benchmark_of_accuracy_keeps_its_cells_and_goes_on(gallery):
         assert found["nll"][method] == pytest.approx(gaps.mean()) and gaps.mean() > 0
         assert f"moons {method}: {gaps.mean():.3f}" in run.printed
     assert found["best_peer"] == "mixture"
+
+
+def test_divergences_from_energies_are_not_negative(gallery):
+    run = gallery("variational")
+    found = json.loads((run.out / "variational.json").read_text())
+    assert [result["energy"] for result in found["energies"]] == ["U1"] * 4 + ["U2"] * 4
+    for result in found["energies"]:
+        assert result["kl"] > -4 * result["kl_se"] and 0 < result["efficiency"] <= 1
+        assert f"{result['kl']:.4f}" in run.printed
+    distances = found["posterior"]["distances"]
+    assert set(distances) == {"laplace", "flow", "weighted"} and distances["flow"]["mean"] < 2
 
 
 def test_demo_files_belong_together(gallery):
