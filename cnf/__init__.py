@@ -24,7 +24,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cnf.estimator import CNFDensity
     from cnf.fields import ConcatSquashField, GatedField, MLPField, VelocityField
-    from cnf.flows import CNF, Affine, Hutchinson, MixtureBase, ModelFileError, NormalBase, StudentTBase, load
+    from cnf.flows import (
+        CNF,
+        Affine,
+        Chain,
+        Gaussianize,
+        Hutchinson,
+        MixtureBase,
+        ModelFileError,
+        NormalBase,
+        StudentTBase,
+        load,
+    )
     from cnf.neural_ode import ODEBlock
     from cnf.ode import Grid, Torchdiffeq
     from cnf.training import History, TrainingError, fit
@@ -34,8 +45,10 @@ __all__ = [
     "CNF",
     "Affine",
     "CNFDensity",
+    "Chain",
     "ConcatSquashField",
     "GatedField",
+    "Gaussianize",
     "Grid",
     "History",
     "Hutchinson",
@@ -58,6 +71,8 @@ _ROOMS = {
     "flows": (
         "CNF",
         "Affine",
+        "Chain",
+        "Gaussianize",
         "Hutchinson",
         "MixtureBase",
         "ModelFileError",

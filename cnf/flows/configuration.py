@@ -11,6 +11,8 @@ from torch import nn
 from cnf.fields import ConcatSquashField, GatedField, MLPField, VelocityField
 from cnf.flows.bases import Base, MixtureBase, NormalBase, StudentTBase
 from cnf.flows.divergence import Hutchinson
+from cnf.flows.gaussianization import Gaussianize
+from cnf.flows.preprocessing import Affine, Chain, Preprocess
 from cnf.ode import Grid, Solver, Torchdiffeq
 
 # Class name -> the constructor arguments that are also attributes.
@@ -34,6 +36,7 @@ def describe(flow: Any) -> dict[str, Any]:
         "context_dim": flow.context_dim,
         "field": _describe_field(flow.field),
         "base": _describe_base(flow.base),
+        "preprocess": _describe_preprocess(flow.preprocess),
         "solver": {"class": type(flow.solver).__name__, **asdict(flow.solver)},
         "accuracy": asdict(flow.accuracy),
         "divergence": asdict(flow.divergence) if isinstance(flow.divergence, Hutchinson) else flow.divergence,
@@ -64,6 +67,19 @@ def _describe_base(base: Base) -> dict[str, Any]:
     return described
 
 
+def _describe_preprocess(map: Preprocess) -> dict[str, Any]:
+    described: dict[str, Any] = {"class": type(map).__name__}
+    if isinstance(map, Chain):
+        return {**described, "maps": [_describe_preprocess(part) for part in map.maps]}
+    if isinstance(map, Gaussianize):
+        return {**described, "knots": map.knots.shape[1]}
+    if type(map) is not Affine:
+        raise ValueError(
+            f"a model file cannot rebuild {type(map).__name__}: save the flow's state_dict() yourself"
+        )
+    return described
+
+
 def build_field(config: dict[str, Any], dim: int, context_dim: int) -> VelocityField:
     """The field that `describe` described, with fresh weights."""
     classes = {cls.__name__: cls for cls in FIELDS}
@@ -83,6 +99,16 @@ def build_base(config: dict[str, Any], dim: int) -> Base:
             torch.ones(count), torch.zeros(count, dim), torch.eye(dim).expand(count, dim, dim).clone()
         )
     return {"NormalBase": NormalBase}[config["class"]](dim)
+
+
+def build_preprocess(config: dict[str, Any], dim: int) -> Preprocess:
+    """The map that `describe` described; its numbers come with the tensors of the file."""
+    if config["class"] == "Chain":
+        return Chain(*(build_preprocess(part, dim) for part in config["maps"]))
+    if config["class"] == "Gaussianize":
+        line = torch.arange(config["knots"]).expand(dim, -1)
+        return Gaussianize(line, line, torch.ones_like(line))
+    return {"Affine": Affine}[config["class"]].identity(dim)
 
 
 def build_solver(config: dict[str, Any]) -> Solver:

@@ -19,7 +19,7 @@ from cnf.flows.configuration import describe
 from cnf.flows.distribution import FlowDistribution
 from cnf.flows.divergence import Hutchinson, choose_divergence
 from cnf.flows.model_file import write_model
-from cnf.flows.preprocessing import Affine
+from cnf.flows.preprocessing import Affine, Preprocess
 from cnf.flows.scoring import CHUNK, Accuracy, Evaluation, Scores, evaluate_rows
 from cnf.ode import Gradient, Grid, Solution, Solver, System, SystemAt
 
@@ -63,7 +63,7 @@ class CNF(nn.Module):
         context_dim: int = 0,
         field: VelocityField | None = None,
         base: Base | str = AUTO,
-        preprocess: Affine | str = AUTO,
+        preprocess: Preprocess | str = AUTO,
         solver: Solver | str = AUTO,
         divergence: Hutchinson | str = AUTO,
     ) -> None:
@@ -74,7 +74,7 @@ class CNF(nn.Module):
         given = {"base": base, "preprocess": preprocess, "solver": solver}
         # What `cnf.fit` is free to choose; the map of the context is always its own.
         self.automatic = {"context_map", *(name for name, part in given.items() if isinstance(part, str))}
-        self.preprocess = Affine.identity(dim) if isinstance(preprocess, str) else preprocess
+        self.preprocess: Preprocess = Affine.identity(dim) if isinstance(preprocess, str) else preprocess
         self.base = (NormalBase(dim) if isinstance(base, str) else base).to(self.like.dtype)
         self.context_map = Affine.identity(context_dim)
         self.solver: Solver = Grid.uniform(16) if isinstance(solver, str) else solver
@@ -94,7 +94,7 @@ class CNF(nn.Module):
                 f"the field has dim={self.field.dim}, context_dim={self.field.context_dim};"
                 f" the flow wants dim={self.dim}, context_dim={self.context_dim}"
             )
-        if self.base.dim != self.dim or len(self.preprocess.shift) != self.dim:
+        if self.base.dim != self.dim or self.preprocess.dim != self.dim:
             raise ValueError(f"base and preprocess must have {self.dim} columns, as the flow has")
 
     @property
@@ -103,7 +103,7 @@ class CNF(nn.Module):
         for tensor in (*self.field.parameters(), *self.field.buffers()):
             if tensor.is_floating_point():
                 return tensor.detach().new_empty(0)
-        return torch.empty(0, device=self.preprocess.shift.device)
+        return torch.empty(0, device=self.context_map.shift.device)
 
     def forward(self, context: Tensor | None = None) -> FlowDistribution:
         """p(x | context) as a `torch.distributions.Distribution`."""
@@ -257,7 +257,7 @@ class CNF(nn.Module):
         rows, context, shape = self._rows(x, context)
         y = self.preprocess.to_model(rows)[0].to(self.like.dtype)
         v = self.field.bind(context).velocity(torch.tensor(t, dtype=y.dtype, device=y.device), y)
-        return self.preprocess.velocity_to_data(v).reshape(*shape, self.dim)
+        return self.preprocess.velocity_to_data(v, y).reshape(*shape, self.dim)
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, tolerance: float = 1e-3, *, context: Tensor | None = None) -> CNF:

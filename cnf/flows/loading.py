@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnf.flows.configuration import DTYPES, build_base, build_divergence, build_field, build_solver
+from cnf.flows.configuration import (
+    DTYPES,
+    build_base,
+    build_divergence,
+    build_field,
+    build_preprocess,
+    build_solver,
+)
 from cnf.flows.flow import CNF
 from cnf.flows.model_file import ModelFileError, read_model
 from cnf.flows.scoring import Accuracy
@@ -39,6 +46,8 @@ def _build(config: dict[str, Any]) -> CNF:
             context_dim=context_dim,
             field=build_field(config["field"], dim, context_dim),
             base=build_base(config["base"], dim),
+            # Files of before 0.2 know one map only and do not name it.
+            preprocess=build_preprocess(config.get("preprocess", {"class": "Affine"}), dim),
             solver=build_solver(config["solver"]),
             divergence=build_divergence(config["divergence"]),
         )

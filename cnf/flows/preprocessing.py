@@ -1,18 +1,46 @@
-"""The affine map between the units of the data and the coordinates of the flow."""
+"""Maps between the units of the data and the coordinates of the flow."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 
-class Affine(nn.Module):
-    """x = shift + A y: data x, model coordinates y, log |det ∂y/∂x| = −log |det A|.
+class Preprocess(nn.Module, ABC):
+    """An invertible map from data x to model coordinates y, so that densities stay in the units of the data.
 
-    It is part of the flow, so that densities stay in the units of the data. Its numbers are float64, since
-    raw columns may be large beside their spread.
+    It is part of the flow. Its numbers are float64, since raw columns may be large beside their spread.
+
+    Args:
+        dim: number of columns.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    @abstractmethod
+    def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Model coordinates y (*batch, dim) in float64, and log |det ∂y/∂x|, () or (*batch,)."""
+
+    @abstractmethod
+    def to_data(self, y: Tensor) -> Tensor:
+        """Data x (*batch, dim), in the dtype of y."""
+
+    @abstractmethod
+    def velocity_to_data(self, v: Tensor, y: Tensor) -> Tensor:
+        """dx/dt (*batch, dim) for dy/dt = v at y (*batch, dim), in the dtype of v."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Preprocess:  # noqa: FBT001, FBT002
+        """Moves to another device with the module; its numbers stay float64."""
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+
+
+class Affine(Preprocess):
+    """x = shift + A y: data x, model coordinates y, log |det ∂y/∂x| = −log |det A|.
 
     Args:
         shift: (dim,)
@@ -26,14 +54,10 @@ class Affine(nn.Module):
     """
 
     def __init__(self, shift: Tensor, matrix: Tensor) -> None:
-        super().__init__()
+        super().__init__(len(shift))
         self.register_buffer("shift", shift.double())
         self.register_buffer("matrix", matrix.double())
         self.register_buffer("inverse", torch.linalg.inv(self.matrix))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Affine:  # noqa: FBT001, FBT002
-        """Moves to another device with the module; its numbers stay float64."""
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
     @classmethod
     def identity(cls, dim: int) -> Affine:
@@ -76,9 +100,58 @@ class Affine(nn.Module):
         """Data x (*batch, dim), in the dtype of y."""
         return (self.shift + y.to(self.shift.dtype) @ self.matrix.T).to(y.dtype)
 
-    def velocity_to_data(self, v: Tensor) -> Tensor:
-        """dx/dt (*batch, dim) for dy/dt = v, in the dtype of v."""
+    def velocity_to_data(self, v: Tensor, y: Tensor) -> Tensor:
+        """dx/dt (*batch, dim) for dy/dt = v anywhere, in the dtype of v."""
         return (v.to(self.shift.dtype) @ self.matrix.T).to(v.dtype)
+
+
+class Chain(Preprocess):
+    """One map after another, y = mₙ(… m₁(x)); log-Jacobians add.
+
+    Args:
+        maps: the first one takes the data.
+
+    Example:
+        >>> double = Affine(torch.zeros(1), torch.tensor([[0.5]]))
+        >>> Chain(double, double).to_model(torch.ones(1))[0].item()
+        4.0
+    """
+
+    def __init__(self, *maps: Preprocess) -> None:
+        super().__init__(maps[0].dim)
+        self.maps = nn.ModuleList(maps)
+
+    def to_model(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Model coordinates y (*batch, dim) in float64, and log |det ∂y/∂x|, () or (*batch,)."""
+        total: Tensor | float = 0.0
+        for map in self.maps:
+            x, ladj = map.to_model(x)
+            total = total + ladj
+        return x, total
+
+    def to_data(self, y: Tensor) -> Tensor:
+        """Data x (*batch, dim), in the dtype of y."""
+        x = y.double()
+        for map in reversed(self.maps):
+            x = map.to_data(x)
+        return x.to(y.dtype)
+
+    def velocity_to_data(self, v: Tensor, y: Tensor) -> Tensor:
+        """dx/dt (*batch, dim) for dy/dt = v at y, in the dtype of v."""
+        at = y.double()
+        for map in reversed(self.maps):
+            v, at = map.velocity_to_data(v, at), map.to_data(at)
+        return v
+
+
+def column_moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of columns in float64, each (dim,).
+
+    Raises:
+        ValueError: if a column is constant.
+    """
+    mean, covariance = _moments(x, weights)
+    return mean, covariance.diagonal().sqrt()
 
 
 def _moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
