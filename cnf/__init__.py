@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cnf.flows import (
         CNF,
         Affine,
+        AugmentedCNF,
         Chain,
         Gaussianize,
         Hutchinson,
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CNF",
     "Affine",
+    "AugmentedCNF",
     "CNFDensity",
     "Chain",
     "ConcatSquashField",
@@ -71,6 +73,7 @@ _ROOMS = {
     "flows": (
         "CNF",
         "Affine",
+        "AugmentedCNF",
         "Chain",
         "Gaussianize",
         "Hutchinson",

@@ -1,12 +1,14 @@
 """Flows: a base density carried to the data by an ordinary differential equation.
 
 CNF                 the flow: log_prob, sample, trajectory, evaluate, calibrate, save
+AugmentedCNF        a flow over data and noise, with a lower bound of its density
 FlowDistribution    a flow bound to a context, a torch distribution
 Affine, Gaussianize, Chain    maps between the units of the data and the coordinates of the flow
 NormalBase, StudentTBase, MixtureBase    base densities
 Hutchinson          the stochastic estimate of the divergence
 """
 
+from cnf.flows.augmented import AugmentedCNF
 from cnf.flows.bases import Base, MixtureBase, NormalBase, StudentTBase
 from cnf.flows.distribution import FlowDistribution
 from cnf.flows.divergence import Hutchinson
@@ -19,6 +21,7 @@ from cnf.flows.preprocessing import Affine, Chain, Preprocess
 __all__ = [
     "CNF",
     "Affine",
+    "AugmentedCNF",
     "Base",
     "Chain",
     "Evaluation",
