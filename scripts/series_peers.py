@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,15 @@ from torch.distributions import Normal
 from cnf.neural_ode import Series
 
 WARM_UP, CLIP = 0.02, 5.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Updates, series of an update, and the peak of the learning rate: the same for both sides."""
+
+    steps: int
+    batch: int
+    learning_rate: float
 
 
 class GapGRU(nn.Module):

@@ -21,7 +21,7 @@ FILE = Path(os.environ.get("CNF_SHARED_DATA", "../shared/data"), "ushcn_rhode_is
 CHANNELS = ("PRCP", "SNOW", "SNWD", "TMAX", "TMIN")
 AMOUNTS = ("PRCP", "SNOW", "SNWD")  # heavy tails: taken as log(1 + x)
 PAST, AHEAD = 20, 10  # days that are read, and days to forecast
-LAST_TRAINING, LAST_VALID = 1984, 1994
+LAST_TRAINING = 1994
 SMOOTHING = 15  # days over which the mean by day of year is taken
 
 
@@ -82,17 +82,15 @@ def mean_by_day(days: pd.DataFrame) -> pd.DataFrame:
 
 
 def split(stride: int, seed: int, file: Path = FILE) -> dict[str, Windows]:
-    """Windows of the years to 1984 (every `stride` days), to 1994 and to 2014 (every 10 days)."""
+    """Windows to learn from, of the years to 1994 (one starts every `stride` days), and of 1995 to 2014."""
     stations = load(file)
     normals = {station: mean_by_day(days) for station, days in stations.items()}
     known = pd.concat([d - normals[s] for s, d in stations.items()])
     scale = known[known.index.year <= LAST_TRAINING].std().to_numpy()
     years = {
         "train": (0, LAST_TRAINING, stride),
-        "valid": (LAST_TRAINING + 1, LAST_VALID, AHEAD),
-        "test": (LAST_VALID + 1, 9999, AHEAD),
+        "test": (LAST_TRAINING + 1, 9999, AHEAD),
     }
-    generator = torch.Generator().manual_seed(seed)
     found = {}
     for part, (first, last, every) in years.items():
         cut = []
@@ -104,6 +102,6 @@ def split(stride: int, seed: int, file: Path = FILE) -> dict[str, Windows]:
         values, normal = torch.tensor(np.concatenate(cut, 1), dtype=torch.float32)
         told = (~values[:, PAST:].isnan()).any(-1).any(-1)  # something to forecast
         values, normal = values[told], normal[told]
-        kept = torch.rand(values.shape, generator=generator) < 0.5
+        kept = torch.rand(values.shape, generator=torch.Generator().manual_seed(seed)) < 0.5
         found[part] = Windows(values, normal, kept)
     return found

@@ -1,0 +1,230 @@
+"""Latent ODEs on irregular series, beside recurrent networks of the same size trained in the same run.
+
+    python scripts/latent_ode.py --out figures
+
+Two-spiral data of the Neural ODE paper: 1,000 spirals of 100 points, of which 30, 50 or 100 are observed at
+random times with noise 0.1 (the radius goes from 0.2 to 2.1); RMSE of the forecast of 100 further points
+against the noise-free curve. The paper does not state its generator, scale or noise, so its figures stand
+beside but are not comparable. Then daily weather of Rhode Island (see weather.py), where CNF_SHARED_DATA has
+it: 20 days with half of the values removed, mean squared error of the next 10 days. Writes latent_ode.png and
+latent_ode.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import weather
+import weather_forecast
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from series_peers import Budget, GapGRU, count, gru_like, train
+from torch import Tensor
+
+from cnf import plotting
+from cnf.datasets import spirals
+from cnf.files import atomic_path
+from cnf.neural_ode import LatentODE, Prediction, Series, fit_latent_ode
+from cnf.plotting.style import ACCENT, DATA, INK, MODEL, styled
+
+OBSERVED, RANGE, NOISE = (30, 50, 100), 100, 0.1
+# Chen et al. 2018, table 2: another generator, scale and noise.
+PAPER = {30: (0.1642, 0.3937), 50: (0.1502, 0.3202), 100: (0.1346, 0.1813)}
+
+
+@dataclass(frozen=True)
+class Spirals:
+    """Observed series, times (points,) and noise-free curves (series, points, 2)."""
+
+    series: Series
+    times: Tensor
+    curves: Tensor
+
+
+def observe(n: int, observed: int, points: int, seed: int) -> Spirals:
+    """n spirals, of whose first 100 points `observed` are seen, each series at times of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    times, curves = spirals(n, points, generator)
+    noisy = curves[:, :RANGE] + NOISE * torch.randn(n, RANGE, 2, generator=generator)
+    chosen = torch.rand(n, RANGE, generator=generator).argsort(1)[:, :observed].sort(1).values
+    values = noisy.gather(1, chosen[..., None].expand(-1, -1, 2))
+    return Spirals(Series(times[chosen], values, torch.ones_like(values, dtype=torch.bool)), times, curves)
+
+
+@dataclass(frozen=True)
+class SpiralResult:
+    """RMSE against the noise-free curve, beyond the observations and (for the latent ODE) among them."""
+
+    observed: int
+    latent_ode: float
+    gru: float
+    latent_ode_within: float
+    covered: float
+    latent_ode_parameters: int
+    gru_parameters: int
+    latent_ode_seconds: float
+    gru_seconds: float
+
+    def __str__(self) -> str:
+        theirs = " {:.4f} / {:.4f}".format(*PAPER[self.observed])
+        return (
+            f"{self.observed:>4}{self.latent_ode:>12.4f}{self.gru:>9.4f}{self.latent_ode / self.gru:>8.2f}"
+            f"{self.latent_ode_within:>10.4f}{self.covered:>10.3f}"
+            f"{self.latent_ode_parameters:>8}{self.gru_parameters:>6}"
+            f"{self.latent_ode_seconds:>7.0f}{self.gru_seconds:>5.0f} {theirs}"
+        )
+
+
+SPIRAL_HEADER = (
+    f"{'seen':>4}{'latent ODE':>12}{'GRU':>9}{'ratio':>8}{'within':>10}{'in 95 %':>10}{'par.':>8}{'GRU':>6}"
+    f"{'s':>7}{'GRU':>5}  paper's latent ODE / RNN (not comparable)"
+)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Both sides on one test set: what they forecast."""
+
+    test: Spirals
+    prediction: Prediction
+    rolled: Tensor
+    result: SpiralResult
+
+
+def fit_spirals(observed: int, budget: Budget, *, n: int, n_test: int, seed: int) -> Fitted:
+    """Train both sides on the same spirals, and forecast the spirals of a test set."""
+    data, test = observe(n, observed, RANGE, seed), observe(n_test, observed, 2 * RANGE, seed + 1)
+    torch.manual_seed(seed)
+    model = LatentODE(2, steps=10, noise=NOISE)
+    start = time.perf_counter()
+    fit_latent_ode(model, data.series, **asdict(budget), seed=seed)
+    ode_seconds = time.perf_counter() - start
+    peer = gru_like(model, 2)
+    start = time.perf_counter()
+    seen = data.series.values[0].numel()
+    train(
+        peer,
+        lambda rows: -peer.one_ahead(data.series.take(rows)).mean() / seen,
+        n,
+        **asdict(budget),
+        seed=seed,
+    )
+    gru_seconds = time.perf_counter() - start
+    generator = torch.Generator().manual_seed(seed + 2)
+    prediction = model.predict(test.series, test.times, draws=30, generator=generator)
+    rolled = roll_spirals(peer, test)
+    errors = (prediction.mean - test.curves).square().mean(-1)
+    result = SpiralResult(
+        observed=observed,
+        latent_ode=errors[:, RANGE:].mean().sqrt().item(),
+        gru=(rolled - test.curves[:, RANGE:]).square().mean().sqrt().item(),
+        latent_ode_within=errors[:, :RANGE].mean().sqrt().item(),
+        covered=coverage(
+            prediction, test.curves + NOISE * torch.randn(test.curves.shape, generator=generator)
+        ),
+        latent_ode_parameters=count(model),
+        gru_parameters=count(peer),
+        latent_ode_seconds=ode_seconds,
+        gru_seconds=gru_seconds,
+    )
+    return Fitted(test, prediction, rolled, result)
+
+
+@torch.no_grad()
+def roll_spirals(peer: GapGRU, test: Spirals) -> Tensor:
+    """The GRU's forecast (series, 100, 2) of the points after the observed range."""
+    return peer.roll(test.series, test.times[RANGE:].expand(len(test.series), -1))
+
+
+def coverage(prediction: Prediction, noisy: Tensor) -> float:
+    """Share of fresh noisy values beyond the observations that lie in the central 95 % of the forecast."""
+    inside = (noisy - prediction.mean).abs() < 1.96 * prediction.deviation
+    return inside[:, RANGE:].double().mean().item()
+
+
+@styled
+def draw_spirals(fits: Sequence[Fitted], row: int) -> Figure:
+    """A test spiral for every number of observations, and the error against time."""
+    page, axes = plotting.figure(1, len(fits) + 1, panel=(1.9, 1.9))
+    for ax, fitted in zip(axes[0], fits):
+        draw_spiral(ax, fitted, row)
+        ax.set_title(f"{fitted.result.observed} of 100 points seen")
+    axes[0, 0].legend(loc="lower left", bbox_to_anchor=(0, -0.32), ncols=4, columnspacing=1.0)
+    draw_errors(axes[0, -1], fits)
+    return page
+
+
+def draw_spiral(ax: Axes, fitted: Fitted, row: int) -> None:
+    """Truth, observations, draws of the latent ODE, and the GRU's forecast."""
+    truth, prediction = fitted.test.curves[row], fitted.prediction
+    for draw in prediction.draws[:15, row]:
+        ax.plot(*draw[RANGE:].T, color=MODEL, linewidth=0.3, alpha=0.4)
+    ax.plot(*truth.T, color=DATA, linewidth=2.4, alpha=0.5, label="truth")
+    ax.plot(*prediction.mean[row].T, color=MODEL, label="latent ODE")
+    ax.plot(*fitted.rolled[row].T, color=ACCENT, label="GRU")
+    ax.scatter(*fitted.test.series.values[row].T, s=5, color=INK, linewidths=0, zorder=3, label="seen")
+    half = 1.2 * truth.abs().max().item()
+    ax.set(xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[], aspect="equal")
+    ax.spines[:].set(visible=True, color="#cccccc")
+
+
+def draw_errors(ax: Axes, fits: Sequence[Fitted]) -> None:
+    """RMSE at every time, over all test spirals."""
+    for fitted, style in zip(fits, ("-", "--", ":")):
+        test, seen = fitted.test, fitted.result.observed
+        ours = (fitted.prediction.mean - test.curves).square().mean((0, 2)).sqrt()
+        theirs = (fitted.rolled - test.curves[:, RANGE:]).square().mean((0, 2)).sqrt()
+        ax.plot(test.times, ours, style, color=MODEL, label=f"latent ODE, {seen}")
+        ax.plot(test.times[RANGE:], theirs, style, color=ACCENT, label=f"GRU, {seen}")
+    ax.axvline(1.0, color=INK, linewidth=0.5, linestyle=(0, (4, 3)))
+    ax.set(xlabel="time (observations before 1)", title="RMSE against the truth", ylim=(0, None))
+    ax.legend(loc="upper left", fontsize=6)
+
+
+def run_spirals(options: argparse.Namespace, budget: Budget, *, n: int, n_test: int) -> list[SpiralResult]:
+    fits = []
+    print(SPIRAL_HEADER, flush=True)
+    for observed in OBSERVED:
+        fits.append(fit_spirals(observed, budget, n=n, n_test=n_test, seed=options.seed))
+        print(fits[-1].result, flush=True)
+    plotting.save(draw_spirals(fits, row=0), options.out / "latent_ode.png")
+    return [fitted.result for fitted in fits]
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a trial run with a few updates")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = arguments(argv)
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    budget, n, n_test = (
+        (Budget(8, 20, 0.01), 40, 20) if options.quick else (Budget(2_000, 100, 0.01), 1_000, 500)
+    )
+    numbers = {"spirals": [asdict(result) for result in run_spirals(options, budget, n=n, n_test=n_test)]}
+    if weather.FILE.is_file():
+        budget, stride, seeds = (
+            (Budget(4, 20, 0.01), 100, 1) if options.quick else (Budget(1_000, 128, 0.01), 3, 3)
+        )
+        numbers["weather"] = weather_forecast.run(
+            options.out, budget, seed=options.seed, stride=stride, seeds=seeds
+        )
+    else:
+        print(f"\nno weather: {weather.FILE} is not there (CNF_SHARED_DATA names its folder)")
+    with atomic_path(options.out / "latent_ode.json") as path:
+        path.write_text(json.dumps(numbers, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
