@@ -625,7 +625,7 @@ def test_help_is_quick():
     done = subprocess.run([*COMMAND, "--help"], capture_output=True, text=True, check=True)
     assert time.perf_counter() - start < 1.5
     assert done.stderr == "" and all(
-        name in done.stdout for name in ("fit", "score", "sample", "plot", "info")
+        name in done.stdout for name in ("fit", "score", "sample", "plot", "report", "info")
     )
 
 

@@ -331,3 +331,16 @@ def test_a_flow_is_a_module_like_any_other():
     other.load_state_dict(flow.state_dict())
     for again in (copied, other):
         assert torch.equal(again.log_prob(normal(3, 2)), flow.log_prob(normal(3, 2)))
+
+
+@pytest.mark.parametrize("times", [[0.0], [0.4], [0.0, 0.3, 1.0]])
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("context_dim", [0, 2])
+def test_paths_come_with_the_log_density_where_they_are(solver, context_dim, times):
+    flow = small(context_dim, solver=SOLVERS[solver], preprocess=cnf.Affine.whiten(normal(50, 2) * 3 + 1))
+    z, context = normal(3, 4, 2), normal(4, 2, seed=1) if context_dim else None
+    path, log_prob = flow.trajectory_and_log_prob(z, times, context)
+    torch.testing.assert_close(path, flow.trajectory(z, times, context), rtol=0, atol=5e-3)
+    assert log_prob.shape == (len(times), 3, 4)
+    for x, t, found in zip(path, times, log_prob):
+        torch.testing.assert_close(found, flow.log_prob(x, context, t=t), rtol=0, atol=5e-3)

@@ -21,6 +21,7 @@ from scipy.stats import multivariate_normal
 
 from cnf.plotting import (
     animate,
+    calibration,
     density,
     density_grid,
     density_history,
@@ -31,6 +32,7 @@ from cnf.plotting import (
     limits,
     marginals,
     pairs,
+    pit,
     samples,
     save,
     trajectories,
@@ -295,6 +297,32 @@ def test_a_short_history_without_validation_is_drawn(tmp_path: Path):
     save(history([record("likelihood", 0)])[0].figure, tmp_path / "one.png")
 
 
+def test_bars_of_ranks_are_their_density_and_the_band_holds_uniform_ones():
+    ranks = torch.rand(4000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ranks[:, 1] = 0.3 + 0.1 * ranks[:, 1]
+    even, narrow = pit(ranks, names=["a", "b"])
+    heights, edges, _ = even.patches[1].get_data()
+    assert np.allclose(edges, np.linspace(0, 1, 21))
+    assert (heights * np.diff(edges)).sum() == pytest.approx(1)
+    low, high = even.patches[0].get_bbox().extents[[1, 3]]
+    # One bar holds 200 rows, give or take the square root of 190; 99 of 100 are within 2.58 of these.
+    assert (low, high) == pytest.approx((1 - 2.58 * 190**0.5 / 200, 1 + 2.58 * 190**0.5 / 200), abs=0.01)
+    assert ((heights > low) & (heights < high)).all()
+    bars = narrow.patches[1].get_data().values
+    assert np.flatnonzero(bars).tolist() == [6, 7] and narrow.get_ylim()[1] > bars.max()
+
+
+def test_the_curve_of_calibration_is_the_share_of_rows_inside():
+    ax = calibration(np.linspace(0, 1, 4001) ** 2)
+    diagonal, curve = ax.lines
+    x, y = curve.get_data()
+    assert np.interp(0.25, x, y) == pytest.approx(0.5, abs=1e-3)
+    assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
+    band = ax.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(-1.3581 / 4001**0.5)
+    assert ax.get_aspect() == 1.0
+
+
 def moving(n: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
     z = random(n, 2)
     t = torch.linspace(0, 1, 5)
@@ -469,6 +497,9 @@ ERRORS = {
     "axes": (lambda: marginals(random(5, 2), axes=[]), "axes: expected one for each of 2"),
     "pairs": (lambda: pairs(random(50, 11)), "data: expected at most 10 columns.*got 11"),
     "pair axes": (lambda: pairs(random(50, 2), axes=np.empty(3)), r"axes: expected shape \(2, 2\)"),
+    "ranks": (lambda: pit(2 * random(50, 2)), "ranks: expected numbers from 0 to 1"),
+    "rank axes": (lambda: pit(np.zeros((5, 2)), axes=[None]), "axes: expected one for each of 2"),
+    "shares": (lambda: calibration(random(5, 2)), r"shares: expected numbers.*\(5, 2\)"),
     "panels": (lambda: density_history(lambda t: normal, [0, 1], BOX, [None]), "axes: expected one for"),
     "path": (lambda: trajectories(random(5, 2)), r"path: expected shape \(time, n, dim\).*\(5, 2\)"),
     "columns": (lambda: trajectories(random(5, 2, 2), columns=(0, 2)), "columns: expected two from 0 to 1"),

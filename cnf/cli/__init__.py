@@ -1,7 +1,8 @@
-"""The command line: `cnf fit`, `score`, `sample`, `plot` and `info`.
+"""The command line: `cnf fit`, `score`, `sample`, `plot`, `report` and `info`.
 
     commands, options                      what can be typed; light, so that `cnf --help` answers at once
-    fitting, scoring, sampling, pictures   the commands' work
+    fitting, scoring, sampling             the commands' work
+    pictures, reporting                    the same
     summary                                what `fit` and `info` say about a model
     data, model, output, progress          tables and toys, model files, what is written, the progress bar
 

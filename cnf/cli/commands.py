@@ -135,6 +135,21 @@ def plot(
 
 
 @app.command()
+def report(model: Model, data: Data, output: Output, threads: Threads = 1) -> None:
+    """Write a page about a model, judged by a table: open it in a browser.
+
+    What the model is, how well it predicts the rows beside a Gaussian and a mixture, its training, columns,
+    calibration, and the flow itself, moving. Give rows that are new to the model, or its own table: then the
+    rows that the fit set apart judge.
+    """
+    from cnf.cli.model import use_threads
+    from cnf.cli.reporting import report_model
+
+    use_threads(threads)
+    report_model(model, data, output)
+
+
+@app.command()
 def info(model: Model, as_json: AsJson = False) -> None:
     """Say what a model is and how good."""
     from cnf.cli.summary import inform

@@ -239,10 +239,7 @@ class CNF(nn.Module):
         Raises:
             ValueError: if the times do not increase within [0, 1].
         """
-        times = torch.as_tensor(t, dtype=torch.float64).tolist()
-        increasing = all(a < b for a, b in pairwise(times))
-        if not times or not increasing or not 0 <= times[0] <= times[-1] <= 1:
-            raise ValueError(f"t: expected increasing times in [0, 1]; got {times}")
+        times = _increasing(t)
         rows, context, shape = self._rows(z, context)
         start = self.preprocess.to_model(rows)[0].to(self.like.dtype) if reverse else rows.to(self.like.dtype)
         way = [1.0, *reversed(times)] if reverse else [0.0, *times]
@@ -251,6 +248,35 @@ class CNF(nn.Module):
         path = self._carry(start, context, way, self._system)[0] if len(way) > 1 else start[None]
         path = path[-len(times) :].flip(0) if reverse else path[-len(times) :]
         return self.preprocess.to_data(path).reshape(len(times), *shape, self.dim)
+
+    def trajectory_and_log_prob(
+        self, z: Tensor, t: Tensor | Sequence[float], context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Paths of particles (time, *batch, dim) and the log-density where they are, (time, *batch), from one
+        solve.
+
+        d log pₜ(x(t)) / dt = −tr ∂v/∂x along a path: in nats and, as the paths, in the units of the data.
+
+        Args:
+            z: base points (*batch, dim) at t = 0.
+            t: times in [0, 1], increasing.
+            context: (*batch, context_dim), broadcast against z.
+
+        Raises:
+            ValueError: if the times do not increase within [0, 1].
+        """
+        times = _increasing(t)
+        rows, context, shape = self._rows(z, context)
+        rows = rows.to(self.like.dtype)
+        way = [0.0, *times] if times[0] > 0 else times
+        if len(way) > 1:
+            path, quadratures = self._carry(rows, context, way, self._density_system)
+        else:
+            path, quadratures = rows[None], rows.new_zeros(1, len(rows), 1)
+        x = self.preprocess.to_data(path[-len(times) :])
+        ladj = self.preprocess.to_model(x)[1].to(x.dtype)
+        log_prob = self.base.log_prob(rows) - quadratures[-len(times) :, :, 0] + ladj
+        return x.reshape(len(times), *shape, self.dim), log_prob.reshape(len(times), *shape)
 
     def velocity(self, t: float, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Velocity dx/dt (*batch, dim) at time t and points x (*batch, dim), in the units of the data."""
@@ -377,3 +403,12 @@ class CNF(nn.Module):
             return [SystemAt(at.velocity, partial(rates, at)) for at in bound.at(times)]
 
         return System(system_at, bound.tensors)
+
+
+def _increasing(t: Tensor | Sequence[float]) -> list[float]:
+    """The times, which have to increase within [0, 1]."""
+    times = torch.as_tensor(t, dtype=torch.float64).tolist()
+    increasing = all(a < b for a, b in pairwise(times))
+    if not times or not increasing or not 0 <= times[0] <= times[-1] <= 1:
+        raise ValueError(f"t: expected increasing times in [0, 1]; got {times}")
+    return times

@@ -4,6 +4,7 @@
     marginals, pairs                       tables of many columns
     trajectories, field                    particles and the velocity that carries them
     history                                the course of a training
+    pit, calibration                       ranks of rows among draws, coverage of regions
     animate, flow_film                     films
     figure, save, limits, density_grid     what these are made of
 
@@ -17,10 +18,12 @@ from cnf.plotting.densities import density, density_grid, density_history, sampl
 from cnf.plotting.film import animate, flow_film
 from cnf.plotting.motion import field, trajectories
 from cnf.plotting.progress import history
+from cnf.plotting.ranks import calibration, pit
 from cnf.plotting.style import figure, limits, save
 
 __all__ = [
     "animate",
+    "calibration",
     "density",
     "density_grid",
     "density_history",
@@ -31,6 +34,7 @@ __all__ = [
     "limits",
     "marginals",
     "pairs",
+    "pit",
     "samples",
     "save",
     "trajectories",

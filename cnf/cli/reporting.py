@@ -1,0 +1,66 @@
+"""`cnf report`: a page about a model, judged by a table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from cnf.cli.data import read_data
+from cnf.cli.fitting import quantiles, split
+from cnf.cli.model import Model, as_tensor, load_model
+from cnf.cli.output import plain, require_writable, say, writing
+from cnf.report import write_report
+from cnf.report.page import Tell
+from cnf.training.data import Rows
+
+
+def report_model(path: Path, data: str, output: Path) -> None:
+    """Write the page.
+
+    Raises:
+        ValueError: for a model, table or output that cannot be used.
+    """
+    model = load_model(path)
+    require_writable(output, path, data)
+    rows, train = rows_to_judge_by(model, data)
+    with writing(output), telling() as tell:
+        write_report(
+            model.flow,
+            rows,
+            output,
+            train=train,
+            names=model.columns,
+            title=path.stem,
+            source=Path(data).name,
+            tell=tell,
+        )
+    say(f"{output}: {len(rows):,} rows, {output.stat().st_size / 1e6:.1f} MB; open it in a browser")
+
+
+def rows_to_judge_by(model: Model, data: str) -> tuple[Rows, Rows | None]:
+    """The rows that the fit set apart and those it learned from, if DATA is its table; else all rows."""
+    known = model.flow.metadata
+    table = read_data(data, columns=[*model.columns, *model.context], seed=known.get("seed", 0))
+    device = torch.device("cpu")
+    context = as_tensor(table, model.context, device) if model.context else None
+    rows = Rows(as_tensor(table, model.columns, device), context)
+    if len(rows) != known.get("rows", 0) + known.get("valid_rows", 0):
+        return rows, None
+    train, valid = split(rows, known["seed"])
+    same = plain(quantiles(train, model.columns)) == known["quantiles"]
+    return (valid, train) if same else (rows, None)
+
+
+@contextmanager
+def telling() -> Iterator[Tell]:
+    """A line that says what is being made, on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda part: None
+        return
+    with Console(stderr=True).status("reading") as status:
+        yield status.update
