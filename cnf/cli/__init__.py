@@ -1,8 +1,8 @@
-"""The command line: `cnf fit`, `score`, `sample`, `plot`, `report` and `info`.
+"""The command line: `cnf fit`, `score`, `sample`, `plot`, `check`, `report` and `info`.
 
     commands, options                      what can be typed; light, so that `cnf --help` answers at once
     fitting, scoring, sampling             the commands' work
-    pictures, reporting                    the same
+    pictures, checking, reporting          the same
     summary                                what `fit` and `info` say about a model
     data, model, output, progress          tables and toys, model files, what is written, the progress bar
 

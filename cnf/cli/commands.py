@@ -135,6 +135,28 @@ def plot(
 
 
 @app.command()
+def check(
+    model: Model,
+    data: Data,
+    strict: Annotated[bool, typer.Option("--strict", help="Hold it to narrower limits.")] = False,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Test every claim that a model makes, on rows it was not fitted to.
+
+    Whether its numbers are right, how well it fits, what a score costs. Exit code 1 if a claim does not hold.
+    """
+    from cnf.cli.checking import check_model
+    from cnf.cli.model import use_threads
+
+    use_threads(threads)
+    if not check_model(model, data, strict=strict, seed=seed, device=device, as_json=as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(model: Model, data: Data, output: Output, threads: Threads = 1) -> None:
     """Write a page about a model, judged by a table: open it in a browser.
 

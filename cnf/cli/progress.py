@@ -1,9 +1,9 @@
-"""The progress of a fit, on a terminal."""
+"""Progress bars, on a terminal only."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -11,6 +11,17 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from cnf.training import Trainer
 from cnf.training.trainer import Watcher
+
+
+@contextmanager
+def bar(task: str) -> Iterator[Callable[[float], None]]:
+    """Who wants to know what share of a task is done: a bar on standard error, or nobody."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    with Progress(console=Console(stderr=True), transient=True) as shown:
+        number = shown.add_task(task, total=1.0)
+        yield lambda done: shown.update(number, completed=done)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from cnf.flows.divergence import exact_divergence
 from cnf.ode import Torchdiffeq
 
 # What stands in for the truth; its own error is far below every limit here.
-REFERENCE = Torchdiffeq("dopri8", rtol=1e-8, atol=1e-8, max_evaluations=20_000)
+REFERENCE = Torchdiffeq("dopri8", rtol=1e-8, atol=1e-8, max_evaluations=3_000)
 TIMES = (0.03, 0.2, 0.5, 0.77, 0.98)
 COVERED = 0.95
 VOLUMES, GRADIENT_ROWS, ALONE = 16, 32, 24
@@ -87,11 +87,11 @@ def solver_error(case: Case) -> Iterator[Claim]:
     """The score on the flow's own solver against dopri8 in float64."""
     precise = copy.copy(case.exact)
     precise.solver, precise.divergence = REFERENCE, "auto"
-    rows = case.few
+    # Rows without an answer make no claim, and could keep the reference busy for long.
+    rows = case.few.take(case.scored.ok[: len(case.few)].nonzero().squeeze(-1))
     found = case.flow.evaluate(rows.x, rows.context)
-    truth = precise.log_prob(rows.x, rows.context)
-    error = (found.log_prob.double() - truth).abs()[found.ok]
-    bar = found.error.double()[found.ok]
+    error = (found.log_prob.double() - precise.log_prob(rows.x, rows.context)).abs()
+    bar = found.error.double()
     limit = case.flow.accuracy.tolerance
     yield Claim.at_most(
         "solver error",

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from cnf.flows import CNF, Affine, MixtureBase
+from cnf.flows.calibration import calibration_rows
 from cnf.ode import Gradient
 from cnf.training.checkpoint import CheckpointWriter, read_checkpoint
 from cnf.training.data import Rows, as_rows
 from cnf.training.history import History
-from cnf.training.judge import held_out_nll
+from cnf.training.judge import MOST_ROWS, mean_nll
 from cnf.training.mixtures import COMPONENTS, best_mixture
 from cnf.training.settings import Settings, default_phases
 from cnf.training.trainer import Trainer, Watcher
@@ -91,7 +92,8 @@ def fit(
     if "solver" in flow.automatic:
         flow.calibrate(train.x, settings.tolerance, context=train.context)
     history.choices = choices
-    history.valid_nll, history.valid_se = held_out_nll(flow, valid)
+    history.valid_nll, history.valid_se = mean_nll(flow, valid)
+    history.train_nll, history.train_se = mean_nll(flow, train.take(calibration_rows(train.x, MOST_ROWS)))
     return history
 
 

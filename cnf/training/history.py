@@ -40,12 +40,17 @@ class History:
         choices: what was chosen for the data at hand, by name.
         valid_nll: held-out NLL of the finished flow, nats per row in the units of the data; None until then.
         valid_se: its standard error.
+        train_nll: that of rows it was fitted to, on as many of them as validation looks at; far below
+            `valid_nll`, the flow has learnt rows by heart.
+        train_se: its standard error.
     """
 
     records: list[Record] = field(default_factory=list)
     choices: dict[str, Any] = field(default_factory=dict)
     valid_nll: float | None = None
     valid_se: float | None = None
+    train_nll: float | None = None
+    train_se: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The history as JSON-ready data."""

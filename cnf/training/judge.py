@@ -67,7 +67,7 @@ class Judge:
 
 
 @torch.no_grad()
-def held_out_nll(flow: CNF, rows: Rows) -> tuple[float, float]:
+def mean_nll(flow: CNF, rows: Rows) -> tuple[float, float]:
     """Mean of −log p(x) over rows, in nats and the units of the data, and its standard error.
 
     By the exact divergence, whatever the flow estimates in training.

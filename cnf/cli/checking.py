@@ -1,0 +1,56 @@
+"""`cnf check`: every claim that a model makes, tested on rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cnf.cli.data import FRESH, read_data
+from cnf.cli.model import load_model
+from cnf.cli.output import say, say_json
+from cnf.cli.progress import bar
+from cnf.diagnostics import Claim, check
+from cnf.training.fit import FEWEST_ROWS
+
+SIGNS = {"at most": "≤", "at least": "≥"}
+
+
+def check_model(path: Path, data: str, *, strict: bool, seed: int, device: str, as_json: bool) -> bool:
+    """Say of every claim whether it holds on the rows of DATA, and return whether all of them do.
+
+    Raises:
+        ValueError: for a model, table or device that cannot be used.
+    """
+    model = load_model(path, device)
+    columns = [*model.columns, *model.context]
+    table = read_data(data, columns=columns, rows_needed=FEWEST_ROWS, seed=FRESH)
+    x, context = model.split(table)
+    with bar("checking") as watch:
+        claims = check(model.flow, x, context=context, strict=strict, seed=seed, watch=watch)
+    passed = all(claim.passed for claim in claims)
+    if as_json:
+        found = [claim.as_dict() for claim in claims]
+        say_json({"model": str(path), "data": data, "strict": strict, "passed": passed, "claims": found})
+    else:
+        say("\n".join(lines_of(claims, f"{path} on {data}")))
+    return passed
+
+
+def lines_of(claims: Sequence[Claim], title: str) -> list[str]:
+    """The claims as a table, and how many of them hold.
+
+    >>> print(*lines_of([Claim.at_most("mass", "it integrates to one", 0.5, 0.01)], "m on t"), sep="\\n")
+      FAIL  mass  0.5 ≤ 0.01  it integrates to one
+    m on t: 0 of 1 claims hold
+    """
+    rows = [_row(claim) for claim in claims]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
+    return [*lines, f"{title}: {sum(claim.passed for claim in claims)} of {len(claims)} claims hold"]
+
+
+def _row(claim: Claim) -> tuple[str, str, str, str]:
+    """Verdict, name, numbers and words."""
+    numbers = f"{claim.value:.3g} {SIGNS[claim.sense]} {claim.limit:.3g} {claim.unit}".rstrip()
+    words = f"{claim.claim} ({claim.detail})" if claim.detail else claim.claim
+    return "ok" if claim.passed else "FAIL", claim.name, numbers, words
