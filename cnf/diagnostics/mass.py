@@ -20,9 +20,9 @@ POINTS = {1: 2001, 2: 201}
 SAMPLES = 4096
 # Of the range of the samples, on either side.
 MARGIN = 0.35
-PROPOSALS, COMPONENTS, FEWEST_EFFECTIVE = 8192, 12, 800
+PROPOSALS, COMPONENTS, FEWEST_EFFECTIVE = 8192, 40, 200
 # Proposals are wider than the samples they were fitted to, and one in ten is wider still.
-INFLATION, WIDE_SHARE, WIDE = 1.3, 0.1, 3.0
+INFLATION, WIDE_SHARE, WIDE = 1.15, 0.1, 3.0
 STANDARD_ERRORS = 4
 
 
