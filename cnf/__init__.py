@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnf.estimator import CNFDensity
-    from cnf.fields import ConcatSquashField, GatedField, MLPField, VelocityField
+    from cnf.fields import ConcatSquashField, GatedField, MaskedField, MLPField, VelocityField
     from cnf.flows import (
         CNF,
         Affine,
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
         ModelFileError,
         NormalBase,
         StudentTBase,
-        load,
     )
     from cnf.neural_ode import ODEBlock
     from cnf.ode import Grid, Torchdiffeq
-    from cnf.training import History, TrainingError, fit
+    from cnf.tables import Column, Schema, TableError, TableFlow, load
+    from cnf.training import History, TrainingError, fit, fit_table
 
 __version__ = "0.1.0"
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "AugmentedCNF",
     "CNFDensity",
     "Chain",
+    "Column",
     "ConcatSquashField",
     "GatedField",
     "Gaussianize",
@@ -55,21 +56,26 @@ __all__ = [
     "History",
     "Hutchinson",
     "MLPField",
+    "MaskedField",
     "MixtureBase",
     "ModelFileError",
     "NormalBase",
     "ODEBlock",
+    "Schema",
     "StudentTBase",
+    "TableError",
+    "TableFlow",
     "Torchdiffeq",
     "TrainingError",
     "VelocityField",
     "fit",
+    "fit_table",
     "load",
 ]
 
 _ROOMS = {
     "estimator": ("CNFDensity",),
-    "fields": ("ConcatSquashField", "GatedField", "MLPField", "VelocityField"),
+    "fields": ("ConcatSquashField", "GatedField", "MLPField", "MaskedField", "VelocityField"),
     "flows": (
         "CNF",
         "Affine",
@@ -81,11 +87,11 @@ _ROOMS = {
         "ModelFileError",
         "NormalBase",
         "StudentTBase",
-        "load",
     ),
     "neural_ode": ("ODEBlock",),
     "ode": ("Grid", "Torchdiffeq"),
-    "training": ("History", "TrainingError", "fit"),
+    "tables": ("Column", "Schema", "TableError", "TableFlow", "load"),
+    "training": ("History", "TrainingError", "fit", "fit_table"),
 }
 
 

@@ -209,7 +209,7 @@ def test_a_toy_can_be_fitted_and_scored(tmp_path, capsys, monkeypatch):
 
 
 def test_resume_stops_at_a_finished_model_and_starts_afresh_without_one(room, tmp_path, capsys):
-    fit = ["fit", room / "table.csv", "-o", tmp_path / "m", *TINY, "--resume"]
+    fit = ["fit", room / "table.csv", "-o", tmp_path / "m", "--ignore", "w", *TINY, "--resume"]
     assert outcome(capsys, *fit)[0] == 0
     written = (tmp_path / "m").read_bytes()
     code, out, _ = outcome(capsys, *fit)
@@ -218,7 +218,7 @@ def test_resume_stops_at_a_finished_model_and_starts_afresh_without_one(room, tm
     assert json.loads(outcome(capsys, *fit, "--json")[1])["updates"] == 20
     (tmp_path / "m").write_text("half a model")
     assert "already finished" not in outcome(capsys, *fit)[1]
-    assert cnf.load(tmp_path / "m").dim == 4
+    assert cnf.load(tmp_path / "m").dim == 3
 
 
 # score
@@ -409,7 +409,7 @@ BAD_TABLES = {
     "no rows": ("a,b\n", ["found 0"]),
     "empty": ("", ["empty"]),
     "text": ("a,b\n" + "1,2\n" * 12 + "x,3\n", ["line 14", "'a'", "'x'"]),
-    "hole": ("a,b\n" + "1,2\n" * 12 + ",3\n", ["line 14", "'a'", "missing value"]),
+    "empty column": ("a,b\n" + "1,\n2,\n" * 12, ["'b'", "every cell is missing"]),
 }
 
 
@@ -524,7 +524,7 @@ def test_a_training_that_diverges_is_told(room, tmp_path, capsys, monkeypatch):
         raise cnf.TrainingError("training diverged")
 
     monkeypatch.setattr("cnf.cli.fitting.train_flow", diverge)
-    line = refused(capsys, tmp_path, "fit", room / "table.csv", "-o", tmp_path / "m", *TINY)
+    line = refused(capsys, tmp_path, "fit", room / "table.csv", "-o", tmp_path / "m", "--ignore", "w", *TINY)
     assert "table.csv" in line and "diverged" in line
 
 
@@ -543,7 +543,7 @@ def test_an_interrupted_command_says_so_and_leaves_nothing(room, tmp_path, capsy
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cnf.cli.fitting.train_flow", interrupt)
-    code, out, err = outcome(capsys, "fit", room / "table.csv", "-o", tmp_path / "m", *TINY)
+    code, out, err = outcome(capsys, "fit", room / "table.csv", "-o", tmp_path / "m", "--ignore", "w", *TINY)
     assert (code, out, err) == (
         130,
         "",
@@ -610,7 +610,7 @@ def test_progress_goes_to_a_terminal(room, tmp_path, capsys, monkeypatch):
     terminal, end = pty.openpty()
     with os.fdopen(end, "w") as stderr:
         monkeypatch.setattr(sys, "stderr", stderr)
-        ran("fit", room / "table.csv", "-o", tmp_path / "m", *TINY, "--json")
+        ran("fit", room / "table.csv", "-o", tmp_path / "m", "--ignore", "w", *TINY, "--json")
     shown = os.read(terminal, 1 << 20).decode()
     os.close(terminal)
     assert json.loads(capsys.readouterr().out)["updates"] == 20

@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "cnf"
 FLOORS = (
     {"files"},
     {"ode", "fields", "datasets", "plotting"},
-    {"flows", "tables"},
+    {"flows"},
+    {"tables"},
     {"training"},
     {"neural_ode", "variational", "diagnostics"},
     {"report", "estimator"},

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cnf.cli.options import AsJson, Data, Device, Given, Kind, Model, Output, Seed, Threads
+from cnf.cli.options import AsJson, Data, Device, FitOptions, Given, Kind, Model, Output, Seed, Threads
 
 app = typer.Typer(
     help="Continuous normalizing flows: fit, score, sample and see the density of a table.",
@@ -26,6 +26,17 @@ def fit(
         str | None, typer.Option(help="Columns that the density is conditioned on: a,b.")
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Column with the weight of each row.")] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(
+            "--type",
+            help="What columns are, where it is not seen: age=integer,share=bounded:0:1. Or real, positive, "
+            "integer:STEP, categorical, ignored.",
+        ),
+    ] = None,
+    drop_dependent: Annotated[
+        bool, typer.Option("--drop-dependent", help="Leave out columns that follow exactly from others.")
+    ] = False,
     valid: Annotated[
         str | None, typer.Option(help="Rows to judge by, a file or toy:NAME. Default: a tenth of DATA.")
     ] = None,
@@ -47,10 +58,11 @@ def fit(
 ) -> None:
     """Fit a flow to a table.
 
-    Says how well it predicts rows that were held out, beside one Gaussian.
+    Columns may be real, positive, bounded, integer or categorical, with cells missing; what was taken for
+    what is printed. Says how well the model predicts rows that were held out.
     """
     from cnf.cli.data import names_in
-    from cnf.cli.fitting import FitOptions, fit_model
+    from cnf.cli.fitting import fit_model
     from cnf.cli.model import use_threads
 
     use_threads(threads)
@@ -67,6 +79,8 @@ def fit(
         seconds=seconds,
         width=width,
         device=device,
+        kinds=kinds,
+        drop_dependent=drop_dependent,
     )
     fit_model(options, as_json=as_json, resume=resume)
 

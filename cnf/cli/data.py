@@ -33,6 +33,19 @@ def names_in(text: str | None) -> tuple[str, ...]:
     return tuple(names)
 
 
+def assignments(text: str | None) -> dict[str, str]:
+    """What name=value pairs with commas between them say; a pair with a comma stands in double quotes.
+
+    >>> assignments("region=north, age=31")
+    {'region': 'north', 'age': '31'}
+    """
+    pairs = [part.partition("=") for part in names_in(text)]
+    for name, sign, value in pairs:
+        if not (name.strip() and sign and value.strip()):
+            raise ValueError(f"expected name=value, with commas between several; got {text!r}")
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
 def read_data(
     data: str,
     *,

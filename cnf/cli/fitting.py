@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.cli.data import read_data
+from cnf.cli.data import TOY, read_data
 from cnf.cli.model import as_tensor, checked_device
+from cnf.cli.options import FitOptions
 from cnf.cli.output import plain, require_writable, say, writing
 from cnf.cli.progress import progress
 from cnf.cli.summary import inform
-from cnf.flows import CNF, Affine, ModelFileError, NormalBase, load
-from cnf.tables import require_fittable
+from cnf.cli.typed import fit_typed, read_for_fit
+from cnf.flows import CNF, Affine, ModelFileError, NormalBase
+from cnf.tables import TableFlow, load, require_fittable
 from cnf.tables.formats import choose_columns, listed
 from cnf.training import History, TrainingError, fit
 from cnf.training.data import Rows, as_rows
@@ -29,29 +31,6 @@ from cnf.training.settings import default_phases
 from cnf.training.start import fresh_flow
 
 LEVELS = (0.005, 0.025, 0.25, 0.5, 0.75, 0.975, 0.995)
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """What was typed after `cnf fit`."""
-
-    data: str
-    output: str
-    columns: tuple[str, ...]
-    ignore: tuple[str, ...]
-    context: tuple[str, ...]
-    weights: str | None
-    valid: str | None
-    seed: int
-    steps: int | None
-    seconds: float | None
-    width: int | None
-    device: str
-
-    @property
-    def beside(self) -> tuple[str, ...]:
-        """The columns that are not modelled themselves."""
-        return self.context if self.weights is None else (*self.context, self.weights)
 
 
 def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
@@ -67,7 +46,7 @@ def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
         check_budget(options)
         if not resume:
             checkpoint_beside(output).unlink(missing_ok=True)
-        flow = fit_flow(options)
+        flow = fit_any(options)
         with writing(output):
             flow.save(output)
         checkpoint_beside(output).unlink(missing_ok=True)
@@ -98,12 +77,26 @@ def check_budget(options: FitOptions) -> None:
     default_phases(steps=options.steps, seconds=options.seconds, likelihood_share=None, rows=FEWEST_ROWS)
 
 
+def fit_any(options: FitOptions) -> CNF | TableFlow:
+    """A model fitted to the table that the options name: of a typed table, or of plain real columns."""
+    checked_device(options.device)
+    schema = None
+    if not options.data.startswith(TOY):
+        table, schema = read_for_fit(options)
+        if options.kinds or not schema.plain:
+            return fit_typed(options, table, schema, checkpoint_beside(Path(options.output)))
+    flow = fit_flow(options)
+    if schema is not None:
+        flow.metadata["schema"] = schema.as_json()
+    return flow
+
+
 def fit_flow(options: FitOptions) -> CNF:
-    """A flow fitted to the table that the options name, its metadata filled in."""
+    """A flow fitted to the plain real table that the options name, its metadata filled in."""
     device = checked_device(options.device)
     table = read_data(
         options.data,
-        columns=wanted_columns(options),
+        columns=options.wanted,
         ignore=options.ignore,
         rows_needed=FEWEST_ROWS,
         seed=options.seed,
@@ -115,13 +108,6 @@ def fit_flow(options: FitOptions) -> CNF:
         return flow_of(rows_of(table, columns, options, device), judges, columns, options)
     except (ValueError, TrainingError) as error:
         raise ValueError(f"{options.data}: {error} (columns: {listed(columns)})") from error
-
-
-def wanted_columns(options: FitOptions) -> list[str] | None:
-    """The columns to read, or None for all."""
-    if not options.columns:
-        return None
-    return [*options.columns, *(name for name in options.beside if name not in options.columns)]
 
 
 def rows_of(table: pd.DataFrame, columns: list[str], options: FitOptions, device: torch.device) -> Rows:

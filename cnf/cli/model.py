@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.cli.data import names_in
-from cnf.flows import CNF, ModelFileError, load
+from cnf.cli.data import data_chunks, names_in
+from cnf.cli.typed import TypedModel
+from cnf.flows import CNF, Evaluation, ModelFileError
+from cnf.tables import TableFlow, load
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,19 @@ class Model:
     flow: CNF
     columns: list[str]
     context: list[str]
+
+    def chunks(self, data: str) -> Iterator[pd.DataFrame]:
+        """The rows of a file or a toy in chunks of bounded memory."""
+        return data_chunks(data, [*self.columns, *self.context])
+
+    def evaluate(self, table: pd.DataFrame) -> Evaluation:
+        """Log-density and error of every row of a chunk."""
+        return self.flow.evaluate(*self.split(table))
+
+    def sample(self, rows: int, given: Tensor | None, generator: torch.Generator) -> pd.DataFrame:
+        """Rows drawn for one context, as a table."""
+        x = self.flow.sample((rows,), given, generator=generator)
+        return pd.DataFrame(x.cpu().numpy(), columns=self.columns)
 
     def split(self, table: pd.DataFrame) -> tuple[Tensor, Tensor | None]:
         """Rows x (rows, dim) and context (rows, context_dim) of a table, found by name."""
@@ -44,14 +59,35 @@ class Model:
         return context.to(self.flow.like.device) if self.context else None
 
 
-def load_model(path: Path, device: str = "cpu") -> Model:
-    """The model in a file; a flow saved without names has columns x0, x1, ... and context c0, c1, ...
+def load_any(path: Path, device: str = "cpu") -> Model | TypedModel:
+    """The model in a file, of plain real columns or of a typed table.
 
     Raises:
         ModelFileError: if the file is missing, damaged, or names another number of columns than it has.
         ValueError: for a device that is not there.
     """
-    flow = load(path, device=checked_device(device))
+    found = load(path, device=checked_device(device))
+    return TypedModel(path, found) if isinstance(found, TableFlow) else _named(path, found)
+
+
+def load_model(path: Path, device: str = "cpu") -> Model:
+    """The model of plain real columns in a file.
+
+    Raises:
+        ModelFileError: as `load_any`, or for a model of a typed table.
+        ValueError: for a device that is not there.
+    """
+    found = load_any(path, device)
+    if isinstance(found, TypedModel):
+        raise ModelFileError(
+            f"{path}: a model of a typed table; this command takes models of real columns only, "
+            "while score, sample and info take both"
+        )
+    return found
+
+
+def _named(path: Path, flow: CNF) -> Model:
+    """A flow with its names; one saved without has columns x0, x1, ... and context c0, c1, ..."""
     columns = _names(flow, "columns", "x", flow.dim, path)
     return Model(path, flow, columns, _names(flow, "context", "c", flow.context_dim, path))
 

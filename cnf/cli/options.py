@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -37,3 +38,35 @@ Threads = Annotated[
     typer.Option(min=1, max=1024, help="Threads of torch. More than one pays on an idle machine only."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What was typed after `cnf fit`."""
+
+    data: str
+    output: str
+    columns: tuple[str, ...]
+    ignore: tuple[str, ...]
+    context: tuple[str, ...]
+    weights: str | None
+    valid: str | None
+    seed: int
+    steps: int | None
+    seconds: float | None
+    width: int | None
+    device: str
+    kinds: str | None = None
+    drop_dependent: bool = False
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The columns that are not modelled themselves."""
+        return self.context if self.weights is None else (*self.context, self.weights)
+
+    @property
+    def wanted(self) -> list[str] | None:
+        """The columns to read, or None for all."""
+        if not self.columns:
+            return None
+        return [*self.columns, *(name for name in self.beside if name not in self.columns)]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import torch
 
-from cnf.cli.model import load_model
+from cnf.cli.model import Model, checked_device, load_any
 from cnf.cli.output import require_writable, writing
 from cnf.tables import table_writer
 
@@ -21,13 +20,13 @@ def sample_table(path: Path, output: Path, *, rows: int, seed: int, given: str |
     Raises:
         ValueError: for a model, context, device or output that cannot be used.
     """
-    model = load_model(path, device)
+    model = load_any(path, device)
     require_writable(output, path)
     context = model.given(given)
-    model.flow.double()  # float32 cannot tell apart the rows of a column that is large beside its spread
-    generator = torch.Generator(model.flow.like.device).manual_seed(seed)
+    if isinstance(model, Model):
+        model.flow.double()  # float32 cannot tell apart the rows of a column that is large beside its spread
+    generator = torch.Generator(checked_device(device)).manual_seed(seed)
     with writing(output), table_writer(output) as writer:
         for start in range(0, rows, ROWS_AT_ONCE):
             count = min(ROWS_AT_ONCE, rows - start)
-            x = model.flow.sample((count,), context, generator=generator)
-            writer.write(pd.DataFrame(x.cpu().numpy(), columns=model.columns))
+            writer.write(model.sample(count, context, generator))

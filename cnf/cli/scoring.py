@@ -10,8 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.cli.data import data_chunks
-from cnf.cli.model import load_model
+from cnf.cli.model import load_any
 from cnf.cli.output import require_writable, say, say_json, writing
 from cnf.tables import table_writer
 
@@ -54,12 +53,12 @@ def score_table(path: Path, data: str, output: Path, *, device: str, as_json: bo
     Raises:
         ValueError: for a model, table, device or output that cannot be used.
     """
-    model = load_model(path, device)
+    model = load_any(path, device)
     require_writable(output, path, data)
     tally, rows = Tally(), 0
     with writing(output), table_writer(output) as writer:
-        for chunk in data_chunks(data, [*model.columns, *model.context]):
-            found = model.flow.evaluate(*model.split(chunk))
+        for chunk in model.chunks(data):
+            found = model.evaluate(chunk)
             log_prob = found.log_prob.masked_fill(~found.ok, torch.nan)
             writer.write(
                 pd.DataFrame({"log_prob": log_prob.cpu().numpy(), "error": found.error.cpu().numpy()})

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cnf.cli.model import Model, load_model
+from cnf.cli.model import Model, load_any
 from cnf.cli.output import say, say_json
+from cnf.cli.typed import summarise_typed
 from cnf.flows.configuration import describe, parameters_of
 from cnf.ode import Grid
+from cnf.tables import Schema
 
 
 def inform(path: Path, *, as_json: bool) -> None:
@@ -17,11 +19,13 @@ def inform(path: Path, *, as_json: bool) -> None:
     Raises:
         ModelFileError: if the file holds no model.
     """
-    summary = summarise(load_model(path))
+    model = load_any(path)
+    summary = summarise(model) if isinstance(model, Model) else summarise_typed(model)
     if as_json:
         say_json(summary)
     else:
-        say("\n".join(lines_of(summary)))
+        lines = lines_of(summary) if isinstance(model, Model) else typed_lines_of(summary)
+        say("\n".join(lines))
 
 
 def summarise(model: Model) -> dict[str, Any]:
@@ -55,6 +59,19 @@ def summarise(model: Model) -> dict[str, Any]:
     }
 
 
+def typed_lines_of(summary: dict[str, Any]) -> list[str]:
+    """The summary of a model of a typed table, for people."""
+    schema = Schema.from_json(summary["schema"])
+    points = summary["points_a_cell"]
+    facts = {
+        "field": f"width {' × '.join(map(str, summary['hidden']))}, {summary['parameters']:,} parameters",
+        "integers": f"the mean over {points} points of each cell" if points > 1 else "",
+        **(_training(summary) if summary["rows"] is not None else {}),
+    }
+    columns = [f"  {line}" for line in schema.lines()]
+    return [summary["model"], *columns, *(f"  {name:<13} {fact}" for name, fact in facts.items() if fact)]
+
+
 def lines_of(summary: dict[str, Any]) -> list[str]:
     """The summary for people."""
     field, solver = summary["field"], summary["solver"]
@@ -66,17 +83,22 @@ def lines_of(summary: dict[str, Any]) -> list[str]:
         f"{summary['parameters']:,} parameters; base {summary['base']['class']}",
         "solver": f"{solver['method']}, {steps}, error bar below {summary['tolerance']:g} nats",
         **(_training(summary) if summary["gaussian"] is not None else {}),
+        **_gaussian(summary),
     }
     return [summary["model"], *(f"  {name:<13} {fact}" for name, fact in facts.items() if fact)]
 
 
 def _training(summary: dict[str, Any]) -> dict[str, str]:
     return {
-        "training": f"{summary['rows']:,} rows, {summary['updates']:,} updates in "
-        f"{summary['seconds']:.1f} s, seed {summary['seed']}, cnf {summary['version']}",
+        "training": f"{summary['rows']:,} rows, {summary['updates'] or 0:,} updates in "
+        f"{summary['seconds'] or 0:.1f} s, seed {summary['seed']}, cnf {summary['version']}",
         "held-out NLL": f"{_with_error(summary)} nats a row, on {summary['valid_rows']:,} rows",
-        "one Gaussian": f"{_with_error(summary['gaussian'])}, on the same rows",
     }
+
+
+def _gaussian(summary: dict[str, Any]) -> dict[str, str]:
+    found = summary["gaussian"]
+    return {} if found is None else {"one Gaussian": f"{_with_error(found)}, on the same rows"}
 
 
 def _with_error(found: dict[str, Any]) -> str:

@@ -2,12 +2,22 @@
 
 VelocityField       the base class: what a field of your own implements
 GatedField          two gated hidden layers, divergence in closed form (the default)
+MaskedField         the same, over the present columns of each row
 MLPField            any number of hidden layers
 ConcatSquashField   the layers of FFJORD (Grathwohl et al. 2019)
 """
 
 from cnf.fields.base import BoundField, FieldAt, VelocityField
 from cnf.fields.gated import GatedField
+from cnf.fields.masked import MaskedField
 from cnf.fields.networks import ConcatSquashField, MLPField
 
-__all__ = ["BoundField", "ConcatSquashField", "FieldAt", "GatedField", "MLPField", "VelocityField"]
+__all__ = [
+    "BoundField",
+    "ConcatSquashField",
+    "FieldAt",
+    "GatedField",
+    "MLPField",
+    "MaskedField",
+    "VelocityField",
+]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnf.fields import ConcatSquashField, GatedField, MLPField, VelocityField
+from cnf.fields import ConcatSquashField, GatedField, MaskedField, MLPField, VelocityField
 from cnf.flows.bases import Base, MixtureBase, NormalBase, StudentTBase
 from cnf.flows.divergence import Hutchinson
 from cnf.flows.gaussianization import Gaussianize
@@ -18,6 +18,7 @@ from cnf.ode import Grid, Solver, Torchdiffeq
 # Class name -> the constructor arguments that are also attributes.
 FIELDS: dict[type[VelocityField], tuple[str, ...]] = {
     GatedField: ("hidden", "first", "frequency", "modulation"),
+    MaskedField: ("hidden", "first", "frequency", "modulation"),
     MLPField: ("hidden", "activation"),
     ConcatSquashField: ("hidden", "activation"),
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cnf.flows.configuration import (
     DTYPES,
@@ -31,7 +31,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF:
     try:
         flow = _build(config)
         # Empty marks such as the identity of a missing context are built, not checked against the file.
-        flow.load_state_dict(_checked(flow, tensors))
+        flow.load_state_dict(checked(flow, tensors))
     except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as failure:
         reason = " ".join(str(failure).split())[:200]
         raise ModelFileError(f"{path}: its configuration does not fit ({reason})") from failure
@@ -57,9 +57,13 @@ def _build(config: dict[str, Any]) -> CNF:
     return flow.to(DTYPES[config["dtype"]])
 
 
-def _checked(flow: CNF, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, once names and shapes are those of the flow and every number is finite."""
-    expected = flow.state_dict()
+def checked(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, once names and shapes are those of the model and every number is finite.
+
+    Raises:
+        ValueError: where they are not.
+    """
+    expected = model.state_dict()
     if missing := expected.keys() ^ tensors.keys():
         raise ValueError(f"missing or unknown tensors: {', '.join(sorted(missing)[:3])}")
     for name, tensor in tensors.items():

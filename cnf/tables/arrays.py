@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.lib.npyio import NpzFile
 
-from cnf.tables.formats import Append, Choose, TableError, block, damage_reported, row_labels
+from cnf.tables.formats import Append, Choose, Kept, TableError, block, damage_reported, row_labels
 
 
-def read_npy(path: Path, choose: Choose, chunk_rows: int) -> Iterator[pd.DataFrame]:
+def read_npy(path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()) -> Iterator[pd.DataFrame]:
     """The chosen columns of a rows × columns array, called x0, x1, ..., labelled by row; read as needed."""
     # numpy's parser raises whatever it stumbles over in a damaged header.
     with damage_reported(path, "npy of numbers", Exception):
@@ -21,7 +21,7 @@ def read_npy(path: Path, choose: Choose, chunk_rows: int) -> Iterator[pd.DataFra
     yield from _frames(array, _numbered(array), path, choose, chunk_rows)
 
 
-def read_npz(path: Path, choose: Choose, chunk_rows: int) -> Iterator[pd.DataFrame]:
+def read_npz(path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()) -> Iterator[pd.DataFrame]:
     """The chosen columns of the array `X`, named by the array `columns` if there is one, labelled by row."""
     kind = "npz of numbers, names as dtype=str"
     with damage_reported(path, kind, Exception), path.open("rb") as file, NpzFile(file) as archive:

@@ -16,6 +16,9 @@ T = TypeVar("T")
 Choose = Callable[[Sequence[str]], list[str]]
 """From the names of a file's columns to those wanted, in the order wanted."""
 
+Kept = Collection[str]
+"""Names of the columns whose cells stay what they are instead of becoming numbers."""
+
 Append = Callable[[pd.DataFrame], object]
 """Add the rows of a frame to the file being written."""
 

@@ -11,25 +11,33 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from cnf.tables.formats import Append, Choose, TableError, block, damage_reported, row_labels, shown
+from cnf.tables.formats import Append, Choose, Kept, TableError, damage_reported, row_labels, shown
 
 
-def read_parquet(path: Path, choose: Choose, chunk_rows: int) -> Iterator[pd.DataFrame]:
-    """The chosen columns, labelled by row; they must be real, integer, decimal or boolean."""
+def read_parquet(path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()) -> Iterator[pd.DataFrame]:
+    """The chosen columns, labelled by row; those not in `kept` are real, integer, decimal or boolean."""
     damage = pa.ArrowException, OSError, UnicodeDecodeError
     with damage_reported(path, "parquet", *damage), parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
         # pandas stores a frame's index beside its columns under names of this form.
         chosen = choose([name for name in schema.names if not name.startswith("__index_level_")])
         for name in chosen:
-            _check_type(schema.field(name), path)
+            if name not in kept:
+                _check_type(schema.field(name), path)
         start = 0
         for batch in file.iter_batches(chunk_rows, columns=chosen):
-            numbers = [_numbers(batch.column(name)) for name in chosen]
-            yield block(np.array(numbers).T, chosen, row_labels(start, batch.num_rows))
+            yield _frame(batch, chosen, kept, start)
             start += batch.num_rows
         if not start:
-            yield block(np.empty((0, len(chosen))), chosen, row_labels(0, 0))
+            yield _frame(schema.empty_table(), chosen, kept, 0)
+
+
+def _frame(batch: pa.RecordBatch | pa.Table, chosen: list[str], kept: Kept, start: int) -> pd.DataFrame:
+    cells = {
+        name: batch.column(name).to_pandas() if name in kept else _numbers(batch.column(name))
+        for name in chosen
+    }
+    return pd.DataFrame(cells, columns=chosen).set_index(row_labels(start, batch.num_rows))
 
 
 def _check_type(field: pa.Field, path: Path) -> None:
@@ -47,8 +55,8 @@ def _check_type(field: pa.Field, path: Path) -> None:
         )
 
 
-def _numbers(column: pa.Array) -> np.ndarray:
-    return column.to_numpy(zero_copy_only=False).astype(np.float64)
+def _numbers(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 @contextmanager

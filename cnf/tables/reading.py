@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 
 from cnf.tables.arrays import read_npy, read_npz
-from cnf.tables.formats import Choose, TableError, by_extension, choose_columns, listed, shown
+from cnf.tables.formats import Choose, Kept, TableError, by_extension, choose_columns, listed, shown
 from cnf.tables.parquet import read_parquet
-from cnf.tables.text import read_csv
+from cnf.tables.schema import Schema
+from cnf.tables.text import read_csv, typed
 
-READERS: dict[str, Callable[[Path, Choose, int], Iterator[pd.DataFrame]]] = {
+CHUNK_ROWS = 65536
+READERS: dict[str, Callable[[Path, Choose, int, Kept], Iterator[pd.DataFrame]]] = {
     ".csv": read_csv,
     ".csv.gz": read_csv,
     ".parquet": read_parquet,
@@ -58,9 +60,13 @@ def read_table(
     """
     chunks = list(read_chunks(path, columns=columns, ignore=ignore, nonfinite=nonfinite))
     table = pd.concat(chunks, ignore_index=True)
+    _require_rows(table, rows_needed, path)
+    return table
+
+
+def _require_rows(table: pd.DataFrame, rows_needed: int, path: str | os.PathLike[str]) -> None:
     if len(table) < rows_needed:
         raise TableError(f"{path}: expected {rows_needed} or more rows, found {len(table)}; add rows")
-    return table
 
 
 def read_chunks(
@@ -68,7 +74,7 @@ def read_chunks(
     *,
     columns: Sequence[str] | None = None,
     ignore: Collection[str] = (),
-    chunk_rows: int = 65536,
+    chunk_rows: int = CHUNK_ROWS,
     nonfinite: Literal["reject", "keep"] = "reject",
 ) -> Iterator[pd.DataFrame]:
     """The same rows as `read_table`, at most `chunk_rows` at a time; one empty chunk where there are none."""
@@ -77,11 +83,58 @@ def read_chunks(
     _check_file(path)
     choose = functools.partial(choose_columns, path=path, columns=columns, ignore=ignore)
     start = 0
-    for chunk in reader(path, choose, chunk_rows):
+    for chunk in reader(path, choose, chunk_rows, ()):
         if nonfinite == "reject":
             _require_finite(chunk, path)
         yield chunk.set_index(pd.RangeIndex(start, start + len(chunk)))
         start += len(chunk)
+
+
+def read_typed_table(
+    path: str | os.PathLike[str],
+    *,
+    columns: Sequence[str] | None = None,
+    ignore: Collection[str] = (),
+    rows_needed: int = 1,
+) -> pd.DataFrame:
+    """The columns of a file as what they hold: numbers, booleans or text; rows labelled by line or row.
+
+    In csv a column is of numbers if its cells spell numbers, and missing cells are as in `read_table`.
+
+    Raises:
+        TableError: the file or a column is not as it should be, a cell is no number where almost all are, or
+            there are fewer rows than `rows_needed`.
+    """
+    path = Path(path)
+    choose = functools.partial(choose_columns, path=path, columns=columns, ignore=ignore)
+    table = pd.concat(_frames(path, choose, EVERY))
+    _require_rows(table, rows_needed, path)
+    if path.name.lower().endswith((".csv", ".csv.gz")):
+        table = pd.DataFrame({name: typed(table[name], path) for name in table})
+    return table
+
+
+def read_typed_chunks(path: str | os.PathLike[str], schema: Schema) -> Iterator[pd.DataFrame]:
+    """The columns of a schema in chunks of bounded memory, rows labelled by line or row."""
+    columns = [*schema.modelled, *schema.context]
+    choose = functools.partial(choose_columns, path=path, columns=[c.name for c in columns], ignore=())
+    yield from _frames(Path(path), choose, {column.name for column in columns if not column.numeric})
+
+
+class _Every:
+    """A collection that holds every name."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+EVERY = _Every()
+
+
+def _frames(path: Path, choose: Choose, kept: Kept) -> Iterator[pd.DataFrame]:
+    reader = by_extension(path, READERS)
+    _check_file(path)
+    return reader(path, choose, CHUNK_ROWS, kept)
 
 
 def require_fittable(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:

@@ -7,6 +7,7 @@ import gzip
 import io
 import itertools
 import math
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,13 +17,19 @@ from typing import TextIO
 import numpy as np
 import pandas as pd
 
-from cnf.tables.formats import Append, Choose, TableError, block, damage_reported, shown
+from cnf.tables.formats import Append, Choose, Kept, TableError, damage_reported, shown
 
-WORDS = dict.fromkeys(("", "na", "n/a", "nan", "null", "none"), math.nan) | {"true": 1.0, "false": 0.0}
+MISSING = ("", "na", "n/a", "nan", "null", "none")
+WORDS = dict.fromkeys(MISSING, math.nan) | {"true": 1.0, "false": 0.0}
+# A column with a larger share of cells that are no numbers holds text.
+MOST_SPOILT = 0.1
 
 
-def read_csv(path: Path, choose: Choose, chunk_rows: int) -> Iterator[pd.DataFrame]:
-    """The chosen columns, labelled by line; rows are as wide as the header and chosen cells are numbers."""
+def read_csv(path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()) -> Iterator[pd.DataFrame]:
+    """The chosen columns, labelled by line; rows are as wide as the header and chosen cells are numbers.
+
+    Columns in `kept` may hold any text, None where a cell is missing.
+    """
     with damage_reported(path, "csv", OSError, EOFError, zlib.error), _opened(path) as file:
         rows = _rows(file, path)
         names = _header(rows, path)
@@ -35,8 +42,11 @@ def read_csv(path: Path, choose: Choose, chunk_rows: int) -> Iterator[pd.DataFra
                 return
             lines = pd.Index([line for line, _ in chunk], name="line", dtype=np.int64)
             columns = list(zip(*(cells for _, cells in chunk))) or [()] * len(names)
-            numbers = [_numbers(columns[i], names[i], lines, path) for i in wanted]
-            yield block(np.array(numbers).T, chosen, lines)
+            cells = {
+                names[i]: (_texts if names[i] in kept else _numbers)(columns[i], names[i], lines, path)
+                for i in wanted
+            }
+            yield pd.DataFrame(cells, columns=chosen, index=lines)
 
 
 def _opened(path: Path) -> TextIO:
@@ -66,7 +76,7 @@ def _header(rows: Iterator[tuple[int, list[str]]], path: Path) -> list[str]:
     if not names:
         raise TableError(f"{path}: the file is empty; expected a header and rows of numbers")
     if not _is_unicode("".join(names)):
-        raise TableError(f"{path}: line {line}: the header is not UTF-8; save the file as UTF-8")
+        raise TableError(f"{path}: line {line}: the header is not UTF-8; save it as UTF-8")
     filled = [name for name in names if name]
     if filled and all(map(_is_number, filled)):
         raise TableError(f"{path}: line {line}: expected names of columns, found only numbers; add a header")
@@ -90,6 +100,46 @@ def _numbers(texts: Sequence[str], name: str, lines: pd.Index, path: Path) -> np
         return np.array(_plain(texts))
     except ValueError:
         return np.array([_number(text, name, line, path) for text, line in zip(texts, lines)])
+
+
+def _texts(texts: Sequence[str], name: str, lines: pd.Index, path: Path) -> pd.Series:
+    for text, line in zip(texts, lines):
+        if not _is_unicode(text):
+            raise TableError(
+                f"{path}: line {line}, column {shown(name)}: {shown(text)} is not UTF-8; save it as UTF-8"
+            )
+    cells = [None if text.strip().lower() in MISSING else text for text in texts]
+    return pd.Series(cells, lines, dtype=object)  # pandas would choose a type of its own
+
+
+def typed(cells: pd.Series, path: str | os.PathLike[str]) -> pd.Series:
+    """A column of text as what it spells: booleans, whole or other numbers; else the text itself.
+
+    Raises:
+        TableError: for a cell that is no number where almost all others are.
+    """
+    present = [text for text in cells if text is not None]
+    if present and all(text.strip().lower() in ("true", "false") for text in present):
+        spelled = [None if text is None else text.strip().lower() == "true" for text in cells]
+        return pd.Series(spelled, cells.index, dtype="boolean" if None in spelled else bool, name=cells.name)
+    bad = [i for i, text in enumerate(cells) if text is not None and not _is_number(text)]
+    if bad and len(bad) > MOST_SPOILT * len(present):
+        return cells.astype("str")
+    if bad:
+        text = cells.iloc[bad[0]]
+        raise TableError(
+            f"{path}: line {cells.index[bad[0]]}, column {shown(str(cells.name))}: expected a number as in "
+            f"most rows, found {shown(text)}; correct the cell, ignore the column, or declare it categorical"
+        )
+    numbers = pd.Series(
+        [math.nan if text is None else float(text) for text in cells], cells.index, name=cells.name
+    )
+    whole = len(present) == len(cells) and all(_is_whole(text) for text in present)
+    return numbers.astype("int64") if whole else numbers.astype("float64")
+
+
+def _is_whole(text: str) -> bool:
+    return text.strip().lstrip("+-").isdigit() and len(text) < 18
 
 
 def _plain(texts: Sequence[str]) -> list[float]:

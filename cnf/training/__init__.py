@@ -3,6 +3,7 @@
 from cnf.training.fit import fit
 from cnf.training.history import History, Record
 from cnf.training.settings import Phase, Settings
+from cnf.training.tables import fit_table
 from cnf.training.trainer import Trainer, TrainingError
 
-__all__ = ["History", "Phase", "Record", "Settings", "Trainer", "TrainingError", "fit"]
+__all__ = ["History", "Phase", "Record", "Settings", "Trainer", "TrainingError", "fit", "fit_table"]

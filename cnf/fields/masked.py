@@ -1,0 +1,103 @@
+"""The field of rows with absent columns: their velocity is zero, and what stands there never enters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cnf.fields.base import BoundField
+from cnf.fields.closed_form import LayersByRow, Modulation, TwoLayers, bind_layers
+from cnf.fields.gated import GatedField
+
+
+class MaskedField(GatedField):
+    """A `GatedField` of the present columns of each row, v = m ⊙ v(t, m ⊙ x, context).
+
+    The mask m (0 or 1 a column) is the first `dim` columns of the context, and the network sees it. The
+    divergence over the present columns has the closed form of `cnf.fields.closed_form` with one matrix for
+    each pattern m, Mₘ = W₂ᵀ ∘ (W₁ diag(m) W₃); rows are grouped by pattern.
+
+    Args:
+        dim: number of columns of x.
+        hidden: widths of the two hidden layers.
+        context_dim: number of columns of the context, those of the mask included.
+        options: those of `GatedField`.
+
+    Raises:
+        ValueError: if the context has no room for the mask.
+
+    Example:
+        >>> field = MaskedField(2, hidden=(8, 8), context_dim=2)
+        >>> _ = torch.nn.init.normal_(field.W3)
+        >>> mask = torch.tensor([[1.0, 0.0]])
+        >>> field(torch.tensor(0.5), torch.tensor([[3.0, torch.inf]]), mask)[0, 1]
+        tensor(0., grad_fn=<SelectBackward0>)
+    """
+
+    def __init__(
+        self, dim: int, hidden: tuple[int, int] = (64, 64), *, context_dim: int, **options: object
+    ) -> None:
+        if context_dim < dim:
+            raise ValueError(
+                f"context_dim of a MaskedField: expected at least {dim}, for the mask; got {context_dim}"
+            )
+        super().__init__(dim, hidden, context_dim=context_dim, **options)
+
+    def bind(self, context: Tensor | None = None) -> BoundField:
+        """The field for one context (*batch, context_dim), its rows grouped by pattern."""
+        present = context[..., : self.dim] != 0
+        layers = MaskedLayers(self.W1, self.W2, self.W3, self.first, present)
+        parameters = (*self.inner.parameters(), *self.outer.parameters())
+        return bind_layers(layers, self._modulate, context, parameters)
+
+
+class MaskedLayers(TwoLayers):
+    """`TwoLayers` with the matrices of the patterns in `present` (*batch, dim)."""
+
+    def __init__(self, W1: Tensor, W2: Tensor, W3: Tensor, first: str, present: Tensor) -> None:
+        super().__init__(W1, W2, W3, first)
+        self.present = present
+        patterns, group = torch.unique(present.flatten(0, -2), dim=0, return_inverse=True)
+        inner = (W1 * patterns[:, None, :].to(W1.dtype)) @ W3
+        self.M = (4 * self.stretch**2) * W2.T * inner
+        self.order = group.argsort(stable=True)
+        self.counts = torch.bincount(group, minlength=len(patterns)).tolist()
+
+    def by_row(self, modulation: Modulation) -> LayersByRow:
+        """The layers under a modulation (*batch, width) of each row."""
+        plain = super().by_row(modulation)
+        return MaskedByRow(self, modulation, plain.shift1, plain.shift2, plain.offset)
+
+
+@dataclass
+class MaskedByRow(LayersByRow):
+    """Layers of rows with absent columns."""
+
+    layers: MaskedLayers
+
+    def _first(self, x: Tensor) -> Tensor:
+        return super()._first(x.where(self.layers.present, 0.0))
+
+    def _out(self, a2: Tensor, x: Tensor) -> Tensor:
+        present = self.layers.present
+        return super()._out(a2, x.where(present, 0.0)).where(present, 0.0)
+
+    def _couple(self, slope1: Tensor) -> Tensor:
+        gate1, gate2 = self.modulation.gate1, self.modulation.gate2
+        inner = self._by_pattern(gate1 * slope1)
+        return inner * gate2
+
+    def _by_pattern(self, rows: Tensor) -> Tensor:
+        """The product of each row (*batch, hidden1) and the matrix of its pattern."""
+        layers = self.layers
+        if len(layers.M) == 1:
+            return rows @ layers.M[0]
+        flat = rows.flatten(0, -2)
+        parts = flat[layers.order].split(layers.counts)
+        products = torch.cat([part @ M for part, M in zip(parts, layers.M)])
+        return torch.empty_like(products).index_copy(0, layers.order, products).reshape(*rows.shape[:-1], -1)
+
+    def _trace_of_skip(self) -> Tensor:
+        return self.modulation.skip.where(self.layers.present, 0.0).sum(-1)

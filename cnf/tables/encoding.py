@@ -1,0 +1,92 @@
+"""Cells as numbers and symbols, and back: see `cnf.tables.columns.Column`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from cnf.tables.columns import Column
+from cnf.tables.formats import TableError, listed, shown
+from cnf.tables.series import levels, numbers, place
+
+
+def encode(series: pd.Series, column: Column) -> tuple[np.ndarray | None, np.ndarray]:
+    """Values (rows,), or None for categories, and symbols (rows,)."""
+    if column.kind == "categorical":
+        return None, _encode_levels(series, column)
+    values = numbers(series)
+    missing = np.isnan(values)
+    if column.kind == "integer":
+        values = np.round(values / column.step) * column.step  # what lies between counts as the nearest
+    symbols = np.zeros(len(values), dtype=np.int64)
+    for i, atom in enumerate(column.atoms):
+        symbols[np.isclose(values, atom, rtol=1e-9, atol=1e-12)] = i + 1
+    symbols[missing] = column.symbols - 1 if column.missing else -1
+    _require_support(series, values, symbols == 0, column)
+    return np.where(symbols == 0, values, 0.0), symbols
+
+
+def _encode_levels(series: pd.Series, column: Column) -> np.ndarray:
+    places = {level: i for i, level in enumerate(column.levels)}
+    places[None] = len(column.levels) if column.missing else -1
+    cells = levels(series)
+    if not isinstance(column.levels[0], str):
+        cells = [_as_level(cell, column) for cell in cells]
+    symbols = [places.get(cell, -2) for cell in cells]
+    if -2 in symbols:
+        row = symbols.index(-2)
+        raise TableError(
+            f"{place(series, row)}: unseen category {shown(str(cells[row]))}; expected one of "
+            f"{listed([str(level) for level in column.levels])}"
+        )
+    return np.array(symbols, dtype=np.int64)
+
+
+def _as_level(cell: object, column: Column) -> object:
+    """Text that spells a level which is a number or a boolean, as that level."""
+    if not isinstance(cell, str):
+        return cell
+    spelled = {str(level).lower(): level for level in column.levels}
+    return spelled.get(cell.strip().lower(), cell)
+
+
+def _require_support(series: pd.Series, values: np.ndarray, dense: np.ndarray, column: Column) -> None:
+    below = dense & (values <= column.lower) if column.bounded_below else np.zeros_like(dense)
+    above = dense & (values >= column.upper) if column.bounded_above else np.zeros_like(dense)
+    outside = (below | above).nonzero()[0]
+    if len(outside):
+        raise TableError(
+            f"{place(series, outside[0])}: {values[outside[0]]:g} is outside what the column holds "
+            f"({column.describe()}); correct the cell"
+        )
+
+
+def decode(values: np.ndarray | None, symbols: np.ndarray, column: Column) -> pd.Series:
+    """The cells that `encode` would turn into these values and symbols, with the dtype of the column."""
+    missing = symbols == (column.symbols - 1 if column.missing else -1)
+    missing |= symbols == -1
+    if column.kind == "categorical":
+        return _decode_levels(symbols, missing, column)
+    exact = np.array([0.0, *column.atoms, 0.0])  # the last for missing cells
+    numbers = np.where(symbols == 0, values, exact[symbols])
+    if column.kind == "integer":
+        steps = np.round(numbers / column.step)
+        # 0.29 rather than 29 · 0.01, which is another number.
+        numbers = np.round(steps * column.step, 10) if column.step < 1 else steps * column.step
+    numbers = np.where(missing, np.nan, numbers)
+    if column.dtype == "int64":
+        return pd.Series(numbers).astype("Int64" if missing.any() else "int64")
+    return pd.Series(numbers)
+
+
+def _decode_levels(symbols: np.ndarray, missing: np.ndarray, column: Column) -> pd.Series:
+    cells = np.empty(len(symbols), dtype=object)
+    table = np.empty(len(column.levels), dtype=object)
+    table[:] = column.levels
+    cells[~missing] = table[symbols[~missing]]
+    series = pd.Series(cells, dtype=object)
+    if column.dtype == "category":
+        return series.astype(pd.CategoricalDtype(list(column.levels)))
+    if missing.any():
+        return series.astype("str") if column.dtype == "str" else series
+    return series.astype(column.dtype)

@@ -1,0 +1,187 @@
+"""The schema of a table: what its columns are, and its rows as numbers and symbols."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cnf.tables.columns import Column
+from cnf.tables.dependence import counts_rows, dependent_columns, refuse
+from cnf.tables.encoding import decode, encode
+from cnf.tables.formats import TableError, choose_columns
+from cnf.tables.inference import infer
+
+MOST_COLUMNS = 500
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Rows of a table as a model takes them.
+
+    Attributes:
+        values: numbers of the numeric columns (rows, numeric); zero where a cell shows another symbol.
+        symbols: the symbol of every cell (rows, columns), see `Column`; −1 for a missing cell of a column
+            that had none.
+    """
+
+    values: Tensor
+    symbols: Tensor
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def take(self, places: Tensor) -> Cells:
+        """The rows at `places`."""
+        return Cells(self.values[places], self.symbols[places])
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The columns of a table, in the order of the file.
+
+    Example:
+        >>> table = pd.DataFrame({"age": [31, 45, 28, 31] * 9, "group": ["a", "b", "a", "b"] * 9})
+        >>> schema = Schema.infer(table, kinds={"age": "integer"})
+        >>> [column.kind for column in schema.columns]
+        ['integer', 'categorical']
+        >>> Schema.from_json(schema.as_json()) == schema
+        True
+    """
+
+    columns: tuple[Column, ...]
+
+    @classmethod
+    def infer(
+        cls,
+        table: pd.DataFrame,
+        *,
+        kinds: Mapping[str, str] | None = None,
+        context: Collection[str] = (),
+        ignore: Collection[str] = (),
+        drop_dependent: bool = False,
+    ) -> Schema:
+        """The schema of a data frame; the rules are those of `cnf.tables.inference`.
+
+        Args:
+            table: its rows.
+            kinds: what columns are, by name, where the rules would not see it: "real", "positive",
+                "bounded:0:1", "integer", "integer:0.5", "categorical" or "ignored".
+            context: columns that the density is conditioned on.
+            ignore: columns that are left out.
+            drop_dependent: whether a column that follows exactly from others is ignored instead of refused.
+
+        Raises:
+            TableError: for a column that is constant, empty, or not what it is said to be; for names that are
+                unknown or repeated; for columns that depend on each other exactly.
+        """
+        kinds = {**(kinds or {}), **dict.fromkeys(ignore, "ignored")}
+        _check_names(table, [*kinds, *context])
+        columns = []
+        for name in table.columns:
+            kind = kinds.get(name) or ("ignored" if counts_rows(table[name]) else None)
+            columns.append(infer(table[name], kind, "context" if name in context else "modelled"))
+        schema = cls(tuple(columns))
+        while found := dependent_columns(schema.columns, table):
+            if not drop_dependent:
+                refuse(*found)
+            schema = schema._ignoring(found[0][-1])
+        if not schema.modelled:
+            raise TableError("no columns are left to model; choose at least one")
+        return schema
+
+    def _ignoring(self, name: str) -> Schema:
+        ignored = Column(name, "ignored")
+        return replace(self, columns=tuple(ignored if c.name == name else c for c in self.columns))
+
+    @property
+    def modelled(self) -> tuple[Column, ...]:
+        """The columns that the density is of."""
+        return tuple(c for c in self.columns if c.kind != "ignored" and c.role == "modelled")
+
+    @property
+    def context(self) -> tuple[Column, ...]:
+        """The columns that the density is conditioned on."""
+        return tuple(c for c in self.columns if c.kind != "ignored" and c.role == "context")
+
+    @property
+    def plain(self) -> bool:
+        """Whether every column is a real one without atoms or missing cells, as a `CNF` alone takes them."""
+        return all(column.plain for column in (*self.modelled, *self.context))
+
+    def column(self, name: str) -> Column:
+        """The column of this name."""
+        return {column.name: column for column in self.columns}[name]
+
+    def encode(self, table: pd.DataFrame, columns: tuple[Column, ...]) -> Cells:
+        """Some columns of a data frame, found by name, as numbers and symbols.
+
+        Raises:
+            TableError: for a column that is not there, or a cell that its column cannot hold: an unseen
+                category, a number outside the support, an infinity.
+        """
+        if columns:
+            choose_columns(list(table.columns), path="table", columns=[c.name for c in columns], ignore=())
+        parts = [encode(table[column.name], column) for column in columns]
+        values = [torch.tensor(value) for value, _ in parts if value is not None]
+        symbols = [torch.tensor(symbol) for _, symbol in parts]
+        rows = len(table)
+        return Cells(
+            torch.stack(values, 1) if values else torch.zeros(rows, 0, dtype=torch.float64),
+            torch.stack(symbols, 1) if symbols else torch.zeros(rows, 0, dtype=torch.long),
+        )
+
+    def decode(self, cells: Cells, columns: tuple[Column, ...]) -> pd.DataFrame:
+        """The data frame that `encode` would turn into these cells; −1 stands for missing."""
+        values = iter(cells.values.cpu().numpy().T)
+        symbols = cells.symbols.cpu().numpy().T
+        frame = {
+            column.name: decode(next(values) if column.numeric else None, symbols[i], column)
+            for i, column in enumerate(columns)
+        }
+        return pd.DataFrame(frame)
+
+    def lines(self) -> list[str]:
+        """One line a column, for people."""
+        width = max(len(column.name) for column in self.columns)
+        return [f"{column.name:<{width}}  {column.describe()}" for column in self.columns]
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """The schema as JSON-ready data."""
+        return [column.as_json() for column in self.columns]
+
+    @classmethod
+    def from_json(cls, data: list[dict[str, Any]]) -> Schema:
+        """The schema that `as_json` wrote.
+
+        Raises:
+            ValueError: for anything else.
+        """
+        if not isinstance(data, list) or not data:
+            raise ValueError("a schema is a list of columns")
+        schema = cls(tuple(Column.from_json(column) for column in data))
+        names = [column.name for column in schema.columns]
+        if len(set(names)) < len(names) or not schema.modelled:
+            raise ValueError("a schema has columns of different names, at least one of them modelled")
+        return schema
+
+
+def _check_names(table: pd.DataFrame, named: list[str]) -> None:
+    """The table can be modelled at all, and the columns that the user named are there."""
+    names = list(table.columns)
+    if odd := [name for name in names if not isinstance(name, str)]:
+        raise TableError(f"expected text as names of columns, found {odd[0]!r}; rename the column")
+    choose_columns(names, path="table", columns=None, ignore=())
+    for name in named:
+        choose_columns(names, path="table", columns=[name], ignore=())
+    if len(names) > MOST_COLUMNS:
+        raise TableError(
+            f"the table has {len(names):,} columns, at most {MOST_COLUMNS} can be modelled together; "
+            "choose columns"
+        )
+    if not len(table):
+        raise TableError("the table has no rows below its header; add rows")

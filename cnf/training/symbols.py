@@ -1,0 +1,74 @@
+"""Fitting the distribution over symbols by maximum likelihood."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cnf.tables.symbols import SymbolModel
+from cnf.training.data import Batches
+from cnf.training.judge import weighted_nll
+
+BATCH = 512
+RATE = 3e-3
+WEIGHT_DECAY = 1e-3
+VALIDATIONS = 20
+PATIENCE = 6
+MOST_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class SymbolRows:
+    """Symbols (rows, columns), what is known beside them (rows, extra), which of them are given, weights."""
+
+    symbols: Tensor
+    extra: Tensor
+    given: Tensor
+    weights: Tensor
+
+
+def fit_symbols(model: SymbolModel, train: SymbolRows, valid: SymbolRows, *, steps: int, seed: int) -> float:
+    """Fit, keep the weights that held-out rows like best, and return their NLL in nats a row."""
+    if not model.uncertain:
+        return 0.0
+    model.start_from(train.symbols.where(~train.given, -1), train.weights)
+    places = torch.arange(len(train.symbols), device=train.symbols.device)
+    batches = Batches(places, None, train.weights)
+    generator = torch.Generator(places.device).manual_seed(seed)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
+    best, stale = (_held_out(model, valid), _snapshot(model)), 0
+    every = max(1, steps // VALIDATIONS)
+    for step in range(1, steps + 1):
+        _set_rate(optimiser, step / steps)
+        chosen = batches.draw(BATCH, generator)[0]
+        loss = -model.log_prob(train.symbols[chosen], train.extra[chosen], train.given[chosen]).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        if step % every and step < steps:
+            continue
+        nll = _held_out(model, valid)
+        best, stale = ((nll, _snapshot(model)), 0) if nll < best[0] else (best, stale + 1)
+        if stale >= PATIENCE:
+            break
+    model.load_state_dict(best[1])
+    return best[0]
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, done: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@torch.no_grad()
+def _held_out(model: SymbolModel, valid: SymbolRows) -> float:
+    parts = (valid.symbols, valid.extra, valid.given, valid.weights)
+    symbols, extra, given, weights = (part[:MOST_ROWS] for part in parts)
+    return weighted_nll(model.log_prob(symbols, extra, given), weights)[0]
+
+
+def _snapshot(model: SymbolModel) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -1,0 +1,164 @@
+"""What columns are found to be, and cells as numbers and symbols and back."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnf.tables import Column, Schema, TableError
+
+ROWS = 400
+RANDOM = np.random.default_rng(0)
+NORMAL = RANDOM.normal(size=ROWS)
+KINDS = {
+    "real": (NORMAL, "real"),
+    "far from zero": (1e9 + NORMAL, "real"),
+    "positive": (np.exp(2 * NORMAL), "positive"),
+    "bounded": (RANDOM.beta(0.5, 0.5, ROWS), "bounded, between 0 and 1"),
+    "counts": (RANDOM.poisson(9, ROWS), "integer, from 0"),
+    "ends": (RANDOM.integers(1, 25, ROWS), "integer, from 1, to 24"),
+    "negative": (np.round(30 * NORMAL), "integer"),
+    "hundredths": (RANDOM.integers(120, 320, ROWS) / 100, "integer, times 0.01"),
+    "stray cell": (np.r_[np.tile(RANDOM.integers(990, 1040, 999), 2), 1003.3333], "integer"),
+    "rating": (RANDOM.integers(1, 6, ROWS), "categorical, 5 levels: 1, 2, 3, 4, 5"),
+    "text": (np.array(list("ab") * (ROWS // 2)), "categorical, 2 levels: a, b"),
+    "flag": (NORMAL > 0, "categorical, 2 levels: False, True"),
+    "holes": (np.where(NORMAL > 1, np.nan, NORMAL), "real, with missing cells"),
+    "zeros": (np.where(NORMAL > 1, 0.0, np.exp(NORMAL)), "positive, exactly 0 at times"),
+    "rare events": (np.where(NORMAL > 1.5, RANDOM.integers(1, 40, ROWS), 0), "exactly 0 at times"),
+    "counter": (np.arange(1, ROWS + 1), "ignored"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_a_column_is_found_to_be(name):
+    values, expected = KINDS[name]
+    table = pd.DataFrame({"it": values, "other": np.linspace(0, 1, len(values)) ** 2 * np.pi})
+    schema = Schema.infer(table)
+    assert expected in schema.column("it").describe()
+    assert Schema.from_json(schema.as_json()) == schema
+
+
+@pytest.mark.parametrize("name", set(KINDS) - {"stray cell", "counter"})
+def test_cells_come_back_as_they_were(name):
+    table = pd.DataFrame({"it": KINDS[name][0]})
+    schema = Schema.infer(table)
+    back = schema.decode(schema.encode(table, schema.modelled), schema.modelled)
+    pd.testing.assert_frame_equal(back, table)
+
+
+def test_a_user_says_what_columns_are():
+    table = pd.DataFrame({"a": [1, 2, 3, 4] * 10, "b": np.linspace(0.1, 0.9, 40), "c": list("xyzw") * 10})
+    table["d"] = table.b**2
+    schema = Schema.infer(table, kinds={"a": "integer", "b": "bounded:0:1"}, context=["c"], ignore=["d"])
+    assert [column.kind for column in schema.columns] == ["integer", "bounded", "categorical", "ignored"]
+    assert [column.name for column in schema.context] == ["c"]
+
+
+BAD = {
+    "constant": ({"a": [3.0] * 30, "b": NORMAL[:30]}, {}, "constant 'a'"),
+    "empty column": ({"a": [np.nan] * 30, "b": NORMAL[:30]}, {}, "'a': every cell is missing"),
+    "infinity": ({"a": np.r_[NORMAL[:9], np.inf]}, {}, "row 9, column 'a': .* infinity"),
+    "sum": (
+        {"a": NORMAL, "b": NORMAL**2, "c": NORMAL**2 - 3 * NORMAL},
+        {},
+        "'a', 'b', 'c' are dependent",
+    ),
+    "equal": ({"a": NORMAL, "b": NORMAL}, {}, "'a' and 'b' are equal"),
+    "twins": ({"a": list("xy") * 20, "b": list("no") * 20}, {}, "'a', 'b' go together"),
+    "a category for every row": ({"a": [f"id {i}" for i in range(10**5)]}, {}, "100,000 categories"),
+    "ten thousand columns": ({f"c{i}": NORMAL[:12] for i in range(10_000)}, {}, "10,000 columns"),
+    "dates": ({"a": pd.date_range("2020-01-01", periods=30)}, {}, "row 0, column 'a': .* Timestamp"),
+    "no rows": ({"a": []}, {}, "no rows"),
+    "unknown column": ({"a": NORMAL}, {"kinds": {"aa": "real"}}, "no column 'aa'; did you mean 'a'"),
+    "unknown kind": ({"a": NORMAL}, {"kinds": {"a": "ordinal"}}, "expected real, positive"),
+    "outside": ({"a": NORMAL}, {"kinds": {"a": "bounded:0:1"}}, "'a': expected numbers from 0 to 1"),
+    "no integers": ({"a": NORMAL}, {"kinds": {"a": "integer"}}, "'a': expected multiples of 1"),
+    "text as numbers": ({"a": ["1", "2", "x"] * 9}, {"kinds": {"a": "real"}}, "row 2, column 'a': .* 'x'"),
+    "nothing left": ({"a": NORMAL}, {"ignore": ["a"]}, "no columns are left"),
+    "names that are no text": ({0: NORMAL}, {}, "names of columns, found 0"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_table_that_has_no_schema(name):
+    columns, options, message = BAD[name]
+    with pytest.raises(TableError, match=message):
+        Schema.infer(pd.DataFrame(columns), **options)
+
+
+def test_repeated_names_are_refused():
+    with pytest.raises(TableError, match="'a' twice"):
+        Schema.infer(pd.DataFrame(np.ones((3, 2)), columns=["a", "a"]))
+
+
+def test_a_dependent_column_is_dropped_on_request():
+    table = pd.DataFrame({"a": NORMAL, "b": NORMAL**2, "c": NORMAL**2 - 3 * NORMAL})
+    assert [column.kind for column in Schema.infer(table, drop_dependent=True).columns].count("ignored") == 1
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "message"),
+    [
+        ({"g": ["z"], "x": [0.5]}, "row 0, column 'g': unseen category 'z'; expected one of 'a', 'b'"),
+        ({"g": ["a"], "x": [1.5]}, "row 0, column 'x': 1.5 is outside"),
+        ({"g": ["a"], "x": ["?"]}, "row 0, column 'x': expected a number, found '\\?'"),
+        ({"g": ["a"]}, "no column 'x'"),
+    ],
+)
+def test_cells_that_a_column_cannot_hold(spoilt, message):
+    schema = Schema(
+        (Column("g", "categorical", levels=("a", "b")), Column("x", "bounded", lower=0.0, upper=1.0))
+    )
+    with pytest.raises(TableError, match=message):
+        schema.encode(pd.DataFrame(spoilt), schema.modelled)
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"name": "a", "kind": "ordinal"},
+        {"name": "a", "kind": "integer"},
+        {"name": "a", "kind": "bounded", "lower": 1.0, "upper": 0.0},
+        {"name": "a", "kind": "categorical", "levels": ["x", "x"]},
+        {"name": "a", "kind": "real", "atoms": [float("nan")]},
+        {"name": "a", "kind": "real", "colour": "red"},
+        "a",
+    ],
+)
+def test_columns_that_make_no_sense_are_refused(spoilt):
+    with pytest.raises(ValueError, match="column"):
+        Schema.from_json([spoilt])
+
+
+numbers = st.one_of(
+    st.floats(-1e6, 1e6), st.integers(-1000, 1000), st.integers(0, 3), st.decimals(-9, 9, places=2).map(float)
+)
+texts = st.one_of(st.text(max_size=3), st.none())
+cells = st.one_of(
+    st.lists(st.one_of(numbers, st.just(float("nan"))), min_size=12, max_size=12),
+    st.lists(texts, min_size=12, max_size=12),
+    st.lists(st.booleans(), min_size=12, max_size=12),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(cells, min_size=1, max_size=4))
+def test_any_table_has_a_schema_that_keeps_its_cells_or_is_refused(columns):
+    table = pd.DataFrame({f"c{i}": pd.Series(column) for i, column in enumerate(columns)})
+    try:
+        schema = Schema.infer(table)
+    except TableError as error:
+        assert "\n" not in str(error)
+        return
+    assert Schema.from_json(schema.as_json()) == schema
+    back = schema.decode(schema.encode(table, schema.modelled), schema.modelled)
+    for name in back:
+        assert (back[name].isna() == table[name].isna()).all()
+        if schema.column(name).numeric:
+            np.testing.assert_allclose(
+                back[name].astype(float), table[name].astype(float), rtol=1e-12, atol=1e-9
+            )
+        else:
+            assert back[name].dropna().tolist() == table[name].dropna().tolist()
