@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.special import ndtr, ndtri
+from torch.special import erfc, ndtri
 
 from cnf.tables.columns import Column
 
@@ -20,7 +20,7 @@ SMALLEST_SCALE = 5e-3
 GAIN = 0.005
 TINY = 1e-300
 # A probability below which logarithms are needed.
-FAR = 1e-15
+FAR = 1e-30
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -134,6 +134,11 @@ class Marginals(nn.Module):
         log_below = (torch.special.log_ndtr(z) + log_weights).logsumexp(-1)
         log_above = (torch.special.log_ndtr(-z) + log_weights).logsumexp(-1)
         return torch.where(log_below < log_above, far_quantile(log_below), -far_quantile(log_above))
+
+
+def ndtr(z: Tensor) -> Tensor:
+    """Φ(z), with all its digits in the left tail too."""
+    return 0.5 * erfc(-math.sqrt(0.5) * z)
 
 
 def quantile(p: Tensor) -> Tensor:
