@@ -7,7 +7,7 @@ import torch
 from problems import F64, normal, seeded
 from scipy import stats
 
-from cnf import MixtureBase, NormalBase, StudentTBase
+from cnf import ContaminatedBase, MixtureBase, NormalBase, StudentTBase
 
 LIKE = torch.empty(0, dtype=F64)
 
@@ -23,6 +23,7 @@ BASES = {
     "student-3": lambda dim: StudentTBase(dim, 3.0),
     "student-30": lambda dim: StudentTBase(dim, 30.0),
     "mixture": mixture,
+    "contaminated": lambda dim: ContaminatedBase(mixture(dim), 0.3),
 }
 # scipy's law of one column.
 COLUMNS = {
@@ -106,3 +107,36 @@ def test_far_away_is_unlikely_and_finite(name):
 def test_freedom_without_a_variance_is_refused(freedom):
     with pytest.raises(ValueError, match="freedom"):
         StudentTBase(2, freedom=freedom)
+
+
+def test_contamination_is_scipys_mixture_of_densities():
+    z = 3 * normal(50, 3)
+    heavy, light = stats.multivariate_t(shape=torch.eye(3).numpy(), df=4), stats.norm()
+    expected = 0.1 * heavy.pdf(z.numpy()) + 0.9 * light.pdf(z.numpy()).prod(-1)
+    base = ContaminatedBase(NormalBase(3), 0.1, 4)
+    torch.testing.assert_close(base.log_prob(z).exp(), torch.from_numpy(expected), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_contaminated_draws_have_the_radius_of_both_parts(dtype):
+    draws = ContaminatedBase(NormalBase(2), 0.4, 3).sample((4000,), LIKE.to(dtype), seeded(5))
+    assert draws.dtype == dtype
+    # In the plane |z|² is exponential for the normal part, and |z|²/2 follows F(2, ν) for the heavy one.
+    square = draws.double().square().sum(-1).numpy()
+    assert (
+        stats.kstest(
+            square, lambda r: 0.6 * stats.expon(scale=2).cdf(r) + 0.4 * stats.f(2, 3).cdf(r / 2)
+        ).pvalue
+        > 0.01
+    )
+
+
+def test_an_outlier_is_cheap_under_heavy_tails():
+    far = torch.tensor([[46.0, 0.0, 0.0]], dtype=F64)
+    assert NormalBase(3).log_prob(far) < -1000 < -30 < ContaminatedBase(NormalBase(3)).log_prob(far)
+
+
+@pytest.mark.parametrize(("share", "freedom"), [(0.0, 2), (1.0, 2), (0.1, 0)])
+def test_contamination_out_of_range_is_refused(share, freedom):
+    with pytest.raises(ValueError, match="share"):
+        ContaminatedBase(NormalBase(1), share, freedom)

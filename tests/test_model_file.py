@@ -36,6 +36,7 @@ FLOWS = {
     "mixture": lambda: cnf.CNF(
         2, hidden=(8, 8), base=mixture(), preprocess=cnf.Affine(torch.randn(2), torch.eye(2) * 3)
     ),
+    "contaminated": lambda: cnf.CNF(2, hidden=(8, 8), base=cnf.ContaminatedBase(mixture(), 0.01, 3)),
     "double": lambda: cnf.CNF(2, hidden=(8, 8), solver=cnf.Grid((0.0, 0.1, 1 / 3, 1.0), "rk4")).double(),
 }
 

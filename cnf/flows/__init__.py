@@ -4,12 +4,12 @@ CNF                 the flow: log_prob, sample, trajectory, evaluate, calibrate,
 AugmentedCNF        a flow over data and noise, with a lower bound of its density
 FlowDistribution    a flow bound to a context, a torch distribution
 Affine, Gaussianize, Chain    maps between the units of the data and the coordinates of the flow
-NormalBase, StudentTBase, MixtureBase    base densities
+NormalBase, StudentTBase, MixtureBase, ContaminatedBase    base densities
 Hutchinson          the stochastic estimate of the divergence
 """
 
 from cnf.flows.augmented import AugmentedCNF
-from cnf.flows.bases import Base, MixtureBase, NormalBase, StudentTBase
+from cnf.flows.bases import Base, ContaminatedBase, MixtureBase, NormalBase, StudentTBase
 from cnf.flows.distribution import FlowDistribution
 from cnf.flows.divergence import Hutchinson
 from cnf.flows.flow import CNF, Evaluation
@@ -24,6 +24,7 @@ __all__ = [
     "AugmentedCNF",
     "Base",
     "Chain",
+    "ContaminatedBase",
     "Evaluation",
     "FlowDistribution",
     "Gaussianize",

@@ -129,3 +129,54 @@ class MixtureBase(Base):
         noise = torch.randn(count, self.dim, generator=generator, device=like.device, dtype=like.dtype)
         draws = self.means[chosen] + (self.factors[chosen] @ noise[..., None]).squeeze(-1)
         return draws.reshape(*shape, self.dim)
+
+
+class ContaminatedBase(Base):
+    """A base with a share ε of its mass in heavy tails, p = (1 − ε) p_base + ε t_ν (Tukey 1960).
+
+    A field moves an outlier by little, so the base decides what it costs: under a Gaussian a row at 40
+    standard deviations costs 800 nats, here about 60. t_ν is the multivariate Student-t density around zero
+    with unit scale,
+
+        log t_ν(z) = log Γ((ν + d)/2) − log Γ(ν/2) − (d/2) log πν − (ν + d)/2 log(1 + |z|²/ν).
+
+    Args:
+        base: what holds the rest of the mass.
+        share: ε in (0, 1).
+        freedom: ν, a whole number of at least 1.
+
+    Raises:
+        ValueError: for a share or freedom out of range.
+
+    Example:
+        >>> far = torch.tensor([[40.0, 0.0]])
+        >>> ContaminatedBase(NormalBase(2)).log_prob(far) > -25
+        tensor([True])
+    """
+
+    def __init__(self, base: Base, share: float = 0.002, freedom: int = 2) -> None:
+        super().__init__(base.dim)
+        if not (0 < share < 1 and freedom >= 1):
+            raise ValueError(
+                f"expected a share in (0, 1) and freedom >= 1; got share={share}, freedom={freedom}"
+            )
+        self.base = base
+        self.share = share
+        self.freedom = freedom
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Log-density (*batch,) of z (*batch, dim)."""
+        nu, dim = self.freedom, self.dim
+        peak = math.lgamma((nu + dim) / 2) - math.lgamma(nu / 2) - dim / 2 * math.log(math.pi * nu)
+        tails = peak - (nu + dim) / 2 * torch.log1p(z.square().sum(-1) / nu)
+        return torch.logaddexp(self.base.log_prob(z) + math.log1p(-self.share), tails + math.log(self.share))
+
+    def sample(self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Draws (*shape, dim) on the device and in the dtype of `like`."""
+        settings = {"generator": generator, "device": like.device}
+        # A t vector is a normal one over the root of a chi-square over ν.
+        normal = torch.randn((*shape, self.dim + self.freedom), **settings, dtype=torch.float64)
+        spread = normal[..., self.dim :].square().mean(-1, keepdim=True).sqrt()
+        heavy = (normal[..., : self.dim] / spread).to(like.dtype)
+        from_tails = torch.rand(shape, **settings) < self.share
+        return torch.where(from_tails[..., None], heavy, self.base.sample(shape, like, generator))

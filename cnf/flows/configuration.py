@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from cnf.fields import ConcatSquashField, GatedField, MaskedField, MLPField, VelocityField
-from cnf.flows.bases import Base, MixtureBase, NormalBase, StudentTBase
+from cnf.flows.bases import Base, ContaminatedBase, MixtureBase, NormalBase, StudentTBase
 from cnf.flows.divergence import Hutchinson
 from cnf.flows.gaussianization import Gaussianize
 from cnf.flows.preprocessing import Affine, Chain, Preprocess
@@ -61,6 +61,9 @@ def _describe_base(base: Base) -> dict[str, Any]:
         return {**described, "freedom": base.freedom}
     if isinstance(base, MixtureBase):
         return {**described, "components": len(base.weights)}
+    if isinstance(base, ContaminatedBase):
+        inner = _describe_base(base.base)
+        return {**described, "base": inner, "share": base.share, "freedom": base.freedom}
     if type(base) is not NormalBase:
         raise ValueError(
             f"a model file cannot rebuild {type(base).__name__}: save the flow's state_dict() yourself"
@@ -99,6 +102,8 @@ def build_base(config: dict[str, Any], dim: int) -> Base:
         return MixtureBase(
             torch.ones(count), torch.zeros(count, dim), torch.eye(dim).expand(count, dim, dim).clone()
         )
+    if config["class"] == "ContaminatedBase":
+        return ContaminatedBase(build_base(config["base"], dim), config["share"], config["freedom"])
     return {"NormalBase": NormalBase}[config["class"]](dim)
 
 
