@@ -4,6 +4,16 @@ from cnf.training.fit import fit
 from cnf.training.history import History, Record
 from cnf.training.settings import Phase, Settings
 from cnf.training.tables import fit_table
-from cnf.training.trainer import Trainer, TrainingError
+from cnf.training.trainer import Interrupted, Trainer, TrainingError
 
-__all__ = ["History", "Phase", "Record", "Settings", "Trainer", "TrainingError", "fit", "fit_table"]
+__all__ = [
+    "History",
+    "Interrupted",
+    "Phase",
+    "Record",
+    "Settings",
+    "Trainer",
+    "TrainingError",
+    "fit",
+    "fit_table",
+]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
+from cnf.files import atomic_path
 from cnf.flows import MixtureBase
 from cnf.flows.model_file import ModelFileError, read_model, write_model
 from cnf.ode import Grid
@@ -31,8 +34,16 @@ SCALARS = (
 )
 
 
+class CheckpointWarning(UserWarning):
+    """A checkpoint that could not be written or read; the one before it is still there."""
+
+
 class CheckpointWriter:
-    """A watcher that writes the state of the fit to `path` every so often, atomically."""
+    """A watcher that writes the state of the fit to `path` every so often, atomically.
+
+    The state before it stays beside it, for the day on which the newest is damaged. A disk that is full or a
+    folder that is closed does not stop the fit: it is said, and tried again when it is time for the next.
+    """
 
     def __init__(self, path: Path, seconds: float = SECONDS_BETWEEN) -> None:
         self.path = path
@@ -42,17 +53,45 @@ class CheckpointWriter:
     def __call__(self, trainer: Trainer) -> None:
         """Write, if it is time."""
         if time.monotonic() - self.last >= self.seconds:
-            write_checkpoint(self.path, trainer)
+            self.write(trainer)
             self.last = time.monotonic()
+
+    def write(self, trainer: Trainer) -> None:
+        """Write now; a failure is a warning."""
+        try:
+            write_checkpoint(self.path, trainer)
+        except (OSError, SafetensorError, ValueError) as failure:
+            reason = " ".join(str(failure).split())[:200]
+            warnings.warn(
+                f"{self.path}: update {trainer.step} could not be kept ({reason}); the fit goes on,"
+                " and an interrupted one from the state before it",
+                CheckpointWarning,
+                stacklevel=2,
+            )
+
+
+def generations(path: Path) -> tuple[Path, Path]:
+    """The newest checkpoint and the one before it."""
+    return path, path.with_name(f"{path.name}.previous")
+
+
+def discard(path: Path) -> None:
+    """Delete the checkpoints of a fit that is finished, or that shall start afresh."""
+    for generation in generations(path):
+        generation.unlink(missing_ok=True)
 
 
 def write_checkpoint(path: Path, trainer: Trainer) -> None:
-    """Write weights, moving average, optimiser, random state, schedule and history."""
+    """Write weights, moving average, optimiser, random state, schedule and history; keep the state before."""
     state = {name: getattr(trainer, name) for name in SCALARS}
     state["grid"] = list(trainer.grid.nodes)
     state["history"] = trainer.history.as_dict()
     configuration = {"fit": fingerprint(trainer), "index": trainer.index, "state": _plain(state)}
-    write_model(path, configuration, _tensors(trainer))
+    newest, previous = generations(path)
+    with atomic_path(newest) as temporary:
+        write_model(temporary, configuration, _tensors(trainer))
+        if newest.exists():
+            newest.replace(previous)
 
 
 def _plain(value: Any) -> Any:
@@ -64,13 +103,30 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_checkpoint(path: Path, trainer: Trainer) -> None:
-    """Put a trainer, made for the same rows and settings, in the state that was written.
+def resume(path: Path, trainer: Trainer) -> bool:
+    """Put a trainer in the newest state that is sound, and say whether there was one.
 
     Raises:
-        ModelFileError: if the file is damaged or belongs to another fit.
+        ModelFileError: if no file is sound, or one belongs to another fit.
     """
-    configuration, tensors = read_model(path)
+    there = [generation for generation in generations(path) if generation.exists()]
+    for generation in there:
+        try:
+            configuration, tensors = read_model(generation)
+        except ModelFileError as damage:
+            if generation is there[-1]:
+                raise
+            warnings.warn(f"{damage}; going on from the state before it", CheckpointWarning, stacklevel=2)
+        else:
+            _take_up(generation, configuration, tensors, trainer)
+            return True
+    return False
+
+
+def _take_up(
+    path: Path, configuration: dict[str, Any], tensors: dict[str, Tensor], trainer: Trainer
+) -> None:
+    """Put a trainer, made for the same rows and settings, in the state that was written."""
     if configuration.get("fit") != fingerprint(trainer):
         raise ModelFileError(
             f"{path}: belongs to a fit with other rows, settings, seed or width;"

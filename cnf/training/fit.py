@@ -10,13 +10,13 @@ import torch
 from cnf.flows import CNF, Affine, MixtureBase
 from cnf.flows.calibration import calibration_rows
 from cnf.ode import Gradient
-from cnf.training.checkpoint import CheckpointWriter, read_checkpoint
+from cnf.training.checkpoint import CheckpointWriter, resume
 from cnf.training.data import Rows, as_rows
 from cnf.training.history import History
 from cnf.training.judge import MOST_ROWS, mean_nll
 from cnf.training.mixtures import COMPONENTS, best_mixture
 from cnf.training.settings import Settings, default_phases
-from cnf.training.trainer import Trainer, Watcher
+from cnf.training.trainer import Interrupted, Trainer, Watcher
 
 HELD_OUT = 0.1
 # Of the time, for the mixtures that the flow has to beat.
@@ -63,8 +63,9 @@ def fit(
         likelihood_share: part of the budget for maximum likelihood; 1 is likelihood alone, 0 flow matching
             alone.
         tolerance: largest error bar in nats that the finished flow's grid leaves to a row.
-        checkpoint: file that holds the state of the fit while it runs. Where it exists already, the fit goes
-            on from it, and ends as it would have without the interruption; it is yours to delete.
+        checkpoint: file that holds the state of the fit while it runs; the state before it stands beside it,
+            under the name that ends in .previous. Where they exist already, the fit goes on from the newest
+            that is sound, and ends as it would have without the interruption. They are yours to delete.
         watchers: called with the trainer after every update.
 
     Returns:
@@ -73,6 +74,7 @@ def fit(
     Raises:
         ValueError: for rows that do not fit the flow, are not finite, or too few.
         TrainingError: if training diverges for good.
+        Interrupted: (a KeyboardInterrupt) on Ctrl-C; the flow then has the best weights so far, calibrated.
 
     Example:
         >>> flow = CNF(dim=1, hidden=(8, 8))
@@ -87,11 +89,20 @@ def fit(
     choices = fit_parts(flow, train)
     mixture = _mixture(flow, train, valid, settings, seed) if base_is_free else None
     trainer = Trainer(flow, train, valid, settings, seed=seed, mixture=mixture)
-    history = _train(trainer, checkpoint, watchers)
-    choices["base"] = type(flow.base).__name__
+    try:
+        _train(trainer, checkpoint, watchers)
+    except KeyboardInterrupt as stop:
+        trainer.settle()
+        raise Interrupted(_finish(trainer, train, valid, choices)) from stop
+    return _finish(trainer, train, valid, choices)
+
+
+def _finish(trainer: Trainer, train: Rows, valid: Rows, choices: dict[str, Any]) -> History:
+    """Calibrate the flow, and say in the history how good it is."""
+    flow, history = trainer.flow, trainer.history
     if "solver" in flow.automatic:
-        flow.calibrate(train.x, settings.tolerance, context=train.context)
-    history.choices = choices
+        flow.calibrate(train.x, trainer.settings.tolerance, context=train.context)
+    history.choices = {**choices, "base": type(flow.base).__name__}
     history.valid_nll, history.valid_se = mean_nll(flow, valid)
     history.train_nll, history.train_se = mean_nll(flow, train.take(calibration_rows(train.x, MOST_ROWS)))
     return history
@@ -120,16 +131,13 @@ def at_rest(flow: CNF, rows: Rows) -> bool:
     return not flow.field(y.new_tensor(0.5), y).any()
 
 
-def _train(trainer: Trainer, checkpoint: str | Path | None, watchers: tuple[Watcher, ...]) -> History:
+def _train(trainer: Trainer, checkpoint: str | Path | None, watchers: tuple[Watcher, ...]) -> None:
     """Run, writing checkpoints where they are wanted."""
     trainer.watchers = watchers
-    if checkpoint is None:
-        return trainer.run()
-    path = Path(checkpoint)
-    if path.exists():
-        read_checkpoint(path, trainer)
-    trainer.watchers = (*watchers, CheckpointWriter(path))
-    return trainer.run()
+    if checkpoint is not None:
+        resume(Path(checkpoint), trainer)
+        trainer.watchers = (*watchers, CheckpointWriter(Path(checkpoint)))
+    trainer.run()
 
 
 def fit_parts(flow: CNF, train: Rows) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class History:
         train_nll: that of rows it was fitted to, on as many of them as validation looks at; far below
             `valid_nll`, the flow has learnt rows by heart.
         train_se: its standard error.
+        rollbacks: when and why training went back to an earlier state, in words.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -51,6 +52,7 @@ class History:
     valid_se: float | None = None
     train_nll: float | None = None
     train_se: float | None = None
+    rollbacks: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
         """The history as JSON-ready data."""

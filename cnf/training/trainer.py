@@ -25,6 +25,8 @@ GUARD_EVERY = 25  # likelihood updates
 # Likelihood training is honest while its grid and one of half the steps agree within this, in nats a row.
 HONEST_WITHIN = 0.02
 MOST_TRAINING_STEPS = 32
+# Where they disagree by more than this on the largest grid, the solver has lost the field for good.
+LOST_BEYOND = 1.0
 SMALLEST_RATE_SCALE = 1e-3
 # A mixture becomes the base where its held-out NLL is lower by this many nats after a phase: a smaller lead
 # is less than likelihood training gains, and no reason to give up a flow that moves for one at rest.
@@ -33,6 +35,14 @@ LEADS_BY = 0.1
 
 class TrainingError(RuntimeError):
     """Training diverged and could not be brought back."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A fit that was stopped; its flow has the best weights so far, and `history` tells the rest."""
+
+    def __init__(self, history: History) -> None:
+        super().__init__("interrupted")
+        self.history = history
 
 
 class Watcher(Protocol):
@@ -132,6 +142,13 @@ class Trainer:
         self.flow.eval()
         return self.history
 
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Give the flow the best weights so far, judging the present average too: what an interruption leaves."""
+        self._validate()
+        self.flow.field.load_state_dict(self.best)
+        self.flow.eval()
+
     def _fall_back(self) -> None:
         """Take the mixture as base where the phase that ended is worse on held-out rows."""
         if self.mixture is None:
@@ -175,7 +192,7 @@ class Trainer:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.flow.field.parameters(), self.settings.clip)
         if not (norm.isfinite() and loss.isfinite()):
-            self._roll_back()
+            self._roll_back("the loss was not finite")
             return
         self.optimiser.step()
         self.judge.update(self.flow)
@@ -220,16 +237,23 @@ class Trainer:
             self.error_weight = min(self.error_weight * 2, 1e3)
             steps = min(steps + 1, MOST_TRAINING_STEPS)
         self.grid = spread_evenly(score, steps)
+        if steps == MOST_TRAINING_STEPS and not gap < LOST_BEYOND:
+            self._roll_back("the solver lost the field")
 
-    def _roll_back(self) -> None:
-        """Return to the moving average with half the learning rate after an update that was not finite."""
+    def _roll_back(self, reason: str) -> None:
+        """Return to the last good weights with half the learning rate."""
+        self.history.rollbacks.append(f"{self.phase.name}, update {self.step}: {reason}")
         self.rate_scale /= 2
         if self.rate_scale < SMALLEST_RATE_SCALE:
             raise TrainingError(
                 f"training diverged in {self.phase.name} at update {self.step} and again after every smaller"
                 " learning rate; look for extreme values in the rows, or lower the learning rate"
             )
-        self.flow.field.load_state_dict(self.judge.average.module.state_dict())
+        average = self.judge.average.module.state_dict()
+        sound = all(tensor.isfinite().all() for tensor in average.values())
+        self.flow.field.load_state_dict(average if sound else self.best)
+        if not sound:
+            self.judge = Judge(self.flow, self.phase.ema, self.valid)
         self.optimiser.state.clear()
 
     def _validate(self) -> None:
