@@ -13,7 +13,7 @@ import cnf
 from cnf.datasets import toy
 from cnf.ode import Grid
 from cnf.training import Phase, Settings, Trainer
-from cnf.training.checkpoint import CheckpointWriter, read_checkpoint, write_checkpoint
+from cnf.training.checkpoint import CheckpointWriter, resume, write_checkpoint
 from cnf.training.coupling import couple
 from cnf.training.data import Batches, Rows, as_rows
 from cnf.training.judge import Judge, weighted_nll
@@ -226,7 +226,7 @@ def test_a_resumed_fit_ends_bitwise_as_an_uninterrupted_one(tmp_path, stop_at):
     broken.watchers = (interrupt,)
     with pytest.raises(Stop):
         broken.run()
-    read_checkpoint(tmp_path / "c", resumed)
+    resume(tmp_path / "c", resumed)
     resumed.run()
     for a, b in zip(whole.flow.state_dict().values(), resumed.flow.state_dict().values()):
         assert torch.equal(a, b)
@@ -236,10 +236,10 @@ def test_a_resumed_fit_ends_bitwise_as_an_uninterrupted_one(tmp_path, stop_at):
 def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
     write_checkpoint(tmp_path / "c", trainer_for(seed=1))
     with pytest.raises(cnf.ModelFileError, match="other rows, settings, seed or width"):
-        read_checkpoint(tmp_path / "c", trainer_for(seed=2))
+        resume(tmp_path / "c", trainer_for(seed=2))
     (tmp_path / "c").write_bytes((tmp_path / "c").read_bytes()[:500])
     with pytest.raises(cnf.ModelFileError, match="c: "):
-        read_checkpoint(tmp_path / "c", trainer_for(seed=1))
+        resume(tmp_path / "c", trainer_for(seed=1))
 
 
 def test_fit_goes_on_from_its_checkpoint(tmp_path):
@@ -275,6 +275,8 @@ def test_divergence_that_lasts_is_an_error():
     with torch.no_grad():
         for parameter in (*trainer.flow.field.parameters(), *trainer.judge.average.module.parameters()):
             parameter.fill_(torch.nan)
+        for tensor in trainer.best.values():
+            tensor.fill_(torch.nan)
     with pytest.raises(cnf.TrainingError, match="diverged in flow matching"):
         trainer.run()
 

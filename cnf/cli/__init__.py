@@ -12,6 +12,7 @@ Exit codes: 0 done; 1 a check failed; 2 bad input or usage, in one line; 130 int
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 
 import typer
@@ -28,9 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     >>> main(["info", "nowhere.safetensors"])
     2
     """
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _say(str(message))
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
     try:
-        with command.make_context("cnf", list(sys.argv[1:] if arguments is None else arguments)) as context:
+        with command.make_context("cnf", arguments) as context:
             command.invoke(context)
     except typer.Exit as done:
         return done.exit_code
@@ -41,14 +48,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed("out of memory; ask for fewer rows at once, or write csv or parquet")
     except (ValueError, OSError) as error:
         return _failed(str(error))
-    except KeyboardInterrupt:
-        return _failed("interrupted; no output was written, and a fit goes on with --resume", 130)
+    except KeyboardInterrupt as stop:
+        default = "interrupted; no output was written, and a fit goes on with --resume"
+        return _failed(str(stop) or default, 130)
     return 0
 
 
 def _failed(reason: str, code: int = 2) -> int:
+    _say(reason)
+    return code
+
+
+def _say(reason: str) -> None:
+    """One line on standard error."""
     line = " ".join(reason.split())
     # What a damaged file or an odd name is quoted with must not play tricks on a terminal.
     plain = "".join(x if x.isprintable() else ascii(x)[1:-1] for x in line)
     print(f"cnf: {plain}", file=sys.stderr)
-    return code

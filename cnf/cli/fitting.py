@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cnf.cli.data import TOY, read_data
+from cnf.cli.interrupt import orderly_interrupts
 from cnf.cli.model import as_tensor, checked_device
 from cnf.cli.options import FitOptions
 from cnf.cli.output import plain, require_writable, say, writing
@@ -23,7 +24,8 @@ from cnf.cli.typed import fit_typed, read_for_fit
 from cnf.flows import CNF, Affine, ModelFileError, NormalBase
 from cnf.tables import TableFlow, load, require_fittable
 from cnf.tables.formats import choose_columns, listed
-from cnf.training import History, TrainingError, fit
+from cnf.training import History, Interrupted, TrainingError, fit
+from cnf.training.checkpoint import discard, generations
 from cnf.training.data import Rows, as_rows
 from cnf.training.fit import FEWEST_ROWS, HELD_OUT
 from cnf.training.judge import weighted_nll
@@ -45,11 +47,15 @@ def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
         require_writable(output, options.data, options.valid)
         check_budget(options)
         if not resume:
-            checkpoint_beside(output).unlink(missing_ok=True)
+            discard(checkpoint_beside(output))
         flow = fit_any(options)
         with writing(output):
             flow.save(output)
-        checkpoint_beside(output).unlink(missing_ok=True)
+        if flow.metadata["interrupted"]:
+            raise KeyboardInterrupt(
+                f"interrupted; {output} holds the best model so far, and --resume goes on from there"
+            )
+        discard(checkpoint_beside(output))
     elif not as_json:
         say(f"{output}: already finished; leave --resume out to fit it anew")
     inform(output, as_json=as_json)
@@ -57,7 +63,7 @@ def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
 
 def is_finished(output: Path) -> bool:
     """Whether the work of a fit is done: a model with a history, and no checkpoint of a fit under way."""
-    if checkpoint_beside(output).exists():
+    if any(generation.exists() for generation in generations(checkpoint_beside(output))):
         return False
     try:
         return "history" in load(output).metadata
@@ -133,7 +139,10 @@ def flow_of(rows: Rows, judges: Rows | None, columns: list[str], options: FitOpt
     flow = fresh_flow(
         len(train), len(columns), context_dim=len(options.context), hidden=hidden, seed=options.seed
     ).to(rows.x.device)
-    history = train_flow(flow, rows, judges, options)
+    try:
+        history, interrupted = train_flow(flow, rows, judges, options), False
+    except Interrupted as stop:
+        history, interrupted = stop.history, True
     flow.metadata = plain(
         {
             "columns": columns,
@@ -143,6 +152,7 @@ def flow_of(rows: Rows, judges: Rows | None, columns: list[str], options: FitOpt
             "valid_rows": len(valid),
             "gaussian": dict(zip(("nll", "standard_error"), gaussian)),
             "history": history.as_dict(),
+            "interrupted": interrupted,
             "seed": options.seed,
             "version": version("cnf"),
             "choices": asdict(options) | {"width": flow.field.hidden[0]},
@@ -158,7 +168,8 @@ def split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
 
 def train_flow(flow: CNF, rows: Rows, judges: Rows | None, options: FitOptions) -> History:
     """Fit the flow, with a progress bar where there is a terminal."""
-    with progress() as watchers:
+    checkpoint = checkpoint_beside(Path(options.output))
+    with progress() as shown, orderly_interrupts(checkpoint) as stopping:
         return fit(
             flow,
             rows.x,
@@ -169,8 +180,8 @@ def train_flow(flow: CNF, rows: Rows, judges: Rows | None, options: FitOptions) 
             seed=options.seed,
             steps=options.steps,
             seconds=options.seconds,
-            checkpoint=checkpoint_beside(Path(options.output)),
-            watchers=watchers,
+            checkpoint=checkpoint,
+            watchers=(*shown, *stopping),
         )
 
 

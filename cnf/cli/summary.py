@@ -53,6 +53,8 @@ def summarise(model: Model) -> dict[str, Any]:
         "gaussian": known.get("gaussian"),
         "updates": last.get("step"),
         "seconds": last.get("seconds"),
+        "rollbacks": history.get("rollbacks") or [],
+        "interrupted": bool(known.get("interrupted")),
         "seed": known.get("seed"),
         "version": known.get("version"),
         "choices": known.get("choices"),
@@ -89,7 +91,10 @@ def lines_of(summary: dict[str, Any]) -> list[str]:
 
 
 def _training(summary: dict[str, Any]) -> dict[str, str]:
+    rollbacks = summary["rollbacks"]
     return {
+        "interrupted": "yes: not trained to the end" if summary["interrupted"] else "",
+        "rolled back": f"{len(rollbacks)} times, last in {rollbacks[-1]}" if rollbacks else "",
         "training": f"{summary['rows']:,} rows, {summary['updates'] or 0:,} updates in "
         f"{summary['seconds'] or 0:.1f} s, seed {summary['seed']}, cnf {summary['version']}",
         "held-out NLL": f"{_with_error(summary)} nats a row, on {summary['valid_rows']:,} rows",

@@ -123,9 +123,7 @@ def resume(path: Path, trainer: Trainer) -> bool:
     return False
 
 
-def _take_up(
-    path: Path, configuration: dict[str, Any], tensors: dict[str, Tensor], trainer: Trainer
-) -> None:
+def _take_up(path: Path, configuration: dict[str, Any], tensors: dict[str, Tensor], trainer: Trainer) -> None:
     """Put a trainer, made for the same rows and settings, in the state that was written."""
     if configuration.get("fit") != fingerprint(trainer):
         raise ModelFileError(

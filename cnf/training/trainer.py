@@ -144,7 +144,7 @@ class Trainer:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Give the flow the best weights so far, judging the present average too: what an interruption leaves."""
+        """Give the flow the best weights so far, those of the present average included."""
         self._validate()
         self.flow.field.load_state_dict(self.best)
         self.flow.eval()
