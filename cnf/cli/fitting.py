@@ -51,7 +51,7 @@ def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
         flow = fit_any(options)
         with writing(output):
             flow.save(output)
-        if flow.metadata["interrupted"]:
+        if flow.metadata.get("interrupted"):
             raise KeyboardInterrupt(
                 f"interrupted; {output} holds the best model so far, and --resume goes on from there"
             )

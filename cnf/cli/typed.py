@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from cnf.cli.data import assignments
+from cnf.cli.interrupt import orderly_interrupts
 from cnf.cli.options import FitOptions
 from cnf.cli.output import plain
 from cnf.cli.progress import progress
@@ -19,7 +20,7 @@ from cnf.flows import Evaluation
 from cnf.tables import Schema, TableError, TableFlow, read_typed_chunks, read_typed_table
 from cnf.tables.formats import choose_columns
 from cnf.tables.series import numbers
-from cnf.training import TrainingError, fit_table
+from cnf.training import Interrupted, TrainingError, fit_table
 from cnf.training.fit import FEWEST_ROWS, HELD_OUT
 from cnf.training.tables import fresh_table_flow
 
@@ -102,7 +103,7 @@ def fit_typed(options: FitOptions, table: pd.DataFrame, schema: Schema, checkpoi
     weights = None if options.weights is None else numbers(table[options.weights])
     try:
         valid = _valid(options, schema)
-        with progress() as watchers:
+        with progress() as shown, orderly_interrupts(checkpoint) as stopping:
             history = fit_table(
                 model,
                 table,
@@ -112,8 +113,11 @@ def fit_typed(options: FitOptions, table: pd.DataFrame, schema: Schema, checkpoi
                 steps=options.steps,
                 seconds=options.seconds,
                 checkpoint=checkpoint,
-                watchers=watchers,
+                watchers=(*shown, *stopping),
             )
+        interrupted = False
+    except Interrupted as stop:
+        history, interrupted = stop.history, True
     except (ValueError, TrainingError) as error:
         raise ValueError(f"{options.data}: {error}") from error
     held_out = round(HELD_OUT * len(table)) if valid is None else len(valid)
@@ -122,6 +126,7 @@ def fit_typed(options: FitOptions, table: pd.DataFrame, schema: Schema, checkpoi
             "rows": len(table) - (held_out if valid is None else 0),
             "valid_rows": held_out,
             "history": history.as_dict(),
+            "interrupted": interrupted,
             "seed": options.seed,
             "version": version("cnf"),
             "choices": asdict(options) | {"width": model.hidden[0]},

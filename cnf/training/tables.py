@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cnf.flows.calibration import calibration_rows
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Cells, Schema
 from cnf.training.data import as_rows
@@ -21,7 +22,7 @@ from cnf.training.judge import weighted_nll
 from cnf.training.settings import default_steps
 from cnf.training.start import default_frequency, default_width
 from cnf.training.symbols import SymbolRows, fit_symbols
-from cnf.training.trainer import Watcher
+from cnf.training.trainer import Interrupted, Watcher
 
 # Integer cells are dequantised afresh in so many copies of the rows as make this many rows together.
 DEQUANTISED_ROWS, MOST_COPIES = 100_000, 20
@@ -119,31 +120,42 @@ def fit_table(
     fit_symbols(
         model.symbols, *(_symbol_rows(model, part) for part in (train, valid)), steps=budget, seed=seed
     )
-    history = History()
+    history, stopped = History(), None
     if model.flow is not None:
         copies = _copies(model, len(train))
         at = [model.coordinates(dequantised(model, train.cells, generator), context) for _ in range(copies)]
         judge = model.coordinates(
             dequantised(model, valid.cells, generator), model.context_features(valid.context)
         )
-        history = fit(
-            model.flow,
-            torch.cat([part.z for part in at]),
-            judge.z,
-            context=torch.cat([part.conditions for part in at]),
-            context_valid=judge.conditions,
-            weights=train.weights.repeat(copies),
-            seed=seed,
-            steps=steps or (default_steps(len(train)) if seconds is None else None),
-            seconds=None if seconds is None else (1 - SYMBOL_SHARE) * seconds,
-            checkpoint=checkpoint,
-            watchers=watchers,
-        )
+        try:
+            history = fit(
+                model.flow,
+                torch.cat([part.z for part in at]),
+                judge.z,
+                context=torch.cat([part.conditions for part in at]),
+                context_valid=judge.conditions,
+                weights=train.weights.repeat(copies),
+                seed=seed,
+                steps=steps or (default_steps(len(train)) if seconds is None else None),
+                seconds=None if seconds is None else (1 - SYMBOL_SHARE) * seconds,
+                checkpoint=checkpoint,
+                watchers=watchers,
+            )
+        except Interrupted as stop:
+            history, stopped = stop.history, stop
     model.eval()
-    judged = valid.take(torch.arange(min(JUDGED_ROWS, len(valid))))
-    found = model.evaluate_cells(judged.cells, model.context_features(judged.context)).log_prob
-    history.valid_nll, history.valid_se = weighted_nll(found, judged.weights)
+    history.valid_nll, history.valid_se = _judged(model, valid)
+    history.train_nll, history.train_se = _judged(model, train)
+    if stopped is not None:
+        raise stopped
     return history
+
+
+def _judged(model: TableFlow, rows: TableRows) -> tuple[float, float]:
+    """Mean of −log p over some of the rows, whole rows in the units of the table, and its standard error."""
+    judged = rows.take(calibration_rows(rows.weights, JUDGED_ROWS))
+    found = model.evaluate_cells(judged.cells, model.context_features(judged.context)).log_prob
+    return weighted_nll(found, judged.weights)
 
 
 def encoded(model: TableFlow, table: pd.DataFrame, weights: Any) -> TableRows:
