@@ -27,6 +27,9 @@ WRITTEN = {
     "flow_trajectories": {"flow_trajectories.png", "flow_trajectories.gif"},
     "euler": {"euler.png", "euler.json"},
     "adjoint": {"adjoint.png", "adjoint.json"},
+    "ode_classifier": {"ode_classifier.png", "ode_classifier.json"},
+    "augmented": {"augmented.png", "augmented.json"},
+    "augmented_density": {"augmented_density.png", "augmented_density.json"},
     "variational": {"variational.png", "variational_posterior.png", "variational.json"},
     "latent_ode": {"latent_ode.png", "latent_ode.json", *(["latent_ode_weather.png"] if WEATHER else [])},
     "demo": {
@@ -206,3 +209,38 @@ def test_formulas_of_the_adjoint_agree_with_differentiation(gallery):
     assert max(check["difference"] for check in found["checks"]) < 1e-7
     assert set(found["orders"]) == {"z(t₁)", "a(t₀)", "∂L/∂θ"}
     assert all(order == pytest.approx(1, abs=0.15) for order in found["orders"].values())
+
+
+def test_memory_is_flat_for_the_adjoint_and_linear_for_direct(gallery):
+    found = json.loads((gallery("ode_classifier").out / "ode_classifier.json").read_text())
+    depths, memory = found["depths"], found["memory"]
+    assert max(memory["adjoint"]) < 1.01 * min(memory["adjoint"])
+    a_step = [
+        (more - less) / (deep - shallow)
+        for (shallow, less), (deep, more) in pairwise(zip(depths, memory["direct"]))
+    ]
+    assert a_step[0] == pytest.approx(a_step[1], rel=0.05)
+    # Four evaluations, each of which keeps at least its hidden layer of 96 floats for 256 rows.
+    assert min(a_step) > 4 * 96 * 256 * 4
+    assert max(np.diff(memory["discrete"]) / np.diff(depths)) < min(a_step) / 5
+
+
+def test_classifier_of_continuous_depth_learns_and_counts_both_ways(gallery):
+    (result,) = json.loads((gallery("ode_classifier").out / "ode_classifier.json").read_text())["results"]
+    assert result["ode"] > 50 and result["residual"] > 50
+    assert all(forwards >= 14 and backwards >= 12 for forwards, backwards in result["nfe"])
+
+
+def test_no_plain_flow_beats_the_best_monotone_fit(gallery):
+    found = json.loads((gallery("augmented").out / "augmented.json").read_text())
+    plain = [r for r in found["results"] if r["problem"].endswith("1-D") and r["augment"] == 0]
+    # Of three parts labelled 1, −1, 1 a monotone fit keeps one and averages the others, ⅔ of the variance.
+    assert found["floor"] == pytest.approx(2 / 3, abs=0.02)
+    assert plain and all(result["loss"] > found["floor"] for result in plain)
+
+
+def test_bound_of_the_augmented_flow_stays_below_its_density(gallery):
+    found = json.loads((gallery("augmented_density").out / "augmented_density.json").read_text())
+    assert all(bound["below"] > -3 * bound["error"] for bound in found["bounds"])
+    assert found["bounds"][0]["below"] > found["bounds"][-1]["below"]
+    assert found["mass_of_one_draw"] < found["mass_of_weights"] == pytest.approx(1, abs=0.03)
