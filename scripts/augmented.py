@@ -220,7 +220,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    seeds, steps = (1, 20) if options.quick else (SEEDS, options.steps)
+    seeds, steps = (1, 6) if options.quick else (SEEDS, options.steps)
     results, nets = [], {}
     for problem in PROBLEMS:
         for augment in (0, AUGMENT):

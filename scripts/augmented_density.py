@@ -108,7 +108,7 @@ def draw(model: cnf.AugmentedCNF, found: dict[str, Any], *, draws: int, resoluti
     z = model.flow.base.sample((200,), model.flow.like, generator)
     path = model.flow.trajectory(z, torch.linspace(0, 1, 41))
     plotting.trajectories(path, ax=axes[0, 3], columns=(0, 2), names=("x₁", "x₂", "e"))
-    axes[0, 3].set_title("particles pass through the noise")
+    axes[0, 3].set_title("particles beside their noise")
     return page
 
 
@@ -124,7 +124,7 @@ def draw_bounds(ax: Axes, found: dict[str, Any]) -> None:
     for key, name, colour, style in lines:
         ax.axhline(found[key], color=colour, linestyle=style, linewidth=0.9, label=name)
     ax.set(xscale="log", xlabel="draws K", ylabel="nats", title="mean over held-out points")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=2)
 
 
 def measure(steps: int, rows: int, draws: Sequence[int], resolution: int) -> tuple[cnf.AugmentedCNF, dict]:
@@ -176,8 +176,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     quick = options.quick
-    steps, rows, draws = (30, 200, (1, 4, 16)) if quick else (options.steps, 2_000, (1, 4, 16, 64, 256))
-    resolution = 30 if quick else 80
+    steps, rows, draws = (20, 100, (1, 4, 16)) if quick else (options.steps, 2_000, (1, 4, 16, 64, 256))
+    resolution = 20 if quick else 80
     model, found = measure(steps, rows, draws, resolution)
     report(found)
     page = draw(model, found, draws=draws[2], resolution=resolution)
