@@ -19,7 +19,7 @@ KINDS = {
     "counts": (RANDOM.poisson(9, ROWS), "integer, from 0"),
     "ends": (RANDOM.integers(1, 25, ROWS), "integer, from 1, to 24"),
     "negative": (np.round(30 * NORMAL), "integer"),
-    "hundredths": (RANDOM.integers(120, 320, ROWS) / 100, "integer, times 0.01"),
+    "hundredths": (RANDOM.integers(120, 180, ROWS) / 100, "integer, times 0.01"),
     "stray cell": (np.r_[np.tile(RANDOM.integers(990, 1040, 999), 2), 1003.3333], "integer"),
     "rating": (RANDOM.integers(1, 6, ROWS), "categorical, 5 levels: 1, 2, 3, 4, 5"),
     "text": (np.array(list("ab") * (ROWS // 2)), "categorical, 2 levels: a, b"),

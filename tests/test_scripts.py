@@ -32,6 +32,7 @@ WRITTEN = {
     "augmented_density": {"augmented_density.png", "augmented_density.json"},
     "variational": {"variational.png", "variational_posterior.png", "variational.json"},
     "latent_ode": {"latent_ode.png", "latent_ode.json", *(["latent_ode_weather.png"] if WEATHER else [])},
+    "tables": {"tables.json"},
     "demo": {
         "checkerboard.safetensors",
         "checkerboard_density.png",

@@ -314,3 +314,54 @@ def test_too_few_rows_are_refused():
     model = fresh_table_flow(Schema.infer(table), 40, seed=0)
     with pytest.raises(ValueError, match="at least 10 different rows; got 3"):
         cnf.fit_table(model, pd.concat([table[:3]] * 9))
+
+
+# imputation
+
+
+@pytest.fixture(scope="module")
+def imputing() -> cnf.TableFlow:
+    """Fitted to Gaussian columns a, b, c, with a category g that follows a."""
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(random.multivariate_normal(np.zeros(3), COVARIANCE, 2000), columns=list("abc"))
+    table["g"] = np.where(table.a + 0.5 * random.normal(size=2000) > 0, "p", "q")
+    model = fresh_table_flow(Schema.infer(table), 2000, hidden=(16, 16), seed=0)
+    cnf.fit_table(model, table, steps=150, imputer=True, likelihood_share=0.0)
+    return model
+
+
+COVARIANCE = np.array([[1.0, 0.8, 0.3], [0.8, 1.0, 0.5], [0.3, 0.5, 1.0]])
+
+
+def test_missing_numbers_are_drawn_from_the_conditional_gaussian(imputing):
+    rows = pd.DataFrame({"a": np.nan, "b": 1.0, "c": np.nan, "g": [None] * 4000})
+    (drawn,) = imputing.impute(rows, generator=generator())
+    gain = COVARIANCE[[0, 2], 1]
+    conditional = COVARIANCE[np.ix_([0, 2], [0, 2])] - np.outer(gain, gain)
+    assert (drawn.b == 1.0).all()
+    np.testing.assert_allclose(drawn[["a", "c"]].mean(), gain, atol=0.08)
+    np.testing.assert_allclose(drawn[["a", "c"]].cov(), conditional, atol=0.1)
+    truth = stats.norm.cdf(gain[0] / math.sqrt(conditional[0, 0] + 0.25))
+    assert (drawn.g == "p").mean() == pytest.approx(truth, abs=0.1)
+
+
+def test_cells_that_are_there_stay_and_holes_are_filled(imputing):
+    rows = imputing.sample(50, generator=generator())
+    holes = rows.mask(np.random.default_rng(0).random(rows.shape) < 0.4)
+    one, two = imputing.impute(holes, 2, generator=generator())
+    for drawn in (one, two):
+        assert drawn.notna().all(axis=None)
+        assert drawn.where(holes.notna()).equals(holes)
+    assert not one.equals(two)
+
+
+def test_an_imputer_is_kept_in_the_file(imputing, tmp_path):
+    imputing.save(tmp_path / "m")
+    rows = pd.DataFrame({"a": np.nan, "b": [0.5], "c": np.nan, "g": None})
+    drawn = [m.impute(rows, generator=generator())[0] for m in (imputing, cnf.load(tmp_path / "m"))]
+    pd.testing.assert_frame_equal(*drawn)
+
+
+def test_imputing_needs_an_imputer():
+    with pytest.raises(ValueError, match="imputer=True"):
+        stirred(REGION, LEVEL).impute(pd.DataFrame({"region": ["north"], "level": [np.nan]}))

@@ -93,7 +93,7 @@ def fit_any(options: FitOptions) -> CNF | TableFlow:
             return fit_typed(options, table, schema, checkpoint_beside(Path(options.output)))
     flow = fit_flow(options)
     if schema is not None:
-        flow.metadata["schema"] = schema.as_json()
+        flow.metadata["schema"] = schema.as_real().as_json()
     return flow
 
 

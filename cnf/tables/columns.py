@@ -90,8 +90,8 @@ class Column:
 
     @property
     def plain(self) -> bool:
-        """Whether it is a modelled real column without atoms or missing cells."""
-        return self.kind == "real" and self.symbols == 1
+        """Whether it is continuous without atoms or missing cells."""
+        return self.kind in ("real", "positive", "bounded") and self.symbols == 1
 
     def describe(self) -> str:
         """The column in words."""

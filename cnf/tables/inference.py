@@ -23,8 +23,8 @@ from cnf.tables.series import dtype_of, is_numeric, levels, numbers
 
 FEW_VALUES, FREQUENT = 12, 0.01
 DECIMALS = 4
-# A real column repeats itself by chance; a grid does so in at least this share of its cells.
-REPEATED = 0.5
+# A real column repeats itself by chance; on a grid that matters each value stands five times or more.
+REPEATED = 0.2
 BESIDE = 1e-3
 ATOM_SHARE, ATOM_ROWS, ATOM_LEAD = 0.03, 5, 3.0
 # An integer column ends where its last value is still this frequent.

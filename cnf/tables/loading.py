@@ -40,6 +40,8 @@ def _build(config: dict[str, Any]) -> TableFlow:
         model = TableFlow(
             Schema.from_json(config["schema"]), hidden=tuple(config["hidden"]), frequency=config["frequency"]
         )
+    if config["imputer"]:
+        model.with_imputer()
     if model.flow is not None:
         flow = config["flow"]
         model.flow.solver = build_solver(flow["solver"])

@@ -110,8 +110,13 @@ class Schema:
 
     @property
     def plain(self) -> bool:
-        """Whether every column is a real one without atoms or missing cells, as a `CNF` alone takes them."""
+        """Whether every column is continuous, without atoms or missing cells, as a `CNF` alone takes them."""
         return all(column.plain for column in (*self.modelled, *self.context))
+
+    def as_real(self) -> Schema:
+        """The schema with every continuous column real, for a `CNF` alone."""
+        real = {"kind": "real", "lower": None, "upper": None}
+        return replace(self, columns=tuple(replace(c, **real) if c.plain else c for c in self.columns))
 
     def column(self, name: str) -> Column:
         """The column of this name."""

@@ -1,54 +1,32 @@
-"""Fitting a typed table: symbols first, then the flow over the numbers."""
+"""Fitting a typed table: symbols first, then the flow over the numbers, then what imputes."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from cnf.flows.calibration import calibration_rows
 from cnf.tables.model import TableFlow
-from cnf.tables.schema import Cells, Schema
-from cnf.training.data import as_rows
-from cnf.training.fit import FEWEST_ROWS, HELD_OUT, fit
+from cnf.tables.schema import Schema
+from cnf.training.fit import FEWEST_ROWS, fit
 from cnf.training.history import History
+from cnf.training.imputer import fit_imputer
 from cnf.training.judge import weighted_nll
-from cnf.training.settings import default_steps
 from cnf.training.start import default_frequency, default_width
 from cnf.training.symbols import SymbolRows, fit_symbols
+from cnf.training.table_budget import IMPUTER_SHARE, Budget
+from cnf.training.table_rows import TableRows, dequantised, encoded, merged, split
 from cnf.training.trainer import Interrupted, Watcher
 
 # Integer cells are dequantised afresh in so many copies of the rows as make this many rows together.
 DEQUANTISED_ROWS, MOST_COPIES = 100_000, 20
 # Rows that the finished model is judged by; each costs a solve for every point of its cell.
 JUDGED_ROWS = 1000
-# Of the seconds, for the symbols; a step of theirs costs about a millisecond for each column.
-SYMBOL_SHARE, SYMBOL_STEPS = 0.1, 2000
-SECONDS_A_COLUMN = 2e-3
-
-
-@dataclass(frozen=True)
-class TableRows:
-    """Encoded rows: modelled cells, context cells, weights (rows,) of mean one, and their sums as given."""
-
-    cells: Cells
-    context: Cells
-    weights: Tensor
-    counts: Tensor
-
-    def __len__(self) -> int:
-        return len(self.cells)
-
-    def take(self, places: Tensor) -> TableRows:
-        """The rows at `places`."""
-        weights, counts = self.weights[places], self.counts[places]
-        return TableRows(self.cells.take(places), self.context.take(places), weights, counts)
 
 
 def fresh_table_flow(
@@ -73,6 +51,8 @@ def fit_table(
     seed: int = 0,
     steps: int | None = None,
     seconds: float | None = None,
+    imputer: bool | None = None,
+    likelihood_share: float | None = None,
     checkpoint: str | Path | None = None,
     watchers: tuple[Watcher, ...] = (),
 ) -> History:
@@ -89,6 +69,9 @@ def fit_table(
         seed: of everything random here.
         steps: budget in updates; the default grows with the rows.
         seconds: budget in seconds instead.
+        imputer: whether to fit a second flow that `TableFlow.impute` draws missing cells from; None: where
+            the table has missing cells. It takes a third of the seconds, or as many steps again.
+        likelihood_share: as in `cnf.fit`.
         checkpoint: as in `cnf.fit`.
         watchers: as in `cnf.fit`.
 
@@ -114,35 +97,38 @@ def fit_table(
         train, valid = rows, encoded(model, table_valid, None)
     else:
         train, valid = split(rows, seed, repeating=discrete)
+    imputer = any(column.missing for column in model.schema.modelled) if imputer is None else imputer
+    budget = Budget(steps, seconds if seconds is None or not imputer else (1 - IMPUTER_SHARE) * seconds)
     generator = torch.Generator(model.like.device).manual_seed(seed)
-    context = fit_maps(model, train, generator)
-    budget = _symbol_steps(model, steps, seconds)
-    fit_symbols(
-        model.symbols, *(_symbol_rows(model, part) for part in (train, valid)), steps=budget, seed=seed
-    )
+    fit_maps(model, train, generator)
+    pairs = [_symbol_rows(model, part) for part in (train, valid)]
+    fit_symbols(model.symbols, *pairs, steps=budget.symbol_steps(model.symbols), seed=seed)
     history, stopped = History(), None
-    if model.flow is not None:
-        copies = _copies(model, len(train))
-        at = [model.coordinates(dequantised(model, train.cells, generator), context) for _ in range(copies)]
-        judge = model.coordinates(
-            dequantised(model, valid.cells, generator), model.context_features(valid.context)
-        )
-        try:
+    try:
+        if model.flow is not None:
+            copies = _copies(model, len(train))
+            (x, context), (x_valid, context_valid) = (
+                _coordinates(model, part, count, generator) for part, count in ((train, copies), (valid, 1))
+            )
             history = fit(
                 model.flow,
-                torch.cat([part.z for part in at]),
-                judge.z,
-                context=torch.cat([part.conditions for part in at]),
-                context_valid=judge.conditions,
+                x,
+                x_valid,
+                context=context,
+                context_valid=context_valid,
                 weights=train.weights.repeat(copies),
                 seed=seed,
-                steps=steps or (default_steps(len(train)) if seconds is None else None),
-                seconds=None if seconds is None else (1 - SYMBOL_SHARE) * seconds,
+                steps=budget.flow_steps(len(train)),
+                seconds=budget.flow_seconds,
+                likelihood_share=likelihood_share,
                 checkpoint=checkpoint,
                 watchers=watchers,
             )
-        except Interrupted as stop:
-            history, stopped = stop.history, stop
+        if imputer:
+            spent = Budget(steps, None if seconds is None else IMPUTER_SHARE * seconds)
+            fit_imputer(model, train, valid, spent, seed=seed, watchers=watchers)
+    except Interrupted as stop:
+        history, stopped = stop.history, stop
     model.eval()
     history.valid_nll, history.valid_se = _judged(model, valid)
     history.train_nll, history.train_se = _judged(model, train)
@@ -158,57 +144,8 @@ def _judged(model: TableFlow, rows: TableRows) -> tuple[float, float]:
     return weighted_nll(found, judged.weights)
 
 
-def encoded(model: TableFlow, table: pd.DataFrame, weights: Any) -> TableRows:
-    """Checked rows of a data frame on the model's device."""
-    device = model.like.device
-    parts = [model.schema.encode(table, columns) for columns in (model.schema.modelled, model.schema.context)]
-    cells, context = (Cells(part.values.to(device), part.symbols.to(device)) for part in parts)
-    ones = torch.ones(len(table), dtype=torch.float64, device=device)
-    if weights is None:
-        return TableRows(cells, context, ones, ones)
-    checked = as_rows("table", ones[:, None], None, weights, device).weights
-    return TableRows(cells, context, checked, torch.tensor(np.asarray(weights, dtype=np.float64)).to(checked))
-
-
-def merged(rows: TableRows) -> TableRows:
-    """The different rows of weight above zero, sorted, each with the sum of its weights; of mean one."""
-    parts = (rows.cells.values, rows.cells.symbols, rows.context.values, rows.context.symbols)
-    keys = torch.cat([part.double() for part in parts], 1).cpu().numpy()
-    _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    sums = torch.bincount(torch.from_numpy(inverse.ravel()), rows.counts.cpu()).to(rows.weights)
-    kept = rows.take(torch.from_numpy(first).to(rows.weights.device))
-    chosen = (sums > 0).nonzero().squeeze(1)
-    return replace(kept, weights=sums / sums[chosen].mean(), counts=sums).take(chosen)
-
-
-def split(rows: TableRows, seed: int, *, repeating: bool) -> tuple[TableRows, TableRows]:
-    """The rows to learn from under this seed, and the tenth that judges.
-
-    Where rows repeat, as those of integers and categories do, one that is there often enough gives a tenth of
-    its weight to judge by: a row set apart whole would never be learnt.
-    """
-    generator = torch.Generator(rows.weights.device).manual_seed(seed)
-    order = torch.randperm(len(rows), generator=generator, device=rows.weights.device)
-    share = torch.zeros_like(rows.weights)
-    share[order[: max(1, round(HELD_OUT * len(rows)))]] = 1.0
-    if repeating:
-        share[rows.counts >= 1 / HELD_OUT] = HELD_OUT
-    parts = (replace(rows, weights=(1 - share) * rows.weights), replace(rows, weights=share * rows.weights))
-    return tuple(part.take((part.weights > 0).nonzero().squeeze(1)) for part in parts)
-
-
-def dequantised(model: TableFlow, cells: Cells, generator: torch.Generator) -> Cells:
-    """The cells with integers spread evenly over their steps."""
-    steps = [model.schema.modelled[i].step or 0.0 for i in model.numeric]
-    width = torch.tensor(steps, dtype=torch.float64, device=cells.values.device)
-    noise = (
-        torch.rand(cells.values.shape, generator=generator, device=width.device, dtype=torch.float64) - 0.5
-    )
-    return Cells(cells.values + noise * width, cells.symbols)
-
-
-def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> Tensor:
-    """Fit everything before the flow, and return the features of the training rows' context."""
+def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> None:
+    """Fit everything that stands before the flow."""
     model.context_features.fit(train.context, train.weights)
     context = model.context_features(train.context)
     cells = dequantised(model, train.cells, generator)
@@ -216,20 +153,21 @@ def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> 
     model.marginals.fit(cells.values, present, train.weights)
     y = model.marginals.to_model(cells.values)[0].where(present, 0.0)
     model.whitening.fit(y, present, model.features(cells.symbols, context), train.weights)
-    return context
+
+
+def _coordinates(
+    model: TableFlow, rows: TableRows, copies: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Rows as the flow takes them, dequantised afresh in each of some copies, and their conditions."""
+    context = model.context_features(rows.context)
+    parts = [model.coordinates(dequantised(model, rows.cells, generator), context) for _ in range(copies)]
+    return torch.cat([part.z for part in parts]), torch.cat([part.conditions for part in parts])
 
 
 def _copies(model: TableFlow, rows: int) -> int:
     if not any(column.kind == "integer" for column in model.schema.modelled):
         return 1
     return min(MOST_COPIES, math.ceil(DEQUANTISED_ROWS / rows))
-
-
-def _symbol_steps(model: TableFlow, steps: int | None, seconds: float | None) -> int:
-    if seconds is None:
-        return min(steps or SYMBOL_STEPS, SYMBOL_STEPS)
-    each = SECONDS_A_COLUMN * max(1, len(model.symbols.uncertain))
-    return max(1, min(SYMBOL_STEPS, int(SYMBOL_SHARE * seconds / each)))
 
 
 def _symbol_rows(model: TableFlow, rows: TableRows) -> SymbolRows:

@@ -1,0 +1,170 @@
+"""The parts of a typed table's density, and the scores of rows by them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from cnf.fields.masked import MaskedField
+from cnf.flows import CNF, Affine, Evaluation, NormalBase
+from cnf.tables.features import ContextFeatures, one_hot, width_of
+from cnf.tables.marginals import Marginals
+from cnf.tables.quadrature import cell_rule
+from cnf.tables.schema import Cells, Schema
+from cnf.tables.symbols import SymbolModel
+from cnf.tables.whitening import Whitening
+
+# Solves of one row and another point of its cell go together, in parts of about this many.
+AT_ONCE = 2**16
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Rows as the flow over the numbers takes them.
+
+    Attributes:
+        z: (rows, numeric)
+        conditions: the flow's context, mask and features (rows, numeric + features).
+        ladj: log |det ∂z/∂x| over the present cells (rows,).
+    """
+
+    z: Tensor
+    conditions: Tensor
+    ladj: Tensor
+
+
+class TableDensity(nn.Module):
+    """The parts of a `TableFlow`, and the scores of rows by them; see there."""
+
+    def __init__(
+        self, schema: Schema, *, hidden: tuple[int, int] = (128, 128), frequency: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.schema = schema
+        self.hidden = tuple(hidden)
+        self.frequency = frequency
+        self.numeric = [i for i, column in enumerate(schema.modelled) if column.numeric]
+        numbers = [schema.modelled[i] for i in self.numeric]
+        self.sizes = [column.symbols for column in schema.modelled]
+        self.context_features = ContextFeatures(schema.context)
+        self.symbols = SymbolModel(self.sizes, self.context_features.width)
+        self.marginals = Marginals(numbers)
+        self.rule = cell_rule(numbers)
+        dim, features = len(numbers), width_of(self.sizes) + self.context_features.width
+        self.whitening = Whitening(dim, features)
+        self.flow = _flow(dim, features, self.hidden, frequency) if dim else None
+        self.metadata: dict[str, Any] = {}
+
+    @property
+    def like(self) -> Tensor:
+        """An empty tensor with the dtype and on the device of the arithmetic."""
+        return self.symbols.network[0].weight.detach().new_empty(0)
+
+    def encode(self, table: pd.DataFrame) -> tuple[Cells, Tensor]:
+        """The modelled cells of a data frame, and the features of its context (rows, width).
+
+        Raises:
+            TableError: for a column that is not there, or a cell that its column cannot hold.
+        """
+        device = self.like.device
+        cells = self.schema.encode(table, self.schema.modelled)
+        given = self.schema.encode(table, self.schema.context)
+        cells, given = (Cells(c.values.to(device), c.symbols.to(device)) for c in (cells, given))
+        return cells, self.context_features(given)
+
+    def present(self, symbols: Tensor) -> Tensor:
+        """Which numeric cells hold a plain number (rows, numeric)."""
+        return symbols[:, self.numeric] == 0
+
+    def features(self, symbols: Tensor, context: Tensor) -> Tensor:
+        """What the numbers are conditioned on (rows, features), in float64."""
+        return torch.cat((one_hot(symbols, self.sizes), context), 1)
+
+    def coordinates(self, cells: Cells, context: Tensor) -> Coordinates:
+        """The numbers of some rows in the coordinates of the flow."""
+        present = self.present(cells.symbols)
+        features = self.features(cells.symbols, context)
+        y, log_slope = self.marginals.to_model(cells.values)
+        z, log_det = self.whitening.to_model(y.where(present, 0.0), present, features)
+        ladj = log_slope.where(present, 0.0).sum(1) + log_det
+        return Coordinates(z, torch.cat((present.to(z.dtype), features), 1), ladj)
+
+    def log_prob(self, table: pd.DataFrame) -> Tensor:
+        """Log-probability (rows,) of every row of a data frame, its columns found by name.
+
+        In nats: a density in the units of the table for real numbers, a probability for integers, categories,
+        atoms and missing cells. NaN where a cell is missing in a column that never had a missing cell.
+
+        Raises:
+            TableError: for a column that is not there, or a cell that its column cannot hold.
+        """
+        return self.evaluate(table).log_prob
+
+    def evaluate(self, table: pd.DataFrame) -> Evaluation:
+        """`log_prob` with a bar of the error of solver and cells, NFE and a verdict."""
+        return self.evaluate_cells(*self.encode(table))
+
+    @torch.no_grad()
+    def evaluate_cells(self, cells: Cells, context: Tensor) -> Evaluation:
+        """`evaluate` for encoded rows and the features of their context (rows, width)."""
+        known = (cells.symbols >= 0).all(1)
+        rows = known.nonzero().squeeze(1)
+        log_prob = torch.full((len(cells),), torch.nan, dtype=torch.float64, device=rows.device)
+        error, nfe = log_prob.clone(), torch.zeros_like(log_prob, dtype=torch.long)
+        ok = torch.zeros_like(known)
+        order = self._sorted_by_pattern(cells.symbols, rows)
+        for part in order.split(max(1, AT_ONCE // len(self.rule.weights))):
+            found = self._evaluate(cells.take(part), context[part])
+            log_prob[part], error[part], nfe[part], ok[part] = found
+        return Evaluation(log_prob, error, nfe, ok)
+
+    def _sorted_by_pattern(self, symbols: Tensor, rows: Tensor) -> Tensor:
+        """Rows in an order that keeps those of one pattern together."""
+        if not len(rows) or not self.numeric:
+            return rows
+        group = torch.unique(self.present(symbols[rows]), dim=0, return_inverse=True)[1]
+        return rows[group.argsort(stable=True)]
+
+    def _evaluate(self, cells: Cells, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        log_symbols = self.symbols.log_prob(cells.symbols, context.to(self.like.dtype)).double()
+        if self.flow is None:
+            zero = torch.zeros_like(log_symbols)
+            return log_symbols, zero, zero.long(), log_symbols.isfinite()
+        points = len(self.rule.weights)
+        offsets = self.rule.offsets.to(cells.values)[:, None]
+        spread = Cells((cells.values + offsets).flatten(0, 1), cells.symbols.repeat(points, 1))
+        at = self.coordinates(spread, context.repeat(points, 1))
+        found = self.flow.evaluate(at.z, at.conditions)
+        absent = (at.conditions[:, : len(self.numeric)] == 0).sum(1)
+        # The base counts every column; what it says of absent ones, at zero, is taken back.
+        log_density = found.log_prob.double() + at.ladj + HALF_LOG_2PI * absent
+        log_mean, error = self.rule.log_mean(log_density.unflatten(0, (points, -1)))
+        log_mass = log_mean + self._log_steps(cells.symbols)
+        solver_error, ok = found.error.unflatten(0, (points, -1)), found.ok.unflatten(0, (points, -1))
+        log_prob = log_symbols + log_mass
+        return log_prob, solver_error.mean(0) + error, found.nfe.unflatten(0, (points, -1)).sum(0), ok.all(0)
+
+    def _log_steps(self, symbols: Tensor) -> Tensor:
+        """The logarithm of the width of each row's integer cells (rows,)."""
+        steps = [self.schema.modelled[i].step or 1.0 for i in self.numeric]
+        logs = torch.tensor(steps, dtype=torch.float64, device=symbols.device).log()
+        return (self.present(symbols) * logs).sum(1)
+
+
+def _flow(dim: int, features: int, hidden: tuple[int, int], frequency: float) -> CNF:
+    """The flow over the numbers: its maps stand before it, so that only its grid is left to place."""
+    flow = CNF(
+        dim,
+        context_dim=dim + features,
+        field=MaskedField(dim, hidden, context_dim=dim + features, frequency=frequency),
+        base=NormalBase(dim),
+        preprocess=Affine.identity(dim),
+    )
+    flow.automatic = {"solver"}
+    return flow

@@ -1,0 +1,82 @@
+"""Missing cells drawn given the others: one network pair for every pattern of what is known."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from cnf.fields.masked import MaskedField
+from cnf.flows import CNF, Affine, NormalBase
+from cnf.flows.scoring import Accuracy
+from cnf.ode import Grid
+from cnf.tables.features import one_hot, width_of
+from cnf.tables.symbols import SymbolModel
+
+# Draws need no error bar: a fixed grid does.
+STEPS, TOLERANCE = 12, 0.1
+
+
+class Known(NamedTuple):
+    """What is known of rows: symbols, −1 where not (rows, columns), and which those are; the numbers known
+    (rows, numeric) in nearly Gaussian coordinates, zero elsewhere, and which those are."""
+
+    symbols: Tensor
+    seen: Tensor
+    y: Tensor
+    given: Tensor
+
+
+class Imputer(nn.Module):
+    """p(unknown cells | known cells, context), for any set of known cells.
+
+    As the joint density, symbols first and numbers after them: an autoregressive network for the symbols, a
+    flow for the numbers. Both read the known numbers beside their flags, and are fitted with known sets drawn
+    at random (amortised conditioning). The flow starts from the conditional Gaussian of `Whitening`, so that
+    for Gaussian columns the draws are exact from the start; beyond, they are as good as the fit.
+
+    Args:
+        sizes: how many symbols each column has.
+        numeric: which of the columns are numeric.
+        context: number of columns of context features.
+        hidden: widths of the flow's field.
+    """
+
+    def __init__(self, sizes: list[int], numeric: list[int], context: int, hidden: tuple[int, int]) -> None:
+        super().__init__()
+        self.sizes, self.numeric = sizes, numeric
+        dim = len(numeric)
+        self.symbols = SymbolModel(sizes, context + 2 * dim)
+        self.flow = _flow(dim, width_of(sizes) + context + 2 * dim, hidden) if dim else None
+
+    def extra(self, known: Known, context: Tensor) -> Tensor:
+        """What the network of the symbols reads beside them."""
+        return torch.cat((context, known.y, known.given.to(known.y.dtype)), 1)
+
+    def conditions(self, free: Tensor, symbols: Tensor, known: Known, context: Tensor) -> Tensor:
+        """The context of the flow over the free numbers (rows, numeric)."""
+        return torch.cat(
+            (free.to(known.y.dtype), one_hot(symbols, self.sizes), self.extra(known, context)), 1
+        )
+
+    def draw_symbols(
+        self, known: Known, context: Tensor, barred: list[int | None], generator: torch.Generator | None
+    ) -> Tensor:
+        """All symbols (rows, columns), the unknown ones drawn; `barred` says which are not, by column."""
+        extra = self.extra(known, context).to(self.symbols.network[0].weight.dtype)
+        return self.symbols.sample(known.symbols, extra, known.seen, generator=generator, barred=barred)
+
+
+def _flow(dim: int, features: int, hidden: tuple[int, int]) -> CNF:
+    flow = CNF(
+        dim,
+        context_dim=dim + features,
+        field=MaskedField(dim, hidden, context_dim=dim + features, frequency=1.0),
+        base=NormalBase(dim),
+        preprocess=Affine.identity(dim),
+        solver=Grid.uniform(STEPS),
+    )
+    flow.automatic = set()
+    flow.accuracy = Accuracy(TOLERANCE)
+    return flow
