@@ -40,6 +40,7 @@ def rows_of(evaluation, rows):
 
 SOLVERS = {
     "grid": cnf.Grid.uniform(16),
+    "adams": cnf.Grid.uniform(30, "adams"),
     "rk4": cnf.Grid.uniform(20, "rk4"),
     "dopri5": cnf.Torchdiffeq("dopri5", 1e-6, 1e-6, max_evaluations=500),
 }

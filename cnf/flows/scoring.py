@@ -80,7 +80,7 @@ def evaluate_rows(
 def _evaluate_chunk(
     score: Score, rows: Tensor, context: Tensor | None, solver: Solver, accuracy: Accuracy
 ) -> Evaluation:
-    if isinstance(solver, Grid) and solver.tableau.b_error:
+    if isinstance(solver, Grid) and solver.estimates_error:
         return _evaluate_with_bars(score, rows, context, solver, accuracy)
     return _evaluate_twice(score, rows, context, solver, accuracy)
 

@@ -1,7 +1,7 @@
 """Integration of ordinary differential equations and gradients of their solutions.
 
     solve            dx/dt = f(t, x) by any solver
-    Grid             Runge-Kutta on fixed times: euler, midpoint, rk4, dopri5 with its error estimate
+    Grid             fixed times: euler, midpoint, rk4; dopri5 and adams with estimates of their error
     Torchdiffeq      the adaptive and fixed-step solvers of torchdiffeq
     System           a velocity with quadratures; Solution, what a solver returns
 

@@ -1,4 +1,4 @@
-"""Grids: Runge-Kutta on times that are fixed before the solve."""
+"""Grids: steps on times that are fixed before the solve."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from cnf.ode.rungekutta import Steps, integrate
+from cnf.ode.adams import Adams, entered, interpolate
+from cnf.ode.rungekutta import RungeKutta
+from cnf.ode.stepping import Steps, integrate
 from cnf.ode.system import Gradient, Solution, System, check_gradient
-from cnf.ode.tableaux import TABLEAUX, Tableau
+from cnf.ode.tableaux import TABLEAUX
 from cnf.ode.torchdiffeq import FIXED_STEP, Torchdiffeq
+
+ADAMS = "adams"
+METHODS = (*TABLEAUX, ADAMS)
 
 # A node closer than this to a requested time, as a fraction of the span, makes no step of its own.
 NEAR = 1e-6
@@ -27,8 +32,8 @@ class Grid:
 
     Args:
         nodes: increasing fractions from 0 to 1.
-        method: "euler", "midpoint", "rk4" or "dopri5" (the embedded fifth-order pair, the only one that
-            estimates its error).
+        method: "euler", "midpoint", "rk4", "dopri5" (the embedded fifth-order pair) or "adams" (predictor
+            and corrector of order five, one evaluation a step); the last two estimate their error.
 
     Raises:
         ValueError: for an unknown method or nodes that do not increase from 0 to 1.
@@ -42,8 +47,8 @@ class Grid:
     method: str = "dopri5"
 
     def __post_init__(self) -> None:
-        if self.method not in TABLEAUX:
-            raise ValueError(f"method of a grid: expected one of {', '.join(TABLEAUX)}; got {self.method!r}")
+        if self.method not in METHODS:
+            raise ValueError(f"method of a grid: expected one of {', '.join(METHODS)}; got {self.method!r}")
         ordered = all(a < b for a, b in pairwise(self.nodes))
         if len(self.nodes) < 2 or not ordered or self.nodes[0] != 0 or self.nodes[-1] != 1:
             raise ValueError(f"nodes of a grid: expected increasing fractions from 0 to 1; got {self.nodes}")
@@ -56,9 +61,9 @@ class Grid:
         return cls((*(k / steps for k in range(steps)), 1.0), method)
 
     @property
-    def tableau(self) -> Tableau:
-        """The coefficients of the method."""
-        return TABLEAUX[self.method]
+    def estimates_error(self) -> bool:
+        """Whether every step comes with an estimate of its error."""
+        return self.method == ADAMS or bool(TABLEAUX[self.method].b_error)
 
     @property
     def steps(self) -> int:
@@ -68,7 +73,9 @@ class Grid:
     @property
     def nfe(self) -> int:
         """Velocity evaluations of a solve from end to end."""
-        return self.tableau.evaluations(self.steps)
+        if self.method == ADAMS:
+            return len(entered(self.nodes))
+        return TABLEAUX[self.method].evaluations(self.steps)
 
     def refined(self) -> Grid:
         """The grid with every step halved."""
@@ -100,9 +107,10 @@ class Grid:
         return Grid((0.0, *(f for f in fractions if NEAR < f < 1 - NEAR), 1.0), self.method)
 
     def counterpart(self, span: float) -> Torchdiffeq:
-        """torchdiffeq's method of the same name: adaptive for an embedded pair, else as many equal steps."""
-        fixed = self.method in FIXED_STEP
-        return Torchdiffeq(self.method, step_size=abs(span) / self.steps if fixed else None)
+        """torchdiffeq's method of the same name in as many equal steps; dopri5 where errors are estimated."""
+        if self.method in FIXED_STEP:
+            return Torchdiffeq(self.method, step_size=abs(span) / self.steps)
+        return Torchdiffeq("dopri5")
 
     def solve(self, system: System, x: Tensor, t: Tensor, *, gradient: Gradient = "discrete") -> Solution:
         """States of `system` at the times t (time,), which are increasing or decreasing, from x at t[0].
@@ -115,9 +123,31 @@ class Grid:
         check_gradient(gradient)
         if gradient == "adjoint":
             return self.counterpart((t[-1] - t[0]).item()).solve(system, x, t, gradient="adjoint")
+        if self.method == ADAMS:
+            return self._solve_by_adams(system, x, t, gradient)
         mesh, requested = self._mesh(t)
-        steps = integrate(system, x, mesh, self.tableau, gradient=gradient)
-        return self._solution(steps, requested)
+        tableau = TABLEAUX[self.method]
+        steps = integrate(system, x, mesh, RungeKutta.of(tableau, x), gradient=gradient)
+        total, evaluations = _cumulative(steps.q), tableau.evaluations(len(steps.q))
+        return self._solution(steps, steps.x[requested], total[requested], evaluations)
+
+    def _solve_by_adams(self, system: System, x: Tensor, t: Tensor, gradient: Gradient) -> Solution:
+        """The times asked for make no steps of their own: states there are interpolated."""
+        nodes, span = entered(self.nodes), t[-1] - t[0]
+        mesh = t[0] + span * torch.tensor(nodes, dtype=t.dtype, device=t.device)
+        steps = integrate(system, x, mesh, Adams(nodes, x), gradient=gradient)
+        total, inner = _cumulative(steps.q), (t[1:-1] - t[0]) / span
+        states, quadratures = (
+            torch.cat([whole[:1], interpolate(whole, nodes, inner), whole[-1:]])
+            if len(inner)
+            else whole[[0, -1]]
+            for whole in (steps.x, total)
+        )
+        return self._solution(steps, states, quadratures, len(nodes))
+
+    def _solution(self, steps: Steps, x: Tensor, q: Tensor, nfe: int) -> Solution:
+        estimated = slice(None) if self.estimates_error else slice(0)
+        return Solution(x, q, steps.x_error[estimated], steps.q_error[estimated], nfe)
 
     def _mesh(self, t: Tensor) -> tuple[Tensor, list[int]]:
         """The grid's nodes over the span of t merged with t, and where the times of t stand in it.
@@ -135,16 +165,10 @@ class Grid:
         order = sorted(range(len(places)), key=places.__getitem__)
         return merged[order], [order.index(k) for k in range(len(t))]
 
-    def _solution(self, steps: Steps, requested: list[int]) -> Solution:
-        total = torch.cat([torch.zeros_like(steps.q[:1]), steps.q.cumsum(0)])
-        estimated = slice(None) if self.tableau.b_error else slice(0)
-        return Solution(
-            x=steps.x[requested],
-            q=total[requested],
-            x_error=steps.x_error[estimated],
-            q_error=steps.q_error[estimated],
-            nfe=self.tableau.evaluations(len(steps.q)),
-        )
+
+def _cumulative(q: Tensor) -> Tensor:
+    """Quadratures at the nodes, from what each step adds."""
+    return torch.cat([torch.zeros_like(q[:1]), q.cumsum(0)])
 
 
 # Part of the nodes that is spread uniformly, so that no step grows without bound where no error shows.

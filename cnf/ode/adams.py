@@ -1,0 +1,147 @@
+"""The predictor-corrector method of Adams on uneven times: one evaluation a step."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from cnf.ode.stepping import Scheme, Step
+from cnf.ode.system import System, SystemAt
+
+# Velocities that the predictor looks back on; the corrector takes the newest in place of the oldest.
+MEMORY = 5
+# Milne's device: on even times both are off by multiples of h⁶x⁽⁶⁾, the predictor by 475/1440 and the
+# corrector by −27/1440, so that the corrector's error is this part of their difference.
+MILNE = 27 / 502
+# A solve starts without a past, with steps of low order that must be short: the first step of a grid is
+# entered in pieces, each so many times shorter than the one after it.
+ENTRY = 6
+# A first step shorter than this part of the second gives way: the past would be too close to look ahead from.
+SHORTEST_START = 0.5
+# States on either side that a state between two nodes is interpolated from.
+BESIDE = 3
+# Three points and weights of Gauss and Legendre on [0, 1], exact for polynomials of degree five.
+GAUSS = ((0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5), (5 / 18, 8 / 18, 5 / 18))
+
+
+class Adams(Scheme):
+    """Adams-Bashforth predicts, Adams-Moulton corrects, both of order five; the next step looks back on the
+    velocity at the predicted point (PEC), so that a step takes one evaluation.
+
+    With ℓ the Lagrange polynomials of the times that a step looks back on,
+
+        x̂ = xₖ + Σⱼ fⱼ ∫ ℓⱼ dt over f₋₄ … f₀,    f₁ = f(tₖ₊₁, x̂),    xₖ₊₁ = xₖ + Σⱼ fⱼ ∫ ℓⱼ dt over f₋₃ … f₁,
+
+    and a part of xₖ₊₁ − x̂ estimates the error (Hairer, Nørsett & Wanner, "Solving Ordinary Differential
+    Equations I", III.1 and III.5). The first steps look back on as many times as there are. The integrals
+    depend on the times alone, so that uneven ones cost nothing. A step's plan is its end, then the weights
+    of predictor and corrector.
+
+    Args:
+        nodes: fractions of the span at which the steps start and end, as `entered` gives them.
+        like: dtype and device of the arithmetic.
+    """
+
+    def __init__(self, nodes: tuple[float, ...], like: Tensor) -> None:
+        self.weights = _weights(nodes).to(like)
+
+    def plan(self, mesh: Tensor) -> Tensor:
+        """The end of each step, and its weights for the span of the mesh."""
+        return torch.cat([mesh[1:, None], (mesh[-1] - mesh[0]) * self.weights], 1)
+
+    def times(self, plan: Tensor) -> Tensor:
+        """The ends of the steps."""
+        return plan[:, :1]
+
+    def begin(self, system: System, t: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        """Velocity and rates at the start."""
+        return (_flat(*system.at(t[None])[0].evaluate(x)),)
+
+    def step(self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]) -> Step:
+        """Predict, evaluate, correct."""
+        weights = plan[1:-1].view(2, MEMORY)[:, -len(carried) :]
+        predicted, change = (weights @ torch.stack(carried)).unbind()
+        velocity, rates = moments[0].evaluate(x + predicted[: x.numel()].view_as(x))
+        new = _flat(velocity, rates)
+        change = torch.addcmul(change, new, plan[-1])
+        error = MILNE * (change - predicted)
+        moved, q = change.tensor_split((x.numel(),))
+        x_error, q_error = error.tensor_split((x.numel(),))
+        return Step(
+            x=x + moved.view_as(x),
+            q=q.view_as(rates),
+            x_error=torch.linalg.vector_norm(x_error.view_as(x), dim=-1),
+            q_error=q_error.view_as(rates).abs(),
+            carried=(*carried[1 - MEMORY :], new),
+        )
+
+
+def _flat(velocity: Tensor, rates: Tensor) -> Tensor:
+    """Both in one flat tensor, so that they are summed together and lie contiguously."""
+    return torch.cat([velocity.reshape(-1), rates.reshape(-1)])
+
+
+def entered(nodes: tuple[float, ...]) -> tuple[float, ...]:
+    """The nodes with one more, or a few, inside the first step, where a solve starts without a past.
+
+    One is enough for tens of steps; every fourfold of the steps makes the rest so much more accurate that it
+    takes another.
+
+    Example:
+        >>> entered((0.0, 0.75, 1.0))
+        (0.0, 0.125, 0.75, 1.0)
+    """
+    start, first, *rest = nodes
+    if rest and first - start < SHORTEST_START * (rest[0] - first):
+        first, *rest = rest
+    pieces = max(1, (len(nodes).bit_length() - 3) // 2)
+    entry = [start + (first - start) / ENTRY**k for k in range(pieces, 0, -1)]
+    return (start, *entry, first, *rest)
+
+
+@lru_cache(maxsize=64)
+def _weights(nodes: tuple[float, ...]) -> Tensor:
+    """Weights of each step (steps, 2 · MEMORY + 1) on its past in two rows, predictor and corrector, then of
+    the corrector on the new velocity; zeros where there is no past."""
+    times = torch.tensor(nodes, dtype=torch.float64)
+    starts, ends = times[:-1], times[1:]
+    back = torch.arange(len(starts))[:, None] + torch.arange(1 - MEMORY, 2)
+    there, at = back >= 0, times[back.clamp(min=0)]
+    predictor = _integrals(at[:, :-1], there[:, :-1], starts, ends)
+    corrector = _integrals(at[:, 1:], there[:, 1:], starts, ends)
+    return torch.cat([predictor, torch.zeros_like(predictor[:, :1]), corrector], 1)
+
+
+def _integrals(at: Tensor, there: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
+    """∫ ℓⱼ dt from start to end of the Lagrange polynomials of the times `at` (steps, k) that are there."""
+    points, shares = at.new_tensor(GAUSS)
+    lengths = ends - starts
+    basis = lagrange(at[:, None], there[:, None], starts[:, None] + lengths[:, None] * points)
+    return lengths[:, None] * (shares[:, None] * basis).sum(1)
+
+
+def lagrange(at: Tensor, there: Tensor, t: Tensor) -> Tensor:
+    """ℓⱼ(t) (…, k) at times t (…,) for the nodes `at` (…, k) that are there; zero for the others."""
+    same = torch.eye(at.shape[-1], dtype=torch.bool, device=at.device)
+    gaps = (at[..., :, None] - at[..., None, :]).masked_fill(same, 1.0)
+    factors = (t[..., None, None] - at[..., None, :]) / gaps
+    unused = same | ~there[..., None, :]
+    return factors.masked_fill(unused, 1.0).prod(-1).masked_fill(~there, 0.0)
+
+
+def interpolate(states: Tensor, nodes: tuple[float, ...], t: Tensor) -> Tensor:
+    """States (time, …) at fractions t (time,) of a span, from those at its nodes (len(nodes), …).
+
+    A polynomial of degree five through the six nodes around each time: no less accurate than the steps, and
+    without an evaluation.
+    """
+    width = min(2 * BESIDE, len(nodes))
+    firsts = [min(max(bisect_right(nodes, f) - BESIDE, 0), len(nodes) - width) for f in t.tolist()]
+    at = t.new_tensor([nodes[first : first + width] for first in firsts])
+    weights = lagrange(at, torch.ones_like(at, dtype=torch.bool), t)
+    parts = [torch.tensordot(w, states[k : k + width], 1) for w, k in zip(weights, firsts)]
+    return torch.stack(parts)

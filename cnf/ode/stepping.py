@@ -1,0 +1,186 @@
+"""Steps along a mesh of times, whatever makes a step, and the adjoint of the discretised equation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cnf.ode.system import Gradient, System, SystemAt
+
+
+class Step(NamedTuple):
+    """The result of one step.
+
+    Attributes:
+        x: new state (*batch, dim).
+        q: increment of the quadratures (*batch, rates).
+        x_error: norm of the estimate of the error in x (*batch,).
+        q_error: absolute estimate of the error in q (*batch, rates).
+        carried: what the step hands on to the next one.
+    """
+
+    x: Tensor
+    q: Tensor
+    x_error: Tensor
+    q_error: Tensor
+    carried: tuple[Tensor, ...]
+
+
+class Steps(NamedTuple):
+    """A whole mesh: states at its nodes (steps + 1, …) and what each step added (steps, …)."""
+
+    x: Tensor
+    q: Tensor
+    x_error: Tensor
+    q_error: Tensor
+
+
+class Scheme(ABC):
+    """How one step is made from the state and from what the steps before it have handed on."""
+
+    @abstractmethod
+    def plan(self, mesh: Tensor) -> Tensor:
+        """What each step has to know (steps, numbers), a differentiable function of the mesh (steps + 1,)."""
+
+    @abstractmethod
+    def times(self, plan: Tensor) -> Tensor:
+        """Times at which the steps of a plan (steps, numbers) evaluate the system, (steps, stages)."""
+
+    @abstractmethod
+    def begin(self, system: System, t: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        """What the first step is handed, at time t () and state x (*batch, dim)."""
+
+    @abstractmethod
+    def step(self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]) -> Step:
+        """One step from x, with the system at the step's times and the step's plan (numbers,)."""
+
+
+# The system is prepared for about so many times at once: more would cost memory and gain nothing.
+PREPARED = 96
+
+
+def integrate(system: System, x: Tensor, mesh: Tensor, scheme: Scheme, *, gradient: Gradient) -> Steps:
+    """Carry x along the mesh with a gradient of the chosen kind.
+
+    Args:
+        system: velocity and rates.
+        x: state at `mesh[0]`, (*batch, dim).
+        mesh: times (steps + 1,), increasing or decreasing; may require a gradient.
+        scheme: what makes a step.
+        gradient: "direct" keeps the whole graph. "discrete" keeps the states at the nodes, with what the
+            steps hand on, and re-evaluates one step at a time backwards: the same gradient to rounding, in
+            memory of one step.
+    """
+    plan = scheme.plan(mesh)
+    if gradient == "discrete" and torch.is_grad_enabled():
+        return Steps(*_DiscreteAdjoint.apply(system, scheme, x, mesh[0], plan, *system.tensors))
+    return _collect(x, list(_steps(system, x, scheme, plan, scheme.begin(system, mesh[0], x))))
+
+
+def _steps(
+    system: System, x: Tensor, scheme: Scheme, plan: Tensor, carried: tuple[Tensor, ...]
+) -> Iterator[Step]:
+    """The steps in turn."""
+    times = scheme.times(plan)
+    stages = times.shape[1]
+    together = max(PREPARED // stages, 1)
+    for plans, moments in zip(plan.split(together), times.split(together)):
+        prepared = iter(system.at(moments.flatten()))
+        for one in plans.unbind():
+            step = scheme.step(list(islice(prepared, stages)), x, one, carried)
+            yield step
+            x, carried = step.x, step.carried
+
+
+def _collect(x: Tensor, steps: list[Step]) -> Steps:
+    return Steps(
+        x=torch.stack([x, *(s.x for s in steps)]),
+        q=torch.stack([s.q for s in steps]),
+        x_error=torch.stack([s.x_error for s in steps]),
+        q_error=torch.stack([s.q_error for s in steps]),
+    )
+
+
+class _DiscreteAdjoint(torch.autograd.Function):
+    """The adjoint of the discretised equation: one step at a time is evaluated again, backwards.
+
+    With aₖ = ∂L/∂xₖ, each step x' = Φ(x, p; θ) of plan p gives aₖ = aₖ₊₁ ∂Φ/∂x and adds aₖ₊₁ ∂Φ/∂θ to ∂L/∂θ.
+    What a step hands on to the next one belongs to the state.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, system: System, scheme: Scheme, x: Tensor, start: Tensor, plan: Tensor, *tensors: Tensor
+    ) -> Any:
+        carried = scheme.begin(system, start, x)
+        steps = list(_steps(system, x, scheme, plan, carried))
+        result = _collect(x, steps)
+        handed = [carried, *(step.carried for step in steps[:-1])]
+        ctx.system, ctx.scheme, ctx.counts = system, scheme, [len(parts) for parts in handed]
+        ctx.save_for_backward(result.x, start, plan, *(part for parts in handed for part in parts))
+        return tuple(result)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        system, scheme = ctx.system, ctx.scheme
+        nodes, start, plan, *saved = ctx.saved_tensors
+        handed = [tuple(islice(parts, count)) for parts in [iter(saved)] for count in ctx.counts]
+        sought = [tensor for tensor in system.tensors if tensor.requires_grad]
+        totals = [torch.zeros_like(tensor) for tensor in sought]
+        to_nodes, *to_increments = cotangents
+        to_plan = torch.zeros_like(plan)
+        to_x, to_carried = to_nodes[-1], ()
+        for k in reversed(range(len(plan))):
+            increments = [to_increment[k] for to_increment in to_increments]
+
+            def step(x: Tensor, one: Tensor, *carried: Tensor) -> list[Tensor]:
+                moments = system.at(scheme.times(one[None]).flatten())
+                *parts, on = scheme.step(moments, x, one, carried)
+                return [*parts, *on]
+
+            leaves = (nodes[k], plan[k], *handed[k])
+            to_x, to_plan[k], *to_carried = _pull_back(
+                step, leaves, (to_x, *increments, *to_carried), sought, totals
+            )
+            to_x = to_x + to_nodes[k]
+        begin = _pull_back(
+            lambda x, t: scheme.begin(system, t, x), (nodes[0], start), to_carried, sought, totals
+        )
+        found = iter(totals)
+        wanted = [next(found) if tensor.requires_grad else None for tensor in system.tensors]
+        return None, None, to_x + begin[0], begin[1], to_plan, *wanted
+
+
+def _pull_back(
+    run: Any,
+    inputs: Sequence[Tensor],
+    cotangents: Sequence[Tensor],
+    sought: list[Tensor],
+    totals: list[Tensor],
+) -> list[Tensor]:
+    """Cotangents of the inputs of `run`, from those of its outputs; those of `sought` are added to `totals`.
+
+    A last step hands nothing on: its outputs beyond the cotangents have none.
+    """
+    with torch.enable_grad():
+        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+        outputs = run(*leaves)
+    pairs = [(out, cotangent) for out, cotangent in zip(outputs, cotangents) if out.requires_grad]
+    if not pairs:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    found = torch.autograd.grad(
+        [out for out, _ in pairs],
+        [*leaves, *sought],
+        [cotangent for _, cotangent in pairs],
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    for total, part in zip(totals, found[len(leaves) :]):
+        total += part
+    return list(found[: len(leaves)])
