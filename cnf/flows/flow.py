@@ -75,8 +75,8 @@ class CNF(nn.Module):
         # What `cnf.fit` is free to choose; the map of the context is always its own.
         self.automatic = {"context_map", *(name for name, part in given.items() if isinstance(part, str))}
         self.preprocess: Preprocess = Affine.identity(dim) if isinstance(preprocess, str) else preprocess
-        self.base = (NormalBase(dim) if isinstance(base, str) else base).to(self.like.dtype)
         self.context_map = Affine.identity(context_dim)
+        self.base = (NormalBase(dim) if isinstance(base, str) else base).to(self.like.dtype)
         self.solver: Solver = Grid.uniform(16) if isinstance(solver, str) else solver
         self.divergence = Hutchinson() if divergence == "hutchinson" else divergence
         self.accuracy = Accuracy()
