@@ -10,7 +10,8 @@ from problems import F64, make_flow, normal, seeded, stirred
 
 import cnf
 from cnf.fields import VelocityField
-from cnf.flows.scoring import CHUNK, FIRST_RETRY, RETRIES, Accuracy
+from cnf.flows.calibration import QUADRATURE_WEIGHTS
+from cnf.flows.scoring import CHUNK, FIRST_RETRY, RETRIES, Accuracy, Scores
 
 REFERENCE = cnf.Torchdiffeq("dopri8", 1e-10, 1e-10)
 
@@ -239,6 +240,25 @@ def test_the_bar_holds_in_single_precision(calibrated):
     single.calibrate(x.float(), tolerance=1e-3)
     found = single.evaluate(x.float())
     assert ((found.log_prob.double() - truth).abs() <= found.error.double()).double().mean() >= 0.95
+
+
+@torch.no_grad()
+def test_calibrated_scoring_takes_less_than_half_of_the_evaluations_of_an_adaptive_solver(calibrated):
+    flow, x, truth = calibrated
+    found = flow.evaluate(x)
+    error = (found.log_prob - truth).abs().mean()
+    for tolerance in (10 ** (-k / 4) for k in range(8, 40)):
+        peer = flow.score(x, None, cnf.Torchdiffeq("dopri5", tolerance, tolerance))
+        if (peer.log_prob - truth).abs().mean() <= error:
+            break
+    assert found.nfe.double().mean() <= 0.55 * peer.nfe
+
+
+def test_a_row_at_rest_has_a_bar_from_its_divergence():
+    """The state stays where it is and shows no error: the integral of the divergence alone does."""
+    steps, rows = 3, 2
+    scores = Scores(torch.zeros(rows), torch.zeros(steps, rows), torch.full((steps, rows), 1e-2), 4)
+    assert (Accuracy(quadrature_weight=min(QUADRATURE_WEIGHTS)).estimate(scores) > 0).all()
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ COVERED = 0.9
 HARD = 0.95
 # The bar is this many times what covers all but one per cent of the calibration rows.
 MARGIN = 1.5
+# Which of the two estimates of a solve, of the state and of the quadrature, says more about the error differs
+# from flow to flow. The quadrature's never counts for nothing: a row at rest has no other.
+QUADRATURE_WEIGHTS = (1.0, 0.1, 0.03)
 FIRST_STEPS, FEWEST_STEPS, MOST_STEPS = 24, 4, 384
 # Grids are placed by the errors of this many equal steps: few enough for errors to stand above rounding. The
 # errors on a grid that is uneven already would be noise that the next placement amplifies.
@@ -47,28 +51,28 @@ def _placed(difficulty: Tensor, steps: int, method: str) -> Grid:
     return Grid(place(difficulty, Grid.uniform(PILOT_STEPS).nodes, steps, LOCAL_ORDER), method)
 
 
-def calibrate(score: ScoreOn, reference: ScoreOn, tolerance: float) -> tuple[Grid, Accuracy]:
-    """The smallest evenly spread grid whose bars are within `tolerance` nats, and the scale of those bars.
+def calibrate(few: Calibrated, many: Calibrated, tolerance: float) -> tuple[Grid, Accuracy]:
+    """The smallest evenly spread grid whose bars are within `tolerance` nats, and how wide those bars are.
 
-    The embedded estimate belongs to the lower-order method of the pair and is usually far above the error of
-    the value reported; how far is measured against `reference`, the same rows in float64 on finer grids.
+    Args:
+        few: rows that the grid is searched with.
+        many: rows that the bars are fitted to once the grid is found.
+        tolerance: of a row's bar, in nats.
     """
-    difficulty = _difficulty(score)
+    difficulty = _difficulty(few.score)
     grid = _placed(difficulty, FIRST_STEPS, METHOD)
-    best: tuple[Grid, Accuracy] | None = None
+    best: Grid | None = None
     for _ in range(12):
-        scores = score(grid)
-        scale = _bar_scale(scores, reference(grid.refined()))
-        bar = (scale * scores.step_error.sum(0)).nan_to_num(nan=torch.inf).quantile(COVERED).item()
-        if bar <= tolerance and (best is None or grid.steps < best[0].steps):
-            best = grid, Accuracy(tolerance, scale)
+        bars = few.accuracy(grid, tolerance).estimate(few.score(grid))
+        bar = bars.nan_to_num(nan=torch.inf).quantile(COVERED).item()
+        if bar <= tolerance and (best is None or grid.steps < best.steps):
+            best = grid
         steps = _steps_for(grid.steps, bar / tolerance)
-        if best is not None and steps >= best[0].steps:
+        if (best is not None and steps >= best.steps) or grid.steps == MOST_STEPS == steps:
             break
-        if grid.steps == MOST_STEPS == steps:
-            return grid, Accuracy(tolerance, scale)
         grid = _placed(difficulty, steps, METHOD)
-    return best or (grid, Accuracy(tolerance, scale))
+    best = best or grid
+    return best, many.accuracy(best, tolerance)
 
 
 def _steps_for(steps: int, excess: float) -> int:
@@ -81,13 +85,36 @@ def _steps_for(steps: int, excess: float) -> int:
     return int(min(max(stretched, steps / 2, FEWEST_STEPS), 2 * steps, MOST_STEPS))
 
 
-def _bar_scale(scores: Scores, reference: Scores) -> float:
-    """`MARGIN` times what makes the raw estimate cover the true error of all but one per cent of rows."""
-    raw = scores.step_error.sum(0).double()
-    true = (scores.log_prob.double() - reference.log_prob.double()).abs()
-    rounding = rounding_error(scores.log_prob).double()
+@dataclass(frozen=True)
+class Calibrated:
+    """Rows to calibrate on.
+
+    Attributes:
+        score: solves them on a grid.
+        reference: the same in float64.
+    """
+
+    score: ScoreOn
+    reference: ScoreOn
+
+    def accuracy(self, grid: Grid, tolerance: float) -> Accuracy:
+        """Bars that cover the true error of all but one per cent of the rows, with a margin.
+
+        How much the estimates of a solve are worth is measured against the same solve in float64 with halved
+        steps. Of the weights that the quadrature's estimate may have, the one that leaves the smallest bars
+        at the median is taken.
+        """
+        scores = self.score(grid)
+        true = (scores.log_prob.double() - self.reference(grid.refined()).log_prob.double()).abs()
+        found = [_fitted(Accuracy(tolerance, 1.0, weight), scores, true) for weight in QUADRATURE_WEIGHTS]
+        return min(found, key=lambda accuracy: accuracy.estimate(scores).nanmedian().item())
+
+
+def _fitted(accuracy: Accuracy, scores: Scores, true: Tensor) -> Accuracy:
+    """The accuracy with `MARGIN` times the scale that covers all but one per cent of the true errors."""
+    raw, rounding = accuracy.estimate(scores).double(), rounding_error(scores.log_prob).double()
     ratio = ((true - rounding).clamp(min=0) / (raw + rounding)).nan_to_num(nan=1.0)
-    return float(min(max(MARGIN * ratio.quantile(0.99).item(), 1e-3), 100.0))
+    return replace(accuracy, bar_scale=min(max(MARGIN * ratio.quantile(0.99).item(), 1e-3), 100.0))
 
 
 def calibration_rows(x: Tensor, most: int = 512) -> Tensor:

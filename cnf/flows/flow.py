@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cnf.fields import FieldAt, GatedField, VelocityField
 from cnf.flows.bases import Base, NormalBase
-from cnf.flows.calibration import calibrate, calibration_rows
+from cnf.flows.calibration import Calibrated, calibrate, calibration_rows
 from cnf.flows.configuration import describe
 from cnf.flows.distribution import FlowDistribution
 from cnf.flows.divergence import Hutchinson, choose_divergence
@@ -177,11 +177,11 @@ class CNF(nn.Module):
         """Log-density of model coordinates y (rows, dim) from one solve, as it stands: no second look at hard
         rows, no Jacobian of the preprocessing. This is what likelihood training differentiates."""
         if t == 0:
-            return Scores(self.base.log_prob(y), y.new_zeros(1, len(y)), 0)
+            return Scores(self.base.log_prob(y), y.new_zeros(1, len(y)), y.new_zeros(1, len(y)), 0)
         system = self._density_system(y, context, generator)
         solution = self._solve(system, y, (t, 0.0), solver, gradient)
-        step_error = (solution.x_error + solution.q_error.sum(-1)).flip(0)
-        return Scores(self.base.log_prob(solution.x[-1]) + solution.q[-1, ..., 0], step_error, solution.nfe)
+        log_prob = self.base.log_prob(solution.x[-1]) + solution.q[-1, ..., 0]
+        return Scores(log_prob, solution.x_error.flip(0), solution.q_error.sum(-1).flip(0), solution.nfe)
 
     def sample(
         self,
@@ -290,7 +290,7 @@ class CNF(nn.Module):
         """Place the time grid on rows x (rows, dim) so that the error bar of a row stays below the tolerance.
 
         Args:
-            x: training rows; up to 512 of them are used.
+            x: training rows; up to 2048 of them are used.
             tolerance: of the error bar of log_prob, in nats.
             context: (rows, context_dim)
 
@@ -305,21 +305,22 @@ class CNF(nn.Module):
         rows, context, _ = self._rows(x, context)
         if len(rows) == 0:
             raise ValueError("calibrate: expected at least one row of x; got none")
-        chosen = calibration_rows(rows)
-        y = self.preprocess.to_model(rows[chosen])[0]
-        context = None if context is None else context[chosen]
+        most = calibration_rows(rows, 2048)
+        y, context = self.preprocess.to_model(rows[most])[0], None if context is None else context[most]
         # Probes of an estimate would differ between the two and pass for errors of the solver.
         plain = copy.deepcopy(self).eval()
         plain.divergence = AUTO
         exact = copy.deepcopy(plain).double()
 
-        def score(grid: Grid) -> Scores:
-            return plain.score(y.to(self.like.dtype), context, grid)
+        def solves(chosen: Tensor) -> Calibrated:
+            part, given = y[chosen], None if context is None else context[chosen]
+            fine = part.double(), None if given is None else given.double()
+            return Calibrated(
+                partial(plain.score, part.to(self.like.dtype), given), partial(exact.score, *fine)
+            )
 
-        def reference(grid: Grid) -> Scores:
-            return exact.score(y.double(), None if context is None else context.double(), grid)
-
-        self.solver, self.accuracy = calibrate(score, reference, tolerance)
+        few, many = solves(calibration_rows(y)), solves(torch.arange(len(y), device=y.device))
+        self.solver, self.accuracy = calibrate(few, many, tolerance)
         return self
 
     def save(self, path: str | Path) -> None:

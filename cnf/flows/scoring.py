@@ -21,14 +21,26 @@ RETRIES = 6
 
 
 class Scores(NamedTuple):
-    """From one solve: log-densities (rows,), the error of each step (steps, rows), evaluations a row.
+    """From one solve.
+
+    Attributes:
+        log_prob: log-densities (rows,).
+        x_error: estimate of each step's error in the state (steps, rows).
+        q_error: the same in the integral of the divergence.
+        nfe: evaluations a row.
 
     Steps are in the order of time, from the base to the data, although scoring solves the other way.
     """
 
     log_prob: Tensor
-    step_error: Tensor
+    x_error: Tensor
+    q_error: Tensor
     nfe: int
+
+    @property
+    def step_error(self) -> Tensor:
+        """Both estimates together (steps, rows)."""
+        return self.x_error + self.q_error
 
 
 @dataclass(frozen=True)
@@ -50,10 +62,21 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How errors are judged: the tolerance of a row's bar in nats, and the bar per unit of raw estimate."""
+    """How errors are judged.
+
+    Attributes:
+        tolerance: of a row's bar, in nats.
+        bar_scale: the bar per unit of raw estimate.
+        quadrature_weight: of the estimate of the quadrature beside that of the state.
+    """
 
     tolerance: float = 1e-3
     bar_scale: float = 1.0
+    quadrature_weight: float = 1.0
+
+    def estimate(self, scores: Scores) -> Tensor:
+        """The error of each row's log-density (rows,), in nats, but for rounding."""
+        return self.bar_scale * (scores.x_error + self.quadrature_weight * scores.q_error).sum(0)
 
 
 Score = Callable[[Tensor, Tensor | None, Solver], Scores]
@@ -110,7 +133,7 @@ def _judge(scores: Scores, accuracy: Accuracy) -> Evaluation:
     """Bar of each row: the scaled sum of its steps' errors and what rounding may add."""
     with torch.no_grad():
         rounding = rounding_error(scores.log_prob)
-        estimate = accuracy.bar_scale * scores.step_error.sum(0)
+        estimate = accuracy.estimate(scores)
         # A row cannot be asked for more digits than its number format holds.
         ok = (estimate <= accuracy.tolerance) & scores.log_prob.isfinite()
     nfe = torch.full_like(scores.log_prob, scores.nfe, dtype=torch.long)
