@@ -27,7 +27,7 @@ def weights_of(nodes, step):
     """Of predictor and corrector at a step, with the times that each looks back on."""
     row = Adams(nodes, LIKE).weights[step]
     behind = min(step + 1, 5)
-    predictor, corrector = row[:5], row[6:]
+    predictor, corrector = row[:5], row[7:12]
     past = nodes[step + 1 - behind : step + 1]
     return (predictor[-behind:], past), (corrector[-min(step + 2, 5) :], (*past, nodes[step + 1])[-5:])
 

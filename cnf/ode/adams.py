@@ -8,8 +8,9 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from cnf.ode.stepping import Scheme, Step
+from cnf.ode.stepping import Scheme, Step, flat
 from cnf.ode.system import System, SystemAt
 
 # Velocities that the predictor looks back on; the corrector takes the newest in place of the oldest.
@@ -38,8 +39,8 @@ class Adams(Scheme):
 
     and a part of xₖ₊₁ − x̂ estimates the error (Hairer, Nørsett & Wanner, "Solving Ordinary Differential
     Equations I", III.1 and III.5). The first steps look back on as many times as there are. The integrals
-    depend on the times alone, so that uneven ones cost nothing. A step's plan is its end, then the weights
-    of predictor and corrector.
+    depend on the times alone, so that uneven ones cost nothing. A step's plan is its end, and what
+    past and new velocities weigh in the predictor, the corrector and the error.
 
     Args:
         nodes: fractions of the span at which the steps start and end, as `entered` gives them.
@@ -58,31 +59,18 @@ class Adams(Scheme):
         return plan[:, :1]
 
     def begin(self, system: System, t: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-        """Velocity and rates at the start."""
-        return (_flat(*system.at(t[None])[0].evaluate(x)),)
+        """Velocity and rates at the start, in place of all that is past."""
+        return (flat(*system.at(t[None])[0].evaluate(x)),) * MEMORY
 
     def step(self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]) -> Step:
         """Predict, evaluate, correct."""
-        weights = plan[1:-1].view(2, MEMORY)[:, -len(carried) :]
-        predicted, change = (weights @ torch.stack(carried)).unbind()
-        velocity, rates = moments[0].evaluate(x + predicted[: x.numel()].view_as(x))
-        new = _flat(velocity, rates)
-        change = torch.addcmul(change, new, plan[-1])
-        error = MILNE * (change - predicted)
-        moved, q = change.tensor_split((x.numel(),))
-        x_error, q_error = error.tensor_split((x.numel(),))
-        return Step(
-            x=x + moved.view_as(x),
-            q=q.view_as(rates),
-            x_error=torch.linalg.vector_norm(x_error.view_as(x), dim=-1),
-            q_error=q_error.view_as(rates).abs(),
-            carried=(*carried[1 - MEMORY :], new),
-        )
-
-
-def _flat(velocity: Tensor, rates: Tensor) -> Tensor:
-    """Both in one flat tensor, so that they are summed together and lie contiguously."""
-    return torch.cat([velocity.reshape(-1), rates.reshape(-1)])
+        weights, count = plan[1:].view(3, MEMORY + 1), x.numel()
+        past = weights[:, :MEMORY] @ torch.stack(carried)
+        velocity, rates = moments[0].evaluate(x + past[0, :count].view_as(x))
+        new = flat(velocity, rates)
+        change, error = torch.addcmul(past[1:], new, weights[1:, MEMORY:]).unbind()
+        moved, q = change.tensor_split((count,))
+        return Step(x + moved.view_as(x), q.view_as(rates), error, (*carried[1:], new))
 
 
 def entered(nodes: tuple[float, ...]) -> tuple[float, ...]:
@@ -105,15 +93,14 @@ def entered(nodes: tuple[float, ...]) -> tuple[float, ...]:
 
 @lru_cache(maxsize=64)
 def _weights(nodes: tuple[float, ...]) -> Tensor:
-    """Weights of each step (steps, 2 · MEMORY + 1) on its past in two rows, predictor and corrector, then of
-    the corrector on the new velocity; zeros where there is no past."""
+    """The weights in the plan of each step (steps, 3 · (MEMORY + 1)); zeros where there is no past."""
     times = torch.tensor(nodes, dtype=torch.float64)
     starts, ends = times[:-1], times[1:]
     back = torch.arange(len(starts))[:, None] + torch.arange(1 - MEMORY, 2)
     there, at = back >= 0, times[back.clamp(min=0)]
-    predictor = _integrals(at[:, :-1], there[:, :-1], starts, ends)
-    corrector = _integrals(at[:, 1:], there[:, 1:], starts, ends)
-    return torch.cat([predictor, torch.zeros_like(predictor[:, :1]), corrector], 1)
+    predictor = F.pad(_integrals(at[:, :-1], there[:, :-1], starts, ends), (0, 1))
+    corrector = F.pad(_integrals(at[:, 1:], there[:, 1:], starts, ends), (1, 0))
+    return torch.cat([predictor, corrector, MILNE * (corrector - predictor)], 1)
 
 
 def _integrals(at: Tensor, there: Tensor, starts: Tensor, ends: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnf.ode.adams import Adams, entered, interpolate
 from cnf.ode.rungekutta import RungeKutta
-from cnf.ode.stepping import Steps, integrate
+from cnf.ode.stepping import integrate
 from cnf.ode.system import Gradient, Solution, System, check_gradient
 from cnf.ode.tableaux import TABLEAUX
 from cnf.ode.torchdiffeq import FIXED_STEP, Torchdiffeq
@@ -127,27 +127,22 @@ class Grid:
             return self._solve_by_adams(system, x, t, gradient)
         mesh, requested = self._mesh(t)
         tableau = TABLEAUX[self.method]
-        steps = integrate(system, x, mesh, RungeKutta.of(tableau, x), gradient=gradient)
+        steps = integrate(system, x, mesh, RungeKutta.of(tableau, x), at=requested, gradient=gradient)
         total, evaluations = _cumulative(steps.q), tableau.evaluations(len(steps.q))
-        return self._solution(steps, steps.x[requested], total[requested], evaluations)
+        return Solution(steps.x, total[requested], steps.x_error, steps.q_error, evaluations)
 
     def _solve_by_adams(self, system: System, x: Tensor, t: Tensor, gradient: Gradient) -> Solution:
         """The times asked for make no steps of their own: states there are interpolated."""
         nodes, span = entered(self.nodes), t[-1] - t[0]
         mesh = t[0] + span * torch.tensor(nodes, dtype=t.dtype, device=t.device)
-        steps = integrate(system, x, mesh, Adams(nodes, x), gradient=gradient)
-        total, inner = _cumulative(steps.q), (t[1:-1] - t[0]) / span
+        inner = (t[1:-1] - t[0]) / span
+        at = range(len(nodes)) if len(inner) else (0, len(nodes) - 1)
+        steps = integrate(system, x, mesh, Adams(nodes, x), at=at, gradient=gradient)
         states, quadratures = (
-            torch.cat([whole[:1], interpolate(whole, nodes, inner), whole[-1:]])
-            if len(inner)
-            else whole[[0, -1]]
-            for whole in (steps.x, total)
+            torch.cat([whole[:1], interpolate(whole, nodes, inner), whole[-1:]]) if len(inner) else whole
+            for whole in (steps.x, _cumulative(steps.q)[list(at)])
         )
-        return self._solution(steps, states, quadratures, len(nodes))
-
-    def _solution(self, steps: Steps, x: Tensor, q: Tensor, nfe: int) -> Solution:
-        estimated = slice(None) if self.estimates_error else slice(0)
-        return Solution(x, q, steps.x_error[estimated], steps.q_error[estimated], nfe)
+        return Solution(states, quadratures, steps.x_error, steps.q_error, len(nodes))
 
     def _mesh(self, t: Tensor) -> tuple[Tensor, list[int]]:
         """The grid's nodes over the span of t merged with t, and where the times of t stand in it.

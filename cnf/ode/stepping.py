@@ -19,20 +19,26 @@ class Step(NamedTuple):
     Attributes:
         x: new state (*batch, dim).
         q: increment of the quadratures (*batch, rates).
-        x_error: norm of the estimate of the error in x (*batch,).
-        q_error: absolute estimate of the error in q (*batch, rates).
+        error: estimate of the errors in x and q, as `flat` puts them together; None where there is none.
         carried: what the step hands on to the next one.
     """
 
     x: Tensor
     q: Tensor
-    x_error: Tensor
-    q_error: Tensor
+    error: Tensor | None
     carried: tuple[Tensor, ...]
 
 
+def flat(x: Tensor, q: Tensor) -> Tensor:
+    """A state and quadratures, or their derivatives or errors, one after the other in one flat tensor: they
+    are summed together, and each lies contiguously."""
+    return torch.cat([x.reshape(-1), q.reshape(-1)])
+
+
 class Steps(NamedTuple):
-    """A whole mesh: states at its nodes (steps + 1, …) and what each step added (steps, …)."""
+    """A whole mesh: states at the nodes asked for (nodes, …) and what each step added (steps, …), with the
+    norm of the estimate of its error in x (steps, *batch) and its absolute value in q (steps, *batch, rates);
+    no steps of them where there is no estimate."""
 
     x: Tensor
     q: Tensor
@@ -64,7 +70,9 @@ class Scheme(ABC):
 PREPARED = 96
 
 
-def integrate(system: System, x: Tensor, mesh: Tensor, scheme: Scheme, *, gradient: Gradient) -> Steps:
+def integrate(
+    system: System, x: Tensor, mesh: Tensor, scheme: Scheme, *, at: Sequence[int], gradient: Gradient
+) -> Steps:
     """Carry x along the mesh with a gradient of the chosen kind.
 
     Args:
@@ -72,14 +80,15 @@ def integrate(system: System, x: Tensor, mesh: Tensor, scheme: Scheme, *, gradie
         x: state at `mesh[0]`, (*batch, dim).
         mesh: times (steps + 1,), increasing or decreasing; may require a gradient.
         scheme: what makes a step.
+        at: which nodes' states are wanted.
         gradient: "direct" keeps the whole graph. "discrete" keeps the states at the nodes, with what the
             steps hand on, and re-evaluates one step at a time backwards: the same gradient to rounding, in
             memory of one step.
     """
     plan = scheme.plan(mesh)
     if gradient == "discrete" and torch.is_grad_enabled():
-        return Steps(*_DiscreteAdjoint.apply(system, scheme, x, mesh[0], plan, *system.tensors))
-    return _collect(x, list(_steps(system, x, scheme, plan, scheme.begin(system, mesh[0], x))))
+        return Steps(*_DiscreteAdjoint.apply(system, scheme, at, x, mesh[0], plan, *system.tensors))
+    return _collect(x, list(_steps(system, x, scheme, plan, scheme.begin(system, mesh[0], x))), at)
 
 
 def _steps(
@@ -97,13 +106,21 @@ def _steps(
             x, carried = step.x, step.carried
 
 
-def _collect(x: Tensor, steps: list[Step]) -> Steps:
-    return Steps(
-        x=torch.stack([x, *(s.x for s in steps)]),
-        q=torch.stack([s.q for s in steps]),
-        x_error=torch.stack([s.x_error for s in steps]),
-        q_error=torch.stack([s.q_error for s in steps]),
-    )
+def _collect(x: Tensor, steps: list[Step], at: Sequence[int]) -> Steps:
+    nodes, q = [x, *(s.x for s in steps)], torch.stack([s.q for s in steps])
+    return Steps(torch.stack([nodes[k] for k in at]), q, *_sizes([s.error for s in steps], x, q[0]))
+
+
+def _sizes(errors: Sequence[Tensor | None], x: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    """Norms in x (steps, *batch) and absolute values in q (steps, *batch, rates) of flat errors."""
+    found = [error for error in errors if error is not None]
+    if not found:
+        return x.new_zeros(0, *x.shape[:-1]), q.new_zeros(0, *q.shape)
+    of_x, of_q = torch.stack(found).tensor_split((x.numel(),), -1)
+    squares = of_x.reshape(len(found), *x.shape).square() @ x.new_ones(x.shape[-1])
+    # Where the error vanishes the norm has no derivative: there it shall be nothing.
+    norms = squares.clamp(min=torch.finfo(x.dtype).tiny).sqrt()
+    return norms, of_q.reshape(len(found), *q.shape).abs()
 
 
 class _DiscreteAdjoint(torch.autograd.Function):
@@ -115,46 +132,45 @@ class _DiscreteAdjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, system: System, scheme: Scheme, x: Tensor, start: Tensor, plan: Tensor, *tensors: Tensor
-    ) -> Any:
+        ctx: Any, system: System, scheme: Scheme, at: Sequence[int],
+        x: Tensor, start: Tensor, plan: Tensor, *tensors: Tensor,
+    ) -> Any:  # fmt: skip
         carried = scheme.begin(system, start, x)
         steps = list(_steps(system, x, scheme, plan, carried))
-        result = _collect(x, steps)
-        handed = [carried, *(step.carried for step in steps[:-1])]
-        ctx.system, ctx.scheme, ctx.counts = system, scheme, [len(parts) for parts in handed]
-        ctx.save_for_backward(result.x, start, plan, *(part for parts in handed for part in parts))
-        return tuple(result)
+        inputs = [(x, *carried), *((step.x, *step.carried) for step in steps[:-1])]
+        ctx.system, ctx.scheme, ctx.at, ctx.width = system, scheme, at, 1 + len(carried)
+        ctx.save_for_backward(start, plan, *(part for parts in inputs for part in parts))
+        return tuple(_collect(x, steps, at))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         system, scheme = ctx.system, ctx.scheme
-        nodes, start, plan, *saved = ctx.saved_tensors
-        handed = [tuple(islice(parts, count)) for parts in [iter(saved)] for count in ctx.counts]
+        start, plan, *saved = ctx.saved_tensors
         sought = [tensor for tensor in system.tensors if tensor.requires_grad]
         totals = [torch.zeros_like(tensor) for tensor in sought]
         to_nodes, *to_increments = cotangents
+        to_node = dict(zip(ctx.at, to_nodes))
         to_plan = torch.zeros_like(plan)
-        to_x, to_carried = to_nodes[-1], ()
+        to_x, to_carried = to_node.get(len(plan), torch.zeros_like(saved[0])), ()
         for k in reversed(range(len(plan))):
-            increments = [to_increment[k] for to_increment in to_increments]
 
-            def step(x: Tensor, one: Tensor, *carried: Tensor) -> list[Tensor]:
+            def step(one: Tensor, x: Tensor, *carried: Tensor) -> list[Tensor]:
                 moments = system.at(scheme.times(one[None]).flatten())
-                *parts, on = scheme.step(moments, x, one, carried)
-                return [*parts, *on]
+                new, q, error, on = scheme.step(moments, x, one, carried)
+                return [new, q[None], *_sizes([error], x, q), *on]
 
-            leaves = (nodes[k], plan[k], *handed[k])
-            to_x, to_plan[k], *to_carried = _pull_back(
-                step, leaves, (to_x, *increments, *to_carried), sought, totals
-            )
-            to_x = to_x + to_nodes[k]
-        begin = _pull_back(
-            lambda x, t: scheme.begin(system, t, x), (nodes[0], start), to_carried, sought, totals
+            inputs = saved[ctx.width * k : ctx.width * (k + 1)]
+            given = (to_x, *(to_increment[k : k + 1] for to_increment in to_increments), *to_carried)
+            to_plan[k], to_x, *to_carried = _pull_back(step, (plan[k], *inputs), given, sought, totals)
+            if k in to_node:
+                to_x = to_x + to_node[k]
+        to_start, to_first = _pull_back(
+            lambda t, x: scheme.begin(system, t, x), (start, saved[0]), to_carried, sought, totals
         )
         found = iter(totals)
         wanted = [next(found) if tensor.requires_grad else None for tensor in system.tensors]
-        return None, None, to_x + begin[0], begin[1], to_plan, *wanted
+        return None, None, None, to_x + to_first, to_start, to_plan, *wanted
 
 
 def _pull_back(
