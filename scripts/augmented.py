@@ -166,7 +166,7 @@ def draw(results: Sequence[Result], nets: dict[tuple[str, int], nn.Sequential], 
         draw_evaluations(row[1], results, problem)
         x, y = PROBLEMS[problem]()
         for ax, augment in zip(row[2:], (0, AUGMENT)):
-            draw_flow(ax, nets[problem, augment], x[::10], y[::10])
+            draw_flow(ax, nets[problem, augment], x[::15], y[::15])
             ax.set_title("plain flow" if augment == 0 else f"augmented by {augment} dimensions")
     return page
 

@@ -29,7 +29,6 @@ from cnf.files import atomic_path
 from cnf.plotting.style import ACCENT, INK, MODEL, styled
 
 TOY = TOYS["circles"]
-TRAIN = 20_000
 HIDDEN = (64, 64)
 BOX = ((-4.5, 4.5), (-4.5, 4.5))
 NOISE = torch.linspace(-6, 6, 121)  # nodes of the quadrature over e
@@ -127,10 +126,12 @@ def draw_bounds(ax: Axes, found: dict[str, Any]) -> None:
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=2)
 
 
-def measure(steps: int, rows: int, draws: Sequence[int], resolution: int) -> tuple[cnf.AugmentedCNF, dict]:
+def measure(
+    steps: int, train_rows: int, rows: int, draws: Sequence[int], resolution: int
+) -> tuple[cnf.AugmentedCNF, dict[str, Any]]:
     """Both flows fitted, and every figure of the comparison in nats."""
     generator = torch.Generator().manual_seed(0)
-    train = TOY.sample(TRAIN, generator)
+    train = TOY.sample(train_rows, generator)
     x = TOY.sample(rows, torch.Generator().manual_seed(1))
     model, plain = cnf.AugmentedCNF(fresh(3), augment=1), fresh(2)
     cnf.fit(model.flow, model.join(train, generator), steps=steps)
@@ -175,10 +176,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    quick = options.quick
-    steps, rows, draws = (20, 100, (1, 4, 16)) if quick else (options.steps, 2_000, (1, 4, 16, 64, 256))
-    resolution = 20 if quick else 80
-    model, found = measure(steps, rows, draws, resolution)
+    if options.quick:
+        train_rows, rows, draws, resolution, steps = 1_000, 100, (1, 4, 16), 20, 20
+    else:
+        train_rows, rows, draws, resolution, steps = 20_000, 2_000, (1, 4, 16, 64, 256), 80, options.steps
+    model, found = measure(steps, train_rows, rows, draws, resolution)
     report(found)
     page = draw(model, found, draws=draws[2], resolution=resolution)
     plotting.save(page, options.out / "augmented_density.png")

@@ -10,7 +10,7 @@ from torchdiffeq import odeint, odeint_adjoint
 from torchdiffeq._impl.odeint import SOLVERS
 from torchdiffeq._impl.solvers import FixedGridODESolver
 
-from cnf.ode.system import Gradient, Solution, SolverError, System, check_gradient
+from cnf.ode.system import Gradient, Solution, SolverError, System, check_gradient, no_rates
 
 # scipy_solver is left out: it leaves the graph, the device and the cap on evaluations behind.
 METHODS = tuple(name for name in SOLVERS if name != "scipy_solver")
@@ -104,8 +104,12 @@ class _Counted:
         self.count = 0
 
     def rates_shape(self, t: Tensor, x: Tensor) -> torch.Size:
+        """Shape of the quadratures; without any, nothing need be evaluated to know it."""
+        moment = self.system.at(t[None])[0]
+        if moment.velocity_and_rates is None:
+            return no_rates(x).shape
         with torch.no_grad():
-            return self.system.at(t[None])[0].evaluate(x)[1].shape
+            return moment.velocity_and_rates(x)[1].shape
 
     def __call__(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         self.count += 1
