@@ -6,7 +6,7 @@ The four energies of Rezende and Mohamed (2015), by planar flows with K = 8 and 
 the Neural ODE paper) and by CNFs of width 8 and 32, all trained by reverse KL in this run; then the posterior
 of a Bayesian logistic regression on scikit-learn's breast-cancer table, beside a long run of pyro's NUTS.
 Prints KL(q ‖ p) in nats ± its standard error, the effective sample size as a share of the draws, Pareto k and
-the parameters; writes variational.png, variational_posterior.png and variational.json.
+the parameters; writes variational and variational_posterior, each .png and .json.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import pyro
 import torch
+from cells import Cell, kept
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pyro.infer import MCMC, NUTS
@@ -34,6 +36,7 @@ from cnf.plotting.style import DENSITY, FAINT, INK, MODEL, styled
 from cnf.variational import (
     ENERGIES,
     Energy,
+    Importance,
     LogisticPosterior,
     PlanarFlow,
     Sampler,
@@ -47,25 +50,28 @@ FRAME = ((-5.5, 5.5), (-5.5, 5.5))
 
 def continuous(width: int) -> cnf.CNF:
     """A CNF with two hidden layers of this width."""
-    field = cnf.GatedField(2, (width, width), modulation=16, frequency=1.0)
+    field = cnf.GatedField(2, (width, width), modulation=8, frequency=1.0)
     return cnf.CNF(2, field=field, solver=cnf.Grid.uniform(5))
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A flow to fit: how it is made, and its budget in updates (a planar update costs a quarter)."""
+    """A flow to fit: how it is made, and how it is trained (a planar update costs about a quarter)."""
 
     name: str
     make: Callable[[], Sampler]
     steps: int
+    learning_rate: float
+    anneal: float
 
 
 def contenders(steps: int) -> list[Contender]:
+    """Each with the learning rate and annealing that served it best on U4."""
     return [
-        Contender("planar, K = 8", lambda: PlanarFlow(2, 8), 4 * steps),
-        Contender("planar, K = 32", lambda: PlanarFlow(2, 32), 4 * steps),
-        Contender("CNF, width 8", lambda: continuous(8), steps),
-        Contender("CNF, width 32", lambda: continuous(32), steps),
+        Contender("planar, K = 8", lambda: PlanarFlow(2, 8), 4 * steps, 0.01, 0.3),
+        Contender("planar, K = 32", lambda: PlanarFlow(2, 32), 4 * steps, 0.01, 0.3),
+        Contender("CNF, width 8", lambda: continuous(8), steps, 0.02, 0.5),
+        Contender("CNF, width 32", lambda: continuous(32), steps, 0.02, 0.5),
     ]
 
 
@@ -97,12 +103,19 @@ HEADER = (
 )
 
 
-def fit_energy(energy: Energy, contender: Contender, *, draws: int, seed: int) -> tuple[Result, Tensor]:
-    """Fit one flow to one energy, and weigh fresh draws of it, (draws, 2)."""
+def fit_energy(energy: Energy, contender: Contender, *, draws: int, seed: int) -> Cell:
+    """Fit one flow to one energy, and weigh fresh draws x of it, (draws, 2)."""
     torch.manual_seed(seed)
     flow = contender.make()
     start = time.perf_counter()
-    fit_reverse_kl(flow, energy.log_density, steps=contender.steps, anneal=0.3, seed=seed)
+    fit_reverse_kl(
+        flow,
+        energy.log_density,
+        steps=contender.steps,
+        learning_rate=contender.learning_rate,
+        anneal=contender.anneal,
+        seed=seed,
+    )
     seconds = time.perf_counter() - start
     confirm(flow, seed=seed + 1)
     found = importance_sample(flow, energy.log_density, draws, generator=seeded(seed + 2))
@@ -118,7 +131,7 @@ def fit_energy(energy: Energy, contender: Contender, *, draws: int, seed: int) -
         updates=contender.steps,
         seconds=seconds,
     )
-    return result, found.x
+    return asdict(result), {"x": found.x}
 
 
 def confirm(flow: Sampler, *, seed: int) -> None:
@@ -168,8 +181,8 @@ def cancer_posterior() -> tuple[LogisticPosterior, list[str]]:
     return LogisticPosterior(x, torch.tensor(table.target == 1)), names
 
 
-def chain(posterior: LogisticPosterior, start: Tensor, *, draws: int, seed: int) -> tuple[Tensor, dict]:
-    """Draws (draws, dim) of pyro's No-U-Turn sampler with a dense mass matrix, and how well it mixed."""
+def chain(posterior: LogisticPosterior, start: Tensor, *, draws: int, seed: int) -> Cell:
+    """Draws w (draws, dim) of pyro's No-U-Turn sampler with a dense mass matrix, and how well it mixed."""
     pyro.set_rng_seed(seed)
     kernel = NUTS(potential_fn=lambda at: -posterior.log_density(at["w"]), full_mass=True)
     sampler = MCMC(
@@ -188,7 +201,7 @@ def chain(posterior: LogisticPosterior, start: Tensor, *, draws: int, seed: int)
         "largest_r_hat": split_gelman_rubin(w[None]).max().item(),
         "seconds": time.perf_counter() - began,
     }
-    return w, quality
+    return quality, {"w": w}
 
 
 @dataclass(frozen=True)
@@ -207,10 +220,11 @@ def compare(mean: Tensor, deviation: Tensor, w: Tensor) -> Comparison:
     )
 
 
-def fit_posterior(posterior: LogisticPosterior, *, steps: int, draws: int, seed: int) -> tuple[dict, Tensor]:
-    """A CNF that starts as the Laplace approximation; its numbers and its draws (draws, dim)."""
+def fit_posterior(
+    posterior: LogisticPosterior, gaussian: cnf.Affine, *, steps: int, draws: int, seed: int
+) -> Cell:
+    """A CNF that starts as the Laplace approximation; its draws x (draws, dim) with their log-weights."""
     torch.manual_seed(seed)
-    gaussian = laplace(posterior.log_density, torch.zeros(posterior.dim))
     solver = cnf.Grid.uniform(3)
     flow = cnf.CNF(posterior.dim, hidden=(64, 64), preprocess=gaussian, solver=solver)
     start = time.perf_counter()
@@ -218,7 +232,6 @@ def fit_posterior(posterior: LogisticPosterior, *, steps: int, draws: int, seed:
     seconds = time.perf_counter() - start
     flow.calibrate(flow.sample((1_000,), generator=seeded(seed + 1)), tolerance=1e-2)
     found = importance_sample(flow, posterior.log_density, draws, generator=seeded(seed + 2))
-    normal = torch.randn(draws, posterior.dim, generator=seeded(seed + 3), dtype=torch.float64)
     numbers = {
         "parameters": sum(p.numel() for p in flow.parameters()),
         "updates": steps,
@@ -228,13 +241,7 @@ def fit_posterior(posterior: LogisticPosterior, *, steps: int, draws: int, seed:
         "efficiency": found.efficiency,
         "pareto_k": found.pareto_k,
     }
-    x = found.x.double()
-    moments = {
-        "laplace": (gaussian.to_data(normal).mean(0), gaussian.to_data(normal).std(0)),
-        "flow": (x.mean(0), x.std(0)),
-        "weighted": found.moments(),
-    }
-    return {"numbers": numbers, "moments": moments}, x
+    return numbers, {"x": found.x, "log_weights": found.log_weights}
 
 
 @styled
@@ -250,7 +257,7 @@ def draw_posterior(names: Sequence[str], chain: Tensor, flow: Tensor) -> Figure:
     ax.axvline(0, color=FAINT, linewidth=0.6, zorder=0)
     ax.set_yticks(range(len(names)), names, fontsize=6)
     ax.invert_yaxis()
-    ax.set_xlabel("coefficient of the standardised column (benign against malignant): mean, central 95 %")
+    ax.set_xlabel("coefficient (benign against malignant): mean and central 95 %")
     ax.legend(loc="lower right")
     return page
 
@@ -263,7 +270,9 @@ def run_energies(options: argparse.Namespace, *, steps: int, draws: int) -> list
     for energy in energies:
         columns.append([])
         for contender in contenders(steps):
-            columns[-1].append(fit_energy(energy, contender, draws=draws, seed=options.seed))
+            fit = partial(fit_energy, energy, contender, draws=draws, seed=options.seed)
+            numbers, arrays = kept(options.cells, f"{energy.name} {contender.name}", fit)
+            columns[-1].append((Result(**numbers), arrays["x"]))
             print(columns[-1][-1][0], flush=True)
     plotting.save(draw_energies(energies, columns), options.out / "variational.png")
     return [result for column in columns for result, _ in column]
@@ -272,12 +281,21 @@ def run_energies(options: argparse.Namespace, *, steps: int, draws: int) -> list
 def run_posterior(options: argparse.Namespace, *, steps: int, draws: int, chain_draws: int) -> dict:
     """The posterior by flow and by sampler, their distances, and their picture."""
     posterior, names = cancer_posterior()
-    found, x = fit_posterior(posterior, steps=steps, draws=draws, seed=options.seed)
-    w, quality = chain(posterior, found["moments"]["laplace"][0], draws=chain_draws, seed=options.seed)
+    gaussian = laplace(posterior.log_density, torch.zeros(posterior.dim))
+    fit = partial(fit_posterior, posterior, gaussian, steps=steps, draws=draws, seed=options.seed)
+    numbers, flow = kept(options.cells, "posterior flow", fit)
+    run = partial(chain, posterior, gaussian.shift, draws=chain_draws, seed=options.seed)
+    quality, long = kept(options.cells, "posterior chain", run)
+    x, w = flow["x"].double(), long["w"]
+    moments = {
+        "laplace": (gaussian.shift, (gaussian.matrix @ gaussian.matrix.T).diagonal().sqrt()),
+        "flow": (x.mean(0), x.std(0)),
+        "weighted": Importance(**flow).moments(),
+    }
     plotting.save(draw_posterior(names, w, x), options.out / "variational_posterior.png")
-    distances = {name: asdict(compare(*moments, w)) for name, moments in found["moments"].items()}
-    report_posterior(found["numbers"], quality, distances)
-    return {**found["numbers"], "nuts": quality, "distances": distances}
+    distances = {name: asdict(compare(*pair, w)) for name, pair in moments.items()}
+    report_posterior(numbers, quality, distances)
+    return {**numbers, "nuts": quality, "distances": distances}
 
 
 def report_posterior(numbers: dict, quality: dict, distances: dict) -> None:
@@ -302,6 +320,8 @@ def report_posterior(numbers: dict, quality: dict, distances: dict) -> None:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to")
+    parser.add_argument("--cells", type=Path, help="folder to keep what is done, for a rerun to go on")
+    parser.add_argument("--only", choices=("energies", "posterior"), help="one part of the two")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a trial run on two energies")
     return parser.parse_args(argv)
@@ -311,13 +331,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = arguments(argv)
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    steps, draws = (10, 1_000) if options.quick else (1_200, 100_000)
-    results = run_energies(options, steps=steps, draws=draws)
-    steps, draws, chain_draws = (5, 1_000, 40) if options.quick else (600, 50_000, 4_000)
-    posterior = run_posterior(options, steps=steps, draws=draws, chain_draws=chain_draws)
-    with atomic_path(options.out / "variational.json") as path:
-        numbers = {"energies": [asdict(result) for result in results], "posterior": posterior}
-        path.write_text(json.dumps(numbers, indent=1) + "\n")
+    if options.only != "posterior":
+        steps, draws = (10, 1_000) if options.quick else (450, 100_000)
+        results = run_energies(options, steps=steps, draws=draws)
+        write(options.out / "variational.json", [asdict(result) for result in results])
+    if options.only != "energies":
+        steps, draws, chain_draws = (5, 1_000, 40) if options.quick else (400, 50_000, 4_000)
+        numbers = run_posterior(options, steps=steps, draws=draws, chain_draws=chain_draws)
+        write(options.out / "variational_posterior.json", numbers)
+
+
+def write(path: Path, numbers: list | dict) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(numbers, indent=1) + "\n")
 
 
 if __name__ == "__main__":

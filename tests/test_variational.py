@@ -202,6 +202,18 @@ def test_reverse_kl_leaves_the_grid_as_it_was():
     assert len(set(seen)) == 3 and flow.solver == cnf.Grid.uniform(3, "midpoint")
 
 
+def test_reverse_kl_takes_more_steps_where_the_solver_errs():
+    flow = cnf.CNF(2, hidden=(8, 8), solver=cnf.Grid.uniform(1, "euler"))
+    seen = []
+
+    def log_density(x):
+        seen.append(flow.solver.steps)
+        return ENERGIES["U1"].log_density(x)
+
+    fit_reverse_kl(flow, log_density, steps=60, batch=32, learning_rate=0.02)
+    assert seen[0] == 1 and seen[-1] > 4 and flow.solver.steps == 1
+
+
 def test_reverse_kl_is_seeded():
     ends = []
     for _ in range(2):

@@ -71,11 +71,16 @@ def fit_latent_ode(
     steps: int,
     batch: int = 100,
     learning_rate: float = 1e-2,
+    beta: float = 1.0,
     anneal: float = 0.5,
     seed: int = 0,
     watch: Callable[[int], None] | None = None,
 ) -> list[float]:
-    """Maximise the lower bound by Adam, its divergence weighted by β that rises from 0 to 1.
+    """Maximise the lower bound by Adam, its divergence weighted by a β that rises from 0 on.
+
+    With β = 1 at the end it bounds the evidence of the targets. Where these lie beyond what is observed, that
+    makes the model pay for everything it takes over from the observations; with β = 0 the recognition network
+    is itself the prior, and the objective bounds the conditional log p(targets | observed) of a forecast.
 
     Args:
         model: trained in place.
@@ -85,6 +90,7 @@ def fit_latent_ode(
         steps: number of updates.
         batch: series of an update.
         learning_rate: its peak; after a warm-up it falls to zero along a cosine.
+        beta: β at the end, from 0 on.
         anneal: share of the updates during which β rises, in [0, 1].
         seed: of batches and draws.
         watch: told the number of updates after each of them.
@@ -93,13 +99,13 @@ def fit_latent_ode(
         The negative lower bound of every update, in nats per observed value, β as it then was.
 
     Raises:
-        ValueError: for a budget that is not positive, a share outside [0, 1], or no series.
+        ValueError: for a budget that is not positive, a share outside [0, 1], a negative beta, or no series.
         FloatingPointError: if the bound or its gradient is not finite.
     """
-    if min(steps, batch, len(observed)) < 1 or not 0 <= anneal <= 1:
+    if min(steps, batch, len(observed)) < 1 or not (0 <= anneal <= 1 and beta >= 0):
         raise ValueError(
-            "expected at least one step and one series, batch >= 1 and anneal in [0, 1];"
-            f" got {steps}, {len(observed)}, {batch}, {anneal}"
+            "expected at least one step, series a batch and series; anneal in [0, 1], beta from 0 on;"
+            f" got {steps}, {batch}, {len(observed)}; {anneal}, {beta}"
         )
     targets = observed if targets is None else targets
     generator = torch.Generator(observed.times.device).manual_seed(seed)
@@ -109,12 +115,12 @@ def fit_latent_ode(
         done = step / steps
         warm = min(1.0, done / WARM_UP)
         optimiser.param_groups[0]["lr"] = learning_rate * warm * 0.5 * (1 + math.cos(math.pi * done))
-        beta = min(1.0, done / anneal) if anneal > 0 else 1.0
+        weight = beta * (min(1.0, done / anneal) if anneal > 0 else 1.0)
         rows = torch.randint(len(observed), (batch,), generator=generator, device=observed.times.device)
         given = None if context is None else context[rows]
         aim = targets.take(rows)
         bound = lower_bound(model, observed.take(rows), aim, given, generator=generator)
-        losses.append(_update(model, optimiser, -bound.value(beta).sum() / aim.mask.sum(), step))
+        losses.append(_update(model, optimiser, -bound.value(weight).sum() / aim.mask.sum(), step))
         if watch is not None:
             watch(step)
     return losses
