@@ -3,35 +3,51 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, validate_data
 
-from cnf.flows import CNF
+from cnf.flows import CNF, Evaluation
+from cnf.tables import Schema, TableFlow
+from cnf.tables.frames import as_native, as_pandas, library_of
 from cnf.training.fit import FEWEST_ROWS, fit
 from cnf.training.start import fresh_flow
+from cnf.training.tables import fit_table, fresh_table_flow
+
+# The bar that is reported covers this share of the rows it was taken on, at most so many of them.
+COVERED, BAR_ROWS = 0.99, 1000
 
 
 class CNFDensity(DensityMixin, BaseEstimator):
     """A continuous normalizing flow as a scikit-learn density estimator: fit, score_samples, score, sample.
 
-    It goes into pipelines, searches and cross-validation as any estimator does; scores are in nats per row
-    and in the units of X, computed in float64.
+    It takes arrays of numbers, and data frames of pandas or polars whose columns may be numbers, integers,
+    categories or booleans, with cells missing. It goes into pipelines, searches and cross-validation as any
+    estimator does; scores are in nats per row and in the units of X, computed in float64. Neither the order
+    of the rows matters to a fit, nor whether a weight or a repetition says how often a row is there.
 
     Args:
         steps: budget of the fit in updates; None grows with the rows.
         seconds: budget in seconds instead.
         hidden: widths of the two hidden layers; None chooses by rows and columns.
+        kinds: what columns of a data frame are, by name, where it is not seen; as in `cnf.Schema.infer`.
+        context: names of columns that the density is conditioned on: p(other columns | context).
+        imputer: whether `impute` is fitted too; None: where a data frame has missing cells.
         random_state: seed of the first weights and of the fit: an int, a RandomState, or None for numpy's.
 
     Attributes:
-        flow_: the fitted `cnf.CNF`, in float32.
+        flow_: the fitted `cnf.CNF`, or the `cnf.TableFlow` of a typed table, in float32.
+        schema_: what the columns of a data frame were found to be; None for an array.
         history_: the course of the fit, a `cnf.History`.
+        log_prob_error_: bar of the numerical error, in nats, that 99 % of the rows of the fit keep within.
         n_features_in_: number of columns.
         feature_names_in_: their names, where X had any.
 
@@ -40,6 +56,10 @@ class CNFDensity(DensityMixin, BaseEstimator):
         >>> density = CNFDensity(steps=20, hidden=(8, 8), random_state=0).fit(X)
         >>> density.score_samples(X).shape, density.sample(5).shape
         ((200,), (5, 2))
+        >>> table = pd.DataFrame({"height": X[:, 0], "sex": np.where(X[:, 1] > 0, "f", "m")})
+        >>> density = CNFDensity(steps=20, hidden=(8, 8), context=["sex"], random_state=0).fit(table)
+        >>> density.sample(3, given=pd.DataFrame({"sex": ["f"]})).columns.tolist()
+        ['height']
     """
 
     def __init__(
@@ -48,11 +68,17 @@ class CNFDensity(DensityMixin, BaseEstimator):
         steps: int | None = None,
         seconds: float | None = None,
         hidden: tuple[int, int] | None = None,
+        kinds: Mapping[str, str] | None = None,
+        context: Sequence[str] | None = None,
+        imputer: bool | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.steps = steps
         self.seconds = seconds
         self.hidden = hidden
+        self.kinds = kinds
+        self.context = context
+        self.imputer = imputer
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> CNFDensity:
@@ -60,45 +86,144 @@ class CNFDensity(DensityMixin, BaseEstimator):
 
         Raises:
             ValueError: for fewer than 10 rows, numbers that are not finite, columns that are constant or
-                linearly dependent, or weights that are negative, all zero or of another length.
+                linearly dependent, weights that are negative, all zero or of another length, or, as a
+                `cnf.TableError`, a data frame that cannot be modelled.
         """
-        X = validate_data(self, X, dtype=np.float64, order="C", ensure_min_samples=FEWEST_ROWS)
-        if sample_weight is not None:
-            sample_weight = check_array(sample_weight, dtype=np.float64, ensure_2d=False)
-            check_consistent_length(X, sample_weight)
-            if not sample_weight.any():
-                raise ValueError("sample_weight: expected a weight above zero; all are zero")
+        table = _named_table(X)
+        self.schema_ = None if table is None else self._schema(table)
+        if self.schema_ is None and (self.kinds or self.context or self.imputer):
+            raise ValueError("kinds, context and imputer need a data frame with named columns; got an array")
+        self._library = None if table is None else library_of(X)
+        typed = self._is_typed()
+        X = validate_data(self, X, skip_check_array=True) if typed else self._matrix(X, reset=True)
+        weights = _checked_weights(X, sample_weight)
         seed = _seed(self.random_state)
-        self.flow_ = fresh_flow(*X.shape, hidden=self.hidden, seed=seed)
-        rows = torch.tensor(X)
-        self.history_ = fit(
-            self.flow_, rows, weights=sample_weight, seed=seed, steps=self.steps, seconds=self.seconds
-        )
+        budget = {"steps": self.steps, "seconds": self.seconds, "seed": seed}
+        if typed:
+            self.flow_ = fresh_table_flow(self.schema_, len(table), hidden=self.hidden, seed=seed)
+            self.history_ = fit_table(self.flow_, table, weights=weights, imputer=self.imputer, **budget)
+        else:
+            X, weights = _merged(X, weights)
+            self.flow_ = fresh_flow(*X.shape, hidden=self.hidden, seed=seed)
+            self.history_ = fit(self.flow_, torch.tensor(X), weights=weights, **budget)
+        self.log_prob_error_ = self._bar(table if typed else X)
         return self
+
+    def _schema(self, table: pd.DataFrame) -> Schema:
+        schema = Schema.infer(table, kinds=self.kinds, context=self.context or ())
+        declared = self.kinds or self.context or self.imputer
+        return schema.as_real() if schema.plain and not declared else schema
+
+    def _is_typed(self) -> bool:
+        """Whether a `TableFlow` is needed: for plain real columns a `CNF` is enough."""
+        if self.schema_ is None:
+            return False
+        return not self.schema_.plain or bool(self.kinds or self.context or self.imputer)
+
+    def _matrix(self, X: ArrayLike, *, reset: bool) -> np.ndarray:
+        rows = {"ensure_min_samples": FEWEST_ROWS} if reset else {}
+        return validate_data(self, X, dtype=np.float64, order="C", reset=reset, **rows)
+
+    def _rows(self, X: ArrayLike) -> np.ndarray | pd.DataFrame:
+        """Rows to be scored, checked against those of the fit."""
+        if not isinstance(self.flow_, TableFlow):
+            return self._matrix(X, reset=False)
+        table = as_pandas(X)
+        if table is None:
+            raise ValueError("X: expected a data frame with the columns of the fit; got an array")
+        validate_data(self, X, skip_check_array=True, reset=False)
+        return table
 
     def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Log-density (rows,) of every row of X (rows, columns), in nats."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float64, order="C", reset=False)
-        with torch.no_grad():
-            return self._exact_flow().log_prob(torch.tensor(X)).numpy()
+        return self._evaluate(self._rows(X)).log_prob.numpy()
+
+    @torch.no_grad()
+    def _evaluate(self, rows: np.ndarray | pd.DataFrame) -> Evaluation:
+        flow = self._exact_flow()
+        return flow.evaluate(rows if isinstance(flow, TableFlow) else torch.tensor(rows))
+
+    def _bar(self, rows: np.ndarray | pd.DataFrame) -> float:
+        some = np.linspace(0, len(rows) - 1, min(BAR_ROWS, len(rows))).astype(int)
+        error = self._evaluate(rows.iloc[some] if isinstance(rows, pd.DataFrame) else rows[some]).error
+        return float(error.double().nanquantile(COVERED))
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """Mean log-density of the rows of X (rows, columns), in nats; y is not used."""
         return float(self.score_samples(X).mean())
 
     def sample(
-        self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
-    ) -> np.ndarray:
-        """Draw rows (n_samples, columns) from the fitted density; random_state seeds the draws."""
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+        *,
+        given: Any = None,
+    ) -> Any:
+        """Draw rows (n_samples, columns) from the fitted density; random_state seeds the draws.
+
+        They come as what the fit was given: an array, or a frame with its columns, dtypes and categories.
+        `given` is a frame of context, one row for all or one for each.
+        """
         check_is_fitted(self)
         generator = torch.Generator().manual_seed(_seed(random_state))
-        with torch.no_grad():
-            return self._exact_flow().sample((n_samples,), generator=generator).numpy()
+        flow = self._exact_flow()
+        if isinstance(flow, TableFlow):
+            context = None if given is None else as_pandas(given)
+            return as_native(flow.sample(n_samples, context, generator=generator), self._library)
+        rows = flow.sample((n_samples,), generator=generator).numpy()
+        if self._library is None:
+            return rows
+        return as_native(pd.DataFrame(rows, columns=self.feature_names_in_), self._library)
 
-    def _exact_flow(self) -> CNF:
+    def impute(
+        self, X: Any, n: int = 1, random_state: int | np.random.RandomState | None = None
+    ) -> list[Any]:
+        """X completed n times: missing cells drawn given the others of their row; see `TableFlow.impute`.
+
+        Raises:
+            ValueError: if no imputer was fitted.
+        """
+        check_is_fitted(self)
+        table, flow = self._rows(X), self._exact_flow()
+        if not isinstance(flow, TableFlow):
+            raise ValueError("no imputer was fitted: fit a data frame with imputer=True")
+        generator = torch.Generator().manual_seed(_seed(random_state))
+        return [as_native(frame, self._library) for frame in flow.impute(table, n, generator=generator)]
+
+    def _exact_flow(self) -> CNF | TableFlow:
         """The flow in float64."""
         return copy.deepcopy(self.flow_).double()
+
+
+def _named_table(X: Any) -> pd.DataFrame | None:
+    """X as a data frame with rows and named columns; None where it is none, and is taken as an array."""
+    table = as_pandas(X)
+    named = table is not None and len(table) and all(isinstance(name, str) for name in table.columns)
+    return table if named else None
+
+
+def _checked_weights(X: Any, sample_weight: ArrayLike | None) -> np.ndarray | None:
+    if sample_weight is None:
+        return None
+    weights = check_array(sample_weight, dtype=np.float64, ensure_2d=False)
+    check_consistent_length(X, weights)
+    if not weights.any():
+        raise ValueError("sample_weight: expected a weight above zero; all are zero")
+    return weights
+
+
+def _merged(X: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """The different rows of weight above zero, sorted, and the sums of their weights; None if equal.
+
+    Too few different rows for a fit are taken several times each.
+    """
+    rows, inverse = np.unique(X, axis=0, return_inverse=True)
+    sums = np.bincount(inverse.ravel(), weights)
+    rows, sums = rows[sums != 0], sums[sums != 0]
+    times = math.ceil(FEWEST_ROWS / len(rows))
+    rows, sums = np.tile(rows, (times, 1)), np.tile(sums, times)
+    return rows, None if (sums == sums[0]).all() and sums[0] > 0 else sums
 
 
 def _seed(random_state: int | np.random.RandomState | None) -> int:

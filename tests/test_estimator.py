@@ -19,13 +19,9 @@ import cnf
 from cnf.training.start import default_width
 
 TINY = cnf.CNFDensity(steps=5, hidden=(8, 8), random_state=0)
-IMPOSSIBLE = {
-    "check_sample_weight_equivalence_on_dense_data": "the split into training and validation rows is random,"
-    " and so are the batches: weights equal repetition in law, not number for number"
-}
 
 
-@parametrize_with_checks([TINY], expected_failed_checks=lambda _: IMPOSSIBLE)
+@parametrize_with_checks([TINY])
 def test_scikit_learn_accepts_it(estimator, check):
     check(estimator)
 
@@ -180,3 +176,92 @@ def test_width_grows_with_the_table(rows):
     ]
     assert widths == [64, 64, 128, 128, 192]
     assert clone(TINY).set_params(hidden=None).fit(rows).flow_.field.hidden == (64, 64)
+
+
+# data frames
+
+
+def people(rows):
+    random = np.random.default_rng(0)
+    z = random.normal(size=(rows, 2))
+    return pd.DataFrame(
+        {
+            "size": z[:, 0],
+            "visits": random.poisson(np.exp(1 + 0.4 * z[:, 0])),
+            "team": pd.Categorical(np.where(z[:, 1] > 0, "red", "blue")),
+            "new": z[:, 1] > 1,
+            "mood": np.where(random.random(rows) < 0.2, np.nan, z[:, 0] + z[:, 1]),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def typed():
+    return clone(TINY).set_params(steps=20).fit(people(200))
+
+
+def test_a_frame_of_types_comes_back_as_it_was(typed):
+    table, drawn = people(200), typed.sample(50, random_state=0)
+    assert drawn.dtypes.to_dict() == table.dtypes.to_dict()
+    assert typed.feature_names_in_.tolist() == list(table) == list(drawn)
+    assert (drawn.visits >= 0).all()
+    assert typed.schema_.column("visits").kind == "integer"
+    scores = typed.score_samples(table)
+    assert scores.dtype == np.float64 and np.isfinite(scores).all()
+    assert 0 < typed.log_prob_error_ < 0.1
+
+
+@pytest.mark.parametrize("carry", [copy.deepcopy, lambda estimator: pickle.loads(pickle.dumps(estimator))])
+def test_copies_of_a_typed_estimator_score_alike(typed, carry):
+    np.testing.assert_array_equal(carry(typed).score_samples(people(20)), typed.score_samples(people(20)))
+
+
+def test_holes_are_filled(typed):
+    holes = people(30)
+    one, two = typed.impute(holes, 2, random_state=0)
+    assert one.mood.notna().all() and not one.equals(two)
+    pd.testing.assert_frame_equal(one.drop(columns="mood"), holes.drop(columns="mood"), check_dtype=False)
+
+
+def test_a_frame_of_polars_comes_back_as_one(typed):
+    polars = pytest.importorskip("polars")
+    table = polars.DataFrame({"size": people(60)["size"].to_list(), "team": ["red", "blue"] * 30})
+    density = clone(TINY).fit(table)
+    drawn = density.sample(4, random_state=0)
+    assert isinstance(drawn, polars.DataFrame)
+    assert drawn.schema == table.schema
+    assert density.score_samples(table).shape == (60,)
+    plain = clone(TINY).fit(table.select("size", polars.col("size").sin().alias("wave")))
+    assert plain.sample(2).columns == ["size", "wave"]
+
+
+def test_a_density_given_other_columns(typed):
+    table = people(200)
+    density = clone(TINY).set_params(context=["team", "size"]).fit(table)
+    drawn = density.sample(5, given=table.iloc[:5], random_state=0)
+    assert list(drawn) == ["visits", "new", "mood"]
+    assert np.isfinite(density.score_samples(table)).all()
+    with pytest.raises(ValueError, match="context column"):
+        density.sample(5)
+
+
+def test_typed_tables_go_through_searches():
+    search = GridSearchCV(clone(TINY), {"steps": [1, 30]}, cv=2).fit(people(120))
+    assert search.best_estimator_.n_features_in_ == 5
+
+
+@pytest.mark.parametrize("steps", [5])
+def test_a_weight_is_a_repetition(rows, steps):
+    weights = np.random.default_rng(0).integers(0, 3, len(rows))
+    weighted = clone(TINY).set_params(steps=steps).fit(rows, None, weights)
+    repeated = clone(TINY).set_params(steps=steps).fit(np.repeat(rows, weights, axis=0)[::-1])
+    np.testing.assert_array_equal(weighted.score_samples(rows), repeated.score_samples(rows))
+
+
+def test_frames_and_arrays_are_not_mixed_up(typed, rows):
+    with pytest.raises(ValueError, match="data frame"):
+        typed.score_samples(rows)
+    with pytest.raises(ValueError, match="named columns"):
+        clone(TINY).set_params(context=["a"]).fit(rows)
+    with pytest.raises(ValueError, match="no imputer"):
+        clone(TINY).fit(rows).impute(rows)

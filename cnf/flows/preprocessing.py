@@ -76,13 +76,17 @@ class Affine(Preprocess):
 
         With standard deviations S and correlation P, A = S P^½: of all whitening maps the one that leaves
         the columns most alike, whatever their units and order (Kessy, Lewin & Strimmer 2018, "ZCA-cor").
+        No more rows than columns lie in a plane, which says nothing of the columns: P is halved towards 1.
 
         Raises:
             ValueError: if columns are linearly dependent, so that no density exists.
         """
         mean, covariance = _moments(x, weights)
         deviation = covariance.diagonal().sqrt()
-        eigenvalues, vectors = torch.linalg.eigh(covariance / deviation / deviation[:, None])
+        correlation = covariance / deviation / deviation[:, None]
+        if len(x) <= len(mean):
+            correlation = (correlation + torch.eye(len(mean)).to(correlation)) / 2
+        eigenvalues, vectors = torch.linalg.eigh(correlation)
         if eigenvalues[0] < 1e-10:
             worst = vectors[:, 0].abs().topk(2).indices.tolist()
             raise ValueError(

@@ -21,7 +21,7 @@ from cnf.tables.columns import MOST_LEVELS, Column, Level
 from cnf.tables.formats import TableError, shown
 from cnf.tables.series import dtype_of, is_numeric, levels, numbers
 
-FEW_VALUES, FREQUENT = 12, 0.01
+FEW_VALUES, FREQUENT, FREQUENT_ROWS = 12, 0.02, 10
 DECIMALS = 4
 # A real column repeats itself by chance; on a grid that matters each value stands five times or more.
 REPEATED = 0.2
@@ -102,7 +102,7 @@ def _unstated(series: pd.Series, values: np.ndarray, common: dict) -> Column:
     """A numeric column that the user said nothing about."""
     distinct, counts = np.unique(values, return_counts=True)
     step = decimal_step(distinct, counts)
-    few = len(distinct) <= FEW_VALUES and counts.min() >= max(FREQUENT * len(values), 2)
+    few = len(distinct) <= FEW_VALUES and counts.min() >= max(FREQUENT * len(values), FREQUENT_ROWS)
     if step == 1 and few:
         return _categorical(series, common["role"])
     if step is not None:
