@@ -46,6 +46,10 @@ def _run(arguments: list[str]) -> int:
         return _failed(f"{error.format_message().rstrip('.')}; see `{where} --help`")
     except MemoryError:
         return _failed("out of memory; ask for fewer rows at once, or write csv or parquet")
+    except RuntimeError as error:
+        if "allocate" not in str(error):  # how torch says that memory is short
+            raise
+        return _failed("out of memory; ask for fewer rows at once, or a smaller width")
     except (ValueError, OSError) as error:
         return _failed(str(error))
     except KeyboardInterrupt as stop:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cnf.cli.data import data_chunks, names_in
+from cnf.cli.metadata import require_known
 from cnf.cli.typed import TypedModel
 from cnf.flows import CNF, Evaluation, ModelFileError
 from cnf.tables import TableFlow, load
@@ -67,6 +68,7 @@ def load_any(path: Path, device: str = "cpu") -> Model | TypedModel:
         ValueError: for a device that is not there.
     """
     found = load(path, device=checked_device(device))
+    require_known(path, found.metadata)
     return TypedModel(path, found) if isinstance(found, TableFlow) else _named(path, found)
 
 

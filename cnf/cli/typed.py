@@ -160,6 +160,8 @@ def summarise_typed(typed: TypedModel) -> dict[str, Any]:
         "standard_error": history.get("valid_se"),
         "updates": last.get("step"),
         "seconds": last.get("seconds"),
+        "rollbacks": history.get("rollbacks") or [],
+        "interrupted": bool(known.get("interrupted")),
         "seed": known.get("seed"),
         "version": known.get("version"),
         "choices": known.get("choices"),

@@ -13,6 +13,7 @@ from cnf.flows.bases import Base, ContaminatedBase, MixtureBase, NormalBase, Stu
 from cnf.flows.divergence import Hutchinson
 from cnf.flows.gaussianization import Gaussianize
 from cnf.flows.preprocessing import Affine, Chain, Preprocess
+from cnf.flows.scoring import Accuracy
 from cnf.ode import Grid, Solver, Torchdiffeq
 
 # Class name -> the constructor arguments that are also attributes.
@@ -22,6 +23,10 @@ FIELDS: dict[type[VelocityField], tuple[str, ...]] = {
     MLPField: ("hidden", "activation"),
     ConcatSquashField: ("hidden", "activation"),
 }
+# More probes cost more than the exact divergence of so many columns.
+MOST_PROBES = 256
+# A draw takes so many normal numbers; tails of such freedom are a Gaussian's.
+MOST_FREEDOM = 1000
 SOLVERS: tuple[type, ...] = (Grid, Torchdiffeq)
 DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "float64")}
 
@@ -103,6 +108,8 @@ def build_base(config: dict[str, Any], dim: int) -> Base:
             torch.ones(count), torch.zeros(count, dim), torch.eye(dim).expand(count, dim, dim).clone()
         )
     if config["class"] == "ContaminatedBase":
+        if not config["freedom"] <= MOST_FREEDOM:
+            raise ValueError(f"freedom: expected at most {MOST_FREEDOM}; got {config['freedom']}")
         return ContaminatedBase(build_base(config["base"], dim), config["share"], config["freedom"])
     return {"NormalBase": NormalBase}[config["class"]](dim)
 
@@ -126,9 +133,22 @@ def build_solver(config: dict[str, Any]) -> Solver:
     return cls(**arguments)
 
 
+def build_accuracy(config: dict[str, Any]) -> Accuracy:
+    """The accuracy that `describe` described."""
+    accuracy = Accuracy(**config)
+    if not (accuracy.tolerance > 0 and accuracy.bar_scale >= 0):
+        raise ValueError(f"accuracy: expected a tolerance above zero and a scale of bars; got {config}")
+    return accuracy
+
+
 def build_divergence(config: dict[str, Any] | str) -> Hutchinson | str:
     """The divergence that `describe` described."""
-    return Hutchinson(**config) if isinstance(config, dict) else config
+    if not isinstance(config, dict):
+        return config
+    estimate = Hutchinson(**config)
+    if estimate.probes > MOST_PROBES:
+        raise ValueError(f"probes: expected at most {MOST_PROBES}; got {estimate.probes}")
+    return estimate
 
 
 def parameters_of(flow: nn.Module) -> int:

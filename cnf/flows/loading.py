@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cnf.flows.bases import MixtureBase
 from cnf.flows.configuration import (
     DTYPES,
+    build_accuracy,
     build_base,
     build_divergence,
     build_field,
@@ -18,7 +22,9 @@ from cnf.flows.configuration import (
 )
 from cnf.flows.flow import CNF
 from cnf.flows.model_file import ModelFileError, read_model
-from cnf.flows.scoring import Accuracy
+
+# Of the lists, numbers and levels of a configuration.
+LONGEST, LARGEST, DEEPEST = 4096, 1e6, 12
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF:
@@ -28,14 +34,53 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF:
         ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors do not fit.
     """
     config, tensors = read_model(path)
-    try:
+    with misfits_reported(path):
+        require_bounded(config)
+        with torch.device("meta"):  # where a flow of any size takes no memory
+            checked(_build(config), tensors)
         flow = _build(config)
-        # Empty marks such as the identity of a missing context are built, not checked against the file.
-        flow.load_state_dict(checked(flow, tensors))
-    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as failure:
+        flow.load_state_dict(tensors)
+        _require_mixtures(flow)
+    return flow.to(device).eval()
+
+
+def _require_mixtures(flow: CNF) -> None:
+    """Refuse mixtures that cannot be drawn from."""
+    for part in flow.modules():
+        if isinstance(part, MixtureBase) and ((part.weights < 0).any() or not part.weights.sum() > 0):
+            raise ValueError("weights of a mixture: expected numbers >= 0 with a positive sum")
+
+
+@contextmanager
+def misfits_reported(path: str | Path) -> Iterator[None]:
+    """Turn what a configuration that is none does to constructors into a ModelFileError about `path`."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError) as failure:
         reason = " ".join(str(failure).split())[:200]
         raise ModelFileError(f"{path}: its configuration does not fit ({reason})") from failure
-    return flow.to(device).eval()
+
+
+def require_bounded(config: dict[str, Any]) -> None:
+    """Refuse sizes that no file of ours has, before anything is made of them.
+
+    Raises:
+        ValueError: for a list or number beyond every size that has a meaning.
+    """
+    parts = [value for key, value in config.items() if key not in ("metadata", "schema")]
+    for _ in range(DEEPEST):
+        lists = [
+            part.values() if isinstance(part, dict) else part
+            for part in parts
+            if isinstance(part, list | dict)
+        ]
+        if long := [part for part in lists if len(part) > LONGEST]:
+            raise ValueError(f"a list of {len(long[0])} entries, more than {LONGEST}")
+        if large := [part for part in parts if isinstance(part, int | float) and abs(part) > LARGEST]:
+            raise ValueError(f"a number beyond {LARGEST:.0e}: {str(large[0])[:20]}")
+        parts = [value for part in lists for value in part]
+    if parts:
+        raise ValueError(f"nested deeper than {DEEPEST} levels")
 
 
 def _build(config: dict[str, Any]) -> CNF:
@@ -52,8 +97,8 @@ def _build(config: dict[str, Any]) -> CNF:
             divergence=build_divergence(config["divergence"]),
         )
     flow.automatic = set(config["automatic"])
-    flow.accuracy = Accuracy(**config["accuracy"])
-    flow.metadata = config["metadata"]
+    flow.accuracy = build_accuracy(config["accuracy"])
+    flow.metadata = dict(config["metadata"])
     return flow.to(DTYPES[config["dtype"]])
 
 

@@ -52,7 +52,16 @@ def read_model(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from failure
     if _digest(header["configuration"], tensors) != header["digest"]:
         raise ModelFileError(f"{path}: damaged (its digest does not fit its contents); fetch or fit it again")
-    return json.loads(header["configuration"]), tensors
+    return _parsed(header["configuration"]), tensors
+
+
+def _parsed(text: str) -> Any:
+    """JSON as it is defined: without the words for numbers that are not finite, which Python would take."""
+
+    def refuse(word: str) -> None:
+        raise ValueError(f"{word} is no number")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def _digest(configuration: str, tensors: dict[str, Tensor]) -> str:
@@ -66,9 +75,9 @@ def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, str]:
     if not text or len(text) > LONGEST_HEADER:
         raise ModelFileError(f"{path}: a safetensors file, but not a model of cnf; write one with `cnf fit`")
     try:
-        header = json.loads(text)
+        header = _parsed(text)
         known = header["format"] == str(FORMAT)
-        whole = known and isinstance(json.loads(header["configuration"]), dict) and "digest" in header
+        whole = known and isinstance(_parsed(header["configuration"]), dict) and "digest" in header
     except (ValueError, KeyError, TypeError, RecursionError) as failure:
         raise ModelFileError(f"{path}: its configuration is damaged ({_one_line(failure)})") from failure
     if not known:

@@ -33,7 +33,8 @@ class Torchdiffeq:
         max_evaluations: a solve that wants more raises SolverError.
 
     Raises:
-        ValueError: for an unknown method, or a step size that is missing or out of place.
+        ValueError: for an unknown method, a step size that is missing or out of place, or numbers without
+            meaning.
 
     Example:
         >>> Torchdiffeq("rk4", step_size=0.1).method
@@ -49,9 +50,16 @@ class Torchdiffeq:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method: expected one of {', '.join(METHODS)}; got {self.method!r}")
+        if not (self.rtol >= 0 and self.atol >= 0 and self.max_evaluations >= 1):
+            raise ValueError(
+                f"expected rtol, atol >= 0 and max_evaluations >= 1; got {self.rtol}, {self.atol} and"
+                f" {self.max_evaluations}"
+            )
         if (self.method in FIXED_STEP) != (self.step_size is not None):
             rule = "needs" if self.method in FIXED_STEP else "chooses its own steps and takes no"
             raise ValueError(f"{self.method} {rule} step_size; got step_size={self.step_size}")
+        if self.step_size is not None and not self.step_size > 0:
+            raise ValueError(f"step_size: expected a positive length; got {self.step_size}")
 
     def solve(self, system: System, x: Tensor, t: Tensor, *, gradient: Gradient = "adjoint") -> Solution:
         """States of `system` at the times t (time,), which are increasing or decreasing, from x at t[0].
@@ -69,6 +77,7 @@ class Torchdiffeq:
             ValueError: for an unknown gradient, or "discrete", which needs the fixed steps of a Grid.
         """
         check_gradient(gradient)
+        self._check_steps(abs((t[-1] - t[0]).item()))
         if gradient == "discrete":
             raise ValueError("gradient='discrete' needs a Grid; use 'adjoint' or 'direct' with torchdiffeq")
         derivative = _Counted(system, self.max_evaluations)
@@ -79,6 +88,13 @@ class Torchdiffeq:
             raise SolverError(f"{self.method} could not finish the solve: {failure}") from failure
         x_error, q_error = x.new_zeros((0, *x.shape[:-1])), quadratures[:0]
         return Solution(states, quadratures, x_error, q_error, derivative.count)
+
+    def _check_steps(self, span: float) -> None:
+        """Refuse steps so short that their times alone would fill the memory."""
+        if self.step_size is not None and not span < self.max_evaluations * self.step_size:
+            raise SolverError(
+                f"steps of {self.step_size:g} want more than max_evaluations={self.max_evaluations}"
+            )
 
     def _call(self, derivative: _Counted, start: tuple, t: Tensor, gradient: Gradient) -> tuple:
         fixed = {"step_size": self.step_size, "interp": "cubic"}

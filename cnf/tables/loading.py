@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from cnf.flows import CNF, ModelFileError
+from cnf.flows import CNF
 from cnf.flows import load as load_flow
-from cnf.flows.configuration import DTYPES, build_solver
-from cnf.flows.loading import checked
+from cnf.flows.configuration import DTYPES, build_accuracy, build_solver
+from cnf.flows.loading import checked, misfits_reported, require_bounded
 from cnf.flows.model_file import read_model
-from cnf.flows.scoring import Accuracy
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema
 
@@ -26,13 +26,20 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF | Table
     config, tensors = read_model(path)
     if config.get("class") != "TableFlow":
         return load_flow(path, device=device)
-    try:
+    with misfits_reported(path):
+        require_bounded(config)
+        _require_widths(config["hidden"], sum(tensor.numel() for tensor in tensors.values()))
         model = _build(config)
         model.load_state_dict(checked(model, tensors))
-    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError, AttributeError) as failure:
-        reason = " ".join(str(failure).split())[:200]
-        raise ModelFileError(f"{path}: its configuration does not fit ({reason})") from failure
     return model.to(device).eval()
+
+
+def _require_widths(hidden: list[int], numbers: int) -> None:
+    """Refuse layers larger than the whole file, before they take memory."""
+    if not all(isinstance(width, int) and 0 < width <= numbers for width in hidden):
+        raise ValueError(f"hidden: expected widths of layers, got {str(hidden)[:40]}")
+    if math.prod(hidden) > numbers:
+        raise ValueError(f"hidden: layers of {str(hidden)[:40]} do not fit a file of {numbers:,} numbers")
 
 
 def _build(config: dict[str, Any]) -> TableFlow:
@@ -45,7 +52,7 @@ def _build(config: dict[str, Any]) -> TableFlow:
     if model.flow is not None:
         flow = config["flow"]
         model.flow.solver = build_solver(flow["solver"])
-        model.flow.accuracy = Accuracy(**flow["accuracy"])
+        model.flow.accuracy = build_accuracy(flow["accuracy"])
         model.flow.automatic = set(flow["automatic"])
-    model.metadata = config["metadata"]
+    model.metadata = dict(config["metadata"])
     return model.to(DTYPES[config["dtype"]])

@@ -1,0 +1,242 @@
+"""Damaged models, tables and command lines: an answer or one line, in bounded time and memory, no debris.
+
+A little of it runs by default; `make slow` runs 100,000 models, 20,000 tables and command lines in process and
+200 as real commands.
+"""
+
+import gzip
+import io
+import os
+import random
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from mutations import mutate_bytes, mutate_csv, mutate_model, mutate_words, parts_of
+from problems import normal, stirred
+
+import cnf
+from cnf.cli import main
+
+SLOWEST_SECONDS, MOST_BYTES = 10.0, 2 * 2**30
+MODELS = ("plane", "given", "typed", "mixture", "adaptive")
+COMMAND = [sys.executable, "-c", "import sys; from cnf.cli import main; sys.exit(main())"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    def require_sound(self, words: list[str]) -> None:
+        """An answer or one line, soon enough, and nothing that looks like a crash."""
+        told = (words, self)
+        assert self.code in (0, 1, 2), told
+        assert "Traceback" not in self.err and self.seconds < SLOWEST_SECONDS, told
+        if self.code == 2:
+            assert self.out == "" and self.err.startswith("cnf: ") and self.err.count("\n") == 1, told
+
+
+def in_process(words: list[str]) -> Outcome:
+    out, err, start = io.StringIO(), io.StringIO(), time.perf_counter()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main(words)
+    return Outcome(code, out.getvalue(), err.getvalue(), time.perf_counter() - start)
+
+
+def as_command(words: list[str]) -> Outcome:
+    start = time.perf_counter()
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=120, errors="replace")
+    # Loading torch is not the command's doing, and takes seconds on a busy machine.
+    return Outcome(done.returncode, done.stdout, done.stderr, max(0.0, time.perf_counter() - start - 30))
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory) -> Path:
+    """Sound models of every kind with a table for each."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    table = pd.DataFrame(normal(40, 3).numpy(), columns=["a", "b", "c"])
+    table.to_csv(folder / "table.csv", index=False)
+    table[:6].assign(d=[*"xyxyxy"]).to_csv(folder / "typed.csv", index=False)
+    table.assign(d=[*"xy"] * 20, e=range(40)).to_csv(folder / "fit.csv", index=False)
+    short = ["--steps", "2", "--width", "4", "-o"]
+    for name, words in {
+        "plane": ["table.csv", "--columns", "a,b"],
+        "given": ["table.csv", "--context", "c"],
+        "typed": ["fit.csv"],
+    }.items():
+        assert in_process(["fit", str(folder / words[0]), *words[1:], *short, str(folder / name)]).code == 0
+    base = cnf.MixtureBase(torch.ones(2), torch.randn(2, 2), torch.eye(2).expand(2, 2, 2) * 0.8)
+    for name, parts in {
+        "mixture": {"base": cnf.ContaminatedBase(base)},
+        "adaptive": {"solver": cnf.Torchdiffeq("dopri5", max_evaluations=200)},
+    }.items():
+        flow = stirred(cnf.CNF(2, hidden=(4, 4), **parts))
+        flow.metadata = {"columns": ["a", "b"]}
+        flow.save(folder / name)
+    return folder
+
+
+def attack_models(room: Path, folder: Path, seed: int, count: int, run=in_process) -> Counter:
+    """Damage models and use what can still be opened; how many were opened, and refused."""
+    chance, path, found = random.Random(seed), folder / "m", Counter()
+    whole = {name: ((room / name).read_bytes(), parts_of(room / name)) for name in MODELS}
+    for _ in range(count):
+        name = chance.choice(MODELS)
+        mutate_model(path, *whole[name], chance)
+        table = room / ("typed.csv" if name == "typed" else "table.csv")
+        outcomes = [run(words := ["info", str(path)])]
+        outcomes[0].require_sound(words)
+        if outcomes[0].code == 0:
+            given = ["--given", "c=1"] if name == "given" else []
+            for words in (
+                ["score", str(path), str(table), "-o", str(folder / "s.csv")],
+                ["sample", str(path), "-n", "3", "-o", str(folder / "x.csv"), *given],
+            ):
+                outcomes.append(run(words))
+                outcomes[-1].require_sound(words)
+        require_clean(folder, {"m"} | {"s.csv", "x.csv"} if len(outcomes) > 1 else {"m"})
+        found["opened" if outcomes[0].code == 0 else "refused"] += 1
+    return found
+
+
+def require_clean(folder: Path, allowed: set[str]) -> None:
+    """Nothing is left that was not asked for, and what was asked for is gone before the next."""
+    names = {path.name for path in folder.iterdir()}
+    assert names <= allowed, names
+    for name in names - {"m"}:
+        (folder / name).unlink()
+
+
+def damaged_table(room: Path, folder: Path, chance: random.Random) -> Path:
+    """A table of some format, gone wrong."""
+    text = (room / chance.choice(("table.csv", "typed.csv", "fit.csv"))).read_text()
+    kind = chance.choice((".csv", ".csv", ".csv.gz", ".parquet", ".npy", ".npz"))
+    path = folder / f"t{kind}"
+    if kind.startswith(".csv"):
+        data = mutate_csv(text, chance).encode("utf-8", "replace")
+        data = gzip.compress(data, mtime=0) if kind == ".csv.gz" else data
+    else:
+        table = pd.read_csv(io.StringIO(text))[["a", "b", "c"]]
+        {
+            ".parquet": lambda: table.to_parquet(path),
+            ".npy": lambda: np.save(path, table.to_numpy()),
+            ".npz": lambda: np.savez(path, X=table.to_numpy(), columns=np.array(list(table), dtype=str)),
+        }[kind]()
+        data = path.read_bytes()
+    path.write_bytes(mutate_bytes(data, chance) if kind != ".csv" or chance.random() < 0.3 else data)
+    return path
+
+
+def attack_tables(room: Path, folder: Path, seed: int, count: int, run=in_process) -> Counter:
+    """Score, and now and then fit, damaged tables."""
+    chance, found = random.Random(seed), Counter()
+    for k in range(count):
+        table, name = damaged_table(room, folder, chance), chance.choice(("plane", "given", "typed"))
+        words = ["score", str(room / name), str(table), "-o", str(folder / "s.csv")]
+        if k % 50 == 0:
+            words = ["fit", str(table), "-o", str(folder / "f"), "--steps", "1", "--width", "4"]
+        outcome = run(words)
+        outcome.require_sound(words)
+        require_clean(
+            folder, {table.name} | ({Path(words[-1]).name, "f", "s.csv"} if outcome.code == 0 else set())
+        )
+        found[f"{words[0]} {outcome.code}"] += 1
+    return found
+
+
+LINES = [
+    ["score", "plane", "table.csv", "-o", "x.csv"],
+    ["score", "typed", "fit.csv", "-o", "x.csv", "--json"],
+    ["sample", "given", "-n", "5", "-o", "x.csv", "--given", "c=1", "--seed", "3"],
+    ["sample", "typed", "-n", "5", "-o", "x.parquet"],
+    ["info", "plane", "--json"],
+    ["check", "plane", "few.csv"],
+    ["plot", "plane", "history", "-o", "x.png"],
+    ["fit", "few.csv", "-o", "x"],
+]
+
+
+def attack_lines(room: Path, folder: Path, seed: int, count: int, run=in_process) -> Counter:
+    """Misspell command lines; what they may write stays in the folder."""
+    chance, found = random.Random(seed), Counter()
+    kept = {path.name: path.read_bytes() for path in room.iterdir()}
+    kept["few.csv"] = b"".join((room / "table.csv").read_bytes().splitlines(keepends=True)[:8])
+    for _ in range(count):
+        for name, content in kept.items():
+            if not (folder / name).is_file() or (folder / name).stat().st_size != len(content):
+                (folder / name).write_bytes(content)
+        words = mutate_words(chance.choice(LINES), chance)
+        # Whatever was typed before, a fit is short: its last word counts.
+        words = [*words, "--steps", "1", "--width", "4"] if "fit" in words else words
+        before = {path.name for path in folder.iterdir()}
+        outcome = run(words)
+        outcome.require_sound(words)
+        made = {path.name for path in folder.iterdir()} - before
+        assert outcome.code == 0 or not made, (words, outcome, made)
+        for name in made:
+            (folder / name).unlink()
+        found[outcome.code] += 1
+    return found
+
+
+@pytest.fixture
+def bounded(monkeypatch):
+    """Toys are small; afterwards, no more memory was ever held than is allowed."""
+    monkeypatch.setattr("cnf.cli.data.TOY_ROWS", 50)
+    yield
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 < MOST_BYTES
+
+
+def test_some_damaged_models(room, tmp_path, bounded):
+    found = attack_models(room, tmp_path, seed=0, count=300)
+    assert found["opened"] > 10 and found["refused"] > 200
+
+
+def test_some_damaged_tables(room, tmp_path, bounded):
+    found = attack_tables(room, tmp_path, seed=0, count=150)
+    assert found["score 0"] > 10 and found["score 2"] > 50
+
+
+def test_some_misspelt_lines(room, tmp_path, bounded, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = attack_lines(room, tmp_path, seed=0, count=100)
+    assert found[2] > 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 11))
+def test_many_damaged_models(room, tmp_path, bounded, seed):
+    print(attack_models(room, tmp_path, seed, count=10_000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_many_damaged_tables_and_lines(room, tmp_path, bounded, monkeypatch, seed):
+    print(attack_tables(room, tmp_path, seed, count=3500))
+    monkeypatch.chdir(tmp_path)
+    print(attack_lines(room, tmp_path, seed, count=1500))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_damage_met_by_real_commands(room, tmp_path, monkeypatch, seed):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(Path(cnf.__file__).parent.parent),)))
+    for attack, count in ((attack_models, 15), (attack_tables, 25), (attack_lines, 10)):
+        folder = tmp_path / attack.__name__
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        print(attack(room, folder, 100 + seed, count, run=as_command))
