@@ -1,6 +1,6 @@
-"""Damaged models, tables and command lines: an answer or one line, in bounded time and memory, no debris.
+"""Damaged models, tables and command lines: an answer or one line, bounded time and memory, no debris.
 
-A little of it runs by default; `make slow` runs 100,000 models, 20,000 tables and command lines in process and
+A little runs by default; `make slow` runs 100,000 models, 20,000 tables and command lines in process, and
 200 as real commands.
 """
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from problems import normal, stirred
 
 import cnf
 from cnf.cli import main
+from cnf.cli.model import load_any
 
 SLOWEST_SECONDS, MOST_BYTES = 10.0, 2 * 2**30
 MODELS = ("plane", "given", "typed", "mixture", "adaptive")
@@ -70,6 +71,7 @@ def room(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("fuzz")
     table = pd.DataFrame(normal(40, 3).numpy(), columns=["a", "b", "c"])
     table.to_csv(folder / "table.csv", index=False)
+    table[:6].to_csv(folder / "few.csv", index=False)
     table[:6].assign(d=[*"xyxyxy"]).to_csv(folder / "typed.csv", index=False)
     table.assign(d=[*"xy"] * 20, e=range(40)).to_csv(folder / "fit.csv", index=False)
     short = ["--steps", "2", "--width", "4", "-o"]
@@ -90,27 +92,57 @@ def room(tmp_path_factory) -> Path:
     return folder
 
 
-def attack_models(room: Path, folder: Path, seed: int, count: int, run=in_process) -> Counter:
+def attack_models(room: Path, folder: Path, seed: int, count: int, run=None) -> Counter:
     """Damage models and use what can still be opened; how many were opened, and refused."""
     chance, path, found = random.Random(seed), folder / "m", Counter()
     whole = {name: ((room / name).read_bytes(), parts_of(room / name)) for name in MODELS}
-    for _ in range(count):
+    tables = {name: room / ("typed.csv" if name == "typed" else "few.csv") for name in MODELS}
+    for k in range(count):
         name = chance.choice(MODELS)
         mutate_model(path, *whole[name], chance)
-        table = room / ("typed.csv" if name == "typed" else "table.csv")
-        outcomes = [run(words := ["info", str(path)])]
-        outcomes[0].require_sound(words)
-        if outcomes[0].code == 0:
-            given = ["--given", "c=1"] if name == "given" else []
-            for words in (
-                ["score", str(path), str(table), "-o", str(folder / "s.csv")],
-                ["sample", str(path), "-n", "3", "-o", str(folder / "x.csv"), *given],
-            ):
-                outcomes.append(run(words))
-                outcomes[-1].require_sound(words)
-        require_clean(folder, {"m"} | {"s.csv", "x.csv"} if len(outcomes) > 1 else {"m"})
-        found["opened" if outcomes[0].code == 0 else "refused"] += 1
+        start = time.perf_counter()
+        if run is None and k % 25:
+            opened = used(path, pd.read_csv(tables[name]))
+        else:
+            opened = commanded(path, tables[name], folder, run or in_process, given=name == "given")
+        assert time.perf_counter() - start < 3 * SLOWEST_SECONDS or run
+        found["opened" if opened else "refused"] += 1
     return found
+
+
+def used(path: Path, table: pd.DataFrame) -> bool:
+    """Open a model and score and draw with it, by the functions that the commands call."""
+    try:
+        model = load_any(path)
+    except cnf.ModelFileError as refusal:
+        assert "\n" not in str(refusal) and str(path) in str(refusal) and len(str(refusal)) < 600
+        return False
+    with suppress(ValueError), torch.no_grad():  # columns that the table has not, a context that is missing
+        model.evaluate(table)
+        model.sample(3, model.given("c=1" if model.context else None), torch.Generator())
+    return True
+
+
+def commanded(path: Path, table: Path, folder: Path, run, *, given: bool) -> bool:
+    """The same by commands."""
+    info = run(words := ["info", str(path)])
+    info.require_sound(words)
+    if info.code == 0:
+        for words in (
+            ["score", str(path), str(table), "-o", str(folder / "s.csv")],
+            [
+                "sample",
+                str(path),
+                "-n",
+                "3",
+                "-o",
+                str(folder / "x.csv"),
+                *(["--given", "c=1"] if given else []),
+            ],
+        ):
+            run(words).require_sound(words)
+    require_clean(folder, {"m", "s.csv", "x.csv"} if info.code == 0 else {"m"})
+    return info.code == 0
 
 
 def require_clean(folder: Path, allowed: set[str]) -> None:
@@ -174,7 +206,6 @@ def attack_lines(room: Path, folder: Path, seed: int, count: int, run=in_process
     """Misspell command lines; what they may write stays in the folder."""
     chance, found = random.Random(seed), Counter()
     kept = {path.name: path.read_bytes() for path in room.iterdir()}
-    kept["few.csv"] = b"".join((room / "table.csv").read_bytes().splitlines(keepends=True)[:8])
     for _ in range(count):
         for name, content in kept.items():
             if not (folder / name).is_file() or (folder / name).stat().st_size != len(content):
@@ -202,19 +233,19 @@ def bounded(monkeypatch):
 
 
 def test_some_damaged_models(room, tmp_path, bounded):
-    found = attack_models(room, tmp_path, seed=0, count=300)
-    assert found["opened"] > 10 and found["refused"] > 200
+    found = attack_models(room, tmp_path, seed=0, count=200)
+    assert found["opened"] > 5 and found["refused"] > 100
 
 
 def test_some_damaged_tables(room, tmp_path, bounded):
-    found = attack_tables(room, tmp_path, seed=0, count=150)
-    assert found["score 0"] > 10 and found["score 2"] > 50
+    found = attack_tables(room, tmp_path, seed=0, count=100)
+    assert found["score 0"] > 4 and found["score 2"] > 50
 
 
 def test_some_misspelt_lines(room, tmp_path, bounded, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = attack_lines(room, tmp_path, seed=0, count=100)
-    assert found[2] > 50
+    found = attack_lines(room, tmp_path, seed=0, count=60)
+    assert found[2] > 30
 
 
 @pytest.mark.slow

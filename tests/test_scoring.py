@@ -320,3 +320,24 @@ def test_calibrate_uses_the_context():
         flow.calibrate(normal(10, 2))
     flow.calibrate(normal(50, 2), context=normal(50, 1))
     assert flow.evaluate(normal(50, 2), normal(50, 1)).ok.double().mean() > 0.9
+
+
+def test_many_rows_that_cannot_be_solved_are_given_up_in_bounded_time():
+    """Every row but eight explodes; the eight have their answers, and few solves were spent on the rest."""
+    flow = cnf.CNF(2, field=Explosive(2), solver=cnf.Torchdiffeq(max_evaluations=100)).double()
+    x = normal(300, 2).abs() + 1
+    x[::40] *= -1
+    calls = []
+    flow.field.register_forward_hook(lambda *_: calls.append(1))
+    found = flow.evaluate(x)
+    assert found.ok[::40].all() and found.ok.sum() == 8 and found.log_prob[~found.ok].isnan().all()
+    torch.testing.assert_close(found.log_prob[::40], flow.base.log_prob(x[::40]), rtol=0, atol=1e-4)
+    assert len(calls) < 40 * 100
+
+
+def test_steps_too_short_for_the_cap_are_refused_before_they_fill_the_memory():
+    flow = make_flow(solver=cnf.Torchdiffeq("rk4", step_size=1e-12))
+    found = flow.evaluate(normal(3, 2))
+    assert not found.ok.any() and found.log_prob.isnan().all()
+    with pytest.raises(cnf.ode.SolverError, match="max_evaluations"):
+        flow.sample((3,))

@@ -18,6 +18,8 @@ CHUNK = 4096
 # halves the steps of the one before. Most rows miss the tolerance by little.
 FIRST_RETRY = 1.5
 RETRIES = 6
+# Where an adaptive solver cannot finish a chunk, rows are taken apart until so many solves have failed.
+PATIENCE, PILOT_STEPS = 20, 16
 
 
 class Scores(NamedTuple):
@@ -145,11 +147,17 @@ def _evaluate_twice(
 ) -> Evaluation:
     """For solvers without an estimate: the bar is the difference to a second solve of another accuracy."""
     try:
-        best = score(rows, context, solver)
-        with torch.no_grad():
-            other = score(rows, context, _second_opinion(solver))
+        return _solve_twice(score, rows, context, solver, accuracy)
     except SolverError:
-        return _evaluate_halves(score, rows, context, solver, accuracy)
+        return _evaluate_apart(score, rows, context, solver, accuracy)
+
+
+def _solve_twice(
+    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, accuracy: Accuracy
+) -> Evaluation:
+    best = score(rows, context, solver)
+    with torch.no_grad():
+        other = score(rows, context, _second_opinion(solver))
     difference = (best.log_prob - other.log_prob).detach().abs()
     nfe = torch.full_like(difference, best.nfe + other.nfe, dtype=torch.long)
     ok = (difference <= accuracy.tolerance) & best.log_prob.isfinite()
@@ -164,16 +172,39 @@ def _second_opinion(solver: Solver) -> Solver:
     return replace(solver, rtol=10 * solver.rtol, atol=10 * solver.atol)
 
 
-def _evaluate_halves(
+def _evaluate_apart(
     score: Score, rows: Tensor, context: Tensor | None, solver: Solver, accuracy: Accuracy
 ) -> Evaluation:
-    """Find the rows that an adaptive solver cannot finish, so that they do not take the others along."""
-    if len(rows) == 1:
-        return _unsolved(rows)
-    halves = torch.arange(len(rows), device=rows.device).tensor_split(2)
-    contexts = [None if context is None else context[half] for half in halves]
-    parts = [_evaluate_chunk(score, rows[h], c, solver, accuracy) for h, c in zip(halves, contexts)]
-    return _concatenate(parts)
+    """Find the rows that an adaptive solver cannot finish, so that they do not take the others along.
+
+    Groups are halved, the easier half, as a grid sees it, first: when patience ends, what is left is what
+    cannot be solved.
+    """
+    order = _difficulty(score, rows, context).nan_to_num(nan=torch.inf).argsort()
+    groups, result, failures = _hard_and_easy(order), _unsolved(rows), 0
+    while groups and failures < PATIENCE:
+        group = groups.pop()
+        given = None if context is None else context[group]
+        try:
+            result = _scatter(result, group, _solve_twice(score, rows[group], given, solver, accuracy))
+        except SolverError:
+            failures += 1
+            groups += _hard_and_easy(group)
+    return result
+
+
+def _hard_and_easy(group: Tensor) -> list[Tensor]:
+    """The halves of a group in order of difficulty, the harder one first; nothing of a single row."""
+    return list(reversed(group.tensor_split(2))) if len(group) > 1 else []
+
+
+@torch.no_grad()
+def _difficulty(score: Score, rows: Tensor, context: Tensor | None) -> Tensor:
+    """The error of a grid (rows,), or, where an adaptive solver takes its place, how far out a row is."""
+    try:
+        return score(rows, context, Grid.uniform(PILOT_STEPS)).step_error.sum(0)
+    except SolverError:
+        return rows.square().sum(-1)
 
 
 def _unsolved(rows: Tensor) -> Evaluation:

@@ -18,8 +18,11 @@ def check_gradient(gradient: str) -> None:
         raise ValueError(f"gradient: expected {', '.join(get_args(Gradient))}; got {gradient!r}")
 
 
-class SolverError(RuntimeError):
-    """A solve that could not be finished: step underflow, or more evaluations than allowed."""
+class SolverError(RuntimeError, ValueError):
+    """A solve that could not be finished: step underflow, or more evaluations than allowed.
+
+    A ValueError too: other tolerances or a higher cap mend it.
+    """
 
 
 def no_rates(x: Tensor) -> Tensor:
