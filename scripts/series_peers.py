@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from cnf.neural_ode import Series
-
-WARM_UP, CLIP = 0.02, 5.0
+from cnf.neural_ode.latent_objective import WARM_UP
+from cnf.training import descend
 
 
 @dataclass(frozen=True)
@@ -87,12 +87,16 @@ def train(
 ) -> None:
     """Adam, warm-up, cosine and clipping as for the latent ODE, on a loss of chosen rows."""
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    for step in range(1, steps + 1):
-        done = step / steps
-        rate = learning_rate * min(1.0, done / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
-        optimiser.param_groups[0]["lr"] = rate
-        optimiser.zero_grad()
-        loss(torch.randint(rows, (batch,), generator=generator)).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimiser.step()
+
+    def objective(step: int) -> tuple[Tensor, Tensor]:
+        value = loss(torch.randint(rows, (batch,), generator=generator))
+        return value, value
+
+    descend(
+        model.parameters(),
+        objective,
+        phase="GRU",
+        steps=steps,
+        learning_rate=learning_rate,
+        warm_up=WARM_UP,
+    )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from cnf.neural_ode.latent_ode import LatentODE
 from cnf.neural_ode.latent_series import Series
+from cnf.training import History, descend
 
-WARM_UP, CLIP = 0.02, 5.0
+WARM_UP = 0.02
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def fit_latent_ode(
     anneal: float = 0.5,
     seed: int = 0,
     watch: Callable[[int], None] | None = None,
-) -> list[float]:
+) -> History:
     """Maximise the lower bound by Adam, its divergence weighted by a β that rises from 0 on.
 
     With β = 1 at the end it bounds the evidence of the targets. Where these lie beyond what is observed, that
@@ -96,11 +96,11 @@ def fit_latent_ode(
         watch: told the number of updates after each of them.
 
     Returns:
-        The negative lower bound of every update, in nats per observed value, β as it then was.
+        The records; their objective is the negative lower bound in nats per target value, β as it then was.
 
     Raises:
         ValueError: for a budget that is not positive, a share outside [0, 1], a negative beta, or no series.
-        FloatingPointError: if the bound or its gradient is not finite.
+        TrainingError: if the bound or its gradient is not finite.
     """
     if min(steps, batch, len(observed)) < 1 or not (0 <= anneal <= 1 and beta >= 0):
         raise ValueError(
@@ -109,32 +109,21 @@ def fit_latent_ode(
         )
     targets = observed if targets is None else targets
     generator = torch.Generator(observed.times.device).manual_seed(seed)
-    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    losses = []
-    for step in range(1, steps + 1):
-        done = step / steps
-        warm = min(1.0, done / WARM_UP)
-        optimiser.param_groups[0]["lr"] = learning_rate * warm * 0.5 * (1 + math.cos(math.pi * done))
-        weight = beta * (min(1.0, done / anneal) if anneal > 0 else 1.0)
+
+    def objective(step: int) -> tuple[Tensor, Tensor]:
+        weight = beta * (min(1.0, step / steps / anneal) if anneal > 0 else 1.0)
         rows = torch.randint(len(observed), (batch,), generator=generator, device=observed.times.device)
-        given = None if context is None else context[rows]
-        aim = targets.take(rows)
+        given, aim = None if context is None else context[rows], targets.take(rows)
         bound = lower_bound(model, observed.take(rows), aim, given, generator=generator)
-        losses.append(_update(model, optimiser, -bound.value(weight).sum() / aim.mask.sum(), step))
-        if watch is not None:
-            watch(step)
-    return losses
+        loss = -bound.value(weight).sum() / aim.mask.sum()
+        return loss, loss
 
-
-def _update(model: LatentODE, optimiser: torch.optim.Optimizer, loss: Tensor, step: int) -> float:
-    """One step of the optimiser; the loss before it."""
-    optimiser.zero_grad()
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-    if not (norm.isfinite() and loss.isfinite()):
-        raise FloatingPointError(
-            f"the bound was not finite at update {step}: lower the learning rate, or scale values to a spread"
-            " and times to a horizon of about one"
-        )
-    optimiser.step()
-    return loss.item()
+    return descend(
+        model.parameters(),
+        objective,
+        phase="latent ODE",
+        steps=steps,
+        learning_rate=learning_rate,
+        warm_up=WARM_UP,
+        watch=watch,
+    )

@@ -1,5 +1,6 @@
-"""Training: objectives, the loop, and the default recipe `fit`."""
+"""Training: objectives, the loop, the default recipe `fit`, and `descend` for an objective of one's own."""
 
+from cnf.training.descent import descend
 from cnf.training.fit import fit
 from cnf.training.history import History, Record
 from cnf.training.settings import Phase, Settings
@@ -14,6 +15,7 @@ __all__ = [
     "Settings",
     "Trainer",
     "TrainingError",
+    "descend",
     "fit",
     "fit_table",
 ]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -13,12 +11,9 @@ from torch import Tensor, nn
 
 from cnf.flows import CNF
 from cnf.ode import Grid
-from cnf.training import History, Record, TrainingError
+from cnf.training import History, descend
 
 LogDensity = Callable[[Tensor], Tensor]
-RECORDS = 100
-WARM_UP = 0.05
-CLIP = 5.0
 GUARD_EVERY = 10  # updates
 PILOTS = 128  # draws that the solver is judged on
 # Training is honest while a grid and one of half the steps agree within this, in nats a draw.
@@ -34,7 +29,7 @@ class Sampler(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Draws (*shape, dim) and their log-densities (*shape,)."""
 
-    def parameters(self) -> Sequence[nn.Parameter]:
+    def parameters(self) -> Iterable[nn.Parameter]:
         """What is fitted."""
 
 
@@ -78,51 +73,25 @@ def fit_reverse_kl(
     """
     if min(steps, batch) < 1 or not 0 <= anneal < 1:
         raise ValueError(f"expected steps, batch >= 1, anneal in [0, 1); got {steps}, {batch}, {anneal}")
-    parameters = list(flow.parameters())
-    generator = torch.Generator(parameters[0].device).manual_seed(seed)
-    optimiser = torch.optim.Adam(parameters, lr=learning_rate)
-    history, losses, start = History(), [], time.perf_counter()
+    generator = torch.Generator(next(iter(flow.parameters())).device).manual_seed(seed)
     with _honest_nodes(flow, log_density, generator) as move_nodes:
-        for step in range(1, steps + 1):
-            done = step / steps
-            rate = _learning_rate(learning_rate, done)
-            beta = 1.0 if done > anneal else 0.1 + 0.9 * done / anneal
+
+        def objective(step: int) -> tuple[Tensor, Tensor]:
             move_nodes(step)
-            losses.append(_update(flow, log_density, optimiser, batch, beta, rate, generator, step))
-            if step * RECORDS // steps > (step - 1) * RECORDS // steps:
-                seconds, objective = time.perf_counter() - start, sum(losses) / len(losses)
-                history.records.append(Record("reverse KL", step, seconds, objective, rate))
-                losses = []
-            if watch is not None:
-                watch(step)
-    return history
+            done = step / steps
+            beta = 1.0 if done > anneal else 0.1 + 0.9 * done / anneal
+            x, log_q = flow.sample_and_log_prob((batch,), generator=generator)
+            log_p = log_density(x)
+            return (log_q - beta * log_p).mean(), (log_q - log_p).mean()
 
-
-def _update(
-    flow: Sampler,
-    log_density: LogDensity,
-    optimiser: torch.optim.Optimizer,
-    batch: int,
-    beta: float,
-    rate: float,
-    generator: torch.Generator,
-    step: int,
-) -> float:
-    """One step of the optimiser; the mean of log q − log p̃ before it."""
-    optimiser.param_groups[0]["lr"] = rate
-    optimiser.zero_grad()
-    x, log_q = flow.sample_and_log_prob((batch,), generator=generator)
-    log_p = log_density(x)
-    (log_q - beta * log_p).mean().backward()
-    norm = nn.utils.clip_grad_norm_(optimiser.param_groups[0]["params"], CLIP)
-    objective = (log_q - log_p).mean()
-    if not (norm.isfinite() and objective.isfinite()):
-        raise TrainingError(
-            f"reverse KL was not finite at update {step}: expected a finite log_density with a finite"
-            " gradient wherever the flow draws; lower the learning rate or start nearer to the density"
+        return descend(
+            flow.parameters(),
+            objective,
+            phase="reverse KL",
+            steps=steps,
+            learning_rate=learning_rate,
+            watch=watch,
         )
-    optimiser.step()
-    return objective.item()
 
 
 @contextmanager
@@ -160,8 +129,3 @@ def _solver_error(flow: CNF, log_density: LogDensity, grid: Grid) -> float:
         x, log_q = flow.sample_and_log_prob((PILOTS,), generator=same)
         found.append(log_q - log_density(x))
     return (found[0] - found[1]).abs().mean().item()
-
-
-def _learning_rate(peak: float, done: float) -> float:
-    """A linear warm-up, then a cosine to zero."""
-    return peak * min(1.0, done / WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
