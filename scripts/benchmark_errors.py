@@ -4,7 +4,7 @@
 
 Flows are fitted to the eight toys and, where their folder is there, to two real tables. Held-out rows are
 scored in single precision on the calibrated grid; the truth is dopri8 at 1e-10 in float64. Beside it stands
-torchdiffeq's dopri5 at the loosest tolerance whose mean error is no larger.
+torchdiffeq's dopri5, as `odeint` runs it, at the loosest tolerance whose mean error is no larger.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import real_tables
 import torch
 from torch import Tensor
+from torchdiffeq import odeint
 
 import cnf
 from cnf.datasets import TOYS
@@ -29,7 +30,7 @@ TABLES = ("galaxy_photometry", "magic_gamma")
 TRAIN = 50_000
 HEADER = (
     f"{'flow':<19}{'covered':>8}{'bar/error':>10}{'mean error':>11}{'worst bar':>10}{'NFE':>6}"
-    f"{'dopri5 NFE':>11}{'its error':>10}"
+    f"{'dopri5 NFE':>11}{'its error':>10}{'ratio':>7}"
 )
 
 
@@ -43,7 +44,7 @@ class Result:
         error: mean true error in nats.
         worst_bar: largest bar in nats.
         nfe: mean evaluations a row.
-        dopri5_nfe: evaluations of torchdiffeq's dopri5 at no larger an error.
+        dopri5_nfe: evaluations of torchdiffeq's dopri5 for no larger an error.
         dopri5_error: its mean true error in nats.
     """
 
@@ -60,6 +61,7 @@ class Result:
         return (
             f"{self.flow:<19}{self.covered:>8.3f}{self.ratio:>10.1f}{self.error:>11.1e}{self.worst_bar:>10.1e}"
             f"{self.nfe:>6.0f}{self.dopri5_nfe:>11}{self.dopri5_error:>10.1e}"
+            f"{self.nfe / self.dopri5_nfe:>7.2f}"
         )
 
 
@@ -100,16 +102,26 @@ def exact(flow: cnf.CNF, x: Tensor) -> Tensor:
 
 
 def dopri5_at(flow: cnf.CNF, x: Tensor, truth: Tensor, target: float) -> tuple[int, float]:
-    """Evaluations and mean error of dopri5 at the loosest tolerance, a power of √10, that hits the target."""
+    """Evaluations and mean error of dopri5 at the loosest tolerance, a power of 10^(1/8), that hits the
+    target."""
     y, ladj = flow.preprocess.to_model(x)
-    tolerance = 1e-1
-    while True:
-        solver = cnf.Torchdiffeq("dopri5", rtol=tolerance, atol=tolerance)
-        scores = flow.score(y.to(flow.like.dtype), None, solver)
-        error = (scores.log_prob.double() + ladj.double() - truth).abs().mean().item()
-        if error <= target or tolerance < 1e-7:
-            return scores.nfe, error
-        tolerance /= 10**0.5
+    y, bound = y.to(flow.like.dtype), flow.field.bind()
+    times, calls = y.new_tensor([1.0, 0.0]), []
+
+    def derivative(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        calls.append(t)
+        return bound.at(t[None])[0].velocity_and_divergence(state[0])
+
+    for power in range(8, 57):
+        calls.clear()
+        tolerance = 10 ** (-power / 8)
+        start = y, y.new_zeros(len(y))
+        z, q = odeint(derivative, start, times, rtol=tolerance, atol=tolerance, method="dopri5")
+        log_prob = flow.base.log_prob(z[-1]) + q[-1]
+        error = (log_prob.double() + ladj.double() - truth).abs().mean().item()
+        if error <= target:
+            break
+    return len(calls), error
 
 
 def main(argv: Sequence[str] | None = None) -> None:

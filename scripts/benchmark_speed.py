@@ -4,8 +4,9 @@
 
 One process, one thread. The same trained weights are on every side: a network with two hidden layers of 64
 and tanh. Sides are timed in turns; what is printed are medians, with the smallest and largest time beside
-them. Errors are against dopri8 at 1e-10 in float64. Peers run at their defaults, and zuko once more at the
-loosest tolerance whose error is still no larger than ours.
+them. Errors are against dopri8 at 1e-10 in float64: of log_prob in nats, of samples the distance from where
+their base points belong. Peers run at their defaults, and zuko once more at the loosest tolerance whose error
+is still no larger than ours.
 """
 
 from __future__ import annotations
@@ -22,13 +23,12 @@ from pathlib import Path
 
 import torch
 import zuko
+from same_weights import autograd_adjoint, ffjord_log_prob, fold_linear_time, to_zuko
 from torch import Tensor, nn
-from torchdiffeq import odeint
 
 import cnf
 from cnf import plotting
-from cnf.flows.divergence import exact_divergence
-from cnf.ode import Grid, System
+from cnf.ode import Grid
 
 ROWS = 1000
 WIDTH = 64
@@ -70,92 +70,76 @@ def trained(dim: int, rows: int, seed: int, steps: int) -> tuple[cnf.CNF, Tensor
     return fold_linear_time(flow).calibrate(x), x[:rows]
 
 
-def fold_linear_time(flow: cnf.CNF) -> cnf.CNF:
-    """Drop the feature 2t − 1, which the peer's network lacks, from the first layer."""
-    with torch.no_grad():
-        flow.field.layers[0].weight[:, flow.dim] = 0
-    return flow
-
-
-def to_zuko(flow: cnf.CNF, **tolerances: float) -> zuko.flows.CNF:
-    """zuko's flow with the same velocity: its time runs from data to base, so v(t) becomes −v(1 − t)."""
-    dim = flow.dim
-    peer = zuko.flows.CNF(dim, hidden_features=(WIDTH, WIDTH), activation=nn.Tanh, **tolerances)
-    first, second, last = flow.field.layers
-    ours = first.weight.detach()
-    # cos πk(1 − t) = (−1)ᵏ cos πkt and sin πk(1 − t) = −(−1)ᵏ sin πkt
-    signs = torch.tensor([-1.0, 1.0, -1.0])
-    cosines, sines = ours[:, dim + 1 : dim + 4] * signs, -ours[:, dim + 4 :] * signs
-    layers = [layer for layer in peer.modules() if isinstance(layer, zuko.nn.Linear)]
-    with torch.no_grad():
-        layers[0].weight.copy_(torch.cat([cosines, sines, ours[:, :dim]], 1))
-        layers[0].bias.copy_(first.bias)
-        layers[1].weight.copy_(second.weight)
-        layers[1].bias.copy_(second.bias)
-        layers[2].weight.copy_(-last.weight)
-        layers[2].bias.copy_(-last.bias)
-    return peer
-
-
-def ffjord_log_prob(flow: cnf.CNF, x: Tensor) -> Tensor:
-    """FFJORD's way: torchdiffeq's dopri5 with the trace by one vector-Jacobian product a column."""
-
-    def derivative(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            at = state[0].detach().requires_grad_()
-            v = flow.field(t, at)
-            columns = range(flow.dim)
-            parts = [torch.autograd.grad(v[:, k].sum(), at, retain_graph=True)[0][:, k] for k in columns]
-        return v.detach(), sum(parts)
-
-    times = torch.tensor([1.0, 0.0], dtype=x.dtype)
-    z, ladj = odeint(derivative, (x, x.new_zeros(len(x))), times, rtol=1e-5, atol=1e-5, method="dopri5")
-    return flow.base.log_prob(z[-1]) + ladj[-1]
-
-
 def benchmark(flow: cnf.CNF, x: Tensor, repeats: int) -> dict[str, dict]:
     """All measurements for one number of columns."""
-    reference = exact(flow, x)
+    truth = exact(flow, x)
     peer = to_zuko(flow).eval()
-    ours_error = error(flow.log_prob, x, reference)
-    matched = matched_peer(flow, x, reference, ours_error["mean"])
-    generator = torch.Generator().manual_seed(0)
-    found = {
-        "log_prob": in_turns(
-            {
-                "cnf": no_grad(flow.log_prob, x),
-                "zuko": no_grad(lambda x: peer().log_prob(x), x),
-                "zuko, equal error": no_grad(lambda x: matched().log_prob(x), x),
-                "torchdiffeq, FFJORD's way": no_grad(partial(ffjord_log_prob, flow), x),
-            },
-            repeats,
-        ),
-        "gradient": in_turns(
-            {
-                "cnf": gradient(flow, flow.log_prob, x),
-                "cnf, adjoint": gradient(flow, partial(flow.log_prob, gradient="adjoint"), x),
-                "zuko": gradient(peer.train(), lambda x: peer().log_prob(x), x),
-                "torchdiffeq, adjoint": gradient(flow, partial(autograd_adjoint, flow), x),
-            },
-            max(repeats // 3, 1),
-        ),
-        "sample": in_turns(
-            {
-                "cnf": no_grad(lambda x: flow.sample((len(x),), generator=generator), x),
-                "zuko": no_grad(lambda x: peer().sample((len(x),)), x),
-            },
-            repeats,
-        ),
+    log_probs = {"cnf": flow.log_prob, "zuko": lambda x: peer().log_prob(x)}
+    ours = error(flow.log_prob, x, truth)["mean"]
+    matched = matched_peer(flow, lambda peer: error(lambda x: peer().log_prob(x), x, truth)["mean"] <= ours)
+    log_probs["zuko, equal error"] = lambda x: matched().log_prob(x)
+    log_probs["torchdiffeq, FFJORD's way"] = partial(ffjord_log_prob, flow)
+    samples, sample_errors = sampling(flow, peer, len(x))
+    return {
+        "log_prob": in_turns({name: no_grad(run, x) for name, run in log_probs.items()}, repeats),
+        "gradient": in_turns(gradients(flow, peer, matched, x), max(repeats // 2, 1)),
+        "sample": in_turns(samples, repeats),
         "field": field_times(flow, x, 20 * repeats),
+        "error": {name: error(run, x, truth) for name, run in log_probs.items()},
+        "sample_error": sample_errors,
+        "gradient_difference": gradient_difference(flow, x[:200]),
+        "nfe": {"cnf": flow.evaluate(x).nfe.double().mean().item()},
     }
-    found["error"] = {
-        "cnf": ours_error,
-        "zuko": error(lambda x: peer().log_prob(x), x, reference),
-        "zuko, equal error": error(lambda x: matched().log_prob(x), x, reference),
-        "torchdiffeq, FFJORD's way": error(partial(ffjord_log_prob, flow), x, reference),
+
+
+def gradients(
+    flow: cnf.CNF, peer: zuko.flows.CNF, matched: zuko.flows.CNF, x: Tensor
+) -> dict[str, Callable[[], None]]:
+    """The gradient of the mean log-likelihood of rows x, every way."""
+    peer, matched = copy.deepcopy(peer).train(), copy.deepcopy(matched).train()
+    return {
+        "cnf": gradient(flow, flow.log_prob, x),
+        "cnf, direct": gradient(flow, partial(flow.log_prob, gradient="direct"), x),
+        "cnf, adjoint": gradient(flow, partial(flow.log_prob, gradient="adjoint"), x),
+        "zuko": gradient(peer, lambda x: peer().log_prob(x), x),
+        "zuko, equal error": gradient(matched, lambda x: matched().log_prob(x), x),
+        "torchdiffeq, adjoint": gradient(flow, partial(autograd_adjoint, flow), x),
     }
-    found["nfe"] = {"cnf": flow.evaluate(x).nfe.double().mean().item()}
-    return found
+
+
+def gradient_difference(flow: cnf.CNF, x: Tensor) -> float:
+    """Largest difference of the discrete adjoint to direct backpropagation, relative, in float64."""
+    flow, found = copy.deepcopy(flow).double(), []
+    for kind in ("direct", "discrete"):
+        gradient(flow, partial(flow.log_prob, gradient=kind), x.double())()
+        found.append(torch.cat([part.grad.flatten() for part in flow.field.parameters()]))
+    direct, discrete = found
+    return ((discrete - direct).abs().max() / direct.abs().max()).item()
+
+
+@torch.no_grad()
+def sampling(
+    flow: cnf.CNF, peer: zuko.flows.CNF, rows: int
+) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
+    """Drawing rows on every side, and how far each carries base points from where they belong (mean norm)."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(rows, flow.dim, generator=generator)
+    fine = copy.deepcopy(flow).double()
+    fine.solver = cnf.Torchdiffeq("dopri8", rtol=1e-10, atol=1e-10)
+    truth = fine.trajectory(z.double(), [1.0])[0]
+
+    def off(x: Tensor) -> float:
+        return (x.double() - truth).norm(dim=-1).mean().item()
+
+    ours = off(flow.trajectory(z, [1.0])[0])
+    matched = matched_peer(flow, lambda peer: off(peer().transform.inv(z)) <= ours)
+    sides = {
+        "cnf": no_grad(lambda z: flow.sample((len(z),), generator=generator), z),
+        "zuko": no_grad(lambda z: peer().sample((len(z),)), z),
+        "zuko, equal error": no_grad(lambda z: matched().sample((len(z),)), z),
+    }
+    errors = {"zuko": off(peer().transform.inv(z)), "zuko, equal error": off(matched().transform.inv(z))}
+    return sides, {"cnf": ours, **errors}
 
 
 def exact(flow: cnf.CNF, x: Tensor) -> Tensor:
@@ -173,28 +157,15 @@ def error(log_prob: Callable[[Tensor], Tensor], x: Tensor, reference: Tensor) ->
     return {"mean": difference.mean().item(), "max": difference.max().item()}
 
 
-def matched_peer(flow: cnf.CNF, x: Tensor, reference: Tensor, target: float) -> zuko.flows.CNF:
-    """zuko at the loosest tolerance, a power of √10, whose mean error is no larger than `target`."""
+@torch.no_grad()
+def matched_peer(flow: cnf.CNF, good: Callable[[zuko.flows.CNF], bool]) -> zuko.flows.CNF:
+    """zuko at the loosest tolerance, a power of √10, that is good enough."""
     tolerance = 1e-2
-    while tolerance > 1e-8:
+    while True:
         peer = to_zuko(flow, atol=tolerance / 10, rtol=tolerance).eval()
-        if error(lambda x, peer=peer: peer().log_prob(x), x, reference)["mean"] <= target:
+        if good(peer) or tolerance < 1e-8:
             return peer
         tolerance /= 10**0.5
-    return peer
-
-
-def autograd_adjoint(flow: cnf.CNF, x: Tensor) -> Tensor:
-    """log p by torchdiffeq's continuous adjoint with the exact trace by automatic differentiation."""
-
-    def with_trace(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        v, divergence = exact_divergence(partial(flow.field, t), x)
-        return v, divergence[:, None]
-
-    system = System.of(flow.field, with_trace, tuple(flow.field.parameters()))
-    times = torch.tensor([1.0, 0.0])
-    solution = cnf.Torchdiffeq("dopri5", rtol=1e-5, atol=1e-5).solve(system, x, times, gradient="adjoint")
-    return flow.base.log_prob(solution.x[-1]) + solution.q[-1, :, 0]
 
 
 def no_grad(f: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
@@ -249,9 +220,17 @@ def print_table(dim: int, found: dict[str, dict]) -> None:
         for name, seconds in found[task].items():
             median, low, high = (1e3 * seconds[key] for key in ("median", "min", "max"))
             times = f"{median:10.2f} ms ({low:.2f} to {high:.2f})"
-            off = found["error"].get(name) if task == "log_prob" else None
-            note = "" if off is None else f"   error mean {off['mean']:.1e}, max {off['max']:.1e}"
+            note = note_of(task, name, found)
             print(f"  {task:9} {name:27} {times:36} {seconds['median'] / own:7.2f} x{note}", flush=True)
+    print(f"  discrete adjoint and direct gradient differ by {found['gradient_difference']:.1e} (float64)")
+
+
+def note_of(task: str, name: str, found: dict[str, dict]) -> str:
+    """What error goes with a time."""
+    if task == "log_prob":
+        off = found["error"][name]
+        return f"   error mean {off['mean']:.1e}, max {off['max']:.1e}"
+    return f"   error mean {found['sample_error'][name]:.1e}" if task == "sample" else ""
 
 
 @torch.no_grad()
@@ -278,11 +257,12 @@ def work_against_error(flow: cnf.CNF, x: Tensor) -> dict[str, list[tuple[float, 
     flow = copy.deepcopy(flow).double()
     x, reference = x.double(), exact(flow, x)
     found: dict[str, list[tuple[float, float]]] = {}
-    for method in ("euler", "midpoint", "rk4", "dopri5"):
-        grids = [Grid.uniform(steps, method) for steps in (3, 4, 6, 8, 12, 16, 24, 32)]
+    for method in ("euler", "midpoint", "rk4", "dopri5", "adams"):
+        grids = [Grid.uniform(steps, method) for steps in (4, 6, 8, 12, 16, 24, 32, 64)]
         found[f"{method} on a uniform grid"] = [measure(flow, grid, x, reference) for grid in grids]
-    calibrated = [copy.deepcopy(flow).calibrate(x, tolerance) for tolerance in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)]
-    found["dopri5 on a calibrated grid"] = [measure(flow, c.solver, x, reference) for c in calibrated]
+    tolerances = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+    placed = [copy.deepcopy(flow).calibrate(x, tolerance).solver for tolerance in tolerances]
+    found["adams on a calibrated grid"] = [measure(flow, grid, x, reference) for grid in placed]
     for method in ("dopri5", "dopri8", "bosh3"):
         tolerances = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
         adaptive = [cnf.Torchdiffeq(method, rtol=tol, atol=tol) for tol in tolerances]
