@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -68,6 +68,8 @@ class Scheme(ABC):
 
 # The system is prepared for about so many times at once: more would cost memory and gain nothing.
 PREPARED = 96
+# The discrete adjoint evaluates so many stages again at once: one Runge-Kutta step, or a few cheaper ones.
+TOGETHER = 6
 
 
 def integrate(
@@ -81,9 +83,8 @@ def integrate(
         mesh: times (steps + 1,), increasing or decreasing; may require a gradient.
         scheme: what makes a step.
         at: which nodes' states are wanted.
-        gradient: "direct" keeps the whole graph. "discrete" keeps the states at the nodes, with what the
-            steps hand on, and re-evaluates one step at a time backwards: the same gradient to rounding, in
-            memory of one step.
+        gradient: "direct" keeps the whole graph. "discrete" keeps states, with what the steps hand on, and
+            re-evaluates a few steps at a time backwards: the same gradient to rounding, in memory of those.
     """
     plan = scheme.plan(mesh)
     if gradient == "discrete" and torch.is_grad_enabled():
@@ -124,7 +125,7 @@ def _sizes(errors: Sequence[Tensor | None], x: Tensor, q: Tensor) -> tuple[Tenso
 
 
 class _DiscreteAdjoint(torch.autograd.Function):
-    """The adjoint of the discretised equation: one step at a time is evaluated again, backwards.
+    """The adjoint of the discretised equation: a few steps at a time are evaluated again, backwards.
 
     With aₖ = ∂L/∂xₖ, each step x' = Φ(x, p; θ) of plan p gives aₖ = aₖ₊₁ ∂Φ/∂x and adds aₖ₊₁ ∂Φ/∂θ to ∂L/∂θ.
     What a step hands on to the next one belongs to the state.
@@ -137,9 +138,11 @@ class _DiscreteAdjoint(torch.autograd.Function):
     ) -> Any:  # fmt: skip
         carried = scheme.begin(system, start, x)
         steps = list(_steps(system, x, scheme, plan, carried))
-        inputs = [(x, *carried), *((step.x, *step.carried) for step in steps[:-1])]
-        ctx.system, ctx.scheme, ctx.at, ctx.width = system, scheme, at, 1 + len(carried)
-        ctx.save_for_backward(start, plan, *(part for parts in inputs for part in parts))
+        states = [(x, *carried), *((step.x, *step.carried) for step in steps)]
+        ctx.system, ctx.scheme, ctx.at = system, scheme, at
+        ctx.stretch = max(TOGETHER // scheme.times(plan[:1]).numel(), 1)
+        kept = states[: len(steps) : ctx.stretch]
+        ctx.save_for_backward(start, plan, *(part for parts in kept for part in parts))
         return tuple(_collect(x, steps, at))
 
     @staticmethod
@@ -151,43 +154,49 @@ class _DiscreteAdjoint(torch.autograd.Function):
         totals = [torch.zeros_like(tensor) for tensor in sought]
         to_nodes, *to_increments = cotangents
         to_node = dict(zip(ctx.at, to_nodes))
-        to_plan = torch.zeros_like(plan)
-        to_x, to_carried = to_node.get(len(plan), torch.zeros_like(saved[0])), ()
-        for k in reversed(range(len(plan))):
 
-            def step(one: Tensor, x: Tensor, *carried: Tensor) -> list[Tensor]:
-                moments = system.at(scheme.times(one[None]).flatten())
-                new, q, error, on = scheme.step(moments, x, one, carried)
-                return [new, q[None], *_sizes([error], x, q), *on]
+        def run(plans: Tensor, x: Tensor, *carried: Tensor) -> list[Tensor]:
+            steps = list(_steps(system, x, scheme, plans, carried))
+            made = _collect(x, steps, range(1, len(steps) + 1))
+            return [steps[-1].x, *steps[-1].carried, *made.x, *made[1:]]
 
-            inputs = saved[ctx.width * k : ctx.width * (k + 1)]
-            given = (to_x, *(to_increment[k : k + 1] for to_increment in to_increments), *to_carried)
-            to_plan[k], to_x, *to_carried = _pull_back(step, (plan[k], *inputs), given, sought, totals)
-            if k in to_node:
-                to_x = to_x + to_node[k]
+        firsts = range(0, len(plan), ctx.stretch)
+        width, to_plans, to_state = len(saved) // len(firsts), [], [None]
+        for k, plans in reversed(list(zip(firsts, plan.split(ctx.stretch)))):
+            last = k + len(plans)
+            inputs = saved[width * (k // ctx.stretch) :][:width]
+            to_inner = [to_node.get(node) for node in range(k + 1, last + 1)]
+            increments = [part[k:last] for part in to_increments]
+            given = (*to_state, *[None] * (width - len(to_state)), *to_inner, *increments)
+            to_plan, *to_state = _pull_back(run, (plans, *inputs), given, sought, totals)
+            to_plans.insert(0, to_plan)
+        to_x, *to_carried = to_state
         to_start, to_first = _pull_back(
             lambda t, x: scheme.begin(system, t, x), (start, saved[0]), to_carried, sought, totals
         )
+        to_x = to_x + to_first + to_node.get(0, torch.zeros_like(to_x))
         found = iter(totals)
         wanted = [next(found) if tensor.requires_grad else None for tensor in system.tensors]
-        return None, None, None, to_x + to_first, to_start, to_plan, *wanted
+        return None, None, None, to_x, to_start, torch.cat(to_plans), *wanted
 
 
 def _pull_back(
-    run: Any,
+    run: Callable[..., Sequence[Tensor]],
     inputs: Sequence[Tensor],
-    cotangents: Sequence[Tensor],
+    cotangents: Sequence[Tensor | None],
     sought: list[Tensor],
     totals: list[Tensor],
 ) -> list[Tensor]:
-    """Cotangents of the inputs of `run`, from those of its outputs; those of `sought` are added to `totals`.
-
-    A last step hands nothing on: its outputs beyond the cotangents have none.
-    """
+    """Cotangents of the inputs of `run`, from those of its outputs (None: not used); those of `sought` are
+    added to `totals`."""
     with torch.enable_grad():
         leaves = [tensor.detach().requires_grad_() for tensor in inputs]
         outputs = run(*leaves)
-    pairs = [(out, cotangent) for out, cotangent in zip(outputs, cotangents) if out.requires_grad]
+    pairs = [
+        (out, cotangent)
+        for out, cotangent in zip(outputs, cotangents)
+        if cotangent is not None and out.requires_grad
+    ]
     if not pairs:
         return [torch.zeros_like(leaf) for leaf in leaves]
     found = torch.autograd.grad(
@@ -197,6 +206,6 @@ def _pull_back(
         allow_unused=True,
         materialize_grads=True,
     )
-    for total, part in zip(totals, found[len(leaves) :]):
-        total += part
+    if sought:
+        torch._foreach_add_(totals, found[len(leaves) :])
     return list(found[: len(leaves)])
