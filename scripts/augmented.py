@@ -173,22 +173,23 @@ def draw(results: Sequence[Result], nets: dict[tuple[str, int], nn.Sequential], 
 
 def draw_losses(ax: Axes, results: Sequence[Result], problem: str, floor: float | None) -> None:
     """The losses of the batches, smoothed, seed by seed."""
-    for name, augment, colour in (("plain", 0, ACCENT), ("augmented", AUGMENT, MODEL)):
-        for k, result in enumerate(of(results, problem, augment)):
-            ax.semilogy(smooth(result.losses), color=colour, linewidth=0.9, label=None if k else name)
+    for augment, colour in ((0, ACCENT), (AUGMENT, MODEL)):
+        for result in of(results, problem, augment):
+            ax.semilogy(smooth(result.losses), color=colour, linewidth=0.9)
     if floor is not None:
         ax.axhline(floor, color=INK, linewidth=0.8, linestyle=":", label="best monotone fit")
+        ax.legend(loc="center right")
     ax.set(xlabel="step", ylabel="mean squared error", title=problem)
-    ax.legend(loc="lower left")
 
 
 def draw_evaluations(ax: Axes, results: Sequence[Result], problem: str) -> None:
     """Evaluations over training, mean of the seeds."""
-    for augment, colour in ((0, ACCENT), (AUGMENT, MODEL)):
+    for name, augment, colour in (("plain", 0, ACCENT), ("augmented", AUGMENT, MODEL)):
         nfe = np.array([r.nfe for r in of(results, problem, augment)])
-        ax.plot(nfe.mean(0), color=colour, linewidth=0.9)
+        ax.plot(nfe.mean(0), color=colour, linewidth=0.9, label=name)
     ax.set(xlabel="step", ylabel="evaluations", title="price of a solve")
     ax.set_ylim(bottom=0)
+    ax.legend(loc="lower right")
 
 
 @torch.no_grad()
