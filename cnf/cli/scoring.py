@@ -10,9 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.cli.model import load_any
+from cnf.cli.model import Model, load_any
 from cnf.cli.output import require_writable, say, say_json, writing
-from cnf.tables import table_writer
+from cnf.cli.typed import TypedModel
+from cnf.flows import Evaluation
+from cnf.tables import TableError, table_writer
 
 
 @dataclass
@@ -58,7 +60,7 @@ def score_table(path: Path, data: str, output: Path, *, device: str, as_json: bo
     tally, rows = Tally(), 0
     with writing(output), table_writer(output) as writer:
         for chunk in model.chunks(data):
-            found = model.evaluate(chunk)
+            found = _evaluate(model, chunk, data)
             log_prob = found.log_prob.masked_fill(~found.ok, torch.nan)
             writer.write(
                 pd.DataFrame({"log_prob": log_prob.cpu().numpy(), "error": found.error.cpu().numpy()})
@@ -75,6 +77,14 @@ def score_table(path: Path, data: str, output: Path, *, device: str, as_json: bo
         "not_ok": rows - tally.count,
     }
     say_json(report) if as_json else say(sentence(report))
+
+
+def _evaluate(model: Model | TypedModel, chunk: pd.DataFrame, data: str) -> Evaluation:
+    """Scores of a chunk; a cell that its column cannot hold is told with the name of the file."""
+    try:
+        return model.evaluate(chunk)
+    except TableError as error:
+        raise TableError(f"{data}: {error}") from error
 
 
 def sentence(report: dict[str, object]) -> str:

@@ -89,34 +89,21 @@ def fit_table(
         >>> bool(model.log_prob(table).isfinite().all())
         True
     """
-    rows = merged(encoded(model, table, weights))
-    discrete = all(column.kind in ("categorical", "integer") for column in model.schema.modelled)
-    if len(rows) < (2 if discrete else FEWEST_ROWS):
-        raise ValueError(f"expected at least {FEWEST_ROWS} different rows; got {len(rows)}")
-    if table_valid is not None:
-        train, valid = rows, encoded(model, table_valid, None)
-    else:
-        train, valid = split(rows, seed, repeating=discrete)
+    train, valid = _parts(model, table, table_valid, weights, seed)
     imputer = any(column.missing for column in model.schema.modelled) if imputer is None else imputer
     budget = Budget(steps, seconds if seconds is None or not imputer else (1 - IMPUTER_SHARE) * seconds)
     generator = torch.Generator(model.like.device).manual_seed(seed)
     fit_maps(model, train, generator)
     pairs = [_symbol_rows(model, part) for part in (train, valid)]
     fit_symbols(model.symbols, *pairs, steps=budget.symbol_steps(model.symbols), seed=seed)
-    history, stopped = History(), None
+    history, stopped = None, None
     try:
         if model.flow is not None:
-            copies = _copies(model, len(train))
-            (x, context), (x_valid, context_valid) = (
-                _coordinates(model, part, count, generator) for part, count in ((train, copies), (valid, 1))
-            )
-            history = fit(
-                model.flow,
-                x,
-                x_valid,
-                context=context,
-                context_valid=context_valid,
-                weights=train.weights.repeat(copies),
+            history = _fit_flow(
+                model,
+                train,
+                valid,
+                generator,
                 seed=seed,
                 steps=budget.flow_steps(len(train)),
                 seconds=budget.flow_seconds,
@@ -128,13 +115,42 @@ def fit_table(
             spent = Budget(steps, None if seconds is None else IMPUTER_SHARE * seconds)
             fit_imputer(model, train, valid, spent, seed=seed, watchers=watchers)
     except Interrupted as stop:
-        history, stopped = stop.history, stop
+        stopped = stop if history is None else Interrupted(history)
+        history = stopped.history
+    history = history or History()
     model.eval()
     history.valid_nll, history.valid_se = _judged(model, valid)
     history.train_nll, history.train_se = _judged(model, train)
     if stopped is not None:
         raise stopped
     return history
+
+
+def _parts(
+    model: TableFlow, table: pd.DataFrame, table_valid: pd.DataFrame | None, weights: Any, seed: int
+) -> tuple[TableRows, TableRows]:
+    """Checked rows to learn from, and to judge by."""
+    rows = merged(encoded(model, table, weights))
+    discrete = all(column.kind in ("categorical", "integer") for column in model.schema.modelled)
+    if len(rows) < (2 if discrete else FEWEST_ROWS):
+        raise ValueError(f"expected at least {FEWEST_ROWS} different rows; got {len(rows)}")
+    if table_valid is not None:
+        return rows, encoded(model, table_valid, None)
+    return split(rows, seed, repeating=discrete)
+
+
+def _fit_flow(
+    model: TableFlow, train: TableRows, valid: TableRows, generator: torch.Generator, **options: Any
+) -> History:
+    """Fit the flow over the numbers to dequantised rows; `options` are those of `cnf.fit`."""
+    copies = _copies(model, len(train))
+    (x, context), (x_valid, context_valid) = (
+        _coordinates(model, part, count, generator) for part, count in ((train, copies), (valid, 1))
+    )
+    weights = train.weights.repeat(copies)
+    return fit(
+        model.flow, x, x_valid, context=context, context_valid=context_valid, weights=weights, **options
+    )
 
 
 def _judged(model: TableFlow, rows: TableRows) -> tuple[float, float]:

@@ -1,0 +1,190 @@
+"""The commands on typed tables: what is shown, what is read and written, what is refused."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import cnf
+from cnf.cli import main
+from cnf.tables import read_typed_table
+
+TINY = ["--steps", "20", "--width", "8"]
+
+
+def people(rows: int, seed: int = 0) -> pd.DataFrame:
+    random = np.random.default_rng(seed)
+    z = random.normal(size=(rows, 3))
+    return pd.DataFrame(
+        {
+            "id": [f"p{i}" for i in range(rows)],
+            "region": np.where(z[:, 0] > 0, "north", "south, far"),
+            "age": random.poisson(np.exp(3 + 0.3 * z[:, 1])),
+            "member": z[:, 2] > 0,
+            "debt": np.where(z[:, 2] > 0.2, 0.0, np.exp(z[:, 1])),
+            "mood": np.where(random.random(rows) < 0.2, np.nan, z[:, 0] + z[:, 1]),
+            "w": random.integers(1, 4, rows),
+        }
+    )
+
+
+def outcome(capsys, *arguments: object) -> tuple[int, str, str]:
+    code = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def refused(capsys, *arguments: object) -> str:
+    code, out, err = outcome(capsys, *arguments)
+    assert code == 2 and out == "" and err.count("\n") == 1, err
+    return err
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory) -> Path:
+    """A table as csv and parquet, and two models of it: of all columns, and given region and age."""
+    folder = tmp_path_factory.mktemp("typed")
+    table = people(300)
+    table.to_csv(folder / "t.csv", index=False)
+    table.to_parquet(folder / "t.parquet")
+    fit = ["fit", str(folder / "t.csv"), "--ignore", "id", "--weights", "w", *TINY]
+    assert main([*fit, "-o", str(folder / "all")]) == 0
+    assert main([*fit, "-o", str(folder / "given"), "--context", "region,age", "--type", "age=integer"]) == 0
+    return folder
+
+
+def test_fit_and_info_show_the_schema(room, capsys):
+    _, out, _ = outcome(capsys, "info", room / "all")
+    for told in [
+        "region  categorical, 2 levels: north, south, far",
+        "age     integer, from 0",
+        "member  categorical, 2 levels: False, True",
+        "debt    positive, exactly 0 at times",
+        "mood    real, with missing cells",
+        "held-out NLL",
+    ]:
+        assert told in out
+    known = json.loads(outcome(capsys, "info", room / "all", "--json")[1])
+    assert [column["name"] for column in known["schema"]] == ["region", "age", "member", "debt", "mood"]
+    assert known["columns"] == ["region", "age", "member", "debt", "mood"]
+
+
+def test_types_named_by_the_user_are_kept(room, tmp_path, capsys):
+    fit = ["fit", room / "t.csv", "--columns", "age,mood", "-o", tmp_path / "m", *TINY]
+    _, out, _ = outcome(capsys, *fit, "--type", "age=positive,mood=ignored")
+    assert "age   positive" in out and "mood  ignored" in out
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "csv.gz"])
+def test_samples_read_back_with_the_types_of_the_table(room, tmp_path, capsys, ending):
+    output = tmp_path / f"s.{ending}"
+    assert outcome(capsys, "sample", room / "all", "-n", 200, "-o", output)[0] == 0
+    drawn, table = read_typed_table(output), read_typed_table(room / "t.csv", ignore=["id", "w"])
+    assert list(drawn) == list(table)
+    assert drawn.dtypes.astype(str).to_dict() == table.dtypes.astype(str).to_dict()
+    assert set(drawn.region) == {"north", "south, far"}
+    assert drawn.mood.isna().any() and (drawn.debt == 0).any() and (drawn.age >= 0).all()
+
+
+@pytest.mark.parametrize("data", ["t.csv", "t.parquet"])
+def test_scores_are_those_of_the_model(room, tmp_path, capsys, data, monkeypatch):
+    monkeypatch.setattr("cnf.tables.reading.CHUNK_ROWS", 70)
+    assert outcome(capsys, "score", room / "all", room / data, "-o", tmp_path / "s.parquet")[0] == 0
+    scores = pd.read_parquet(tmp_path / "s.parquet")
+    direct = cnf.load(room / "all").evaluate(people(300))
+    np.testing.assert_allclose(scores.log_prob, direct.log_prob, atol=1e-4)
+    assert (scores.error < 0.2).all()
+
+
+def test_samples_are_given_their_context(room, tmp_path, capsys):
+    given = '"region=south, far",age=30'
+    output = tmp_path / "s.csv"
+    code, _, err = outcome(
+        capsys, "sample", room / "given", "-n", 9, "--given", given, "-o", tmp_path / "s.csv"
+    )
+    assert code == 0, err
+    assert list(pd.read_csv(tmp_path / "s.csv")) == ["member", "debt", "mood"]
+    line = refused(capsys, "sample", room / "given", "-o", tmp_path / "s.csv")
+    assert '--given "region=north,age=0"' in line
+    line = refused(capsys, "sample", room / "given", "--given", "region=west,age=3", "-o", tmp_path / "s.csv")
+    assert "unseen category 'west'; expected one of 'north'" in line
+
+
+def test_a_missing_cell_where_none_was_keeps_its_place(room, tmp_path, capsys):
+    table = people(4)
+    table.loc[1, "region"] = None
+    table.to_csv(tmp_path / "t.csv", index=False)
+    _, out, _ = outcome(capsys, "score", room / "all", tmp_path / "t.csv", "-o", tmp_path / "s.csv", "--json")
+    assert json.loads(out)["not_ok"] == 1
+    assert pd.read_csv(tmp_path / "s.csv").log_prob.isna().tolist() == [False, True, False, False]
+
+
+LINES = "north,31,True,0.0,0.5,1\n"
+BAD_ROWS = {
+    "unseen category": ("west,31,True,0.0,0.5,1\n", ["line 4", "'region'", "unseen category 'west'"]),
+    "text for a number": ("north,old,True,0.0,0.5,1\n", ["line 4", "'age'", "'old'"]),
+    "infinity": ("north,31,True,0.0,inf,1\n", ["line 4", "'mood'", "infinity"]),
+    "outside": ("north,31,True,-2.0,0.5,1\n", ["line 4", "'debt'", "-2 is outside"]),
+    "ragged": ("north,31\n", ["line 4", "expected 6 cells"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_a_row_that_cannot_be_scored_is_named(room, tmp_path, capsys, name):
+    spoilt, told = BAD_ROWS[name]
+    (tmp_path / "t.csv").write_text("region,age,member,debt,mood,w\n" + 2 * LINES + spoilt + LINES)
+    line = refused(capsys, "score", room / "all", tmp_path / "t.csv", "-o", tmp_path / "s.csv")
+    assert all(part in line for part in ["t.csv", *told]), line
+    assert not (tmp_path / "s.csv").exists()
+
+
+BAD_TABLES = {
+    "one text among numbers": ("a,b\n" + "1.5,x\n2.5,y\n" * 20 + "old,x\n", ["line 42", "'a'", "'old'"]),
+    "wrong encoding": (("a,b\n" + "1.5,caf\xe9\n2.5,th\xe9\n" * 20).encode("latin-1"), ["line 2", "UTF-8"]),
+    "repeated name": ("a,a\n" + "1,2\n" * 20, ["'a' twice"]),
+    "empty column": ("a,b\n" + "1.5,\n2.5,\n" * 20, ["'b'", "every cell is missing"]),
+    "twins": ("a,b\n" + "x,n\ny,s\n" * 20, ["'a', 'b'", "one to one"]),
+    "a category for every row": (
+        "a,b\n" + "".join(f"{i}.5,name {i}\n" for i in range(1200)),
+        ["'b'", "1,200 categories"],
+    ),
+    "ten thousand columns": (
+        ",".join(f"c{i}" for i in range(10_000)) + "\n" + (",".join(["1.5"] * 10_000) + "\n") * 12,
+        ["10,000 columns"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_a_table_that_cannot_be_modelled_is_refused(tmp_path, capsys, name):
+    content, told = BAD_TABLES[name]
+    write = (tmp_path / "t.csv").write_bytes
+    write(content if isinstance(content, bytes) else content.encode())
+    line = refused(capsys, "fit", tmp_path / "t.csv", "-o", tmp_path / "m", *TINY)
+    assert all(part in line for part in ["t.csv", *told]), line
+    assert not (tmp_path / "m").exists()
+
+
+def test_dependent_columns_are_dropped_on_request(tmp_path, capsys):
+    z = np.random.default_rng(0).normal(size=60)
+    pd.DataFrame({"a": z, "b": z**2, "c": 2 * z, "g": list("xy") * 30}).to_csv(
+        tmp_path / "t.csv", index=False
+    )
+    fit = ["fit", tmp_path / "t.csv", "-o", tmp_path / "m", *TINY]
+    assert "'a', 'c' are dependent" in refused(capsys, *fit)
+    code, out, _ = outcome(capsys, *fit, "--drop-dependent")
+    assert code == 0 and "c  ignored" in out
+
+
+def test_commands_for_real_columns_say_so(room, tmp_path, capsys):
+    line = refused(capsys, "plot", room / "all", "samples", "-o", tmp_path / "s.png")
+    assert "typed table" in line
+
+
+def test_bad_types_are_refused(room, tmp_path, capsys):
+    fit = ["fit", room / "t.csv", "-o", tmp_path / "m", *TINY]
+    assert "no column 'agee'; did you mean 'age'" in refused(capsys, *fit, "--type", "agee=integer")
+    assert "name=value" in refused(capsys, *fit, "--type", "age")
+    assert "expected real, positive" in refused(capsys, *fit, "--type", "age=ordinal")
