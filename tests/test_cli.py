@@ -349,23 +349,73 @@ def test_given_sets_the_context(room, tmp_path):
 # plot
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_every_kind_draws(kind, room, tmp_path):
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in (Kind.what_if, Kind.calibration)])
+def test_every_kind_draws(kind, room, tmp_path, coarse):
     ran("plot", room / "plane.safetensors", kind.value, "-o", tmp_path / "plain.png")
     ran(
         "plot", room / "plane.safetensors", kind.value, "-o", tmp_path / "d.png", "--data", room / "table.csv"
     )
     plain, data = (np.asarray(Image.open(tmp_path / name).convert("L")) for name in ("plain.png", "d.png"))
     assert plain.std() > 5 and min(plain.shape) > 200
-    assert kind is Kind.history or plain.shape != data.shape or (plain != data).any()
+    without = kind in (Kind.history, Kind.evolution, Kind.conditional, Kind.steps)
+    assert without or plain.shape != data.shape or (plain != data).any()
+
+
+@pytest.fixture
+def coarse(monkeypatch):
+    """Maps of a few cells: what they show is tested elsewhere."""
+    monkeypatch.setattr(plotting, "density", functools.partial(plotting.density, resolution=20))
+    monkeypatch.setattr(plotting, "conditional", functools.partial(plotting.conditional, resolution=20))
+    monkeypatch.setattr("cnf.cli.pictures.EVOLUTION", 20)
+
+
+def test_calibration_is_of_rows_and_their_own_context(room, tmp_path, capsys):
+    for name, columns in (("plane", 2), ("given", 2)):
+        model, table = room / f"{name}.safetensors", room / "table.csv"
+        ran("plot", model, "calibration", "-o", tmp_path / "c.svg", "--data", table)
+        assert (tmp_path / "c.svg").read_text().count("<!-- rank of") == columns
+    message = refused(capsys, tmp_path, "plot", model, "calibration", "-o", tmp_path / "x.png")
+    assert "--data" in message
+
+
+def test_what_if_sweeps_a_context(room, tmp_path, capsys):
+    model = room / "given.safetensors"
+    ran("plot", model, "what-if", "-o", tmp_path / "w.svg", "--sweep", "c=-3:3")
+    assert (tmp_path / "w.svg").read_text().count("<!-- c -->") == 2
+    for sweep in ([], ["--sweep", "c=3:1"], ["--sweep", "z=0:1"], ["--sweep", "c"]):
+        message = refused(capsys, tmp_path, "plot", model, "what-if", "-o", tmp_path / "x.png", *sweep)
+        assert '--sweep "c=LOW:HIGH"' in message
+    plane = "plot", room / "plane.safetensors"
+    assert "none" in refused(
+        capsys, tmp_path, *plane, "what-if", "-o", tmp_path / "x.png", "--sweep", "c=0:1"
+    )
+    assert "--given" in refused(
+        capsys, tmp_path, *plane, "samples", "-o", tmp_path / "x.png", "--sweep", "c=0:1"
+    )
+
+
+def test_trajectories_can_tell_the_log_density_in_the_principal_plane(room, tmp_path):
+    options = "--colour", "log-density", "--axes", "principal"
+    ran("plot", room / "space.safetensors", "trajectories", "-o", tmp_path / "t.svg", *options)
+    text = (tmp_path / "t.svg").read_text()
+    assert "principal axis 1" in text and "<!-- log-density (nats) -->" in text
+
+
+@pytest.mark.parametrize("ending", ["svg", "pdf"])
+def test_contours_are_vectors(room, tmp_path, coarse, ending):
+    ran("plot", room / "plane.safetensors", "contours", "-o", tmp_path / f"c.{ending}")
+    assert b"<image" not in (tmp_path / f"c.{ending}").read_bytes()
+    assert b"/Subtype /Image" not in (tmp_path / f"c.{ending}").read_bytes()
 
 
 def test_all_kinds_have_a_drawing():
     assert list(PICTURES) == list(Kind)
 
 
-@pytest.mark.parametrize("kind", ["samples", "trajectories", "field", "marginals"])
-def test_flows_of_more_columns_show_two_of_them(kind, room, tmp_path):
+@pytest.mark.parametrize(
+    "kind", ["samples", "trajectories", "field", "streamlines", "conditional", "marginals"]
+)
+def test_flows_of_more_columns_show_two_of_them(kind, room, tmp_path, coarse):
     ran("plot", room / "space.safetensors", kind, "-o", tmp_path / "p.svg", "--axes", "c,a")
     text = (tmp_path / "p.svg").read_text()
     assert "<!-- c -->" in text and "<!-- a -->" in text
@@ -381,11 +431,13 @@ def test_a_conditional_flow_is_drawn_for_its_context(room, tmp_path, monkeypatch
     assert (tmp_path / "-3.png").read_bytes() != (tmp_path / "3.png").read_bytes()
 
 
-def test_films_have_frames(room, tmp_path, monkeypatch):
-    monkeypatch.setattr("cnf.cli.pictures.FILM_RESOLUTION", 10)
-    ran("plot", room / "plane.safetensors", "density", "-o", tmp_path / "d.gif")
+@pytest.mark.parametrize("kind", ["density", "trajectories", "field"])
+def test_films_have_frames(kind, room, tmp_path, monkeypatch):
+    monkeypatch.setattr("cnf.cli.films.CELLS", 10)
+    options = "--frames", 24, "--frame-rate", 10, "--inches", 2
+    ran("plot", room / "plane.safetensors", kind, "-o", tmp_path / "d.gif", *options)
     with Image.open(tmp_path / "d.gif") as film:
-        assert film.n_frames >= 20
+        assert (film.n_frames, film.size, film.info["duration"]) == (24, (200, 200), 100)
 
 
 def test_a_flow_saved_from_python_can_be_used(tmp_path, capsys):

@@ -22,6 +22,7 @@ from scipy.stats import multivariate_normal
 from cnf.plotting import (
     animate,
     calibration,
+    conditional,
     density,
     density_grid,
     density_history,
@@ -33,9 +34,13 @@ from cnf.plotting import (
     marginals,
     pairs,
     pit,
+    principal_axes,
     samples,
     save,
+    slices,
+    steps,
     trajectories,
+    what_if,
 )
 from cnf.plotting.style import DENSITY, TIME
 
@@ -323,6 +328,104 @@ def test_the_curve_of_calibration_is_the_share_of_rows_inside():
     assert ax.get_aspect() == 1.0
 
 
+def test_contours_are_the_regions_that_hold_their_shares():
+    ax = density(normal, BOX, kind="contours", resolution=160)
+    outer = np.concatenate(ax.collections[0].get_paths()[0].to_polygons())
+    radii = np.linalg.norm(outer, axis=1)
+    assert radii.max() == pytest.approx(np.sqrt(2 * np.log(100)), rel=0.02)
+    assert radii.min() == pytest.approx(np.sqrt(2 * np.log(10)), rel=0.02)
+    assert len(ax.collections[0].get_paths()) == 10
+
+
+def test_slices_run_along_one_column_through_the_point(tmp_path: Path):
+    centre = torch.tensor([1.0, -2.0, 0.5])
+    points = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0]])
+    axes = slices(lambda x: -(x - centre).square().sum(-1) / 2, points, [(-4, 4)] * 3, names=["a", "b", "c"])
+    for i, ax in enumerate(axes):
+        for k, line in enumerate(ax.lines[::2]):
+            x, y = line.get_data()
+            rest = sum((points[k, j] - centre[j]) ** 2 for j in range(3) if j != i)
+            assert np.allclose(y, -((x - centre[i].item()) ** 2 + float(rest)) / 2, atol=1e-5)
+        dots = np.concatenate([line.get_xydata() for line in ax.lines[1::2]])
+        assert np.allclose(dots[:, 0], points[:, i])
+    assert [ax.get_xlabel() for ax in axes] == ["a", "b", "c"]
+
+
+def test_a_conditional_slice_is_where_the_rest_puts_it():
+    def follows(x: torch.Tensor) -> torch.Tensor:
+        return -50 * (x[:, 0] - x[:, 2]).square() - 50 * (x[:, 3] + x[:, 1]).square()
+
+    ax = conditional(follows, [9.0, 2.0, 1.0, 9.0], BOX, columns=(0, 3), names=list("abcd"), resolution=81)
+    (left, right, bottom, top), values = ax.images[0].get_extent(), ax.images[0].get_array()
+    row, column = np.unravel_index(values.argmax(), values.shape)
+    peak = left + (column + 0.5) / 81 * (right - left), bottom + (row + 0.5) / 81 * (top - bottom)
+    assert peak == pytest.approx((1.0, -2.0), abs=0.02)
+    assert right - left < 2 and left < 1 < right and bottom < -2 < top
+    assert ax.get_title() == "given b = 2, c = 1"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("a", "d")
+
+
+def test_particles_of_many_columns_are_shown_in_the_plane_of_their_ends():
+    z = random(300, 3).double()
+    ends = torch.stack([5 * z[:, 0], 5 * z[:, 0] + z[:, 1], z[:, 2]], 1)
+    path = torch.stack([z, ends])
+    plane, names = principal_axes(path, names=["a", "b", "c"])
+    variances = np.linalg.eigvalsh(np.corrcoef(ends.T.numpy()))[::-1]
+    assert plane[-1].var(0) == pytest.approx(variances[:2])
+    assert np.allclose(plane[-1].mean(0), 0, atol=1e-9)
+    assert names[0].startswith(f"principal axis 1 ({100 * variances[0] / 3:.0f} %)\n+0.7")
+    ax = trajectories(path, columns="principal", names=["a", "b", "c"])
+    assert ax.get_xlabel() == names[0]
+    assert np.allclose(ax.collections[2].get_offsets(), plane[-1])
+
+
+def test_trajectories_take_one_colour_per_state():
+    path, _ = spiral()
+    heights = torch.arange(27.0).reshape(9, 3)
+    lines = trajectories(path, colour=heights, bar="log-density").collections[0]
+    assert np.allclose(lines.get_array().reshape(8, 3), (heights[:-1] + heights[1:]) / 2)
+    assert lines.get_clim() == (0, 26)
+
+
+def test_steps_show_their_lengths_and_the_errors_of_rows():
+    nodes = [0.0, 0.1, 0.5, 1.0]
+    errors = np.tile(np.linspace(1, 3, 101), (3, 1)) * np.array([[1e-4], [1e-5], [1e-3]])
+    lengths, made = steps(nodes, errors)
+    values, edges, _ = lengths.patches[0].get_data()
+    assert values == pytest.approx([0.1, 0.4, 0.5]) and edges.tolist() == nodes
+    high, _, low = made.patches[0].get_data()
+    assert low == pytest.approx([1.1e-4, 1.1e-5, 1.1e-3]) and high == pytest.approx([2.9e-4, 2.9e-5, 2.9e-3])
+    assert made.patches[1].get_data().values == pytest.approx([2e-4, 2e-5, 2e-3])
+    assert made.get_yscale() == "log"
+
+
+def test_what_if_shows_the_quantiles_under_each_context():
+    values = np.linspace(0, 2, 5)
+    drawn = values[:, None, None] * 10 + np.linspace(-1, 1, 201)[None, :, None] * [1.0, 4.0]
+    axes = what_if(values, drawn, context="income", names=["a", "b"])
+    for ax, width in zip(axes, (1, 4)):
+        assert ax.lines[0].get_xydata() == pytest.approx(np.column_stack([values, 10 * values]))
+        wide, narrow = (part.get_paths()[0].vertices for part in ax.collections)
+        assert wide[:, 1].max() == pytest.approx(20 + 0.9 * width)
+        assert narrow[:, 1].min() == pytest.approx(-0.5 * width)
+    assert (axes[1].get_xlabel(), axes[1].get_ylabel()) == ("income", "b")
+
+
+def test_a_film_turns_the_arrows_of_the_field(tmp_path: Path):
+    winds = np.zeros((5, 8, 8, 2))
+    winds[:, ..., 0] = np.linspace(1, 0, 5)[:, None, None]
+    winds[:, ..., 1] = np.linspace(0, 1, 5)[:, None, None]
+    away = np.full((5, 1, 2), 100.0)
+    flow_film(away, np.linspace(0, 1, 5), tmp_path / "w.gif", limits=BOX, field_frames=winds, frames=20)
+    with Image.open(tmp_path / "w.gif") as film:
+        first = np.asarray(film.convert("L"))[60:340, 60:380] < 150
+        film.seek(10)
+        middle = np.asarray(film.convert("L"))[60:340, 60:380] < 150
+    # Arrows along a row make long runs across, arrows along a column long runs up.
+    across, up = (lambda ink: (ink[:, 1:] & ink[:, :-1]).sum()), (lambda ink: (ink[1:] & ink[:-1]).sum())
+    assert across(first) > 1.3 * up(first) and up(middle) > 1.3 * across(middle)
+
+
 def moving(n: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
     z = random(n, 2)
     t = torch.linspace(0, 1, 5)
@@ -356,6 +459,21 @@ def test_a_film_goes_to_the_data_and_back_for_ever(tmp_path: Path):
     assert np.allclose(places[1:], places[:0:-1], atol=0.5)
     assert told == [(k, 20) for k in range(1, 21)]
     assert (stills[0][0, 0] == 255).all()
+
+
+def test_the_first_frame_is_the_base_and_the_middle_one_the_data(tmp_path: Path):
+    path, times = moving(400)
+    flow_film(path, times, tmp_path / "f.gif", frames=20, limits=((-4, 4), (-4, 4)))
+    with Image.open(tmp_path / "f.gif") as film:
+        stills = []
+        for frame in (0, 10):
+            film.seek(frame)
+            stills.append(np.nonzero(np.ptp(np.asarray(film.convert("RGB")).astype(int), axis=-1) > 60))
+    (up_0, across_0), (up_1, across_1) = stills
+    scale = (across_1.mean() - across_0.mean()) / 2  # pixels a unit: the data are two units to the right
+    assert up_1.mean() == pytest.approx(up_0.mean(), abs=0.1 * scale)
+    for pixels, spread in ((across_0, 1.0), (up_0, 1.0), (across_1, 0.2), (up_1, 0.2)):
+        assert pixels.std() / scale == pytest.approx(spread, abs=0.15)
 
 
 def test_a_film_shows_the_density_of_every_time(tmp_path: Path):
@@ -500,6 +618,17 @@ ERRORS = {
     "ranks": (lambda: pit(2 * random(50, 2)), "ranks: expected numbers from 0 to 1"),
     "rank axes": (lambda: pit(np.zeros((5, 2)), axes=[None]), "axes: expected one for each of 2"),
     "shares": (lambda: calibration(random(5, 2)), r"shares: expected numbers.*\(5, 2\)"),
+    "density kind": (lambda: density(normal, BOX, kind="dots"), "kind: expected 'map' or 'contours'"),
+    "slices": (lambda: slices(normal, random(1, 2), [(0, 1)]), "expected one for each of 2 columns"),
+    "nodes": (lambda: steps([0, 0], np.ones((1, 3))), "nodes: expected at least two rising times"),
+    "errors": (lambda: steps([0, 1], np.ones((2, 3))), r"errors: expected shape \(1, rows\), got \(2, 3\)"),
+    "swept": (lambda: what_if([1, 0], random(2, 5, 1)), "values: expected at least two rising"),
+    "drawn": (lambda: what_if([0, 1], random(3, 5, 1)), r"drawn: expected shape \(2, n, dim\)"),
+    "principal": (lambda: principal_axes(random(2, 5, 1)), "path: expected shape.*dim ≥ 2"),
+    "winds": (
+        lambda: flow_film(*moving(), "f.gif", limits=BOX, field_frames=random(5, 4, 3, 2)),
+        r"field_frames: expected shape \(5, cells, cells, 2\)",
+    ),
     "panels": (lambda: density_history(lambda t: normal, [0, 1], BOX, [None]), "axes: expected one for"),
     "path": (lambda: trajectories(random(5, 2)), r"path: expected shape \(time, n, dim\).*\(5, 2\)"),
     "columns": (lambda: trajectories(random(5, 2, 2), columns=(0, 2)), "columns: expected two from 0 to 1"),

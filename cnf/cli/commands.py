@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from cnf.cli.options import AsJson, Data, Device, FitOptions, Given, Kind, Model, Output, Seed, Threads
+from cnf.cli.options import (
+    AsJson,
+    Colour,
+    Data,
+    Device,
+    FitOptions,
+    Given,
+    Kind,
+    Model,
+    Output,
+    Seed,
+    Threads,
+)
 
 app = typer.Typer(
     help="Continuous normalizing flows: fit, score, sample and see the density of a table.",
@@ -131,21 +143,44 @@ def plot(
     output: Output,
     data: Annotated[str | None, typer.Option(help="Draw these rows too, a file or toy:NAME.")] = None,
     axes: Annotated[
-        str | None, typer.Option(help="The two columns to show: a,b. Default: the first.")
+        str | None,
+        typer.Option(help="The two columns to show: a,b; or principal (trajectories). Default: the first."),
     ] = None,
     given: Given = None,
+    sweep: Annotated[
+        str | None, typer.Option(help="The context column that what-if sweeps: name=low:high.")
+    ] = None,
+    colour: Annotated[Colour, typer.Option(help="What the colours of trajectories tell.")] = Colour.time,
+    frames: Annotated[int, typer.Option(min=20, max=2000, help="Of a film.")] = 48,
+    frame_rate: Annotated[int, typer.Option(min=1, max=100, help="Frames a second of a film.")] = 20,
+    inches: Annotated[
+        float, typer.Option(min=1, max=20, help="A side of a film, at 100 dots an inch.")
+    ] = 4.0,
 ) -> None:
     """Draw a picture of a model.
 
-    Its density, samples, trajectories, field, marginals or training history: png, svg or pdf. Density and
-    trajectories also as films: gif or mp4.
+    Of two columns: density, contours, evolution (the density at a row of times). In two columns of many:
+    samples, trajectories, field, streamlines, conditional (given the others). Of all columns: marginals,
+    pairs, slices, calibration (of --data), what-if (a context swept). Of the work: steps, history.
+    png, svg or pdf; density, trajectories and field also as films: gif or mp4.
     """
     from cnf.cli.data import names_in
+    from cnf.cli.films import FilmOptions
     from cnf.cli.model import use_threads
     from cnf.cli.pictures import plot_model
 
     use_threads(1)
-    plot_model(model, kind, output, data=data, axes=names_in(axes), given=given)
+    plot_model(
+        model,
+        kind,
+        output,
+        data=data,
+        axes=names_in(axes),
+        given=given,
+        sweep=sweep,
+        colour=colour,
+        film=FilmOptions(frames, frame_rate, inches),
+    )
 
 
 @app.command()

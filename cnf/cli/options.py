@@ -14,11 +14,27 @@ class Kind(str, Enum):
     """The pictures of `cnf plot`."""
 
     density = "density"
+    contours = "contours"
+    evolution = "evolution"
     samples = "samples"
     trajectories = "trajectories"
     field = "field"
+    streamlines = "streamlines"
     marginals = "marginals"
+    pairs = "pairs"
+    slices = "slices"
+    conditional = "conditional"
+    what_if = "what-if"
+    calibration = "calibration"
+    steps = "steps"
     history = "history"
+
+
+class Colour(str, Enum):
+    """What the colours of trajectories tell."""
+
+    time = "time"
+    log_density = "log-density"
 
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model that `cnf fit` wrote.")]

@@ -2,7 +2,11 @@
 
     density, density_history, samples      densities and points in the plane
     marginals, pairs                       tables of many columns
+    slices, conditional                    densities of many columns, cut along one or across two
+    what_if                                columns against a context that is swept
     trajectories, field                    particles and the velocity that carries them
+    principal_axes                         the plane to watch particles of many columns in
+    steps                                  lengths and errors of the steps of a solve
     history                                the course of a training
     pit, calibration                       ranks of rows among draws, coverage of regions
     animate, flow_film                     films
@@ -14,16 +18,20 @@ the style holds while a picture is drawn and changes no global setting.
 """
 
 from cnf.plotting.columns import marginals, pairs
+from cnf.plotting.contexts import what_if
+from cnf.plotting.cuts import conditional, slices
 from cnf.plotting.densities import density, density_grid, density_history, samples
 from cnf.plotting.film import animate, flow_film
-from cnf.plotting.motion import field, trajectories
+from cnf.plotting.motion import field, principal_axes, trajectories
 from cnf.plotting.progress import history
 from cnf.plotting.ranks import calibration, pit
 from cnf.plotting.style import figure, limits, save
+from cnf.plotting.work import steps
 
 __all__ = [
     "animate",
     "calibration",
+    "conditional",
     "density",
     "density_grid",
     "density_history",
@@ -35,7 +43,11 @@ __all__ = [
     "marginals",
     "pairs",
     "pit",
+    "principal_axes",
     "samples",
     "save",
+    "slices",
+    "steps",
     "trajectories",
+    "what_if",
 ]

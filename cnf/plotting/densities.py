@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.contour import QuadContourSet
+from matplotlib.image import AxesImage
 
 from cnf.plotting.arrays import Array, Function, Limits, centres, numbers, on_grid, table
 from cnf.plotting.style import (
     ACCENT,
     DATA,
+    DENSITY,
     MODEL,
     chosen_limits,
     colour_bar,
@@ -22,6 +26,7 @@ from cnf.plotting.style import (
 )
 
 DEPTH = 10.0  # nats below the peak that a logarithmic map still shows
+SHARES = (*(k / 10 for k in range(1, 10)), 0.99)  # of the mass, inside the contours
 
 
 def density_grid(log_prob: Function, limits: Limits, *, resolution: int = 200) -> np.ndarray:
@@ -67,6 +72,7 @@ def density(
     limits: Limits,
     *,
     ax: Axes | None = None,
+    kind: Literal["map", "contours"] = "map",
     resolution: int = 200,
     regions: Sequence[float] = (),
     log: bool = False,
@@ -74,36 +80,51 @@ def density(
     bar: str | None = None,
     names: Sequence[str] | None = None,
 ) -> Axes:
-    """Draw p(x, y) = exp(log_prob) as a map, white where it is zero.
+    """Draw p(x, y) = exp(log_prob) as a map, white where it is zero, or as filled contours.
 
-    `limits` are ((left, right), (bottom, top)). `regions` draws the outlines of the highest-density regions
-    that hold these shares of the mass in the picture; `log` maps log p down to 10 nats below its peak;
+    `limits` are ((left, right), (bottom, top)). Contours, vectors in an svg or pdf, are the edges of
+    the highest-density regions that hold 10, 20, … 90, 99 of 100 parts of the mass in the picture; `regions`
+    draws the outlines of those that hold these shares. `log` maps log p down to 10 nats below its peak;
     `maximum` is the density drawn darkest (the peak, if not given), for panels to compare; `bar` names a
     colour bar.
-    Raises ValueError for a wrong shape and for a density that is zero everywhere or infinite.
+    Raises ValueError for a wrong shape or kind and for a density that is zero everywhere or infinite.
 
     >>> ax = density(lambda x: -x.square().sum(-1), ((-2, 2), (-2, 2)), regions=(0.5, 0.9), names=["a", "b"])
     >>> ax.get_xlabel()
     'a'
     """
     values = density_grid(log_prob, limits, resolution=resolution)
+    if kind not in ("map", "contours"):
+        raise ValueError(f"kind: expected 'map' or 'contours', got {kind!r}")
     ax = figure()[1][0, 0] if ax is None else ax
-    draw_map(ax, values, limits, log=log, maximum=maximum)
+    if kind == "map":
+        drawn = draw_map(ax, values, limits, log=log, maximum=maximum)
+    else:
+        drawn = fill_contours(ax, values, limits)
     if regions:
         outline(ax, values, limits, regions)
     if bar is not None:
-        colour_bar(ax, ax.images[-1], bar)
+        colour_bar(ax, drawn, bar)
     frame(ax, limits, names)
     return ax
 
 
-def draw_map(ax: Axes, values: np.ndarray, limits: Limits, *, log: bool, maximum: float | None) -> None:
+def draw_map(ax: Axes, values: np.ndarray, limits: Limits, *, log: bool, maximum: float | None) -> AxesImage:
     """The density, or its logarithm, as an image that fills the limits."""
     peak = peak_of(values) if maximum is None else maximum
     bottom, top = (np.log(peak) - DEPTH, np.log(peak)) if log else (0, peak)
     with np.errstate(divide="ignore"):
         shown = np.maximum(np.log(values), bottom) if log else values
-    place_image(ax, shown, limits).set_clim(bottom, top)
+    drawn = place_image(ax, shown, limits)
+    drawn.set_clim(bottom, top)
+    return drawn
+
+
+def fill_contours(ax: Axes, values: np.ndarray, limits: Limits) -> QuadContourSet:
+    """The highest-density regions, one over the other, the smaller the darker."""
+    levels = [*region_levels(values, SHARES), peak_of(values)]
+    colours = DENSITY(np.linspace(0.08, 1, len(levels) - 1))
+    return ax.contourf(*centres(limits, len(values)), np.nan_to_num(values), levels, colors=colours, zorder=0)
 
 
 def outline(ax: Axes, values: np.ndarray, limits: Limits, regions: Sequence[float]) -> None:
@@ -157,13 +178,14 @@ def density_history(
     limits: Limits,
     axes: Sequence[Axes] | None = None,
     *,
+    symbol: str = "t",
     resolution: int = 200,
     names: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Draw the density at a row of times, from the base (t = 0) to the data (t = 1); gives the axes.
 
-    `log_prob_at(t)` is the log density at time t, a callable as in `density`. Every panel has its own colour
-    scale.
+    `log_prob_at(t)` is the log density at time t, a callable as in `density`, or under the value t of
+    whatever else `symbol` names: a context, say. Every panel has its own colour scale.
     Raises ValueError where axes and times differ in number.
 
     >>> axes = density_history(lambda t: lambda x: -x.square().sum(-1), [0, 0.5, 1], ((-2, 2), (-2, 2)))
@@ -176,7 +198,7 @@ def density_history(
         raise ValueError(f"axes: expected one for each of {len(times)} times, got {len(axes)}")
     for ax, t in zip(axes, times):
         density(log_prob_at(float(t)), limits, ax=ax, resolution=resolution, names=names)
-        ax.set_title(f"t = {t:.3g}")
+        ax.set_title(f"{symbol} = {t:.3g}", parse_math=False)
     for ax in axes[1:]:
         label(ax, ax.get_xlabel(), "")
         ax.tick_params(labelleft=False)

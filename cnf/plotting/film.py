@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from cnf.files import atomic_path
-from cnf.plotting.arrays import Array, Limits, numbers
-from cnf.plotting.style import ACCENT, MODEL, chosen_limits, frame, place_image, styled
+from cnf.plotting.arrays import Array, Limits, centres, numbers
+from cnf.plotting.motion import ARROW_UNITS
+from cnf.plotting.style import ACCENT, INK, MODEL, chosen_limits, frame, place_image, styled
 
 Update: TypeAlias = "Callable[[int], None]"
 
@@ -136,17 +137,19 @@ def flow_film(
     *,
     limits: Limits | None = None,
     density_frames: Array | None = None,
+    field_frames: Array | None = None,
     frames: int = 48,
     frame_rate: int = 20,
     size: tuple[float, float] = (4.0, 4.0),
     names: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Film particles that flow from base to data and back, over the density if images of it are given.
+    """Film particles that flow from base to data and back, over the density and the field if these are given.
 
     `path` (time, n, 2) holds the particles at `times` (time,), rising; `density_frames` (time, rows,
     columns) the density on a grid that fills `limits` (`density_grid` makes one), drawn on a scale of its
-    own at every time. Frames between two times are interpolated; motion slows at both ends:
+    own at every time; `field_frames` (time, cells, cells, 2) the velocity at the centres of such a grid,
+    drawn as arrows. Frames between two times are interpolated; motion slows at both ends:
     frame k shows t = t₀ + (t₁ − t₀)(1 − cos(2πk / frames)) / 2.
     Raises ValueError for wrong shapes, for under 20 frames, and as `animate` does.
 
@@ -159,6 +162,7 @@ def flow_film(
     """
     states, clock = checked_path(path, times)
     images = None if density_frames is None else checked_images(density_frames, len(clock), limits)
+    fields = None if field_frames is None else checked_fields(field_frames, len(clock), limits)
     if frames < FEWEST_FRAMES:
         raise ValueError(f"frames: expected at least {FEWEST_FRAMES}, got {frames}")
     ease = (1 - np.cos(2 * np.pi * np.arange(frames) / frames)) / 2
@@ -170,6 +174,8 @@ def flow_film(
         move = [particles(ax, states, clock, MODEL if images is None else ACCENT)]
         if images is not None:
             move.append(background(ax, images, clock, box))
+        if fields is not None:
+            move.append(wind(ax, fields, clock, box))
         frame(ax, box, names)
 
         def update(k: int) -> None:
@@ -197,6 +203,18 @@ def background(ax: Axes, images: np.ndarray, clock: np.ndarray, box: Limits) -> 
         shown.set(data=image, clim=(0, np.nanmax(image)))
 
     return update
+
+
+def wind(ax: Axes, fields: np.ndarray, clock: np.ndarray, box: Limits) -> Callable[[float], None]:
+    """Arrows along the velocity, on one scale at all times, and the function that turns them to a time."""
+    x, y = centres(box, fields.shape[1])
+    speed = np.linalg.norm(fields, axis=-1)
+    cell = min(x[1] - x[0], y[1] - y[0])
+    scaled = cell * fields / np.maximum(speed, np.nanquantile(speed, 0.95) or 1.0)[..., None]
+    drawn = ax.quiver(
+        x, y, *np.moveaxis(scaled[0], -1, 0), color=INK, alpha=0.7, pivot="mid", zorder=3, **ARROW_UNITS
+    )
+    return lambda t: drawn.set_UVC(*np.moveaxis(between(scaled, clock, t), -1, 0))
 
 
 def between(values: np.ndarray, clock: np.ndarray, t: float) -> np.ndarray:
@@ -230,3 +248,13 @@ def checked_images(density_frames: Array, count: int, limits: Limits | None) -> 
     if limits is None:
         raise ValueError("limits: expected those of the grid that density_frames fill, got none")
     return images
+
+
+def checked_fields(field_frames: Array, count: int, limits: Limits | None) -> np.ndarray:
+    """One velocity on a square grid for each time."""
+    fields = numbers(field_frames)
+    if fields.ndim != 4 or len(fields) != count or fields.shape[1] != fields.shape[2] or fields.shape[3] != 2:
+        raise ValueError(f"field_frames: expected shape ({count}, cells, cells, 2), got {fields.shape}")
+    if limits is None:
+        raise ValueError("limits: expected those of the grid that field_frames fill, got none")
+    return fields

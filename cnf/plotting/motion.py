@@ -13,6 +13,8 @@ from matplotlib.quiver import Quiver
 from cnf.plotting.arrays import Array, Function, Limits, centres, column_names, numbers, on_grid
 from cnf.plotting.style import INK, TIME, colour_bar, figure, frame, limits, styled
 
+# Arrows along the axes' own units, of one width.
+ARROW_UNITS = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "inches", "width": 0.01}
 MOST_VECTORS = 5000  # line segments in a vector file; more are drawn as an image
 
 
@@ -23,14 +25,16 @@ def trajectories(
     ax: Axes | None = None,
     times: Array | None = None,
     colour: Literal["time"] | Array = "time",
-    columns: tuple[int, int] = (0, 1),
+    columns: tuple[int, int] | Literal["principal"] = (0, 1),
     names: Sequence[str] | None = None,
     bar: str | None = None,
 ) -> Axes:
     """Draw the ways of particles, path (time, n, dim), from rings to dots, in the plane of two columns.
 
-    `times` (time,) go with the states, evenly spaced from 0 to 1 if not given; `colour` follows them or is
-    one value per particle (n,); `names` are those of all dim columns; `bar` names a colour bar.
+    `times` (time,) go with the states, evenly spaced from 0 to 1 if not given; `colour` follows them, or is
+    one value per particle (n,), or one per state (time, n): log-densities, say. `columns` are two places, or
+    "principal" for the plane that the ends spread in most, see `principal_axes`; `names` are those of all dim
+    columns; `bar` names a colour bar.
     Raises ValueError for wrong shapes, another colour and columns that are not there.
 
     >>> ax = trajectories(np.cumsum(np.ones((5, 3, 2)), axis=0), names=["height", "weight"])
@@ -42,16 +46,21 @@ def trajectories(
     states = numbers(path)
     if states.ndim != 3 or states.shape[0] < 2 or states.shape[1] < 1:
         raise ValueError(f"path: expected shape (time, n, dim) with at least 2 times, got {states.shape}")
-    plane = chosen(states, columns)
     labels = column_names(names, states.shape[2])
-    lines = coloured(plane, times) if isinstance(colour, str) else valued(plane, colour)
+    if columns == "principal":
+        plane, shown = principal_axes(states, names=labels)
+    else:
+        plane, shown = chosen(states, columns), [labels[i] for i in columns]
+    lines = coloured(plane, times) if isinstance(colour, str) else valued(plane, numbers(colour))
     ax = figure()[1][0, 0] if ax is None else ax
     ax.add_collection(lines, autolim=False)
     ax.scatter(*plane[0].T, s=5, facecolors="white", edgecolors=INK, linewidths=0.4, zorder=3, label="start")
     ax.scatter(*plane[-1].T, s=4, color=INK, linewidths=0, zorder=4, label="end")
     if bar is not None:
         colour_bar(ax, lines, bar)
-    frame(ax, limits(plane.reshape(-1, 2), (0, 1), 0.06), [labels[i] for i in columns])
+    frame(ax, limits(plane.reshape(-1, 2), (0, 1), 0.06), shown)
+    if columns == "principal":
+        ax.set_aspect("auto")  # the first axis is the longer one by construction
     return ax
 
 
@@ -65,22 +74,67 @@ def chosen(states: np.ndarray, columns: tuple[int, int]) -> np.ndarray:
     return states[:, :, list(columns)]
 
 
+def principal_axes(path: Array, *, names: Sequence[str] | None = None) -> tuple[np.ndarray, list[str]]:
+    """The path (time, n, dim) in the plane that its ends spread in most, (time, n, 2), and the axes' names.
+
+    Columns are divided by the standard deviation of their ends first. A name tells the share of the variance
+    along the axis and the columns that it is made of, those of the largest weights first.
+    Raises ValueError for a path of one column.
+
+    >>> ends = np.outer(np.linspace(-1, 1, 9), [1.0, 2.0, 0.0]) + 1
+    >>> plane, shown = principal_axes(np.stack([ends, ends]), names=["a", "b", "c"])
+    >>> print(shown[0])
+    principal axis 1 (100 %)
+    +0.71 a +0.71 b
+    """
+    states = numbers(path)
+    if states.ndim != 3 or states.shape[2] < 2:
+        raise ValueError(f"path: expected shape (time, n, dim) with dim ≥ 2, got {states.shape}")
+    labels = column_names(names, states.shape[2])
+    spread = states[-1].std(0)
+    scaled = (states - states[-1].mean(0)) / np.where(spread > 0, spread, 1.0)
+    _, lengths, directions = np.linalg.svd(scaled[-1], full_matrices=False)
+    # Towards the larger values of the column that weighs most: the sign that comes out is chance.
+    directions *= np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(1)])[:, None]
+    shares = lengths**2 / (lengths**2).sum()
+    shown = [
+        f"principal axis {i + 1} ({100 * share:.0f} %)\n{weights(direction, labels)}"
+        for i, (share, direction) in enumerate(zip(shares[:2], directions))
+    ]
+    return scaled @ directions[:2].T, shown
+
+
+def weights(direction: np.ndarray, names: Sequence[str], most: int = 3) -> str:
+    """The columns that an axis is made of, those of the largest weights first."""
+    order = np.argsort(-np.abs(direction).round(9), kind="stable")[:most]
+    return " ".join(f"{direction[i]:+.2f} {names[i]}" for i in order if abs(direction[i]) > 0.05)
+
+
 def coloured(plane: np.ndarray, times: Array | None) -> LineCollection:
     """One segment per particle and step, coloured by the time in its middle."""
     times = np.linspace(0, 1, len(plane)) if times is None else numbers(times)
     if times.shape != plane.shape[:1]:
         raise ValueError(f"times: expected shape {plane.shape[:1]}, one for each state, got {times.shape}")
-    segments = np.stack([plane[:-1], plane[1:]], axis=2).reshape(-1, 2, 2)
-    middles = np.repeat((times[:-1] + times[1:]) / 2, plane.shape[1])
-    return collection(segments, middles, (times.min(), times.max()), len(segments))
+    return stepwise(plane, np.repeat(times[:, None], plane.shape[1], axis=1))
 
 
-def valued(plane: np.ndarray, colour: Array) -> LineCollection:
-    """One line per particle, coloured by its value."""
-    values = numbers(colour)
+def valued(plane: np.ndarray, values: np.ndarray) -> LineCollection:
+    """One line per particle in the colour of its value, or a segment for each step in that of its middle."""
+    if values.shape == plane.shape[:2]:
+        return stepwise(plane, values)
     if values.shape != plane.shape[1:2]:
-        raise ValueError(f"colour: expected shape {plane.shape[1:2]}, one per particle, got {values.shape}")
+        raise ValueError(
+            f"colour: expected shape {plane.shape[1:2]}, one per particle, or {plane.shape[:2]}, one per "
+            f"state, got {values.shape}"
+        )
     return collection(plane.swapaxes(0, 1), values, (values.min(), values.max()), plane.size // 2)
+
+
+def stepwise(plane: np.ndarray, values: np.ndarray) -> LineCollection:
+    """One segment per particle and step, in the colour of the mean of its ends' values (time, n)."""
+    segments = np.stack([plane[:-1], plane[1:]], axis=2).reshape(-1, 2, 2)
+    middles = ((values[:-1] + values[1:]) / 2).ravel()
+    return collection(segments, middles, (values.min(), values.max()), len(segments))
 
 
 def collection(
@@ -132,9 +186,18 @@ def arrows(ax: Axes, x: np.ndarray, y: np.ndarray, flow: np.ndarray) -> Quiver:
     cell = min(x[1] - x[0], y[1] - y[0])
     reach = np.nanquantile(speed, 0.9) or 1.0
     u, v = np.moveaxis(cell * flow / np.maximum(speed, reach)[..., None], -1, 0)
-    units = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "inches", "width": 0.01}
     return ax.quiver(
-        x, y, u, v, speed, cmap=TIME, pivot="mid", headwidth=3.5, headlength=4, headaxislength=3.5, **units
+        x,
+        y,
+        u,
+        v,
+        speed,
+        cmap=TIME,
+        pivot="mid",
+        headwidth=3.5,
+        headlength=4,
+        headaxislength=3.5,
+        **ARROW_UNITS,
     )
 
 
