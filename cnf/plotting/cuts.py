@@ -32,7 +32,7 @@ def slices(
     """Draw log-densities along every column through points (n, dim), a line for each; gives the axes.
 
     Line k of panel i is log p(x) with xᵢ running over its limits and the other columns as in points[k].
-    A dot marks the point. `log_prob` takes (rows, dim) and gives (rows,).
+    A dot marks the point; what is over 12 nats below the highest is left out. `log_prob` takes (rows, dim) and gives (rows,).
     Raises ValueError for wrong shapes and numbers of limits or axes.
 
     >>> axes = slices(lambda x: 4 - x.square().sum(-1), np.zeros((1, 3)), [(-2, 2)] * 3, resolution=5)
@@ -55,7 +55,8 @@ def slices(
             ax.plot(line, height, color=MODEL, linewidth=1.0, alpha=0.8 if len(held) < 4 else 0.5)
             ax.plot(point[i], height[np.searchsorted(line, point[i])], ".", color=MODEL, markersize=4)
         top = np.nanmax(np.where(np.isfinite(heights), heights, np.nan))
-        ax.set(xlim=limits[i], ylim=(max(np.nanmin(heights), top - DEPTH) - 0.5, top + 0.5))
+        seen = np.concatenate(lines)[heights.ravel() > top - DEPTH]
+        ax.set(xlim=(seen.min(), seen.max()), ylim=(max(np.nanmin(heights), top - DEPTH) - 0.5, top + 0.5))
         label(ax, names[i], "log-density (nats)" if i % 4 == 0 else "")
     return axes
 
@@ -118,6 +119,7 @@ def conditional(
         names=[known[i] for i in columns],
     )
     rest = [f"{name} = {value:.3g}" for i, (name, value) in enumerate(zip(known, held)) if i not in columns]
+    ax.set_aspect("auto")  # the part that is shown has the shape of the density, not of the columns
     ax.set_title("given " + broken(rest) if rest else "", fontsize=7, parse_math=False)
     return ax
 

@@ -1,0 +1,114 @@
+"""Every kind of picture for the eight toys, a row for each.
+
+    python scripts/toy_gallery.py --out figures
+
+Fits each toy; prints the gap to its exact density; writes toy_gallery.png: data, the density on its way from
+base to data, contours, particles coloured by the log-density where they are, the velocity half-way.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import cnf
+from cnf import plotting
+from cnf.datasets import TOYS, Toy
+from cnf.plotting.style import INK, styled
+from cnf.training.start import fresh_flow
+
+TRAIN, TEST = 50_000, 5_000
+TIMES = (0.0, 0.4, 0.7, 1.0)
+PARTICLES = 150
+Box = tuple[tuple[float, float], ...]
+
+
+def learn(toy: Toy, *, steps: int, seed: int) -> cnf.CNF:
+    """A flow fitted to rows of the toy."""
+    x = toy.sample(TRAIN, torch.Generator().manual_seed(seed))
+    flow = fresh_flow(len(x), 2, seed=seed)
+    cnf.fit(flow, x, seed=seed, steps=steps)
+    return flow
+
+
+@torch.no_grad()
+def report(flow: cnf.CNF, toy: Toy, *, seed: int) -> None:
+    """Print how far the density is from the exact one."""
+    x = toy.sample(TEST, torch.Generator().manual_seed(seed))
+    gap = toy.log_prob(x) - flow.log_prob(x).double()
+    print(f"{toy.name}: gap to the exact density {gap.mean():.4f} ± {gap.std() / len(gap) ** 0.5:.4f} nats")
+
+
+@styled
+@torch.no_grad()
+def draw(flows: dict[str, cnf.CNF], *, resolution: int, seed: int) -> Figure:
+    """A row of pictures for each toy."""
+    page, axes = plotting.figure(len(flows), len(TIMES) + 4, panel=(1.05, 1.05))
+    for row, (name, flow) in zip(axes, flows.items()):
+        draw_toy(row, flow, TOYS[name], resolution=resolution, seed=seed)
+        row[0].set_ylabel(name)
+    titles = "data", *(f"t = {t:g}" for t in TIMES), "regions", "particles", "velocity, t = 0.5"
+    for ax, title in zip(axes[0], titles):
+        ax.set_title(title)
+    return page
+
+
+def draw_toy(row: Sequence[Axes], flow: cnf.CNF, toy: Toy, *, resolution: int, seed: int) -> None:
+    """Data, densities, contours, particles and velocity of one toy, inside the same limits."""
+    x = toy.sample(4000, torch.Generator().manual_seed(seed))
+    start = flow.base.sample((PARTICLES,), flow.like, torch.Generator().manual_seed(seed))
+    clock = torch.linspace(0, 1, 33)
+    path, log_prob = flow.trajectory_and_log_prob(start, clock)
+    box = plotting.limits(torch.cat([x, path.flatten(0, 1)]), margin=0.05)
+    row[0].scatter(*x.T, s=0.3, color=INK, linewidths=0)
+    for ax, t in zip(row[1:], TIMES):
+        plotting.density(density_at(flow, t), box, ax=ax, resolution=resolution)
+    plotting.density(density_at(flow, 1.0), box, ax=row[-3], kind="contours", resolution=resolution)
+    plotting.trajectories(path, ax=row[-2], colour=log_prob)
+    velocity = lambda points: flow.velocity(0.5, points)  # noqa: E731
+    plotting.field(velocity, box, ax=row[-1], kind="streamlines", resolution=24)
+    bare(row, box)
+
+
+def density_at(flow: cnf.CNF, t: float) -> Callable[[Tensor], Tensor]:
+    """log p at time t as a function of points."""
+    return lambda x: flow.log_prob(x, t=t)
+
+
+def bare(row: Sequence[Axes], box: Box) -> None:
+    """A thin frame without numbers: the pictures say what there is to see."""
+    for ax in row:
+        ax.set(xlim=box[0], ylim=box[1], aspect="auto", xticks=[], yticks=[], xlabel="", ylabel="")
+        ax.spines[:].set(visible=True, color="#cccccc")
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to")
+    parser.add_argument("--steps", type=int, default=2000, help="budget of each fit, in updates")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--quick", action="store_true", help="a trial run of a few seconds")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = arguments(argv)
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    names = [name for name, toy in TOYS.items() if toy.entropy is not None]
+    flows = {}
+    for name in names[:2] if options.quick else names:
+        flows[name] = learn(TOYS[name], steps=20 if options.quick else options.steps, seed=options.seed)
+        report(flows[name], TOYS[name], seed=options.seed + 1_000_000)
+    page = draw(flows, resolution=12 if options.quick else 90, seed=options.seed)
+    plotting.save(page, options.out / "toy_gallery.png")
+
+
+if __name__ == "__main__":
+    main()
