@@ -208,14 +208,19 @@ def draw_calibration(scene: Scene) -> Figure:
 def draw_steps(scene: Scene) -> Figure:
     """Lengths of steps, and the error that rows make in each."""
     flow = scene.model.flow
-    if not isinstance(flow.solver, Grid):
-        raise ValueError(f"{scene.model.path}: steps are drawn for a flow that carries a grid; calibrate it")
+    if not isinstance(flow.solver, Grid) or not flow.solver.estimates_error:
+        raise ValueError(
+            f"{scene.model.path}: steps are drawn for a flow with a calibrated grid; calibrate it"
+        )
     rows = some(scene.samples(JUDGES) if scene.data is None else scene.data, JUDGES)
     context = None if scene.context is None else scene.context.expand(len(rows), -1)
     inner = flow.preprocess.to_model(rows)[0].to(flow.like)
     held = None if context is None else flow.context_map.to_model(context)[0].to(flow.like)
     found = flow.score(inner, held, flow.solver)
-    return plotting.steps(flow.solver.nodes, found.step_error * flow.accuracy.bar_scale)[0].figure
+    made = found.x_error + flow.accuracy.quadrature_weight * found.q_error
+    # Scoring solves from the data to the base, and pictures run from the base to the data.
+    times = [1 - s for s in reversed(flow.solver.between(1.0, 0.0).stations)]
+    return plotting.steps(times, made * flow.accuracy.bar_scale)[0].figure
 
 
 def draw_history(scene: Scene) -> Figure:

@@ -71,10 +71,19 @@ class Grid:
         return len(self.nodes) - 1
 
     @property
+    def stations(self) -> tuple[float, ...]:
+        """The fractions where the steps of a solve start and end: Adams enters the first by smaller ones.
+
+        >>> Grid.uniform(2).stations, len(Grid.uniform(2, "adams").stations) > 3
+        ((0.0, 0.5, 1.0), True)
+        """
+        return entered(self.nodes) if self.method == ADAMS else self.nodes
+
+    @property
     def nfe(self) -> int:
         """Velocity evaluations of a solve from end to end."""
         if self.method == ADAMS:
-            return len(entered(self.nodes))
+            return len(self.stations)
         return TABLEAUX[self.method].evaluations(self.steps)
 
     def refined(self) -> Grid:
@@ -133,7 +142,7 @@ class Grid:
 
     def _solve_by_adams(self, system: System, x: Tensor, t: Tensor, gradient: Gradient) -> Solution:
         """The times asked for make no steps of their own: states there are interpolated."""
-        nodes, span = entered(self.nodes), t[-1] - t[0]
+        nodes, span = self.stations, t[-1] - t[0]
         mesh = t[0] + span * torch.tensor(nodes, dtype=t.dtype, device=t.device)
         inner = (t[1:-1] - t[0]) / span
         at = range(len(nodes)) if len(inner) else (0, len(nodes) - 1)

@@ -32,7 +32,8 @@ def slices(
     """Draw log-densities along every column through points (n, dim), a line for each; gives the axes.
 
     Line k of panel i is log p(x) with xᵢ running over its limits and the other columns as in points[k].
-    A dot marks the point; what is over 12 nats below the highest is left out. `log_prob` takes (rows, dim) and gives (rows,).
+    A dot marks the point; what is over 12 nats below the highest is left out. `log_prob` takes
+    (rows, dim) and gives (rows,).
     Raises ValueError for wrong shapes and numbers of limits or axes.
 
     >>> axes = slices(lambda x: 4 - x.square().sum(-1), np.zeros((1, 3)), [(-2, 2)] * 3, resolution=5)
