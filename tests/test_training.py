@@ -17,9 +17,9 @@ from cnf.training.checkpoint import CheckpointWriter, resume, write_checkpoint
 from cnf.training.coupling import couple
 from cnf.training.data import Batches, Rows, as_rows
 from cnf.training.judge import Judge, weighted_nll
-from cnf.training.mixtures import best_mixture
+from cnf.training.mixtures import Rival
 from cnf.training.objectives import flow_matching_loss, likelihood_loss
-from cnf.training.settings import default_phases
+from cnf.training.settings import default_settings
 
 
 def generator(seed=0):
@@ -86,26 +86,37 @@ def likelihood_only(flow, x, **choices):
     return Trainer(flow, rows, rows.take(torch.arange(64)), Settings((phase,), **choices), seed=0)
 
 
+def cheated(x, entropy, seed):
+    """A flow trained without guard on two steps, stopped as soon as its objective lies below the entropy."""
+    flow = small_flow(seed=seed, preprocess=cnf.Affine.whiten(x))
+    (y, ladj), coarse = flow.preprocess.to_model(x), Grid.uniform(2)
+    y = y.float()
+    optimiser = torch.optim.Adam(flow.parameters(), lr=5e-3)
+    batches, source = Batches(y, None, None), generator()
+    for step in range(400):
+        optimiser.zero_grad()
+        batch, _ = batches.draw(128, source)
+        likelihood_loss(flow, batch, None, source, solver=coarse, gradient="direct").nll.backward()
+        torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
+        optimiser.step()
+        if step % 25 == 24:
+            seen, true = (nll - ladj.item() for nll in honesty(flow, y[:1000], coarse))
+            if seen < entropy - 0.5:
+                return seen, true
+    return seen, true
+
+
 def test_a_coarse_grid_is_cheated_and_the_guard_holds_it():
     """On two steps likelihood training drives its objective below the entropy, while the truth gets worse."""
     x = toy("checkerboard").sample(2000, generator())
     entropy = 3.46574
-    cheat = small_flow(preprocess=cnf.Affine.whiten(x))
-    guarded = copy.deepcopy(cheat)
-    y = cheat.preprocess.to_model(x)[0].float()[:1000]
-    jacobian = cheat.preprocess.to_model(x)[1].item()
+    # Rounding differs between machines, and such training is chaotic: one of a few seeds must show it.
+    found = next(pair for pair in (cheated(x, entropy, seed) for seed in range(4)) if pair[0] < entropy - 0.5)
+    assert found[1] - found[0] > 1.0 and found[1] > entropy
 
-    optimiser = torch.optim.Adam(cheat.parameters(), lr=5e-3)
-    batches, source, coarse = Batches(y, None, None), generator(), Grid.uniform(2)
-    for _ in range(250):
-        optimiser.zero_grad()
-        batch, _ = batches.draw(128, source)
-        likelihood_loss(cheat, batch, None, source, solver=coarse, gradient="direct").nll.backward()
-        optimiser.step()
-    seen, true = honesty(cheat, y, coarse)
-    assert seen - jacobian < entropy - 0.5, "the cheat did not happen, so this test shows nothing"
-    assert true - seen > 1.0
-
+    coarse, guarded = Grid.uniform(2), small_flow(preprocess=cnf.Affine.whiten(x))
+    y, jacobian = guarded.preprocess.to_model(x)
+    y, jacobian = y.float()[:1000], jacobian.item()
     trainer = likelihood_only(guarded, x)
     trainer.grid = coarse
     trainer.run()
@@ -129,7 +140,7 @@ def test_fit_learns_a_gaussian_in_its_own_units():
 
 def test_the_flow_keeps_the_best_weights_that_validation_saw():
     x = toy("moons").sample(1000, generator())
-    flow = small_flow()
+    flow = small_flow(base=cnf.NormalBase(2))
     history = cnf.fit(flow, x, steps=120)
     seen = [record.valid_nll for record in history.records if record.valid_nll is not None]
     assert history.valid_nll == pytest.approx(min(seen), abs=0.02)
@@ -207,8 +218,8 @@ def test_the_moving_average_forgets_the_start():
 def trainer_for(steps=60, seed=0):
     x = toy("moons").sample(300, generator())
     flow = small_flow(preprocess=cnf.Affine.whiten(x))
-    phases = default_phases(steps=steps, seconds=None, likelihood_share=0.5, rows=len(x))
-    return Trainer(flow, *Rows(x).split(0.1, generator()), Settings(phases), seed=seed)
+    settings = default_settings(rows=len(x), dim=2, steps=steps, seconds=None, likelihood_share=0.5)
+    return Trainer(flow, *Rows(x).split(0.1, generator()), settings, seed=seed)
 
 
 @pytest.mark.parametrize("stop_at", [7, 30, 45])
@@ -386,7 +397,7 @@ def test_a_fit_falls_back_on_the_mixture_that_beats_it(tmp_path):
     x = clusters()
     flow = small_flow()
     history = cnf.fit(flow, x, steps=100)
-    assert history.choices["base"] == "MixtureBase"
+    assert history.choices["base"].startswith("mixture of")
     # Entropy of the mixture: log 3 for the cluster, and that of a Gaussian of deviation 0.05 in two columns.
     entropy = math.log(3) + math.log(2 * math.pi * math.e * 0.05**2)
     assert history.valid_nll == pytest.approx(entropy, abs=0.35)
@@ -397,7 +408,7 @@ def test_a_fit_falls_back_on_the_mixture_that_beats_it(tmp_path):
 
 def test_a_base_that_was_given_stays():
     flow = cnf.CNF(2, hidden=(8, 8), base=cnf.NormalBase(2))
-    assert cnf.fit(flow, clusters(), steps=100).choices["base"] == "NormalBase"
+    assert cnf.fit(flow, clusters(), steps=100).choices["base"] == "given"
 
 
 def test_a_fit_resumed_on_its_mixture_ends_bitwise_the_same(tmp_path):
@@ -406,7 +417,7 @@ def test_a_fit_resumed_on_its_mixture_ends_bitwise_the_same(tmp_path):
     def stop(trainer):
         CheckpointWriter(path, seconds=0.0)(trainer)
         if trainer.step == 95:
-            assert isinstance(trainer.flow.base, cnf.MixtureBase)
+            assert trainer.flow.base is not trainer.first_base
             raise KeyboardInterrupt
 
     whole, resumed = small_flow(), small_flow()
@@ -421,6 +432,9 @@ def test_weights_reach_the_mixture():
     """Rows of weight zero are not seen: the mixture has no component where they lie."""
     x = clusters()
     weights = (torch.arange(len(x)) % 3 != 0).double()
-    found = best_mixture(x, x[weights > 0], weights=weights, seed=0, most=5, seconds=None)
-    distance = (found.means - torch.tensor([-4.0, 0.0])).norm(dim=-1)
-    assert distance.min() > 2
+    nothing = torch.tensor(0.0)
+    rival = Rival(x, weights, x[weights > 0], nothing, None, seed=0, most=5, seconds=None)
+    assert rival.best.components in (2, 5)
+    base = rival.best.base
+    for found in (getattr(base, "base", base),):
+        assert (found.means - torch.tensor([-4.0, 0.0])).norm(dim=-1).min() > 2

@@ -29,7 +29,7 @@ from cnf.training.checkpoint import discard, generations
 from cnf.training.data import Rows, as_rows
 from cnf.training.fit import FEWEST_ROWS, HELD_OUT
 from cnf.training.judge import weighted_nll
-from cnf.training.settings import default_phases
+from cnf.training.settings import default_settings
 from cnf.training.start import fresh_flow
 
 LEVELS = (0.005, 0.025, 0.25, 0.5, 0.75, 0.975, 0.995)
@@ -80,7 +80,9 @@ def check_budget(options: FitOptions) -> None:
     """Refuse an impossible budget before anything is read."""
     if options.seconds is not None and not math.isfinite(options.seconds):
         raise ValueError(f"--seconds: expected a finite number above 0, got {options.seconds}")
-    default_phases(steps=options.steps, seconds=options.seconds, likelihood_share=None, rows=FEWEST_ROWS)
+    default_settings(
+        rows=FEWEST_ROWS, dim=1, steps=options.steps, seconds=options.seconds, likelihood_share=None
+    )
 
 
 def fit_any(options: FitOptions) -> CNF | TableFlow:

@@ -41,7 +41,7 @@ def describe(flow: Any) -> dict[str, Any]:
         "dim": flow.dim,
         "context_dim": flow.context_dim,
         "field": _describe_field(flow.field),
-        "base": _describe_base(flow.base),
+        "base": describe_base(flow.base),
         "preprocess": _describe_preprocess(flow.preprocess),
         "solver": {"class": type(flow.solver).__name__, **asdict(flow.solver)},
         "accuracy": asdict(flow.accuracy),
@@ -60,14 +60,19 @@ def _describe_field(field: VelocityField) -> dict[str, Any]:
     return {"class": type(field).__name__, **{name: getattr(field, name) for name in FIELDS[type(field)]}}
 
 
-def _describe_base(base: Base) -> dict[str, Any]:
+def describe_base(base: Base) -> dict[str, Any]:
+    """The base as JSON-ready data.
+
+    Raises:
+        ValueError: for one that a file cannot rebuild.
+    """
     described: dict[str, Any] = {"class": type(base).__name__}
     if isinstance(base, StudentTBase):
         return {**described, "freedom": base.freedom}
     if isinstance(base, MixtureBase):
         return {**described, "components": len(base.weights)}
     if isinstance(base, ContaminatedBase):
-        inner = _describe_base(base.base)
+        inner = describe_base(base.base)
         return {**described, "base": inner, "share": base.share, "freedom": base.freedom}
     if type(base) is not NormalBase:
         raise ValueError(

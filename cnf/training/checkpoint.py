@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from cnf.files import atomic_path
-from cnf.flows import MixtureBase
+from cnf.flows.configuration import build_base, describe_base
 from cnf.flows.model_file import ModelFileError, read_model, write_model
 from cnf.ode import Grid
 from cnf.training.history import History
@@ -31,6 +31,7 @@ SCALARS = (
     "losses",
     "best_nll",
     "error_weight",
+    "unspent",
 )
 
 
@@ -86,7 +87,14 @@ def write_checkpoint(path: Path, trainer: Trainer) -> None:
     state = {name: getattr(trainer, name) for name in SCALARS}
     state["grid"] = list(trainer.grid.nodes)
     state["history"] = trainer.history.as_dict()
-    configuration = {"fit": fingerprint(trainer), "index": trainer.index, "state": _plain(state)}
+    # Only a base that took the place of the first one has to be rebuilt.
+    base = None if trainer.flow.base is trainer.first_base else describe_base(trainer.flow.base)
+    configuration = {
+        "fit": fingerprint(trainer),
+        "index": trainer.index,
+        "state": _plain(state),
+        "base": base,
+    }
     newest, previous = generations(path)
     with atomic_path(newest) as temporary:
         write_model(temporary, configuration, _tensors(trainer))
@@ -156,10 +164,10 @@ def fingerprint(trainer: Trainer) -> dict[str, Any]:
 
 def _tensors(trainer: Trainer) -> dict[str, Tensor]:
     tensors = {"generator": trainer.generator.get_state(), "averaged": trainer.judge.average.n_averaged}
-    if isinstance(trainer.flow.base, MixtureBase):
-        tensors.update({f"base.{name}": tensor for name, tensor in trainer.flow.base.state_dict().items()})
-    weights = (trainer.flow.field.state_dict(), trainer.judge.average.module.state_dict(), trainer.best)
-    for kind, named in zip(("field", "average", "best"), weights):
+    flow, average = trainer.flow, trainer.judge.average.module
+    replaced = {} if flow.base is trainer.first_base else flow.base.state_dict()
+    weights = (replaced, flow.field.state_dict(), average.state_dict(), trainer.best)
+    for kind, named in zip(("base", "field", "average", "best"), weights):
         tensors.update({f"{kind}.{name}": tensor for name, tensor in named.items()})
     for index, moments in trainer.optimiser.state_dict()["state"].items():
         tensors.update({f"optimiser.{index}.{name}": torch.as_tensor(m) for name, m in moments.items()})
@@ -169,10 +177,11 @@ def _tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     state = configuration["state"]
-    base = _part(tensors, "base")
-    if base:
-        trainer.flow.base, trainer.mixture = MixtureBase(**base).to(trainer.flow.like.device), None
-    trainer.start_phase(configuration["index"])
+    flow = trainer.flow
+    if configuration["base"] is not None:
+        flow.base, trainer.rival = build_base(configuration["base"], flow.dim).to(flow.like), None
+        flow.base.load_state_dict(_part(tensors, "base"))
+    trainer.start_phase(configuration["index"], unspent=state["unspent"])
     for name in SCALARS:
         setattr(trainer, name, state[name])
     if trainer.best_nll is None:

@@ -7,20 +7,21 @@ from typing import Any
 
 import torch
 
-from cnf.flows import CNF, Affine, MixtureBase
+from cnf.flows import CNF, Affine, Base, ContaminatedBase
 from cnf.flows.calibration import calibration_rows
 from cnf.ode import Gradient
 from cnf.training.checkpoint import CheckpointWriter, resume
+from cnf.training.choices import choose_base, choose_preprocess
 from cnf.training.data import Rows, as_rows
 from cnf.training.history import History
 from cnf.training.judge import MOST_ROWS, mean_nll
-from cnf.training.mixtures import COMPONENTS, best_mixture
-from cnf.training.settings import Settings, default_phases
+from cnf.training.mixtures import LARGE, Rival
+from cnf.training.settings import Settings, default_settings
 from cnf.training.trainer import Interrupted, Trainer, Watcher
 
 HELD_OUT = 0.1
-# Of the time, for the mixtures that the flow has to beat.
-MIXTURE_SHARE = 0.04
+# Of the time, for the small mixtures that the flow has to beat.
+MIXTURE_SHARE = 0.05
 FEWEST_ROWS = 10
 
 
@@ -40,6 +41,7 @@ def fit(
     tolerance: float = 1e-3,
     checkpoint: str | Path | None = None,
     watchers: tuple[Watcher, ...] = (),
+    **chosen: Any,
 ) -> History:
     """Fit a flow to rows of data: flow matching, then maximum likelihood through the ODE.
 
@@ -67,6 +69,7 @@ def fit(
             under the name that ends in .previous. Where they exist already, the fit goes on from the newest
             that is sound, and ends as it would have without the interruption. They are yours to delete.
         watchers: called with the trainer after every update.
+        **chosen: any other field of `cnf.training.Settings`, in place of what the recipe chooses.
 
     Returns:
         The history, with the held-out NLL in nats per row and in the units of x.
@@ -83,12 +86,14 @@ def fit(
         'likelihood'
     """
     train, valid = _rows(flow, (x, context, weights), (x_valid, context_valid), seed)
-    phases = default_phases(steps=steps, seconds=seconds, likelihood_share=likelihood_share, rows=len(train))
-    settings = Settings(phases, gradient=gradient, tolerance=tolerance)
+    settings = default_settings(
+        rows=len(train), dim=flow.dim, steps=steps, seconds=seconds, likelihood_share=likelihood_share,
+        gradient=gradient, tolerance=tolerance, **chosen,
+    )  # fmt: skip
     base_is_free = "base" in flow.automatic
-    choices = fit_parts(flow, train)
-    mixture = _mixture(flow, train, valid, settings, seed) if base_is_free else None
-    trainer = Trainer(flow, train, valid, settings, seed=seed, mixture=mixture)
+    choices = fit_parts(flow, train, valid, seed)
+    rival = _rival(flow, train, valid, settings, seed) if base_is_free else None
+    trainer = Trainer(flow, train, valid, settings, seed=seed, rival=rival)
     try:
         _train(trainer, checkpoint, watchers)
     except KeyboardInterrupt as stop:
@@ -100,28 +105,35 @@ def fit(
 def _finish(trainer: Trainer, train: Rows, valid: Rows, choices: dict[str, Any]) -> History:
     """Calibrate the flow, and say in the history how good it is."""
     flow, history = trainer.flow, trainer.history
+    if flow.base is not trainer.first_base:
+        choices["base"] = describe_mixture(flow.base)
     if "solver" in flow.automatic:
         flow.calibrate(train.x, trainer.settings.tolerance, context=train.context)
-    history.choices = {**choices, "base": type(flow.base).__name__}
+    history.choices = choices
     history.valid_nll, history.valid_se = mean_nll(flow, valid)
     history.train_nll, history.train_se = mean_nll(flow, train.take(calibration_rows(train.x, MOST_ROWS)))
     return history
 
 
-def _mixture(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int) -> MixtureBase | None:
-    """The mixture to beat, where a flow at rest is its base."""
+def _rival(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int) -> Rival | None:
+    """The mixtures to beat, where a flow at rest is its base."""
     if flow.context_dim or not at_rest(flow, train):
         return None
     updates = sum(phase.steps or 0 for phase in settings.phases)
     seconds = sum(phase.seconds or 0.0 for phase in settings.phases)
-    found = best_mixture(
-        *(flow.preprocess.to_model(rows.x)[0] for rows in (train, valid)),
-        weights=train.weights,
-        seed=seed,
-        most=updates // 20 if updates else max(COMPONENTS),
-        seconds=MIXTURE_SHARE * seconds if seconds else None,
-    )
-    return None if found is None else found.to(flow.like.dtype)
+    valid = valid.take(calibration_rows(valid.x, MOST_ROWS))
+    (y, _), (held_out, ladj) = (flow.preprocess.to_model(rows.x) for rows in (train, valid))
+    dtype = flow.like.dtype
+    return Rival(
+        y.to(dtype), train.weights, held_out.to(dtype), ladj, valid.weights, seed=seed,
+        most=updates // 20 if updates else LARGE, seconds=MIXTURE_SHARE * seconds if seconds else None,
+    )  # fmt: skip
+
+
+def describe_mixture(base: Base) -> str:
+    """What the base is, for people."""
+    inner, tails = (base.base, ", heavy tails") if isinstance(base, ContaminatedBase) else (base, "")
+    return f"mixture of {len(inner.weights)} Gaussians{tails}"
 
 
 @torch.no_grad()
@@ -140,18 +152,22 @@ def _train(trainer: Trainer, checkpoint: str | Path | None, watchers: tuple[Watc
     trainer.run()
 
 
-def fit_parts(flow: CNF, train: Rows) -> dict[str, Any]:
-    """Fit what the user left at "auto" to the training rows, and say what was chosen.
+def fit_parts(flow: CNF, train: Rows, valid: Rows, seed: int) -> dict[str, Any]:
+    """Fit what the user left at "auto" to the rows, and say what was chosen.
 
     The maps stay what they are when the flow is fitted once more; only its grid is placed anew.
     """
-    choices = {"preprocess": "given", "base": type(flow.base).__name__, "rows": len(train)}
+    choices: dict[str, Any] = {"preprocess": "given", "base": "given", "rows": len(train)}
+    device, dtype = flow.like.device, flow.like.dtype
     if "preprocess" in flow.automatic:
-        flow.preprocess = Affine.whiten(train.x, train.weights).to(flow.like.device)
-        choices["preprocess"] = "whitened"
+        flow.preprocess, choices["preprocess"] = choose_preprocess(train, valid, seed)
+        flow.preprocess.to(device)
+    if "base" in flow.automatic:
+        y = flow.preprocess.to_model(train.x)[0].to(dtype)
+        flow.base, choices["base"] = choose_base(y, train.weights)
     if "context_map" in flow.automatic and train.context is not None:
         try:
-            flow.context_map = Affine.standardize(train.context, train.weights).to(flow.like.device)
+            flow.context_map = Affine.standardize(train.context, train.weights).to(device)
         except ValueError as failure:
             raise ValueError(f"context: {failure}") from failure
     flow.automatic &= {"solver"}

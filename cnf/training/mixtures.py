@@ -1,9 +1,10 @@
-"""The Gaussian mixture that a flow has to beat, and falls back on where it does not."""
+"""The Gaussian mixture that a flow has to beat, and starts from where it does not."""
 
 from __future__ import annotations
 
 import time
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,59 +12,123 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from cnf.flows import MixtureBase
+from cnf.flows import Base, ContaminatedBase, MixtureBase
+from cnf.training.judge import weighted_nll
 
-COMPONENTS = (2, 5, 10, 20, 40, 80)
-MOST_ROWS = 20_000
+# Small mixtures show how fast the likelihood of mixtures rises with their components; the large one is fitted
+# where that promises more than the flow has reached.
+SMALL = (2, 5, 10, 40)
+LARGE = 160
+MOST_ROWS = 40_000
 ROWS_A_COMPONENT = 25
-# In standardised units: keeps a component from collapsing onto a few rows.
-SMALLEST_VARIANCE = 1e-4
+ITERATIONS = 30
+# In units of model coordinates: keeps a component from collapsing onto a few rows.
+SMALLEST_VARIANCE = 1e-5
 
 
-def best_mixture(
-    y: Tensor, valid: Tensor, *, weights: Tensor | None, seed: int, most: int, seconds: float | None
-) -> MixtureBase | None:
-    """The mixture with the number of components that held-out rows like best; None where rows are too few.
+@dataclass(frozen=True)
+class Judged:
+    """A base, its number of components, and its held-out NLL in nats a row of the data's units."""
+
+    base: Base
+    components: int
+    nll: float
+
+
+class Rival:
+    """Gaussian mixtures of the rows a flow is fitted to, their number of components chosen on held-out rows.
 
     Args:
-        y: rows to learn from, in model coordinates.
-        valid: rows to judge by.
-        weights: of the rows of y.
+        y: rows to learn from, in model coordinates (rows, dim).
+        weights: of these rows, or None.
+        valid: rows to judge by, in model coordinates.
+        ladj: log-Jacobian of the valid rows, () or (rows,).
+        valid_weights: of these rows, or None.
         seed: of the start of expectation-maximisation, and of the rows taken where there are many.
-        most: components to try at most.
-        seconds: no further mixture is tried after this time; None for no limit.
+        most: components at most.
+        seconds: time for the small mixtures; the large one may take three times as long. None for no limit.
     """
-    start = time.perf_counter()
-    rows = _chosen(y, weights, seed)
-    held_out = valid.double().cpu().numpy()
-    best: tuple[GaussianMixture, float] | None = None
-    for components in COMPONENTS:
-        late = seconds is not None and time.perf_counter() - start > seconds
-        if late or components > min(most, len(rows) // ROWS_A_COMPONENT):
-            break
+
+    def __init__(
+        self,
+        y: Tensor,
+        weights: Tensor | None,
+        valid: Tensor,
+        ladj: Tensor,
+        valid_weights: Tensor | None,
+        *,
+        seed: int,
+        most: int,
+        seconds: float | None,
+    ) -> None:
+        self.like, self.valid, self.ladj, self.valid_weights = y, valid, ladj, valid_weights
+        self.seed = seed
+        self.seconds = seconds
+        self.rows = _chosen(y, weights, seed)
+        self.most = min(most, len(self.rows) // ROWS_A_COMPONENT)
+        self.found: list[Judged] = []
+        self.seconds_a_component = 0.0
+        for components in SMALL:
+            if components <= self.most and self._affords(components, self.seconds):
+                self._fit(components)
+
+    @property
+    def best(self) -> Judged | None:
+        """The mixture that held-out rows like best; None where rows or time are too few for any."""
+        return min(self.found, key=lambda judged: judged.nll, default=None)
+
+    @property
+    def promise(self) -> float:
+        """The NLL that a large mixture may reach, if components go on paying as they have."""
+        if len(self.found) < 2:
+            return float("inf")
+        before, last = (judged.nll for judged in self.found[-2:])
+        return 2 * last - before
+
+    def grow(self) -> None:
+        """Fit the mixture of as many components as rows and time allow."""
+        components = min(LARGE, self.most)
+        if self.seconds is not None and self.seconds_a_component:
+            components = min(components, int(3 * self.seconds / self.seconds_a_component))
+        if self.found and components > self.found[-1].components:
+            self._fit(components)
+
+    def _affords(self, components: int, seconds: float | None) -> bool:
+        return seconds is None or components * self.seconds_a_component <= seconds
+
+    def _fit(self, components: int) -> None:
+        start = time.perf_counter()
         model = GaussianMixture(
-            components, reg_covar=SMALLEST_VARIANCE, max_iter=60, init_params="k-means++", random_state=seed
+            components,
+            reg_covar=SMALLEST_VARIANCE,
+            max_iter=ITERATIONS,
+            init_params="k-means++",
+            random_state=self.seed,
         )
         with warnings.catch_warnings():
             # A mixture that has not converged is judged by held-out rows like any other.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(rows)
-        nll = -model.score(held_out)
-        if best is not None and nll > best[1]:
-            break
-        best = model, nll
-    return None if best is None else _as_base(best[0], y)
+            model.fit(self.rows)
+        plain = _as_base(model, self.like)
+        judged = [Judged(base, components, self._nll(base)) for base in (plain, ContaminatedBase(plain))]
+        self.found.append(min(judged, key=lambda candidate: candidate.nll))
+        self.seconds_a_component = (time.perf_counter() - start) / components
+
+    @torch.no_grad()
+    def _nll(self, base: Base) -> float:
+        return weighted_nll(base.log_prob(self.valid) + self.ladj, self.valid_weights)[0]
 
 
 def _chosen(y: Tensor, weights: Tensor | None, seed: int) -> np.ndarray:
-    """At most `MOST_ROWS` rows, drawn by their weights where they have any."""
-    rows, random = y.double().cpu().numpy(), np.random.default_rng(seed)
+    """At most `MOST_ROWS` rows in single precision, drawn by their weights where they have any."""
+    rows, random = y.float().numpy(force=True), np.random.default_rng(seed)
     if weights is not None:
-        share = weights.double().cpu().numpy()
+        share = weights.double().numpy(force=True)
         return rows[random.choice(len(rows), min(len(rows), MOST_ROWS), p=share / share.sum())]
     return rows if len(rows) <= MOST_ROWS else rows[random.choice(len(rows), MOST_ROWS, replace=False)]
 
 
 def _as_base(model: GaussianMixture, like: Tensor) -> MixtureBase:
-    parts = (model.weights_, model.means_, np.linalg.cholesky(model.covariances_))
+    factors = np.linalg.cholesky(model.covariances_.astype(np.float64))
+    parts = (model.weights_, model.means_, factors)
     return MixtureBase(*(torch.as_tensor(part, dtype=like.dtype, device=like.device) for part in parts))

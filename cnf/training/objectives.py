@@ -20,6 +20,7 @@ def flow_matching_loss(
     *,
     block: int | None = None,
     times: int = 64,
+    times_a_pair: int = 1,
 ) -> Tensor:
     """Mean of |v(t, (1 − t) z + t y) − (y − z)|² over times t and base points z (Lipman et al. 2023).
 
@@ -34,9 +35,14 @@ def flow_matching_loss(
         block: rows coupled by optimal transport; None couples independently, as a context demands, since
             rows may not change places with rows of another context.
         times: number of distinct times.
+        times_a_pair: how often each pair of base point and row is used, at times far apart: pairing by
+            optimal transport costs more than an evaluation of the field.
     """
     z = flow.base.sample((len(y),), y, generator)
     y = y if block is None else couple(z, y, block)
+    if times_a_pair > 1:
+        y, z = y.repeat(times_a_pair, 1), z.repeat(times_a_pair, 1)
+        context = None if context is None else context.repeat(times_a_pair, 1)
     u = torch.rand(times, generator=generator, device=y.device, dtype=y.dtype)
     t = ((torch.arange(times, device=y.device) + u) / times)[:, None]
     y, z = y.reshape(times, -1, flow.dim), z.reshape(times, -1, flow.dim)

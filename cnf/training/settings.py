@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 from cnf.ode import Gradient
 
@@ -39,6 +39,7 @@ class Settings:
         phases: one after the other.
         gradient: of the likelihood: "discrete", "direct", or "adjoint" (torchdiffeq).
         coupling_block: rows that flow matching pairs by optimal transport; None pairs independently.
+        times_a_pair: times at which flow matching uses each pair.
         solver_steps: steps of the grid that likelihood training starts with.
         error_weight: weight of the solver's error beside the negative log-likelihood, to start with.
         weight_decay: of AdamW.
@@ -50,6 +51,7 @@ class Settings:
     phases: tuple[Phase, ...]
     gradient: Gradient = "discrete"
     coupling_block: int | None = 64
+    times_a_pair: int = 1
     solver_steps: int = 6
     error_weight: float = 10.0
     weight_decay: float = 1e-4
@@ -64,8 +66,31 @@ class Settings:
             raise ValueError(f"tolerance: expected a positive number of nats; got {self.tolerance}")
 
 
+# Up to so many columns, pairs by optimal transport make paths straight for little; in more, blocks of rows are
+# too thin to pair well, and the time is better spent on updates.
+FEW_COLUMNS = 3
+
+
+def default_settings(
+    *,
+    rows: int,
+    dim: int,
+    steps: int | None,
+    seconds: float | None,
+    likelihood_share: float | None,
+    **chosen: Any,
+) -> Settings:
+    """The settings for a table of so many rows and columns; `chosen` replaces any of them by name."""
+    few = dim <= FEW_COLUMNS
+    phases = default_phases(
+        steps=steps, seconds=seconds, likelihood_share=likelihood_share, rows=rows, batch=512 if few else 256
+    )
+    settings = Settings(phases, coupling_block=64 if few else None, solver_steps=6 if few else 4)
+    return replace(settings, **chosen)
+
+
 def default_phases(
-    *, steps: int | None, seconds: float | None, likelihood_share: float | None, rows: int
+    *, steps: int | None, seconds: float | None, likelihood_share: float | None, rows: int, batch: int
 ) -> tuple[Phase, ...]:
     """Flow matching, then maximum likelihood, within a budget of updates or seconds.
 
@@ -87,7 +112,7 @@ def default_phases(
     likelihood = None if steps is None else round(share * steps)
     parts = (
         ("flow matching", None if steps is None else steps - likelihood, 1 - share, 1024, 2e-3, 0.999, 6),
-        ("likelihood", likelihood, share, 512, 1e-3, 0.99, 10),
+        ("likelihood", likelihood, share, batch, 1e-3, 0.99, 10),
     )
     phases = []
     for name, updates, part, *rest in parts:

@@ -10,13 +10,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from cnf.flows import CNF, MixtureBase
+from cnf.flows import CNF
 from cnf.flows.calibration import calibration_rows, spread_evenly
 from cnf.flows.scoring import Scores
 from cnf.ode import Grid, Solver, Torchdiffeq
 from cnf.training.data import Batches, Rows
 from cnf.training.history import History, Record
-from cnf.training.judge import Judge, weighted_nll
+from cnf.training.judge import Judge
+from cnf.training.mixtures import Rival
 from cnf.training.objectives import flow_matching_loss, likelihood_loss
 from cnf.training.settings import Phase, Settings
 
@@ -29,9 +30,10 @@ MOST_TRAINING_STEPS = 32
 # Where they disagree by more than this on the largest grid, the solver has lost the field for good.
 LOST_BEYOND = 1.0
 SMALLEST_RATE_SCALE = 1e-3
-# A mixture becomes the base where its held-out NLL is lower by this many nats after a phase: a smaller lead
-# is less than likelihood training gains, and no reason to give up a flow that moves for one at rest.
-LEADS_BY = 0.1
+# A mixture becomes the base where its held-out NLL is lower by this many nats. After flow matching it must
+# lead by more than likelihood training usually gains; after that, a small lead is no reason to give up a flow
+# that moves.
+LEAD = {"flow matching": 1.5, "likelihood": 0.1}
 
 
 class TrainingError(RuntimeError):
@@ -63,8 +65,8 @@ class Trainer:
         settings: every choice.
         seed: of all randomness in training.
         watchers: called after every update.
-        mixture: takes the place of the base where it leads the flow after a phase; the field then starts
-            again from rest.
+        rival: its mixture takes the place of the base where it leads the flow; the field then starts again
+            from rest, and by likelihood alone.
     """
 
     def __init__(
@@ -76,13 +78,14 @@ class Trainer:
         *,
         seed: int,
         watchers: tuple[Watcher, ...] = (),
-        mixture: MixtureBase | None = None,
+        rival: Rival | None = None,
     ) -> None:
         self.flow = flow
+        self.first_base = flow.base
         self.valid = valid
         self.settings = settings
         self.watchers = watchers
-        self.mixture = mixture
+        self.rival = rival
         self.seed = seed
         self.generator = torch.Generator(flow.like.device).manual_seed(seed)
         pilot = train.take(calibration_rows(train.x, 256))
@@ -94,12 +97,13 @@ class Trainer:
         self.seconds = 0.0
         self.grid = Grid.uniform(settings.solver_steps)
         self.error_weight = settings.error_weight
-        self.start_phase(0)
+        self.start_phase(0, unspent=0.0)
         self.best_nll = self.judge.verdict(self.pilot_y, self.pilot_context).nll
 
-    def start_phase(self, index: int) -> None:
-        """Begin a phase with a fresh optimiser and moving average."""
+    def start_phase(self, index: int, *, unspent: float) -> None:
+        """Begin a phase with a fresh optimiser and moving average, and the seconds that the last one left."""
         self.index = index
+        self.unspent = unspent
         self.phase_step = 0
         self.phase_seconds = 0.0
         self.rate_scale = 1.0
@@ -120,7 +124,7 @@ class Trainer:
         """Share of the phase's budget that is spent."""
         if self.phase.steps is not None:
             return self.phase_step / self.phase.steps
-        return self.phase_seconds / self.phase.seconds
+        return self.phase_seconds / (self.phase.seconds + self.unspent)
 
     @property
     def learning_rate(self) -> float:
@@ -135,11 +139,14 @@ class Trainer:
         while True:
             while self.phase_done < 1 and self.stale < self.settings.patience:
                 self._advance()
+            self._meet_rival(LEAD[self.phase.name])
             self.flow.field.load_state_dict(self.best)
-            self._fall_back()
             if self.index + 1 == len(self.settings.phases):
                 break
-            self.start_phase(self.index + 1)
+            left = (
+                0.0 if self.phase.seconds is None else self.phase.seconds + self.unspent - self.phase_seconds
+            )
+            self.start_phase(self.index + 1, unspent=max(left, 0.0))
         self.flow.eval()
         return self.history
 
@@ -150,17 +157,18 @@ class Trainer:
         self.flow.field.load_state_dict(self.best)
         self.flow.eval()
 
-    def _fall_back(self) -> None:
-        """Take the mixture as base where the phase that ended is worse on held-out rows."""
-        if self.mixture is None:
+    def _meet_rival(self, lead: float) -> None:
+        """Take the rival's mixture as base where it leads by so many nats on held-out rows."""
+        if self.rival is None:
             return
-        rows = self.judge.valid
-        y, ladj = self.flow.preprocess.to_model(rows.x)
-        nll, _ = weighted_nll(self.mixture.log_prob(y.to(self.flow.like.dtype)) + ladj, rows.weights)
-        if self.best_nll - nll > LEADS_BY:
-            self.flow.base, self.best, self.best_nll = self.mixture, self.at_start, nll
-            self.flow.field.load_state_dict(self.best)
-            self.mixture = None
+        start = time.perf_counter()
+        if self.best_nll - self.rival.promise > lead:
+            self.rival.grow()
+        self._book(start)
+        mixture = self.rival.best
+        if mixture is not None and self.best_nll - mixture.nll > lead:
+            self.flow.base, self.best, self.best_nll = mixture.base, self.at_start, mixture.nll
+            self.rival = None
 
     def _advance(self) -> None:
         """One update, with the validation or record that is due after it."""
@@ -188,7 +196,7 @@ class Trainer:
         self.step += 1
         self.phase_step += 1
         self.optimiser.zero_grad()
-        y, context = self.batches.draw(self.phase.batch, self.generator)
+        y, context = self.batches.draw(self._rows_to_draw, self.generator)
         loss, objective = self._loss(y, context)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.flow.field.parameters(), self.settings.clip)
@@ -199,11 +207,18 @@ class Trainer:
         self.judge.update(self.flow)
         self.losses.append(objective)
 
+    @property
+    def _rows_to_draw(self) -> int:
+        again = self.settings.times_a_pair if self.phase.name == "flow matching" else 1
+        return self.phase.batch // again
+
     def _loss(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, float]:
         """What is differentiated, and the phase's objective as a number."""
         if self.phase.name == "flow matching":
             block = None if self.flow.context_dim else self.settings.coupling_block
-            loss = flow_matching_loss(self.flow, y, context, self.generator, block=block)
+            loss = flow_matching_loss(
+                self.flow, y, context, self.generator, block=block, times_a_pair=self.settings.times_a_pair
+            )
             return loss, loss.item()
         solver = self._training_solver()
         parts = likelihood_loss(

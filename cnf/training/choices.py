@@ -1,0 +1,77 @@
+"""What a fit chooses by itself from the rows: the map to model coordinates and the base."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+
+from cnf.flows import Affine, Base, Chain, ContaminatedBase, Gaussianize, NormalBase, Preprocess, StudentTBase
+from cnf.training.data import Rows
+from cnf.training.judge import weighted_nll
+
+# Fewer rows say too little about the shape of a column.
+FEWEST_ROWS = 2_000
+# Held-out nats a row that a richer map or base must gain over the plain one.
+WORTH = 0.05
+# What tells maps apart: the held-out likelihood of a small mixture, fitted in the coordinates of each.
+COMPONENTS = 10
+ITERATIONS = 20
+MOST_ROWS = 10_000
+FREEDOMS = (3.0, 6.0)
+# Independent heavy columns are another shape, not only other tails: nats a column that they must gain.
+WORTH_A_COLUMN = 0.1
+
+
+def choose_preprocess(train: Rows, valid: Rows, seed: int) -> tuple[Preprocess, str]:
+    """Whitening, with the columns Gaussianised before it where held-out likelihood gains by that.
+
+    Returns:
+        The map, and its name for people.
+    """
+    plain = Affine.whiten(train.x, train.weights)
+    if len(train) < FEWEST_ROWS or len(valid) < COMPONENTS:
+        return plain, "whitened"
+    marginal = Gaussianize.fit(train.x, train.weights)
+    y = marginal.to_model(train.x)[0]
+    try:
+        richer = Chain(marginal, Affine.whiten(y, train.weights))
+    except ValueError:  # columns that depend on each other after the map only
+        return plain, "whitened"
+    gain = _quick_nll(plain, train, valid, seed) - _quick_nll(richer, train, valid, seed)
+    return (richer, "Gaussianised columns, whitened") if gain > WORTH else (plain, "whitened")
+
+
+def _quick_nll(map: Preprocess, train: Rows, valid: Rows, seed: int) -> float:
+    """Held-out NLL of a small mixture in the coordinates of the map, nats a row in units of the data."""
+    generator = torch.Generator(train.x.device).manual_seed(seed)
+    chosen = torch.randperm(len(train), generator=generator, device=train.x.device)[:MOST_ROWS]
+    if train.weights is not None:
+        chosen = torch.multinomial(train.weights, MOST_ROWS, replacement=True, generator=generator)
+    model = GaussianMixture(
+        COMPONENTS, reg_covar=1e-4, max_iter=ITERATIONS, init_params="k-means++", random_state=seed
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(map.to_model(train.x[chosen])[0].float().numpy(force=True))
+    y, ladj = map.to_model(valid.x)
+    scores = torch.as_tensor(model.score_samples(y.float().numpy(force=True)), device=y.device)
+    return weighted_nll(scores + ladj, valid.weights)[0]
+
+
+def choose_base(y: torch.Tensor, weights: torch.Tensor | None) -> tuple[Base, str]:
+    """The normal base, with heavy tails added or taken where rows in model coordinates have outliers.
+
+    None of the candidates learns anything from the rows, so the training rows themselves can judge.
+    """
+    dim = y.shape[1]
+    candidates = {
+        "normal": NormalBase(dim),
+        "normal with heavy tails": ContaminatedBase(NormalBase(dim)),
+        **{f"Student-t, {nu:g} degrees of freedom": StudentTBase(dim, nu) for nu in FREEDOMS},
+    }
+    nll = {name: weighted_nll(base.log_prob(y), weights)[0] for name, base in candidates.items()}
+    best = min(nll, key=lambda name: nll[name] + WORTH_A_COLUMN * dim * name.startswith("Student"))
+    return candidates[best], best
