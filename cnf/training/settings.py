@@ -66,8 +66,8 @@ class Settings:
             raise ValueError(f"tolerance: expected a positive number of nats; got {self.tolerance}")
 
 
-# Up to so many columns, pairs by optimal transport make paths straight for little; in more, blocks of rows are
-# too thin to pair well, and the time is better spent on updates.
+# Up to so many columns, pairs by optimal transport make paths straight for little; in more, blocks of rows
+# are too thin to pair well, and the time is better spent on updates.
 FEW_COLUMNS = 3
 
 
