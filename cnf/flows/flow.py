@@ -20,7 +20,7 @@ from cnf.flows.distribution import FlowDistribution
 from cnf.flows.divergence import Hutchinson, choose_divergence
 from cnf.flows.model_file import write_model
 from cnf.flows.preprocessing import Affine, Preprocess
-from cnf.flows.scoring import CHUNK, Accuracy, Evaluation, Scores, evaluate_rows
+from cnf.flows.scoring import Accuracy, Evaluation, Scores, chunks, evaluate_rows
 from cnf.ode import Gradient, Grid, Solution, Solver, System, SystemAt
 
 AUTO = "auto"
@@ -365,7 +365,7 @@ class CNF(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """States (time, rows, dim) and quadratures (time, rows, rates) along the way, chunk by chunk."""
         states, quadratures = [], []
-        for chunk in torch.arange(len(z), device=z.device).split(CHUNK):
+        for chunk in chunks(z):
             given = None if context is None else context[chunk]
             solution = self._solve(make_system(z[chunk], given), z[chunk], way, self.solver, None)
             states.append(solution.x)
