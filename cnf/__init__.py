@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cnf.estimator import CNFDensity
-    from cnf.fields import ConcatSquashField, GatedField, MaskedField, MLPField, VelocityField
+    from cnf.fields import ConcatSquashField, GatedField, MaskedField, MLPField, SumField, VelocityField
     from cnf.flows import (
         CNF,
         Affine,
@@ -65,6 +65,7 @@ __all__ = [
     "ODEBlock",
     "Schema",
     "StudentTBase",
+    "SumField",
     "TableError",
     "TableFlow",
     "Torchdiffeq",
@@ -77,7 +78,7 @@ __all__ = [
 
 _ROOMS = {
     "estimator": ("CNFDensity",),
-    "fields": ("ConcatSquashField", "GatedField", "MLPField", "MaskedField", "VelocityField"),
+    "fields": ("ConcatSquashField", "GatedField", "MLPField", "MaskedField", "SumField", "VelocityField"),
     "flows": (
         "CNF",
         "Affine",

@@ -47,13 +47,13 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     rows, repeats, dims = (100, 2, (2,)) if args.quick else (ROWS, args.repeats, DIMENSIONS)
+    flows = {dim: trained(dim, rows, args.seed, steps=60 if args.quick else 1500) for dim in dims}
     results = {}
-    for dim in dims:
-        flow, x = trained(dim, rows, args.seed, steps=60 if args.quick else 1500)
+    for dim, (flow, x) in flows.items():
         results[dim] = benchmark(flow, x, repeats)
         print_table(dim, results[dim])
-    flat = cost_by_rows(trained(2, rows, args.seed, steps=60 if args.quick else 1500)[0], quick=args.quick)
-    work = work_against_error(*trained(2, rows, args.seed, steps=60 if args.quick else 1500))
+    flat = cost_by_rows(flows[2][0], quick=args.quick)
+    work = work_against_error(*flows[2])
     draw(work, args.out / "benchmark_speed.png")
     numbers = {"rows": rows, "repeats": repeats, "columns": results, "cost_by_rows": flat, "work": work}
     (args.out / "benchmark_speed.json").write_text(json.dumps(numbers, indent=1) + "\n")

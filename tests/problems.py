@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import cnf
-from cnf.fields import ConcatSquashField, GatedField, MLPField, VelocityField
+from cnf.fields import ConcatSquashField, GatedField, MLPField, SumField, VelocityField
 
 F64 = torch.float64
 
@@ -78,13 +78,19 @@ def stirred(flow: cnf.CNF) -> cnf.CNF:
 
 
 # Fields by name; those of CLOSED have their divergence in closed form.
-CLOSED = ("gated-sine", "gated-tanh", "mlp")
+CLOSED = ("gated-sine", "gated-tanh", "mlp", "sum")
 FIELDS = {
     "gated-sine": lambda dim, c: awake(GatedField(dim, (12, 10), context_dim=c, frequency=1.0, modulation=8)),
     "gated-tanh": lambda dim, c: awake(
         GatedField(dim, (10, 12), context_dim=c, first="tanh", frequency=1.0, modulation=8)
     ),
     "mlp": lambda dim, c: awake(MLPField(dim, (12, 12), context_dim=c)),
+    "sum": lambda dim, c: awake(
+        SumField(
+            [GatedField(dim, (8, 6), context_dim=c, frequency=f, modulation=4) for f in (0.5, 2.0)]
+            + [MLPField(dim, (6, 6), context_dim=c)]
+        )
+    ),
     "mlp-silu": lambda dim, c: awake(MLPField(dim, (10,), context_dim=c, activation="silu")),
     "concatsquash": lambda dim, c: awake(
         ConcatSquashField(dim, (12, 12), context_dim=c, activation="softplus")

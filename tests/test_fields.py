@@ -7,7 +7,7 @@ import pytest
 import torch
 from problems import CLOSED, F64, FIELDS, jacobian_trace, make_field, normal
 
-from cnf.fields import ConcatSquashField, GatedField, MLPField
+from cnf.fields import ConcatSquashField, GatedField, MLPField, SumField
 from cnf.fields.base import TimeFeatures
 
 GATED = ["gated-sine", "gated-tanh"]
@@ -145,6 +145,8 @@ def test_time_features_are_as_exact_as_the_times():
     [
         (lambda: GatedField(0), "dim >= 1"),
         (lambda: MLPField(2, context_dim=-1), "context_dim >= 0"),
+        (lambda: SumField([]), "no field"),
+        (lambda: SumField([MLPField(2), MLPField(3)]), "one dim"),
         (lambda: GatedField(2, (4, 4, 4)), "two positive widths"),
         (lambda: GatedField(2, (4, 0)), "two positive widths"),
         (lambda: GatedField(2, first="relu"), "sine or tanh"),
@@ -156,3 +158,15 @@ def test_time_features_are_as_exact_as_the_times():
 def test_what_makes_no_field_is_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_a_sum_adds_and_has_a_closed_form_only_where_all_its_parts_have_one():
+    parts = [make_field("gated-sine", 3), make_field("mlp", 3), make_field("mlp-silu", 3)]
+    t, x = torch.tensor(0.4, dtype=F64), normal(5, 3)
+    whole = SumField(parts)
+    torch.testing.assert_close(whole(t, x), sum(part(t, x) for part in parts))
+    assert not whole.bind().closed_form and SumField(parts[:2]).bind().closed_form
+    # A part that is there twice counts twice, but is one set of parameters.
+    twice = SumField([parts[0], parts[0]])
+    torch.testing.assert_close(twice(t, x), 2 * parts[0](t, x))
+    assert len(list(twice.parameters())) == len(list(parts[0].parameters()))

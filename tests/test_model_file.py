@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import cnf
-from cnf.flows.model_file import write_model
+from cnf.flows.model_file import read_model, write_model
 from cnf.flows.scoring import Accuracy
 
 
@@ -29,6 +29,11 @@ FLOWS = {
     ),
     "mlp": lambda: cnf.CNF(
         2, field=cnf.MLPField(2, (7, 6, 5), activation="silu"), divergence=cnf.Hutchinson(3, "gaussian")
+    ),
+    "sum": lambda: cnf.CNF(
+        2,
+        field=cnf.SumField([cnf.GatedField(2, (5, 6), frequency=f) for f in (0.5, 4.0)]),
+        solver=cnf.Grid((0.0, 0.2, 0.5, 0.6, 1.0), "adams"),
     ),
     "squash": lambda: cnf.CNF(
         2, field=cnf.ConcatSquashField(2, (6,)), divergence="exact", base=cnf.StudentTBase(2, 4.5)
@@ -298,3 +303,13 @@ def test_what_a_file_cannot_rebuild_is_refused_before_writing(tmp_path):
 def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="cannot be written"):
         make("default").save(tmp_path / "absent" / "flow")
+
+
+def test_a_file_from_before_bars_had_a_weight_keeps_its_bars(tmp_path):
+    flow = cnf.CNF(2, hidden=(8, 8))
+    path = tmp_path / "old.safetensors"
+    flow.save(path)
+    configuration, tensors = read_model(path)
+    del configuration["accuracy"]["quadrature_weight"]
+    write_model(path, configuration, tensors)
+    assert cnf.load(path).accuracy == Accuracy() and Accuracy().quadrature_weight == 1

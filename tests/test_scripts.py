@@ -252,3 +252,17 @@ def test_bound_of_the_augmented_flow_stays_below_its_density(gallery):
     assert all(bound["below"] > -3 * bound["error"] for bound in found["bounds"])
     assert found["bounds"][0]["error"] > found["bounds"][-1]["error"]
     assert found["mass_of_one_draw"] < 1.02 and found["mass_of_weights"] == pytest.approx(1, abs=0.05)
+
+
+def test_benchmark_of_speed_times_every_side_at_equal_error(gallery):
+    pytest.importorskip("zuko")
+    run = gallery("benchmark_speed")
+    found = json.loads((run.out / "benchmark_speed.json").read_text())["columns"]["2"]
+    for task in ("log_prob", "gradient", "sample"):
+        assert {"cnf", "zuko", "zuko, equal error"} <= found[task].keys()
+    assert found["error"]["zuko, equal error"]["mean"] <= found["error"]["cnf"]["mean"]
+    assert found["sample_error"]["zuko, equal error"] <= found["sample_error"]["cnf"]
+    # The same velocity on every side: peers at their own, finer tolerances come near the truth.
+    assert found["error"]["zuko"]["mean"] < 1e-4 and found["sample_error"]["zuko"] < 1e-3
+    assert found["gradient_difference"] < 1e-10
+    assert "a row" in run.printed and (run.out / "benchmark_speed.png").stat().st_size > 10_000

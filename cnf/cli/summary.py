@@ -81,13 +81,19 @@ def lines_of(summary: dict[str, Any]) -> list[str]:
     facts = {
         "columns": ", ".join(summary["columns"]),
         "context": ", ".join(summary["context"]),
-        "field": f"{field['class']} of width {' × '.join(map(str, field['hidden']))}, "
-        f"{summary['parameters']:,} parameters; base {summary['base']['class']}",
+        "field": f"{_name(field)}, {summary['parameters']:,} parameters; base {summary['base']['class']}",
         "solver": f"{solver['method']}, {steps}, error bar below {summary['tolerance']:g} nats",
         **(_training(summary) if summary["gaussian"] is not None else {}),
         **_gaussian(summary),
     }
     return [summary["model"], *(f"  {name:<13} {fact}" for name, fact in facts.items() if fact)]
+
+
+def _name(field: dict[str, Any]) -> str:
+    """Class and widths of a field, or of every part of a sum."""
+    if "fields" in field:
+        return " + ".join(map(_name, field["fields"]))
+    return f"{field['class']} of width {' × '.join(map(str, field['hidden']))}"
 
 
 def _training(summary: dict[str, Any]) -> dict[str, str]:

@@ -5,12 +5,14 @@ GatedField          two gated hidden layers, divergence in closed form (the defa
 MaskedField         the same, over the present columns of each row
 MLPField            any number of hidden layers
 ConcatSquashField   the layers of FFJORD (Grathwohl et al. 2019)
+SumField            the sum of fields
 """
 
 from cnf.fields.base import BoundField, FieldAt, VelocityField
 from cnf.fields.gated import GatedField
 from cnf.fields.masked import MaskedField
 from cnf.fields.networks import ConcatSquashField, MLPField
+from cnf.fields.sums import SumField
 
 __all__ = [
     "BoundField",
@@ -19,5 +21,6 @@ __all__ = [
     "GatedField",
     "MLPField",
     "MaskedField",
+    "SumField",
     "VelocityField",
 ]

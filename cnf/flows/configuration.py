@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnf.fields import ConcatSquashField, GatedField, MaskedField, MLPField, VelocityField
+from cnf.fields import ConcatSquashField, GatedField, MaskedField, MLPField, SumField, VelocityField
 from cnf.flows.bases import Base, ContaminatedBase, MixtureBase, NormalBase, StudentTBase
 from cnf.flows.divergence import Hutchinson
 from cnf.flows.gaussianization import Gaussianize
@@ -52,6 +52,8 @@ def describe(flow: Any) -> dict[str, Any]:
 
 
 def _describe_field(field: VelocityField) -> dict[str, Any]:
+    if type(field) is SumField:
+        return {"class": "SumField", "fields": [_describe_field(part) for part in field.fields]}
     if type(field) not in FIELDS:
         raise ValueError(
             f"a model file cannot rebuild {type(field).__name__}:"
@@ -96,6 +98,8 @@ def _describe_preprocess(map: Preprocess) -> dict[str, Any]:
 
 def build_field(config: dict[str, Any], dim: int, context_dim: int) -> VelocityField:
     """The field that `describe` described, with fresh weights."""
+    if config["class"] == "SumField":
+        return SumField([build_field(part, dim, context_dim) for part in config["fields"]])
     classes = {cls.__name__: cls for cls in FIELDS}
     arguments = dict(config)
     cls = classes[arguments.pop("class")]

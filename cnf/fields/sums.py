@@ -1,0 +1,68 @@
+"""Fields that are sums of fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor, nn
+
+from cnf.fields.base import BoundField, FieldAt, VelocityField
+
+
+class SumField(VelocityField):
+    """v = Σₖ vₖ, and tr ∂v/∂x = Σₖ tr ∂vₖ/∂x: in closed form where every part has one.
+
+    Args:
+        fields: the parts, one or more, for the same columns and the same context.
+
+    Raises:
+        ValueError: for no part, or parts of different columns or context.
+
+    Example:
+        >>> from cnf.fields import GatedField
+        >>> waves = SumField([GatedField(2, (32, 32), frequency=f) for f in (1.0, 8.0)])
+        >>> (field,) = waves.bind().at(torch.tensor([0.5]))
+        >>> v, divergence = field.velocity_and_divergence(torch.zeros(10, 2))
+        >>> v.shape, divergence.shape
+        (torch.Size([10, 2]), torch.Size([10]))
+    """
+
+    def __init__(self, fields: Sequence[VelocityField]) -> None:
+        kinds = {(field.dim, field.context_dim) for field in fields}
+        if len(kinds) != 1:
+            raise ValueError(
+                f"fields of a sum: expected one dim and context_dim; got {sorted(kinds) or 'no field'}"
+            )
+        super().__init__(*kinds.pop())
+        self.fields = nn.ModuleList(fields)
+
+    def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Velocity (*batch, dim) at times t () or (*batch,) and states x (*batch, dim)."""
+        return reduce(torch.add, (field(t, x, context) for field in self.fields))
+
+    def bind(self, context: Tensor | None = None) -> BoundField:
+        """The parts for one context; what several of them read stands once among the tensors."""
+        parts = [field.bind(context) for field in self.fields]
+        closed_form = all(part.closed_form for part in parts)
+        tensors = {id(tensor): tensor for part in parts for tensor in part.tensors}
+
+        def at(times: Tensor) -> list[FieldAt]:
+            moments = zip(*(part.at(times) for part in parts))
+            return [_sum(moment, closed_form=closed_form) for moment in moments]
+
+        return BoundField(at, closed_form, tuple(tensors.values()))
+
+
+def _sum(parts: Sequence[FieldAt], *, closed_form: bool) -> FieldAt:
+    """The sum of parts at one time."""
+
+    def velocity(x: Tensor) -> Tensor:
+        return reduce(torch.add, (part.velocity(x) for part in parts))
+
+    def velocity_and_divergence(x: Tensor) -> tuple[Tensor, Tensor]:
+        velocities, divergences = zip(*(part.velocity_and_divergence(x) for part in parts))
+        return reduce(torch.add, velocities), reduce(torch.add, divergences)
+
+    return FieldAt(velocity, velocity_and_divergence if closed_form else None)
