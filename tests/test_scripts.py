@@ -1,6 +1,8 @@
 """The gallery: every script runs, writes the pictures it promises, and leaves everything else alone."""
 
+import importlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -39,6 +41,15 @@ WRITTEN = {
         *("latent_ode.png", "latent_ode.json"),
         *(("latent_ode_weather.png", "latent_ode_weather.json") if WEATHER else ()),
     },
+    "toy_gallery": {"toy_gallery.png"},
+    "point_maps": {"point_maps.png"},
+    "seven_columns": {
+        "seven_columns_pairs.png",
+        "seven_columns_slices.png",
+        "seven_columns_flow.png",
+    },
+    "what_if": {"what_if.png"},
+    "image_density": {"image_density.png"},
     "demo": {
         "checkerboard.safetensors",
         "checkerboard_density.png",
@@ -138,6 +149,22 @@ def test_gaps_are_those_of_the_exact_density(gallery):
         # Mean of −log p over held-out points is the entropy but for sampling error.
         assert result["nll"] - result["gap"] == pytest.approx(result["entropy"], abs=0.25)
         assert f"{result['gap']:.4f}" in run.printed
+
+
+def test_a_picture_of_ones_own_becomes_a_density(tmp_path):
+    dark = np.full((40, 60), 255, np.uint8)
+    dark[:, :20] = 0
+    Image.fromarray(dark).save(tmp_path / "mine.png")
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        script = importlib.import_module("image_density")
+    finally:
+        sys.path.remove(str(ROOT / "scripts"))
+    found = script.darkness(tmp_path / "mine.png")
+    x = script.points(found, 500, seed=0)
+    assert found.shape == (40, 60) and x[:, 0].max() <= 0.5 and x[:, 1].min() >= 0 and x[:, 1].max() <= 1
+    # Even over a third of a picture of area 1.5.
+    assert script.exact_log_prob(found, x).tolist() == pytest.approx([math.log(2)] * 500)
 
 
 def test_data_are_nearer_to_data_than_samples_of_a_poor_fit(gallery):
