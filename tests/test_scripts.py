@@ -67,6 +67,9 @@ WRITTEN = {
         "breast_cancer_valid.csv",
     },
 }
+# Their trial runs together take most of a minute: `make slow` has them.
+LONG = {"toy_gallery", "point_maps", "seven_columns", "what_if"}
+SCRIPTS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in WRITTEN]
 
 
 def state_of_repository() -> str:
@@ -107,7 +110,7 @@ def gallery(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_script_writes_what_it_promises_and_nothing_else(gallery, name):
     run = gallery(name)
     assert {path.name for path in run.out.iterdir()} == WRITTEN[name]
@@ -115,7 +118,7 @@ def test_script_writes_what_it_promises_and_nothing_else(gallery, name):
     assert run.left_alone
 
 
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_pictures_show_something(gallery, name):
     pictures = [path for path in gallery(name).out.iterdir() if path.suffix in (".png", ".gif")]
     for path in pictures:
