@@ -100,7 +100,6 @@ def test_scores_are_those_of_the_model(room, tmp_path, capsys, data, monkeypatch
 
 def test_samples_are_given_their_context(room, tmp_path, capsys):
     given = '"region=south, far",age=30'
-    output = tmp_path / "s.csv"
     code, _, err = outcome(
         capsys, "sample", room / "given", "-n", 9, "--given", given, "-o", tmp_path / "s.csv"
     )
