@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnf.tables import Column, Schema, TableError
+from cnf.tables.schema import Cells
 
 ROWS = 400
 RANDOM = np.random.default_rng(0)
@@ -130,6 +132,20 @@ def test_cells_that_a_column_cannot_hold(spoilt, message):
 def test_columns_that_make_no_sense_are_refused(spoilt):
     with pytest.raises(ValueError, match="column"):
         Schema.from_json([spoilt])
+
+
+def test_numbers_on_the_end_of_the_support_come_back_inside():
+    columns = (
+        Column("a", "integer", lower=0.5, upper=5.5, step=1.0),
+        Column("b", "integer", lower=0.445, upper=0.555, step=0.01),
+        Column("c", "bounded", lower=0.0, upper=1.0, atoms=(1.0,)),
+    )
+    ends = [[c.lower for c in columns], [c.upper for c in columns], [0.0, 0.0, 0.0]]
+    symbols = torch.tensor([[0, 0, 0], [0, 0, 0], [0, 0, 1]])
+    frame = Schema(columns).decode(Cells(torch.tensor(ends).double(), symbols), columns)
+    assert frame.a.tolist() == [1.0, 5.0, 1.0]
+    assert frame.b.tolist() == [0.45, 0.55, 0.45]
+    assert 0 < frame.c[0] < frame.c[1] < 1 == frame.c[2]
 
 
 numbers = st.one_of(

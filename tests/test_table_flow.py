@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import cnf
+from cnf.flows.model_file import read_model, write_model
 from cnf.tables import Column, Schema, TableError
 from cnf.tables.marginals import Marginals
 from cnf.tables.quadrature import cell_rule
@@ -275,6 +276,30 @@ def test_a_file_keeps_the_model(fitted, tmp_path):
     pd.testing.assert_frame_equal(
         again.sample(9, generator=generator()), fitted.sample(9, generator=generator())
     )
+
+
+SPOILT = {
+    "no schema": lambda config: config.pop("schema"),
+    "schema of another make": lambda config: config.update(schema={"a": "real"}),
+    "no modelled column": lambda config: config.update(schema=[{"name": "a", "kind": "ignored"}]),
+    "unknown kind": lambda config: config["schema"][0].update(kind="ordinal"),
+    "another level": lambda config: config["schema"][0]["levels"].append("east"),
+    "another width": lambda config: config.update(hidden=[8, 8]),
+    "no width": lambda config: config.update(hidden=None),
+    "an imputer that is not there": lambda config: config.update(imputer=not config["imputer"]),
+    "unknown solver": lambda config: config["flow"]["solver"].update({"class": "Euler"}),
+    "unknown dtype": lambda config: config.update(dtype="int3"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_a_file_that_makes_no_sense_is_refused(fitted, tmp_path, name):
+    fitted.save(tmp_path / "m")
+    config, tensors = read_model(tmp_path / "m")
+    SPOILT[name](config)
+    write_model(tmp_path / "m", config, tensors)
+    with pytest.raises(cnf.ModelFileError, match="does not fit"):
+        cnf.load(tmp_path / "m")
 
 
 def test_a_missing_cell_where_none_ever_was_has_no_score(fitted):

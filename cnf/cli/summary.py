@@ -38,6 +38,7 @@ def summarise(model: Model) -> dict[str, Any]:
         "model": str(model.path),
         "columns": model.columns,
         "context": model.context,
+        "schema": known.get("schema"),
         "dim": flow.dim,
         "context_dim": flow.context_dim,
         "field": parts["field"],
@@ -79,7 +80,7 @@ def lines_of(summary: dict[str, Any]) -> list[str]:
     field, solver = summary["field"], summary["solver"]
     steps = "adaptive" if summary["nfe"] is None else f"{len(solver['nodes'])} nodes, NFE {summary['nfe']}"
     facts = {
-        "columns": ", ".join(summary["columns"]),
+        "columns": ", ".join(summary["columns"]) + ("; real numbers all" if summary["schema"] else ""),
         "context": ", ".join(summary["context"]),
         "field": f"{_name(field)}, {summary['parameters']:,} parameters; base {summary['base']['class']}",
         "solver": f"{solver['method']}, {steps}, error bar below {summary['tolerance']:g} nats",

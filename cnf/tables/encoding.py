@@ -68,7 +68,7 @@ def decode(values: np.ndarray | None, symbols: np.ndarray, column: Column) -> pd
     if column.kind == "categorical":
         return _decode_levels(symbols, missing, column)
     exact = np.array([0.0, *column.atoms, 0.0])  # the last for missing cells
-    numbers = np.where(symbols == 0, values, exact[symbols])
+    numbers = np.where(symbols == 0, _in_range(values, column), exact[symbols])
     if column.kind == "integer":
         steps = np.round(numbers / column.step)
         # 0.29 rather than 29 · 0.01, which is another number.
@@ -79,6 +79,16 @@ def decode(values: np.ndarray | None, symbols: np.ndarray, column: Column) -> pd
     return pd.Series(numbers)
 
 
+def _in_range(values: np.ndarray, column: Column) -> np.ndarray:
+    """Values just inside the support where rounding put them on its end; integers on their last steps."""
+    inside = 0.5 * column.step if column.kind == "integer" else 0.0
+    if column.bounded_below:
+        values = np.maximum(values, np.nextafter(column.lower + inside, np.inf))
+    if column.bounded_above:
+        values = np.minimum(values, np.nextafter(column.upper - inside, -np.inf))
+    return values
+
+
 def _decode_levels(symbols: np.ndarray, missing: np.ndarray, column: Column) -> pd.Series:
     cells = np.empty(len(symbols), dtype=object)
     table = np.empty(len(column.levels), dtype=object)
@@ -87,6 +97,8 @@ def _decode_levels(symbols: np.ndarray, missing: np.ndarray, column: Column) -> 
     series = pd.Series(cells, dtype=object)
     if column.dtype == "category":
         return series.astype(pd.CategoricalDtype(list(column.levels)))
+    if missing.any() and column.dtype == "bool":
+        return series.astype("boolean")
     if missing.any():
         return series.astype("str") if column.dtype == "str" else series
     return series.astype(column.dtype)
