@@ -7,7 +7,7 @@
 For each table: boosted trees tell held-out rows from samples of ours, of a Gaussian copula with empirical
 columns and of independent columns (AUC, ½ is best); a fifth of the cells of held-out rows is hidden and drawn
 again by ours and by scikit-learn's IterativeImputer (mean CRPS of numbers, in standard deviations of the
-column). Writes figures/tables.json, one entry a table; a rerun replaces the entries it computed.
+column). Writes figures/tables.png and tables.json, one entry a table; a rerun replaces what it computed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ import torch
 from table_rivals import auc, chained_equations, crps, gaussian_copula, independent
 
 import cnf
+from cnf import plotting
 from cnf.files import atomic_path
+from cnf.plotting.style import ACCENT, DATA, FAINT, MODEL, styled
 from cnf.tables import read_typed_table
 from cnf.training.tables import fresh_table_flow
 
@@ -126,11 +128,12 @@ def refilled(model: cnf.TableFlow, train: pd.DataFrame, test: pd.DataFrame, seed
     return means | {"columns": dict(zip(names, zip(*found.values())))}
 
 
-def keep(results: dict[str, Any], path: Path) -> None:
-    """Write the results beside those that are there already."""
-    known = json.loads(path.read_text()) if path.exists() else {}
+def keep(results: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Write the results beside those that are there already, and return them all."""
+    known = (json.loads(path.read_text()) if path.exists() else {}) | results
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(known | results, indent=1) + "\n")
+        temporary.write_text(json.dumps(known, indent=1) + "\n")
+    return known
 
 
 def show(name: str, found: dict[str, Any]) -> None:
@@ -144,6 +147,28 @@ def show(name: str, found: dict[str, Any]) -> None:
         + ", ".join(f"{method} {area:.3f} ± {spread:.3f}" for method, (area, spread) in areas.items())
     )
     print(f"  CRPS  cnf {scores['cnf']:.3f}, IterativeImputer {scores['IterativeImputer']:.3f}", flush=True)
+
+
+@styled
+def draw(results: dict[str, Any], path: Path) -> None:
+    """AUC and CRPS of every table as dots with their errors, one row a table."""
+    page, axes = plotting.figure(1, 2, panel=(3.2, 0.9 + 0.4 * len(results)))
+    ours, others = axes.flat
+    for row, found in enumerate(results.values()):
+        for (method, (area, error)), colour in zip(found["auc"].items(), (MODEL, ACCENT, DATA)):
+            label = method if row == 0 else None
+            ours.errorbar(area, row, xerr=2 * error, fmt="o", ms=4, color=colour, label=label)
+        for method, colour in (("cnf", MODEL), ("IterativeImputer", ACCENT)):
+            label = method if row == 0 else None
+            others.plot(found["crps"][method], row, "o", ms=4, color=colour, label=label)
+    titles = ("AUC, real rows or samples (½: not told apart)", "CRPS of hidden cells, standard deviations")
+    for ax, title in zip((ours, others), titles):
+        ax.set(title=title, ylim=(len(results) - 0.4, -0.6), yticks=range(len(results)))
+        ax.set_yticklabels([name.replace("_", " ") for name in results] if ax is ours else [])
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+    ours.axvline(0.5, color=FAINT, lw=0.6)
+    others.set_xlim(left=0)
+    plotting.save(page, path)
 
 
 def main() -> None:
@@ -176,7 +201,7 @@ def main() -> None:
             seed=options.seed,
         )
         show(name, found)
-        keep({name: found}, options.out / "tables.json")
+        draw(keep({name: found}, options.out / "tables.json"), options.out / "tables.png")
 
 
 if __name__ == "__main__":

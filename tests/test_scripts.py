@@ -32,7 +32,7 @@ WRITTEN = {
     "ode_classifier": {"ode_classifier.png", "ode_classifier.json"},
     "augmented": {"augmented.png", "augmented.json"},
     "augmented_density": {"augmented_density.png", "augmented_density.json"},
-    "tables": {"tables.json"},
+    "tables": {"tables.json", "tables.png"},
     "variational": {
         *("variational.png", "variational.json"),
         *("variational_posterior.png", "variational_posterior.json"),

@@ -65,7 +65,7 @@ def fitted() -> cnf.TableFlow:
     model = fresh_table_flow(
         Schema.infer(table, kinds={"share": "bounded:0:1"}), 600, hidden=(16, 16), seed=0
     )
-    cnf.fit_table(model, table, steps=30)
+    cnf.fit_table(model, table, steps=30, imputer=False)
     return model
 
 
@@ -74,7 +74,7 @@ def fitted() -> cnf.TableFlow:
 
 def test_mass_over_categories_missing_cells_and_integers_is_one():
     model = stirred(REGION, LEVEL, COUNT)
-    level = np.linspace(-14, 14, 141)
+    level = np.linspace(-14, 14, 113)
     cases = itertools.product(REGION.levels, [*level, np.nan], range(5))
     table = pd.DataFrame(cases, columns=["region", "level", "count"])
     found = model.evaluate(table)
@@ -234,20 +234,19 @@ def test_fits_do_not_depend_on_order_nor_on_whether_weights_or_repetition_count_
         (table.loc[table.index.repeat(counts)], None),
     ]:
         model = fresh_table_flow(schema, 80, hidden=(8, 8), seed=0)
-        cnf.fit_table(model, rows, weights=weights, steps=10)
+        cnf.fit_table(model, rows, weights=weights, steps=5, imputer=False)
         scores.append(model.log_prob(table))
     torch.testing.assert_close(scores[1], scores[0], rtol=0, atol=1e-12)
     torch.testing.assert_close(scores[2], scores[0], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("factor", [4.0, 2.54])
-def test_other_units_change_scores_by_the_known_constant(factor):
-    table = people(100)
+def test_other_units_change_scores_by_the_known_constant():
+    factor, table = 2.54, people(100)
     model_scores = []
     for scale in (1.0, factor):
         rows = table.assign(level=table.level * scale, rain=table.rain * scale)
         model = fresh_table_flow(Schema.infer(rows), 100, hidden=(8, 8), seed=0).double()
-        cnf.fit_table(model, rows, steps=10)
+        cnf.fit_table(model, rows, steps=10, imputer=False)
         model_scores.append(model.log_prob(rows))
     held = table.level.notna().to_numpy().astype(int) + (table.rain > 0).to_numpy()
     expected = model_scores[0] - torch.tensor(held * math.log(factor))
