@@ -257,7 +257,9 @@ def test_calibrated_scoring_takes_less_than_half_of_the_evaluations_of_an_adapti
 def test_a_row_at_rest_has_a_bar_from_its_divergence():
     """The state stays where it is and shows no error: the integral of the divergence alone does."""
     steps, rows = 3, 2
-    scores = Scores(torch.zeros(rows), torch.zeros(steps, rows), torch.full((steps, rows), 1e-2), 4)
+    scores = Scores(
+        torch.zeros(rows), torch.zeros(steps, rows), torch.full((steps, rows), 1e-2), 4, torch.zeros(rows, 0)
+    )
     assert (Accuracy(quadrature_weight=min(QUADRATURE_WEIGHTS)).estimate(scores) > 0).all()
 
 

@@ -173,15 +173,22 @@ class CNF(nn.Module):
         t: float = 1.0,
         gradient: Gradient | None = None,
         generator: torch.Generator | None = None,
+        extend: Callable[[System], System] | None = None,
     ) -> Scores:
         """Log-density of model coordinates y (rows, dim) from one solve, as it stands: no second look at hard
-        rows, no Jacobian of the preprocessing. This is what likelihood training differentiates."""
+        rows, no Jacobian of the preprocessing. This is what likelihood training differentiates.
+
+        `extend` may add rates to the system of velocity and divergence, to be integrated along.
+        """
         if t == 0:
-            return Scores(self.base.log_prob(y), y.new_zeros(1, len(y)), y.new_zeros(1, len(y)), 0)
+            nothing = y.new_zeros(1, len(y))
+            return Scores(self.base.log_prob(y), nothing, nothing, 0, y.new_zeros(len(y), 0))
         system = self._density_system(y, context, generator)
-        solution = self._solve(system, y, (t, 0.0), solver, gradient)
+        solution = self._solve(system if extend is None else extend(system), y, (t, 0.0), solver, gradient)
         log_prob = self.base.log_prob(solution.x[-1]) + solution.q[-1, ..., 0]
-        return Scores(log_prob, solution.x_error.flip(0), solution.q_error.sum(-1).flip(0), solution.nfe)
+        x_error, q_error = solution.x_error.flip(0), solution.q_error[..., 0].flip(0)
+        # The solve runs from the data to the base, and integrals change sign with its direction.
+        return Scores(log_prob, x_error, q_error, solution.nfe, -solution.q[-1, ..., 1:])
 
     def sample(
         self,

@@ -31,6 +31,7 @@ class Scores(NamedTuple):
         x_error: estimate of each step's error in the state (steps, rows).
         q_error: the same in the integral of the divergence.
         nfe: evaluations a row.
+        extra: integrals of the rates beside the divergence, from the base to the data (rows, rates).
 
     Steps are in the order of time, from the base to the data, although scoring solves the other way.
     """
@@ -39,6 +40,7 @@ class Scores(NamedTuple):
     x_error: Tensor
     q_error: Tensor
     nfe: int
+    extra: Tensor
 
     @property
     def step_error(self) -> Tensor:

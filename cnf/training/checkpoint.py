@@ -32,6 +32,7 @@ SCALARS = (
     "best_nll",
     "error_weight",
     "unspent",
+    "penalty_weight",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from cnf.flows import CNF
 from cnf.ode import Gradient, Solver
 from cnf.training.coupling import couple
+from cnf.training.regularisers import NONE, Regularisers
 
 
 def flow_matching_loss(
@@ -53,10 +55,11 @@ def flow_matching_loss(
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The two parts of the likelihood objective, each a scalar in nats."""
+    """The parts of the likelihood objective, each a scalar, the first two in nats."""
 
     nll: Tensor
     solver_error: Tensor
+    penalty: Tensor
 
 
 def likelihood_loss(
@@ -67,11 +70,14 @@ def likelihood_loss(
     *,
     solver: Solver,
     gradient: Gradient,
+    regularisers: Regularisers = NONE,
 ) -> Likelihood:
-    """Mean of −log p(y) by one solve, and the mean of the solver's own estimate of its error.
+    """Mean of −log p(y) by one solve, and the means of the solver's error estimate and of the penalty.
 
     A solver with few steps can be cheated: the field learns to make steps whose error looks like likelihood.
     Minimising the error along with the objective keeps the field where the solver can be believed.
     """
-    scores = flow.score(y, context, solver, gradient=gradient, generator=generator)
-    return Likelihood(-scores.log_prob.mean(), scores.step_error.sum(0).mean())
+    extend = partial(regularisers.extend, like=y, generator=generator) if regularisers else None
+    scores = flow.score(y, context, solver, gradient=gradient, generator=generator, extend=extend)
+    penalty = scores.extra.sum(-1).mean() if regularisers else scores.log_prob.new_zeros(())
+    return Likelihood(-scores.log_prob.mean(), scores.step_error.sum(0).mean(), penalty)

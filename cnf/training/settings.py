@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from cnf.ode import Gradient
+from cnf.training.regularisers import NONE, Regularisers
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Settings:
         times_a_pair: times at which flow matching uses each pair.
         solver_steps: steps of the grid that likelihood training starts with.
         error_weight: weight of the solver's error beside the negative log-likelihood, to start with.
+        regularisers: penalties beside the negative log-likelihood.
+        nfe_budget: evaluations a row that scoring may take; while it takes more, the penalties weigh more.
         weight_decay: of AdamW.
         clip: largest norm of a gradient.
         patience: validations without progress after which a phase ends.
@@ -54,6 +57,8 @@ class Settings:
     times_a_pair: int = 1
     solver_steps: int = 6
     error_weight: float = 10.0
+    regularisers: Regularisers = NONE
+    nfe_budget: int | None = None
     weight_decay: float = 1e-4
     clip: float = 5.0
     patience: int = 6
@@ -62,6 +67,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.gradient not in get_args(Gradient):
             raise ValueError(f"gradient: expected {', '.join(get_args(Gradient))}; got {self.gradient!r}")
+        if self.nfe_budget is not None and not self.regularisers:
+            raise ValueError("nfe_budget: give regularisers too, whose weights are steered to hold it")
         if not self.tolerance > 0:
             raise ValueError(f"tolerance: expected a positive number of nats; got {self.tolerance}")
 

@@ -30,10 +30,13 @@ MOST_TRAINING_STEPS = 32
 # Where they disagree by more than this on the largest grid, the solver has lost the field for good.
 LOST_BEYOND = 1.0
 SMALLEST_RATE_SCALE = 1e-3
-# A mixture becomes the base where its held-out NLL is lower by this many nats. After flow matching it must
-# lead by more than likelihood training usually gains; after that, a small lead is no reason to give up a flow
-# that moves.
-LEAD = {"flow matching": 1.5, "likelihood": 0.1}
+# A mixture becomes the base where its held-out NLL is lower by this many nats: at the end a small lead is no
+# reason to give up a flow that moves; early in likelihood training, when this share is done and the steepest
+# gains are made, it must lead by what is still to come.
+LEAD = 0.1
+EARLY, EARLY_LEAD = 0.2, 0.3
+# Steering of the regularisers' weights by the evaluations a row, at every validation.
+STRONGER, WEAKER = 3.0, 0.7
 
 
 class TrainingError(RuntimeError):
@@ -97,6 +100,7 @@ class Trainer:
         self.seconds = 0.0
         self.grid = Grid.uniform(settings.solver_steps)
         self.error_weight = settings.error_weight
+        self.penalty_weight = 1.0
         self.start_phase(0, unspent=0.0)
         self.best_nll = self.judge.verdict(self.pilot_y, self.pilot_context).nll
 
@@ -123,7 +127,7 @@ class Trainer:
     def phase_done(self) -> float:
         """Share of the phase's budget that is spent."""
         if self.phase.steps is not None:
-            return self.phase_step / self.phase.steps
+            return self.phase_step / (self.phase.steps + self.unspent)
         return self.phase_seconds / (self.phase.seconds + self.unspent)
 
     @property
@@ -139,9 +143,11 @@ class Trainer:
         while True:
             while self.phase_done < 1 and self.stale < self.settings.patience:
                 self._advance()
-            self._meet_rival(LEAD[self.phase.name])
+            last = self.index + 1 == len(self.settings.phases)
+            if last:
+                self._meet_rival(LEAD)
             self.flow.field.load_state_dict(self.best)
-            if self.index + 1 == len(self.settings.phases):
+            if last:
                 break
             left = (
                 0.0 if self.phase.seconds is None else self.phase.seconds + self.unspent - self.phase_seconds
@@ -157,18 +163,20 @@ class Trainer:
         self.flow.field.load_state_dict(self.best)
         self.flow.eval()
 
-    def _meet_rival(self, lead: float) -> None:
+    def _meet_rival(self, lead: float) -> bool:
         """Take the rival's mixture as base where it leads by so many nats on held-out rows."""
         if self.rival is None:
-            return
+            return False
         start = time.perf_counter()
         if self.best_nll - self.rival.promise > lead:
             self.rival.grow()
         self._book(start)
         mixture = self.rival.best
-        if mixture is not None and self.best_nll - mixture.nll > lead:
-            self.flow.base, self.best, self.best_nll = mixture.base, self.at_start, mixture.nll
-            self.rival = None
+        if mixture is None or self.best_nll - mixture.nll <= lead:
+            return False
+        self.flow.base, self.best, self.best_nll = mixture.base, self.at_start, mixture.nll
+        self.rival = None
+        return True
 
     def _advance(self) -> None:
         """One update, with the validation or record that is due after it."""
@@ -180,6 +188,10 @@ class Trainer:
             start = time.perf_counter()
             self._validate()
             self._book(start)
+            if self.phase.name == "likelihood" and before < EARLY <= done and self._meet_rival(EARLY_LEAD):
+                self.flow.field.load_state_dict(self.best)
+                spent = self.phase_step if self.phase.seconds is None else self.phase_seconds
+                self.start_phase(self.index, unspent=self.unspent - spent)
         elif _passes(before, done, RECORDS):
             self._record()
         for watch in self.watchers:
@@ -222,9 +234,16 @@ class Trainer:
             return loss, loss.item()
         solver = self._training_solver()
         parts = likelihood_loss(
-            self.flow, y, context, self.generator, solver=solver, gradient=self.settings.gradient
+            self.flow,
+            y,
+            context,
+            self.generator,
+            solver=solver,
+            gradient=self.settings.gradient,
+            regularisers=self.settings.regularisers,
         )
-        return parts.nll + self.error_weight * parts.solver_error, parts.nll.item()
+        loss = parts.nll + self.error_weight * parts.solver_error + self.penalty_weight * parts.penalty
+        return loss, parts.nll.item()
 
     def _training_solver(self) -> Solver:
         """The grid of likelihood training, placed anew as the field changes; torchdiffeq for its adjoint."""
@@ -284,6 +303,16 @@ class Trainer:
         else:
             self.stale += 1
         self._record(valid_nll=verdict.nll, valid_se=verdict.se, nfe=verdict.nfe)
+        if self.settings.nfe_budget is not None:
+            self._steer(self.settings.nfe_budget)
+
+    def _steer(self, budget: int) -> None:
+        """Make the regularisers stronger while scoring on a calibrated grid takes more than the budget."""
+        finished = copy.copy(self.judge.flow).calibrate(
+            self.flow.preprocess.to_data(self.pilot_y), self.settings.tolerance, context=self.pilot_context
+        )
+        over = finished.solver.nfe > budget
+        self.penalty_weight = self.penalty_weight * (STRONGER if over else WEAKER)
 
     def _record(self, **held_out: float) -> None:
         objective = sum(self.losses) / max(len(self.losses), 1)

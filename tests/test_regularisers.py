@@ -1,0 +1,104 @@
+"""Penalties along paths: closed forms, gradients, and what they do to the price of a solve."""
+
+import numpy as np
+import pytest
+import torch
+from problems import F64, normal, seeded
+
+import cnf
+from cnf.datasets import TOYS
+from cnf.ode import Grid, System
+from cnf.training.objectives import likelihood_loss
+from cnf.training.regularisers import Regularisers
+
+MATRIX = torch.tensor([[0.3, -0.8], [0.5, 0.1]], dtype=F64)
+
+
+def linear_system(matrix=MATRIX) -> System:
+    def velocity(t, x):
+        return x @ matrix.T
+
+    return System.of(velocity, lambda t, x: (velocity(t, x), matrix.trace().expand(len(x), 1)))
+
+
+def penalty(regularisers: Regularisers, system: System, x, steps=20) -> torch.Tensor:
+    extended = regularisers.extend(system, x, seeded(0))
+    times = torch.tensor([0.0, 1.0], dtype=F64)
+    return Grid.uniform(steps).solve(extended, x, times, gradient="direct").q[-1, :, -1]
+
+
+def path(x, matrix, t):
+    return x @ torch.linalg.matrix_exp(t * matrix).T
+
+
+def quadrature(rate):
+    """∫₀¹ by Gauss and Legendre."""
+    nodes, weights = (torch.as_tensor(part) for part in np.polynomial.legendre.leggauss(20))
+    return sum(w / 2 * rate((n + 1) / 2) for n, w in zip(nodes, weights))
+
+
+@pytest.mark.parametrize(("name", "power"), [("kinetic", 1), ("transport", 2)], ids=["kinetic", "transport"])
+def test_penalties_of_a_linear_field_are_integrals_along_its_path(name, power):
+    """v = Ax has |v|² = |Ax|² and the acceleration (v·∇)v = A²x."""
+    x = normal(7, 2)
+    factor = torch.linalg.matrix_power(MATRIX, power).T
+    expected = quadrature(lambda t: (path(x, MATRIX, t) @ factor).square().sum(-1))
+    found = penalty(Regularisers(**{name: 3.0}), linear_system(), x)
+    torch.testing.assert_close(found, 3 * expected, rtol=2e-2, atol=1e-6)
+
+
+def test_the_jacobian_penalty_has_the_frobenius_norm_as_its_mean():
+    x = normal(20_000, 2)
+    found = penalty(Regularisers(jacobian=1.0), linear_system(), x, steps=1)
+    assert found.mean().item() == pytest.approx(MATRIX.square().sum().item(), rel=0.03)
+
+
+def test_straight_lines_at_constant_speed_cost_no_transport():
+    """x(t) = (1 + t/2) x(0) moves straight: v = x/(2 + t)."""
+
+    def velocity(t, x):
+        return x / (2 + t)
+
+    system = System.of(velocity, lambda t, x: (velocity(t, x), (2 / (2 + t)).expand(len(x), 1)))
+    assert penalty(Regularisers(transport=1.0), system, normal(9, 2)).max() < 1e-6
+
+
+def test_nothing_else_changes_and_gradients_agree():
+    torch.manual_seed(0)
+    flow = cnf.CNF(2, hidden=(8, 8)).double()
+    with torch.no_grad():
+        flow.field.W3.normal_()
+    y = normal(16, 2)
+    found = {}
+    for gradient in ("direct", "discrete"):
+        parts = likelihood_loss(
+            flow, y, None, seeded(1), solver=Grid.uniform(6), gradient=gradient,
+            regularisers=Regularisers(kinetic=0.1, jacobian=0.2, transport=0.3),
+        )  # fmt: skip
+        flow.zero_grad()
+        (parts.nll + parts.penalty).backward()
+        found[gradient] = torch.cat([p.grad.flatten() for p in flow.field.parameters()])
+    plain = likelihood_loss(flow, y, None, seeded(1), solver=Grid.uniform(6), gradient="direct")
+    assert torch.equal(plain.nll, parts.nll) and plain.penalty == 0 < parts.penalty
+    torch.testing.assert_close(found["direct"], found["discrete"], rtol=1e-9, atol=1e-12)
+
+
+def test_a_budget_of_evaluations_is_held_by_stronger_penalties():
+    x = TOYS["8gaussians"].sample(1500, seeded(0))
+
+    def fitted(**chosen) -> cnf.CNF:
+        torch.manual_seed(0)
+        flow = cnf.CNF(2, hidden=(32, 32), base=cnf.NormalBase(2))
+        cnf.fit(flow, x, steps=120, likelihood_share=0.7, **chosen)
+        return flow
+
+    free = fitted()
+    held = fitted(regularisers=Regularisers(transport=0.1), nfe_budget=free.solver.nfe // 2)
+    assert held.solver.nfe < 0.8 * free.solver.nfe
+
+
+def test_weights_and_budgets_that_mean_nothing_are_refused():
+    with pytest.raises(ValueError, match="transport: expected"):
+        Regularisers(transport=-1.0)
+    with pytest.raises(ValueError, match="nfe_budget: give regularisers"):
+        cnf.fit(cnf.CNF(1, hidden=(4, 4)), normal(50, 1), steps=10, nfe_budget=20)
