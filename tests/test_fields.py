@@ -170,3 +170,20 @@ def test_a_sum_adds_and_has_a_closed_form_only_where_all_its_parts_have_one():
     twice = SumField([parts[0], parts[0]])
     torch.testing.assert_close(twice(t, x), 2 * parts[0](t, x))
     assert len(list(twice.parameters())) == len(list(parts[0].parameters()))
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_nothing_is_overwritten_that_a_gradient_needs(name):
+    """What a frozen first layer gives is no part of the graph, but the gradient of the second needs it."""
+    field = make_field(name, 3)
+    t, x = torch.tensor(0.4, dtype=F64), normal(5, 3)
+    parameters = list(field.parameters())
+    for frozen in (set(), {0, 1}, set(range(2, len(parameters)))):
+        for k, parameter in enumerate(parameters):
+            parameter.requires_grad_(k not in frozen)
+            parameter.grad = None
+        v, divergence = field.bind().at(t[None])[0].velocity_and_divergence(x)
+        (v.sum() + divergence.sum()).backward()
+        with torch.no_grad():
+            again = field.bind().at(t[None])[0].velocity_and_divergence(x)
+        torch.testing.assert_close(again, (v, divergence), rtol=1e-13, atol=1e-13)

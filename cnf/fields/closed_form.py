@@ -144,10 +144,12 @@ class Layers(ABC):
         z1 = self._first(x)
         a1 = self._activate(z1)
         a2 = self._second(a1)
-        inner = self._couple(torch.cos(z1) if self.sine else _sigmoid_slope(a1))
+        v = self._out(a2, x)
+        # Slopes take the place of what has been used for the last time: fresh memory is dear.
+        inner = self._couple(_cosine(z1) if self.sine else _sigmoid_slope(a1))
         slope2 = _sigmoid_slope(a2)
-        divergence = (inner * slope2 if inner.requires_grad else inner.mul_(slope2)).sum(-1)
-        return self._out(a2, x), divergence + self._trace_of_skip()
+        divergence = (inner * slope2 if torch.is_grad_enabled() else inner.mul_(slope2)).sum(-1)
+        return v, divergence + self._trace_of_skip()
 
     def _activate(self, z1: Tensor) -> Tensor:
         return torch.sin(z1) if self.sine else _sigmoid(z1)
@@ -248,8 +250,13 @@ def _sigmoid(z: Tensor) -> Tensor:
 
 
 def _sigmoid_slope(a: Tensor) -> Tensor:
-    """The derivative of the sigmoid where its value is a."""
-    return torch.addcmul(a, a, a, value=-1)
+    """The derivative of the sigmoid where its value is a, in its place where nothing is recorded."""
+    return torch.addcmul(a, a, a, value=-1) if torch.is_grad_enabled() else a.addcmul_(a, a, value=-1)
+
+
+def _cosine(z: Tensor) -> Tensor:
+    """cos z, in its place where nothing is recorded."""
+    return torch.cos(z) if torch.is_grad_enabled() else z.cos_()
 
 
 def _gated(z: Tensor, gate: Tensor | None, shift: Tensor) -> Tensor:
