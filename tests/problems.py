@@ -89,7 +89,8 @@ FIELDS = {
         SumField(
             [GatedField(dim, (8, 6), context_dim=c, frequency=f, modulation=4) for f in (0.5, 2.0)]
             + [MLPField(dim, (6, 6), context_dim=c)]
-        )
+        ),
+        scale=0.3,
     ),
     "mlp-silu": lambda dim, c: awake(MLPField(dim, (10,), context_dim=c, activation="silu")),
     "concatsquash": lambda dim, c: awake(
