@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -34,7 +36,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise ValueError(f"{path}: cannot be written: it is a folder; give the name of a file")
     with ExitStack() as stack:
         try:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".cnf-", dir=target.parent))
+            _sweep(target.parent)
+            prefix = f"{_mine()}{os.getpid()}-"
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent))
         except OSError as error:
             reason = f"{error.strerror}: {target.parent}"
             raise ValueError(
@@ -43,3 +47,27 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary = Path(folder, target.name)
         yield temporary
         temporary.replace(target)
+
+
+def _mine() -> str:
+    """How the temporary folders of this machine begin; the number of their process follows."""
+    return f".cnf-{platform.node().replace('/', '')}-"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes of this machine left in a folder when they were killed."""
+    for left in folder.glob(f"{_mine()}*"):
+        number = left.name.removeprefix(_mine()).partition("-")[0]
+        if number.isdecimal() and not _runs(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine is still there."""
+    try:
+        os.kill(process, 0)  # asks, and sends nothing
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
