@@ -55,7 +55,7 @@ def told(path: Path) -> tuple:
 
 
 def survive(folder: Path, kills: int, seed: int) -> int:
-    """Kill fits at random moments until so many died, each resumed to its end; how many died before theirs."""
+    """Kill fits at random moments, each resumed to its end; how many died before theirs."""
     table = folder / "t.csv"
     pd.DataFrame(normal(60, 2).numpy(), columns=["a", "b"]).to_csv(table, index=False)
     fit = ["fit", str(table), "--steps", "30", "--width", "4", "-o"]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from cnf.cli.data import FRESH, read_data
-from cnf.cli.model import load_model
+from cnf.cli.model import Model, load_any
 from cnf.cli.output import say, say_json
 from cnf.cli.progress import bar
-from cnf.diagnostics import Claim, check
+from cnf.cli.typed import TypedModel
+from cnf.diagnostics import Claim, check, check_table
 from cnf.training.fit import FEWEST_ROWS
 
 SIGNS = {"at most": "≤", "at least": "≥"}
@@ -21,12 +25,9 @@ def check_model(path: Path, data: str, *, strict: bool, seed: int, device: str, 
     Raises:
         ValueError: for a model, table or device that cannot be used.
     """
-    model = load_model(path, device)
-    columns = [*model.columns, *model.context]
-    table = read_data(data, columns=columns, rows_needed=FEWEST_ROWS, seed=FRESH)
-    x, context = model.split(table)
+    model = load_any(path, device)
     with bar("checking") as watch:
-        claims = check(model.flow, x, context=context, strict=strict, seed=seed, watch=watch)
+        claims = _claims(model, data, strict=strict, seed=seed, watch=watch)
     passed = all(claim.passed for claim in claims)
     if as_json:
         found = [claim.as_dict() for claim in claims]
@@ -34,6 +35,15 @@ def check_model(path: Path, data: str, *, strict: bool, seed: int, device: str, 
     else:
         say("\n".join(lines_of(claims, f"{path} on {data}")))
     return passed
+
+
+def _claims(model: Model | TypedModel, data: str, **options: Any) -> tuple[Claim, ...]:
+    if isinstance(model, TypedModel):
+        return check_table(model.model, pd.concat(model.chunks(data)), **options)
+    columns = [*model.columns, *model.context]
+    table = read_data(data, columns=columns, rows_needed=FEWEST_ROWS, seed=FRESH)
+    x, context = model.split(table)
+    return check(model.flow, x, context=context, **options)
 
 
 def lines_of(claims: Sequence[Claim], title: str) -> list[str]:

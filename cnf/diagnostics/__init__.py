@@ -1,7 +1,8 @@
 """Diagnostics: every claim that a flow makes, measured.
 
-check      the claims of a flow on rows it was not fitted to, what `cnf check` prints
-Claim      one of them: what is claimed, the number found, its limit, the verdict
+check          the claims of a flow on rows it was not fitted to, what `cnf check` prints
+check_table    the same for the model of a typed table
+Claim          one of them: what is claimed, the number found, its limit, the verdict
 
 Lines about correctness fail on any breach. Lines about fit judge the size of an effect, with room for what
 chance does to so many rows, and no p-value that every large table would fail.
@@ -9,5 +10,6 @@ chance does to so many rows, and no p-value that every large table would fail.
 
 from cnf.diagnostics.checking import check
 from cnf.diagnostics.claim import Claim
+from cnf.diagnostics.tables import check_table
 
-__all__ = ["Claim", "check"]
+__all__ = ["Claim", "check", "check_table"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cnf.diagnostics.case import Case
 from cnf.diagnostics.claim import Claim
+from cnf.flows import Evaluation
 from cnf.training.judge import weighted_nll
 
 BASE_SAMPLES = 20_000
@@ -109,17 +111,21 @@ def _room(case: Case, rows: int, columns: int = 1) -> float:
 
 def overfitting(case: Case) -> Iterator[Claim]:
     """Held-out NLL minus that of training rows, which the history of the fit keeps."""
-    history = case.flow.metadata.get("history") or {}
+    yield from memorised(case.flow.metadata, case.scored, case.flow.dim, strict=case.strict)
+
+
+def memorised(metadata: dict[str, Any], scored: Evaluation, dim: int, *, strict: bool) -> Iterator[Claim]:
+    """How much likelier the rows of training are than those scored; nothing where that is not known."""
+    history = metadata.get("history") or {}
     seen, seen_error = history.get("train_nll"), history.get("train_se")
     if seen is None:
         return
-    ok = case.scored.ok
-    nll, error = weighted_nll(case.scored.log_prob[ok], None)
+    nll, error = weighted_nll(scored.log_prob[scored.ok], None)
     yield Claim.at_most(
         "overfitting",
         "held-out rows are as likely as those it was fitted to",
         nll - seen,
-        case.limit(0.15, 0.05) * max(1, case.flow.dim / 2) + STANDARD_ERRORS * math.hypot(error, seen_error),
+        (0.05 if strict else 0.15) * max(1, dim / 2) + STANDARD_ERRORS * math.hypot(error, seen_error),
         kind="fit",
         unit="nats",
         detail=f"NLL {nll:.3f} ± {error:.3f} held out, {seen:.3f} ± {seen_error:.3f} in training",

@@ -94,6 +94,8 @@ class MaskedByRow(LayersByRow):
         layers = self.layers
         if len(layers.M) == 1:
             return rows @ layers.M[0]
+        if not rows.numel():  # no row, no pattern
+            return rows.new_empty((*rows.shape[:-1], layers.M.shape[-1]))
         flat = rows.flatten(0, -2)
         parts = flat[layers.order].split(layers.counts)
         products = torch.cat([part @ M for part, M in zip(parts, layers.M)])

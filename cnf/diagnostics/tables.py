@@ -1,0 +1,168 @@
+"""The check of a typed table's model: its flow as any other, and its rows as a table."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cnf.diagnostics.case import Case
+from cnf.diagnostics.claim import Claim
+from cnf.diagnostics.fitting import distance, memorised, ranks, room
+from cnf.diagnostics.numerics import divergence, independence, own_samples, round_trip, solver_error, volume
+from cnf.diagnostics.solving import answered, steps
+from cnf.diagnostics.two_sample import indistinguishable
+from cnf.flows import Evaluation
+from cnf.tables import TableFlow
+from cnf.tables.schema import Cells
+from cnf.training.data import Rows
+from cnf.training.fit import FEWEST_ROWS
+
+# A row with integer cells costs a solve for each point of its cell.
+MOST_ROWS = 600
+NUMERICS = (round_trip, volume, own_samples, solver_error, divergence, independence, steps)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Held-out rows beside as many samples, one drawn for the context of each, and the scores of both."""
+
+    rows: Cells
+    drawn: Cells
+    context: Tensor
+    scored: Evaluation
+    of_drawn: Tensor
+
+
+def check_table(
+    model: TableFlow,
+    table: pd.DataFrame,
+    *,
+    strict: bool = False,
+    seed: int = 0,
+    watch: Callable[[float], None] = lambda done: None,
+) -> tuple[Claim, ...]:
+    """Every claim that the model of a typed table makes, on rows it was not fitted to; see `check`.
+
+    The flow over the numbers answers for correctness, given the symbols of the rows; whole rows answer for
+    fit. Mass and base are left out: what they would say of an absent cell means nothing.
+
+    Args:
+        model: what is checked; it stays as it is.
+        table: rows with the columns of its schema; up to 600 of them, chosen at random, are used.
+        strict: hold it to narrower limits.
+        seed: of the rows chosen and of everything random in a check.
+        watch: told the share of the check that is done.
+
+    Raises:
+        ValueError: for fewer than 10 rows, or, as a `TableError`, cells that the schema does not allow.
+
+    Example:
+        >>> from cnf.tables import Schema
+        >>> table = pd.DataFrame({"x": torch.randn(60).tolist(), "group": list("aab") * 20})
+        >>> claims = check_table(TableFlow(Schema.infer(table), hidden=(4, 4)), table)
+        >>> claims[0].name
+        'round trip'
+    """
+    if len(table) < FEWEST_ROWS:
+        raise ValueError(f"expected at least {FEWEST_ROWS} rows; got {len(table)}")
+    generator = torch.Generator(model.like.device).manual_seed(seed)
+    order = torch.randperm(len(table), generator=generator, device=generator.device)[:MOST_ROWS].tolist()
+    model, table = copy.deepcopy(model).eval().requires_grad_(requires_grad=False), table.iloc[order]
+    trial = _trial(model, table, generator)
+    case = _case(model, trial, seed, strict=strict)
+    claims: list[Claim] = []
+    if case is not None:
+        for k, measure in enumerate(NUMERICS):
+            watch(k / len(NUMERICS))
+            claims += measure(case)
+    claims += _fit(model, trial, seed, strict=strict)
+    watch(1.0)
+    return tuple(claims)
+
+
+def _trial(model: TableFlow, table: pd.DataFrame, generator: torch.Generator) -> Trial:
+    rows, context = model.encode(table)
+    given = table[[column.name for column in model.schema.context]] if model.schema.context else None
+    drawn, _ = model.encode(
+        pd.concat([model.sample(len(table), given, generator=generator), *_beside(given)], axis=1)
+    )
+    scored = model.evaluate_cells(rows, context)
+    return Trial(rows, drawn, context, scored, model.evaluate_cells(drawn, context).log_prob)
+
+
+def _beside(given: pd.DataFrame | None) -> list[pd.DataFrame]:
+    return [] if given is None else [given.reset_index(drop=True)]
+
+
+def _case(model: TableFlow, trial: Trial, seed: int, *, strict: bool) -> Case | None:
+    """The flow over the numbers, conditioned on symbols and context; None where all columns are symbols."""
+    if model.flow is None:
+        return None
+    known = (trial.rows.symbols >= 0).all(1).nonzero().squeeze(1)
+    at = model.coordinates(trial.rows.take(known), trial.context[known])
+    return Case(model.flow, Rows(at.z, at.conditions), seed, strict)
+
+
+def _fit(model: TableFlow, trial: Trial, seed: int, *, strict: bool) -> Iterator[Claim]:
+    count = len(trial.rows)
+    room_of_columns = room(count, count, columns=len(model.sizes) + len(model.numeric))
+    worst, name = max(_distances(model, trial))
+    yield Claim.at_most(
+        "columns",
+        "each column of held-out rows is distributed as that of samples",
+        worst,
+        (0.02 if strict else 0.05) + room_of_columns,
+        kind="fit",
+        detail=f"worst is {name!r}; {count} rows",
+    )
+    u = ranks(trial.scored.log_prob.nan_to_num(nan=-torch.inf), trial.of_drawn[:, None])
+    yield Claim.at_most(
+        "regions",
+        "regions of highest probability hold the share of rows that they should",
+        distance(u[:, None]).item(),
+        (0.02 if strict else 0.05) + room(count, count),
+        kind="fit",
+        detail=f"largest difference of shares, {count} rows",
+    )
+    yield indistinguishable(_table(trial.rows), _table(trial.drawn), seed, strict=strict)
+    yield from memorised(model.metadata, trial.scored, len(model.numeric), strict=strict)
+    yield from answered(trial.scored, strict=strict)
+
+
+def _distances(model: TableFlow, trial: Trial) -> Iterator[tuple[float, str]]:
+    """The largest difference of shares in each column, between its symbols and between its numbers."""
+    names = [column.name for column in model.schema.modelled]
+    for name, a, b in zip(names, trial.rows.symbols.T, trial.drawn.symbols.T):
+        shares = [
+            torch.bincount(part + 1, minlength=int(max(a.max(), b.max())) + 2) / len(part) for part in (a, b)
+        ]
+        yield (shares[0] - shares[1]).abs().max().item(), name
+    present = [model.present(cells.symbols).T for cells in (trial.rows, trial.drawn)]
+    for k, place in enumerate(model.numeric):
+        a, b = trial.rows.values[present[0][k], k], trial.drawn.values[present[1][k], k]
+        # Where there are few numbers, chance alone is large.
+        weight = math.sqrt(min(len(a), len(b)) / len(trial.rows))
+        yield weight * apart(a, b), names[place]
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    """The largest distance between the distribution functions of two samples (n,) and (m,), ties and all.
+
+    >>> apart(torch.tensor([1.0, 1.0, 2.0, 2.0]), torch.tensor([1.0, 1.0, 1.0, 2.0]))
+    0.25
+    """
+    if not len(a) or not len(b):
+        return 0.0
+    pooled = torch.cat([a, b])
+    below = [torch.searchsorted(part.sort().values, pooled, right=True) / len(part) for part in (a, b)]
+    return (below[0] - below[1]).abs().max().item()
+
+
+def _table(cells: Cells) -> Tensor:
+    return torch.cat([cells.values, cells.symbols.double()], 1)
