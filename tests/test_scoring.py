@@ -11,6 +11,7 @@ from problems import F64, make_flow, normal, seeded, stirred
 import cnf
 from cnf.fields import VelocityField
 from cnf.flows.calibration import QUADRATURE_WEIGHTS
+from cnf.flows.flow import UnsolvedWarning
 from cnf.flows.scoring import CHUNK, FIRST_RETRY, RETRIES, Accuracy, Scores
 
 REFERENCE = cnf.Torchdiffeq("dopri8", 1e-10, 1e-10)
@@ -343,3 +344,33 @@ def test_steps_too_short_for_the_cap_are_refused_before_they_fill_the_memory():
     assert not found.ok.any() and found.log_prob.isnan().all()
     with pytest.raises(cnf.ode.SolverError, match="max_evaluations"):
         flow.sample((3,))
+
+
+def test_rows_that_cannot_be_solved_are_counted_in_one_warning():
+    """The others are what they are without them, to the last bit; rows that are not finite are no news."""
+    flow = cnf.CNF(2, field=Explosive(2), solver=cnf.Grid.uniform(8)).double()
+    flow.accuracy = Accuracy(tolerance=1e3)
+    x = normal(7, 2).clamp(max=-0.1)
+    x[2], x[5], x[6] = 1e30, 1e200, math.nan
+    with pytest.warns(UnsolvedWarning, match="2 of 7 rows") as told:
+        found = flow.log_prob(x)
+    assert len(told) == 1 and found.isnan().tolist() == [False, False, True, False, False, True, True]
+    kept = [0, 1, 3, 4]
+    same(found[kept], flow.log_prob(x[kept]))
+
+
+@pytest.mark.parametrize("value", [1e30, -1e30, 1e-310, 5e-324, 1e300])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_extreme_rows_and_contexts_leave_the_others_alone(solver, value):
+    """Denormal, huge: an answer or none, and every other row as without it."""
+    flow = make_flow("mlp", context_dim=1, solver=SOLVERS[solver]).eval()
+    x, context = normal(6, 2), normal(6, 1)
+    x[1], context[4] = value, value
+    with torch.no_grad():
+        found = flow.evaluate(x, context)
+    fine = [0, 2, 3, 5]
+    assert found.ok[fine].all() and found.log_prob[fine].isfinite().all()
+    assert (found.log_prob.isfinite() | ~found.ok).all()
+    if solver != "dopri5":  # its steps are chosen for all rows together
+        with torch.no_grad():
+            same(found.log_prob[fine], flow.evaluate(x[fine], context[fine]).log_prob)

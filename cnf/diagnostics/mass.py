@@ -89,7 +89,7 @@ def _by_importance(flow: CNF, y: Tensor, context: Tensor | None, generator: torc
 
 def _density(flow: CNF, y: Tensor, context: Tensor | None) -> Tensor:
     """p(x(y)) |det ∂x/∂y| (rows,); none where a score has no answer."""
-    log_prob = flow.log_prob(flow.preprocess.to_data(y), context).double()
+    log_prob = flow.evaluate(flow.preprocess.to_data(y), context).log_prob.double()
     return (log_prob + log_volume(flow, y)).exp().nan_to_num(nan=0.0)
 
 

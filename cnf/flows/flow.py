@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -25,6 +26,10 @@ from cnf.ode import Gradient, Grid, Solution, Solver, System, SystemAt
 
 AUTO = "auto"
 MakeSystem = Callable[[Tensor, Tensor | None], System]
+
+
+class UnsolvedWarning(UserWarning):
+    """Finite rows that no solve could follow."""
 
 
 class CNF(nn.Module):
@@ -128,13 +133,22 @@ class CNF(nn.Module):
             generator: source of Hutchinson's probes.
 
         Returns:
-            (*batch,); NaN for rows that are not finite or cannot be solved.
+            (*batch,); NaN for rows that are not finite or cannot be solved. Of the latter, one warning tells
+            the number.
 
         Raises:
             ValueError: for a wrong number of columns, a context that is missing or not wanted, or t outside
                 [0, 1].
         """
-        return self.evaluate(x, context, t=t, gradient=gradient, generator=generator).log_prob
+        found = self.evaluate(x, context, t=t, gradient=gradient, generator=generator)
+        lost = int((found.log_prob.isnan() & x.isfinite().all(-1)).sum())
+        if lost:
+            warnings.warn(
+                f"{lost} of {found.ok.numel()} rows could not be solved and are NaN; `evaluate` says which",
+                UnsolvedWarning,
+                stacklevel=2,
+            )
+        return found.log_prob
 
     def evaluate(
         self,

@@ -74,7 +74,7 @@ def mean_nll(flow: CNF, rows: Rows) -> tuple[float, float]:
     """
     exact = copy.copy(flow)
     exact.divergence = "auto"
-    return weighted_nll(exact.log_prob(rows.x, rows.context), rows.weights)
+    return weighted_nll(exact.evaluate(rows.x, rows.context).log_prob, rows.weights)
 
 
 def weighted_nll(log_prob: Tensor, weights: Tensor | None) -> tuple[float, float]:
