@@ -152,7 +152,7 @@ def show(name: str, found: dict[str, Any]) -> None:
 @styled
 def draw(results: dict[str, Any], path: Path) -> None:
     """AUC and CRPS of every table as dots with their errors, one row a table."""
-    page, axes = plotting.figure(1, 2, panel=(3.2, 0.9 + 0.4 * len(results)))
+    page, axes = plotting.figure(1, 2, panel=(3.2, 1.3 + 0.3 * len(results)))
     ours, others = axes.flat
     for row, found in enumerate(results.values()):
         for (method, (area, error)), colour in zip(found["auc"].items(), (MODEL, ACCENT, DATA)):
@@ -167,7 +167,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         ax.set_yticklabels([name.replace("_", " ") for name in results] if ax is ours else [])
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
     ours.axvline(0.5, color=FAINT, lw=0.6)
-    others.set_xlim(left=0)
+    others.set_xlim(0, 1.05 * others.get_xlim()[1])
     plotting.save(page, path)
 
 
