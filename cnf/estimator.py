@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, check
 from cnf.flows import CNF, Evaluation
 from cnf.tables import Schema, TableFlow
 from cnf.tables.frames import as_native, as_pandas, library_of
+from cnf.training import History
 from cnf.training.fit import FEWEST_ROWS, fit
 from cnf.training.start import fresh_flow
 from cnf.training.tables import fit_table, fresh_table_flow
@@ -41,12 +42,15 @@ class CNFDensity(DensityMixin, BaseEstimator):
         kinds: what columns of a data frame are, by name, where it is not seen; as in `cnf.Schema.infer`.
         context: names of columns that the density is conditioned on: p(other columns | context).
         imputer: whether `impute` is fitted too; None: where a data frame has missing cells.
+        members: flows that are fitted, each with its own seed and validation part and the whole budget;
+            the density is the mean of theirs, p(x) = (1/K) Σₖ pₖ(x).
         random_state: seed of the first weights and of the fit: an int, a RandomState, or None for numpy's.
 
     Attributes:
-        flow_: the fitted `cnf.CNF`, or the `cnf.TableFlow` of a typed table, in float32.
+        flow_: the fitted `cnf.CNF`, or the `cnf.TableFlow` of a typed table, in float32; the first member.
+        members_: all of them.
         schema_: what the columns of a data frame were found to be; None for an array.
-        history_: the course of the fit, a `cnf.History`.
+        history_: the course of the first member's fit, a `cnf.History`.
         log_prob_error_: bar of the numerical error, in nats, that 99 % of the rows of the fit keep within.
         n_features_in_: number of columns.
         feature_names_in_: their names, where X had any.
@@ -71,6 +75,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
         kinds: Mapping[str, str] | None = None,
         context: Sequence[str] | None = None,
         imputer: bool | None = None,
+        members: int = 1,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.steps = steps
@@ -79,6 +84,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
         self.kinds = kinds
         self.context = context
         self.imputer = imputer
+        self.members = members
         self.random_state = random_state
 
     def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> CNFDensity:
@@ -97,17 +103,28 @@ class CNFDensity(DensityMixin, BaseEstimator):
         typed = self._is_typed()
         X = validate_data(self, X, skip_check_array=True) if typed else self._matrix(X, reset=True)
         weights = _checked_weights(X, sample_weight)
-        seed = _seed(self.random_state)
-        budget = {"steps": self.steps, "seconds": self.seconds, "seed": seed}
-        if typed:
-            self.flow_ = fresh_table_flow(self.schema_, len(table), hidden=self.hidden, seed=seed)
-            self.history_ = fit_table(self.flow_, table, weights=weights, imputer=self.imputer, **budget)
-        else:
-            X, weights = _merged(X, weights)
-            self.flow_ = fresh_flow(*X.shape, hidden=self.hidden, seed=seed)
-            self.history_ = fit(self.flow_, torch.tensor(X), weights=weights, **budget)
-        self.log_prob_error_ = self._bar(table if typed else X)
+        if self.members < 1:
+            raise ValueError(f"members: expected at least 1; got {self.members}")
+        rows = table if typed else X
+        if not typed:
+            rows, weights = _merged(X, weights)
+        random = check_random_state(self.random_state)
+        fitted = [self._member(rows, weights, _seed(random)) for _ in range(self.members)]
+        self.members_ = [flow for flow, _ in fitted]
+        self.flow_, self.history_ = fitted[0]
+        self.log_prob_error_ = self._bar(rows)
         return self
+
+    def _member(
+        self, rows: np.ndarray | pd.DataFrame, weights: np.ndarray | None, seed: int
+    ) -> tuple[CNF | TableFlow, History]:
+        """One flow fitted to the rows, and the course of its fit."""
+        budget = {"steps": self.steps, "seconds": self.seconds, "seed": seed}
+        if isinstance(rows, pd.DataFrame):
+            flow = fresh_table_flow(self.schema_, len(rows), hidden=self.hidden, seed=seed)
+            return flow, fit_table(flow, rows, weights=weights, imputer=self.imputer, **budget)
+        flow = fresh_flow(*rows.shape, hidden=self.hidden, seed=seed)
+        return flow, fit(flow, torch.tensor(rows), weights=weights, **budget)
 
     def _schema(self, table: pd.DataFrame) -> Schema:
         schema = Schema.infer(table, kinds=self.kinds, context=self.context or ())
@@ -141,8 +158,8 @@ class CNFDensity(DensityMixin, BaseEstimator):
 
     @torch.no_grad()
     def _evaluate(self, rows: np.ndarray | pd.DataFrame) -> Evaluation:
-        flow = self._exact_flow()
-        return flow.evaluate(rows if isinstance(flow, TableFlow) else torch.tensor(rows))
+        given = rows if isinstance(rows, pd.DataFrame) else torch.tensor(rows)
+        return average_density([_exact(flow).evaluate(given) for flow in self.members_])
 
     def _bar(self, rows: np.ndarray | pd.DataFrame) -> float:
         some = np.linspace(0, len(rows) - 1, min(BAR_ROWS, len(rows))).astype(int)
@@ -167,14 +184,32 @@ class CNFDensity(DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         generator = torch.Generator().manual_seed(_seed(random_state))
-        flow = self._exact_flow()
-        if isinstance(flow, TableFlow):
-            context = None if given is None else as_pandas(given)
-            return as_native(flow.sample(n_samples, context, generator=generator), self._library)
-        rows = flow.sample((n_samples,), generator=generator).numpy()
+        chosen = torch.randint(len(self.members_), (n_samples,), generator=generator).numpy()
+        context = None if given is None else as_pandas(given)
+        drawn = []
+        for k, flow in enumerate(self.members_):
+            places = np.flatnonzero(chosen == k)
+            each = context is not None and len(context) == n_samples
+            drawn.append(
+                self._draw(_exact(flow), len(places), context.iloc[places] if each else context, generator)
+            )
+        # The members' rows one after the other, back to the places they were drawn for.
+        order = np.argsort(np.argsort(chosen, kind="stable"), kind="stable")
+        if isinstance(self.flow_, TableFlow):
+            return as_native(pd.concat(drawn).iloc[order].reset_index(drop=True), self._library)
+        rows = np.concatenate(drawn)[order]
         if self._library is None:
             return rows
         return as_native(pd.DataFrame(rows, columns=self.feature_names_in_), self._library)
+
+    @staticmethod
+    def _draw(
+        flow: CNF | TableFlow, count: int, context: pd.DataFrame | None, generator: torch.Generator
+    ) -> Any:
+        """Rows of one member."""
+        if isinstance(flow, TableFlow):
+            return flow.sample(count, context, generator=generator)
+        return flow.sample((count,), generator=generator).numpy()
 
     def impute(
         self, X: Any, n: int = 1, random_state: int | np.random.RandomState | None = None
@@ -185,15 +220,30 @@ class CNFDensity(DensityMixin, BaseEstimator):
             ValueError: if no imputer was fitted.
         """
         check_is_fitted(self)
-        table, flow = self._rows(X), self._exact_flow()
+        table, flow = self._rows(X), _exact(self.flow_)
         if not isinstance(flow, TableFlow):
             raise ValueError("no imputer was fitted: fit a data frame with imputer=True")
         generator = torch.Generator().manual_seed(_seed(random_state))
         return [as_native(frame, self._library) for frame in flow.impute(table, n, generator=generator)]
 
-    def _exact_flow(self) -> CNF | TableFlow:
-        """The flow in float64."""
-        return copy.deepcopy(self.flow_).double()
+
+def _exact(flow: CNF | TableFlow) -> CNF | TableFlow:
+    """The flow in float64."""
+    return copy.deepcopy(flow).double()
+
+
+def average_density(found: Sequence[Evaluation]) -> Evaluation:
+    """The evaluation of p(x) = (1/K) Σₖ pₖ(x) from those of its members.
+
+    The error of a logarithm of a mean is at most the largest of the logarithms' errors.
+    """
+    log_prob = torch.stack([one.log_prob for one in found]).logsumexp(0) - math.log(len(found))
+    return Evaluation(
+        log_prob=log_prob,
+        error=torch.stack([one.error for one in found]).amax(0),
+        nfe=torch.stack([one.nfe for one in found]).sum(0),
+        ok=torch.stack([one.ok for one in found]).all(0),
+    )
 
 
 def _named_table(X: Any) -> pd.DataFrame | None:

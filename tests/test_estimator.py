@@ -265,3 +265,37 @@ def test_frames_and_arrays_are_not_mixed_up(typed, rows):
         clone(TINY).set_params(context=["a"]).fit(rows)
     with pytest.raises(ValueError, match="no imputer"):
         clone(TINY).fit(rows).impute(rows)
+
+
+def test_members_are_averaged_as_densities(rows):
+    density = clone(TINY).set_params(members=3).fit(rows)
+    assert len(density.members_) == 3
+    alone = [copy.deepcopy(density) for _ in range(3)]
+    for k, one in enumerate(alone):
+        one.members_ = [density.members_[k]]
+    scores = np.stack([one.score_samples(rows) for one in alone])
+    assert np.ptp(scores, axis=0).min() > 0  # the members differ
+    np.testing.assert_allclose(np.exp(density.score_samples(rows)), np.exp(scores).mean(0), rtol=1e-10)
+
+
+def test_samples_of_members_come_from_all_of_them(rows):
+    """Members shifted far apart are seen in equal shares, in random order."""
+    density = clone(TINY).set_params(members=2).fit(rows)
+    density.members_[1] = copy.deepcopy(density.members_[1])
+    density.members_[1].preprocess.shift += 1000.0
+    second = density.sample(400, random_state=0)[:, 0] > 500
+    assert 160 < second.sum() < 240 and 60 < second[:200].sum() < 140
+
+
+def test_members_of_a_typed_table_draw_for_their_own_context():
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"x": random.normal(size=120), "side": random.choice(["left", "right"], 120)})
+    density = clone(TINY).set_params(members=2, context=["side"]).fit(table)
+    given = pd.DataFrame({"side": ["left", "right"] * 5})
+    assert len(density.sample(10, given=given)) == 10 == len(density.sample(10, given=given.iloc[:1]))
+    assert np.isfinite(density.score_samples(table)).all()
+
+
+def test_members_below_one_are_refused(rows):
+    with pytest.raises(ValueError, match="members"):
+        clone(TINY).set_params(members=0).fit(rows)
