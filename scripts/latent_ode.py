@@ -181,10 +181,10 @@ def draw_spirals(fits: Sequence[Fitted]) -> Figure:
     page, axes = plotting.figure(1, len(fits) + 1, panel=(1.9, 1.9))
     for ax, fitted in zip(axes[0], fits):
         draw_spiral(ax, fitted)
-        ax.set_title(f"{fitted.result.observed} of 100 points seen")
+        ax.set_title(f"{fitted.result.observed} of 100 seen")
     draw_errors(axes[0, -1], fits)
     marks = axes[0, 0].get_legend_handles_labels()
-    page.legend(*marks, loc="outside lower left", ncols=4)
+    page.legend(*marks, loc="outside lower center", ncols=4)
     return page
 
 
@@ -208,11 +208,12 @@ def draw_errors(ax: Axes, fits: Sequence[Fitted]) -> None:
         test, seen = fitted.test, fitted.result.observed
         ours = (fitted.mean - test.curves).square().mean((0, 2)).sqrt()
         theirs = (fitted.rolled - test.curves[:, RANGE:]).square().mean((0, 2)).sqrt()
-        ax.plot(test.times, ours, style, color=MODEL, label=f"latent ODE, {seen}")
-        ax.plot(test.times[RANGE:], theirs, style, color=ACCENT, label=f"GRU, {seen}")
+        ax.plot(test.times, ours, style, color=MODEL)
+        ax.plot(test.times[RANGE:], theirs, style, color=ACCENT)
+        ax.plot([], [], style, color=INK, label=f"{seen} seen")
     ax.axvline(1.0, color=INK, linewidth=0.5, linestyle=(0, (4, 3)))
-    ax.set(xlabel="time (observations before 1)", title="RMSE against the truth", ylim=(0, None))
-    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=6)
+    ax.set(xlabel="time (seen before 1)", title="RMSE against the truth", ylim=(0, None))
+    ax.legend(loc="upper left", fontsize=6)
 
 
 def run_spirals(options: argparse.Namespace, budget: Budget, *, n: int, n_test: int) -> list[SpiralResult]:
