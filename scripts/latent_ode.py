@@ -4,10 +4,10 @@
 
 Two-spiral data of the Neural ODE paper: 1,000 spirals of 100 points, of which 30, 50 or 100 are observed at
 random times with noise 0.1 (the radius goes from 0.2 to 2.1); RMSE of the forecast of 100 further points
-against the noise-free curve. The paper does not state its generator, scale or noise, so its figures stand
-beside but are not comparable. Then daily weather of Rhode Island (see weather.py), where CNF_SHARED_DATA has
-it: 20 days with half of the values removed, mean squared error of the next 10 days. Writes latent_ode and
-latent_ode_weather, each .png and .json.
+against the noise-free curve, beside an RNN (tanh) and a GRU that are told the gaps. The paper does not state
+its generator, scale or noise, so its figures stand beside but are not comparable. Then daily weather of Rhode
+Island (see weather.py), where CNF_SHARED_DATA has it: 20 days with half of the values removed, mean squared
+error of the next 10 days. Writes latent_ode and latent_ode_weather, each .png and .json.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import weather_forecast
 from cells import Cell, kept
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from series_peers import Budget, GapGRU, count, gru_like, train
-from torch import Tensor
+from series_peers import Budget, GapRNN, Recurrence, count, peer_like, train
+from torch import Tensor, nn
 
 from cnf import plotting
 from cnf.datasets import spirals
@@ -65,27 +65,27 @@ class SpiralResult:
 
     observed: int
     latent_ode: float
+    rnn: float
     gru: float
     latent_ode_within: float
     covered: float
-    latent_ode_parameters: int
-    gru_parameters: int
-    latent_ode_seconds: float
-    gru_seconds: float
+    parameters: dict[str, int]
+    seconds: dict[str, float]
 
     def __str__(self) -> str:
         theirs = " {:.4f} / {:.4f}".format(*PAPER[self.observed])
         return (
-            f"{self.observed:>4}{self.latent_ode:>12.4f}{self.gru:>9.4f}{self.latent_ode / self.gru:>8.2f}"
-            f"{self.latent_ode_within:>10.4f}{self.covered:>10.3f}"
-            f"{self.latent_ode_parameters:>8}{self.gru_parameters:>6}"
-            f"{self.latent_ode_seconds:>7.0f}{self.gru_seconds:>5.0f} {theirs}"
+            f"{self.observed:>4}{self.latent_ode:>12.4f}{self.rnn:>9.4f}{self.gru:>9.4f}"
+            f"{self.latent_ode / self.rnn:>8.2f}{self.latent_ode / self.gru:>6.2f}"
+            f"{self.latent_ode_within:>10.4f}{self.covered:>10.3f} {theirs:<20}"
+            f"{'/'.join(str(n) for n in self.parameters.values()):>17}"
+            f"{'/'.join(f'{s:.0f}' for s in self.seconds.values()):>13}"
         )
 
 
 SPIRAL_HEADER = (
-    f"{'seen':>4}{'latent ODE':>12}{'GRU':>9}{'ratio':>8}{'within':>10}{'in 95 %':>10}{'par.':>8}{'GRU':>6}"
-    f"{'s':>7}{'GRU':>5}  paper's latent ODE / RNN (not comparable)"
+    f"{'seen':>4}{'latent ODE':>12}{'RNN':>9}{'GRU':>9}{'/ RNN':>8}{'/ GRU':>6}{'within':>10}{'in 95 %':>10}"
+    "  paper: ODE / RNN   parameters          seconds"
 )
 
 
@@ -117,10 +117,10 @@ def fit_latent(data: Spirals, test: Spirals, budget: Budget, seed: int) -> Cell:
     return numbers, {"mean": found.mean, "draws": found.draws[:15, 0]}
 
 
-def fit_gru(data: Spirals, test: Spirals, budget: Budget, seed: int) -> Cell:
-    """Train a GRU as large as the latent ODE and forecast the test set, (series, 100, 2)."""
+def fit_peer(cell: Recurrence, data: Spirals, test: Spirals, budget: Budget, seed: int) -> Cell:
+    """Train a network as large as the latent ODE and forecast the test set, (series, 100, 2)."""
     torch.manual_seed(seed)
-    peer, start = gru_like(latent_ode(), 2), time.perf_counter()
+    peer, start = peer_like(latent_ode(), cell, 2), time.perf_counter()
     seen = data.series.values[0].numel()
 
     def loss(rows: Tensor) -> Tensor:
@@ -134,32 +134,38 @@ def fit_gru(data: Spirals, test: Spirals, budget: Budget, seed: int) -> Cell:
 def fit_spirals(
     observed: int, budget: Budget, *, n: int, n_test: int, seed: int, cells: Path | None
 ) -> Fitted:
-    """Train both sides on the same spirals, and forecast the spirals of a test set."""
+    """Train all sides on the same spirals, and forecast the spirals of a test set."""
     data, test = observe(n, observed, RANGE, seed), observe(n_test, observed, 2 * RANGE, seed + 1)
     given = (data, test, budget, seed)
     ours, ode = kept(cells, f"spirals {observed} latent", partial(fit_latent, *given))
-    theirs, gru = kept(cells, f"spirals {observed} gru", partial(fit_gru, *given))
+    peers = {
+        name: kept(cells, f"spirals {observed} {name}", partial(fit_peer, cell, *given))
+        for name, cell in (("rnn", nn.RNN), ("gru", nn.GRU))
+    }
+    theirs = {
+        name: (found["rolled"] - test.curves[:, RANGE:]).square().mean().sqrt().item()
+        for name, (_, found) in peers.items()
+    }
+    sides = {"latent_ode": ours, **{name: numbers for name, (numbers, _) in peers.items()}}
     errors = (ode["mean"] - test.curves).square().mean(-1)
     result = SpiralResult(
         observed=observed,
         latent_ode=errors[:, RANGE:].mean().sqrt().item(),
-        gru=(gru["rolled"] - test.curves[:, RANGE:]).square().mean().sqrt().item(),
+        **theirs,
         latent_ode_within=errors[:, :RANGE].mean().sqrt().item(),
         covered=ours["covered"],
-        latent_ode_parameters=ours["parameters"],
-        gru_parameters=theirs["parameters"],
-        latent_ode_seconds=ours["seconds"],
-        gru_seconds=theirs["seconds"],
+        parameters={name: numbers["parameters"] for name, numbers in sides.items()},
+        seconds={name: numbers["seconds"] for name, numbers in sides.items()},
     )
-    return Fitted(test, ode["mean"], ode["draws"], gru["rolled"], result)
+    return Fitted(test, ode["mean"], ode["draws"], peers["gru"][1]["rolled"], result)
 
 
 @torch.no_grad()
-def roll_spirals(peer: GapGRU, test: Spirals) -> Tensor:
-    """The GRU's forecast (series, 100, 2) of the points after the observed range.
+def roll_spirals(peer: GapRNN, test: Spirals) -> Tensor:
+    """The network's forecast (series, 100, 2) of the points after the observed range.
 
     It takes strides of the mean gap that it was trained on, from every offset in turn, so that each point is
-    reached once: on smaller steps than it has learned it goes astray (with 30 points seen, 1.6 for 0.6).
+    reached once: on smaller steps than it has learned it goes astray.
     """
     stride = RANGE // test.series.times.shape[1]
     rolled = torch.empty_like(test.curves[:, RANGE:])

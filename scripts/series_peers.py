@@ -1,4 +1,4 @@
-"""The recurrent network that the latent ODE is compared with: a GRU that is told the gaps between times."""
+"""The recurrent networks that the latent ODE is compared with: they are told the gaps between times."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from cnf.neural_ode import Series
 from cnf.neural_ode.latent_objective import WARM_UP
 from cnf.training import descend
 
+Recurrence = type[nn.RNN] | type[nn.GRU]
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -24,15 +26,15 @@ class Budget:
     learning_rate: float
 
 
-class GapGRU(nn.Module):
+class GapRNN(nn.Module):
     """Given a value (zeros where missing), its mask and the gap to the next time, the next value's mean.
 
     It goes on for ever when it is fed its own predictions.
     """
 
-    def __init__(self, channels: int, hidden: int, *, noise: float = 0.1) -> None:
+    def __init__(self, cell: Recurrence, channels: int, hidden: int, *, noise: float = 0.1) -> None:
         super().__init__()
-        self.cell = nn.GRU(2 * channels + 1, hidden, batch_first=True)
+        self.cell = cell(2 * channels + 1, hidden, batch_first=True)
         self.head = nn.Linear(hidden, channels)
         self.log_noise = nn.Parameter(torch.full((channels,), math.log(noise)))
 
@@ -64,11 +66,11 @@ class GapGRU(nn.Module):
         return torch.stack(found, 1)
 
 
-def gru_like(model: nn.Module, channels: int) -> GapGRU:
-    """A GRU with about as many parameters as the model has, and the noise that it started with."""
+def peer_like(model: nn.Module, cell: Recurrence, channels: int) -> GapRNN:
+    """A network with about as many parameters as the model has, and the noise that it started with."""
     wanted = count(model)
-    hidden = min(range(4, 200), key=lambda h: abs(count(GapGRU(channels, h)) - wanted))
-    return GapGRU(channels, hidden, noise=model.log_noise.exp().mean().item())
+    hidden = min(range(4, 200), key=lambda h: abs(count(GapRNN(cell, channels, h)) - wanted))
+    return GapRNN(cell, channels, hidden, noise=model.log_noise.exp().mean().item())
 
 
 def count(model: nn.Module) -> int:
@@ -95,7 +97,7 @@ def train(
     descend(
         model.parameters(),
         objective,
-        phase="GRU",
+        phase="recurrent network",
         steps=steps,
         learning_rate=learning_rate,
         warm_up=WARM_UP,

@@ -154,7 +154,7 @@ def draw_energies(energies: Sequence[Energy], columns: Sequence[Sequence[tuple[R
         row[0].set_ylabel(energy.name)
         for ax, (result, x) in zip(row[1:], found):
             histogram(ax, x, peak)
-            ax.text(0.97, 0.03, f"KL {result.kl:.3f}", transform=ax.transAxes, ha="right", va="bottom")
+            ax.text(0.97, 0.96, f"KL {result.kl:.3f}", transform=ax.transAxes, ha="right", va="top")
     for ax, name in zip(axes[0], ("target", *(result.flow for result, _ in columns[0]))):
         ax.set_title(name)
     for ax in axes.flat:

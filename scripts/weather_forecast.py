@@ -11,8 +11,8 @@ import weather
 from cells import Cell, kept
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from series_peers import Budget, count, gru_like, train
-from torch import Tensor
+from series_peers import Budget, count, peer_like, train
+from torch import Tensor, nn
 
 from cnf import plotting
 from cnf.neural_ode import LatentODE, Series, fit_latent_ode
@@ -59,7 +59,7 @@ def fit(train_windows: weather.Windows, test: weather.Windows, budget: Budget, s
     observed, targets = train_windows.observed(), train_windows.targets()
     torch.manual_seed(seed)
     model = LatentODE(len(weather.CHANNELS), **LATENT_ODE)
-    peer = gru_like(model, len(weather.CHANNELS))
+    peer = peer_like(model, nn.GRU, len(weather.CHANNELS))
     # With beta = 0 the forecast is judged by what it says of the days ahead, given those before.
     fit_latent_ode(model, observed, targets, **asdict(budget), beta=0.0, seed=seed)
 
