@@ -18,7 +18,7 @@ from cnf.plotting.arrays import centres, on_grid
 
 ENDINGS = (".gif", ".mp4")
 TIMES = 25
-CELLS, ARROWS = 100, 18  # a side of the density's map and of the field
+CELLS, ARROWS = 64, 18  # a side of the density's map and of the field
 DOTS = 1000
 
 
