@@ -257,3 +257,18 @@ def test_what_is_packed_is_the_library_and_the_scene(table):
     )
     assert "plotly.js" in library[:200]
     assert json.loads(scene)["names"] == ["a<b>&", "size (cm)", "c", "log-density"]
+
+
+def test_a_typed_table_is_reported_by_its_numbers(tmp_path):
+    n = 90
+    ages = torch.randint(18, 80, (n,), generator=torch.Generator().manual_seed(0)).tolist()
+    frame = pd.DataFrame(
+        {"height": (10 * normal(n, 1)[:, 0] + 170).tolist(), "age": ages, "group": ["a", "a", "b"] * (n // 3)}
+    )
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    fit = ["fit", tmp_path / "t.csv", "-o", tmp_path / "m", "--steps", "10", "--width", "8"]
+    for command in (fit, ["report", tmp_path / "m", tmp_path / "t.csv", "-o", tmp_path / "r.html"]):
+        assert main([str(part) for part in command]) == 0
+    text = (tmp_path / "r.html").read_text()
+    assert "height (scaled)" in text and "age (scaled)" in text and "group (scaled)" not in text
+    assert "90 rows of t.csv that hold every number" in text.replace("\n", " ")
