@@ -144,6 +144,8 @@ def build_solver(config: dict[str, Any]) -> Solver:
 
 def build_accuracy(config: dict[str, Any]) -> Accuracy:
     """The accuracy that `describe` described."""
+    if not all(type(value) in (int, float) for value in config.values()):
+        raise ValueError(f"accuracy: expected numbers; got {config}")
     accuracy = Accuracy(**config)
     if not (accuracy.tolerance > 0 and accuracy.bar_scale >= 0):
         raise ValueError(f"accuracy: expected a tolerance above zero and a scale of bars; got {config}")
