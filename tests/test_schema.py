@@ -178,3 +178,21 @@ def test_any_table_has_a_schema_that_keeps_its_cells_or_is_refused(columns):
             )
         else:
             assert back[name].dropna().tolist() == table[name].dropna().tolist()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"name": 3},
+        {"name": True},
+        {"levels": "ab"},
+        {"levels": [["a"]]},
+        {"missing": 1},
+        {"dtype": 7},
+        {"atoms": ["x"]},
+    ],
+)
+def test_a_column_from_a_file_is_of_its_types(odd):
+    sound = {"name": "x", "kind": "categorical" if "levels" in odd else "real"}
+    with pytest.raises(ValueError, match="column"):
+        Column.from_json({**sound, **odd})

@@ -129,6 +129,21 @@ class Column:
         """
         try:
             known = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-            return cls(**known)
+            column = cls(**known)
         except (TypeError, AttributeError) as error:
             raise ValueError(f"not a column: {data!r:.100}") from error
+        if not column._typed():
+            raise ValueError(f"not a column: {data!r:.100}")
+        return column
+
+    def _typed(self) -> bool:
+        """Whether every part is of its type, as JSON does not promise."""
+        texts, tuples = (self.name, self.kind, self.role, self.dtype), (self.levels, self.atoms)
+        numbers = [number for number in (self.lower, self.upper, self.step) if number is not None]
+        return (
+            all(isinstance(text, str) for text in texts)
+            and all(isinstance(part, tuple) for part in tuples)
+            and isinstance(self.missing, bool)
+            and all(type(number) in (int, float) for number in (*numbers, *self.atoms))
+            and all(isinstance(level, str | int | float) for level in self.levels)
+        )
