@@ -1,7 +1,8 @@
-"""Real tables from the folder that CNF_SHARED_DATA names.
+"""Real tables from the folder that CNF_SHARED_DATA names, prepared for density estimation.
 
-Each has a data.npz with X, columns, idx_train, idx_val and idx_test, or a table without a split under another
-name, which is then permuted and split here.
+Each has a data.npz with X, columns and step, the grid its columns were rounded to (0 where they were not).
+Rows are permuted, cells spread uniformly over their grid step, since a rounded column has no density, split
+80 : 10 : 10, and standardised by the training part.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ FOLDER = Path(os.environ.get("CNF_SHARED_DATA", "../shared/data"))
 # Where only some of the columns have a density: the others have atoms.
 COLUMNS = {"power_hourly": ("Global_active_power", "Global_reactive_power", "Voltage", "hour")}
 
-# Where the table is not under X and has no split.
-UNSPLIT = {"miniboone_partial": "signal_subset"}
+# Where the table is not under X and continuous.
+OTHER_NAMES = {"miniboone_partial": "signal_subset"}
 MOST_ROWS = 60_000
 
 
@@ -41,20 +42,14 @@ def there(name: str, folder: Path = FOLDER) -> bool:
 def load(name: str, folder: Path = FOLDER) -> Table:
     """The parts of a table."""
     data = np.load(folder / name / "data.npz", allow_pickle=False)
-    x = torch.as_tensor(data[UNSPLIT.get(name, "X")], dtype=torch.float64)
+    x = data[OTHER_NAMES.get(name, "X")].astype(np.float64)
+    step = data["step"] if "step" in data.files else np.zeros(x.shape[1])
     if name in COLUMNS:
         names = data["columns"].tolist()
-        x = x[:, [names.index(column) for column in COLUMNS[name]]]
-    if name in UNSPLIT:
-        parts = split(len(x))
-    else:
-        parts = [torch.as_tensor(data[f"idx_{part}"]) for part in ("train", "val", "test")]
-    train = x[parts[0]]
-    x = (x - train.mean(0)) / train.std(0, correction=0)
-    return Table(name, *(x[part] for part in parts))
-
-
-def split(rows: int) -> list[Tensor]:
-    """Places of the training, validation and test rows: 80, 10 and 10 per cent of a permutation."""
-    order = torch.as_tensor(np.random.default_rng(1).permutation(rows)[:MOST_ROWS])
-    return list(order.tensor_split((len(order) * 8 // 10, len(order) * 9 // 10)))
+        kept = [names.index(column) for column in COLUMNS[name]]
+        x, step = x[:, kept], step[kept]
+    x = x[np.random.default_rng(1).permutation(len(x))[:MOST_ROWS]]
+    x = torch.as_tensor(x + np.random.default_rng(0).uniform(size=x.shape) * step)
+    train, valid, test = x.tensor_split((len(x) * 8 // 10, len(x) * 9 // 10))
+    mean, deviation = train.mean(0), train.std(0, correction=0)
+    return Table(name, *((part - mean) / deviation for part in (train, valid, test)))
