@@ -15,6 +15,7 @@ from cnf.plotting.style import INK, TIME, colour_bar, figure, frame, limits, sty
 
 # Arrows along the axes' own units, of one width.
 ARROW_UNITS = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "inches", "width": 0.01}
+LONG = 16  # letters of a term that has a line of its own
 MOST_VECTORS = 5000  # line segments in a vector file; more are drawn as an image
 
 
@@ -107,7 +108,8 @@ def principal_axes(path: Array, *, names: Sequence[str] | None = None) -> tuple[
 def weights(direction: np.ndarray, names: Sequence[str], most: int = 3) -> str:
     """The columns that an axis is made of, those of the largest weights first."""
     order = np.argsort(-np.abs(direction).round(9), kind="stable")[:most]
-    return " ".join(f"{direction[i]:+.2f} {names[i]}" for i in order if abs(direction[i]) > 0.05)
+    terms = [f"{direction[i]:+.2f} {names[i]}" for i in order if abs(direction[i]) > 0.05]
+    return (" " if max(map(len, terms)) <= LONG else "\n").join(terms)
 
 
 def coloured(plane: np.ndarray, times: Array | None) -> LineCollection:
