@@ -117,7 +117,10 @@ def used(path: Path, table: pd.DataFrame) -> bool:
     except cnf.ModelFileError as refusal:
         assert "\n" not in str(refusal) and str(path) in str(refusal) and len(str(refusal)) < 600
         return False
-    with suppress(ValueError), torch.no_grad():  # columns that the table has not, a context that is missing
+    with (
+        suppress(ValueError, KeyError),
+        torch.no_grad(),
+    ):  # columns or context that are missing
         model.evaluate(table)
         model.sample(3, model.given("c=1" if model.context else None), torch.Generator())
     return True

@@ -188,7 +188,8 @@ def _continuous(name: str, values: np.ndarray, atoms: tuple[float, ...], common:
 
 def gaussian_score(transformed: np.ndarray, log_slope: np.ndarray) -> float:
     """Mean log-density (nats) of the best Gaussian in transformed coordinates, less a constant."""
-    spread = transformed.std()
+    with np.errstate(over="ignore"):  # a cell of 1e200 has no square, and an infinite spread says so
+        spread = transformed.std()
     return float(log_slope.mean() - math.log(spread)) if spread > 0 else -math.inf
 
 
