@@ -22,10 +22,12 @@ test: .venv/installed
 slow: .venv/installed
 	$(BIN)/pytest -m slow
 
+# The pictures of the flows first, then those of the other systems; real tables are drawn where CNF_SHARED_DATA is.
+GALLERY := density_estimation sample_flow flow_trajectories toy_gallery point_maps seven_columns what_if \
+  image_density tables euler adjoint ode_classifier augmented augmented_density variational latent_ode
+
 figures: .venv/installed
-	$(BIN)/python scripts/density_estimation.py
-	$(BIN)/python scripts/sample_flow.py
-	$(BIN)/python scripts/flow_trajectories.py
+	set -e; for name in $(GALLERY); do $(BIN)/python scripts/$$name.py; done
 
 bench: .venv/installed
 	$(BIN)/python scripts/benchmark_speed.py
