@@ -123,8 +123,8 @@ def default_phases(
     )
     phases = []
     for name, updates, part, *rest in parts:
-        # The rest of the time is for the mixture to beat, and for calibrating and scoring the finished flow.
-        time = None if seconds is None else 0.92 * part * seconds
+        # The rest is for choices, for mixtures to beat, and for calibrating and scoring the finished flow.
+        time = None if seconds is None else 0.9 * part * seconds
         if (updates if seconds is None else time) > 0:
             phases.append(Phase(name, updates, time, *rest))
     return tuple(phases)
