@@ -92,7 +92,12 @@ def default_settings(
     phases = default_phases(
         steps=steps, seconds=seconds, likelihood_share=likelihood_share, rows=rows, batch=512 if few else 256
     )
-    settings = Settings(phases, coupling_block=64 if few else None, solver_steps=6 if few else 4)
+    settings = Settings(
+        phases,
+        coupling_block=64 if few else None,
+        times_a_pair=4 if few else 1,
+        solver_steps=6 if few else 4,
+    )
     return replace(settings, **chosen)
 
 
