@@ -89,7 +89,7 @@ def draw(flows: dict[str, cnf.CNF], tables: dict[str, Tensor], *, resolution: in
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to")
-    parser.add_argument("--steps", type=int, default=4000, help="budget of each fit, in updates")
+    parser.add_argument("--steps", type=int, default=2000, help="budget of each fit, in updates")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a trial run of a few seconds")
     return parser.parse_args(argv)

@@ -87,7 +87,11 @@ def test_fit_says_what_was_chosen_and_how_good_it_is(room, tmp_path, capsys):
         capsys, "fit", room / "table.csv", "-o", tmp_path / "m", "--columns", "b,a", *TINY
     )
     assert (code, err) == (0, "")
-    assert "columns       b, a; real numbers all\n" in out and "width 8 × 8" in out and "360 rows, 20 updates" in out
+    assert (
+        "columns       b, a; real numbers all\n" in out
+        and "width 8 × 8" in out
+        and "360 rows, 20 updates" in out
+    )
     assert "held-out NLL" in out and "one Gaussian" in out and out.count("±") == 2
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
 

@@ -46,7 +46,7 @@ def choose_preprocess(train: Rows, valid: Rows, seed: int) -> tuple[Preprocess, 
         _quick_nll(plain, train, valid, seed, components) - _quick_nll(richer, train, valid, seed, components)
         for components in (COARSE, FINE)
     )
-    gain = 2 * fine - coarse
+    gain = min(fine, 2 * fine - coarse)
     return (richer, "Gaussianised columns, whitened") if gain > WORTH else (plain, "whitened")
 
 
