@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from palette import shrink
 from torch import Tensor
 
 import cnf
@@ -119,7 +120,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     flow.double()
     report(flow, train, test, names)
     resolution = 40 if options.quick else 400
-    plotting.save(draw_pairs(flow, test, names), options.out / "seven_columns_pairs.png")
+    pairs = options.out / "seven_columns_pairs.png"
+    plotting.save(draw_pairs(flow, test, names), pairs)
+    shrink(pairs)
     plotting.save(
         draw_slices(flow, test, names, resolution=resolution), options.out / "seven_columns_slices.png"
     )

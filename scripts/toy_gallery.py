@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from palette import shrink
 from torch import Tensor
 
 import cnf
@@ -109,8 +109,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         flows[name] = learn(TOYS[name], steps=20 if options.quick else options.steps, seed=options.seed)
         report(flows[name], TOYS[name], seed=options.seed + 1_000_000)
     page = draw(flows, resolution=12 if options.quick else 90, seed=options.seed)
-    with rc_context({"savefig.dpi": 150}):  # sixty-four panels would take megabytes otherwise
-        plotting.save(page, options.out / "toy_gallery.png")
+    picture = options.out / "toy_gallery.png"
+    plotting.save(page, picture)
+    shrink(picture)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def test_what_a_column_is_found_to_be(name):
     assert Schema.from_json(schema.as_json()) == schema
 
 
-@pytest.mark.parametrize("name", set(KINDS) - {"stray cell", "counter"})
+@pytest.mark.parametrize("name", sorted(set(KINDS) - {"stray cell", "counter"}))
 def test_cells_come_back_as_they_were(name):
     table = pd.DataFrame({"it": KINDS[name][0]})
     schema = Schema.infer(table)
