@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from palette import shrink
 
 import cnf
 from cnf import plotting
@@ -134,7 +135,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     gaps = torch.tensor([result.gap for result in results])
     print(f"mean gap {gaps.mean():.4f} nats, from {gaps.min():.4f} to {gaps.max():.4f}")
     page = draw(flows, results, resolution=resolution, seed=options.seed + 2_000_000)
-    plotting.save(page, options.out / "density_estimation.png")
+    picture = options.out / "density_estimation.png"
+    plotting.save(page, picture)
+    shrink(picture)
     with atomic_path(options.out / "density_estimation.json") as path:
         path.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
 
