@@ -57,7 +57,10 @@ def slices(
             ax.plot(point[i], height[np.searchsorted(line, point[i])], ".", color=MODEL, markersize=4)
         top = np.nanmax(np.where(np.isfinite(heights), heights, np.nan))
         seen = np.concatenate(lines)[heights.ravel() > top - DEPTH]
-        ax.set(xlim=(seen.min(), seen.max()), ylim=(max(np.nanmin(heights), top - DEPTH) - 0.5, top + 0.5))
+        # Peaks at the ends of what is seen are drawn whole.
+        margin = max(0.08 * np.ptp(seen), values[1] - values[0])
+        ax.set_xlim(seen.min() - margin, seen.max() + margin)
+        ax.set_ylim(max(np.nanmin(heights), top - DEPTH) - 0.5, top + 0.5)
         label(ax, names[i], "log-density (nats)" if i % 4 == 0 else "")
     return axes
 
