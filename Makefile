@@ -23,8 +23,11 @@ slow: .venv/installed
 	$(BIN)/pytest -m slow
 
 # The pictures of the flows first, then those of the other systems; real tables are drawn where CNF_SHARED_DATA is.
-GALLERY := density_estimation sample_flow flow_trajectories toy_gallery point_maps seven_columns what_if \
-  image_density tables euler adjoint ode_classifier augmented augmented_density variational latent_ode
+GALLERY := density_estimation sample_flow flow_trajectories toy_gallery image_density tables \
+  euler adjoint ode_classifier augmented augmented_density variational latent_ode
+ifdef CNF_SHARED_DATA
+GALLERY += point_maps seven_columns what_if
+endif
 
 figures: .venv/installed
 	set -e; for name in $(GALLERY); do $(BIN)/python scripts/$$name.py; done
