@@ -43,9 +43,6 @@ class TwoLayers:
 
         tr ∂v/∂x = δ₁ᵀ M δ₂ + Σ s.
 
-    tanh(z) = 2 sigmoid(2z) − 1 is folded into the weights: on a CPU the sigmoid is the faster of the two,
-    and its derivative takes no further activation. A layer fed by 2 sigmoid − 1 receives the −1 as a shift.
-
     Args:
         W1: (hidden1, dim)
         W2: (hidden2, hidden1)
@@ -55,19 +52,14 @@ class TwoLayers:
 
     def __init__(self, W1: Tensor, W2: Tensor, W3: Tensor, first: Activation) -> None:
         self.sine = first == "sine"
-        fold = 1 if self.sine else 2
-        self.stretch = fold
-        self.W1 = fold * W1
-        self.W2 = 2 * fold * W2
-        self.W2_sums = W2.new_zeros(len(W2)) if self.sine else 2 * W2.sum(1)
-        self.W3 = 2 * W3
-        self.W3_sums = W3.sum(1)
-        self.M = (4 * fold**2) * W2.T * (W1 @ W3)
+        # Nodes of their own in the graph: gradients of a solve stop here, and do not pass through M to them.
+        self.W1, self.W2, self.W3 = (W.view_as(W) for W in (W1, W2, W3))
+        self.M = W2.T * (W1 @ W3)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """Everything prepared from the weights."""
-        return self.W1, self.W2, self.W2_sums, self.W3, self.W3_sums, self.M
+        return self.W1, self.W2, self.W3, self.M
 
     def shared(self, modulation: Modulation) -> list[SharedLayers]:
         """The layers under each of n modulations (n, width), every one of them shared by all rows.
@@ -78,10 +70,10 @@ class TwoLayers:
         count = len(modulation.shift1)
         parts = (
             [self.W1] * count if gate1 is None else (gate1[:, :, None] * self.W1).unbind(),
-            (self.stretch * modulation.shift1).unbind(),
+            modulation.shift1.unbind(),
             [self.W2] * count if gate2 is None else (gate2[:, :, None] * self.W2).unbind(),
-            self._second_shift(modulation).expand(count, -1).unbind(),
-            (modulation.offset - self.W3_sums).expand(count, -1).unbind(),
+            modulation.shift2.expand(count, -1).unbind(),
+            modulation.offset.expand(count, -1).unbind(),
             [None] * count if gate1 is None else gate1.unbind(),
             [None] * count if gate2 is None else gate2.unbind(),
             [None] * count if skip is None else skip.unbind(),
@@ -90,12 +82,7 @@ class TwoLayers:
 
     def by_row(self, modulation: Modulation) -> LayersByRow:
         """The layers under a modulation (*batch, width) of each row."""
-        shift1, offset = self.stretch * modulation.shift1, modulation.offset - self.W3_sums
-        return LayersByRow(self, modulation, shift1, self._second_shift(modulation), offset)
-
-    def _second_shift(self, modulation: Modulation) -> Tensor:
-        sums = self.W2_sums if modulation.gate2 is None else modulation.gate2 * self.W2_sums
-        return 2 * modulation.shift2 - sums
+        return LayersByRow(self, modulation)
 
 
 def bind_layers(
@@ -146,13 +133,13 @@ class Layers(ABC):
         a2 = self._second(a1)
         v = self._out(a2, x)
         # Slopes take the place of what has been used for the last time: fresh memory is dear.
-        inner = self._couple(_cosine(z1) if self.sine else _sigmoid_slope(a1))
-        slope2 = _sigmoid_slope(a2)
+        inner = self._couple(_cosine(z1) if self.sine else _tanh_slope(a1))
+        slope2 = _tanh_slope(a2)
         divergence = (inner * slope2 if torch.is_grad_enabled() else inner.mul_(slope2)).sum(-1)
         return v, divergence + self._trace_of_skip()
 
     def _activate(self, z1: Tensor) -> Tensor:
-        return torch.sin(z1) if self.sine else _sigmoid(z1)
+        return torch.sin(z1) if self.sine else _tanh(z1)
 
     @abstractmethod
     def _first(self, x: Tensor) -> Tensor: ...
@@ -194,7 +181,7 @@ class SharedLayers(Layers):
         return nn.functional.linear(x, self.W1, self.shift1)
 
     def _second(self, a1: Tensor) -> Tensor:
-        return _sigmoid(nn.functional.linear(a1, self.W2, self.shift2))
+        return _tanh(nn.functional.linear(a1, self.W2, self.shift2))
 
     def _out(self, a2: Tensor, x: Tensor) -> Tensor:
         v = nn.functional.linear(a2, self.layers.W3, self.offset)
@@ -216,9 +203,6 @@ class LayersByRow(Layers):
 
     layers: TwoLayers
     modulation: Modulation
-    shift1: Tensor
-    shift2: Tensor
-    offset: Tensor
 
     @property
     def sine(self) -> bool:
@@ -226,13 +210,13 @@ class LayersByRow(Layers):
         return self.layers.sine
 
     def _first(self, x: Tensor) -> Tensor:
-        return _gated(x @ self.layers.W1.T, self.modulation.gate1, self.shift1)
+        return _gated(x @ self.layers.W1.T, self.modulation.gate1, self.modulation.shift1)
 
     def _second(self, a1: Tensor) -> Tensor:
-        return _sigmoid(_gated(a1 @ self.layers.W2.T, self.modulation.gate2, self.shift2))
+        return _tanh(_gated(a1 @ self.layers.W2.T, self.modulation.gate2, self.modulation.shift2))
 
     def _out(self, a2: Tensor, x: Tensor) -> Tensor:
-        v = a2 @ self.layers.W3.T + self.offset
+        v = a2 @ self.layers.W3.T + self.modulation.offset
         return v if self.modulation.skip is None else torch.addcmul(v, self.modulation.skip, x)
 
     def _couple(self, slope1: Tensor) -> Tensor:
@@ -244,14 +228,16 @@ class LayersByRow(Layers):
         return 0.0 if self.modulation.skip is None else self.modulation.skip.sum(-1)
 
 
-def _sigmoid(z: Tensor) -> Tensor:
-    """sigmoid z, in place where no gradient is asked."""
-    return torch.sigmoid(z) if z.requires_grad else z.sigmoid_()
+def _tanh(z: Tensor) -> Tensor:
+    """tanh z, in place where no gradient is asked."""
+    return torch.tanh(z) if z.requires_grad else z.tanh_()
 
 
-def _sigmoid_slope(a: Tensor) -> Tensor:
-    """The derivative of the sigmoid where its value is a, in its place where nothing is recorded."""
-    return torch.addcmul(a, a, a, value=-1) if torch.is_grad_enabled() else a.addcmul_(a, a, value=-1)
+def _tanh_slope(a: Tensor) -> Tensor:
+    """The derivative of tanh where its value is a, in its place where nothing is recorded."""
+    if torch.is_grad_enabled():
+        return torch.addcmul(a.new_ones(()), a, a, value=-1)
+    return torch.addcmul(a.new_ones(()), a, a, value=-1, out=a)
 
 
 def _cosine(z: Tensor) -> Tensor:

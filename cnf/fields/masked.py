@@ -61,14 +61,13 @@ class MaskedLayers(TwoLayers):
         self.present = present
         patterns, group = torch.unique(present.flatten(0, -2), dim=0, return_inverse=True)
         inner = (W1 * patterns[:, None, :].to(W1.dtype)) @ W3
-        self.M = (4 * self.stretch**2) * W2.T * inner
+        self.M = W2.T * inner
         self.order = group.argsort(stable=True)
         self.counts = torch.bincount(group, minlength=len(patterns)).tolist()
 
     def by_row(self, modulation: Modulation) -> LayersByRow:
         """The layers under a modulation (*batch, width) of each row."""
-        plain = super().by_row(modulation)
-        return MaskedByRow(self, modulation, plain.shift1, plain.shift2, plain.offset)
+        return MaskedByRow(self, modulation)
 
 
 @dataclass
