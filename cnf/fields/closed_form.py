@@ -5,14 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from cnf.fields.backward import Activation, recorded_layers, tanh_slope
 from cnf.fields.base import BoundField, FieldAt
-
-Activation = Literal["sine", "tanh"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class TwoLayers:
     """
 
     def __init__(self, W1: Tensor, W2: Tensor, W3: Tensor, first: Activation) -> None:
-        self.sine = first == "sine"
+        self.first = first
         # Nodes of their own in the graph: gradients of a solve stop here, and do not pass through M to them.
         self.W1, self.W2, self.W3 = (W.view_as(W) for W in (W1, W2, W3))
         self.M = W2.T * (W1 @ W3)
@@ -120,7 +118,7 @@ def bind_layers(
 class Layers(ABC):
     """The layers at one time."""
 
-    sine: bool
+    layers: TwoLayers
 
     def velocity(self, x: Tensor) -> Tensor:
         """v (*batch, dim) at x (*batch, dim)."""
@@ -133,13 +131,13 @@ class Layers(ABC):
         a2 = self._second(a1)
         v = self._out(a2, x)
         # Slopes take the place of what has been used for the last time: fresh memory is dear.
-        inner = self._couple(_cosine(z1) if self.sine else _tanh_slope(a1))
+        inner = self._couple(_cosine(z1) if self.layers.first == "sine" else _tanh_slope(a1))
         slope2 = _tanh_slope(a2)
         divergence = (inner * slope2 if torch.is_grad_enabled() else inner.mul_(slope2)).sum(-1)
         return v, divergence + self._trace_of_skip()
 
     def _activate(self, z1: Tensor) -> Tensor:
-        return torch.sin(z1) if self.sine else _tanh(z1)
+        return torch.sin(z1) if self.layers.first == "sine" else _tanh(z1)
 
     @abstractmethod
     def _first(self, x: Tensor) -> Tensor: ...
@@ -172,10 +170,14 @@ class SharedLayers(Layers):
     gate2: Tensor | None
     skip: Tensor | None
 
-    @property
-    def sine(self) -> bool:
-        """Whether σ is the sine."""
-        return self.layers.sine
+    def velocity_and_divergence(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """v (*batch, dim) and tr ∂v/∂x (*batch,) at x (*batch, dim)."""
+        if not torch.is_grad_enabled():
+            return super().velocity_and_divergence(x)
+        weights = (self.W1, self.shift1, self.W2, self.shift2, self.layers.W3, self.offset, self._coupling())
+        v, divergence = recorded_layers(self.layers.first, x.reshape(-1, x.shape[-1]), *weights)
+        v, divergence = v.view_as(x), divergence.view(x.shape[:-1])
+        return self._skipped(v, x), divergence + self._trace_of_skip()
 
     def _first(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x, self.W1, self.shift1)
@@ -184,14 +186,20 @@ class SharedLayers(Layers):
         return _tanh(nn.functional.linear(a1, self.W2, self.shift2))
 
     def _out(self, a2: Tensor, x: Tensor) -> Tensor:
-        v = nn.functional.linear(a2, self.layers.W3, self.offset)
+        return self._skipped(nn.functional.linear(a2, self.layers.W3, self.offset), x)
+
+    def _skipped(self, v: Tensor, x: Tensor) -> Tensor:
         return v if self.skip is None else torch.addcmul(v, self.skip, x)
 
     def _couple(self, slope1: Tensor) -> Tensor:
+        return slope1 @ self._coupling()
+
+    def _coupling(self) -> Tensor:
+        """M with the gates in it."""
         M = self.layers.M
         if self.gate1 is not None:
             M = self.gate1[:, None] * M
-        return slope1 @ (M if self.gate2 is None else M * self.gate2)
+        return M if self.gate2 is None else M * self.gate2
 
     def _trace_of_skip(self) -> Tensor | float:
         return 0.0 if self.skip is None else self.skip.sum()
@@ -203,11 +211,6 @@ class LayersByRow(Layers):
 
     layers: TwoLayers
     modulation: Modulation
-
-    @property
-    def sine(self) -> bool:
-        """Whether σ is the sine."""
-        return self.layers.sine
 
     def _first(self, x: Tensor) -> Tensor:
         return _gated(x @ self.layers.W1.T, self.modulation.gate1, self.modulation.shift1)
@@ -235,9 +238,7 @@ def _tanh(z: Tensor) -> Tensor:
 
 def _tanh_slope(a: Tensor) -> Tensor:
     """The derivative of tanh where its value is a, in its place where nothing is recorded."""
-    if torch.is_grad_enabled():
-        return torch.addcmul(a.new_ones(()), a, a, value=-1)
-    return torch.addcmul(a.new_ones(()), a, a, value=-1, out=a)
+    return tanh_slope(a) if torch.is_grad_enabled() else tanh_slope(a, out=a)
 
 
 def _cosine(z: Tensor) -> Tensor:

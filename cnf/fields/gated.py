@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from cnf.fields.backward import Activation
 from cnf.fields.base import BoundField, TimeFeatures, VelocityField, with_context
-from cnf.fields.closed_form import Activation, Modulation, TwoLayers, bind_layers
+from cnf.fields.closed_form import Modulation, TwoLayers, bind_layers
 
 
 class GatedField(VelocityField):

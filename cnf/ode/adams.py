@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import cycle
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnf.ode.stepping import Scheme, Step, flat
+from cnf.ode.stepping import Scheme, Step, flat, moments_of
 from cnf.ode.system import System, SystemAt
 
 # Velocities that the predictor looks back on; the corrector takes the newest in place of the oldest.
@@ -40,7 +41,7 @@ class Adams(Scheme):
     and a part of xₖ₊₁ − x̂ estimates the error (Hairer, Nørsett & Wanner, "Solving Ordinary Differential
     Equations I", III.1 and III.5). The first steps look back on as many times as there are. The integrals
     depend on the times alone, so that uneven ones cost nothing. A step's plan is its end, and what
-    past and new velocities weigh in the predictor, the corrector and the error.
+    past and new velocities weigh in the predictor and in what the corrector adds to it.
 
     Args:
         nodes: fractions of the span at which the steps start and end, as `entered` gives them.
@@ -64,13 +65,51 @@ class Adams(Scheme):
 
     def step(self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]) -> Step:
         """Predict, evaluate, correct."""
-        weights, count = plan[1:].view(3, MEMORY + 1), x.numel()
-        past = weights[:, :MEMORY] @ torch.stack(carried)
-        velocity, rates = moments[0].evaluate(x + past[0, :count].view_as(x))
+        weights, count = plan[1:].view(2, MEMORY + 1), x.numel()
+        ahead, behind = (weights[:, :MEMORY] @ torch.stack(carried)).unbind()
+        predicted = x + ahead[:count].view_as(x)
+        velocity, rates = moments[0].evaluate(predicted)
         new = flat(velocity, rates)
-        change, error = torch.addcmul(past[1:], new, weights[1:, MEMORY:]).unbind()
-        moved, q = change.tensor_split((count,))
-        return Step(x + moved.view_as(x), q.view_as(rates), error, (*carried[1:], new))
+        change = torch.addcmul(behind, new, weights[1, MEMORY])
+        q = (ahead[count:] + change[count:]).view_as(rates)
+        error = MILNE * change
+        return Step(
+            predicted + change[:count].view_as(x), q,
+            error[:count].view_as(x), error[count:].view_as(rates), (*carried[1:], new),
+        )  # fmt: skip
+
+    def march(self, system: System, x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]) -> Iterator[Step]:
+        """The past lies in a ring of rows. A step writes its derivatives over the oldest, and its sums where
+        the step before it had them: fresh memory would cost more than the arithmetic."""
+        ring = torch.stack(carried)
+        sums = torch.empty_like(ring[:2])
+        (ahead, ahead_q), (change, change_q) = (_parts(row, x) for row in sums)
+        places = [(row, *_parts(row, x)) for row in ring]
+        steps = zip(moments_of(system, plan[:, :1]), *_turning(plan[:, 1:]), cycle(places))
+        for (moment,), past, newest, (new, velocity, rates) in steps:
+            torch.mm(past, ring, out=sums)
+            x = x + ahead
+            for place, found in zip((velocity, rates), moment.evaluate(x)):
+                place.copy_(found)
+            sums[1].addcmul_(new, newest)
+            x, q = x.add_(change), ahead_q + change_q
+            sums[1].mul_(MILNE)
+            yield Step(x, q, change, change_q, ())
+
+
+def _parts(row: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The parts of a flat row that belong to a state like x and to the quadratures."""
+    return row[: x.numel()].view_as(x), row[x.numel() :].view(*x.shape[:-1], -1)
+
+
+def _turning(weights: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Of each step's weights, those of the past (2, MEMORY), in the order in which a ring that turns by one
+    place a step holds it, and the new one's in the corrector ()."""
+    count = len(weights)
+    past = weights.view(count, 2, MEMORY + 1)
+    turned = torch.arange(MEMORY, device=weights.device) - torch.arange(count, device=weights.device)[:, None]
+    order = (turned % MEMORY)[:, None].expand(-1, 2, -1)
+    return past.gather(2, order).unbind(), past[:, 1, MEMORY].unbind()
 
 
 def entered(nodes: tuple[float, ...]) -> tuple[float, ...]:
@@ -93,14 +132,14 @@ def entered(nodes: tuple[float, ...]) -> tuple[float, ...]:
 
 @lru_cache(maxsize=64)
 def _weights(nodes: tuple[float, ...]) -> Tensor:
-    """The weights in the plan of each step (steps, 3 · (MEMORY + 1)); zeros where there is no past."""
+    """The weights in the plan of each step (steps, 2 · (MEMORY + 1)); zeros where there is no past."""
     times = torch.tensor(nodes, dtype=torch.float64)
     starts, ends = times[:-1], times[1:]
     back = torch.arange(len(starts))[:, None] + torch.arange(1 - MEMORY, 2)
     there, at = back >= 0, times[back.clamp(min=0)]
     predictor = F.pad(_integrals(at[:, :-1], there[:, :-1], starts, ends), (0, 1))
     corrector = F.pad(_integrals(at[:, 1:], there[:, 1:], starts, ends), (1, 0))
-    return torch.cat([predictor, corrector, MILNE * (corrector - predictor)], 1)
+    return torch.cat([predictor, corrector - predictor], 1)
 
 
 def _integrals(at: Tensor, there: Tensor, starts: Tensor, ends: Tensor) -> Tensor:

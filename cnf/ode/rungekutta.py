@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cnf.ode.stepping import Scheme, Step, flat
+from cnf.ode.stepping import Scheme, Step
 from cnf.ode.system import System, SystemAt, no_rates
 from cnf.ode.tableaux import Tableau
 
@@ -81,8 +81,8 @@ class RungeKutta(Scheme):
         q, *q_error = (rates @ (h * self.quadrature)).unbind(-1)
         on = tuple(stages[-1]) if tableau.first_same_as_last else ()
         if not b_error:
-            return Step(new, q, None, on)
-        return Step(new, q, flat(_add(None, b_error, velocities, tableau.b_error), q_error[0]), on)
+            return Step(new, q, None, None, on)
+        return Step(new, q, _add(None, b_error, velocities, tableau.b_error), q_error[0], on)
 
     def _sums(self, h: Tensor) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Coefficients of a step of length h: of each stage, of the new state and of its error."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -19,19 +19,21 @@ class Step(NamedTuple):
     Attributes:
         x: new state (*batch, dim).
         q: increment of the quadratures (*batch, rates).
-        error: estimate of the errors in x and q, as `flat` puts them together; None where there is none.
+        x_error: estimate of the error in x (*batch, dim); None where there is none.
+        q_error: the same in q (*batch, rates).
         carried: what the step hands on to the next one.
     """
 
     x: Tensor
     q: Tensor
-    error: Tensor | None
+    x_error: Tensor | None
+    q_error: Tensor | None
     carried: tuple[Tensor, ...]
 
 
 def flat(x: Tensor, q: Tensor) -> Tensor:
-    """A state and quadratures, or their derivatives or errors, one after the other in one flat tensor: they
-    are summed together, and each lies contiguously."""
+    """The derivatives of a state and of quadratures, one after the other in one flat tensor: they are summed
+    together, and each lies contiguously."""
     return torch.cat([x.reshape(-1), q.reshape(-1)])
 
 
@@ -65,6 +67,10 @@ class Scheme(ABC):
     def step(self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]) -> Step:
         """One step from x, with the system at the step's times and the step's plan (numbers,)."""
 
+    def march(self, system: System, x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]) -> Iterator[Step]:
+        """The steps in turn, where no gradient is asked: of one, only x and q outlive the next."""
+        return take_steps(system, x, self, plan, carried)
+
 
 # The system is prepared for about so many times at once: more would cost memory and gain nothing.
 PREPARED = 96
@@ -89,39 +95,44 @@ def integrate(
     plan = scheme.plan(mesh)
     if gradient == "discrete" and torch.is_grad_enabled():
         return Steps(*_DiscreteAdjoint.apply(system, scheme, at, x, mesh[0], plan, *system.tensors))
-    return _collect(x, list(_steps(system, x, scheme, plan, scheme.begin(system, mesh[0], x))), at)
+    carried = scheme.begin(system, mesh[0], x)
+    if torch.is_grad_enabled():
+        return _collect(x, take_steps(system, x, scheme, plan, carried), at)
+    return _collect(x, scheme.march(system, x, plan, carried), at)
 
 
-def _steps(
+def take_steps(
     system: System, x: Tensor, scheme: Scheme, plan: Tensor, carried: tuple[Tensor, ...]
 ) -> Iterator[Step]:
     """The steps in turn."""
-    times = scheme.times(plan)
+    for moments, one in zip(moments_of(system, scheme.times(plan)), plan.unbind()):
+        step = scheme.step(moments, x, one, carried)
+        yield step
+        x, carried = step.x, step.carried
+
+
+def moments_of(system: System, times: Tensor) -> Iterator[Sequence[SystemAt]]:
+    """The system at the times (steps, stages) of each step."""
     stages = times.shape[1]
-    together = max(PREPARED // stages, 1)
-    for plans, moments in zip(plan.split(together), times.split(together)):
-        prepared = iter(system.at(moments.flatten()))
-        for one in plans.unbind():
-            step = scheme.step(list(islice(prepared, stages)), x, one, carried)
-            yield step
-            x, carried = step.x, step.carried
+    for some in times.split(max(PREPARED // stages, 1)):
+        prepared = iter(system.at(some.flatten()))
+        for _ in some:
+            yield list(islice(prepared, stages))
 
 
-def _collect(x: Tensor, steps: list[Step], at: Sequence[int]) -> Steps:
-    nodes, q = [x, *(s.x for s in steps)], torch.stack([s.q for s in steps])
-    return Steps(torch.stack([nodes[k] for k in at]), q, *_sizes([s.error for s in steps], x, q[0]))
-
-
-def _sizes(errors: Sequence[Tensor | None], x: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    """Norms in x (steps, *batch) and absolute values in q (steps, *batch, rates) of flat errors."""
-    found = [error for error in errors if error is not None]
-    if not found:
-        return x.new_zeros(0, *x.shape[:-1]), q.new_zeros(0, *q.shape)
-    of_x, of_q = torch.stack(found).tensor_split((x.numel(),), -1)
-    squares = of_x.reshape(len(found), *x.shape).square() @ x.new_ones(x.shape[-1])
-    # Where the error vanishes the norm has no derivative: there it shall be nothing.
-    norms = squares.clamp(min=torch.finfo(x.dtype).tiny).sqrt()
-    return norms, of_q.reshape(len(found), *q.shape).abs()
+def _collect(x: Tensor, made: Iterable[Step], at: Sequence[int]) -> Steps:
+    """What is asked of the steps, taken from each as it comes: the rest of it is free for the next one."""
+    states, q, x_error, q_error = {0: x}, [], [], []
+    for k, step in enumerate(made, 1):
+        if k in at:
+            states[k] = step.x
+        q.append(step.q)
+        if step.x_error is not None:
+            x_error.append(torch.linalg.vector_norm(step.x_error, dim=-1))
+            q_error.append(step.q_error.abs())
+    none = x.new_zeros(0, *x.shape[:-1]), q[0].new_zeros(0, *q[0].shape)
+    errors = (torch.stack(x_error), torch.stack(q_error)) if x_error else none
+    return Steps(torch.stack([states[k] for k in at]), torch.stack(q), *errors)
 
 
 class _DiscreteAdjoint(torch.autograd.Function):
@@ -137,13 +148,13 @@ class _DiscreteAdjoint(torch.autograd.Function):
         x: Tensor, start: Tensor, plan: Tensor, *tensors: Tensor,
     ) -> Any:  # fmt: skip
         carried = scheme.begin(system, start, x)
-        steps = list(_steps(system, x, scheme, plan, carried))
-        states = [(x, *carried), *((step.x, *step.carried) for step in steps)]
+        taken = list(take_steps(system, x, scheme, plan, carried))
+        states = [(x, *carried), *((step.x, *step.carried) for step in taken)]
         ctx.system, ctx.scheme, ctx.at = system, scheme, at
         ctx.stretch = max(TOGETHER // scheme.times(plan[:1]).numel(), 1)
-        kept = states[: len(steps) : ctx.stretch]
+        kept = states[: len(taken) : ctx.stretch]
         ctx.save_for_backward(start, plan, *(part for parts in kept for part in parts))
-        return tuple(_collect(x, steps, at))
+        return tuple(_collect(x, taken, at))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -156,9 +167,9 @@ class _DiscreteAdjoint(torch.autograd.Function):
         to_node = dict(zip(ctx.at, to_nodes))
 
         def run(plans: Tensor, x: Tensor, *carried: Tensor) -> list[Tensor]:
-            steps = list(_steps(system, x, scheme, plans, carried))
-            made = _collect(x, steps, range(1, len(steps) + 1))
-            return [steps[-1].x, *steps[-1].carried, *made.x, *made[1:]]
+            taken = list(take_steps(system, x, scheme, plans, carried))
+            made = _collect(x, taken, range(1, len(taken) + 1))
+            return [taken[-1].x, *taken[-1].carried, *made.x, *made[1:]]
 
         firsts = range(0, len(plan), ctx.stretch)
         width, to_plans, to_state = len(saved) // len(firsts), [], [None]
