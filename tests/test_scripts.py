@@ -184,12 +184,15 @@ def test_benchmark_of_errors_judges_by_the_truth(gallery):
 
 def test_benchmark_of_accuracy_keeps_its_cells_and_goes_on(gallery):
     run = gallery("benchmark_accuracy")
-    found = json.loads((run.out / "benchmark_accuracy.json").read_text())["data"]["moons"]
+    found = json.loads((run.out / "benchmark_accuracy.json").read_text())["moons, 0.5 s"]
     for method in ("cnf", "mixture"):
-        (path,) = (run.out / "cells").glob(f"moons-{method}-*.npy")
-        gaps = -np.load(path, allow_pickle=False)
-        assert found["nll"][method] == pytest.approx(gaps.mean()) and gaps.mean() > 0
-        assert f"moons {method}: {gaps.mean():.3f}" in run.printed
+        (path,) = (run.out / "cells").glob(f"moons-{method}-*.json")
+        cell = json.loads(path.read_text())
+        gap = -sum(cell["log_prob"]) / len(cell["log_prob"])
+        assert found["nll"][method] == [pytest.approx(gap)] and gap > 0
+        assert f"moons {method} 0: {gap:.3f}" in run.printed
+    (notes,) = found["notes"]["cnf"]
+    assert abs(notes["mass"] - 1) < 0.01 and abs(notes["off_dopri8"]) < 1e-3
     assert found["best_peer"] == "mixture"
 
 
