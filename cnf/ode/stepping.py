@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -162,6 +163,9 @@ class _DiscreteAdjoint(torch.autograd.Function):
         system, scheme = ctx.system, ctx.scheme
         start, plan, *saved = ctx.saved_tensors
         sought = [tensor for tensor in system.tensors if tensor.requires_grad]
+        moving = (
+            ctx.needs_input_grad[4] or ctx.needs_input_grad[5]
+        )  # start and plan, where end times are learnt
         totals = [torch.zeros_like(tensor) for tensor in sought]
         to_nodes, *to_increments = cotangents
         to_node = dict(zip(ctx.at, to_nodes))
@@ -179,12 +183,15 @@ class _DiscreteAdjoint(torch.autograd.Function):
             to_inner = [to_node.get(node) for node in range(k + 1, last + 1)]
             increments = [part[k:last] for part in to_increments]
             given = (*to_state, *[None] * (width - len(to_state)), *to_inner, *increments)
-            to_plan, *to_state = _pull_back(run, (plans, *inputs), given, sought, totals)
+            leaves = (
+                plans.detach().requires_grad_(moving),
+                *(part.detach().requires_grad_() for part in inputs),
+            )
+            to_plan, *to_state = _pull_back(run, leaves, given, sought, totals)
             to_plans.insert(0, to_plan)
         to_x, *to_carried = to_state
-        to_start, to_first = _pull_back(
-            lambda t, x: scheme.begin(system, t, x), (start, saved[0]), to_carried, sought, totals
-        )
+        leaves = (start.detach().requires_grad_(moving), saved[0].detach().requires_grad_())
+        to_start, to_first = _pull_back(partial(scheme.begin, system), leaves, to_carried, sought, totals)
         to_x = to_x + to_first + to_node.get(0, torch.zeros_like(to_x))
         found = iter(totals)
         wanted = [next(found) if tensor.requires_grad else None for tensor in system.tensors]
@@ -193,30 +200,31 @@ class _DiscreteAdjoint(torch.autograd.Function):
 
 def _pull_back(
     run: Callable[..., Sequence[Tensor]],
-    inputs: Sequence[Tensor],
+    leaves: Sequence[Tensor],
     cotangents: Sequence[Tensor | None],
     sought: list[Tensor],
     totals: list[Tensor],
 ) -> list[Tensor]:
-    """Cotangents of the inputs of `run`, from those of its outputs (None: not used); those of `sought` are
-    added to `totals`."""
+    """Cotangents of the leaves that `run` is given, zero of those that want none, from the cotangents of its
+    outputs (None: not used); those of `sought` are added to `totals`."""
     with torch.enable_grad():
-        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
         outputs = run(*leaves)
     pairs = [
         (out, cotangent)
         for out, cotangent in zip(outputs, cotangents)
         if cotangent is not None and out.requires_grad
     ]
+    wanted = [leaf for leaf in leaves if leaf.requires_grad]
     if not pairs:
         return [torch.zeros_like(leaf) for leaf in leaves]
     found = torch.autograd.grad(
         [out for out, _ in pairs],
-        [*leaves, *sought],
+        [*wanted, *sought],
         [cotangent for _, cotangent in pairs],
         allow_unused=True,
         materialize_grads=True,
     )
     if sought:
-        torch._foreach_add_(totals, found[len(leaves) :])
-    return list(found[: len(leaves)])
+        torch._foreach_add_(totals, found[len(wanted) :])
+    to_wanted = iter(found)
+    return [next(to_wanted) if leaf.requires_grad else torch.zeros_like(leaf) for leaf in leaves]
