@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 Kind = Literal["real", "positive", "bounded", "integer", "categorical", "ignored"]
@@ -11,6 +11,7 @@ Role = Literal["modelled", "context"]
 Level = str | int | float | bool
 # More categories than this cannot be learnt one by one.
 MOST_LEVELS = 1000
+FEW_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,21 @@ class Column:
         return self.upper is not None
 
     @property
+    def heaps(self) -> tuple[float, ...]:
+        """The atoms of an integer column that lie inside the support of its density, increasing."""
+        low = -math.inf if self.lower is None else self.lower
+        high = math.inf if self.upper is None else self.upper
+        return tuple(sorted(atom for atom in self.atoms if self.kind == "integer" and low < atom < high))
+
+    @property
+    def closed(self) -> Column:
+        """The column that its density is of: the grid moved together where its heaps were taken out."""
+        if not self.heaps:
+            return self
+        upper = None if self.upper is None else self.upper - len(self.heaps) * self.step
+        return replace(self, upper=upper, atoms=())
+
+    @property
     def symbols(self) -> int:
         """How many symbols a cell may show."""
         return (len(self.levels) if self.kind == "categorical" else 1 + len(self.atoms)) + self.missing
@@ -97,14 +113,21 @@ class Column:
         """The column in words."""
         parts = [self.kind, *self._details()]
         if self.atoms:
-            parts.append("exactly " + " or ".join(f"{atom:g}" for atom in self.atoms) + " at times")
+            parts.append(f"exactly {self._atoms()} at times")
         if self.missing:
             parts.append("with missing cells")
         return ", ".join(parts) + (" (context)" if self.role == "context" else "")
 
+    def _atoms(self) -> str:
+        shown = [f"{atom:g}" for atom in self.atoms]
+        if len(shown) <= FEW_SHOWN:
+            return " or ".join(shown)
+        return f"{', '.join(shown[:FEW_SHOWN])} or {len(shown) - FEW_SHOWN} more"
+
     def _details(self) -> list[str]:
         if self.kind == "categorical":
-            shown = ", ".join(map(str, self.levels[:6])) + (", …" if len(self.levels) > 6 else "")
+            shown = ", ".join(map(str, self.levels[:FEW_SHOWN]))
+            shown += ", …" if len(self.levels) > FEW_SHOWN else ""
             return [f"{len(self.levels)} levels: {shown}"]
         if self.kind == "bounded":
             return [f"between {self.lower:g} and {self.upper:g}"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cnf.fields.masked import MaskedField
 from cnf.flows import CNF, Affine, Evaluation, NormalBase
-from cnf.tables.features import ContextFeatures, one_hot, width_of
+from cnf.tables.features import ContextFeatures, SymbolFeatures
 from cnf.tables.marginals import Marginals
 from cnf.tables.quadrature import cell_rule
 from cnf.tables.schema import Cells, Schema
@@ -54,9 +54,10 @@ class TableDensity(nn.Module):
         self.sizes = [column.symbols for column in schema.modelled]
         self.context_features = ContextFeatures(schema.context)
         self.symbols = SymbolModel(self.sizes, self.context_features.width)
-        self.marginals = Marginals(numbers)
+        self.symbol_features = SymbolFeatures(schema.modelled)
+        self.marginals = Marginals([column.closed for column in numbers])
         self.rule = cell_rule(numbers)
-        dim, features = len(numbers), width_of(self.sizes) + self.context_features.width
+        dim, features = len(numbers), self.symbol_features.width + self.context_features.width
         self.whitening = Whitening(dim, features)
         self.flow = _flow(dim, features, self.hidden, frequency) if dim else None
         self.metadata: dict[str, Any] = {}
@@ -84,7 +85,7 @@ class TableDensity(nn.Module):
 
     def features(self, symbols: Tensor, context: Tensor) -> Tensor:
         """What the numbers are conditioned on (rows, features), in float64."""
-        return torch.cat((one_hot(symbols, self.sizes), context), 1)
+        return torch.cat((self.symbol_features(symbols), context), 1)
 
     def coordinates(self, cells: Cells, context: Tensor) -> Coordinates:
         """The numbers of some rows in the coordinates of the flow."""

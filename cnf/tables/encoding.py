@@ -7,7 +7,11 @@ import pandas as pd
 
 from cnf.tables.columns import Column
 from cnf.tables.formats import TableError, listed, shown
+from cnf.tables.heaps import close_up, open_up
 from cnf.tables.series import levels, numbers, place
+
+# Further from zero, floating-point numbers are no grid.
+MOST_STEPS = 2.0**53
 
 
 def encode(series: pd.Series, column: Column) -> tuple[np.ndarray | None, np.ndarray]:
@@ -23,7 +27,7 @@ def encode(series: pd.Series, column: Column) -> tuple[np.ndarray | None, np.nda
         symbols[np.isclose(values, atom, rtol=1e-9, atol=1e-12)] = i + 1
     symbols[missing] = column.symbols - 1 if column.missing else -1
     _require_support(series, values, symbols == 0, column)
-    return np.where(symbols == 0, values, 0.0), symbols
+    return np.where(symbols == 0, close_up(values, column), 0.0), symbols
 
 
 def _encode_levels(series: pd.Series, column: Column) -> np.ndarray:
@@ -68,11 +72,12 @@ def decode(values: np.ndarray | None, symbols: np.ndarray, column: Column) -> pd
     if column.kind == "categorical":
         return _decode_levels(symbols, missing, column)
     exact = np.array([0.0, *column.atoms, 0.0])  # the last for missing cells
-    numbers = np.where(symbols == 0, _in_range(values, column), exact[symbols])
+    dense = _in_range(values, column.closed)
     if column.kind == "integer":
-        steps = np.round(numbers / column.step)
-        # 0.29 rather than 29 · 0.01, which is another number.
-        numbers = np.round(steps * column.step, 10) if column.step < 1 else steps * column.step
+        dense = open_up(np.round(dense / column.step), column) * column.step
+    numbers = np.where(symbols == 0, dense, exact[symbols])
+    if column.kind == "integer" and column.step < 1:
+        numbers = np.round(numbers, 10)  # 0.29 rather than 29 · 0.01, which is another number
     numbers = np.where(missing, np.nan, numbers)
     if column.dtype == "int64":
         return pd.Series(numbers).astype("Int64" if missing.any() else "int64")
@@ -82,6 +87,8 @@ def decode(values: np.ndarray | None, symbols: np.ndarray, column: Column) -> pd
 def _in_range(values: np.ndarray, column: Column) -> np.ndarray:
     """Values just inside the support where rounding put them on its end; integers on their last steps."""
     inside = 0.5 * column.step if column.kind == "integer" else 0.0
+    if column.kind == "integer":
+        values = np.clip(values, -MOST_STEPS * column.step, MOST_STEPS * column.step)
     if column.bounded_below:
         values = np.maximum(values, np.nextafter(column.lower + inside, np.inf))
     if column.bounded_above:

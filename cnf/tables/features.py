@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,24 +11,66 @@ from cnf.tables.columns import Column
 from cnf.tables.marginals import Marginals
 from cnf.tables.schema import Cells
 
-
-def width_of(sizes: Sequence[int]) -> int:
-    """Columns of the one-hot code of symbols; a column with one symbol has none."""
-    return sum(size for size in sizes if size > 1)
+# Atoms beyond so many are told by their place; that of the first and the last ends here.
+MOST_ONE_HOT, MOST_SCORE = 16, 3.0
 
 
-def one_hot(symbols: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Symbols (rows, columns) as (rows, width) of zeros and ones in float64; all zeros for −1.
+class SymbolFeatures(nn.Module):
+    """Symbols as numbers: one-hot, or for a numeric column with many atoms in four numbers.
 
-    >>> one_hot(torch.tensor([[1, 0], [-1, 0]]), [2, 1]).tolist()
-    [[0.0, 1.0], [0.0, 0.0]]
+    Those are whether the cell shows a plain number, whether nothing, and for an atom its normal score (the
+    quantile of its rank among the atoms) and the square of that. A column with one symbol has none, and where
+    the symbol is not known (−1) all are zero.
+
+    Args:
+        columns: the modelled columns of a schema.
+
+    Example:
+        >>> features = SymbolFeatures([Column("group", "categorical", levels=("a", "b"))])
+        >>> features(torch.tensor([[1], [-1]])).tolist()
+        [[0.0, 1.0], [0.0, 0.0]]
     """
-    parts = [
-        symbols[:, j : j + 1] == torch.arange(size, device=symbols.device)
-        for j, size in enumerate(sizes)
-        if size > 1
-    ]
-    return torch.cat([symbols.new_zeros(len(symbols), 0), *parts], 1).double()
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        super().__init__()
+        self.sizes = [column.symbols for column in columns]
+        self.missing = [column.symbols - 1 if column.missing else -1 for column in columns]
+        self.uncertain = [j for j, size in enumerate(self.sizes) if size > 1]
+        self.coarse = {j for j in self.uncertain if len(columns[j].atoms) > MOST_ONE_HOT}
+        self.width = sum(4 if j in self.coarse else self.sizes[j] for j in self.uncertain)
+        for j in self.coarse:
+            self.register_buffer(f"scores{j}", torch.zeros(self.sizes[j], dtype=torch.float64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SymbolFeatures:  # noqa: FBT001, FBT002
+        """Moves to another device with the module; its numbers stay float64."""
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+
+    @torch.no_grad()
+    def fit(self, symbols: Tensor, weights: Tensor) -> None:
+        """Find the scores of atoms from symbols (rows, columns) and the weights of rows (rows,)."""
+        for j in self.coarse:
+            atoms = (symbols[:, j] > 0) & (symbols[:, j] != self.missing[j])
+            mass = torch.bincount(symbols[atoms, j], weights[atoms], minlength=self.sizes[j])
+            middles = (mass.cumsum(0) - mass / 2) / mass.sum().clamp(min=1e-12)
+            self.get_buffer(f"scores{j}").copy_(torch.special.ndtri(middles).clamp(-MOST_SCORE, MOST_SCORE))
+
+    def forward(self, symbols: Tensor) -> Tensor:
+        """Features (rows, width) in float64 of symbols (rows, columns)."""
+        parts = [self._of(j, symbols[:, j]) for j in self.uncertain]
+        return torch.cat([symbols.new_zeros(len(symbols), 0).double(), *parts], 1)
+
+    def _of(self, j: int, shown: Tensor) -> Tensor:
+        if j not in self.coarse:
+            return one_hot(shown, self.sizes[j])
+        number, missing = shown == 0, shown == self.missing[j]
+        atom = (shown > 0) & ~missing
+        score = self.get_buffer(f"scores{j}")[shown.clamp(min=0)].where(atom, 0.0)
+        return torch.stack((number.double(), (missing & (shown > 0)).double(), score, score.square()), 1)
+
+
+def one_hot(symbols: Tensor, size: int) -> Tensor:
+    """Symbols (rows,) as (rows, size) of zeros and ones in float64; all zeros for −1."""
+    return (symbols[:, None] == torch.arange(size, device=symbols.device)).double()
 
 
 class ContextFeatures(nn.Module):
@@ -40,16 +82,17 @@ class ContextFeatures(nn.Module):
 
     def __init__(self, columns: Sequence[Column]) -> None:
         super().__init__()
-        self.sizes = [column.symbols for column in columns]
+        self.symbols = SymbolFeatures(columns)
         self.numeric = [i for i, column in enumerate(columns) if column.numeric]
         self.marginals = Marginals([columns[i] for i in self.numeric])
-        self.width = width_of(self.sizes) + len(self.numeric)
+        self.width = self.symbols.width + len(self.numeric)
 
     def fit(self, cells: Cells, weights: Tensor) -> None:
         """Fit the maps of the numbers."""
+        self.symbols.fit(cells.symbols, weights)
         self.marginals.fit(cells.values, cells.symbols[:, self.numeric] == 0, weights)
 
     def forward(self, cells: Cells) -> Tensor:
         """Features (rows, width) in float64; a number that is not there is zero."""
         numbers = self.marginals.to_model(cells.values)[0].where(cells.symbols[:, self.numeric] == 0, 0.0)
-        return torch.cat((one_hot(cells.symbols, self.sizes), numbers), 1)
+        return torch.cat((self.symbols(cells.symbols), numbers), 1)

@@ -11,7 +11,6 @@ from cnf.fields.masked import MaskedField
 from cnf.flows import CNF, Affine, NormalBase
 from cnf.flows.scoring import Accuracy
 from cnf.ode import Grid
-from cnf.tables.features import one_hot, width_of
 from cnf.tables.symbols import SymbolModel
 
 # Draws need no error bar: a fixed grid does.
@@ -38,27 +37,26 @@ class Imputer(nn.Module):
 
     Args:
         sizes: how many symbols each column has.
-        numeric: which of the columns are numeric.
+        dim: number of numeric columns.
         context: number of columns of context features.
+        features: number of columns of the features of symbols and context.
         hidden: widths of the flow's field.
     """
 
-    def __init__(self, sizes: list[int], numeric: list[int], context: int, hidden: tuple[int, int]) -> None:
+    def __init__(
+        self, sizes: list[int], dim: int, context: int, features: int, hidden: tuple[int, int]
+    ) -> None:
         super().__init__()
-        self.sizes, self.numeric = sizes, numeric
-        dim = len(numeric)
         self.symbols = SymbolModel(sizes, context + 2 * dim)
-        self.flow = _flow(dim, width_of(sizes) + context + 2 * dim, hidden) if dim else None
+        self.flow = _flow(dim, features + 2 * dim, hidden) if dim else None
 
     def extra(self, known: Known, context: Tensor) -> Tensor:
         """What the network of the symbols reads beside them."""
         return torch.cat((context, known.y, known.given.to(known.y.dtype)), 1)
 
-    def conditions(self, free: Tensor, symbols: Tensor, known: Known, context: Tensor) -> Tensor:
-        """The context of the flow over the free numbers (rows, numeric)."""
-        return torch.cat(
-            (free.to(known.y.dtype), one_hot(symbols, self.sizes), self.extra(known, context)), 1
-        )
+    def conditions(self, free: Tensor, features: Tensor, known: Known) -> Tensor:
+        """The context of the flow over the free numbers (rows, numeric), from `TableDensity.features`."""
+        return torch.cat((free.to(known.y.dtype), features, known.y, known.given.to(known.y.dtype)), 1)
 
     def draw_symbols(
         self, known: Known, context: Tensor, barred: list[int | None], generator: torch.Generator | None

@@ -8,6 +8,8 @@ other numbers                            positive or bounded (0 to 1, 0 to 100) 
                                          the logit is clearly nearer to a Gaussian, else real
 a number holding 3 % of a real column,   an atom
 or of the end of an integer one
+values of an integer column that stand   atoms, all frequent values of it
+out from those around them
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import pandas as pd
 
 from cnf.tables.columns import MOST_LEVELS, Column, Level
 from cnf.tables.formats import TableError, shown
+from cnf.tables.heaps import heaped_values
 from cnf.tables.series import dtype_of, is_numeric, levels, numbers
 
 FEW_VALUES, FREQUENT, FREQUENT_ROWS = 12, 0.02, 10
@@ -145,13 +148,18 @@ def _integer(name: str, values: np.ndarray, step: float, common: dict) -> Column
     upper = _end(distinct, counts, -1, len(values)) if -1 not in atoms else distinct[-1] - 0.5
     if lower is None and 0 <= distinct[0] < np.ptp(distinct) / 2:
         lower = -0.5  # what is counted is not negative
+    heaped = np.zeros(len(distinct), dtype=bool)
+    if common["role"] == "modelled":
+        rest = np.isin(np.arange(len(distinct)), [end % len(distinct) for end in atoms], invert=True)
+        heaped[rest] = heaped_values(distinct[rest], counts[rest])
+    heaped[atoms] = True
     return Column(
         name,
         "integer",
         lower=None if lower is None else float(lower * step),
         upper=None if upper is None else float(upper * step),
         step=step,
-        atoms=tuple(float(distinct[end] * step) for end in atoms),
+        atoms=tuple((distinct[heaped] * step).tolist()),
         **common,
     )
 

@@ -19,6 +19,7 @@ SMALLEST_SCALE = 5e-3
 # Nats a cell that the kernels must gain over one Gaussian, and for each kernel the rows it could overfit.
 GAIN = 0.005
 TINY = 1e-300
+MOST_LOG = 690.0
 # A probability below which logarithms are needed.
 FAR = 1e-30
 LOG_2PI = math.log(2 * math.pi)
@@ -112,6 +113,7 @@ class Marginals(nn.Module):
     def _close(self, s: Tensor) -> Tensor:
         (lower, upper), (below, above) = self.ends, self.bounded
         both = lower + (upper - lower) * torch.sigmoid(s)
+        s = torch.where(below | above, s.clamp(-MOST_LOG, MOST_LOG), s)
         one = torch.where(below, lower + s.exp(), upper - (-s).exp())
         return torch.where(below & above, both, torch.where(below | above, one, s))
 

@@ -50,7 +50,8 @@ class TableFlow(TableDensity):
 
     def with_imputer(self) -> TableFlow:
         """The model itself, with a fresh imputer in it, as `cnf.fit_table` fits it and `impute` needs it."""
-        imputer = Imputer(self.sizes, self.numeric, self.context_features.width, self.hidden)
+        context, features = self.context_features.width, self.whitening.slopes.shape[1] - 1
+        imputer = Imputer(self.sizes, len(self.numeric), context, features, self.hidden)
         self.imputer = imputer.to(self.like)
         return self
 
@@ -153,7 +154,7 @@ class TableFlow(TableDensity):
             return Cells(cells.values, symbols)
         free = (symbols[:, self.numeric] == 0) & ~known.given
         features = self.features(symbols, context)
-        conditions = self.imputer.conditions(free, symbols, known, context)
+        conditions = self.imputer.conditions(free, features, known)
         z = self.imputer.flow.sample((), conditions, generator=generator).double()
         y = self.whitening.to_data(z, known.y, free, features, known.given)
         return Cells(self.marginals.to_data(y).where(free, cells.values), symbols)

@@ -84,5 +84,6 @@ def _coordinates(
     free = model.present(symbols) & ~known.given
     y = model.marginals.to_model(dequantised(model, rows.cells, generator).values)[0]
     y = known.y.where(known.given, y)
-    z, _ = model.whitening.to_model(y, free, model.features(symbols, context), known.given)
-    return z, model.imputer.conditions(free, symbols, known, context)
+    features = model.features(symbols, context)
+    z, _ = model.whitening.to_model(y, free, features, known.given)
+    return z, model.imputer.conditions(free, features, known)

@@ -164,6 +164,7 @@ def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> 
     """Fit everything that stands before the flow."""
     model.context_features.fit(train.context, train.weights)
     context = model.context_features(train.context)
+    model.symbol_features.fit(train.cells.symbols, train.weights)
     cells = dequantised(model, train.cells, generator)
     present = model.present(cells.symbols)
     model.marginals.fit(cells.values, present, train.weights)
