@@ -8,31 +8,24 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cnf.fields import FieldAt, GatedField, VelocityField
-from cnf.flows.bases import Base, NormalBase
 from cnf.flows.calibration import Calibrated, calibrate, calibration_rows
 from cnf.flows.configuration import describe
 from cnf.flows.distribution import FlowDistribution
-from cnf.flows.divergence import Hutchinson, choose_divergence
 from cnf.flows.model_file import write_model
-from cnf.flows.preprocessing import Affine, Preprocess
-from cnf.flows.scoring import Accuracy, Evaluation, Scores, chunks, evaluate_rows
-from cnf.ode import Gradient, Grid, Solution, Solver, System, SystemAt
-
-AUTO = "auto"
-MakeSystem = Callable[[Tensor, Tensor | None], System]
+from cnf.flows.parts import AUTO, FlowParts
+from cnf.flows.scoring import Evaluation, Scores, evaluate_rows
+from cnf.ode import Gradient, Grid, Solver, System
 
 
 class UnsolvedWarning(UserWarning):
     """Finite rows that no solve could follow."""
 
 
-class CNF(nn.Module):
+class CNF(FlowParts):
     """A continuous normalizing flow: a base density at t = 0 carried to the data at t = 1.
 
     With dx/dt = v(t, x, context) and z = x(0), the density at x = x(1) follows the instantaneous change of
@@ -59,56 +52,6 @@ class CNF(nn.Module):
         >>> flow.log_prob(x).shape
         torch.Size([1000])
     """
-
-    def __init__(
-        self,
-        dim: int,
-        *,
-        hidden: tuple[int, int] = (128, 128),
-        context_dim: int = 0,
-        field: VelocityField | None = None,
-        base: Base | str = AUTO,
-        preprocess: Preprocess | str = AUTO,
-        solver: Solver | str = AUTO,
-        divergence: Hutchinson | str = AUTO,
-    ) -> None:
-        super().__init__()
-        self.dim = dim
-        self.context_dim = context_dim
-        self.field = field if field is not None else GatedField(dim, hidden, context_dim=context_dim)
-        given = {"base": base, "preprocess": preprocess, "solver": solver}
-        # What `cnf.fit` is free to choose; the map of the context is always its own.
-        self.automatic = {"context_map", *(name for name, part in given.items() if isinstance(part, str))}
-        self.preprocess: Preprocess = Affine.identity(dim) if isinstance(preprocess, str) else preprocess
-        self.context_map = Affine.identity(context_dim)
-        self.base = (NormalBase(dim) if isinstance(base, str) else base).to(self.like.dtype)
-        self.solver: Solver = Grid.uniform(16) if isinstance(solver, str) else solver
-        self.divergence = Hutchinson() if divergence == "hutchinson" else divergence
-        self.accuracy = Accuracy()
-        self.metadata: dict[str, Any] = {}
-        self._check_parts((base, preprocess, solver))
-
-    def _check_parts(self, given: Sequence[object]) -> None:
-        for name, part in zip(("base", "preprocess", "solver"), given):
-            if isinstance(part, str) and part != AUTO:
-                raise ValueError(f"{name}: expected an object or 'auto'; got {part!r}")
-        if not isinstance(self.divergence, Hutchinson) and self.divergence not in (AUTO, "exact"):
-            raise ValueError(f"divergence: expected auto, exact or hutchinson; got {self.divergence!r}")
-        if (self.field.dim, self.field.context_dim) != (self.dim, self.context_dim):
-            raise ValueError(
-                f"the field has dim={self.field.dim}, context_dim={self.field.context_dim};"
-                f" the flow wants dim={self.dim}, context_dim={self.context_dim}"
-            )
-        if self.base.dim != self.dim or self.preprocess.dim != self.dim:
-            raise ValueError(f"base and preprocess must have {self.dim} columns, as the flow has")
-
-    @property
-    def like(self) -> Tensor:
-        """An empty tensor with the dtype and on the device of the flow's arithmetic."""
-        for tensor in (*self.field.parameters(), *self.field.buffers()):
-            if tensor.is_floating_point():
-                return tensor.detach().new_empty(0)
-        return torch.empty(0, device=self.context_map.shift.device)
 
     def forward(self, context: Tensor | None = None) -> FlowDistribution:
         """p(x | context) as a `torch.distributions.Distribution`."""
@@ -351,80 +294,6 @@ class CNF(nn.Module):
             ValueError: for a field or base of your own, which a file cannot rebuild.
         """
         write_model(path, {**describe(self), "metadata": self.metadata}, self.state_dict())
-
-    def _rows(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, torch.Size]:
-        """x and context as (rows, columns), and the batch shape they came in."""
-        if x.dim() < 1 or x.shape[-1] != self.dim:
-            raise ValueError(f"x: expected {self.dim} columns; got shape {tuple(x.shape)}")
-        context = self._condition(context)
-        shape = x.shape[:-1] if context is None else torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
-        rows = x.expand(*shape, self.dim).reshape(-1, self.dim)
-        if self.context_dim == 0:
-            return rows, None, shape
-        return rows, context.expand(*shape, self.context_dim).reshape(-1, self.context_dim), shape
-
-    def _condition(self, context: Tensor | None) -> Tensor | None:
-        """The context in model coordinates; refuses one that is missing, or not wanted."""
-        given = (0,) if context is None else tuple(context.shape)
-        if given[-1:] != (self.context_dim,):
-            raise ValueError(f"context: expected {self.context_dim} columns; got shape {given}")
-        return None if context is None else self.context_map.to_model(context)[0].to(self.like.dtype)
-
-    def _start(
-        self, shape: Sequence[int], context: Tensor | None, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
-        """Base points (rows, dim) and context (rows, context_dim) of a sample, and its batch shape."""
-        context = self._condition(context)
-        batch = (*shape, *(() if context is None else context.shape[:-1]))
-        z = self.base.sample(batch, self.like, generator).reshape(-1, self.dim)
-        if self.context_dim == 0:
-            return z, None, batch
-        return z, context.expand(*batch, -1).reshape(-1, self.context_dim), batch
-
-    def _carry(
-        self, z: Tensor, context: Tensor | None, way: Sequence[float], make_system: MakeSystem
-    ) -> tuple[Tensor, Tensor]:
-        """States (time, rows, dim) and quadratures (time, rows, rates) along the way, chunk by chunk."""
-        states, quadratures = [], []
-        for chunk in chunks(z):
-            given = None if context is None else context[chunk]
-            solution = self._solve(make_system(z[chunk], given), z[chunk], way, self.solver, None)
-            states.append(solution.x)
-            quadratures.append(solution.q)
-        if not states:
-            return z.new_zeros(len(way), 0, self.dim), z.new_zeros(len(way), 0, 1)
-        return torch.cat(states, 1), torch.cat(quadratures, 1)
-
-    def _solve(
-        self, system: System, x: Tensor, way: Sequence[float], solver: Solver, gradient: Gradient | None
-    ) -> Solution:
-        """Solve through the times of `way`, on the part of a grid that they span."""
-        default = "adjoint"
-        if isinstance(solver, Grid):
-            solver, default = solver.between(way[0], way[-1]), "discrete"
-        times = torch.tensor(way, dtype=x.dtype, device=x.device)
-        return solver.solve(system, x, times, gradient=gradient or default)
-
-    def _system(self, x: Tensor, context: Tensor | None) -> System:
-        bound = self.field.bind(context)
-        return System(lambda times: [SystemAt(at.velocity) for at in bound.at(times)], bound.tensors)
-
-    def _density_system(
-        self, x: Tensor, context: Tensor | None, generator: torch.Generator | None = None
-    ) -> System:
-        """The velocity with its divergence as quadrature; probes are drawn here, once for the solve."""
-        bound = self.field.bind(context)
-        training = self.training and torch.is_grad_enabled()
-        divergence = choose_divergence(bound, self.divergence, x, generator, training=training)
-
-        def rates(at: FieldAt, x: Tensor) -> tuple[Tensor, Tensor]:
-            v, d = divergence(at, x)
-            return v, d[..., None]
-
-        def system_at(times: Tensor) -> list[SystemAt]:
-            return [SystemAt(at.velocity, partial(rates, at)) for at in bound.at(times)]
-
-        return System(system_at, bound.tensors)
 
 
 def _increasing(t: Tensor | Sequence[float]) -> list[float]:
