@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from cnf.training.failures import TrainingError
 from cnf.training.history import History, Record
-from cnf.training.trainer import TrainingError
 
 RECORDS = 100
 CLIP = 5.0  # largest norm of a gradient

@@ -13,11 +13,12 @@ from cnf.ode import Gradient
 from cnf.training.checkpoint import CheckpointWriter, resume
 from cnf.training.choices import choose_base, choose_preprocess
 from cnf.training.data import Rows, as_rows
+from cnf.training.failures import Interrupted
 from cnf.training.history import History
 from cnf.training.judge import MOST_ROWS, mean_nll
 from cnf.training.mixtures import LARGE, Rival
 from cnf.training.settings import Settings, default_settings
-from cnf.training.trainer import Interrupted, Trainer, Watcher
+from cnf.training.trainer import Trainer, Watcher
 
 HELD_OUT = 0.1
 # Of the time, for the small mixtures that the flow has to beat.

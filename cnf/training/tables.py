@@ -13,6 +13,7 @@ from torch import Tensor
 from cnf.flows.calibration import calibration_rows
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema
+from cnf.training.failures import Interrupted
 from cnf.training.fit import FEWEST_ROWS, fit
 from cnf.training.history import History
 from cnf.training.imputer import fit_imputer
@@ -21,7 +22,7 @@ from cnf.training.start import default_frequency, default_width
 from cnf.training.symbols import SymbolRows, fit_symbols
 from cnf.training.table_budget import IMPUTER_SHARE, Budget
 from cnf.training.table_rows import TableRows, dequantised, encoded, merged, split
-from cnf.training.trainer import Interrupted, Watcher
+from cnf.training.trainer import Watcher
 
 # Integer cells are dequantised afresh in so many copies of the rows as make this many rows together.
 DEQUANTISED_ROWS, MOST_COPIES = 100_000, 20

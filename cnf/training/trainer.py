@@ -15,6 +15,7 @@ from cnf.flows.calibration import calibration_rows, spread_evenly
 from cnf.flows.scoring import Scores
 from cnf.ode import Grid, Solver, Torchdiffeq
 from cnf.training.data import Batches, Rows
+from cnf.training.failures import TrainingError
 from cnf.training.history import History, Record
 from cnf.training.judge import Judge
 from cnf.training.mixtures import Rival
@@ -37,18 +38,6 @@ LEAD = 0.1
 EARLY, EARLY_LEAD = 0.2, 0.3
 # Steering of the regularisers' weights by the evaluations a row, at every validation.
 STRONGER, WEAKER = 3.0, 0.7
-
-
-class TrainingError(RuntimeError):
-    """Training diverged and could not be brought back."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """A fit that was stopped; its flow has the best weights so far, and `history` tells the rest."""
-
-    def __init__(self, history: History) -> None:
-        super().__init__("interrupted")
-        self.history = history
 
 
 class Watcher(Protocol):
