@@ -41,6 +41,7 @@ WRITTEN = {
         *("latent_ode.png", "latent_ode.json"),
         *(("latent_ode_weather.png", "latent_ode_weather.json") if WEATHER else ()),
     },
+    "small_tables": {"small_tables.json", "small_tables.png"},
     "toy_gallery": {"toy_gallery.png"},
     "point_maps": {"point_maps.png"},
     "seven_columns": {
@@ -194,6 +195,14 @@ def test_benchmark_of_accuracy_keeps_its_cells_and_goes_on(gallery):
     (notes,) = found["notes"]["cnf"]
     assert abs(notes["mass"] - 1) < 0.01 and abs(notes["off_dopri8"]) < 1e-3
     assert found["best_peer"] == "mixture"
+
+
+def test_small_tables_are_compared_row_by_row(gallery):
+    run = gallery("small_tables")
+    found = json.loads((run.out / "small_tables.json").read_text())["iris"]
+    best = min(found["nll"]["Gaussian"], found["nll"]["mixture"])
+    assert found["difference"] == pytest.approx(found["nll"]["cnf"] - best)
+    assert f"{found['nll']['cnf']:8.3f}" in run.printed
 
 
 def test_divergences_from_energies_are_not_negative(gallery):
