@@ -1,9 +1,11 @@
 """`cnf check`: exit codes, the table, one JSON object, and what cannot be checked."""
 
 import json
+import time
 
 import pandas as pd
 import pytest
+import torch
 from problems import normal
 
 import cnf
@@ -48,6 +50,32 @@ def test_a_model_of_something_else_fails(room, capsys):
     assert all(claim["claim"] and claim["sense"] in ("at most", "at least") for claim in told["claims"])
     code, out, _ = outcome(capsys, "check", "m", "other.csv", "--strict")
     assert code == 1 and out.count("  FAIL  ") >= 4
+
+
+def lost(path, **parts):
+    """A model whose particles no solver can follow."""
+    flow = cnf.CNF(2, hidden=(8, 8), **parts)
+    with torch.no_grad():
+        flow.field.W3.fill_(1e30)
+    flow.metadata = {"columns": ["a", "b"], "context": []}
+    flow.save(path)
+
+
+@pytest.mark.parametrize("solver", ["auto", cnf.Torchdiffeq(max_evaluations=500)])
+def test_a_model_that_cannot_be_solved_fails_line_by_line_and_soon(room, capsys, solver):
+    lost(room / "lost", solver=solver)
+    start = time.process_time()
+    code, out, err = outcome(capsys, "check", "lost", "own.csv")
+    assert code == 1 and "Traceback" not in err and out.count("  FAIL  ") > 10
+    assert time.process_time() - start < 20
+
+
+def test_what_cannot_be_drawn_is_one_line(room, capsys):
+    lost(room / "lost", solver=cnf.Torchdiffeq(max_evaluations=500))
+    before = sorted(room.iterdir())
+    code, out, err = outcome(capsys, "sample", "lost", "-n", "5", "-o", "x.csv")
+    assert (code, out) == (2, "") and "max_evaluations=500" in err and err.count("\n") == 1
+    assert sorted(room.iterdir()) == before
 
 
 def test_numbers_that_are_not_finite_are_null(room, capsys, monkeypatch):

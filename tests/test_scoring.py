@@ -12,7 +12,7 @@ import cnf
 from cnf.fields import VelocityField
 from cnf.flows.calibration import QUADRATURE_WEIGHTS
 from cnf.flows.flow import UnsolvedWarning
-from cnf.flows.scoring import CHUNK, FIRST_RETRY, RETRIES, Accuracy, Scores
+from cnf.flows.scoring import CHUNK, FIRST_RETRY, MOST_EVALUATIONS, RETRIES, Accuracy, Scores
 
 REFERENCE = cnf.Torchdiffeq("dopri8", 1e-10, 1e-10)
 
@@ -335,7 +335,20 @@ def test_many_rows_that_cannot_be_solved_are_given_up_in_bounded_time():
     found = flow.evaluate(x)
     assert found.ok[::40].all() and found.ok.sum() == 8 and found.log_prob[~found.ok].isnan().all()
     torch.testing.assert_close(found.log_prob[::40], flow.base.log_prob(x[::40]), rtol=0, atol=1e-4)
-    assert len(calls) < 40 * 100
+    assert len(calls) < 60 * 100
+
+
+def test_second_looks_end_at_the_cap_and_without_a_tolerance():
+    """However long the grid of a file, no finer one takes more evaluations than the cap."""
+    long = make_flow(solver=cnf.Grid.uniform(1200))
+    long.accuracy = Accuracy(tolerance=1e-300)
+    found = long.evaluate(normal(2, 2))
+    assert not found.ok.any() and (found.nfe < 2 * MOST_EVALUATIONS + 1200 * 6).all()
+    lost = make_flow(solver=cnf.Grid.uniform(4))
+    lost.accuracy = Accuracy(tolerance=math.inf)
+    with torch.no_grad():
+        lost.field.W3.fill_(1e300)
+    assert (lost.evaluate(normal(2, 2)).nfe == lost.solver.nfe).all()
 
 
 def test_steps_too_short_for_the_cap_are_refused_before_they_fill_the_memory():

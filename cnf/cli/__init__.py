@@ -46,12 +46,12 @@ def _run(arguments: list[str]) -> int:
         return _failed(f"{error.format_message().rstrip('.')}; see `{where} --help`")
     except MemoryError:
         return _failed("out of memory; ask for fewer rows at once, or write csv or parquet")
+    except (ValueError, OSError) as error:
+        return _failed(str(error))
     except RuntimeError as error:
         if "allocate" not in str(error):  # how torch says that memory is short
             raise
         return _failed("out of memory; ask for fewer rows at once, or a smaller width")
-    except (ValueError, OSError) as error:
-        return _failed(str(error))
     except KeyboardInterrupt as stop:
         default = "interrupted; no output was written, and a fit goes on with --resume"
         return _failed(str(stop) or default, 130)

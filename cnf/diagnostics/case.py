@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -58,9 +59,7 @@ class Case:
 
     def without_retries(self) -> CNF:
         """The flow in float64, every row on the same grid, so that scores are smooth functions."""
-        flow = copy.copy(self.exact)
-        flow.accuracy = replace(flow.accuracy, tolerance=float("inf"))
-        return flow
+        return at_first_look(self.exact)
 
     @cached_property
     def scored(self) -> Evaluation:
@@ -69,15 +68,21 @@ class Case:
             return self.flow.evaluate(self.rows.x, self.rows.context)
 
     @cached_property
+    def answered(self) -> Rows:
+        """Those of `few` that have a score within the tolerance: the others make no claim, and could keep a
+        solver busy for long."""
+        return self.few.take(self.scored.ok[: len(self.few)].nonzero().squeeze(-1))
+
+    @cached_property
     def drawn(self) -> tuple[Tensor, Tensor]:
-        """Samples (k, rows or 1, dim) and their log_prob (k, rows or 1): for each row's context, where there
-        is one."""
+        """Samples (k, rows or 1, dim) and their log_prob at first look (k, rows or 1): for each row's
+        context, where there is one."""
         count = SAMPLES if self.rows.context is None else SAMPLES_A_CONTEXT
         context = None if self.rows.context is None else self.rows.context[:FEW_ROWS]
         with torch.no_grad():
             x = self.exact.sample((count,), context, generator=self.generator(1))
             x = x[:, None] if context is None else x
-            return x, self.flow.log_prob(x, context)
+            return x, at_first_look(self.flow).evaluate(x, context).log_prob
 
     @cached_property
     def compared(self) -> Rows:
@@ -89,6 +94,14 @@ class Case:
         with torch.no_grad():
             start = flow.trajectory(rows.x, [0.0], rows.context, reverse=True)[0]
             return flow.preprocess.to_model(start)[0].to(flow.like.dtype)
+
+
+def at_first_look(flow: CNF) -> CNF:
+    """The flow with no second look at rows above its tolerance: where the last digits do not matter, it would
+    cost more than all the rest."""
+    flow = copy.copy(flow)
+    flow.accuracy = replace(flow.accuracy, tolerance=math.inf)
+    return flow
 
 
 def log_volume(flow: CNF, y: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -24,10 +25,12 @@ from cnf.diagnostics.numerics import (
 from cnf.diagnostics.solving import steps, work
 from cnf.diagnostics.two_sample import two_sample
 from cnf.flows import CNF
+from cnf.ode import SolverError
 from cnf.training.data import Rows, as_rows
 from cnf.training.fit import FEWEST_ROWS
 
-CHECKS: tuple[Callable[[Case], Iterable[Claim]], ...] = (
+Measure = Callable[[Case], Iterable[Claim]]
+CHECKS: tuple[Measure, ...] = (
     round_trip,
     mass,
     volume,
@@ -81,9 +84,19 @@ def check(
     claims: list[Claim] = []
     for k, measure in enumerate(CHECKS):
         watch(k / len(CHECKS))
-        claims += measure(case)
+        claims += measured(measure, case)
     watch(1.0)
     return tuple(claims)
+
+
+def measured(measure: Measure, case: Case) -> Iterator[Claim]:
+    """The claims of one check; a solve that cannot be finished is a claim that does not hold."""
+    try:
+        yield from measure(case)
+    except SolverError as failure:
+        name = measure.__name__.replace("_", " ")
+        claim = "the equation can be solved, so that the rest can be measured"
+        yield Claim.at_most(name, claim, math.nan, 0.0, detail=str(failure))
 
 
 def _ready(flow: CNF) -> CNF:

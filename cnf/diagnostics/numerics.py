@@ -49,7 +49,7 @@ def volume(case: Case) -> Iterator[Claim]:
     z = flow.base.sample((VOLUMES,), flow.like, case.generator(2))
     image = partial(_image, flow, context)
     carried = flow.base.log_prob(z) - torch.linalg.slogdet(jacobian(image, z, 1e-5)).logabsdet
-    difference = (flow.log_prob(image(z), context) - carried).abs()
+    difference = (flow.evaluate(image(z), context).log_prob - carried).abs()
     yield Claim.at_most(
         "volume",
         "log_prob is that of the base, carried by the map that samples",
@@ -71,7 +71,7 @@ def own_samples(case: Case) -> Iterator[Claim]:
     context = case.few.context
     shape = (len(case.few),) if context is None else ()
     x, log_prob = case.exact.sample_and_log_prob(shape, context, generator=case.generator(3))
-    difference = (case.flow.log_prob(x, context) - log_prob).abs()
+    difference = (case.flow.evaluate(x, context).log_prob - log_prob).abs()
     yield Claim.at_most(
         "own samples",
         "log_prob of samples is the density they were drawn with",
@@ -87,10 +87,9 @@ def solver_error(case: Case) -> Iterator[Claim]:
     """The score on the flow's own solver against dopri8 in float64."""
     precise = copy.copy(case.exact)
     precise.solver, precise.divergence = REFERENCE, "auto"
-    # Rows without an answer make no claim, and could keep the reference busy for long.
-    rows = case.few.take(case.scored.ok[: len(case.few)].nonzero().squeeze(-1))
+    rows = case.answered
     found = case.flow.evaluate(rows.x, rows.context)
-    error = (found.log_prob.double() - precise.log_prob(rows.x, rows.context)).abs()
+    error = (found.log_prob.double() - precise.evaluate(rows.x, rows.context).log_prob).abs()
     bar = found.error.double()
     limit = case.flow.accuracy.tolerance
     yield Claim.at_most(
@@ -138,7 +137,7 @@ def divergence(case: Case) -> Iterator[Claim]:
 def gradients(case: Case) -> Iterator[Claim]:
     """Gradients of the mean log_prob against central differences, along one random direction of each kind."""
     flow = copy.deepcopy(case.without_retries()).requires_grad_(requires_grad=True)
-    rows = case.first(GRADIENT_ROWS)
+    rows = case.answered.take(torch.arange(min(GRADIENT_ROWS, len(case.answered)), device=case.rows.x.device))
     x = rows.x.double().clone().requires_grad_()
     context = None if rows.context is None else rows.context.double().clone().requires_grad_()
     leaves = {"parameters": [p for p in flow.parameters() if p.numel()], "rows": [x]}
@@ -146,7 +145,7 @@ def gradients(case: Case) -> Iterator[Claim]:
         leaves["context"] = [context]
     generator = case.generator(4)
     worst = max(
-        _slope_mismatch(lambda: flow.log_prob(x, context).mean(), group, generator)
+        _slope_mismatch(lambda: flow.evaluate(x, context).log_prob.mean(), group, generator)
         for group in leaves.values()
     )
     yield Claim.at_most(
@@ -161,8 +160,12 @@ def gradients(case: Case) -> Iterator[Claim]:
 def _slope_mismatch(
     score: Callable[[], Tensor], leaves: list[Tensor], generator: torch.Generator, step: float = 1e-5
 ) -> float:
-    """The slope of a score along a random direction of its leaves, by autograd and by differences."""
-    found = torch.autograd.grad(score(), leaves, allow_unused=True, materialize_grads=True)
+    """The slope of a score along a random direction of its leaves, by autograd and by differences; infinite
+    where there is no score."""
+    start = score()
+    if not start.isfinite():
+        return torch.inf
+    found = torch.autograd.grad(start, leaves, allow_unused=True, materialize_grads=True)
     ways = [_direction(leaf, generator) for leaf in leaves]
     slope = sum((way * part).sum() for way, part in zip(ways, found)).item()
     ends = []
@@ -185,12 +188,12 @@ def _direction(leaf: Tensor, generator: torch.Generator) -> Tensor:
 @torch.no_grad()
 def independence(case: Case) -> Iterator[Claim]:
     """The score of a row, alone, among others and in another order, in float64."""
-    flow, rows = case.exact, case.few
-    together = flow.log_prob(rows.x, rows.context)
+    flow, rows = case.exact, case.answered
+    together = flow.evaluate(rows.x, rows.context).log_prob
     order = torch.randperm(len(rows), generator=case.generator(5), device=rows.x.device)
     limit = case.limit(1e-6, 1e-9)
     singles = order[:ALONE].split(1)
-    alone = torch.cat([flow.log_prob(part.x, part.context) for part in map(rows.take, singles)])
+    alone = torch.cat([flow.evaluate(part.x, part.context).log_prob for part in map(rows.take, singles)])
     yield Claim.at_most(
         "alone",
         "the score of a row does not depend on the rows beside it",
@@ -203,7 +206,7 @@ def independence(case: Case) -> Iterator[Claim]:
     yield Claim.at_most(
         "order",
         "the score of a row does not depend on the order of the rows",
-        _largest(flow.log_prob(shuffled.x, shuffled.context) - together[order]),
+        _largest(flow.evaluate(shuffled.x, shuffled.context).log_prob - together[order]),
         limit,
         unit="nats",
         detail=f"{len(rows)} rows, in float64",
@@ -211,8 +214,8 @@ def independence(case: Case) -> Iterator[Claim]:
 
 
 def _largest(differences: Tensor) -> float:
-    """The largest difference, infinite where one is no number."""
-    return differences.abs().nan_to_num(nan=torch.inf).max().item()
+    """The largest difference, infinite where one is no number or there is none."""
+    return differences.abs().nan_to_num(nan=torch.inf).max().item() if len(differences) else torch.inf
 
 
 def _quantile(values: Tensor, share: float) -> float:

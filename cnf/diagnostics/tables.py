@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cnf.diagnostics.case import Case
+from cnf.diagnostics.checking import measured
 from cnf.diagnostics.claim import Claim
 from cnf.diagnostics.fitting import distance, memorised, ranks, room
 from cnf.diagnostics.numerics import divergence, independence, own_samples, round_trip, solver_error, volume
@@ -80,7 +81,7 @@ def check_table(
     if case is not None:
         for k, measure in enumerate(NUMERICS):
             watch(k / len(NUMERICS))
-            claims += measure(case)
+            claims += measured(measure, case)
     claims += _fit(model, trial, seed, strict=strict)
     watch(1.0)
     return tuple(claims)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cnf.ode import Grid, Solver, SolverError
+from cnf.ode import Grid, Solver, SolverError, Torchdiffeq
 
 # Rows that go through a solve together: few enough for a processor's cache and allocator (with four times as
 # many, layers of 192 take twice as long a row), and enough to keep an accelerator busy.
@@ -19,8 +19,12 @@ CHUNK, ACCELERATOR_CHUNK = 1024, 65_536
 # halves the steps of the one before. Most rows miss the tolerance by little.
 FIRST_RETRY = 1.5
 RETRIES = 6
-# Where an adaptive solver cannot finish a chunk, rows are taken apart until so many solves have failed.
-PATIENCE, PILOT_STEPS = 20, 16
+# No grid of a second look takes more evaluations than this.
+MOST_EVALUATIONS = 10_000
+# Where an adaptive solver cannot finish a chunk, rows are taken apart until so many solves have failed, each
+# after this part of its cap, or after what an easy solve takes where that is more.
+PATIENCE, SEARCH_SHARE, EASY = 30, 0.1, 500
+PILOT_STEPS = 16
 
 
 class Scores(NamedTuple):
@@ -128,18 +132,21 @@ def _solve(
 def _evaluate_with_bars(
     score: Score, rows: Tensor, context: Tensor | None, grid: Grid, accuracy: Accuracy
 ) -> Evaluation:
-    """Score on the grid; rows above the tolerance go again, alone, on finer grids up to a cap."""
+    """Score on the grid; rows above the tolerance go again, alone, on finer grids up to a cap.
+
+    A tolerance without end asks for no second look.
+    """
 
     def on(grid: Grid, places: Tensor) -> Evaluation:
         parts = [places[chunk] for chunk in chunks(places)]
         return _concatenate([_judge(score(rows[part], _of(context, part), grid), accuracy) for part in parts])
 
     result = on(grid, torch.arange(len(rows), device=rows.device))
-    for retry in range(RETRIES):
+    for retry in range(RETRIES if math.isfinite(accuracy.tolerance) else 0):
         hard = (~result.ok).nonzero().squeeze(-1)
-        if len(hard) == 0:
-            break
         grid = grid.refined() if retry else grid.stretched(math.ceil(FIRST_RETRY * grid.steps))
+        if len(hard) == 0 or grid.nfe > MOST_EVALUATIONS:
+            break
         again = on(grid, hard)
         result = _scatter(result, hard, replace(again, nfe=again.nfe + result.nfe[hard]))
     return result
@@ -192,13 +199,15 @@ def _second_opinion(solver: Solver) -> Solver:
 
 
 def _evaluate_apart(
-    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, accuracy: Accuracy
+    score: Score, rows: Tensor, context: Tensor | None, solver: Torchdiffeq, accuracy: Accuracy
 ) -> Evaluation:
     """Find the rows that an adaptive solver cannot finish, so that they do not take the others along.
 
     Groups are halved, the easier half, as a grid sees it, first: when patience ends, what is left is what
     cannot be solved.
     """
+    cap = max(int(SEARCH_SHARE * solver.max_evaluations), min(solver.max_evaluations, EASY))
+    solver = replace(solver, max_evaluations=cap)
     order = _difficulty(score, rows, context).nan_to_num(nan=torch.inf).argsort()
     groups, result, failures = _hard_and_easy(order), _unsolved(rows), 0
     while groups and failures < PATIENCE:
