@@ -103,16 +103,54 @@ def parts_of(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
         return json.loads(json.loads(file.metadata()["cnf"])["configuration"]), tensors
 
 
+def mutate_header(content: bytes, chance: random.Random) -> bytes:
+    """A model whose header, that of safetensors or our own inside it, says something else."""
+    size = int.from_bytes(content[:8], "little")
+    header, rest = json.loads(content[8 : 8 + size]), content[8 + size :]
+    act = chance.randrange(4)
+    if act == 0:
+        header = mutate_json(header, chance)
+    elif act == 1:
+        ours = mutate_json(json.loads(header["__metadata__"]["cnf"]), chance)
+        header["__metadata__"]["cnf"] = json.dumps(ours)
+    elif act == 2:
+        deep = chance.choice(('{"a":', "[", '{"configuration":"')) * chance.choice((10, 1000, 100_000))
+        header["__metadata__"]["cnf"] = chance.choice(
+            (deep, json.dumps({"format": "1", "configuration": deep}))
+        )
+    text = json.dumps(header).encode()
+    size = chance.choice((0, 7, 10**8, 2**40, 2**63, 2**64 - 1)) if act == 3 else len(text)
+    return size.to_bytes(8, "little") + text + rest
+
+
+def mutate_file(content: bytes, chance: random.Random) -> bytes:
+    """A damaged model: bytes as they fall, anywhere or in the header, or a header that says otherwise."""
+    act, size = chance.randrange(3), 8 + int.from_bytes(content[:8], "little")
+    if act == 0:
+        return mutate_bytes(content, chance)
+    if act == 1:
+        return mutate_bytes(content[:size], chance) + content[size:]
+    return mutate_header(content, chance)
+
+
 def mutate_model(path: Path, content: bytes, parts: tuple, chance: random.Random) -> None:
-    """Write a damaged model: bytes as they fall, or contents changed and signed as another program might."""
+    """Write a damaged model, or one whose contents were changed and signed, as another program might."""
     act = chance.randrange(10)
     if act < 6:
-        path.write_bytes(mutate_bytes(content, chance))
+        path.write_bytes(mutate_file(content, chance))
         return
     configuration, tensors = parts
     configuration = mutate_json(configuration, chance) if act < 9 else configuration
     tensors = mutate_tensors(tensors, chance) if act > 7 else tensors
     write_model(path, configuration, tensors)
+
+
+def fill_model(path: Path, parts: tuple, chance: random.Random) -> None:
+    """Write a model that opens and makes no sense: one of its tensors is one number throughout."""
+    configuration, tensors = parts
+    name = chance.choice(sorted(name for name in tensors if tensors[name].is_floating_point()))
+    value = chance.choice((0.0, -1.0, 1e-30, 1e3, 1e9, 1e30, -1e30))
+    write_model(path, configuration, {**tensors, name: torch.full_like(tensors[name], value)})
 
 
 CELLS = [
@@ -151,6 +189,31 @@ def mutate_csv(text: str, chance: random.Random) -> str:
         else:
             chance.shuffle(lines[i])
     return chance.choice(("\n", "\n", "\n", "\r\n", "\r", ";")).join(",".join(line) for line in lines)
+
+
+EXTREMES = [
+    "0",
+    "1e30",
+    "-1e30",
+    "5e-324",
+    "1e-310",
+    "1e100",
+    "-1e149",
+    "1e160",
+    "-1e200",
+    "1.7e308",
+    "nan",
+    "",
+]
+
+
+def extreme_csv(text: str, chance: random.Random) -> str:
+    """A table of numbers, one to three of them extreme or missing."""
+    lines = [line.split(",") for line in text.splitlines()]
+    for _ in range(chance.randint(1, 3)):
+        line = chance.choice(lines[1:])
+        line[chance.randrange(len(line))] = chance.choice(EXTREMES)
+    return "\n".join(",".join(line) for line in lines) + "\n"
 
 
 WORDS = [

@@ -152,6 +152,13 @@ def build_accuracy(config: dict[str, Any]) -> Accuracy:
     return accuracy
 
 
+def build_automatic(names: list[str]) -> set[str]:
+    """The parts that a fit may still choose."""
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"automatic: expected names of parts; got {names}")
+    return set(names)
+
+
 def build_divergence(config: dict[str, Any] | str) -> Hutchinson | str:
     """The divergence that `describe` described."""
     if not isinstance(config, dict):

@@ -14,6 +14,7 @@ from cnf.flows.bases import MixtureBase
 from cnf.flows.configuration import (
     DTYPES,
     build_accuracy,
+    build_automatic,
     build_base,
     build_divergence,
     build_field,
@@ -96,7 +97,7 @@ def _build(config: dict[str, Any]) -> CNF:
             solver=build_solver(config["solver"]),
             divergence=build_divergence(config["divergence"]),
         )
-    flow.automatic = set(config["automatic"])
+    flow.automatic = build_automatic(config["automatic"])
     flow.accuracy = build_accuracy(config["accuracy"])
     flow.metadata = dict(config["metadata"])
     return flow.to(DTYPES[config["dtype"]])

@@ -10,7 +10,7 @@ import torch
 
 from cnf.flows import CNF
 from cnf.flows import load as load_flow
-from cnf.flows.configuration import DTYPES, build_accuracy, build_solver
+from cnf.flows.configuration import DTYPES, build_accuracy, build_automatic, build_solver
 from cnf.flows.loading import checked, misfits_reported, require_bounded
 from cnf.flows.model_file import read_model
 from cnf.tables.model import TableFlow
@@ -53,6 +53,6 @@ def _build(config: dict[str, Any]) -> TableFlow:
         flow = config["flow"]
         model.flow.solver = build_solver(flow["solver"])
         model.flow.accuracy = build_accuracy(flow["accuracy"])
-        model.flow.automatic = set(flow["automatic"])
+        model.flow.automatic = build_automatic(flow["automatic"])
     model.metadata = dict(config["metadata"])
     return model.to(DTYPES[config["dtype"]])

@@ -15,6 +15,7 @@ from cnf.tables.dependence import counts_rows, dependent_columns, refuse
 from cnf.tables.encoding import decode, encode
 from cnf.tables.formats import TableError, choose_columns
 from cnf.tables.inference import infer
+from cnf.tables.series import require_workable
 
 MOST_COLUMNS = 500
 
@@ -83,6 +84,7 @@ class Schema:
         _check_names(table, [*kinds, *context])
         columns = []
         for name in table.columns:
+            require_workable(table[name])
             kind = kinds.get(name) or ("ignored" if counts_rows(table[name]) else None)
             columns.append(infer(table[name], kind, "context" if name in context else "modelled"))
         schema = cls(tuple(columns))

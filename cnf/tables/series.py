@@ -7,6 +7,9 @@ import pandas as pd
 
 from cnf.tables.formats import TableError, shown
 
+# Beyond this, squares and their sums over a table are more than a number can hold.
+LARGEST = 1e150
+
 
 def place(series: pd.Series, row: int) -> str:
     """Where the cell in a row (by position) stands, for messages."""
@@ -33,6 +36,21 @@ def numbers(series: pd.Series) -> np.ndarray:
             f"{place(series, infinite[0])}: expected a finite number, found an infinity; correct the cell"
         )
     return values
+
+
+def require_workable(series: pd.Series) -> None:
+    """Refuse numbers so large that nothing can be computed from them.
+
+    Raises:
+        TableError: naming the first of them.
+    """
+    if is_numeric(series):
+        large = (np.abs(numbers(series)) > LARGEST).nonzero()[0]
+        if len(large):
+            raise TableError(
+                f"{place(series, large[0])}: expected numbers within ±{LARGEST:.0e}, found"
+                f" {series.iloc[large[0]]:g}; correct the cell, or give the column another unit"
+            )
 
 
 def _parsed(series: pd.Series) -> pd.Series:

@@ -190,6 +190,7 @@ def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str,
     trainer.grid = Grid(tuple(state["grid"]))
     trainer.history = History.from_dict(state["history"])
     trainer.best = _part(tensors, "best")
+    trainer.flow.field.load_state_dict(trainer.best)  # so that it is known to fit when its time comes
     trainer.flow.field.load_state_dict(_part(tensors, "field"))
     trainer.judge.average.module.load_state_dict(_part(tensors, "average"))
     trainer.judge.average.n_averaged.copy_(tensors["averaged"])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+# Beyond this, squares and their sums over the rows are more than a number can hold.
+LARGEST = 1e150
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,14 @@ def _matrix(name: str, values: Any, device: torch.device, rows: int | None = Non
     if matrix.dim() != 2 or (rows is not None and len(matrix) != rows):
         wanted = "(rows, columns)" if rows is None else f"({rows}, columns)"
         raise ValueError(f"{name}: expected shape {wanted}; got {tuple(matrix.shape)}")
-    bad = (~matrix.isfinite()).nonzero()
+    bad = (~(matrix.abs() <= LARGEST)).nonzero()
     if len(bad):
         row, column = bad[0].tolist()
         value = matrix[row, column].item()
-        raise ValueError(f"{name}: row {row}, column {column} (counted from 0) is {value}; drop or fill it")
+        why = f", beyond ±{LARGEST:.0e}" if math.isfinite(value) else ""
+        raise ValueError(
+            f"{name}: row {row}, column {column} (counted from 0) is {value:g}{why}; drop or fill it"
+        )
     return matrix
 
 
