@@ -46,7 +46,10 @@ def read_model(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             header = _header(path, file.metadata())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as failure:
+    except ModelFileError:
+        raise
+    # Of sizes beyond all bounds it is torch that complains, by whatever exception it has at hand.
+    except (SafetensorError, OSError, TypeError, ValueError, RuntimeError) as failure:
         raise ModelFileError(
             f"{path}: not a model file ({_one_line(failure)}); write one with `cnf fit`"
         ) from failure
