@@ -170,6 +170,17 @@ def test_any_bytes(content, tmp_path_factory):
     refused(path)
 
 
+def test_sizes_beyond_all_bounds_with_nothing_in_them(model):
+    """Shape (0, 2⁶³) takes no byte, and torch cannot say its numbers."""
+    content = model.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
+    header["none"] = {"dtype": "F32", "shape": [0, 2**63], "data_offsets": [len(data), len(data)]}
+    text = json.dumps(header).encode()
+    model.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    refused(model)
+
+
 def test_missing_files_and_folders(tmp_path):
     assert "no such" in refused(tmp_path / "absent")
     refused(tmp_path)
@@ -241,6 +252,7 @@ def test_a_file_of_a_later_format_need_not_have_todays_parts(model):
         lambda c, t: c.update(dim=-1),
         lambda c, t: c.update(field=[]),
         lambda c, t: c.update(automatic=4),
+        lambda c, t: c.update(automatic=["base", 0.5]),
         lambda c, t: c.update(accuracy=[1]),
         lambda c, t: c["accuracy"].update(quadrature_weight=[1, 2]),
         lambda c, t: c["accuracy"].update(bar_scale=True),

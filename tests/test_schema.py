@@ -61,6 +61,7 @@ def test_a_user_says_what_columns_are():
 BAD = {
     "constant": ({"a": [3.0] * 30, "b": NORMAL[:30]}, {}, "constant 'a'"),
     "empty column": ({"a": [np.nan] * 30, "b": NORMAL[:30]}, {}, "'a': every cell is missing"),
+    "too large": ({"a": np.r_[NORMAL[:9], 1e200]}, {}, "row 9, column 'a': .* within"),
     "infinity": ({"a": np.r_[NORMAL[:9], np.inf]}, {}, "row 9, column 'a': .* infinity"),
     "sum": (
         {"a": NORMAL, "b": NORMAL**2, "c": NORMAL**2 - 3 * NORMAL},
