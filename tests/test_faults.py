@@ -15,11 +15,13 @@ from problems import normal, seeded
 import cnf
 from cnf.cli import main
 from cnf.datasets import toy
-from cnf.ode import Grid
-from cnf.training import Interrupted, Phase, Settings, Trainer
+from cnf.ode import Grid, SolverError
+from cnf.training import Interrupted, Phase, Settings, Trainer, TrainingError
 from cnf.training import checkpoint as checkpoints
+from cnf.training import trainer as trainers
 from cnf.training.checkpoint import CheckpointWarning, CheckpointWriter, generations, resume, write_checkpoint
 from cnf.training.data import Rows
+from cnf.training.failures import exploded
 
 STEPS = 24
 
@@ -232,6 +234,66 @@ def test_a_field_that_the_solver_cannot_follow_goes_back():
     assert any("the solver lost the field" in line for line in history.rollbacks)
     assert fit.rate_scale <= 0.5 and math.isfinite(fit.best_nll)
     assert fit.flow.evaluate(ROWS).log_prob.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason"), [("flow matching", "the loss exploded"), ("likelihood", "the loss was not finite")]
+)
+def test_weights_that_jump_together_with_their_average_go_back_to_the_best(phase, reason):
+    """Finite and senseless, both of them: what is left is what validation saw."""
+
+    def jump(trainer):
+        for field in (trainer.flow.field, trainer.judge.average.module):
+            with torch.no_grad():
+                field.W3.add_(30.0)
+
+    fit = trainer(phase, 150)
+    fit.watchers = (once(85, jump),)
+    history = fit.run()
+    assert any(reason in line for line in history.rollbacks)
+    assert fit.rate_scale <= 0.5 and fit.step == 150
+    assert fit.best_nll < 4 and fit.flow.evaluate(ROWS).ok.all()
+
+
+def test_training_whose_loss_explodes_again_and_again_ends_with_an_error():
+    def jump(trainer):
+        with torch.no_grad():
+            trainer.flow.field.W3.add_(30.0 * (trainer.step > 40))
+
+    fit = trainer(steps=600)
+    fit.watchers = (jump,)
+    with pytest.raises(TrainingError, match="diverged in flow matching"):
+        fit.run()
+    assert len(fit.history.rollbacks) == 10
+    assert all(line.endswith(": the loss exploded") for line in fit.history.rollbacks)
+
+
+def test_a_solver_that_wants_too_many_evaluations_goes_back(monkeypatch):
+    """Exploding evaluations of the adaptive solver of the continuous adjoint."""
+    real, calls = trainers.likelihood_loss, []
+
+    def sometimes(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 7:
+            raise SolverError("the solve wants more than max_evaluations=10000")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(trainers, "likelihood_loss", sometimes)
+    fit = trainer("likelihood", 12)
+    history = fit.run()
+    assert history.rollbacks == ["likelihood, update 7: the solve wants more than max_evaluations=10000"]
+    assert fit.step == 12 and fit.rate_scale == 0.5
+
+
+def test_rows_with_outliers_do_not_look_like_an_explosion():
+    """Objectives with one row in ten thousand far out: in few batches, or in most of them."""
+    chance = seeded(1)
+    for share in (0.05, 0.5, 0.95):
+        calm = math.inf
+        for _ in range(200):
+            window = 1 + 500 * (torch.rand(20, generator=chance) < share)
+            assert not exploded(window.tolist(), calm, phase="flow matching", dim=2)
+            calm = min(calm, window.max().item())
 
 
 def test_rollbacks_are_kept_in_checkpoint_and_summary(tmp_path, capsys):

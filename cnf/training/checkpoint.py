@@ -29,6 +29,8 @@ SCALARS = (
     "rate_scale",
     "stale",
     "losses",
+    "window",
+    "calm",
     "best_nll",
     "error_weight",
     "unspent",
@@ -185,8 +187,9 @@ def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str,
     trainer.start_phase(configuration["index"], unspent=state["unspent"])
     for name in SCALARS:
         setattr(trainer, name, state[name])
-    if trainer.best_nll is None:
-        trainer.best_nll = math.inf
+    for name in ("best_nll", "calm"):
+        if getattr(trainer, name) is None:  # what is not finite is not said
+            setattr(trainer, name, math.inf)
     trainer.grid = Grid(tuple(state["grid"]))
     trainer.history = History.from_dict(state["history"])
     trainer.best = _part(tensors, "best")

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from cnf.flows import CNF
 from cnf.flows.calibration import calibration_rows, spread_evenly
 from cnf.flows.scoring import Scores
-from cnf.ode import Grid, Solver, Torchdiffeq
+from cnf.ode import Grid, Solver, SolverError, Torchdiffeq
 from cnf.training.data import Batches, Rows
-from cnf.training.failures import TrainingError
+from cnf.training.failures import WINDOW, TrainingError, exploded
 from cnf.training.history import History, Record
 from cnf.training.judge import Judge
 from cnf.training.mixtures import Rival
@@ -31,6 +31,7 @@ MOST_TRAINING_STEPS = 32
 # Where they disagree by more than this on the largest grid, the solver has lost the field for good.
 LOST_BEYOND = 1.0
 SMALLEST_RATE_SCALE = 1e-3
+FEW = 5  # updates
 # A mixture becomes the base where its held-out NLL is lower by this many nats: at the end a small lead is no
 # reason to give up a flow that moves; early in likelihood training, when this share is done and the steepest
 # gains are made, it must lead by what is still to come.
@@ -102,6 +103,8 @@ class Trainer:
         self.rate_scale = 1.0
         self.stale = 0
         self.losses: list[float] = []
+        self.window: list[float] = []
+        self.calm = math.inf
         self.optimiser = torch.optim.AdamW(
             self.flow.field.parameters(), lr=0.0, weight_decay=self.settings.weight_decay
         )
@@ -198,8 +201,12 @@ class Trainer:
         self.phase_step += 1
         self.optimiser.zero_grad()
         y, context = self.batches.draw(self._rows_to_draw, self.generator)
-        loss, objective = self._loss(y, context)
-        loss.backward()
+        try:
+            loss, objective = self._loss(y, context)
+            loss.backward()
+        except SolverError as failure:
+            self._roll_back(str(failure))
+            return
         norm = nn.utils.clip_grad_norm_(self.flow.field.parameters(), self.settings.clip)
         if not (norm.isfinite() and loss.isfinite()):
             self._roll_back("the loss was not finite")
@@ -207,6 +214,17 @@ class Trainer:
         self.optimiser.step()
         self.judge.update(self.flow)
         self.losses.append(objective)
+        self._watch_for_explosion(objective)
+
+    def _watch_for_explosion(self, objective: float) -> None:
+        self.window.append(objective)
+        if len(self.window) < WINDOW:
+            return
+        window, self.window = self.window, []
+        if exploded(window, self.calm, phase=self.phase.name, dim=self.flow.dim):
+            self._roll_back("the loss exploded")
+        else:
+            self.calm = min(self.calm, max(window))
 
     @property
     def _rows_to_draw(self) -> int:
@@ -269,7 +287,8 @@ class Trainer:
             self._roll_back("the solver lost the field")
 
     def _roll_back(self, reason: str) -> None:
-        """Return to the last good weights with half the learning rate."""
+        """Return with half the learning rate to the average, or, where it is not finite or led here before
+        many updates went well, to the best weights that validation saw."""
         self.history.rollbacks.append(f"{self.phase.name}, update {self.step}: {reason}")
         self.rate_scale /= 2
         if self.rate_scale < SMALLEST_RATE_SCALE:
@@ -278,10 +297,11 @@ class Trainer:
                 " learning rate; look for extreme values in the rows, or lower the learning rate"
             )
         average = self.judge.average.module.state_dict()
-        sound = all(tensor.isfinite().all() for tensor in average.values())
+        sound = len(self.window) >= FEW and all(tensor.isfinite().all() for tensor in average.values())
         self.flow.field.load_state_dict(average if sound else self.best)
         if not sound:
             self.judge = Judge(self.flow, self.phase.ema, self.valid)
+        self.window = []
         self.optimiser.state.clear()
 
     def _validate(self) -> None:
