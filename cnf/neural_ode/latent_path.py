@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
@@ -46,5 +45,4 @@ class Path:
     @staticmethod
     def _pick(rows: Tensor, places: Tensor) -> Tensor:
         """Rows (nodes, batch, latent) at places (batch, length): (batch, length, latent)."""
-        batch = torch.arange(rows.shape[1], device=rows.device)[:, None]
-        return rows[places, batch]
+        return rows.transpose(0, 1).gather(1, places[..., None].expand(-1, -1, rows.shape[-1]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from cnf.neural_ode.latent_series import Series
 
@@ -39,9 +38,10 @@ class Recognition(nn.Module):
         A series without any observation is read as one that says nothing at the start.
         """
         inputs, lengths = towards(series, start)
-        packed = pack_padded_sequence(inputs, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        _, read = self.reader(packed)
-        known = read[0] if context is None else torch.cat([read[0], context], -1)
+        # Padding comes last: reading on is harmless, and faster than a packed sequence.
+        states, _ = self.reader(inputs)
+        read = states[torch.arange(len(states), device=states.device), lengths - 1]
+        known = read if context is None else torch.cat([read, context], -1)
         mean, log_scale = self.head(known).chunk(2, -1)
         return Normal(mean, log_scale.exp(), validate_args=False)
 
