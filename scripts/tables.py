@@ -61,6 +61,7 @@ def study(
     steps: int | None,
     hidden: tuple[int, int] | None,
     likelihood_share: float | None,
+    impute: bool,
     seed: int,
 ) -> dict[str, Any]:
     """All figures of one table."""
@@ -72,17 +73,20 @@ def study(
     model = fresh_table_flow(schema, len(train), hidden=hidden, seed=seed)
     start = time.perf_counter()
     history = cnf.fit_table(
-        model, train, steps=steps, seed=seed, imputer=True, likelihood_share=likelihood_share
+        model, train, steps=steps, seed=seed, imputer=impute, likelihood_share=likelihood_share
     )
     found: dict[str, Any] = {
         "rows": len(train),
         "steps": history.records[-1].step,
+        "hidden": model.hidden,
+        "seed": seed,
         "seconds": time.perf_counter() - start,
         "schema": schema.lines(),
     }
     found["log_prob"] = held_out(model, test)
     found["auc"] = told_apart(model, train, test[:JUDGED_ROWS], seed)
-    found["crps"] = refilled(model, train, test[:IMPUTED_ROWS], seed)
+    if impute:
+        found["crps"] = refilled(model, train, test[:IMPUTED_ROWS], seed)
     return found
 
 
@@ -117,7 +121,7 @@ def refilled(model: cnf.TableFlow, train: pd.DataFrame, test: pd.DataFrame, seed
     holes = holes.astype(dict.fromkeys(names, "float64"))
     ours = model.impute(holes, DRAWS, generator=torch.Generator().manual_seed(seed))
     ours = np.stack([frame[names].astype("float64").to_numpy() for frame in ours])
-    theirs = chained_equations(train[:5000], holes, names, DRAWS, seed)
+    theirs = chained_equations(train, holes, names, DRAWS, seed)
     found: dict[str, list[float]] = {"cnf": [], "IterativeImputer": []}
     for j, name in enumerate(names):
         rows = hidden[:, list(test).index(name)]
@@ -138,7 +142,7 @@ def keep(results: dict[str, Any], path: Path) -> dict[str, Any]:
 
 def show(name: str, found: dict[str, Any]) -> None:
     """The figures of one table, for people."""
-    score, areas, scores = found["log_prob"], found["auc"], found["crps"]
+    score, areas, scores = found["log_prob"], found["auc"], found.get("crps")
     print(f"{name}: {found['rows']:,} rows, {found['steps']:,} steps")
     mean, error, bar = (score[key] for key in ("mean", "standard_error", "bar"))
     print(f"  held-out log-probability {mean:.3f} ± {error:.3f}, bar {bar:.4f}")
@@ -146,7 +150,10 @@ def show(name: str, found: dict[str, Any]) -> None:
         "  AUC   "
         + ", ".join(f"{method} {area:.3f} ± {spread:.3f}" for method, (area, spread) in areas.items())
     )
-    print(f"  CRPS  cnf {scores['cnf']:.3f}, IterativeImputer {scores['IterativeImputer']:.3f}", flush=True)
+    if scores:
+        print(
+            f"  CRPS  cnf {scores['cnf']:.3f}, IterativeImputer {scores['IterativeImputer']:.3f}", flush=True
+        )
 
 
 @styled
@@ -160,7 +167,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
             ours.errorbar(area, row, xerr=2 * error, fmt="o", ms=4, color=colour, label=label)
         for method, colour in (("cnf", MODEL), ("IterativeImputer", ACCENT)):
             label = method if row == 0 else None
-            others.plot(found["crps"][method], row, "o", ms=4, color=colour, label=label)
+            others.plot(found.get("crps", {}).get(method, np.nan), row, "o", ms=4, color=colour, label=label)
     titles = ("AUC, real rows or samples (½: not told apart)", "CRPS of hidden cells, standard deviations")
     for ax, title in zip((ours, others), titles):
         ax.set(title=title, ylim=(len(results) - 0.4, -0.6), yticks=range(len(results)))
@@ -179,6 +186,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--width", type=int)
     parser.add_argument("--likelihood-share", type=float, help="of the steps; the default is that of cnf.fit")
+    parser.add_argument("--no-imputation", action="store_true", help="samples alone, in half the time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a generated table and few steps")
     options = parser.parse_args()
@@ -198,6 +206,7 @@ def main() -> None:
             steps=steps,
             hidden=widths,
             likelihood_share=options.likelihood_share,
+            impute=not options.no_imputation,
             seed=options.seed,
         )
         show(name, found)

@@ -174,9 +174,20 @@ def test_dependent_columns_are_dropped_on_request(tmp_path, capsys):
     assert code == 0 and "c  ignored" in out
 
 
-def test_commands_for_real_columns_say_so(room, tmp_path, capsys):
-    line = refused(capsys, "plot", room / "all", "samples", "-o", tmp_path / "s.png")
-    assert "typed table" in line
+@pytest.mark.parametrize("kind", ["marginals", "pairs", "samples", "history"])
+def test_typed_tables_have_pictures(room, tmp_path, capsys, kind):
+    picture = tmp_path / "p.png"
+    data = [] if kind == "history" else ["--data", room / "t.csv"]
+    assert outcome(capsys, "plot", room / "all", kind, "-o", picture, *data)[0] == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_pictures_that_typed_tables_have_not_are_refused(room, tmp_path, capsys):
+    line = refused(capsys, "plot", room / "all", "density", "-o", tmp_path / "s.png")
+    assert "no density; draw marginals" in line
+    line = refused(capsys, "plot", room / "all", "samples", "-o", tmp_path / "s.png", "--axes", "age,region")
+    assert "two numeric columns" in line
+    assert "no film" in refused(capsys, "plot", room / "all", "trajectories", "-o", tmp_path / "s.gif")
 
 
 def test_bad_types_are_refused(room, tmp_path, capsys):

@@ -72,22 +72,6 @@ def load_any(path: Path, device: str = "cpu") -> Model | TypedModel:
     return TypedModel(path, found) if isinstance(found, TableFlow) else _named(path, found)
 
 
-def load_model(path: Path, device: str = "cpu") -> Model:
-    """The model of plain real columns in a file.
-
-    Raises:
-        ModelFileError: as `load_any`, or for a model of a typed table.
-        ValueError: for a device that is not there.
-    """
-    found = load_any(path, device)
-    if isinstance(found, TypedModel):
-        raise ModelFileError(
-            f"{path}: a model of a typed table; this command takes models of real columns only, "
-            "while score, sample and info take both"
-        )
-    return found
-
-
 def _named(path: Path, flow: CNF) -> Model:
     """A flow with its names; one saved without has columns x0, x1, ... and context c0, c1, ..."""
     columns = _names(flow, "columns", "x", flow.dim, path)

@@ -11,10 +11,12 @@ from matplotlib.figure import Figure
 
 from cnf import plotting
 from cnf.cli.films import ENDINGS, FILMS, FilmOptions
-from cnf.cli.model import load_model
+from cnf.cli.model import load_any
 from cnf.cli.options import Colour, Kind
 from cnf.cli.output import require_writable, writing
 from cnf.cli.scene import ROWS, Scene, scene_of, some
+from cnf.cli.typed import TypedModel
+from cnf.cli.typed_pictures import draw_typed
 from cnf.ode import Grid
 from cnf.plotting.style import DATA, styled
 from cnf.report.calibration import ranks
@@ -46,12 +48,17 @@ def plot_model(
         ValueError: for a model, table, context or output that cannot be used, and for a picture that a flow
             of so many columns does not have.
     """
-    model = load_model(path)
-    model.flow.double()  # columns may be far from zero, where float32 cannot tell rows apart
+    model = load_any(path)
     require_writable(output, path, data)
     moving = output.suffix.lower() in ENDINGS
-    if moving and kind not in FILMS:
+    if moving and (kind not in FILMS or isinstance(model, TypedModel)):
         raise ValueError(f"{output}: {kind.value} is no film: give a name that ends in .png, .svg or .pdf")
+    if isinstance(model, TypedModel):
+        page = draw_typed(model, kind, data=data, axes=axes, given=given)
+        with writing(output):
+            plotting.save(page, output)
+        return
+    model.flow.double()  # columns may be far from zero, where float32 cannot tell rows apart
     scene = scene_of(model, kind, data, axes, given, sweep, colour)
     if moving:
         with writing(output):

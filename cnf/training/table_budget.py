@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cnf.tables.symbols import SymbolModel
-from cnf.training.settings import default_steps
 
 # Of the seconds, for the symbols, and for what imputes.
 SYMBOL_SHARE, IMPUTER_SHARE = 0.1, 1 / 3
 MOST_SYMBOL_STEPS = 2000
+# Updates by default, one for so many rows, and the part of them by maximum likelihood: far fewer than a plain
+# table takes bring samples that boosted trees hardly know from real rows; the imputer takes as many again.
+FEWEST_STEPS, MOST_STEPS, ROWS_A_STEP = 1500, 3000, 20
+LIKELIHOOD_SHARE = 0.03
 SECONDS_A_COLUMN = 2e-3  # of an update of the symbols
 
 
@@ -29,7 +32,12 @@ class Budget:
 
     def flow_steps(self, rows: int) -> int | None:
         """Updates of the flow; None where seconds count."""
-        return self.steps or (default_steps(rows) if self.seconds is None else None)
+        default = min(max(FEWEST_STEPS, rows // ROWS_A_STEP), MOST_STEPS)
+        return self.steps or (default if self.seconds is None else None)
+
+    def likelihood_share(self, asked: float | None) -> float | None:
+        """Part of the flow's budget for maximum likelihood; None is the half of the seconds of `cnf.fit`."""
+        return LIKELIHOOD_SHARE if asked is None and self.seconds is None else asked
 
     @property
     def flow_seconds(self) -> float | None:

@@ -26,6 +26,8 @@ from cnf.training.trainer import Watcher
 
 # Integer cells are dequantised afresh in so many copies of the rows as make this many rows together.
 DEQUANTISED_ROWS, MOST_COPIES = 100_000, 20
+# What is wider gains less than the updates that it costs.
+WIDEST = 128
 # Rows that the finished model is judged by; each costs a solve for every point of its cell.
 JUDGED_ROWS = 1000
 
@@ -35,7 +37,7 @@ def fresh_table_flow(
 ) -> TableFlow:
     """A model of the right size for a table of so many rows; torch's own generator is left as it was."""
     dim = max(1, sum(column.numeric for column in schema.modelled))
-    width = default_width(rows, dim)
+    width = min(default_width(rows, dim), WIDEST)
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
         return TableFlow(
@@ -72,7 +74,7 @@ def fit_table(
         seconds: budget in seconds instead.
         imputer: whether to fit a second flow that `TableFlow.impute` draws missing cells from; None: where
             the table has missing cells. It takes a third of the seconds, or as many steps again.
-        likelihood_share: as in `cnf.fit`.
+        likelihood_share: as in `cnf.fit`; by default a few of the updates, or half of the seconds.
         checkpoint: as in `cnf.fit`.
         watchers: as in `cnf.fit`.
 
@@ -108,7 +110,7 @@ def fit_table(
                 seed=seed,
                 steps=budget.flow_steps(len(train)),
                 seconds=budget.flow_seconds,
-                likelihood_share=likelihood_share,
+                likelihood_share=budget.likelihood_share(likelihood_share),
                 checkpoint=checkpoint,
                 watchers=watchers,
             )
