@@ -58,6 +58,27 @@ def test_series_say_what_is_wrong():
         Series(times, torch.zeros(1, 2, 1), torch.ones(1, 2, 1, dtype=torch.bool))
 
 
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ((torch.zeros(2), torch.zeros(2, 1)), r"series 1: expected .* \(length, 2\); got \(2,\), \(2, 1\)"),
+        ((torch.zeros(2), torch.zeros(3, 2)), r"series 1: expected .* \(length, 2\); got \(2,\), \(3, 2\)"),
+        ((torch.zeros(2, 1), torch.zeros(2, 2)), r"series 1: expected times \(length,\).* got \(2, 1\)"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused(second, words):
+    """Padding would spread one channel over two, and hide a length that is wrong."""
+    with pytest.raises(ValueError, match=words):
+        Series.of([(torch.zeros(4), torch.zeros(4, 2)), second])
+    with pytest.raises(ValueError, match="at least one pair"):
+        Series.of([])
+
+
+def test_a_model_says_how_many_channels_it_has():
+    with pytest.raises(ValueError, match="expected the 2 channels of the model; got 1"):
+        make_model().recognise(Series.of([(torch.zeros(4), torch.zeros(4, 1))]))
+
+
 def test_hidden_values_are_gone():
     series = make_series()
     hidden = torch.rand(series.mask.shape, generator=seeded(5)) < 0.5

@@ -95,7 +95,14 @@ class LatentODE(nn.Module):
         self.log_noise = nn.Parameter(torch.full((channels,), math.log(noise)))
 
     def recognise(self, observed: Series, context: Tensor | None = None) -> Normal:
-        """The approximate posterior of z(start), independent columns (batch, latent)."""
+        """The approximate posterior of z(start), independent columns (batch, latent).
+
+        Raises ValueError for series of another number of channels.
+        """
+        if observed.channels != len(self.log_noise):
+            raise ValueError(
+                f"series: expected the {len(self.log_noise)} channels of the model; got {observed.channels}"
+            )
         clock = Series((observed.times - self.start) / self.horizon, observed.values, observed.mask)
         return self.recognition(clock, 0.0, context)
 

@@ -48,7 +48,19 @@ class Series:
 
     @classmethod
     def of(cls, series: Sequence[tuple[Tensor, Tensor]]) -> Series:
-        """The batch of pairs of times (length,) and values (length, channels), NaN where missing."""
+        """The batch of pairs of times (length,) and values (length, channels), NaN where missing.
+
+        Raises ValueError for no series, or a pair whose shapes do not fit each other or the first pair.
+        """
+        if not series:
+            raise ValueError("series: expected at least one pair of times and values; got none")
+        channels = series[0][1].shape[-1]
+        for row, (times, values) in enumerate(series):
+            if times.dim() != 1 or values.shape != (len(times), channels):
+                raise ValueError(
+                    f"series {row}: expected times (length,) and values (length, {channels});"
+                    f" got {tuple(times.shape)}, {tuple(values.shape)}"
+                )
         times = pad_sequence([times for times, _ in series], batch_first=True)
         values = pad_sequence([v for _, v in series], batch_first=True, padding_value=torch.nan)
         return cls(times, values.nan_to_num(0.0), ~values.isnan())
