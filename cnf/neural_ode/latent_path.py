@@ -27,6 +27,7 @@ class Path:
     def at(self, times: Tensor) -> Tensor:
         """States (batch, length, latent) at times (batch, length) between the first node and the last.
 
+        >>> import torch
         >>> nodes = torch.tensor([0.0, 1.0, 2.0])
         >>> cube = Path(nodes, nodes[:, None, None] ** 3, 3 * nodes[:, None, None] ** 2)
         >>> cube.at(torch.tensor([[0.5, 1.5]])).flatten()
