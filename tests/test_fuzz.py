@@ -114,7 +114,7 @@ def room(tmp_path_factory) -> Path:
     base = cnf.MixtureBase(torch.ones(2), torch.randn(2, 2), torch.eye(2).expand(2, 2, 2) * 0.8)
     for name, parts in {
         "mixture": {"base": cnf.ContaminatedBase(base)},
-        "adaptive": {"solver": cnf.Torchdiffeq("dopri5", max_evaluations=200)},
+        "adaptive": {"solver": cnf.Torchdiffeq("dopri5", max_evaluations=80)},
     }.items():
         flow = stirred(cnf.CNF(2, hidden=(4, 4), **parts))
         flow.metadata = {"columns": ["a", "b"]}

@@ -253,6 +253,8 @@ def test_a_file_of_a_later_format_need_not_have_todays_parts(model):
         lambda c, t: c.update(field=[]),
         lambda c, t: c.update(automatic=4),
         lambda c, t: c.update(automatic=["base", 0.5]),
+        lambda c, t: c["field"].update(hidden=[0, 4]),
+        lambda c, t: c["field"].update(modulation=0),
         lambda c, t: c.update(accuracy=[1]),
         lambda c, t: c["accuracy"].update(quadrature_weight=[1, 2]),
         lambda c, t: c["accuracy"].update(bar_scale=True),

@@ -104,6 +104,9 @@ def build_field(config: dict[str, Any], dim: int, context_dim: int) -> VelocityF
     arguments = dict(config)
     cls = classes[arguments.pop("class")]
     arguments["hidden"] = tuple(arguments["hidden"])
+    widths = (*arguments["hidden"], arguments.get("modulation", 1))
+    if not all(width >= 1 for width in widths):
+        raise ValueError(f"field: expected layers of at least one unit; got {widths}")
     return cls(dim, context_dim=context_dim, **arguments)
 
 

@@ -34,7 +34,17 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF:
     Raises:
         ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors do not fit.
     """
-    config, tensors = read_model(path)
+    return rebuilt(path, *read_model(path), device=device)
+
+
+def rebuilt(
+    path: str | Path, config: dict[str, Any], tensors: dict[str, Tensor], *, device: str | torch.device
+) -> CNF:
+    """The flow that configuration and tensors describe; `path` is where they came from.
+
+    Raises:
+        ModelFileError: if they do not fit together.
+    """
     with misfits_reported(path):
         require_bounded(config)
         with torch.device("meta"):  # where a flow of any size takes no memory

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from cnf.flows import CNF
-from cnf.flows import load as load_flow
 from cnf.flows.configuration import DTYPES, build_accuracy, build_automatic, build_solver
-from cnf.flows.loading import checked, misfits_reported, require_bounded
+from cnf.flows.loading import checked, misfits_reported, rebuilt, require_bounded
 from cnf.flows.model_file import read_model
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema
@@ -25,7 +24,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF | Table
     """
     config, tensors = read_model(path)
     if config.get("class") != "TableFlow":
-        return load_flow(path, device=device)
+        return rebuilt(path, config, tensors, device=device)
     with misfits_reported(path):
         require_bounded(config)
         _require_widths(config["hidden"], sum(tensor.numel() for tensor in tensors.values()))
