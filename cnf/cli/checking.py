@@ -16,11 +16,12 @@ from cnf.cli.typed import TypedModel
 from cnf.diagnostics import Claim, check, check_table
 from cnf.training.fit import FEWEST_ROWS
 
+VERDICTS = {True: "ok", False: "FAIL", None: "?"}
 SIGNS = {"at most": "≤", "at least": "≥"}
 
 
 def check_model(path: Path, data: str, *, strict: bool, seed: int, device: str, as_json: bool) -> bool:
-    """Say of every claim whether it holds on the rows of DATA, and return whether all of them do.
+    """Say of every claim whether it holds on the rows of DATA, and return whether none of them fails.
 
     Raises:
         ValueError: for a model, table or device that cannot be used.
@@ -28,7 +29,7 @@ def check_model(path: Path, data: str, *, strict: bool, seed: int, device: str, 
     model = load_any(path, device)
     with bar("checking") as watch:
         claims = _claims(model, data, strict=strict, seed=seed, watch=watch)
-    passed = all(claim.passed for claim in claims)
+    passed = not any(claim.passed is False for claim in claims)
     if as_json:
         found = [claim.as_dict() for claim in claims]
         say_json({"model": str(path), "data": data, "strict": strict, "passed": passed, "claims": found})
@@ -52,15 +53,21 @@ def lines_of(claims: Sequence[Claim], title: str) -> list[str]:
     >>> print(*lines_of([Claim.at_most("mass", "it integrates to one", 0.5, 0.01)], "m on t"), sep="\\n")
       FAIL  mass  0.5 ≤ 0.01  it integrates to one
     m on t: 0 of 1 claims hold
+    >>> coarse = Claim.at_most("mass", "it integrates to one", 0.1, 0.2).undecided()
+    >>> print(*lines_of([coarse], "m on t"), sep="\\n")
+      ?  mass  0.1 ≤ 0.2  it integrates to one
+    m on t: 0 of 1 claims hold, 1 not decided
     """
     rows = [_row(claim) for claim in claims]
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
-    return [*lines, f"{title}: {sum(claim.passed for claim in claims)} of {len(claims)} claims hold"]
+    verdicts = [claim.passed for claim in claims]
+    open_ones = f", {verdicts.count(None)} not decided" if None in verdicts else ""
+    return [*lines, f"{title}: {verdicts.count(True)} of {len(claims)} claims hold{open_ones}"]
 
 
 def _row(claim: Claim) -> tuple[str, str, str, str]:
     """Verdict, name, numbers and words."""
     numbers = f"{claim.value:.3g} {SIGNS[claim.sense]} {claim.limit:.3g} {claim.unit}".rstrip()
     words = f"{claim.claim} ({claim.detail})" if claim.detail else claim.claim
-    return "ok" if claim.passed else "FAIL", claim.name, numbers, words
+    return VERDICTS[claim.passed], claim.name, numbers, words

@@ -60,8 +60,8 @@ def check(
 ) -> tuple[Claim, ...]:
     """Every claim that a flow makes, measured on rows it was not fitted to.
 
-    A claim that does not apply is left out: the overfitting of a flow whose history is not known, say, or the
-    mass in many columns where no proposal comes near the density.
+    A claim that does not apply is left out: the overfitting of a flow whose history is not known, say. One
+    that cannot be decided has no verdict: the mass in many columns, where no proposal comes near the density.
 
     Args:
         flow: what is checked; it stays as it is.

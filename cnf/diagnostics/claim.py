@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 Kind = Literal["correctness", "fit", "cost"]
@@ -19,7 +19,8 @@ class Claim:
         claim: the sentence that holds where the check passes.
         value: the number found.
         limit: what `value` is held against.
-        passed: whether it holds; a value that is not a number never does.
+        passed: whether it holds; a value that is not a number never does. None where the measurement is too
+            coarse to say.
         sense: the side of the limit that passes.
         kind: "correctness", "fit" or "cost".
         unit: of value and limit; empty for pure numbers.
@@ -30,7 +31,7 @@ class Claim:
     claim: str
     value: float
     limit: float
-    passed: bool
+    passed: bool | None
     sense: Sense = "at most"
     kind: Kind = "correctness"
     unit: str = ""
@@ -52,6 +53,14 @@ class Claim:
         """The claim that `value` is no smaller than `limit`."""
         holds = math.isfinite(value) and value >= limit
         return cls(name, claim, value, limit, holds, sense="at least", **more)
+
+    def undecided(self) -> Claim:
+        """The claim with its numbers and without a verdict.
+
+        >>> Claim.at_most("mass", "the density integrates to one", 0.2, 0.5).undecided().passed is None
+        True
+        """
+        return replace(self, passed=None)
 
     def as_dict(self) -> dict[str, Any]:
         """The claim as JSON-ready data."""
