@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cnf.flows import CNF
 from cnf.flows.configuration import DTYPES, build_accuracy, build_automatic, build_solver
@@ -14,6 +15,9 @@ from cnf.flows.loading import checked, misfits_reported, rebuilt, require_bounde
 from cnf.flows.model_file import read_model
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema
+
+# Earlier files have one covariance for all patterns of cells and no bent tails.
+LATER = ("whitening.bend", "whitening.patterns", "whitening.covariances")
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF | TableFlow:
@@ -29,8 +33,16 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF | Table
         require_bounded(config)
         _require_widths(config["hidden"], sum(tensor.numel() for tensor in tensors.values()))
         model = _build(config)
-        model.load_state_dict(checked(model, tensors))
+        model.load_state_dict(checked(model, _completed(model, tensors)))
     return model.to(device).eval()
+
+
+def _completed(model: TableFlow, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file, with what a fresh model has in place of what earlier files did not know."""
+    if any(name in tensors for name in LATER):
+        return tensors
+    fresh = model.state_dict()
+    return {**tensors, **{name: fresh[name] for name in LATER if name in fresh}}
 
 
 def _require_widths(hidden: list[int], numbers: int) -> None:
