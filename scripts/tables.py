@@ -86,7 +86,7 @@ def study(
     found["log_prob"] = held_out(model, test)
     found["auc"] = told_apart(model, train, test[:JUDGED_ROWS], seed)
     if impute:
-        found["crps"] = refilled(model, train, test[:IMPUTED_ROWS], seed)
+        found["crps"] = refilled(model, train, test[:IMPUTED_ROWS], seed) | {"steps": found["steps"]}
     return found
 
 
@@ -134,7 +134,8 @@ def refilled(model: cnf.TableFlow, train: pd.DataFrame, test: pd.DataFrame, seed
 
 def keep(results: dict[str, Any], path: Path) -> dict[str, Any]:
     """Write the results beside those that are there already, and return them all."""
-    known = (json.loads(path.read_text()) if path.exists() else {}) | results
+    known = json.loads(path.read_text()) if path.exists() else {}
+    known |= {name: known.get(name, {}) | found for name, found in results.items()}
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(known, indent=1) + "\n")
     return known
