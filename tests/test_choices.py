@@ -10,8 +10,11 @@ import cnf
 from cnf.training import Settings
 from cnf.training.choices import choose_base, choose_preprocess
 from cnf.training.data import Rows
+from cnf.training.few_rows import mixture_ahead
+from cnf.training.fit import at_rest
 from cnf.training.mixtures import LARGE, Rival
 from cnf.training.settings import default_settings
+from cnf.training.start import fresh_flow
 
 
 def split(x):
@@ -75,6 +78,47 @@ def test_rows_and_budget_bound_the_components():
     ]  # the first one tells what time it takes
     without_time.grow()
     assert len(without_time.found) == 1
+
+
+def two_clusters(rows: int) -> torch.Tensor:
+    x = 0.2 * normal(rows, 2)
+    x[::2] += 2.0
+    return x[torch.randperm(rows, generator=torch.Generator().manual_seed(1))]
+
+
+def ahead(flow, x, **options):
+    return mixture_ahead(flow, *split(x), seed=0, **{"seconds": None, **options})
+
+
+def test_few_rows_fall_back_on_the_mixture_that_leads():
+    x = two_clusters(200)
+    found = ahead(cnf.CNF(2).double(), x)  # at rest: one Gaussian of unit variance
+    assert len(found.weights) == 2
+    centres = found.means.sort(0).values
+    torch.testing.assert_close(centres, x.new_tensor([[0.0, 0.0], [2.0, 2.0]]), atol=0.1, rtol=0)
+
+
+def test_few_rows_keep_a_flow_that_leads():
+    """Of a ring, more Gaussians than few rows may choose."""
+    angle = torch.linspace(0, 2 * math.pi, 201)[:-1]
+    many = torch.stack([angle.cos(), angle.sin()], 1)
+    ring = cnf.MixtureBase(torch.ones(200), many, 0.02 * torch.eye(2).expand(200, 2, 2))
+    assert ahead(cnf.CNF(2, base=ring).double(), rings(400)) is None
+
+
+def test_too_few_rows_or_no_time_choose_little():
+    assert ahead(cnf.CNF(2).double(), two_clusters(8)) is None
+    assert len(ahead(cnf.CNF(2).double(), two_clusters(200), seconds=0.0).weights) == 1
+
+
+def test_a_fit_of_few_rows_falls_back():
+    """A field of single units cannot part two clusters, and forty rows have no rival of their own."""
+    x = two_clusters(50)
+    flow = fresh_flow(40, 2, hidden=(1, 1), seed=0)
+    history = cnf.fit(flow, x[:40], steps=500)
+    assert history.choices["base"].startswith("mixture of") and at_rest(flow, Rows(x))
+    one = torch.distributions.MultivariateNormal(x[:40].mean(0), x[:40].T.cov())
+    assert flow.log_prob(x[40:]).mean() > one.log_prob(x[40:]).mean() + 0.1
 
 
 def test_settings_follow_the_columns_and_the_user():

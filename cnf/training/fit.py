@@ -14,6 +14,7 @@ from cnf.training.checkpoint import CheckpointWriter, resume
 from cnf.training.choices import choose_base, choose_preprocess
 from cnf.training.data import Rows, as_rows
 from cnf.training.failures import Interrupted
+from cnf.training.few_rows import FEW, mixture_ahead
 from cnf.training.history import History
 from cnf.training.judge import MOST_ROWS, mean_nll
 from cnf.training.mixtures import LARGE, Rival
@@ -24,6 +25,8 @@ HELD_OUT = 0.1
 # Of the time, for the small mixtures that the flow has to beat.
 MIXTURE_SHARE = 0.05
 FEWEST_ROWS = 10
+# A fit of fewer updates is a trial, and falls back on nothing.
+FEWEST_UPDATES = 500
 
 
 def fit(
@@ -51,6 +54,7 @@ def fit(
     held-out likelihood. Parts of the flow left at "auto" are fitted to the training rows first, and the
     solver's grid is calibrated at the end. Where a Gaussian mixture, its number of components chosen on
     held-out rows, leads by a tenth of a nat after a phase, it becomes the base and the field starts again.
+    Few rows choose by cross-validation, and fall back on their mixture and a field at rest where it leads.
 
     Args:
         flow: what is fitted, in place.
@@ -100,6 +104,8 @@ def fit(
     except KeyboardInterrupt as stop:
         trainer.settle()
         raise Interrupted(_finish(trainer, train, valid, choices)) from stop
+    if rival is not None and len(train) + len(valid) < FEW:
+        _fall_back(trainer, train, valid)
     return _finish(trainer, train, valid, choices)
 
 
@@ -116,12 +122,30 @@ def _finish(trainer: Trainer, train: Rows, valid: Rows, choices: dict[str, Any])
     return history
 
 
+def _fall_back(trainer: Trainer, train: Rows, valid: Rows) -> None:
+    """Give the flow the base that few rows bear, and a field at rest, where that is ahead of it."""
+    updates, seconds = _budget(trainer.settings)
+    if seconds == 0 and updates < FEWEST_UPDATES:
+        return
+    found = mixture_ahead(
+        trainer.flow, train, valid, seed=trainer.seed, seconds=MIXTURE_SHARE * seconds if seconds else None
+    )
+    if found is not None:
+        trainer.flow.base = found
+        trainer.flow.field.load_state_dict(trainer.at_start)
+
+
+def _budget(settings: Settings) -> tuple[int, float]:
+    """Updates and seconds of all phases; zero of what is not the budget."""
+    updates = sum(phase.steps or 0 for phase in settings.phases)
+    return updates, sum(phase.seconds or 0.0 for phase in settings.phases)
+
+
 def _rival(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int) -> Rival | None:
     """The mixtures to beat, where a flow at rest is its base."""
     if flow.context_dim or not at_rest(flow, train):
         return None
-    updates = sum(phase.steps or 0 for phase in settings.phases)
-    seconds = sum(phase.seconds or 0.0 for phase in settings.phases)
+    updates, seconds = _budget(settings)
     valid = valid.take(calibration_rows(valid.x, MOST_ROWS))
     (y, _), (held_out, ladj) = (flow.preprocess.to_model(rows.x) for rows in (train, valid))
     dtype = flow.like.dtype

@@ -64,7 +64,7 @@ class Rival:
         self.like, self.valid, self.ladj, self.valid_weights = y, valid, ladj, valid_weights
         self.seed = seed
         self.seconds = seconds
-        self.rows = _chosen(y, weights, seed)
+        self.rows = chosen_rows(y, weights, seed)
         self.most = min(most, len(self.rows) // ROWS_A_COMPONENT)
         self.found: list[Judged] = []
         self.seconds_a_component = 0.0
@@ -109,7 +109,7 @@ class Rival:
             # A mixture that has not converged is judged by held-out rows like any other.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(self.rows)
-        plain = _as_base(model, self.like)
+        plain = mixture_base(model, self.like)
         judged = [Judged(base, components, self._nll(base)) for base in (plain, ContaminatedBase(plain))]
         self.found.append(min(judged, key=lambda candidate: candidate.nll))
         self.seconds_a_component = (time.perf_counter() - start) / components
@@ -119,7 +119,7 @@ class Rival:
         return weighted_nll(base.log_prob(self.valid) + self.ladj, self.valid_weights)[0]
 
 
-def _chosen(y: Tensor, weights: Tensor | None, seed: int) -> np.ndarray:
+def chosen_rows(y: Tensor, weights: Tensor | None, seed: int) -> np.ndarray:
     """At most `MOST_ROWS` rows in single precision, drawn by their weights where they have any."""
     rows, random = y.float().numpy(force=True), np.random.default_rng(seed)
     if weights is not None:
@@ -128,7 +128,10 @@ def _chosen(y: Tensor, weights: Tensor | None, seed: int) -> np.ndarray:
     return rows if len(rows) <= MOST_ROWS else rows[random.choice(len(rows), MOST_ROWS, replace=False)]
 
 
-def _as_base(model: GaussianMixture, like: Tensor) -> MixtureBase:
-    factors = np.linalg.cholesky(model.covariances_.astype(np.float64))
-    parts = (model.weights_, model.means_, factors)
+def mixture_base(model: GaussianMixture, like: Tensor) -> MixtureBase:
+    """A fitted mixture of full or diagonal covariances as a base in the dtype and on the device of `like`."""
+    covariances = model.covariances_.astype(np.float64)
+    if model.covariance_type == "diag":
+        covariances = covariances[:, :, None] * np.eye(covariances.shape[1])
+    parts = (model.weights_, model.means_, np.linalg.cholesky(covariances))
     return MixtureBase(*(torch.as_tensor(part, dtype=like.dtype, device=like.device) for part in parts))
