@@ -4,10 +4,16 @@
 
 Two-spiral data of the Neural ODE paper: 1,000 spirals of 100 points, of which 30, 50 or 100 are observed at
 random times with noise 0.1 (the radius goes from 0.2 to 2.1); RMSE of the forecast of 100 further points
-against the noise-free curve, beside an RNN (tanh) and a GRU that are told the gaps. The paper does not state
-its generator, scale or noise, so its figures stand beside but are not comparable. Then daily weather of Rhode
-Island (see weather.py), where CNF_SHARED_DATA has it: 20 days with half of the values removed, mean squared
-error of the next 10 days. Writes latent_ode and latent_ode_weather, each .png and .json.
+against the noise-free curve, beside an RNN (tanh) and a GRU that are told the gaps. All sides learn from the
+same noisy observations, none of them beyond the observed range: the latent ODE by its lower bound and the
+agreement of its readings; the networks, as in the paper, by the likelihood of each next observation. The RNN
+is trained at two learning rates, and the better of its forecasts counts. Settings were chosen on the spirals
+of seed 0; seed 5 is the default. The paper does not state its generator, scale or noise, so its figures stand
+beside but are not comparable.
+
+Then daily weather of Rhode Island (see weather.py), where CNF_SHARED_DATA has it: 20 days with half of the
+values removed, mean squared error of the next 10 days. Writes latent_ode and latent_ode_weather, each .png
+and .json.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -36,6 +42,7 @@ from cnf.neural_ode import LatentODE, Prediction, Series, fit_latent_ode
 from cnf.plotting.style import ACCENT, DATA, INK, MODEL, styled
 
 OBSERVED, RANGE, NOISE = (30, 50, 100), 100, 0.1
+PEERS = {"rnn": (nn.RNN, (0.01, 0.02)), "gru": (nn.GRU, (0.01,))}  # and learning rates: the best counts
 # Chen et al. 2018, table 2: another generator, scale and noise.
 PAPER = {30: (0.1642, 0.3937), 50: (0.1502, 0.3202), 100: (0.1346, 0.1813)}
 
@@ -70,6 +77,7 @@ class SpiralResult:
     latent_ode_within: float
     covered: float
     parameters: dict[str, int]
+    learning_rates: dict[str, float]
     seconds: dict[str, float]
 
     def __str__(self) -> str:
@@ -91,7 +99,7 @@ SPIRAL_HEADER = (
 
 @dataclass(frozen=True)
 class Fitted:
-    """Both sides on one test set: the latent ODE (mean, draws of the first series) and the GRU."""
+    """Both sides on one test set: the latent ODE (mean, draws of the first series) and the RNN."""
 
     test: Spirals
     mean: Tensor
@@ -101,14 +109,15 @@ class Fitted:
 
 
 def latent_ode() -> LatentODE:
-    return LatentODE(2, latent=6, units=50, steps=10, noise=NOISE)
+    """Of the paper's sizes: 4 latent dimensions, 25 units to read with, 20 to move and to decode with."""
+    return LatentODE(2, latent=4, hidden=25, units=20, steps=10, noise=NOISE)
 
 
 def fit_latent(data: Spirals, test: Spirals, budget: Budget, seed: int) -> Cell:
     """Train a latent ODE and forecast the test set: mean (series, 200, 2), and draws of the first series."""
     torch.manual_seed(seed)
     model, start = latent_ode(), time.perf_counter()
-    fit_latent_ode(model, data.series, **asdict(budget), seed=seed)
+    fit_latent_ode(model, data.series, **asdict(budget), agree=1.0, seed=seed)
     seconds = time.perf_counter() - start
     generator = torch.Generator().manual_seed(seed + 2)
     found = model.predict(test.series, test.times, draws=30, generator=generator)
@@ -138,15 +147,19 @@ def fit_spirals(
     data, test = observe(n, observed, RANGE, seed), observe(n_test, observed, 2 * RANGE, seed + 1)
     given = (data, test, budget, seed)
     ours, ode = kept(cells, f"spirals {observed} latent", partial(fit_latent, *given))
-    peers = {
-        name: kept(cells, f"spirals {observed} {name}", partial(fit_peer, cell, *given))
-        for name, cell in (("rnn", nn.RNN), ("gru", nn.GRU))
+    theirs, peers = {}, {}
+    for name, (cell, rates) in PEERS.items():
+        found = []
+        for rate in rates:
+            slower = replace(budget, learning_rate=rate)
+            compute = partial(fit_peer, cell, data, test, slower, seed)
+            numbers, arrays = kept(cells, f"spirals {observed} {name} {rate}", compute)
+            error = (arrays["rolled"] - test.curves[:, RANGE:]).square().mean().sqrt().item()
+            found.append((error, {**numbers, "learning_rate": rate}, arrays["rolled"]))
+        theirs[name], *peers[name] = min(found, key=lambda trial: trial[0])
+    sides = {"latent_ode": {**ours, "learning_rate": budget.learning_rate}} | {
+        name: numbers for name, (numbers, _) in peers.items()
     }
-    theirs = {
-        name: (found["rolled"] - test.curves[:, RANGE:]).square().mean().sqrt().item()
-        for name, (_, found) in peers.items()
-    }
-    sides = {"latent_ode": ours, **{name: numbers for name, (numbers, _) in peers.items()}}
     errors = (ode["mean"] - test.curves).square().mean(-1)
     result = SpiralResult(
         observed=observed,
@@ -155,9 +168,10 @@ def fit_spirals(
         latent_ode_within=errors[:, :RANGE].mean().sqrt().item(),
         covered=ours["covered"],
         parameters={name: numbers["parameters"] for name, numbers in sides.items()},
+        learning_rates={name: numbers["learning_rate"] for name, numbers in sides.items()},
         seconds={name: numbers["seconds"] for name, numbers in sides.items()},
     )
-    return Fitted(test, ode["mean"], ode["draws"], peers["gru"][1]["rolled"], result)
+    return Fitted(test, ode["mean"], ode["draws"], peers["rnn"][1], result)
 
 
 @torch.no_grad()
@@ -195,13 +209,13 @@ def draw_spirals(fits: Sequence[Fitted]) -> Figure:
 
 
 def draw_spiral(ax: Axes, fitted: Fitted) -> None:
-    """Truth, observations, draws of the latent ODE, and the GRU's forecast."""
+    """Truth, observations, draws of the latent ODE, and the RNN's forecast."""
     truth = fitted.test.curves[0]
     for draw in fitted.draws:
         ax.plot(*draw[RANGE:].T, color=MODEL, linewidth=0.3, alpha=0.4)
     ax.plot(*truth.T, color=DATA, linewidth=2.4, alpha=0.5, label="truth")
     ax.plot(*fitted.mean[0].T, color=MODEL, label="latent ODE")
-    ax.plot(*fitted.rolled[0].T, color=ACCENT, label="GRU")
+    ax.plot(*fitted.rolled[0].T, color=ACCENT, label="RNN")
     ax.scatter(*fitted.test.series.values[0].T, s=5, color=INK, linewidths=0, zorder=3, label="seen")
     half = 1.2 * truth.abs().max().item()
     ax.set(xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[], aspect="equal")
@@ -237,7 +251,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to")
     parser.add_argument("--cells", type=Path, help="folder to keep what is done, for a rerun to go on")
     parser.add_argument("--only", choices=("spirals", "weather"), help="one part of the two")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a trial run with a few updates")
     return parser.parse_args(argv)
 
@@ -247,9 +261,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.only != "weather":
-        budget, n, n_test = Budget(2_500, 50, 0.02), 1_000, 500
+        budget, n, n_test = Budget(1_500, 100, 0.05), 1_000, 500
         if options.quick:
-            budget, n, n_test = Budget(8, 20, 0.02), 40, 20
+            budget, n, n_test = Budget(8, 20, 0.05), 40, 20
         results = run_spirals(options, budget, n=n, n_test=n_test)
         write(options.out / "latent_ode.json", [asdict(result) for result in results])
     if options.only == "spirals":

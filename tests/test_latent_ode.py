@@ -10,7 +10,7 @@ from problems import F64, normal, seeded
 from torch import nn
 
 from cnf.datasets import spirals
-from cnf.neural_ode import LatentODE, Series, fit_latent_ode, lower_bound
+from cnf.neural_ode import LatentODE, Series, agreement, fit_latent_ode, lower_bound
 from cnf.neural_ode.latent_path import Path
 from cnf.neural_ode.latent_recognition import Recognition
 from cnf.ode import Torchdiffeq, solve
@@ -220,13 +220,43 @@ def test_gradient_of_the_bound_against_differences():
 
     def bound(weight):
         with torch.no_grad():
-            model.field.inner.weight[0, 0] = weight
+            model.field.net.inner.weight[0, 0] = weight
         return lower_bound(model, series, series, generator=seeded()).value().sum()
 
-    weight = model.field.inner.weight[0, 0].item()
+    weight = model.field.net.inner.weight[0, 0].item()
     bound(weight).backward()
     difference = (bound(weight + 1e-5) - bound(weight - 1e-5)).item() / 2e-5
-    assert model.field.inner.weight.grad[0, 0].item() == pytest.approx(difference, rel=1e-6)
+    assert model.field.net.inner.weight.grad[0, 0].item() == pytest.approx(difference, rel=1e-6)
+
+
+def test_agreement_reads_the_rest_of_the_path():
+    """Against a reading of the observations after the time itself; its times are the only thing drawn."""
+    model = make_model(start=2.0, horizon=3.0)
+    times = 2.0 + 3.0 * torch.rand(3, 8, generator=seeded(), dtype=F64)
+    whole = Series(times, normal(3, 8, 2), torch.ones(3, 8, 2, dtype=torch.bool))
+    z, share = normal(3, 3, seed=6), torch.rand(3, 1, generator=seeded(7), dtype=F64)
+    found = agreement(model, z, whole, generator=seeded(7))
+    for k in range(3):
+        c = 2.0 + 0.7 * share[k, 0].item() * (times[k].max().item() - 2.0)
+        after = times[k] >= c
+        rest = Series.of([(times[k][after] - c + 2.0, whole.values[k][after])])
+        reached = model.states(z[k : k + 1], torch.tensor([[c]], dtype=F64))[:, 0]
+        expected = model.recognise(rest).log_prob(reached).sum()
+        torch.testing.assert_close(found[k], expected)
+
+
+def test_agreement_does_not_depend_on_padding_and_has_a_finite_gradient():
+    model, series = make_model(), make_series()
+    padded = Series(
+        torch.where(series.seen, series.times, torch.tensor(NAN)),
+        torch.where(series.mask, series.values, torch.tensor(1e3)),
+        series.mask,
+    )
+    z = normal(len(series), 3)
+    found = agreement(model, z, padded, generator=seeded())
+    torch.testing.assert_close(found, agreement(model, z, series, generator=seeded()))
+    found.sum().backward()
+    assert all(p.grad.isfinite().all() for p in [*model.recognition.parameters(), *model.field.parameters()])
 
 
 # --- training and prediction ------------------------------------------------------------------------------
@@ -272,6 +302,18 @@ def test_predictions_follow_the_curve_between_and_beyond(fitted):
     assert 0.75 < inside.float().mean() <= 1
 
 
+def test_training_for_agreement_gives_it():
+    """Of two trainings that differ in it alone, and on series that neither has seen."""
+    (seen, _), (series, _), gaps = waves(300, 10), waves(50, 90), []
+    for agree in (0.0, 1.0):
+        torch.manual_seed(0)
+        model = LatentODE(2, latent=3, horizon=2.0, steps=4)
+        fit_latent_ode(model, seen, steps=60, batch=64, learning_rate=0.02, agree=agree)
+        z = model.recognise(series).mean
+        gaps.append(agreement(model, z, series, generator=seeded()).mean().item())
+    assert gaps[1] > gaps[0] + 1
+
+
 def test_fewer_observations_leave_more_doubt(fitted):
     model, _ = fitted
     series, _ = waves(50, 90)
@@ -291,6 +333,8 @@ def test_training_is_seeded_and_says_what_is_wrong():
     assert torch.equal(*ends)
     with pytest.raises(ValueError, match="at least one step"):
         fit_latent_ode(model, series, steps=0)
+    with pytest.raises(ValueError, match=r"beta and agree from 0 on; got 2, 100, 20; 0\.5; 1\.0, -1\.0"):
+        fit_latent_ode(model, series, steps=2, agree=-1.0)
     with pytest.raises(ValueError, match="horizon, noise > 0"):
         LatentODE(2, horizon=0.0)
     with pytest.raises(TrainingError, match=r"latent ODE: .* not finite at update 1; lower the learning"):

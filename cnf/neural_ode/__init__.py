@@ -4,12 +4,13 @@ ODEBlock            a layer whose output is the solution of an ODE, for nn.Seque
 CallCounter         how often a module is evaluated, forwards and backwards
 adjoint             ∂L/∂z(t) along a solution, with the gradients of parameters and end times
 Series              irregular series in a batch: unequal times, missing channels
-LatentODE           a generative model of such series; fit_latent_ode trains it, lower_bound is its objective
+LatentODE           a generative model of such series; fit_latent_ode trains it, lower_bound is its objective,
+                    agreement ties its path to what is read later
 """
 
 from cnf.neural_ode.adjoint import Adjoint, adjoint
 from cnf.neural_ode.block import CallCounter, ODEBlock
-from cnf.neural_ode.latent_objective import Bound, fit_latent_ode, lower_bound
+from cnf.neural_ode.latent_objective import Bound, agreement, fit_latent_ode, lower_bound
 from cnf.neural_ode.latent_ode import LatentODE, Prediction
 from cnf.neural_ode.latent_series import Series
 
@@ -22,6 +23,7 @@ __all__ = [
     "Prediction",
     "Series",
     "adjoint",
+    "agreement",
     "fit_latent_ode",
     "lower_bound",
 ]

@@ -16,18 +16,30 @@ from cnf.neural_ode.latent_series import Series
 from cnf.ode import Grid, solve
 
 
+class SkipNet(nn.Module):
+    """y = A x + W₂ tanh(W₁ x + b₁) + b₂: a straight part, and what bends it."""
+
+    def __init__(self, inputs: int, units: int, outputs: int) -> None:
+        super().__init__()
+        self.inner = nn.Linear(inputs, units)
+        self.outer = nn.Linear(units, outputs)
+        self.straight = nn.Linear(inputs, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """y (*batch, outputs) of x (*batch, inputs)."""
+        return self.straight(x) + self.outer(torch.tanh(self.inner(x)))
+
+
 class LatentField(VelocityField):
-    """dz/dt = W₂ tanh(W₁ (z, context) + b₁) + b₂: the same at all times, so that it can go on for ever."""
+    """dz/dt = A (z, context) + W₂ tanh(W₁ (z, context) + b₁) + b₂, at all times: it can go on for ever."""
 
     def __init__(self, dim: int, units: int, *, context_dim: int = 0) -> None:
         super().__init__(dim, context_dim)
-        self.inner = nn.Linear(dim + context_dim, units)
-        self.outer = nn.Linear(units, dim)
+        self.net = SkipNet(dim + context_dim, units, dim)
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Velocity (*batch, dim) of states x (*batch, dim), whatever t is."""
-        known = x if context is None else torch.cat([x, context.expand(*x.shape[:-1], -1)], -1)
-        return self.outer(torch.tanh(self.inner(known)))
+        return self.net(x if context is None else torch.cat([x, context.expand(*x.shape[:-1], -1)], -1))
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,7 @@ class LatentODE(nn.Module):
         self.start, self.horizon, self.steps = start, horizon, steps
         self.recognition = Recognition(channels, latent, hidden, context_dim=context_dim)
         self.field = LatentField(latent, units, context_dim=context_dim)
-        self.decoder = nn.Sequential(nn.Linear(latent, units), nn.Tanh(), nn.Linear(units, channels))
+        self.decoder = SkipNet(latent, units, channels)
         self.log_noise = nn.Parameter(torch.full((channels,), math.log(noise)))
 
     def recognise(self, observed: Series, context: Tensor | None = None) -> Normal:
