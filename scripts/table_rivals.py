@@ -77,7 +77,8 @@ def chained_equations(
 ) -> np.ndarray:
     """scikit-learn's IterativeImputer with posterior draws (draws, rows, columns) of numeric columns.
 
-    Categories stand beside the numbers one-hot; that of a hidden category is missing.
+    Categories stand beside the numbers one-hot; that of a hidden category is missing. Draws stay within what
+    was seen of a column: without bounds the chains of nearly dependent columns run away.
     """
     levels = {name: sorted(train[name].dropna().unique()) for name in train if name not in names}
 
@@ -88,11 +89,12 @@ def chained_equations(
             parts.append((table[name].to_numpy()[:, None] == np.array(found, dtype=object)) + hidden)
         return np.column_stack(parts).astype("float64")
 
-    imputer = IterativeImputer(sample_posterior=True, max_iter=10, random_state=seed)
+    known, rows = matrix(train), matrix(holes)
+    bounds = {"min_value": np.nanmin(known, 0), "max_value": np.nanmax(known, 0)}
+    imputer = IterativeImputer(sample_posterior=True, max_iter=10, random_state=seed, **bounds)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        imputer.fit(matrix(train))
-        rows = matrix(holes)
+        imputer.fit(known)
         return np.stack([imputer.transform(rows)[:, : len(names)] for _ in range(draws)])
 
 
