@@ -1,13 +1,14 @@
 """Files written once stay readable: small models of each format version give the scores that they gave.
 
-`python tests/test_kept_models.py 2` writes those of a new version beside the old ones; old ones are never
-written again.
+`python tests/test_kept_models.py 1` writes the kinds that version 1 has not kept yet, or all of a new one;
+what is there is never written again.
 """
 
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -40,6 +41,17 @@ def gaussianized():
     return cnf.Chain(cnf.Gaussianize.fit(rows), whitened())
 
 
+def heaped():
+    """A fitted typed model: counts that heap at tens, and a column with heavy tails."""
+    random = np.random.default_rng(0)
+    counts = np.where(random.random(600) < 0.5, 10 * random.integers(0, 5, 600), random.integers(0, 41, 600))
+    kinds = np.where(random.random(600) < 0.5, "a", "b")
+    table = pd.DataFrame({"x": random.standard_t(2, 600), "kind": kinds, "count": counts})
+    model = TableFlow(Schema.infer(table), hidden=(4, 4))
+    cnf.fit_table(model, table, steps=3, imputer=False)
+    return model
+
+
 KINDS = {
     "gated": lambda: cnf.CNF(2, field=gated(), preprocess=whitened()),
     "gated_tanh_given": lambda: cnf.CNF(2, context_dim=1, field=gated(first="tanh", context_dim=1)),
@@ -58,6 +70,7 @@ KINDS = {
     "fixed_steps": lambda: cnf.CNF(2, field=gated(), solver=cnf.Torchdiffeq("rk4", step_size=0.1)),
     "gaussianized_double": lambda: cnf.CNF(2, field=gated(), preprocess=gaussianized()).double(),
     "typed": lambda: TableFlow(Schema.infer(pd.concat([TABLE] * 30)), hidden=(4, 4)),
+    "typed_heaped": heaped,
 }
 
 
@@ -81,19 +94,20 @@ def scores(model) -> list[float]:
 
 
 def write(version: str) -> None:
-    """The models of one format version, and what they say of three rows."""
+    """The models of one format version that are not there yet, and what they say of three rows."""
     folder = FOLDER / version
-    folder.mkdir(parents=True)
-    said = {}
-    for name, make in KINDS.items():
+    folder.mkdir(parents=True, exist_ok=True)
+    told = folder / "scores.json"
+    said = json.loads(told.read_text()) if told.exists() else {}
+    for name in KINDS.keys() - said.keys():
         torch.manual_seed(0)
-        model = stirred(make())
+        model = stirred(KINDS[name]())
         model.metadata = {"rows": 3}
         if not isinstance(model, TableFlow):
             model.accuracy = Accuracy(tolerance=1e-2, bar_scale=0.5)
         model.save(folder / f"{name}.safetensors")
         said[name] = scores(load(folder / f"{name}.safetensors"))
-    (folder / "scores.json").write_text(json.dumps(said, indent=1) + "\n")
+    told.write_text(json.dumps(said, indent=1) + "\n")
 
 
 KEPT = sorted(FOLDER.glob("*/*.safetensors"))
@@ -102,7 +116,7 @@ KEPT = sorted(FOLDER.glob("*/*.safetensors"))
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_kept_model_gives_the_scores_that_it_gave(path):
     said = json.loads((path.parent / "scores.json").read_text())[path.stem]
-    assert scores(load(path)) == pytest.approx(said, abs=1e-6)
+    assert scores(load(path)) == pytest.approx(said, abs=1e-6, nan_ok=True)
     assert path.stat().st_size < 40_000
 
 
