@@ -8,28 +8,49 @@ from problems import F64, normal
 
 import cnf
 from cnf.training import Settings
-from cnf.training.choices import choose_base, choose_preprocess
+from cnf.training.choices import choose_base, promising_maps
 from cnf.training.data import Rows
 from cnf.training.few_rows import mixture_ahead
 from cnf.training.fit import at_rest
 from cnf.training.mixtures import LARGE, Rival
 from cnf.training.settings import default_settings
 from cnf.training.start import fresh_flow
+from cnf.training.trial import bears_trials, best_map
 
 
 def split(x):
     return Rows(x[: len(x) * 4 // 5]), Rows(x[len(x) * 4 // 5 :])
 
 
-def test_skewed_columns_are_gaussianised_and_normal_ones_are_not():
+GAUSSIANISED = "Gaussianised columns, whitened"
+
+
+def test_skewed_columns_may_be_gaussianised_and_normal_ones_are_not():
     plain = normal(5000, 3) @ normal(3, 3, seed=1)
-    assert isinstance(choose_preprocess(*split(plain), 0)[0], cnf.Affine)
-    map, name = choose_preprocess(*split((2 * plain).exp()), 0)
-    assert isinstance(map, cnf.Chain) and "Gaussianised" in name
+    assert list(promising_maps(*split(plain), 0)) == ["whitened"]
+    maps = promising_maps(*split((2 * plain).exp()), 0)
+    assert list(maps) == ["whitened", GAUSSIANISED] and isinstance(maps[GAUSSIANISED], cnf.Chain)
 
 
 def test_a_small_table_is_whitened_only():
-    assert choose_preprocess(*split(normal(500, 2).exp()), 0)[1] == "whitened"
+    assert list(promising_maps(*split(normal(500, 2).exp()), 0)) == ["whitened"]
+
+
+def test_a_trial_likes_the_map_that_a_flow_gets_further_with():
+    """Of two maps, the one that undoes what made the rows; and it leaves the flow as it was."""
+    train, valid = split((2 * normal(2000, 2)).exp())
+    flow = fresh_flow(len(train), 2, hidden=(4, 4), seed=0)
+    before = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
+    maps = [cnf.Affine.whiten(train.x), cnf.Gaussianize.fit(train.x)]
+    settings = default_settings(rows=3000, dim=2, steps=9000, seconds=None, likelihood_share=None)
+    assert bears_trials(settings)
+    assert best_map(flow, maps, train, valid, settings, seed=0) == 1
+    assert all(torch.equal(tensor, before[name]) for name, tensor in flow.state_dict().items())
+
+
+def test_a_small_budget_bears_no_trials():
+    for budget in ({"steps": 1000, "seconds": None}, {"steps": None, "seconds": 30.0}):
+        assert not bears_trials(default_settings(rows=3000, dim=2, likelihood_share=None, **budget))
 
 
 def test_outliers_bring_heavy_tails():

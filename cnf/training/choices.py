@@ -27,27 +27,25 @@ FREEDOMS = (3.0, 6.0)
 WORTH_A_COLUMN = 0.1
 
 
-def choose_preprocess(train: Rows, valid: Rows, seed: int) -> tuple[Preprocess, str]:
-    """Whitening, with the columns Gaussianised before it where held-out likelihood gains by that.
-
-    Returns:
-        The map, and its name for people.
-    """
-    plain = Affine.whiten(train.x, train.weights)
+def promising_maps(train: Rows, valid: Rows, seed: int) -> dict[str, Preprocess]:
+    """Maps to model coordinates by their names for people: whitening, and after it, where the held-out
+    likelihood of mixtures gains by that, whitening of Gaussianised columns."""
+    plain = {"whitened": Affine.whiten(train.x, train.weights)}
     if len(train) < FEWEST_ROWS or len(valid) < FINE:
-        return plain, "whitened"
+        return plain
     marginal = Gaussianize.fit(train.x, train.weights)
     y = marginal.to_model(train.x)[0]
     try:
         richer = Chain(marginal, Affine.whiten(y, train.weights))
     except ValueError:  # columns that depend on each other after the map only
-        return plain, "whitened"
+        return plain
     coarse, fine = (
-        _quick_nll(plain, train, valid, seed, components) - _quick_nll(richer, train, valid, seed, components)
+        _quick_nll(plain["whitened"], train, valid, seed, components)
+        - _quick_nll(richer, train, valid, seed, components)
         for components in (COARSE, FINE)
     )
     gain = min(fine, 2 * fine - coarse)
-    return (richer, "Gaussianised columns, whitened") if gain > WORTH else (plain, "whitened")
+    return plain | {"Gaussianised columns, whitened": richer} if gain > WORTH else plain
 
 
 def _quick_nll(map: Preprocess, train: Rows, valid: Rows, seed: int, components: int) -> float:

@@ -11,7 +11,7 @@ from cnf.flows import CNF, Affine, Base, ContaminatedBase
 from cnf.flows.calibration import calibration_rows
 from cnf.ode import Gradient
 from cnf.training.checkpoint import CheckpointWriter, resume
-from cnf.training.choices import choose_base, choose_preprocess
+from cnf.training.choices import choose_base, promising_maps
 from cnf.training.data import Rows, as_rows
 from cnf.training.failures import Interrupted
 from cnf.training.few_rows import FEW, mixture_ahead
@@ -20,6 +20,7 @@ from cnf.training.judge import MOST_ROWS, mean_nll
 from cnf.training.mixtures import LARGE, Rival
 from cnf.training.settings import Settings, default_settings
 from cnf.training.trainer import Trainer, Watcher
+from cnf.training.trial import bears_trials, best_map
 
 HELD_OUT = 0.1
 # Of the time, for the small mixtures that the flow has to beat.
@@ -96,7 +97,7 @@ def fit(
         gradient=gradient, tolerance=tolerance, **chosen,
     )  # fmt: skip
     base_is_free = "base" in flow.automatic
-    choices = fit_parts(flow, train, valid, seed)
+    choices = fit_parts(flow, train, valid, settings, seed)
     rival = _rival(flow, train, valid, settings, seed) if base_is_free else None
     trainer = Trainer(flow, train, valid, settings, seed=seed, rival=rival)
     try:
@@ -124,7 +125,7 @@ def _finish(trainer: Trainer, train: Rows, valid: Rows, choices: dict[str, Any])
 
 def _fall_back(trainer: Trainer, train: Rows, valid: Rows) -> None:
     """Give the flow the base that few rows bear, and a field at rest, where that is ahead of it."""
-    updates, seconds = _budget(trainer.settings)
+    updates, seconds = trainer.settings.budget
     if seconds == 0 and updates < FEWEST_UPDATES:
         return
     found = mixture_ahead(
@@ -135,17 +136,11 @@ def _fall_back(trainer: Trainer, train: Rows, valid: Rows) -> None:
         trainer.flow.field.load_state_dict(trainer.at_start)
 
 
-def _budget(settings: Settings) -> tuple[int, float]:
-    """Updates and seconds of all phases; zero of what is not the budget."""
-    updates = sum(phase.steps or 0 for phase in settings.phases)
-    return updates, sum(phase.seconds or 0.0 for phase in settings.phases)
-
-
 def _rival(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int) -> Rival | None:
     """The mixtures to beat, where a flow at rest is its base."""
     if flow.context_dim or not at_rest(flow, train):
         return None
-    updates, seconds = _budget(settings)
+    updates, seconds = settings.budget
     valid = valid.take(calibration_rows(valid.x, MOST_ROWS))
     (y, _), (held_out, ladj) = (flow.preprocess.to_model(rows.x) for rows in (train, valid))
     dtype = flow.like.dtype
@@ -177,24 +172,28 @@ def _train(trainer: Trainer, checkpoint: str | Path | None, watchers: tuple[Watc
     trainer.run()
 
 
-def fit_parts(flow: CNF, train: Rows, valid: Rows, seed: int) -> dict[str, Any]:
+def fit_parts(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int) -> dict[str, Any]:
     """Fit what the user left at "auto" to the rows, and say what was chosen.
 
     The maps stay what they are when the flow is fitted once more; only its grid is placed anew.
     """
     choices: dict[str, Any] = {"preprocess": "given", "base": "given", "rows": len(train)}
     device, dtype = flow.like.device, flow.like.dtype
-    if "preprocess" in flow.automatic:
-        flow.preprocess, choices["preprocess"] = choose_preprocess(train, valid, seed)
-        flow.preprocess.to(device)
-    if "base" in flow.automatic:
-        y = flow.preprocess.to_model(train.x)[0].to(dtype)
-        flow.base, choices["base"] = choose_base(y, train.weights)
     if "context_map" in flow.automatic and train.context is not None:
         try:
             flow.context_map = Affine.standardize(train.context, train.weights).to(device)
         except ValueError as failure:
             raise ValueError(f"context: {failure}") from failure
+    if "preprocess" in flow.automatic:
+        maps = promising_maps(train, valid, seed)
+        names, candidates = list(maps), [map.to(device) for map in maps.values()]
+        chosen = len(maps) - 1
+        if chosen and bears_trials(settings):
+            chosen = best_map(flow, candidates, train, valid, settings, seed=seed)
+        flow.preprocess, choices["preprocess"] = candidates[chosen], names[chosen]
+    if "base" in flow.automatic:
+        y = flow.preprocess.to_model(train.x)[0].to(dtype)
+        flow.base, choices["base"] = choose_base(y, train.weights)
     flow.automatic &= {"solver"}
     return choices
 

@@ -64,6 +64,12 @@ class Settings:
     patience: int = 6
     tolerance: float = 1e-3
 
+    @property
+    def budget(self) -> tuple[int, float]:
+        """Updates and seconds of all phases; zero of what is not the budget."""
+        updates = sum(phase.steps or 0 for phase in self.phases)
+        return updates, sum(phase.seconds or 0.0 for phase in self.phases)
+
     def __post_init__(self) -> None:
         if self.gradient not in get_args(Gradient):
             raise ValueError(f"gradient: expected {', '.join(get_args(Gradient))}; got {self.gradient!r}")
