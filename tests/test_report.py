@@ -17,7 +17,8 @@ from cnf.cli import main
 from cnf.report import write_report
 from cnf.report.baselines import GaussianPart, chosen_mixture, compare
 from cnf.report.calibration import ranks
-from cnf.report.motion import DEPTH, TIMES, motion
+from cnf.report.motion import DEPTH, TIMES, motion, packed
+from cnf.report.page import as_json
 from cnf.report.subject import subject_of
 from cnf.training.data import Rows
 
@@ -272,3 +273,9 @@ def test_a_typed_table_is_reported_by_its_numbers(tmp_path):
     text = (tmp_path / "r.html").read_text()
     assert "height (scaled)" in text and "age (scaled)" in text and "group (scaled)" not in text
     assert "90 rows of t.csv that hold every number" in text.replace("\n", " ")
+
+
+def test_what_no_browser_can_draw_is_refused():
+    with pytest.raises(ValueError, match=r"out of all bounds.*cnf check"):
+        as_json({"limits": [(0.0, float("inf"))]})
+    assert packed(np.array([1e300]))["shape"] == (1,)

@@ -84,6 +84,7 @@ def page(subject: Subject, title: str, source: str, tell: Tell) -> str:
     }
     tell("the flow in motion")
     moving = motion(subject) | {"light": shades(), "dark": shades()[::-1]}
+    scene = as_json(moving)
     tell("checks")
     claims = check(subject.flow, subject.rows.x, context=subject.rows.context)
     return template().render(
@@ -104,9 +105,19 @@ def page(subject: Subject, title: str, source: str, tell: Tell) -> str:
         style=Markup(asset("page.css")),
         script=Markup(asset("flow.js")),
         library=squeezed(get_plotlyjs()),
-        scene=squeezed(json.dumps(moving, allow_nan=False)),
+        scene=squeezed(scene),
         **pictures,
     )
+
+
+def as_json(moving: dict[str, Any]) -> str:
+    """What moves, as text; refuses what no browser can draw."""
+    try:
+        return json.dumps(moving, allow_nan=False)
+    except ValueError as failure:
+        raise ValueError(
+            "the flow carries its particles out of all bounds: no page can show it; `cnf check` says more"
+        ) from failure
 
 
 def records(subject: Subject) -> list[dict[str, Any]]:

@@ -40,9 +40,9 @@ class Subject:
 
     @cached_property
     def log_prob(self) -> Tensor:
-        """Of the rows, (rows,)."""
+        """Of the rows, (rows,); the page itself says how many could not be scored."""
         with torch.no_grad():
-            return self.flow.log_prob(self.rows.x, self.rows.context)
+            return self.flow.evaluate(self.rows.x, self.rows.context).log_prob
 
     def context_of(self, count: int) -> Tensor | None:
         """Context for so many draws: that of rows spread evenly over all, again and again."""
