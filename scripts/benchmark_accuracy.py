@@ -30,6 +30,7 @@ from real_tables import Table
 from cnf import plotting
 from cnf.datasets import TOYS
 from cnf.files import atomic_path
+from cnf.plotting.style import DATA, MODEL, styled
 
 TABLES = (
     *("galaxy_photometry", "casp_protein", "magic_gamma", "power_hourly", "california_housing"),
@@ -37,6 +38,7 @@ TABLES = (
 )
 TRAIN, HELD_OUT = 50_000, 20_000
 OWN = ("cnf", "flow matching", "cnf, adjoint")
+FAR = 1.5  # nats behind the best that a picture still shows
 DIGITS = 4  # of a row's log-density in a cell
 
 
@@ -136,20 +138,29 @@ def print_table(name: str, found: dict) -> None:
         print(f"  ours − best peer {difference} ({found['best_peer']})")
 
 
+@styled
 def draw(data: dict[str, dict], path: Path) -> None:
-    """How far each method is above the best one, a panel a data set."""
-    figure, axes = plotting.figure(len(data), panel=(2.4, 1.9))
+    """NLL of every method with two standard errors, a panel a data set; far behind is at the edge."""
+    columns = min(len(data), 4)
+    figure, axes = plotting.figure(-(-len(data) // columns), columns, panel=(2.6, 2.0))
+    for ax in axes.flat[len(data) :]:
+        ax.set_visible(False)
     for ax, (name, found) in zip(axes.flat, data.items()):
         methods = list(found["nll"])
         nll = np.array([np.median(found["nll"][method]) for method in methods])
-        colours = ["#c44" if method in OWN else "#888" for method in methods]
-        ax.barh(methods, nll - nll.min(), xerr=[found["se"][m] for m in methods], color=colours)
-        ax.set_xscale("symlog", linthresh=0.1)
-        ax.set_xlim(left=0)
-        ax.invert_yaxis()
-        ax.set_title(name, fontsize=7)
-        ax.tick_params(labelsize=6)
-    figure.supxlabel("nats a row above the best", fontsize=8)
+        errors = np.array([2 * found["se"][method] for method in methods])
+        edge = nll.min() + FAR
+        for row, (method, value, spread) in enumerate(zip(methods, nll, errors)):
+            colour = MODEL if method in OWN else DATA
+            if value > edge:
+                ax.annotate(f"{value:.2f} →", (edge, row), ha="right", va="center", fontsize=6, color=colour)
+            else:
+                ax.errorbar(value, row, xerr=spread, fmt="o", markersize=4, color=colour)
+        ax.set_yticks(range(len(methods)), methods)
+        ax.set_xlim((nll - errors)[nll <= edge].min() - 0.05 * FAR, edge)
+        ax.set_ylim(len(methods) - 0.5, -0.5)
+        ax.set_title(name)
+        ax.set_xlabel("NLL, nats a row")
     plotting.save(figure, path)
 
 
