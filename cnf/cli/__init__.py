@@ -29,9 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     >>> main(["info", "nowhere.safetensors"])
     2
     """
+    of_results: list[str] = []
+
+    def hear(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        # What befalls a fit is said at once; what is odd about results, only where there are any.
+        tell = _say if category.__module__.startswith("cnf.training") else of_results.append
+        tell(str(message))
+
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: _say(str(message))
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        warnings.showwarning = hear
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    for warning in of_results if code != 2 else ():
+        _say(warning)
+    return code
 
 
 def _run(arguments: list[str]) -> int:
