@@ -34,10 +34,8 @@ def report_model(path: Path, data: str, output: Path) -> None:
     source = Path(data).name
     if isinstance(model, TypedModel):
         flow, rows, names = numbers_of(model, data)
-        train, source = (
-            None,
-            f"{source} that hold every number, in the scale of the flow, given the other cells",
-        )
+        train = None
+        source = f"{source} that hold every number, in the scale of the flow, given the other cells"
     else:
         flow, names = model.flow, model.columns
         rows, train = rows_to_judge_by(model, data)

@@ -163,9 +163,8 @@ class _DiscreteAdjoint(torch.autograd.Function):
         system, scheme = ctx.system, ctx.scheme
         start, plan, *saved = ctx.saved_tensors
         sought = [tensor for tensor in system.tensors if tensor.requires_grad]
-        moving = (
-            ctx.needs_input_grad[4] or ctx.needs_input_grad[5]
-        )  # start and plan, where end times are learnt
+        # Of start and plan, where end times are learnt.
+        moving = ctx.needs_input_grad[4] or ctx.needs_input_grad[5]
         totals = [torch.zeros_like(tensor) for tensor in sought]
         to_nodes, *to_increments = cotangents
         to_node = dict(zip(ctx.at, to_nodes))

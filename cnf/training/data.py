@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Beyond this, squares and their sums over the rows are more than a number can hold.
-LARGEST = 1e150
+from cnf.tables.series import LARGEST
 
 
 @dataclass(frozen=True)
