@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from cnf.files import atomic_path
-from cnf.flows.configuration import build_base, describe_base
 from cnf.flows.model_file import ModelFileError, read_model, write_model
 from cnf.ode import Grid
 from cnf.training.history import History
@@ -90,14 +89,7 @@ def write_checkpoint(path: Path, trainer: Trainer) -> None:
     state = {name: getattr(trainer, name) for name in SCALARS}
     state["grid"] = list(trainer.grid.nodes)
     state["history"] = trainer.history.as_dict()
-    # Only a base that took the place of the first one has to be rebuilt.
-    base = None if trainer.flow.base is trainer.first_base else describe_base(trainer.flow.base)
-    configuration = {
-        "fit": fingerprint(trainer),
-        "index": trainer.index,
-        "state": _plain(state),
-        "base": base,
-    }
+    configuration = {"fit": fingerprint(trainer), "index": trainer.index, "state": _plain(state)}
     newest, previous = generations(path)
     with atomic_path(newest) as temporary:
         write_model(temporary, configuration, _tensors(trainer))
@@ -167,23 +159,20 @@ def fingerprint(trainer: Trainer) -> dict[str, Any]:
 
 def _tensors(trainer: Trainer) -> dict[str, Tensor]:
     tensors = {"generator": trainer.generator.get_state(), "averaged": trainer.judge.average.n_averaged}
-    flow, average = trainer.flow, trainer.judge.average.module
-    replaced = {} if flow.base is trainer.first_base else flow.base.state_dict()
-    weights = (replaced, flow.field.state_dict(), average.state_dict(), trainer.best)
-    for kind, named in zip(("base", "field", "average", "best"), weights):
+    field, average = trainer.flow.field, trainer.judge.average.module
+    weights = (field.state_dict(), average.state_dict(), trainer.best)
+    for kind, named in zip(("field", "average", "best"), weights):
         tensors.update({f"{kind}.{name}": tensor for name, tensor in named.items()})
-    for index, moments in trainer.optimiser.state_dict()["state"].items():
-        tensors.update({f"optimiser.{index}.{name}": torch.as_tensor(m) for name, m in moments.items()})
+    for which, optimiser in enumerate(trainer.optimisers):
+        for index, moments in optimiser.state_dict()["state"].items():
+            named = {f"optimiser.{which}.{index}.{name}": torch.as_tensor(m) for name, m in moments.items()}
+            tensors.update(named)
     # Tensors that share memory, such as a best that is still the start, cannot stand in one file twice.
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     state = configuration["state"]
-    flow = trainer.flow
-    if configuration["base"] is not None:
-        flow.base, trainer.rival = build_base(configuration["base"], flow.dim).to(flow.like), None
-        flow.base.load_state_dict(_part(tensors, "base"))
     trainer.start_phase(configuration["index"], unspent=state["unspent"])
     for name in SCALARS:
         setattr(trainer, name, state[name])
@@ -198,11 +187,12 @@ def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str,
     trainer.judge.average.module.load_state_dict(_part(tensors, "average"))
     trainer.judge.average.n_averaged.copy_(tensors["averaged"])
     trainer.generator.set_state(tensors["generator"])
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _part(tensors, "optimiser").items():
-        index, moment = name.split(".")
-        moments.setdefault(int(index), {})[moment] = tensor
-    trainer.optimiser.load_state_dict({**trainer.optimiser.state_dict(), "state": moments})
+    for which, optimiser in enumerate(trainer.optimisers):
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _part(tensors, f"optimiser.{which}").items():
+            index, moment = name.split(".")
+            moments.setdefault(int(index), {})[moment] = tensor
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
 
 
 def _part(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ HELD_OUT = 0.1
 # Of the time, for the small mixtures that the flow has to beat.
 MIXTURE_SHARE = 0.05
 FEWEST_ROWS = 10
-# A fit of fewer updates is a trial, and falls back on nothing.
+# A fit of fewer updates is a trial, and does not bear a cross-validation.
 FEWEST_UPDATES = 500
 
 
@@ -54,8 +54,8 @@ def fit(
     log p itself, with the solver's error held down. The weights kept are those, averaged, that had the best
     held-out likelihood. Parts of the flow left at "auto" are fitted to the training rows first, and the
     solver's grid is calibrated at the end. Where a Gaussian mixture, its number of components chosen on
-    held-out rows, leads by a tenth of a nat after a phase, it becomes the base and the field starts again.
-    Few rows choose by cross-validation, and fall back on their mixture and a field at rest where it leads.
+    held-out rows, leads by a tenth of a nat at the end, it becomes the base of a field at rest. Few rows
+    choose theirs by cross-validation.
 
     Args:
         flow: what is fitted, in place.
@@ -99,22 +99,23 @@ def fit(
     base_is_free = "base" in flow.automatic
     choices = fit_parts(flow, train, valid, settings, seed)
     rival = _rival(flow, train, valid, settings, seed) if base_is_free else None
-    trainer = Trainer(flow, train, valid, settings, seed=seed, rival=rival)
+    trainer = Trainer(flow, train, valid, settings, seed=seed)
     try:
         _train(trainer, checkpoint, watchers)
     except KeyboardInterrupt as stop:
         trainer.settle()
         raise Interrupted(_finish(trainer, train, valid, choices)) from stop
-    if rival is not None and len(train) + len(valid) < FEW:
-        _fall_back(trainer, train, valid)
+    if rival is not None:
+        found = _ahead(rival, trainer, train, valid)
+        if found is not None:
+            flow.base, choices["base"] = found, describe_mixture(found)
+            flow.field.load_state_dict(trainer.at_start)
     return _finish(trainer, train, valid, choices)
 
 
 def _finish(trainer: Trainer, train: Rows, valid: Rows, choices: dict[str, Any]) -> History:
     """Calibrate the flow, and say in the history how good it is."""
     flow, history = trainer.flow, trainer.history
-    if flow.base is not trainer.first_base:
-        choices["base"] = describe_mixture(flow.base)
     if "solver" in flow.automatic:
         flow.calibrate(train.x, trainer.settings.tolerance, context=train.context)
     history.choices = choices
@@ -123,17 +124,14 @@ def _finish(trainer: Trainer, train: Rows, valid: Rows, choices: dict[str, Any])
     return history
 
 
-def _fall_back(trainer: Trainer, train: Rows, valid: Rows) -> None:
-    """Give the flow the base that few rows bear, and a field at rest, where that is ahead of it."""
+def _ahead(rival: Rival, trainer: Trainer, train: Rows, valid: Rows) -> Base | None:
+    """A mixture that leaves the flow behind on held-out rows: the base of a field at rest."""
     updates, seconds = trainer.settings.budget
-    if seconds == 0 and updates < FEWEST_UPDATES:
-        return
-    found = mixture_ahead(
+    if len(train) + len(valid) >= FEW or (seconds == 0 and updates < FEWEST_UPDATES):
+        return rival.ahead_of(trainer.best_nll)
+    return mixture_ahead(
         trainer.flow, train, valid, seed=trainer.seed, seconds=MIXTURE_SHARE * seconds if seconds else None
     )
-    if found is not None:
-        trainer.flow.base = found
-        trainer.flow.field.load_state_dict(trainer.at_start)
 
 
 def _rival(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int) -> Rival | None:

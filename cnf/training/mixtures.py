@@ -19,6 +19,8 @@ from cnf.training.judge import weighted_nll
 # where that promises more than the flow has reached.
 SMALL = (2, 5, 10, 40)
 LARGE = 160
+# By so many nats a mixture has to lead at the end: less is no reason to give up a flow that moves.
+LEAD = 0.1
 MOST_ROWS = 40_000
 ROWS_A_COMPONENT = 25
 ITERATIONS = 30
@@ -84,6 +86,13 @@ class Rival:
             return float("inf")
         before, last = (judged.nll for judged in self.found[-2:])
         return 2 * last - before
+
+    def ahead_of(self, nll: float) -> Base | None:
+        """The best mixture, where its held-out NLL is below `nll` by `LEAD`; the large one is fitted first if
+        it promises that."""
+        if nll - self.promise > LEAD:
+            self.grow()
+        return self.best.base if self.best is not None and nll - self.best.nll > LEAD else None
 
     def grow(self) -> None:
         """Fit the mixture of as many components as rows and time allow."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from cnf.ode import Gradient
+from cnf.training.optimisers import OptimiserName, check_optimiser
 from cnf.training.regularisers import NONE, Regularisers
 
 
@@ -21,6 +22,7 @@ class Phase:
         learning_rate: its peak; after a warm-up it falls to zero along a cosine.
         ema: decay of the moving average of the weights, which is what gets judged and kept.
         validations: how often held-out likelihood is taken.
+        optimiser: "adam", or "muon" for matrices and Adam for the rest.
     """
 
     name: str
@@ -30,6 +32,10 @@ class Phase:
     learning_rate: float
     ema: float
     validations: int
+    optimiser: OptimiserName = "adam"
+
+    def __post_init__(self) -> None:
+        check_optimiser(self.optimiser)
 
 
 @dataclass(frozen=True)
@@ -129,8 +135,17 @@ def default_phases(
         raise ValueError(f"likelihood_share: expected a number in [0, 1]; got {share}")
     likelihood = None if steps is None else round(share * steps)
     parts = (
-        ("flow matching", None if steps is None else steps - likelihood, 1 - share, 1024, 2e-3, 0.999, 6),
-        ("likelihood", likelihood, share, batch, 1e-3, 0.99, 10),
+        (
+            "flow matching",
+            None if steps is None else steps - likelihood,
+            1 - share,
+            1024,
+            2e-3,
+            0.999,
+            6,
+            "adam",
+        ),
+        ("likelihood", likelihood, share, batch, 1e-2, 0.99, 10, "muon"),
     )
     phases = []
     for name, updates, part, *rest in parts:

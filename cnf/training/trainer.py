@@ -18,8 +18,8 @@ from cnf.training.data import Batches, Rows
 from cnf.training.failures import WINDOW, TrainingError, exploded
 from cnf.training.history import History, Record
 from cnf.training.judge import Judge
-from cnf.training.mixtures import Rival
 from cnf.training.objectives import flow_matching_loss, likelihood_loss
+from cnf.training.optimisers import optimisers
 from cnf.training.settings import Phase, Settings
 
 RECORDS = 100  # of each phase
@@ -32,11 +32,6 @@ MOST_TRAINING_STEPS = 32
 LOST_BEYOND = 1.0
 SMALLEST_RATE_SCALE = 1e-3
 FEW = 5  # updates
-# A mixture becomes the base where its held-out NLL is lower by this many nats: at the end a small lead is no
-# reason to give up a flow that moves; early in likelihood training, when this share is done and the steepest
-# gains are made, it must lead by what is still to come.
-LEAD = 0.1
-EARLY, EARLY_LEAD = 0.2, 0.3
 # Steering of the regularisers' weights by the evaluations a row, at every validation.
 STRONGER, WEAKER = 3.0, 0.7
 
@@ -58,8 +53,6 @@ class Trainer:
         settings: every choice.
         seed: of all randomness in training.
         watchers: called after every update.
-        rival: its mixture takes the place of the base where it leads the flow; the field then starts again
-            from rest, and by likelihood alone.
     """
 
     def __init__(
@@ -71,14 +64,11 @@ class Trainer:
         *,
         seed: int,
         watchers: tuple[Watcher, ...] = (),
-        rival: Rival | None = None,
     ) -> None:
         self.flow = flow
-        self.first_base = flow.base
         self.valid = valid
         self.settings = settings
         self.watchers = watchers
-        self.rival = rival
         self.seed = seed
         self.generator = torch.Generator(flow.like.device).manual_seed(seed)
         pilot = train.take(calibration_rows(train.x, 256))
@@ -105,8 +95,8 @@ class Trainer:
         self.losses: list[float] = []
         self.window: list[float] = []
         self.calm = math.inf
-        self.optimiser = torch.optim.AdamW(
-            self.flow.field.parameters(), lr=0.0, weight_decay=self.settings.weight_decay
+        self.optimisers = optimisers(
+            self.flow.field, self.phase.optimiser, weight_decay=self.settings.weight_decay
         )
         self.judge = Judge(self.flow, self.phase.ema, self.valid)
 
@@ -135,11 +125,8 @@ class Trainer:
         while True:
             while self.phase_done < 1 and self.stale < self.settings.patience:
                 self._advance()
-            last = self.index + 1 == len(self.settings.phases)
-            if last:
-                self._meet_rival(LEAD)
             self.flow.field.load_state_dict(self.best)
-            if last:
+            if self.index + 1 == len(self.settings.phases):
                 break
             left = (
                 0.0 if self.phase.seconds is None else self.phase.seconds + self.unspent - self.phase_seconds
@@ -155,21 +142,6 @@ class Trainer:
         self.flow.field.load_state_dict(self.best)
         self.flow.eval()
 
-    def _meet_rival(self, lead: float) -> bool:
-        """Take the rival's mixture as base where it leads by so many nats on held-out rows."""
-        if self.rival is None:
-            return False
-        start = time.perf_counter()
-        if self.best_nll - self.rival.promise > lead:
-            self.rival.grow()
-        self._book(start)
-        mixture = self.rival.best
-        if mixture is None or self.best_nll - mixture.nll <= lead:
-            return False
-        self.flow.base, self.best, self.best_nll = mixture.base, self.at_start, mixture.nll
-        self.rival = None
-        return True
-
     def _advance(self) -> None:
         """One update, with the validation or record that is due after it."""
         start, before = time.perf_counter(), self.phase_done
@@ -180,10 +152,6 @@ class Trainer:
             start = time.perf_counter()
             self._validate()
             self._book(start)
-            if self.phase.name == "likelihood" and before < EARLY <= done and self._meet_rival(EARLY_LEAD):
-                self.flow.field.load_state_dict(self.best)
-                spent = self.phase_step if self.phase.seconds is None else self.phase_seconds
-                self.start_phase(self.index, unspent=self.unspent - spent)
         elif _passes(before, done, RECORDS):
             self._record()
         for watch in self.watchers:
@@ -195,11 +163,12 @@ class Trainer:
         self.phase_seconds += elapsed
 
     def _update(self) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = self.learning_rate
         self.step += 1
         self.phase_step += 1
-        self.optimiser.zero_grad()
+        self.flow.field.zero_grad()
         y, context = self.batches.draw(self._rows_to_draw, self.generator)
         try:
             loss, objective = self._loss(y, context)
@@ -211,7 +180,8 @@ class Trainer:
         if not (norm.isfinite() and loss.isfinite()):
             self._roll_back("the loss was not finite")
             return
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         self.judge.update(self.flow)
         self.losses.append(objective)
         self._watch_for_explosion(objective)
@@ -302,7 +272,8 @@ class Trainer:
         if not sound:
             self.judge = Judge(self.flow, self.phase.ema, self.valid)
         self.window = []
-        self.optimiser.state.clear()
+        for optimiser in self.optimisers:
+            optimiser.state.clear()
 
     def _validate(self) -> None:
         verdict = self.judge.verdict(self.pilot_y, self.pilot_context)

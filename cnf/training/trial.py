@@ -22,7 +22,7 @@ from cnf.training.trainer import Trainer
 # A count of updates and not of seconds: a fit that goes on after an interruption chooses as it did.
 PHASES = (
     Phase("flow matching", 600, None, batch=1024, learning_rate=2e-3, ema=0.99, validations=1),
-    Phase("likelihood", 60, None, batch=256, learning_rate=1e-3, ema=0.9, validations=1),
+    Phase("likelihood", 60, None, 256, 1e-2, ema=0.9, validations=1, optimiser="muon"),
 )
 # Budgets that bear two trials.
 FEWEST_UPDATES, FEWEST_SECONDS = 4_000, 100.0

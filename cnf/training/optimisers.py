@@ -1,0 +1,41 @@
+"""What moves the weights of a field."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import nn
+from torch.optim import AdamW, Muon, Optimizer
+
+OptimiserName = Literal["adam", "muon"]
+
+
+def check_optimiser(name: str) -> None:
+    """Raise a ValueError for a name that is none."""
+    if name not in get_args(OptimiserName):
+        raise ValueError(f"optimiser: expected {', '.join(get_args(OptimiserName))}; got {name!r}")
+
+
+def optimisers(module: nn.Module, name: OptimiserName, *, weight_decay: float) -> tuple[Optimizer, ...]:
+    """The optimisers of a module's parameters, which share them out; their learning rate is still zero.
+
+    "adam" is AdamW. "muon" turns the averaged gradient of every matrix into the nearest orthogonal one,
+    scaled to the size that a step of Adam has (Jordan et al. 2024; Liu et al. 2025), and leaves the rest to
+    AdamW: a step costs a few products of the matrices with themselves, and goes further. That pays where the
+    gradient itself is dear.
+
+    Example:
+        >>> [type(part).__name__ for part in optimisers(nn.Linear(2, 3), "muon", weight_decay=0.0)]
+        ['Muon', 'AdamW']
+    """
+    parameters = list(module.parameters())
+    if name == "adam":
+        return (AdamW(parameters, lr=0.0, weight_decay=weight_decay),)
+    matrices = [parameter for parameter in parameters if parameter.ndim == 2]
+    others = [parameter for parameter in parameters if parameter.ndim != 2]
+    found: list[Optimizer] = []
+    if matrices:
+        found.append(Muon(matrices, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
+    if others:
+        found.append(AdamW(others, lr=0.0, weight_decay=weight_decay))
+    return tuple(found)
