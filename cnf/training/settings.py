@@ -51,7 +51,7 @@ class Settings:
         error_weight: weight of the solver's error beside the negative log-likelihood, to start with.
         regularisers: penalties beside the negative log-likelihood.
         nfe_budget: evaluations a row that scoring may take; while it takes more, the penalties weigh more.
-        weight_decay: of AdamW.
+        weight_decay: of the optimisers, decoupled from the gradient.
         clip: largest norm of a gradient.
         patience: validations without progress after which a phase ends.
         tolerance: of the error bar of the finished flow, in nats.
