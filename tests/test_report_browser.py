@@ -218,9 +218,10 @@ def test_pointing_at_a_particle_tells_its_log_density(page):
     ActionChains(page).move_to_element_with_offset(picture, *(round(p) for p in pixel(page, place))).perform()
     label = WebDriverWait(page, 10).until(lambda b: b.find_element(By.CSS_SELECTOR, ".hoverlayer .hovertext"))
     told = float(re.match(r"log-density ([-−]?\d+\.\d{3})", label.text)[1].replace("−", "-"))
-    nearest = np.abs(np.array(heights) - told).argmin()
-    assert heights[nearest] == pytest.approx(told, abs=6e-4)
-    assert np.hypot(*np.subtract(pixel(page, drawn(page)[nearest]), pixel(page, place))) < 20
+    # Several particles may have the log-density that is told, to three digits: one of them is pointed at.
+    meant = [at for at, height in zip(drawn(page), heights) if abs(height - told) < 6e-4]
+    target = pixel(page, place)
+    assert min(np.hypot(*np.subtract(pixel(page, at), target)) for at in meant) < 20
 
 
 def test_a_frame_around_particles_follows_them(page):
