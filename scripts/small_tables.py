@@ -142,8 +142,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             each = "  ".join(f"{method} {value:8.3f}" for method, value in found["nll"].items())
             difference = f"{found['difference']:+.3f} ± {found['difference_se']:.3f}"
             print(f"{name:<22} {each}   {difference}{'   worse' if found['worse'] else ''}", flush=True)
-    with atomic_path(options.out / "small_tables.json") as path:
-        path.write_text(json.dumps(results, indent=1) + "\n")
+            with atomic_path(options.out / "small_tables.json") as path:
+                path.write_text(json.dumps(results, indent=1) + "\n")
     draw(results, options.out / "small_tables.png")
 
 

@@ -108,7 +108,7 @@ def two_clusters(rows: int) -> torch.Tensor:
 
 
 def ahead(flow, x, **options):
-    return mixture_ahead(flow, *split(x), seed=0, **{"seconds": None, **options})
+    return mixture_ahead(flow, flow.preprocess, *split(x), seed=0, **{"seconds": None, **options})
 
 
 def test_few_rows_fall_back_on_the_mixture_that_leads():

@@ -13,10 +13,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold, cross_val_score
 
-from cnf.flows import CNF, MixtureBase
+from cnf.flows import CNF, MixtureBase, Preprocess
 from cnf.training.data import Rows
 from cnf.training.judge import weighted_nll
-from cnf.training.mixtures import SMALLEST_VARIANCE, chosen_rows, mixture_base
+from cnf.training.mixtures import chosen_rows, mixture_base
 
 # From so many rows on, held-out rows choose among mixtures by themselves.
 FEW = 2_000
@@ -26,12 +26,14 @@ FOLDS = 5
 ROWS_A_COMPONENT = 10
 # By so many standard errors of the paired difference a flow has to lead on held-out rows: they have picked
 # its weights, and not the mixture.
-SURE = 0.5
+SURE = 2.0
+# In units of the columns' deviations.
+SMALLEST_VARIANCE = 1e-4
 
 
 @torch.no_grad()
 def mixture_ahead(
-    flow: CNF, train: Rows, valid: Rows, *, seed: int, seconds: float | None
+    flow: CNF, to_model: Preprocess, train: Rows, valid: Rows, *, seed: int, seconds: float | None
 ) -> MixtureBase | None:
     """A mixture of all rows, unless the flow is ahead of one of the training rows on the held-out ones.
 
@@ -40,12 +42,14 @@ def mixture_ahead(
 
     Args:
         flow: fitted to the training rows.
+        to_model: map to where the mixture is fitted. Along the columns themselves a diagonal covariance says
+            more than along axes that whitening has turned.
         train: rows it was fitted to.
         valid: rows set apart.
         seed: of folds and starts.
         seconds: time for the choice; None for no limit.
     """
-    (y, _), (held_out, ladj) = (flow.preprocess.to_model(rows.x) for rows in (train, valid))
+    (y, _), (held_out, ladj) = (to_model.to_model(rows.x) for rows in (train, valid))
     rows = chosen_rows(y, train.weights, seed).astype(np.float64)
     if len(rows) < 2 * FOLDS:
         return None

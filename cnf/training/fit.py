@@ -96,7 +96,7 @@ def fit(
         rows=len(train), dim=flow.dim, steps=steps, seconds=seconds, likelihood_share=likelihood_share,
         gradient=gradient, tolerance=tolerance, **chosen,
     )  # fmt: skip
-    base_is_free = "base" in flow.automatic
+    base_is_free, map_is_free = "base" in flow.automatic, "preprocess" in flow.automatic
     choices = fit_parts(flow, train, valid, settings, seed)
     rival = _rival(flow, train, valid, settings, seed) if base_is_free else None
     trainer = Trainer(flow, train, valid, settings, seed=seed)
@@ -106,10 +106,7 @@ def fit(
         trainer.settle()
         raise Interrupted(_finish(trainer, train, valid, choices)) from stop
     if rival is not None:
-        found = _ahead(rival, trainer, train, valid)
-        if found is not None:
-            flow.base, choices["base"] = found, describe_mixture(found)
-            flow.field.load_state_dict(trainer.at_start)
+        choices.update(_give_way(rival, trainer, train, valid, map_is_free=map_is_free))
     return _finish(trainer, train, valid, choices)
 
 
@@ -124,14 +121,26 @@ def _finish(trainer: Trainer, train: Rows, valid: Rows, choices: dict[str, Any])
     return history
 
 
-def _ahead(rival: Rival, trainer: Trainer, train: Rows, valid: Rows) -> Base | None:
-    """A mixture that leaves the flow behind on held-out rows: the base of a field at rest."""
+def _give_way(
+    rival: Rival, trainer: Trainer, train: Rows, valid: Rows, *, map_is_free: bool
+) -> dict[str, str]:
+    """Where a mixture leaves the flow behind on held-out rows, make it the base of a field at rest; what was
+    chosen so."""
+    flow, choices = trainer.flow, {}
     updates, seconds = trainer.settings.budget
     if len(train) + len(valid) >= FEW or (seconds == 0 and updates < FEWEST_UPDATES):
-        return rival.ahead_of(trainer.best_nll)
-    return mixture_ahead(
-        trainer.flow, train, valid, seed=trainer.seed, seconds=MIXTURE_SHARE * seconds if seconds else None
-    )
+        found = rival.ahead_of(trainer.best_nll)
+    else:
+        plain = Affine.standardize(train.x, train.weights).to(flow.like.device)
+        to_model = plain if map_is_free else flow.preprocess
+        limit = MIXTURE_SHARE * seconds if seconds else None
+        found = mixture_ahead(flow, to_model, train, valid, seed=trainer.seed, seconds=limit)
+        if found is not None and map_is_free:
+            flow.preprocess, choices["preprocess"] = plain, "standardised"
+    if found is not None:
+        flow.base, choices["base"] = found, describe_mixture(found)
+        flow.field.load_state_dict(trainer.at_start)
+    return choices
 
 
 def _rival(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int) -> Rival | None:
