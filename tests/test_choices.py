@@ -137,6 +137,7 @@ def test_a_fit_of_few_rows_falls_back():
     x = two_clusters(50)
     flow = fresh_flow(40, 2, hidden=(1, 1), seed=0)
     history = cnf.fit(flow, x[:40], steps=500)
+    assert history.choices["preprocess"] == "standardised"
     assert history.choices["base"].startswith("mixture of") and at_rest(flow, Rows(x))
     one = torch.distributions.MultivariateNormal(x[:40].mean(0), x[:40].T.cov())
     assert flow.log_prob(x[40:]).mean() > one.log_prob(x[40:]).mean() + 0.1
