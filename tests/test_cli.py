@@ -707,7 +707,7 @@ def test_a_standard_output_that_is_full_is_told(room):
 
 def test_a_killed_fit_goes_on_to_the_same_model(room, tmp_path, capsys):
     """kill -9 in the middle; --resume ends with the file that an uninterrupted fit writes."""
-    fit = [room / "table.csv", "--steps", 400, "--width", 8, "--seed", 3]
+    fit = [room / "table.csv", "--steps", 800, "--width", 8, "--seed", 3]
     ran("fit", *fit, "-o", tmp_path / "whole")
     words = [str(word) for word in ("fit", *fit, "-o", tmp_path / "model")]
     code = "import sys, cnf.training.checkpoint as c; c.CheckpointWriter.__init__.__defaults__ = (0.0,);"
@@ -716,7 +716,7 @@ def test_a_killed_fit_goes_on_to_the_same_model(room, tmp_path, capsys):
     checkpoint = tmp_path / "model.checkpoint"
     while process.poll() is None and not checkpoint.exists():
         time.sleep(0.02)
-    time.sleep(0.3)
+    time.sleep(0.1)
     process.kill()
     process.wait()
     assert checkpoint.exists() and not (tmp_path / "model").exists()

@@ -23,7 +23,7 @@ FEW = 2_000
 COMPONENTS = (1, 2, 3, 5, 8, 12)
 SHAPES = ("full", "diag")
 FOLDS, STARTS = 5, 2
-ROWS_A_COMPONENT = 10
+ROWS_A_COMPONENT = 18
 # By so many standard errors of the paired difference a flow has to lead on held-out rows: they have picked
 # its weights, and not the mixture.
 SURE = 2.0
