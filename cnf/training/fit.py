@@ -28,6 +28,8 @@ MIXTURE_SHARE = 0.05
 FEWEST_ROWS = 10
 # A fit of fewer updates is a trial, and does not bear a cross-validation.
 FEWEST_UPDATES = 500
+# Updates of a fit for every component that its mixtures may have.
+ROOM_FOR_A_COMPONENT = 20
 
 
 def fit(
@@ -96,17 +98,17 @@ def fit(
         rows=len(train), dim=flow.dim, steps=steps, seconds=seconds, likelihood_share=likelihood_share,
         gradient=gradient, tolerance=tolerance, **chosen,
     )  # fmt: skip
-    base_is_free, map_is_free = "base" in flow.automatic, "preprocess" in flow.automatic
+    free = set(flow.automatic)
     choices = fit_parts(flow, train, valid, settings, seed)
-    rival = _rival(flow, train, valid, settings, seed) if base_is_free else None
+    may_give_way = "base" in free and not flow.context_dim and at_rest(flow, train)
     trainer = Trainer(flow, train, valid, settings, seed=seed)
     try:
         _train(trainer, checkpoint, watchers)
     except KeyboardInterrupt as stop:
         trainer.settle()
         raise Interrupted(_finish(trainer, train, valid, choices)) from stop
-    if rival is not None:
-        choices.update(_give_way(rival, trainer, train, valid, map_is_free=map_is_free))
+    if may_give_way:
+        choices.update(_give_way(trainer, train, valid, map_is_free="preprocess" in free))
     return _finish(trainer, train, valid, choices)
 
 
@@ -121,19 +123,18 @@ def _finish(trainer: Trainer, train: Rows, valid: Rows, choices: dict[str, Any])
     return history
 
 
-def _give_way(
-    rival: Rival, trainer: Trainer, train: Rows, valid: Rows, *, map_is_free: bool
-) -> dict[str, str]:
-    """Where a mixture leaves the flow behind on held-out rows, make it the base of a field at rest; what was
-    chosen so."""
+def _give_way(trainer: Trainer, train: Rows, valid: Rows, *, map_is_free: bool) -> dict[str, str]:
+    """Where a mixture leaves the flow behind on held-out rows, make it the base of a field at rest, and say
+    what was chosen so."""
     flow, choices = trainer.flow, {}
     updates, seconds = trainer.settings.budget
+    limit = MIXTURE_SHARE * seconds if seconds else None
     if len(train) + len(valid) >= FEW or (seconds == 0 and updates < FEWEST_UPDATES):
-        found = rival.ahead_of(trainer.best_nll)
+        most = updates // ROOM_FOR_A_COMPONENT if updates else LARGE
+        found = _rival(trainer, train, valid, most=most, seconds=limit).ahead_of(trainer.best_nll)
     else:
         plain = Affine.standardize(train.x, train.weights).to(flow.like.device)
         to_model = plain if map_is_free else flow.preprocess
-        limit = MIXTURE_SHARE * seconds if seconds else None
         found = mixture_ahead(flow, to_model, train, valid, seed=trainer.seed, seconds=limit)
         if found is not None and map_is_free:
             flow.preprocess, choices["preprocess"] = plain, "standardised"
@@ -143,17 +144,15 @@ def _give_way(
     return choices
 
 
-def _rival(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int) -> Rival | None:
-    """The mixtures to beat, where a flow at rest is its base."""
-    if flow.context_dim or not at_rest(flow, train):
-        return None
-    updates, seconds = settings.budget
+def _rival(trainer: Trainer, train: Rows, valid: Rows, *, most: int, seconds: float | None) -> Rival:
+    """The mixtures that the flow has to beat, judged on the rows that judged it."""
+    flow = trainer.flow
     valid = valid.take(calibration_rows(valid.x, MOST_ROWS))
     (y, _), (held_out, ladj) = (flow.preprocess.to_model(rows.x) for rows in (train, valid))
     dtype = flow.like.dtype
     return Rival(
-        y.to(dtype), train.weights, held_out.to(dtype), ladj, valid.weights, seed=seed,
-        most=updates // 20 if updates else LARGE, seconds=MIXTURE_SHARE * seconds if seconds else None,
+        y.to(dtype), train.weights, held_out.to(dtype), ladj, valid.weights,
+        seed=trainer.seed, most=most, seconds=seconds,
     )  # fmt: skip
 
 

@@ -29,13 +29,8 @@ def optimisers(module: nn.Module, name: OptimiserName, *, weight_decay: float) -
         ['Muon', 'AdamW']
     """
     parameters = list(module.parameters())
-    if name == "adam":
-        return (AdamW(parameters, lr=0.0, weight_decay=weight_decay),)
-    matrices = [parameter for parameter in parameters if parameter.ndim == 2]
-    others = [parameter for parameter in parameters if parameter.ndim != 2]
-    found: list[Optimizer] = []
-    if matrices:
-        found.append(Muon(matrices, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"))
-    if others:
-        found.append(AdamW(others, lr=0.0, weight_decay=weight_decay))
-    return tuple(found)
+    matrices = [parameter for parameter in parameters if name == "muon" and parameter.ndim == 2]
+    others = [parameter for parameter in parameters if name == "adam" or parameter.ndim != 2]
+    shared = {"lr": 0.0, "weight_decay": weight_decay}
+    by_matrices = (Muon(matrices, adjust_lr_fn="match_rms_adamw", **shared),) if matrices else ()
+    return (*by_matrices, AdamW(others, **shared)) if others else by_matrices

@@ -89,6 +89,9 @@ class Settings:
 # are too thin to pair well, and the time is better spent on updates.
 FEW_COLUMNS = 3
 MOST_WEIGHT_DECAY = 0.3
+# An update of flow matching is cheap: many small ones. One of likelihood is dear: few, and each goes far.
+MATCHING = {"batch": 1024, "learning_rate": 2e-3, "ema": 0.999, "validations": 6, "optimiser": "adam"}
+LIKELIHOOD = {"batch": 256, "learning_rate": 1e-2, "ema": 0.99, "validations": 10, "optimiser": "muon"}
 
 
 def default_settings(
@@ -141,25 +144,17 @@ def default_phases(
     if not 0 <= share <= 1:
         raise ValueError(f"likelihood_share: expected a number in [0, 1]; got {share}")
     likelihood = None if steps is None else round(share * steps)
+    matching = None if steps is None else steps - likelihood
     parts = (
-        (
-            "flow matching",
-            None if steps is None else steps - likelihood,
-            1 - share,
-            1024,
-            2e-3,
-            0.999,
-            6,
-            "adam",
-        ),
-        ("likelihood", likelihood, share, batch, 1e-2, 0.99, 10, "muon"),
+        ("flow matching", matching, 1 - share, MATCHING),
+        ("likelihood", likelihood, share, {**LIKELIHOOD, "batch": batch}),
     )
     phases = []
-    for name, updates, part, *rest in parts:
+    for name, updates, part, recipe in parts:
         # The rest is for choices, for mixtures to beat, and for calibrating and scoring the finished flow.
         time = None if seconds is None else 0.9 * part * seconds
         if (updates if seconds is None else time) > 0:
-            phases.append(Phase(name, updates, time, *rest))
+            phases.append(Phase(name, updates, time, **recipe))
     return tuple(phases)
 
 

@@ -16,13 +16,13 @@ from cnf.training.choices import choose_base
 from cnf.training.data import Rows
 from cnf.training.failures import TrainingError
 from cnf.training.regularisers import NONE
-from cnf.training.settings import Phase, Settings
+from cnf.training.settings import LIKELIHOOD, MATCHING, Phase, Settings
 from cnf.training.trainer import Trainer
 
 # A count of updates and not of seconds: a fit that goes on after an interruption chooses as it did.
 PHASES = (
-    Phase("flow matching", 600, None, batch=1024, learning_rate=2e-3, ema=0.99, validations=1),
-    Phase("likelihood", 60, None, 256, 1e-2, ema=0.9, validations=1, optimiser="muon"),
+    Phase("flow matching", 600, None, **{**MATCHING, "ema": 0.99, "validations": 1}),
+    Phase("likelihood", 60, None, **{**LIKELIHOOD, "ema": 0.9, "validations": 1}),
 )
 # Budgets that bear two trials.
 FEWEST_UPDATES, FEWEST_SECONDS = 4_000, 100.0
