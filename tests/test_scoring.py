@@ -2,7 +2,8 @@
 
 import copy
 import math
-from itertools import accumulate
+from functools import partial
+from itertools import combinations
 
 import pytest
 import torch
@@ -10,9 +11,9 @@ from problems import F64, make_flow, normal, seeded, stirred
 
 import cnf
 from cnf.fields import VelocityField
-from cnf.flows.calibration import QUADRATURE_WEIGHTS
+from cnf.flows.calibration import POWERS, QUADRATURE_WEIGHTS, _difficulty, _placed
 from cnf.flows.flow import UnsolvedWarning
-from cnf.flows.scoring import CHUNK, FIRST_RETRY, MOST_EVALUATIONS, RETRIES, Accuracy, Scores
+from cnf.flows.scoring import CHUNK, MOST_EVALUATIONS, RETRIES, RISE, Accuracy, Scores
 
 REFERENCE = cnf.Torchdiffeq("dopri8", 1e-10, 1e-10)
 
@@ -129,12 +130,28 @@ def test_rows_above_the_tolerance_go_again_on_finer_grids():
 
 
 def test_nfe_is_the_sum_over_the_grids_that_a_row_went_through():
+    """Which grids these were is found by scoring a row on each level: its path goes up, and ends where it is
+    within the tolerance."""
     flow, x = hard_and_easy()
-    grids = [flow.solver, flow.solver.stretched(math.ceil(FIRST_RETRY * flow.solver.steps))]
-    while len(grids) <= RETRIES:
-        grids.append(grids[-1].refined())
-    ladder = list(accumulate(grid.nfe for grid in grids))
-    assert set(flow.evaluate(x).nfe.tolist()) <= set(ladder)
+    levels = [flow.solver.stretched(math.ceil(flow.solver.steps * RISE**level)).nfe for level in range(12)]
+    found = flow.evaluate(x)
+    for total in found.nfe.tolist():
+        paths = (
+            path for count in range(RETRIES) for path in combinations(levels[1:], count)
+        )  # fmt: skip
+        assert any(levels[0] + sum(path) == total for path in paths)
+
+
+def test_a_row_far_beyond_the_tolerance_skips_grids_that_cannot_do():
+    """Halving the steps until a row is within the tolerance takes more evaluations."""
+    flow, x = hard_and_easy()
+    found = flow.evaluate(x)
+    for row in (2, 4):
+        grid, spent, bar = flow.solver, 0, math.inf
+        while bar > flow.accuracy.tolerance:
+            bar = flow.accuracy.estimate(flow.score(x[row : row + 1], None, grid)).item()
+            grid, spent = grid.stretched(math.ceil(RISE * grid.steps)), spent + grid.nfe
+        assert found.nfe[row] < 0.8 * spent
 
 
 def test_each_row_alone_gives_the_same():
@@ -253,6 +270,46 @@ def test_calibrated_scoring_takes_less_than_half_of_the_evaluations_of_an_adapti
         if (peer.log_prob - truth).abs().mean() <= error:
             break
     assert found.nfe.double().mean() <= 0.55 * peer.nfe
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["gated-sine", "mlp"])
+def test_no_power_of_the_difficulty_spreads_steps_better_than_the_chosen_one_by_much(kind):
+    flow = make_flow(kind)
+    x = flow.sample((400,), generator=seeded(1))
+    flow.calibrate(x)
+    truth = flow.score(x, None, REFERENCE).log_prob
+
+    def error(grid: cnf.Grid) -> float:
+        return (flow.score(x, None, grid).log_prob - truth).abs().mean().item()
+
+    difficulty = _difficulty(partial(flow.score, x, None))
+    others = [error(_placed(difficulty, flow.solver.steps, "adams", power)) for power in POWERS]
+    assert error(flow.solver) < 1.5 * min(others) < max(others)
+
+
+@torch.no_grad()
+def test_a_calibrated_grid_makes_rows_cheap_in_all():
+    """No grid near it takes fewer evaluations a row, second looks included."""
+    flow = make_flow("gated-sine")
+    x = flow.sample((500,), generator=seeded(1))
+    flow.calibrate(x)
+    chosen, spent = flow.solver, {}
+    for factor in (0.7, 0.85, 1.0, 1.25, 1.5):
+        flow.solver = chosen.stretched(round(factor * chosen.steps))
+        flow.accuracy = flow.accuracy.on_finer(flow.solver.steps / chosen.steps)
+        spent[factor] = flow.evaluate(x).nfe.double().mean().item()
+        flow.accuracy = flow.accuracy.on_finer(chosen.steps / flow.solver.steps)
+    assert spent[1.0] <= 1.03 * min(spent.values())
+
+
+def test_a_floor_shrinks_with_the_steps():
+    """A row that the floor alone puts above the tolerance gets below it on a finer grid."""
+    flow = cnf.CNF(2, hidden=(8, 8), solver=cnf.Grid.uniform(8, "adams"))
+    flow.accuracy = Accuracy(tolerance=1e-3, floor=2e-3)
+    found = flow.evaluate(normal(5, 2))
+    assert found.ok.all() and (found.nfe > flow.solver.nfe).all() and (found.error > 0).all()
+    assert (found.nfe < 4 * flow.solver.nfe).all()
 
 
 def test_a_row_at_rest_has_a_bar_from_its_divergence():

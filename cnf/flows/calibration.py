@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from cnf.flows.scoring import Accuracy, Scores, rounding_error
+from cnf.flows.scoring import GLOBAL_ORDER, RISE, Accuracy, Scores, levels_above, rounding_error
 from cnf.ode import Grid, place
 
 # One evaluation a step: half of the evaluations that Runge-Kutta pairs take for the same error.
 METHOD = "adams"
-# The bar of this share of the calibration rows must be within the tolerance. The rest goes again on a finer
-# grid when scored, which costs less than a grid that is fine enough for all.
+# On the grid of a first look, bars of this share of the rows must be within the tolerance at least.
 COVERED = 0.9
 # Steps are spread evenly for rows that are harder than this share of all.
 HARD = 0.95
@@ -23,19 +24,26 @@ MARGIN = 1.5
 # Which of the two estimates of a solve, of the state and of the quadrature, says more about the error differs
 # from flow to flow. The quadrature's never counts for nothing: a row at rest has no other.
 QUADRATURE_WEIGHTS = (1.0, 0.1, 0.03)
+# An estimate tells one row from another only roughly. Each is taken for the larger by so many times the
+# median of all: bars that differ less cover as many rows, and the widest of them are narrower.
+FLOOR = 1.0
 FIRST_STEPS, FEWEST_STEPS, MOST_STEPS = 24, 4, 384
+MOST_TRIALS = 8  # grids
 # Grids are placed by the errors of this many equal steps: few enough for errors to stand above rounding. The
 # errors on a grid that is uneven already would be noise that the next placement amplifies.
 PILOT_STEPS = 16
-# Power of the step in the estimate of one pilot step's error, and in the sum over the steps of "adams".
-LOCAL_ORDER, GLOBAL_ORDER = 5, 5
+# Power of the step in the estimate of one pilot step's error.
+LOCAL_ORDER = 5
+# Where a field is steep the pilot's steps are too long for that power to hold, and their estimates too small:
+# smaller powers move more steps there. Tried are these, on a grid of so many steps.
+POWERS, TRIED_STEPS = (2.0, 2.5, 3.0, 4.0, 5.0), 36
 
 ScoreOn = Callable[[Grid], Scores]
 
 
 def spread_evenly(score: ScoreOn, steps: int) -> Grid:
     """A grid of `steps` one-step steps on which every step makes the same error on the rows `score` holds."""
-    return _placed(_difficulty(score), steps, "dopri5")
+    return _placed(_difficulty(score), steps, "dopri5", LOCAL_ORDER)
 
 
 def _difficulty(score: ScoreOn) -> Tensor:
@@ -45,44 +53,55 @@ def _difficulty(score: ScoreOn) -> Tensor:
     return errors.clamp(min=4 * torch.finfo(errors.dtype).eps)
 
 
-def _placed(difficulty: Tensor, steps: int, method: str) -> Grid:
+def _placed(difficulty: Tensor, steps: int, method: str, power: float) -> Grid:
     if not difficulty.isfinite().all():
         return Grid.uniform(steps, method)
-    return Grid(place(difficulty, Grid.uniform(PILOT_STEPS).nodes, steps, LOCAL_ORDER), method)
+    return Grid(place(difficulty, Grid.uniform(PILOT_STEPS).nodes, steps, power), method)
 
 
-def calibrate(few: Calibrated, many: Calibrated, tolerance: float) -> tuple[Grid, Accuracy]:
-    """The smallest evenly spread grid whose bars are within `tolerance` nats, and how wide those bars are.
+def _best_power(rows: Calibrated, difficulty: Tensor) -> float:
+    """The power that leaves the smallest true error when it spreads a grid of few steps."""
+    grids = {power: _placed(difficulty, TRIED_STEPS, METHOD, power) for power in POWERS}
+    truth = rows.reference(grids[LOCAL_ORDER].refined().refined()).log_prob
+    errors = {
+        power: (rows.score(grid).log_prob - truth).abs().nan_to_num(nan=torch.inf).quantile(HARD).item()
+        for power, grid in grids.items()
+    }
+    return min(errors, key=errors.__getitem__)
 
-    Args:
-        few: rows that the grid is searched with.
-        many: rows that the bars are fitted to once the grid is found.
-        tolerance: of a row's bar, in nats.
+
+def calibrate(rows: Calibrated, tolerance: float) -> tuple[Grid, Accuracy]:
+    """The grid on which rows take the fewest evaluations to get within `tolerance` nats, second looks
+    included, and how wide the bars on it are."""
+    difficulty = _difficulty(rows.score)
+    placed = partial(_placed, difficulty, method=METHOD, power=_best_power(rows, difficulty))
+    steps, found = FIRST_STEPS, []
+    while steps not in [grid.steps for _, grid, _ in found] and len(found) < MOST_TRIALS:
+        grid = placed(steps)
+        accuracy, excess = rows.judged(grid, tolerance)
+        found.append((expected_evaluations(steps, excess), grid, accuracy))
+        steps = _cheapest(steps, excess)
+    # Where no grid is fine enough, the finest.
+    _, grid, accuracy = min(found, key=lambda trial: (trial[0], -trial[1].steps))
+    return grid, accuracy
+
+
+def expected_evaluations(steps: int, excess: Tensor) -> float:
+    """Evaluations a row, second looks included, on a grid of so many steps on which bars are `excess` times
+    the tolerance (rows,); without end where too many rows would need a second look."""
+    if excess.quantile(COVERED) > 1:
+        return math.inf
+    again = torch.where(excess > 1, RISE ** levels_above(excess), 0.0)
+    return steps * (1 + again.mean().item())
+
+
+def _cheapest(steps: int, excess: Tensor) -> int:
+    """How many steps make rows cheapest, as bars (rows,) in multiples of the tolerance on `steps` steps tell.
+
+    The extrapolation is not trusted beyond a factor of two.
     """
-    difficulty = _difficulty(few.score)
-    grid = _placed(difficulty, FIRST_STEPS, METHOD)
-    best: Grid | None = None
-    for _ in range(12):
-        bars = few.accuracy(grid, tolerance).estimate(few.score(grid))
-        bar = bars.nan_to_num(nan=torch.inf).quantile(COVERED).item()
-        if bar <= tolerance and (best is None or grid.steps < best.steps):
-            best = grid
-        steps = _steps_for(grid.steps, bar / tolerance)
-        if (best is not None and steps >= best.steps) or grid.steps == MOST_STEPS == steps:
-            break
-        grid = _placed(difficulty, steps, METHOD)
-    best = best or grid
-    return best, many.accuracy(best, tolerance)
-
-
-def _steps_for(steps: int, excess: float) -> int:
-    """How many steps bring a bar that is `excess` times the tolerance just below it."""
-    if not excess < 1e12:
-        return min(2 * steps, MOST_STEPS)
-    wanted = steps * max(excess, 1e-6) ** (1 / GLOBAL_ORDER)
-    # Never trust the extrapolation beyond a factor of two, and always move.
-    stretched = max(wanted * 1.03, steps + 1) if excess > 1 else min(wanted * 1.03, steps - 1)
-    return int(min(max(stretched, steps / 2, FEWEST_STEPS), 2 * steps, MOST_STEPS))
+    within = range(min(2 * steps, MOST_STEPS), max(steps // 2, FEWEST_STEPS) - 1, -1)
+    return min(within, key=lambda n: expected_evaluations(n, excess * (steps / n) ** GLOBAL_ORDER))
 
 
 @dataclass(frozen=True)
@@ -97,21 +116,27 @@ class Calibrated:
     score: ScoreOn
     reference: ScoreOn
 
-    def accuracy(self, grid: Grid, tolerance: float) -> Accuracy:
-        """Bars that cover the true error of all but one per cent of the rows, with a margin.
+    def judged(self, grid: Grid, tolerance: float) -> tuple[Accuracy, Tensor]:
+        """Bars that cover the true error of all but one per cent of the rows, with a margin; and the bars of
+        these rows (rows,), in multiples of the tolerance.
 
         How much the estimates of a solve are worth is measured against the same solve in float64 with halved
         steps. Of the weights that the quadrature's estimate may have, the one that leaves the smallest bars
-        at the median is taken.
+        of hard rows is taken.
         """
         scores = self.score(grid)
         true = (scores.log_prob.double() - self.reference(grid.refined()).log_prob.double()).abs()
-        found = [_fitted(Accuracy(tolerance, 1.0, weight), scores, true) for weight in QUADRATURE_WEIGHTS]
-        return min(found, key=lambda accuracy: accuracy.estimate(scores).nanmedian().item())
+        fitted = [_fitted(Accuracy(tolerance, 1.0, weight), scores, true) for weight in QUADRATURE_WEIGHTS]
+        bars = [accuracy.estimate(scores).nan_to_num(nan=torch.inf) for accuracy in fitted]
+        best = min(range(len(fitted)), key=lambda k: bars[k].quantile(HARD).item())
+        return fitted[best], bars[best] / tolerance
 
 
 def _fitted(accuracy: Accuracy, scores: Scores, true: Tensor) -> Accuracy:
-    """The accuracy with `MARGIN` times the scale that covers all but one per cent of the true errors."""
+    """The accuracy with a floor, and `MARGIN` times the scale that covers all but one per cent of the true
+    errors."""
+    sound = accuracy.estimate(scores).nan_to_num(posinf=torch.nan)
+    accuracy = replace(accuracy, floor=FLOOR * sound.nanmedian().nan_to_num().item())
     raw, rounding = accuracy.estimate(scores).double(), rounding_error(scores.log_prob).double()
     ratio = ((true - rounding).clamp(min=0) / (raw + rounding)).nan_to_num(nan=1.0)
     return replace(accuracy, bar_scale=min(max(MARGIN * ratio.quantile(0.99).item(), 1e-3), 100.0))

@@ -254,7 +254,7 @@ class CNF(FlowParts):
         """Place the time grid on rows x (rows, dim) so that the error bar of a row stays below the tolerance.
 
         Args:
-            x: training rows; up to 2048 of them are used.
+            x: training rows; up to 1024 of them are used.
             tolerance: of the error bar of log_prob, in nats.
             context: (rows, context_dim)
 
@@ -269,22 +269,15 @@ class CNF(FlowParts):
         rows, context, _ = self._rows(x, context)
         if len(rows) == 0:
             raise ValueError("calibrate: expected at least one row of x; got none")
-        most = calibration_rows(rows, 2048)
-        y, context = self.preprocess.to_model(rows[most])[0], None if context is None else context[most]
+        chosen = calibration_rows(rows, 1024)
+        y, context = self.preprocess.to_model(rows[chosen])[0], None if context is None else context[chosen]
         # Probes of an estimate would differ between the two and pass for errors of the solver.
         plain = copy.deepcopy(self).eval()
         plain.divergence = AUTO
-        exact = copy.deepcopy(plain).double()
-
-        def solves(chosen: Tensor) -> Calibrated:
-            part, given = y[chosen], None if context is None else context[chosen]
-            fine = part.double(), None if given is None else given.double()
-            return Calibrated(
-                partial(plain.score, part.to(self.like.dtype), given), partial(exact.score, *fine)
-            )
-
-        few, many = solves(calibration_rows(y)), solves(torch.arange(len(y), device=y.device))
-        self.solver, self.accuracy = calibrate(few, many, tolerance)
+        exact, fine = copy.deepcopy(plain).double(), None if context is None else context.double()
+        score = partial(plain.score, y.to(self.like.dtype), context)
+        reference = partial(exact.score, y.double(), fine)
+        self.solver, self.accuracy = calibrate(Calibrated(score, reference), tolerance)
         return self
 
     def save(self, path: str | Path) -> None:

@@ -15,16 +15,17 @@ from cnf.ode import Grid, Solver, SolverError, Torchdiffeq
 # Rows that go through a solve together: few enough for a processor's cache and allocator (with four times as
 # many, layers of 192 take twice as long a row), and enough to keep an accelerator busy.
 CHUNK, ACCELERATOR_CHUNK = 1024, 65_536
-# Rows whose bar stays above the tolerance go again on a grid of so many times the steps; each further one
-# halves the steps of the one before. Most rows miss the tolerance by little.
-FIRST_RETRY = 1.5
-RETRIES = 6
-# No grid of a second look takes more evaluations than this.
-MOST_EVALUATIONS = 10_000
+# Rows whose bar is above the tolerance go again on finer grids: a level takes RISE times the steps of the one
+# below. A bar says which level will do, with some headroom; it is not believed beyond so many at once.
+RISE, HEADROOM, MOST_LEVELS_AT_ONCE = 2**0.5, 1.05, 4
+# A row goes again so many times at most, and no grid takes more evaluations than this.
+RETRIES, MOST_EVALUATIONS = 6, 10_000
 # Where an adaptive solver cannot finish a chunk, rows are taken apart until so many solves have failed, each
 # after this part of its cap, or after what an easy solve takes where that is more.
 PATIENCE, SEARCH_SHARE, EASY = 30, 0.1, 500
 PILOT_STEPS = 16
+# Power of the step in the error of a solve by "adams".
+GLOBAL_ORDER = 5
 
 
 class Scores(NamedTuple):
@@ -77,15 +78,22 @@ class Accuracy:
         tolerance: of a row's bar, in nats.
         bar_scale: the bar per unit of raw estimate.
         quadrature_weight: of the estimate of the quadrature beside that of the state.
+        floor: raw estimate that every row is given beside its own.
     """
 
     tolerance: float = 1e-3
     bar_scale: float = 1.0
     quadrature_weight: float = 1.0
+    floor: float = 0.0
 
     def estimate(self, scores: Scores) -> Tensor:
         """The error of each row's log-density (rows,), in nats, but for rounding."""
-        return self.bar_scale * (scores.x_error + self.quadrature_weight * scores.q_error).sum(0)
+        own = (scores.x_error + self.quadrature_weight * scores.q_error).sum(0)
+        return self.bar_scale * (self.floor + own)
+
+    def on_finer(self, factor: float) -> Accuracy:
+        """The same for a grid of `factor` times the steps."""
+        return replace(self, floor=self.floor / factor**GLOBAL_ORDER)
 
 
 Score = Callable[[Tensor, Tensor | None, Solver], Scores]
@@ -137,19 +145,41 @@ def _evaluate_with_bars(
     A tolerance without end asks for no second look.
     """
 
-    def on(grid: Grid, places: Tensor) -> Evaluation:
+    def on(finer: Grid, places: Tensor) -> Evaluation:
         parts = [places[chunk] for chunk in chunks(places)]
-        return _concatenate([_judge(score(rows[part], _of(context, part), grid), accuracy) for part in parts])
+        there = accuracy.on_finer(finer.steps / grid.steps)
+        return _concatenate([_judge(score(rows[part], _of(context, part), finer), there) for part in parts])
 
     result = on(grid, torch.arange(len(rows), device=rows.device))
-    for retry in range(RETRIES if math.isfinite(accuracy.tolerance) else 0):
-        hard = (~result.ok).nonzero().squeeze(-1)
-        grid = grid.refined() if retry else grid.stretched(math.ceil(FIRST_RETRY * grid.steps))
-        if len(hard) == 0 or grid.nfe > MOST_EVALUATIONS:
+    if math.isinf(accuracy.tolerance):
+        return result
+    levels, looks = _believed(result.error / accuracy.tolerance), torch.ones_like(result.nfe)
+    while len(hard := (~result.ok & (looks <= RETRIES)).nonzero().squeeze(-1)):
+        level = levels[hard].min().item()
+        finer = grid.stretched(math.ceil(grid.steps * RISE**level))
+        if finer.nfe > MOST_EVALUATIONS:
             break
-        again = on(grid, hard)
+        hard = hard[levels[hard] == level]
+        again = on(finer, hard)
         result = _scatter(result, hard, replace(again, nfe=again.nfe + result.nfe[hard]))
+        levels[hard] += _believed(again.error / accuracy.tolerance)
+        looks[hard] += 1
     return result
+
+
+def levels_above(excess: Tensor) -> Tensor:
+    """How many levels finer, at least one, the grid has to be for rows whose bars are `excess` times the
+    tolerance.
+
+    >>> levels_above(torch.tensor([2.0, 10.0, 100.0, torch.nan]))
+    tensor([1., 2., 3., inf])
+    """
+    wanted = HEADROOM * excess.nan_to_num(nan=torch.inf) ** (1 / GLOBAL_ORDER)
+    return (wanted.log() / math.log(RISE)).ceil().clamp(min=1)
+
+
+def _believed(excess: Tensor) -> Tensor:
+    return levels_above(excess).clamp(max=MOST_LEVELS_AT_ONCE).long()
 
 
 def rounding_error(log_prob: Tensor) -> Tensor:
