@@ -284,7 +284,7 @@ def test_no_power_of_the_difficulty_spreads_steps_better_than_the_chosen_one_by_
         return (flow.score(x, None, grid).log_prob - truth).abs().mean().item()
 
     difficulty = _difficulty(partial(flow.score, x, None))
-    others = [error(_placed(difficulty, flow.solver.steps, "adams", power)) for power in POWERS]
+    others = [error(_placed(difficulty, flow.solver.steps, power)) for power in POWERS]
     assert error(flow.solver) < 1.5 * min(others) < max(others)
 
 

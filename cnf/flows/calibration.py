@@ -27,23 +27,24 @@ QUADRATURE_WEIGHTS = (1.0, 0.1, 0.03)
 # An estimate tells one row from another only roughly. Each is taken for the larger by so many times the
 # median of all: bars that differ less cover as many rows, and the widest of them are narrower.
 FLOOR = 1.0
-FIRST_STEPS, FEWEST_STEPS, MOST_STEPS = 24, 4, 384
+FIRST_STEPS, FEWEST_STEPS, MOST_STEPS = 36, 4, 384
 MOST_TRIALS = 8  # grids
+# Errors are measured against a grid of at least, and of at first, so many times the steps.
+FINER, FINEST = 2, 4
 # Grids are placed by the errors of this many equal steps: few enough for errors to stand above rounding. The
 # errors on a grid that is uneven already would be noise that the next placement amplifies.
 PILOT_STEPS = 16
-# Power of the step in the estimate of one pilot step's error.
-LOCAL_ORDER = 5
-# Where a field is steep the pilot's steps are too long for that power to hold, and their estimates too small:
-# smaller powers move more steps there. Tried are these, on a grid of so many steps.
-POWERS, TRIED_STEPS = (2.0, 2.5, 3.0, 4.0, 5.0), 36
+# The estimate of one pilot step's error goes with the fifth power of its length, where steps are short. Where
+# a field is steep the pilot's are too long for that, and their estimates too small: smaller powers move more
+# steps there. Tried are these; without time to try, the usual one will do.
+POWERS, USUAL_POWER = (2.0, 2.5, 3.0, 4.0, 5.0), 3.0
 
 ScoreOn = Callable[[Grid], Scores]
 
 
 def spread_evenly(score: ScoreOn, steps: int) -> Grid:
-    """A grid of `steps` one-step steps on which every step makes the same error on the rows `score` holds."""
-    return _placed(_difficulty(score), steps, "dopri5", LOCAL_ORDER)
+    """A grid of `steps` steps that make about the same error each on the rows that `score` holds."""
+    return _placed(_difficulty(score), steps, USUAL_POWER)
 
 
 def _difficulty(score: ScoreOn) -> Tensor:
@@ -53,37 +54,36 @@ def _difficulty(score: ScoreOn) -> Tensor:
     return errors.clamp(min=4 * torch.finfo(errors.dtype).eps)
 
 
-def _placed(difficulty: Tensor, steps: int, method: str, power: float) -> Grid:
+def _placed(difficulty: Tensor, steps: int, power: float) -> Grid:
     if not difficulty.isfinite().all():
-        return Grid.uniform(steps, method)
-    return Grid(place(difficulty, Grid.uniform(PILOT_STEPS).nodes, steps, power), method)
-
-
-def _best_power(rows: Calibrated, difficulty: Tensor) -> float:
-    """The power that leaves the smallest true error when it spreads a grid of few steps."""
-    grids = {power: _placed(difficulty, TRIED_STEPS, METHOD, power) for power in POWERS}
-    truth = rows.reference(grids[LOCAL_ORDER].refined().refined()).log_prob
-    errors = {
-        power: (rows.score(grid).log_prob - truth).abs().nan_to_num(nan=torch.inf).quantile(HARD).item()
-        for power, grid in grids.items()
-    }
-    return min(errors, key=errors.__getitem__)
+        return Grid.uniform(steps, METHOD)
+    return Grid(place(difficulty, Grid.uniform(PILOT_STEPS).nodes, steps, power), METHOD)
 
 
 def calibrate(rows: Calibrated, tolerance: float) -> tuple[Grid, Accuracy]:
     """The grid on which rows take the fewest evaluations to get within `tolerance` nats, second looks
     included, and how wide the bars on it are."""
     difficulty = _difficulty(rows.score)
-    placed = partial(_placed, difficulty, method=METHOD, power=_best_power(rows, difficulty))
+    truth = Truth(rows.reference, difficulty)
+    placed = partial(_placed, difficulty, power=_best_power(rows.score, difficulty, truth))
     steps, found = FIRST_STEPS, []
     while steps not in [grid.steps for _, grid, _ in found] and len(found) < MOST_TRIALS:
         grid = placed(steps)
-        accuracy, excess = rows.judged(grid, tolerance)
+        accuracy, excess = _judged(rows.score(grid), truth.beside(steps), tolerance)
         found.append((expected_evaluations(steps, excess), grid, accuracy))
         steps = _cheapest(steps, excess)
     # Where no grid is fine enough, the finest.
     _, grid, accuracy = min(found, key=lambda trial: (trial[0], -trial[1].steps))
     return grid, accuracy
+
+
+def _best_power(score: ScoreOn, difficulty: Tensor, truth: Truth) -> float:
+    """The power that leaves the smallest true error when it spreads the first grid."""
+    exact, errors = truth.beside(FIRST_STEPS), {}
+    for power in POWERS:
+        error = (score(_placed(difficulty, FIRST_STEPS, power)).log_prob - exact).abs()
+        errors[power] = error.nan_to_num(nan=torch.inf).quantile(HARD).item()
+    return min(errors, key=errors.__getitem__)
 
 
 def expected_evaluations(steps: int, excess: Tensor) -> float:
@@ -116,20 +116,36 @@ class Calibrated:
     score: ScoreOn
     reference: ScoreOn
 
-    def judged(self, grid: Grid, tolerance: float) -> tuple[Accuracy, Tensor]:
-        """Bars that cover the true error of all but one per cent of the rows, with a margin; and the bars of
-        these rows (rows,), in multiples of the tolerance.
 
-        How much the estimates of a solve are worth is measured against the same solve in float64 with halved
-        steps. Of the weights that the quadrature's estimate may have, the one that leaves the smallest bars
-        of hard rows is taken.
-        """
-        scores = self.score(grid)
-        true = (scores.log_prob.double() - self.reference(grid.refined()).log_prob.double()).abs()
-        fitted = [_fitted(Accuracy(tolerance, 1.0, weight), scores, true) for weight in QUADRATURE_WEIGHTS]
-        bars = [accuracy.estimate(scores).nan_to_num(nan=torch.inf) for accuracy in fitted]
-        best = min(range(len(fitted)), key=lambda k: bars[k].quantile(HARD).item())
-        return fitted[best], bars[best] / tolerance
+@dataclass
+class Truth:
+    """Log-densities in float64, on a grid so fine that they tell the errors of coarser ones; solved again on
+    a finer one where that is asked about."""
+
+    reference: ScoreOn
+    difficulty: Tensor
+    steps: int = 0
+
+    def beside(self, steps: int) -> Tensor:
+        """Log-densities (rows,) for the errors of a grid of so many steps."""
+        if self.steps < FINER * steps:
+            self.steps = FINEST * steps
+            self.log_prob = self.reference(_placed(self.difficulty, self.steps, USUAL_POWER)).log_prob
+        return self.log_prob
+
+
+def _judged(scores: Scores, truth: Tensor, tolerance: float) -> tuple[Accuracy, Tensor]:
+    """Bars that cover the true error of all but one per cent of the rows, with a margin; and the bars of
+    these rows (rows,), in multiples of the tolerance.
+
+    Of the weights that the quadrature's estimate may have, the one that leaves the smallest bars of hard rows
+    is taken.
+    """
+    true = (scores.log_prob.double() - truth).abs()
+    fitted = [_fitted(Accuracy(tolerance, 1.0, weight), scores, true) for weight in QUADRATURE_WEIGHTS]
+    bars = [accuracy.estimate(scores).nan_to_num(nan=torch.inf) for accuracy in fitted]
+    best = min(range(len(fitted)), key=lambda k: bars[k].quantile(HARD).item())
+    return fitted[best], bars[best] / tolerance
 
 
 def _fitted(accuracy: Accuracy, scores: Scores, true: Tensor) -> Accuracy:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from cnf.files import atomic_path
+from cnf.flows.calibration import METHOD
 from cnf.flows.model_file import ModelFileError, read_model, write_model
 from cnf.ode import Grid
 from cnf.training.history import History
@@ -179,7 +180,7 @@ def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str,
     for name in ("best_nll", "calm"):
         if getattr(trainer, name) is None:  # what is not finite is not said
             setattr(trainer, name, math.inf)
-    trainer.grid = Grid(tuple(state["grid"]))
+    trainer.grid = Grid(tuple(state["grid"]), METHOD)
     trainer.history = History.from_dict(state["history"])
     trainer.best = _part(tensors, "best")
     trainer.flow.field.load_state_dict(trainer.best)  # so that it is known to fit when its time comes

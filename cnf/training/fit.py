@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ def fit(
         >>> history.records[-1].phase
         'likelihood'
     """
+    start = time.perf_counter()
     train, valid = _rows(flow, (x, context, weights), (x_valid, context_valid), seed)
     settings = default_settings(
         rows=len(train), dim=flow.dim, steps=steps, seconds=seconds, likelihood_share=likelihood_share,
@@ -101,7 +103,7 @@ def fit(
     free = set(flow.automatic)
     choices = fit_parts(flow, train, valid, settings, seed)
     may_give_way = "base" in free and not flow.context_dim and at_rest(flow, train)
-    trainer = Trainer(flow, train, valid, settings, seed=seed)
+    trainer = Trainer(flow, train, valid, settings, seed=seed, spent=time.perf_counter() - start)
     try:
         _train(trainer, checkpoint, watchers)
     except KeyboardInterrupt as stop:

@@ -19,7 +19,7 @@ from cnf.training.data import Rows
 MOST_ROWS = 2048
 # Tolerance in nats of the solves that validation rests on; the finished flow is held to a stricter one.
 TOLERANCE = 1e-2
-STEPS = 12
+STEPS = 30
 
 
 class Verdict(NamedTuple):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnf.flows import CNF
-from cnf.flows.calibration import calibration_rows, spread_evenly
+from cnf.flows.calibration import METHOD, calibration_rows, spread_evenly
 from cnf.flows.scoring import Scores
 from cnf.ode import Gradient, Grid, Solver, SolverError, Torchdiffeq
 from cnf.training.data import Batches, Rows
@@ -27,13 +27,15 @@ WARM_UP = 0.05  # of each phase
 GUARD_EVERY = 25  # likelihood updates
 # Likelihood training is honest while its grid and one of half the steps agree within this, in nats a row.
 HONEST_WITHIN = 0.02
-MOST_TRAINING_STEPS = 32
+MORE_STEPS, MOST_TRAINING_STEPS = 3, 128
 # Evaluations, summed over the rows, whose graph is kept: some hundreds of megabytes in the widest field.
 GRAPH = 32_768
 # Where they disagree by more than this on the largest grid, the solver has lost the field for good.
 LOST_BEYOND = 1.0
 SMALLEST_RATE_SCALE = 1e-3
 FEW = 5  # updates
+# Part of the first phase that what came before it may have used up.
+MOST_SPENT = 0.5
 # Steering of the regularisers' weights by the evaluations a row, at every validation.
 STRONGER, WEAKER = 3.0, 0.7
 
@@ -54,6 +56,7 @@ class Trainer:
         valid: rows to judge by.
         settings: every choice.
         seed: of all randomness in training.
+        spent: seconds of the budget that are gone already; the first phase makes up for them.
         watchers: called after every update.
     """
 
@@ -65,6 +68,7 @@ class Trainer:
         settings: Settings,
         *,
         seed: int,
+        spent: float = 0.0,
         watchers: tuple[Watcher, ...] = (),
     ) -> None:
         self.flow = flow
@@ -80,10 +84,10 @@ class Trainer:
         self.best = self.at_start = _snapshot(flow.field)
         self.step = 0
         self.seconds = 0.0
-        self.grid = Grid.uniform(settings.solver_steps)
+        self.grid = Grid.uniform(settings.solver_steps, METHOD)
         self.error_weight = settings.error_weight
         self.penalty_weight = 1.0
-        self.start_phase(0, unspent=0.0)
+        self.start_phase(0, unspent=-min(spent, MOST_SPENT * (settings.phases[0].seconds or 0.0)))
         self.best_nll = self.judge.verdict(self.pilot_y, self.pilot_context).nll
 
     def start_phase(self, index: int, *, unspent: float) -> None:
@@ -259,7 +263,7 @@ class Trainer:
             self.error_weight = max(self.error_weight / 1.1, 1.0)
         else:
             self.error_weight = min(self.error_weight * 2, 1e3)
-            steps = min(steps + 1, MOST_TRAINING_STEPS)
+            steps = min(steps + MORE_STEPS, MOST_TRAINING_STEPS)
         self.grid = spread_evenly(score, steps)
         if steps == MOST_TRAINING_STEPS and not gap < LOST_BEYOND:
             self._roll_back("the solver lost the field")
