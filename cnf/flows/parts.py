@@ -14,7 +14,7 @@ from cnf.flows.bases import Base, NormalBase
 from cnf.flows.divergence import Hutchinson, choose_divergence
 from cnf.flows.preprocessing import Affine, Preprocess
 from cnf.flows.scoring import Accuracy, chunks
-from cnf.ode import Gradient, Grid, Solution, Solver, System, SystemAt
+from cnf.ode import Gradient, Grid, Solution, Solver, System, SystemAt, tensor_like
 
 AUTO = "auto"
 MakeSystem = Callable[[Tensor, Tensor | None], System]
@@ -126,7 +126,7 @@ class FlowParts(nn.Module):
         default = "adjoint"
         if isinstance(solver, Grid):
             solver, default = solver.between(way[0], way[-1]), "discrete"
-        times = torch.tensor(way, dtype=x.dtype, device=x.device)
+        times = tensor_like(way, x)
         return solver.solve(system, x, times, gradient=gradient or default)
 
     def _system(self, x: Tensor, context: Tensor | None) -> System:

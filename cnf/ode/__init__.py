@@ -11,7 +11,7 @@ discretised equation, one step at a time) or "adjoint" (the continuous adjoint e
 
 from cnf.ode.grid import Grid, place
 from cnf.ode.solve import Solver, solve
-from cnf.ode.system import Gradient, Solution, SolverError, System, SystemAt
+from cnf.ode.system import Gradient, Solution, SolverError, System, SystemAt, tensor_like
 from cnf.ode.torchdiffeq import Torchdiffeq
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "Torchdiffeq",
     "place",
     "solve",
+    "tensor_like",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cnf.ode.stepping import Scheme, Step, flat, moments_of
-from cnf.ode.system import System, SystemAt
+from cnf.ode.system import System, SystemAt, tensor_like
 
 # Velocities that the predictor looks back on; the corrector takes the newest in place of the oldest.
 MEMORY = 5
@@ -49,7 +49,7 @@ class Adams(Scheme):
     """
 
     def __init__(self, nodes: tuple[float, ...], like: Tensor) -> None:
-        self.weights = _weights(nodes).to(like)
+        self.weights = tensor_like(_weights(nodes), like)
 
     def plan(self, mesh: Tensor) -> Tensor:
         """The end of each step, and its weights for the span of the mesh."""

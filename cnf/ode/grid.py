@@ -13,7 +13,7 @@ from torch import Tensor
 from cnf.ode.adams import Adams, entered, interpolate
 from cnf.ode.rungekutta import RungeKutta
 from cnf.ode.stepping import integrate
-from cnf.ode.system import Gradient, Solution, System, check_gradient
+from cnf.ode.system import Gradient, Solution, System, check_gradient, tensor_like
 from cnf.ode.tableaux import TABLEAUX
 from cnf.ode.torchdiffeq import FIXED_STEP, Torchdiffeq
 
@@ -138,18 +138,18 @@ class Grid:
         tableau = TABLEAUX[self.method]
         steps = integrate(system, x, mesh, RungeKutta.of(tableau, x), at=requested, gradient=gradient)
         total, evaluations = _cumulative(steps.q), tableau.evaluations(len(steps.q))
-        return Solution(steps.x, total[requested], steps.x_error, steps.q_error, evaluations)
+        return Solution(steps.x, _picked(total, requested), steps.x_error, steps.q_error, evaluations)
 
     def _solve_by_adams(self, system: System, x: Tensor, t: Tensor, gradient: Gradient) -> Solution:
         """The times asked for make no steps of their own: states there are interpolated."""
         nodes, span = self.stations, t[-1] - t[0]
-        mesh = t[0] + span * torch.tensor(nodes, dtype=t.dtype, device=t.device)
+        mesh = t[0] + span * tensor_like(nodes, t)
         inner = (t[1:-1] - t[0]) / span
         at = range(len(nodes)) if len(inner) else (0, len(nodes) - 1)
         steps = integrate(system, x, mesh, Adams(nodes, x), at=at, gradient=gradient)
         states, quadratures = (
             torch.cat([whole[:1], interpolate(whole, nodes, inner), whole[-1:]]) if len(inner) else whole
-            for whole in (steps.x, _cumulative(steps.q)[list(at)])
+            for whole in (steps.x, _picked(_cumulative(steps.q), at))
         )
         return Solution(states, quadratures, steps.x_error, steps.q_error, len(nodes))
 
@@ -158,8 +158,7 @@ class Grid:
 
         Nodes move with the ends of the span, so that end times receive gradients.
         """
-        fractions = torch.tensor(self.nodes, dtype=t.dtype, device=t.device)
-        nodes = t[0] + (t[-1] - t[0]) * fractions
+        nodes = t[0] + (t[-1] - t[0]) * tensor_like(self.nodes, t)
         if len(t) == 2:
             return nodes, [0, self.steps]
         wanted = ((t - t[0]) / (t[-1] - t[0])).tolist()
@@ -168,6 +167,11 @@ class Grid:
         places = wanted + [self.nodes[k] for k in free]
         order = sorted(range(len(places)), key=places.__getitem__)
         return merged[order], [order.index(k) for k in range(len(t))]
+
+
+def _picked(whole: Tensor, places: Sequence[int]) -> Tensor:
+    """Some entries of the first axis; an index of them would have to travel to the device."""
+    return torch.stack([whole[k] for k in places])
 
 
 def _cumulative(q: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cnf.ode.stepping import Scheme, Step
-from cnf.ode.system import System, SystemAt, no_rates
+from cnf.ode.system import System, SystemAt, no_rates, tensor_like
 from cnf.ode.tableaux import Tableau
 
 
@@ -45,11 +45,11 @@ class RungeKutta(Scheme):
     def of(cls, tableau: Tableau, like: Tensor) -> RungeKutta:
         """The method in the dtype and on the device of `like`."""
         sums = (*tableau.a, tableau.b, tableau.b_error)
-        weights = like.new_tensor([weight for row in sums for weight in row])
+        weights = tensor_like([weight for row in sums for weight in row], like)
         rows = (tableau.b, tableau.b_error) if tableau.b_error else (tableau.b,)
         used = [column for column, rated in zip(zip(*rows), tableau.rate_stages) if rated]
         own = tableau.c[tableau.first_same_as_last :]
-        return cls(tableau, weights, like.new_tensor(own), like.new_tensor(used))
+        return cls(tableau, weights, tensor_like(own, like), tensor_like(used, like))
 
     def plan(self, mesh: Tensor) -> Tensor:
         """Start and length of each step."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor
 
 Gradient = Literal["direct", "discrete", "adjoint"]
@@ -23,6 +24,11 @@ class SolverError(RuntimeError, ValueError):
 
     A ValueError too: other tolerances or a higher cap mend it.
     """
+
+
+def tensor_like(values: Any, like: Tensor) -> Tensor:
+    """A tensor of numbers with the dtype and on the device of `like`; the host does not wait for it."""
+    return torch.as_tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def no_rates(x: Tensor) -> Tensor:
