@@ -7,6 +7,7 @@ Every cell, one method on one data set with one seed, is kept as JSON in --cells
 rerun goes on where the last one stopped. Peers have the first of the seeds only. Prints a table: NLL in nats
 a row (for a toy, the gap to its exact density), and the paired difference of ours to the best peer with its
 standard error; the tables of all runs so far are in figures/benchmark_accuracy.json, a picture beside it.
+Methods that a run leaves out keep the figures of the run before; differences are paired within one run.
 """
 
 from __future__ import annotations
@@ -128,6 +129,15 @@ def summarise(cells: Sequence[Cell], folder: Path) -> dict[str, object]:
     return summary
 
 
+def merged(before: dict | None, now: dict) -> dict:
+    """The summary of a run, with the methods that it left out as they stood before."""
+    if before is None:
+        return now
+    parts = {key: {**before[key], **now[key]} for key in ("nll", "se", "notes")}
+    order = [method for method in METHODS if method in parts["nll"]]
+    return now | {key: {method: part[method] for method in order} for key, part in parts.items()}
+
+
 def print_table(name: str, found: dict) -> None:
     print(f"\n{name}")
     for method, runs in found["nll"].items():
@@ -206,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     kept = options.out / "benchmark_accuracy.json"
     data = json.loads(kept.read_text()) if kept.exists() else {}
     for name, some in cells.items():
-        data[name] = summarise(some, options.cells)
+        data[name] = merged(data.get(name), summarise(some, options.cells))
         print_table(name, data[name])
     with atomic_path(kept) as path:
         path.write_text(json.dumps(data, indent=1) + "\n")

@@ -32,6 +32,7 @@ SCALARS = (
     "window",
     "calm",
     "best_nll",
+    "best_holds",
     "error_weight",
     "unspent",
     "penalty_weight",

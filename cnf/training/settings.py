@@ -51,6 +51,7 @@ class Settings:
         error_weight: weight of the solver's error beside the negative log-likelihood, to start with.
         regularisers: penalties beside the negative log-likelihood.
         nfe_budget: evaluations a row that scoring may take; while it takes more, the penalties weigh more.
+            Weights that keep within it are preferred to any that do not.
         weight_decay: of the optimisers, decoupled from the gradient.
         clip: largest norm of a gradient.
         patience: validations without progress after which a phase ends.

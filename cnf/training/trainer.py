@@ -82,6 +82,7 @@ class Trainer:
         self.batches = Batches(*_model_coordinates(flow, train), train.weights)
         self.history = History()
         self.best = self.at_start = _snapshot(flow.field)
+        self.best_holds = settings.nfe_budget is None  # weights within a budget are better than any beyond
         self.step = 0
         self.seconds = 0.0
         self.grid = Grid.uniform(settings.solver_steps, METHOD)
@@ -289,22 +290,24 @@ class Trainer:
 
     def _validate(self) -> None:
         verdict = self.judge.verdict(self.pilot_y, self.pilot_context)
-        if verdict.nll < self.best_nll:
-            self.best_nll, self.stale = verdict.nll, 0
+        holds = self.settings.nfe_budget is None or self._steer(self.settings.nfe_budget)
+        better = verdict.nll < self.best_nll
+        self.stale = 0 if better else self.stale + 1
+        improves = better if holds == self.best_holds else holds
+        if improves:
+            self.best_nll, self.best_holds = verdict.nll, holds
             self.best = _snapshot(self.judge.average.module)
-        else:
-            self.stale += 1
         self._record(valid_nll=verdict.nll, valid_se=verdict.se, nfe=verdict.nfe)
-        if self.settings.nfe_budget is not None:
-            self._steer(self.settings.nfe_budget)
 
-    def _steer(self, budget: int) -> None:
-        """Make the regularisers stronger while scoring on a calibrated grid takes more than the budget."""
+    def _steer(self, budget: int) -> bool:
+        """Make the regularisers stronger where scoring on a calibrated grid takes more than the budget, else
+        weaker, and say whether it keeps within."""
         finished = copy.copy(self.judge.flow).calibrate(
             self.flow.preprocess.to_data(self.pilot_y), self.settings.tolerance, context=self.pilot_context
         )
         over = finished.solver.nfe > budget
         self.penalty_weight = self.penalty_weight * (STRONGER if over else WEAKER)
+        return not over
 
     def _record(self, **held_out: float) -> None:
         objective = sum(self.losses) / max(len(self.losses), 1)
