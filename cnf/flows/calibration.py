@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -60,16 +60,22 @@ def _placed(difficulty: Tensor, steps: int, power: float) -> Grid:
     return Grid(place(difficulty, Grid.uniform(PILOT_STEPS).nodes, steps, power), METHOD)
 
 
-def calibrate(rows: Calibrated, tolerance: float) -> tuple[Grid, Accuracy]:
+def calibrate(score: ScoreOn, reference: ScoreOn, tolerance: float) -> tuple[Grid, Accuracy]:
     """The grid on which rows take the fewest evaluations to get within `tolerance` nats, second looks
-    included, and how wide the bars on it are."""
-    difficulty = _difficulty(rows.score)
-    truth = Truth(rows.reference, difficulty)
-    placed = partial(_placed, difficulty, power=_best_power(rows.score, difficulty, truth))
+    included, and how wide the bars on it are.
+
+    Args:
+        score: solves the rows to calibrate on.
+        reference: the same in float64.
+        tolerance: of a row's bar, in nats.
+    """
+    difficulty = _difficulty(score)
+    truth = Truth(reference, difficulty)
+    placed = partial(_placed, difficulty, power=_best_power(score, difficulty, truth))
     steps, found = FIRST_STEPS, []
     while steps not in [grid.steps for _, grid, _ in found] and len(found) < MOST_TRIALS:
         grid = placed(steps)
-        accuracy, excess = _judged(rows.score(grid), truth.beside(steps), tolerance)
+        accuracy, excess = _judged(score(grid), truth.beside(steps), tolerance)
         found.append((expected_evaluations(steps, excess), grid, accuracy))
         steps = _cheapest(steps, excess)
     # Where no grid is fine enough, the finest.
@@ -104,27 +110,18 @@ def _cheapest(steps: int, excess: Tensor) -> int:
     return min(within, key=lambda n: expected_evaluations(n, excess * (steps / n) ** GLOBAL_ORDER))
 
 
-@dataclass(frozen=True)
-class Calibrated:
-    """Rows to calibrate on.
-
-    Attributes:
-        score: solves them on a grid.
-        reference: the same in float64.
-    """
-
-    score: ScoreOn
-    reference: ScoreOn
-
-
-@dataclass
 class Truth:
     """Log-densities in float64, on a grid so fine that they tell the errors of coarser ones; solved again on
-    a finer one where that is asked about."""
+    a finer one where that is asked about.
 
-    reference: ScoreOn
-    difficulty: Tensor
-    steps: int = 0
+    Args:
+        reference: solves the rows in float64.
+        difficulty: of the pilot's steps, which places the grids.
+    """
+
+    def __init__(self, reference: ScoreOn, difficulty: Tensor) -> None:
+        self.reference, self.difficulty = reference, difficulty
+        self.steps, self.log_prob = 0, torch.empty(0)
 
     def beside(self, steps: int) -> Tensor:
         """Log-densities (rows,) for the errors of a grid of so many steps."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnf.flows.calibration import Calibrated, calibrate, calibration_rows
+from cnf.flows.calibration import calibrate, calibration_rows
 from cnf.flows.configuration import describe
 from cnf.flows.distribution import FlowDistribution
 from cnf.flows.model_file import write_model
@@ -277,7 +277,7 @@ class CNF(FlowParts):
         exact, fine = copy.deepcopy(plain).double(), None if context is None else context.double()
         score = partial(plain.score, y.to(self.like.dtype), context)
         reference = partial(exact.score, y.double(), fine)
-        self.solver, self.accuracy = calibrate(Calibrated(score, reference), tolerance)
+        self.solver, self.accuracy = calibrate(score, reference, tolerance)
         return self
 
     def save(self, path: str | Path) -> None:
