@@ -22,6 +22,7 @@ from cnf.training import trainer as trainers
 from cnf.training.checkpoint import CheckpointWarning, CheckpointWriter, generations, resume, write_checkpoint
 from cnf.training.data import Rows
 from cnf.training.failures import exploded
+from cnf.training.guard import MOST_STEPS
 
 STEPS = 24
 
@@ -223,7 +224,7 @@ def test_a_field_that_the_solver_cannot_follow_goes_back():
     def explode(trainer):
         with torch.no_grad():
             trainer.flow.field.W3.mul_(3e3)
-        trainer.grid = Grid.uniform(trainers.MOST_TRAINING_STEPS - 1, "adams")
+        trainer.guard.grid = Grid.uniform(MOST_STEPS - 1, "adams")
 
     fit = trainer("likelihood", 28)
     with torch.no_grad():

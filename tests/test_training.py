@@ -118,9 +118,9 @@ def test_a_coarse_grid_is_cheated_and_the_guard_holds_it():
     y, jacobian = guarded.preprocess.to_model(x)
     y, jacobian = y.float()[:1000], jacobian.item()
     trainer = likelihood_only(guarded, x)
-    trainer.grid = coarse
+    trainer.guard.grid = coarse
     trainer.run()
-    seen, true = honesty(guarded, y, trainer.grid)
+    seen, true = honesty(guarded, y, trainer.guard.grid)
     assert abs(true - seen) < 0.05
     assert true - jacobian > entropy - 0.05
 

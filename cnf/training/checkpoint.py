@@ -33,7 +33,6 @@ SCALARS = (
     "calm",
     "best_nll",
     "best_holds",
-    "error_weight",
     "unspent",
     "penalty_weight",
 )
@@ -89,7 +88,7 @@ def discard(path: Path) -> None:
 def write_checkpoint(path: Path, trainer: Trainer) -> None:
     """Write weights, moving average, optimiser, random state, schedule and history; keep the state before."""
     state = {name: getattr(trainer, name) for name in SCALARS}
-    state["grid"] = list(trainer.grid.nodes)
+    state["grid"], state["error_weight"] = list(trainer.guard.grid.nodes), trainer.guard.error_weight
     state["history"] = trainer.history.as_dict()
     configuration = {"fit": fingerprint(trainer), "index": trainer.index, "state": _plain(state)}
     newest, previous = generations(path)
@@ -181,7 +180,8 @@ def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str,
     for name in ("best_nll", "calm"):
         if getattr(trainer, name) is None:  # what is not finite is not said
             setattr(trainer, name, math.inf)
-    trainer.grid = Grid(tuple(state["grid"]), METHOD)
+    trainer.guard.grid = Grid(tuple(state["grid"]), METHOD)
+    trainer.guard.error_weight = state["error_weight"]
     trainer.history = History.from_dict(state["history"])
     trainer.best = _part(tensors, "best")
     trainer.flow.field.load_state_dict(trainer.best)  # so that it is known to fit when its time comes

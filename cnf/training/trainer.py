@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from cnf.flows import CNF
-from cnf.flows.calibration import METHOD, calibration_rows, spread_evenly
-from cnf.flows.scoring import Scores
-from cnf.ode import Gradient, Grid, Solver, SolverError, Torchdiffeq
+from cnf.flows.calibration import calibration_rows
+from cnf.ode import Gradient, Solver, SolverError, Torchdiffeq
 from cnf.training.data import Batches, Rows
 from cnf.training.failures import WINDOW, TrainingError, exploded
+from cnf.training.guard import Guard
 from cnf.training.history import History, Record
 from cnf.training.judge import Judge
 from cnf.training.objectives import flow_matching_loss, likelihood_loss
@@ -25,13 +25,8 @@ from cnf.training.settings import Phase, Settings
 RECORDS = 100  # of each phase
 WARM_UP = 0.05  # of each phase
 GUARD_EVERY = 25  # likelihood updates
-# Likelihood training is honest while its grid and one of half the steps agree within this, in nats a row.
-HONEST_WITHIN = 0.02
-MORE_STEPS, MOST_TRAINING_STEPS = 3, 128
 # Evaluations, summed over the rows, whose graph is kept: some hundreds of megabytes in the widest field.
 GRAPH = 32_768
-# Where they disagree by more than this on the largest grid, the solver has lost the field for good.
-LOST_BEYOND = 1.0
 SMALLEST_RATE_SCALE = 1e-3
 FEW = 5  # updates
 # Part of the first phase that what came before it may have used up.
@@ -85,8 +80,10 @@ class Trainer:
         self.best_holds = settings.nfe_budget is None  # weights within a budget are better than any beyond
         self.step = 0
         self.seconds = 0.0
-        self.grid = Grid.uniform(settings.solver_steps, METHOD)
-        self.error_weight = settings.error_weight
+        self.guard = Guard(
+            flow, self.pilot_y, self.pilot_context,
+            steps=settings.solver_steps, error_weight=settings.error_weight,
+        )  # fmt: skip
         self.penalty_weight = 1.0
         self.start_phase(0, unspent=-min(spent, MOST_SPENT * (settings.phases[0].seconds or 0.0)))
         self.best_nll = self.judge.verdict(self.pilot_y, self.pilot_context).nll
@@ -226,48 +223,22 @@ class Trainer:
             gradient=self._gradient(len(y)),
             regularisers=self.settings.regularisers,
         )
-        loss = parts.nll + self.error_weight * parts.solver_error + self.penalty_weight * parts.penalty
+        loss = parts.nll + self.guard.error_weight * parts.solver_error + self.penalty_weight * parts.penalty
         return loss, parts.nll.item()
 
     def _training_solver(self) -> Solver:
         """The grid of likelihood training, placed anew as the field changes; torchdiffeq for its adjoint."""
         if self.settings.gradient == "adjoint":
             return Torchdiffeq("dopri5", rtol=1e-3, atol=1e-3)
-        if self.phase_step % GUARD_EVERY == 1:
-            self._guard()
-        return self.grid.jittered(self.generator)
+        if self.phase_step % GUARD_EVERY == 1 and not self.guard.look():
+            self._roll_back("the solver lost the field")
+        return self.guard.grid.jittered(self.generator)
 
     def _gradient(self, rows: int) -> Gradient:
         """Of the likelihood. The discrete adjoint is direct backpropagation to rounding: where the graph is
         small, keeping it takes a quarter of the time less than evaluating it again."""
-        small = self.settings.gradient == "discrete" and rows * self.grid.nfe <= GRAPH
+        small = self.settings.gradient == "discrete" and rows * self.guard.grid.nfe <= GRAPH
         return "direct" if small else self.settings.gradient
-
-    @torch.no_grad()
-    def _guard(self) -> None:
-        """Place the grid anew, and hold the solver's true error on pilot rows as a constraint.
-
-        Where the grid and the same grid with halved steps disagree, the weight of the error in the objective
-        and the number of steps rise; where they agree, the weight falls again.
-        """
-
-        # Probes of an estimate would differ between two solves and pass for errors of the solver.
-        plain = copy.copy(self.flow)
-        plain.divergence = "auto"
-
-        def score(grid: Grid) -> Scores:
-            return plain.score(self.pilot_y, self.pilot_context, grid)
-
-        gap = (score(self.grid).log_prob - score(self.grid.refined()).log_prob).abs().mean()
-        steps = self.grid.steps
-        if gap < HONEST_WITHIN:
-            self.error_weight = max(self.error_weight / 1.1, 1.0)
-        else:
-            self.error_weight = min(self.error_weight * 2, 1e3)
-            steps = min(steps + MORE_STEPS, MOST_TRAINING_STEPS)
-        self.grid = spread_evenly(score, steps)
-        if steps == MOST_TRAINING_STEPS and not gap < LOST_BEYOND:
-            self._roll_back("the solver lost the field")
 
     def _roll_back(self, reason: str) -> None:
         """Return with half the learning rate to the average, or, where it is not finite or led here before
