@@ -135,7 +135,7 @@ def merged(before: dict | None, now: dict) -> dict:
         return now
     parts = {key: {**before[key], **now[key]} for key in ("nll", "se", "notes")}
     order = [method for method in METHODS if method in parts["nll"]]
-    return now | {key: {method: part[method] for method in order} for key, part in parts.items()}
+    return before | now | {key: {method: part[method] for method in order} for key, part in parts.items()}
 
 
 def print_table(name: str, found: dict) -> None:

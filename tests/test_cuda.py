@@ -1,4 +1,4 @@
-"""The same on an accelerator: numbers agree with the processor's, and a solve never waits for the device."""
+"""The same on an accelerator: numbers agree with the processor's, and scoring never waits for the device."""
 
 import contextlib
 import copy
@@ -93,5 +93,5 @@ def test_a_fit_on_the_device_ends_near_one_on_the_processor(tmp_path):
 
 
 def test_double_precision_stays_on_the_device():
-    flow = make_flow("mlp").cuda()
-    assert flow.log_prob(normal(5, 2).cuda()).dtype == F64
+    found = make_flow("mlp").cuda().log_prob(normal(5, 2).cuda())
+    assert found.dtype == F64 and found.is_cuda

@@ -94,7 +94,7 @@ def test_a_budget_of_evaluations_is_held_by_stronger_penalties():
 
     free = fitted()
     held = fitted(regularisers=Regularisers(transport=0.1), nfe_budget=13)
-    assert held.solver.nfe < 0.8 * free.solver.nfe
+    assert held.solver.nfe <= 13 < free.solver.nfe
 
 
 def test_weights_and_budgets_that_mean_nothing_are_refused():

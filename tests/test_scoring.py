@@ -3,7 +3,6 @@
 import copy
 import math
 from functools import partial
-from itertools import combinations
 
 import pytest
 import torch
@@ -11,9 +10,16 @@ from problems import F64, make_flow, normal, seeded, stirred
 
 import cnf
 from cnf.fields import VelocityField
-from cnf.flows.calibration import POWERS, QUADRATURE_WEIGHTS, _difficulty, _placed
+from cnf.flows.calibration import (
+    POWERS,
+    QUADRATURE_WEIGHTS,
+    _cheapest,
+    _difficulty,
+    _placed,
+    expected_evaluations,
+)
 from cnf.flows.flow import UnsolvedWarning
-from cnf.flows.scoring import CHUNK, MOST_EVALUATIONS, RETRIES, RISE, Accuracy, Scores
+from cnf.flows.scoring import CHUNK, HEADROOM, MOST_EVALUATIONS, RISE, Accuracy, Scores
 
 REFERENCE = cnf.Torchdiffeq("dopri8", 1e-10, 1e-10)
 
@@ -130,20 +136,22 @@ def test_rows_above_the_tolerance_go_again_on_finer_grids():
 
 
 def test_nfe_is_the_sum_over_the_grids_that_a_row_went_through():
-    """Which grids these were is found by scoring a row on each level: its path goes up, and ends where it is
-    within the tolerance."""
+    """A row climbs to the level that its bar asks for, four at most at once, until it is within."""
     flow, x = hard_and_easy()
-    levels = [flow.solver.stretched(math.ceil(flow.solver.steps * RISE**level)).nfe for level in range(12)]
     found = flow.evaluate(x)
-    for total in found.nfe.tolist():
-        paths = (
-            path for count in range(RETRIES) for path in combinations(levels[1:], count)
-        )  # fmt: skip
-        assert any(levels[0] + sum(path) == total for path in paths)
+    for row, total in zip(x, found.nfe.tolist()):
+        level, spent, ok = 0, 0, False
+        while not ok:
+            grid = flow.solver.stretched(math.ceil(flow.solver.steps * RISE**level))
+            bar = flow.accuracy.estimate(flow.score(row[None], None, grid)).item()
+            spent, ok = spent + grid.nfe, bar <= flow.accuracy.tolerance
+            excess = max(bar / flow.accuracy.tolerance, 1.0)
+            level += min(max(math.ceil(2 * math.log2(HEADROOM * excess**0.2)), 1), 4)
+        assert total == spent
 
 
 def test_a_row_far_beyond_the_tolerance_skips_grids_that_cannot_do():
-    """Halving the steps until a row is within the tolerance takes more evaluations."""
+    """Level by level until a row is within the tolerance takes more evaluations."""
     flow, x = hard_and_easy()
     found = flow.evaluate(x)
     for row in (2, 4):
@@ -343,9 +351,24 @@ def test_calibrate_takes_one_row_and_rows_that_are_not_finite():
     flow = make_flow("mlp")
     flow.calibrate(normal(1, 2))
     x = normal(100, 2)
-    x[5] = math.nan
+    finite = torch.arange(100) % 4 != 0
+    x[~finite] = math.nan
     flow.calibrate(x)
+    found = flow.solver, flow.accuracy
     assert flow.evaluate(normal(50, 2)).ok.all()
+    assert found == (flow.calibrate(x[finite]).solver, flow.accuracy)
+    with pytest.raises(ValueError, match="finite"):
+        flow.calibrate(x[~finite])
+
+
+@pytest.mark.parametrize("lost", [0.05, 0.3, 1.0])
+def test_rows_that_cannot_be_solved_ask_for_more_steps_and_never_for_fewer(lost):
+    """Few of them leave the choice to the others; many of them take all the steps there are."""
+    excess = torch.full((1000,), 0.5)
+    excess[: int(1000 * lost)] = math.inf
+    steps = _cheapest(40, excess)
+    assert steps == 80 if lost > 0.1 else 30 < steps < 40
+    assert math.isinf(expected_evaluations(40, excess)) == (lost > 0.1)
 
 
 class Bump(VelocityField):

@@ -16,9 +16,10 @@ from cnf.training import Phase, Settings, Trainer
 from cnf.training.checkpoint import CheckpointWriter, resume, write_checkpoint
 from cnf.training.coupling import couple
 from cnf.training.data import Batches, Rows, as_rows
-from cnf.training.judge import Judge, weighted_nll
+from cnf.training.judge import Judge, Verdict, weighted_nll
 from cnf.training.mixtures import Rival
 from cnf.training.objectives import flow_matching_loss, likelihood_loss
+from cnf.training.regularisers import Regularisers
 from cnf.training.settings import default_settings
 
 
@@ -123,6 +124,40 @@ def test_a_coarse_grid_is_cheated_and_the_guard_holds_it():
     seen, true = honesty(guarded, y, trainer.guard.grid)
     assert abs(true - seen) < 0.05
     assert true - jacobian > entropy - 0.05
+
+
+@pytest.mark.parametrize(("spent", "left"), [(0.0, 2.0), (0.5, 1.5), (10.0, 1.0)])
+def test_what_came_before_the_first_update_comes_off_its_phase(spent, left):
+    """But half of the phase stays, and the next one has all of its time."""
+    parts = {"batch": 16, "learning_rate": 1e-3, "ema": 0.9, "validations": 1}
+    phases = (Phase("flow matching", None, 2.0, **parts), Phase("likelihood", None, 3.0, **parts))
+    rows = Rows(torch.randn(64, 2, generator=generator()))
+    trainer = Trainer(small_flow(), rows, rows, Settings(phases), seed=0, spent=spent)
+    trainer.phase_seconds = left
+    assert trainer.phase_done == pytest.approx(1.0)
+    trainer.start_phase(1, unspent=0.0)
+    trainer.phase_seconds = 3.0
+    assert trainer.phase_done == 1.0
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "kept"),
+    [
+        ([(5.0, True), (4.0, False), (6.0, True)], 5.0),  # better, but beyond the budget; within, but worse
+        ([(4.0, False), (5.0, True)], 5.0),  # within the budget, whatever it costs
+        ([(5.0, True), (math.nan, True), (4.5, True)], 4.5),
+    ],
+)
+def test_weights_within_the_budget_of_evaluations_are_preferred(monkeypatch, verdicts, kept):
+    phase = Phase("likelihood", 10, None, 16, 1e-3, 0.9, 1)
+    rows = Rows(torch.randn(64, 2, generator=generator()))
+    settings = Settings((phase,), regularisers=Regularisers(kinetic=1.0), nfe_budget=10)
+    trainer = Trainer(small_flow(), rows, rows, settings, seed=0)
+    for nll, holds in verdicts:
+        monkeypatch.setattr(trainer.judge, "verdict", lambda *rows, nll=nll: Verdict(nll, 0.1, 10))
+        monkeypatch.setattr(trainer, "_steer", lambda budget, holds=holds: holds)
+        trainer._validate()
+    assert trainer.best_nll == kept
 
 
 def test_fit_learns_a_gaussian_in_its_own_units():

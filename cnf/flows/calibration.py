@@ -10,7 +10,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cnf.flows.scoring import GLOBAL_ORDER, RISE, Accuracy, Scores, levels_above, rounding_error
+from cnf.flows.scoring import (
+    GLOBAL_ORDER,
+    MOST_EVALUATIONS,
+    RISE,
+    Accuracy,
+    Scores,
+    levels_above,
+    rounding_error,
+)
 from cnf.ode import Grid, place
 
 # One evaluation a step: half of the evaluations that Runge-Kutta pairs take for the same error.
@@ -26,7 +34,7 @@ MARGIN = 1.5
 QUADRATURE_WEIGHTS = (1.0, 0.1, 0.03)
 # An estimate tells one row from another only roughly. Each is taken for the larger by so many times the
 # median of all: bars that differ less cover as many rows, and the widest of them are narrower.
-FLOOR = 1.0
+FLOOR, HIGHEST_FLOOR = 1.0, 1e5
 FIRST_STEPS, FEWEST_STEPS, MOST_STEPS = 36, 4, 384
 MOST_TRIALS = 8  # grids
 # Errors are measured against a grid of at least, and of at first, so many times the steps.
@@ -49,7 +57,7 @@ def spread_evenly(score: ScoreOn, steps: int) -> Grid:
 
 def _difficulty(score: ScoreOn) -> Tensor:
     """The error that each of the pilot's equal steps makes on a hard row, (PILOT_STEPS,)."""
-    errors = score(Grid.uniform(PILOT_STEPS)).step_error.nan_to_num(nan=torch.inf).quantile(HARD, dim=1)
+    errors = _hard(score(Grid.uniform(PILOT_STEPS)).step_error)
     # Below this, an estimate shows rounding and not the step.
     return errors.clamp(min=4 * torch.finfo(errors.dtype).eps)
 
@@ -87,18 +95,17 @@ def _best_power(score: ScoreOn, difficulty: Tensor, truth: Truth) -> float:
     """The power that leaves the smallest true error when it spreads the first grid."""
     exact, errors = truth.beside(FIRST_STEPS), {}
     for power in POWERS:
-        error = (score(_placed(difficulty, FIRST_STEPS, power)).log_prob - exact).abs()
-        errors[power] = error.nan_to_num(nan=torch.inf).quantile(HARD).item()
+        errors[power] = _hard((score(_placed(difficulty, FIRST_STEPS, power)).log_prob - exact).abs()).item()
     return min(errors, key=errors.__getitem__)
 
 
 def expected_evaluations(steps: int, excess: Tensor) -> float:
     """Evaluations a row, second looks included, on a grid of so many steps on which bars are `excess` times
     the tolerance (rows,); without end where too many rows would need a second look."""
-    if excess.quantile(COVERED) > 1:
+    if (excess <= 1).double().mean() < COVERED:
         return math.inf
-    again = torch.where(excess > 1, RISE ** levels_above(excess), 0.0)
-    return steps * (1 + again.mean().item())
+    again = torch.where(excess > 1, steps * RISE ** levels_above(excess), 0.0)
+    return steps + again.clamp(max=MOST_EVALUATIONS).mean().item()
 
 
 def _cheapest(steps: int, excess: Tensor) -> int:
@@ -140,21 +147,27 @@ def _judged(scores: Scores, truth: Tensor, tolerance: float) -> tuple[Accuracy, 
     """
     true = (scores.log_prob.double() - truth).abs()
     fitted = [_fitted(Accuracy(tolerance, 1.0, weight), scores, true) for weight in QUADRATURE_WEIGHTS]
-    bars = [accuracy.estimate(scores).nan_to_num(nan=torch.inf) for accuracy in fitted]
-    best = min(range(len(fitted)), key=lambda k: bars[k].quantile(HARD).item())
+    bars = [accuracy.estimate(scores).nan_to_num(nan=torch.inf).cpu() for accuracy in fitted]
+    best = min(range(len(fitted)), key=lambda k: _hard(bars[k]).item())
     return fitted[best], bars[best] / tolerance
+
+
+def _hard(values: Tensor) -> Tensor:
+    """What few of the rows, which stand along the last axis, exceed; without end where more are lost."""
+    return values.nan_to_num(nan=torch.inf).quantile(HARD, dim=-1, interpolation="higher")
 
 
 def _fitted(accuracy: Accuracy, scores: Scores, true: Tensor) -> Accuracy:
     """The accuracy with a floor, and `MARGIN` times the scale that covers all but one per cent of the true
     errors."""
-    sound = accuracy.estimate(scores).nan_to_num(posinf=torch.nan)
-    accuracy = replace(accuracy, floor=FLOOR * sound.nanmedian().nan_to_num().item())
+    sound = accuracy.estimate(scores).nan_to_num(nan=torch.nan, posinf=torch.nan)
+    floor = min(FLOOR * sound.nanmedian().nan_to_num().item(), HIGHEST_FLOOR)
+    accuracy = replace(accuracy, floor=floor)
     raw, rounding = accuracy.estimate(scores).double(), rounding_error(scores.log_prob).double()
     ratio = ((true - rounding).clamp(min=0) / (raw + rounding)).nan_to_num(nan=1.0)
     return replace(accuracy, bar_scale=min(max(MARGIN * ratio.quantile(0.99).item(), 1e-3), 100.0))
 
 
-def calibration_rows(x: Tensor, most: int = 512) -> Tensor:
+def calibration_rows(x: Tensor, most: int) -> Tensor:
     """Places of at most `most` rows, spread evenly over the table."""
     return torch.linspace(0, len(x) - 1, min(most, len(x)), device=x.device).round().long()

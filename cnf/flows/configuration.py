@@ -150,8 +150,8 @@ def build_accuracy(config: dict[str, Any]) -> Accuracy:
     if not all(type(value) in (int, float) for value in config.values()):
         raise ValueError(f"accuracy: expected numbers; got {config}")
     accuracy = Accuracy(**config)
-    if not (accuracy.tolerance > 0 and accuracy.bar_scale >= 0):
-        raise ValueError(f"accuracy: expected a tolerance above zero and a scale of bars; got {config}")
+    if not (accuracy.tolerance > 0 and accuracy.bar_scale >= 0 and accuracy.floor >= 0):
+        raise ValueError(f"accuracy: expected a tolerance above zero, scale and floor of bars; got {config}")
     return accuracy
 
 

@@ -251,10 +251,11 @@ class CNF(FlowParts):
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, tolerance: float = 1e-3, *, context: Tensor | None = None) -> CNF:
-        """Place the time grid on rows x (rows, dim) so that the error bar of a row stays below the tolerance.
+        """Place the time grid on rows x (rows, dim) so that error bars within the tolerance cost the fewest
+        evaluations.
 
         Args:
-            x: training rows; up to 1024 of them are used.
+            x: training rows; up to 1024 of those that are finite are used.
             tolerance: of the error bar of log_prob, in nats.
             context: (rows, context_dim)
 
@@ -267,16 +268,18 @@ class CNF(FlowParts):
         if not tolerance > 0:
             raise ValueError(f"tolerance: expected a positive number of nats; got {tolerance}")
         rows, context, _ = self._rows(x, context)
-        if len(rows) == 0:
-            raise ValueError("calibrate: expected at least one row of x; got none")
-        chosen = calibration_rows(rows, 1024)
+        finite = torch.cat([rows] if context is None else [rows, context], 1).isfinite().all(1)
+        places = finite.nonzero().squeeze(1)
+        if len(places) == 0:
+            raise ValueError("calibrate: expected at least one finite row of x; got none")
+        chosen = places[calibration_rows(places, 1024)]
         y, context = self.preprocess.to_model(rows[chosen])[0], None if context is None else context[chosen]
         # Probes of an estimate would differ between the two and pass for errors of the solver.
         plain = copy.deepcopy(self).eval()
         plain.divergence = AUTO
-        exact, fine = copy.deepcopy(plain).double(), None if context is None else context.double()
+        exact, context64 = copy.deepcopy(plain).double(), None if context is None else context.double()
         score = partial(plain.score, y.to(self.like.dtype), context)
-        reference = partial(exact.score, y.double(), fine)
+        reference = partial(exact.score, y.double(), context64)
         self.solver, self.accuracy = calibrate(score, reference, tolerance)
         return self
 

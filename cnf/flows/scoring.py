@@ -18,13 +18,14 @@ CHUNK, ACCELERATOR_CHUNK = 1024, 65_536
 # Rows whose bar is above the tolerance go again on finer grids: a level takes RISE times the steps of the one
 # below. A bar says which level will do, with some headroom; it is not believed beyond so many at once.
 RISE, HEADROOM, MOST_LEVELS_AT_ONCE = 2**0.5, 1.05, 4
-# A row goes again so many times at most, and no grid takes more evaluations than this.
+# A row goes again so many times at most, and no grid that it goes to takes more evaluations than this.
 RETRIES, MOST_EVALUATIONS = 6, 10_000
 # Where an adaptive solver cannot finish a chunk, rows are taken apart until so many solves have failed, each
 # after this part of its cap, or after what an easy solve takes where that is more.
 PATIENCE, SEARCH_SHARE, EASY = 30, 0.1, 500
 PILOT_STEPS = 16
-# Power of the step in the error of a solve by "adams".
+# Power of the step in the error of a solve by "adams"; the estimate of "dopri5" falls with the fourth, so
+# that its rows may need one look more.
 GLOBAL_ORDER = 5
 
 
@@ -153,7 +154,7 @@ def _evaluate_with_bars(
     result = on(grid, torch.arange(len(rows), device=rows.device))
     if math.isinf(accuracy.tolerance):
         return result
-    levels, looks = _believed(result.error / accuracy.tolerance), torch.ones_like(result.nfe)
+    levels, looks = _levels(result, accuracy), torch.ones_like(result.nfe)
     while len(hard := (~result.ok & (looks <= RETRIES)).nonzero().squeeze(-1)):
         level = levels[hard].min().item()
         finer = grid.stretched(math.ceil(grid.steps * RISE**level))
@@ -162,7 +163,7 @@ def _evaluate_with_bars(
         hard = hard[levels[hard] == level]
         again = on(finer, hard)
         result = _scatter(result, hard, replace(again, nfe=again.nfe + result.nfe[hard]))
-        levels[hard] += _believed(again.error / accuracy.tolerance)
+        levels[hard] += _levels(again, accuracy)
         looks[hard] += 1
     return result
 
@@ -178,8 +179,10 @@ def levels_above(excess: Tensor) -> Tensor:
     return (wanted.log() / math.log(RISE)).ceil().clamp(min=1)
 
 
-def _believed(excess: Tensor) -> Tensor:
-    return levels_above(excess).clamp(max=MOST_LEVELS_AT_ONCE).long()
+def _levels(found: Evaluation, accuracy: Accuracy) -> Tensor:
+    """How many levels a bar is believed to ask for. A finer grid does nothing about rounding."""
+    estimate = (found.error - rounding_error(found.log_prob)).clamp(min=0)
+    return levels_above(estimate / accuracy.tolerance).clamp(max=MOST_LEVELS_AT_ONCE).long()
 
 
 def rounding_error(log_prob: Tensor) -> Tensor:

@@ -183,7 +183,7 @@ def _cumulative(q: Tensor) -> Tensor:
 UNIFORM_SHARE = 0.3
 
 
-def place(errors: Tensor, nodes: Sequence[float], steps: int, order: int) -> tuple[float, ...]:
+def place(errors: Tensor, nodes: Sequence[float], steps: int, order: float) -> tuple[float, ...]:
     """Nodes of a grid of `steps` steps on which every step makes the same error.
 
     A step of length h makes the error C(t) hᵖ, so steps of length proportional to C(t)^(−1/p) share it

@@ -12,7 +12,7 @@ from cnf.flows.calibration import METHOD, spread_evenly
 from cnf.flows.scoring import Scores
 from cnf.ode import Grid
 
-# The grid is honest while it and one of half the steps agree within this, in nats a row.
+# The grid is honest while it and the same with every step halved agree within this, in nats a row.
 HONEST_WITHIN = 0.02
 MORE_STEPS, MOST_STEPS = 3, 128
 # Where they disagree by more than this on the largest grid, the solver has lost the field for good.

@@ -51,7 +51,8 @@ class Trainer:
         valid: rows to judge by.
         settings: every choice.
         seed: of all randomness in training.
-        spent: seconds of the budget that are gone already; the first phase makes up for them.
+        spent: seconds of the budget that are gone already; the first phase makes up for them, but keeps half
+            of its time.
         watchers: called after every update.
     """
 
@@ -72,8 +73,8 @@ class Trainer:
         self.watchers = watchers
         self.seed = seed
         self.generator = torch.Generator(flow.like.device).manual_seed(seed)
-        pilot = train.take(calibration_rows(train.x, 256))
-        self.pilot_y, self.pilot_context = _model_coordinates(flow, pilot)
+        self.pilot = train.take(calibration_rows(train.x, 256))
+        self.pilot_y, self.pilot_context = _model_coordinates(flow, self.pilot)
         self.batches = Batches(*_model_coordinates(flow, train), train.weights)
         self.history = History()
         self.best = self.at_start = _snapshot(flow.field)
@@ -85,7 +86,8 @@ class Trainer:
             steps=settings.solver_steps, error_weight=settings.error_weight,
         )  # fmt: skip
         self.penalty_weight = 1.0
-        self.start_phase(0, unspent=-min(spent, MOST_SPENT * (settings.phases[0].seconds or 0.0)))
+        gone = min(spent, MOST_SPENT * (settings.phases[0].seconds or 0.0))
+        self.start_phase(0, unspent=-gone)
         self.best_nll = self.judge.verdict(self.pilot_y, self.pilot_context).nll
 
     def start_phase(self, index: int, *, unspent: float) -> None:
@@ -263,8 +265,8 @@ class Trainer:
         verdict = self.judge.verdict(self.pilot_y, self.pilot_context)
         holds = self.settings.nfe_budget is None or self._steer(self.settings.nfe_budget)
         better = verdict.nll < self.best_nll
-        self.stale = 0 if better else self.stale + 1
-        improves = better if holds == self.best_holds else holds
+        improves = math.isfinite(verdict.nll) and (better if holds == self.best_holds else holds)
+        self.stale = 0 if better or improves else self.stale + 1
         if improves:
             self.best_nll, self.best_holds = verdict.nll, holds
             self.best = _snapshot(self.judge.average.module)
@@ -273,10 +275,9 @@ class Trainer:
     def _steer(self, budget: int) -> bool:
         """Make the regularisers stronger where scoring on a calibrated grid takes more than the budget, else
         weaker, and say whether it keeps within."""
-        finished = copy.copy(self.judge.flow).calibrate(
-            self.flow.preprocess.to_data(self.pilot_y), self.settings.tolerance, context=self.pilot_context
-        )
-        over = finished.solver.nfe > budget
+        x, context = self.pilot.x, self.pilot.context
+        finished = copy.copy(self.judge.flow).calibrate(x, self.settings.tolerance, context=context)
+        over = finished.evaluate(x, context).nfe.double().mean() > budget
         self.penalty_weight = self.penalty_weight * (STRONGER if over else WEAKER)
         return not over
 
