@@ -28,7 +28,7 @@ COVERED = 0.9
 # Steps are spread evenly for rows that are harder than this share of all.
 HARD = 0.95
 # The bar is this many times what covers all but one per cent of the calibration rows.
-MARGIN = 1.5
+MARGIN = 1.75
 # Which of the two estimates of a solve, of the state and of the quadrature, says more about the error differs
 # from flow to flow. The quadrature's never counts for nothing: a row at rest has no other.
 QUADRATURE_WEIGHTS = (1.0, 0.1, 0.03)
