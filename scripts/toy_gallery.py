@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -73,8 +74,7 @@ def draw_toy(row: Sequence[Axes], flow: cnf.CNF, toy: Toy, *, resolution: int, s
         plotting.density(density_at(flow, t), box, ax=ax, resolution=resolution)
     plotting.density(density_at(flow, 1.0), box, ax=row[-3], kind="contours", resolution=resolution)
     plotting.trajectories(path, ax=row[-2], colour=log_prob)
-    velocity = lambda points: flow.velocity(0.5, points)  # noqa: E731
-    plotting.field(velocity, box, ax=row[-1], kind="streamlines", resolution=24)
+    plotting.field(partial(flow.velocity, 0.5), box, ax=row[-1], kind="streamlines", resolution=24)
     bare(row, box)
 
 

@@ -99,7 +99,7 @@ def mutate_tensors(tensors: dict[str, torch.Tensor], chance: random.Random) -> d
 def parts_of(path: Path) -> tuple[dict, dict[str, torch.Tensor]]:
     """Configuration and tensors of a sound model file."""
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         return json.loads(json.loads(file.metadata()["cnf"])["configuration"]), tensors
 
 

@@ -1,6 +1,7 @@
 """Problems that know their answers: equations solved in closed form, fields, and flows to try the laws on."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -117,9 +118,13 @@ def jacobian_trace(field: VelocityField, t: Tensor, x: Tensor, context: Tensor |
     rows = x.reshape(-1, x.shape[-1])
     times = t.expand(shape).reshape(-1)
     contexts = None if context is None else context.expand(*shape, -1).reshape(len(rows), -1)
+
+    def at(t: Tensor, given: Tensor | None, y: Tensor) -> Tensor:
+        return field(t, y, given)
+
     traces = []
     for k, row in enumerate(rows):
         given = None if contexts is None else contexts[k]
-        jacobian = torch.autograd.functional.jacobian(lambda y: field(times[k], y, given), row)  # noqa: B023
+        jacobian = torch.autograd.functional.jacobian(partial(at, times[k], given), row)
         traces.append(jacobian.trace())
     return torch.stack(traces).reshape(shape)

@@ -35,7 +35,7 @@ class Preprocess(nn.Module, ABC):
         """dx/dt (*batch, dim) for dy/dt = v at y (*batch, dim), in the dtype of v."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Preprocess:  # noqa: FBT001, FBT002
-        """Moves to another device with the module; its numbers stay float64."""
+        """As torch declares it. Moves to another device with the module; its numbers stay float64."""
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
 

@@ -42,7 +42,7 @@ class SymbolFeatures(nn.Module):
             self.register_buffer(f"scores{j}", torch.zeros(self.sizes[j], dtype=torch.float64))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SymbolFeatures:  # noqa: FBT001, FBT002
-        """Moves to another device with the module; its numbers stay float64."""
+        """As torch declares it. Moves to another device with the module; its numbers stay float64."""
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
     @torch.no_grad()

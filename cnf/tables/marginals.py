@@ -57,7 +57,7 @@ class Marginals(nn.Module):
         self.register_buffer("weights", torch.full(shape, 1 / KERNELS, dtype=torch.float64))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Marginals:  # noqa: FBT001, FBT002
-        """Moves to another device with the module; its numbers stay float64."""
+        """As torch declares it. Moves to another device with the module; its numbers stay float64."""
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
     @torch.no_grad()

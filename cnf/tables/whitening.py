@@ -67,7 +67,7 @@ class Whitening(nn.Module):
         self.register_buffer("covariances", torch.eye(dim, dtype=torch.float64).repeat(kept, 1, 1))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Whitening:  # noqa: FBT001, FBT002
-        """Moves to another device with the module; its numbers stay float64."""
+        """As torch declares it. Moves to another device with the module; its numbers stay float64."""
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
     @torch.no_grad()

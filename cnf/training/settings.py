@@ -130,7 +130,7 @@ def default_phases(
 ) -> tuple[Phase, ...]:
     """Flow matching, then maximum likelihood, within a budget of updates or seconds.
 
-    A likelihood update costs some fifty times one of flow matching, so its share is half of the time, or a
+    A likelihood update costs some ten times one of flow matching, so its share is half of the time, or a
     tenth of the updates.
 
     Raises:
