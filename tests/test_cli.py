@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
@@ -705,20 +706,30 @@ def test_a_standard_output_that_is_full_is_told(room):
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and os.strerror(errno.ENOSPC) in done.stderr
 
 
+KILLED_HALFWAY = """
+import os, signal, sys
+from cnf.cli import main
+from cnf.training.checkpoint import CheckpointWriter
+
+def write_and_die(writer, trainer, write=CheckpointWriter.write):
+    write(writer, trainer)
+    if trainer.step == 400:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+CheckpointWriter.write = write_and_die
+CheckpointWriter.__init__.__defaults__ = (0.0,)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_a_killed_fit_goes_on_to_the_same_model(room, tmp_path, capsys):
     """kill -9 in the middle; --resume ends with the file that an uninterrupted fit writes."""
     fit = [room / "table.csv", "--steps", 800, "--width", 8, "--seed", 3]
     ran("fit", *fit, "-o", tmp_path / "whole")
     words = [str(word) for word in ("fit", *fit, "-o", tmp_path / "model")]
-    code = "import sys, cnf.training.checkpoint as c; c.CheckpointWriter.__init__.__defaults__ = (0.0,);"
-    code += "from cnf.cli import main; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen([sys.executable, "-c", code, *words])
+    done = subprocess.run([sys.executable, "-c", KILLED_HALFWAY, *words], check=False)
     checkpoint = tmp_path / "model.checkpoint"
-    while process.poll() is None and not checkpoint.exists():
-        time.sleep(0.02)
-    time.sleep(0.1)
-    process.kill()
-    process.wait()
+    assert done.returncode == -signal.SIGKILL
     assert checkpoint.exists() and not (tmp_path / "model").exists()
     ran(*words, "--resume")
     assert not checkpoint.exists()

@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from contextlib import contextmanager
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -83,13 +84,26 @@ def test_the_last_good_checkpoint_is_used_and_the_damage_told(tmp_path, whole, d
     content[len(content) // 2] ^= 4
     ruins = {"truncated": content[:700], "flipped": content, "empty": b""}
     if damage == "gone":
-        newest.unlink()  # killed between two renames
+        newest.unlink()
         flow, _ = fitted(checkpoint=newest)
     else:
         newest.write_bytes(ruins[damage])
         with pytest.warns(CheckpointWarning, match="going on from the state before it"):
             flow, _ = fitted(checkpoint=newest)
     same(flow, whole)
+
+
+def test_at_every_moment_there_is_a_newest_checkpoint(tmp_path, monkeypatch):
+    """Whichever rename a fit is killed at: from the first checkpoint on there is one to go on from."""
+    newest, there, replace = tmp_path / "c", [], Path.replace
+
+    def watched(path, target):
+        replace(path, target)
+        there.append(newest.exists())
+
+    monkeypatch.setattr(Path, "replace", watched)
+    stopped(newest)
+    assert len(there) > 10 and there == sorted(there), "once there, always there"
 
 
 def test_where_no_checkpoint_is_sound_the_file_is_named(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 import warnings
 from dataclasses import asdict
@@ -95,7 +96,8 @@ def write_checkpoint(path: Path, trainer: Trainer) -> None:
     with atomic_path(newest) as temporary:
         write_model(temporary, configuration, _tensors(trainer))
         if newest.exists():
-            newest.replace(previous)
+            with atomic_path(previous) as copy:  # not moved: at every moment there is a newest
+                shutil.copyfile(newest, copy)
 
 
 def _plain(value: Any) -> Any:
