@@ -99,7 +99,7 @@ def gradients(
     peer, matched = copy.deepcopy(peer).train(), copy.deepcopy(matched).train()
     return {
         "cnf": gradient(flow, flow.log_prob, x),
-        "cnf, direct": gradient(flow, partial(flow.log_prob, gradient="direct"), x),
+        "cnf, discrete": gradient(flow, partial(flow.log_prob, gradient="discrete"), x),
         "cnf, adjoint": gradient(flow, partial(flow.log_prob, gradient="adjoint"), x),
         "zuko": gradient(peer, lambda x: peer().log_prob(x), x),
         "zuko, equal error": gradient(matched, lambda x: matched().log_prob(x), x),

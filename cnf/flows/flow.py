@@ -72,7 +72,8 @@ class CNF(FlowParts):
             x: (*batch, dim)
             context: (*batch, context_dim), broadcast against x.
             t: time whose density is asked for: 1 is the data's, 0 the base's, in the units of the data.
-            gradient: "discrete" (default on a grid), "adjoint" (default with torchdiffeq) or "direct".
+            gradient: "direct", "discrete" or "adjoint". The default is "adjoint" with torchdiffeq; on a grid,
+                where the first two agree to rounding, "direct" for few rows and "discrete" for many.
             generator: source of Hutchinson's probes.
 
         Returns:
@@ -113,8 +114,9 @@ class CNF(FlowParts):
             # What solves is not the grid, so its estimate says nothing about the row.
             solver = solver.between(t, 0.0).counterpart(t)
 
-        def score(y: Tensor, context: Tensor | None, solver: Solver) -> Scores:
-            return self.score(y, context, solver, t=t, gradient=gradient, generator=generator)
+        def score(y: Tensor, given: Tensor | None, solver: Solver) -> Scores:
+            kind = gradient or self._usual_gradient(solver, len(rows), context)
+            return self.score(y, given, solver, t=t, gradient=kind, generator=generator)
 
         found = evaluate_rows(score, y.to(self.like.dtype), context, solver, self.accuracy)
         dtype = x.dtype if x.is_floating_point() else self.like.dtype
@@ -141,6 +143,7 @@ class CNF(FlowParts):
             nothing = y.new_zeros(1, len(y))
             return Scores(self.base.log_prob(y), nothing, nothing, 0, y.new_zeros(len(y), 0))
         system = self._density_system(y, context, generator)
+        gradient = gradient or self._usual_gradient(solver, len(y), context)
         solution = self._solve(system if extend is None else extend(system), y, (t, 0.0), solver, gradient)
         log_prob = self.base.log_prob(solution.x[-1]) + solution.q[-1, ..., 0]
         x_error, q_error = solution.x_error.flip(0), solution.q_error[..., 0].flip(0)

@@ -69,7 +69,7 @@ def likelihood_loss(
     generator: torch.Generator,
     *,
     solver: Solver,
-    gradient: Gradient,
+    gradient: Gradient | None = None,
     regularisers: Regularisers = NONE,
 ) -> Likelihood:
     """Mean of −log p(y) by one solve, and the means of the solver's error estimate and of the penalty.

@@ -44,7 +44,7 @@ class Settings:
 
     Attributes:
         phases: one after the other.
-        gradient: of the likelihood: "discrete", "direct", or "adjoint" (torchdiffeq).
+        gradient: of the likelihood: "direct", "discrete" or "adjoint"; None is what `CNF.log_prob` chooses.
         coupling_block: rows that flow matching pairs by optimal transport; None pairs independently.
         times_a_pair: times at which flow matching uses each pair.
         solver_steps: steps of the grid that likelihood training starts with.
@@ -59,7 +59,7 @@ class Settings:
     """
 
     phases: tuple[Phase, ...]
-    gradient: Gradient = "discrete"
+    gradient: Gradient | None = None
     coupling_block: int | None = 64
     times_a_pair: int = 1
     solver_steps: int = 16
@@ -78,7 +78,7 @@ class Settings:
         return updates, sum(phase.seconds or 0.0 for phase in self.phases)
 
     def __post_init__(self) -> None:
-        if self.gradient not in get_args(Gradient):
+        if self.gradient not in (None, *get_args(Gradient)):
             raise ValueError(f"gradient: expected {', '.join(get_args(Gradient))}; got {self.gradient!r}")
         if self.nfe_budget is not None and not self.regularisers:
             raise ValueError("nfe_budget: give regularisers too, whose weights are steered to hold it")

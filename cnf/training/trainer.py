@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from cnf.flows import CNF
 from cnf.flows.calibration import calibration_rows
-from cnf.ode import Gradient, Solver, SolverError, Torchdiffeq
+from cnf.ode import Solver, SolverError, Torchdiffeq
 from cnf.training.data import Batches, Rows
 from cnf.training.failures import WINDOW, TrainingError, exploded
 from cnf.training.guard import Guard
@@ -25,8 +25,6 @@ from cnf.training.settings import Phase, Settings
 RECORDS = 100  # of each phase
 WARM_UP = 0.05  # of each phase
 GUARD_EVERY = 25  # likelihood updates
-# Evaluations, summed over the rows, whose graph is kept: some hundreds of megabytes in the widest field.
-GRAPH = 32_768
 SMALLEST_RATE_SCALE = 1e-3
 FEW = 5  # updates
 # Part of the first phase that what came before it may have used up.
@@ -222,7 +220,7 @@ class Trainer:
             context,
             self.generator,
             solver=solver,
-            gradient=self._gradient(len(y)),
+            gradient=self.settings.gradient,
             regularisers=self.settings.regularisers,
         )
         loss = parts.nll + self.guard.error_weight * parts.solver_error + self.penalty_weight * parts.penalty
@@ -235,12 +233,6 @@ class Trainer:
         if self.phase_step % GUARD_EVERY == 1 and not self.guard.look():
             self._roll_back("the solver lost the field")
         return self.guard.grid.jittered(self.generator)
-
-    def _gradient(self, rows: int) -> Gradient:
-        """Of the likelihood. The discrete adjoint is direct backpropagation to rounding: where the graph is
-        small, keeping it takes a quarter of the time less than evaluating it again."""
-        small = self.settings.gradient == "discrete" and rows * self.guard.grid.nfe <= GRAPH
-        return "direct" if small else self.settings.gradient
 
     def _roll_back(self, reason: str) -> None:
         """Return with half the learning rate to the average, or, where it is not finite or led here before
