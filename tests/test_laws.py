@@ -249,6 +249,32 @@ def test_discrete_gradient_is_direct_to_rounding(name, method):
         torch.testing.assert_close(discrete, direct, rtol=1e-10, atol=1e-12)
 
 
+class CountedField(LinearField):
+    """Counts its evaluations."""
+
+    evaluations = 0
+
+    def forward(self, t, x, context=None):
+        self.evaluations += 1
+        return super().forward(t, x, context)
+
+
+def evaluations_of_backward(rows: int, **chosen) -> int:
+    """How often the gradient of a log-likelihood evaluates the field again."""
+    field = CountedField()
+    flow = cnf.CNF(2, field=field, preprocess=cnf.Affine.identity(2), solver=cnf.Grid.uniform(4, "rk4"))
+    total = flow.log_prob(normal(rows, 2), **chosen).sum()
+    before = field.evaluations
+    total.backward()
+    return field.evaluations - before
+
+
+def test_the_usual_gradient_keeps_the_graph_of_few_rows_and_evaluates_many_again():
+    assert evaluations_of_backward(8) == evaluations_of_backward(8, gradient="direct") == 0
+    many = 3_000  # more than one chunk: what counts is the whole
+    assert evaluations_of_backward(many) == evaluations_of_backward(many, gradient="discrete") > 0
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_trap_context_missing_from_the_adjoints_parameters(name):
     """The continuous adjoint finds the gradient of every parameter and of the context, none of them zero."""
