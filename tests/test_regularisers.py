@@ -1,5 +1,7 @@
 """Penalties along paths: closed forms, gradients, and what they do to the price of a solve."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,10 @@ from problems import F64, normal, seeded
 import cnf
 from cnf.datasets import TOYS
 from cnf.ode import Grid, System
+from cnf.training.data import Rows
 from cnf.training.objectives import likelihood_loss
 from cnf.training.regularisers import Regularisers
+from cnf.training.steering import COST, FIRST, STRONGER, Steering
 
 MATRIX = torch.tensor([[0.3, -0.8], [0.5, 0.1]], dtype=F64)
 
@@ -92,13 +96,33 @@ def test_a_budget_of_evaluations_is_held_by_stronger_penalties():
         cnf.fit(flow, x, steps=140, likelihood_share=0.7, **chosen)
         return flow
 
-    free = fitted()
-    held = fitted(regularisers=Regularisers(transport=0.1), nfe_budget=13)
+    free = fitted(regularisers=Regularisers())
+    held = fitted(regularisers=Regularisers(transport=1.0), nfe_budget=13)
     assert held.solver.nfe <= 13 < free.solver.nfe
 
 
-def test_weights_and_budgets_that_mean_nothing_are_refused():
+def test_steering_follows_the_evaluations_and_lets_a_given_solver_be():
+    flow = cnf.CNF(2, hidden=(8, 8), base=cnf.NormalBase(2))
+    with torch.no_grad():
+        flow.field.W3.normal_(generator=seeded(0))
+    rows = Rows(flow.sample((64,), generator=seeded(1)))
+    takes = copy.deepcopy(flow).calibrate(rows.x).evaluate(rows.x).nfe.double().mean().item()
+
+    def looked(flow, budget, times=1) -> tuple[float, float]:
+        steering = Steering(rows, budget, tolerance=1e-3)
+        costs = [steering.look(flow, 1.0) for _ in range(times)]
+        return costs[-1], steering.share
+
+    few, many = int(takes / 2), int(2 * takes)
+    assert looked(flow, many) == (0.0, 0.0)
+    assert looked(flow, few) == (pytest.approx(COST * (takes - few)), FIRST)
+    assert looked(flow, few, times=2)[1] == pytest.approx(FIRST * STRONGER)
+    assert looked(flow, few, times=9)[1] == 1.0
+    given = copy.deepcopy(flow)
+    given.automatic.discard("solver")
+    assert looked(given, 1) == (0.0, 0.0) and looked(flow, None) == (0.0, 1.0)
+
+
+def test_weights_that_mean_nothing_are_refused():
     with pytest.raises(ValueError, match="transport: expected"):
         Regularisers(transport=-1.0)
-    with pytest.raises(ValueError, match="nfe_budget: give regularisers"):
-        cnf.fit(cnf.CNF(1, hidden=(4, 4)), normal(50, 1), steps=10, nfe_budget=20)

@@ -19,7 +19,6 @@ from cnf.training.data import Batches, Rows, as_rows
 from cnf.training.judge import Judge, Verdict, weighted_nll
 from cnf.training.mixtures import Rival
 from cnf.training.objectives import flow_matching_loss, likelihood_loss
-from cnf.training.regularisers import Regularisers
 from cnf.training.settings import default_settings
 
 
@@ -143,19 +142,19 @@ def test_what_came_before_the_first_update_comes_off_its_phase(spent, left):
 @pytest.mark.parametrize(
     ("verdicts", "kept"),
     [
-        ([(5.0, True), (4.0, False), (6.0, True)], 5.0),  # better, but beyond the budget; within, but worse
-        ([(4.0, False), (5.0, True)], 5.0),  # within the budget, whatever it costs
-        ([(5.0, True), (math.nan, True), (4.5, True)], 4.5),
+        ([(2.0, 0.0), (1.0, 0.3), (1.2, 0.0)], 1.2),  # (NLL, what evaluations beyond the budget count for)
+        ([(1.0, 0.3), (1.2, 0.2)], 1.0),
+        ([(2.0, 0.0), (math.nan, 0.0), (1.5, 0.0)], 1.5),
     ],
 )
-def test_weights_within_the_budget_of_evaluations_are_preferred(monkeypatch, verdicts, kept):
-    phase = Phase("likelihood", 10, None, 16, 1e-3, 0.9, 1)
+def test_evaluations_beyond_the_budget_count_against_weights(monkeypatch, verdicts, kept):
+    phase = Phase("likelihood", 100, None, 16, 1e-3, 0.9, 1)
     rows = Rows(torch.randn(64, 2, generator=generator()))
-    settings = Settings((phase,), regularisers=Regularisers(kinetic=1.0), nfe_budget=10)
-    trainer = Trainer(small_flow(), rows, rows, settings, seed=0)
-    for nll, holds in verdicts:
+    trainer = Trainer(small_flow(), rows, rows, Settings((phase,), nfe_budget=10), seed=0)
+    trainer.phase_step = 50
+    for nll, excess in verdicts:
         monkeypatch.setattr(trainer.judge, "verdict", lambda *rows, nll=nll: Verdict(nll, 0.1, 10))
-        monkeypatch.setattr(trainer, "_steer", lambda budget, holds=holds: holds)
+        monkeypatch.setattr(trainer.steering, "look", lambda flow, done, excess=excess: excess)
         trainer._validate()
     assert trainer.best_nll == kept
 

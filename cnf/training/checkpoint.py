@@ -33,9 +33,8 @@ SCALARS = (
     "window",
     "calm",
     "best_nll",
-    "best_holds",
+    "best_excess",
     "unspent",
-    "penalty_weight",
 )
 
 
@@ -90,6 +89,7 @@ def write_checkpoint(path: Path, trainer: Trainer) -> None:
     """Write weights, moving average, optimiser, random state, schedule and history; keep the state before."""
     state = {name: getattr(trainer, name) for name in SCALARS}
     state["grid"], state["error_weight"] = list(trainer.guard.grid.nodes), trainer.guard.error_weight
+    state["penalty_share"] = trainer.steering.share
     state["history"] = trainer.history.as_dict()
     configuration = {"fit": fingerprint(trainer), "index": trainer.index, "state": _plain(state)}
     newest, previous = generations(path)
@@ -184,6 +184,7 @@ def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str,
             setattr(trainer, name, math.inf)
     trainer.guard.grid = Grid(tuple(state["grid"]), METHOD)
     trainer.guard.error_weight = state["error_weight"]
+    trainer.steering.share = state["penalty_share"]
     trainer.history = History.from_dict(state["history"])
     trainer.best = _part(tensors, "best")
     trainer.flow.field.load_state_dict(trainer.best)  # so that it is known to fit when its time comes

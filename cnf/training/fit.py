@@ -44,7 +44,7 @@ def fit(
     seed: int = 0,
     steps: int | None = None,
     seconds: float | None = None,
-    gradient: Gradient | None = None,
+    gradient: Gradient = "discrete",
     likelihood_share: float | None = None,
     tolerance: float = 1e-3,
     checkpoint: str | Path | None = None,
@@ -70,7 +70,7 @@ def fit(
         seed: of everything random here; the flow's own start is drawn where it is made.
         steps: budget in updates; the default grows with the rows.
         seconds: budget in seconds instead.
-        gradient: of the likelihood, as `CNF.log_prob` has it; "adjoint" is the continuous adjoint.
+        gradient: of the likelihood: "discrete", "direct", or "adjoint" for the continuous adjoint.
         likelihood_share: part of the budget for maximum likelihood; 1 is likelihood alone, 0 flow matching
             alone.
         tolerance: largest error bar in nats that the finished flow's grid leaves to a row.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from typing import Protocol
@@ -21,6 +20,7 @@ from cnf.training.judge import Judge
 from cnf.training.objectives import flow_matching_loss, likelihood_loss
 from cnf.training.optimisers import optimisers
 from cnf.training.settings import Phase, Settings
+from cnf.training.steering import Steering
 
 RECORDS = 100  # of each phase
 WARM_UP = 0.05  # of each phase
@@ -29,8 +29,6 @@ SMALLEST_RATE_SCALE = 1e-3
 FEW = 5  # updates
 # Part of the first phase that what came before it may have used up.
 MOST_SPENT = 0.5
-# Steering of the regularisers' weights by the evaluations a row, at every validation.
-STRONGER, WEAKER = 3.0, 0.7
 
 
 class Watcher(Protocol):
@@ -76,14 +74,14 @@ class Trainer:
         self.batches = Batches(*_model_coordinates(flow, train), train.weights)
         self.history = History()
         self.best = self.at_start = _snapshot(flow.field)
-        self.best_holds = settings.nfe_budget is None  # weights within a budget are better than any beyond
+        self.best_excess = 0.0  # nats that the best weights' evaluations beyond the budget count for
         self.step = 0
         self.seconds = 0.0
         self.guard = Guard(
             flow, self.pilot_y, self.pilot_context,
             steps=settings.solver_steps, error_weight=settings.error_weight,
         )  # fmt: skip
-        self.penalty_weight = 1.0
+        self.steering = Steering(self.pilot, settings.nfe_budget, settings.tolerance)
         gone = min(spent, MOST_SPENT * (settings.phases[0].seconds or 0.0))
         self.start_phase(0, unspent=-gone)
         self.best_nll = self.judge.verdict(self.pilot_y, self.pilot_context).nll
@@ -220,10 +218,11 @@ class Trainer:
             context,
             self.generator,
             solver=solver,
-            gradient=self.settings.gradient,
-            regularisers=self.settings.regularisers,
+            # The two are the same gradient to rounding, and the flow knows when keeping the graph is faster.
+            gradient=None if self.settings.gradient == "discrete" else self.settings.gradient,
+            regularisers=self.settings.regularisers.scaled(self.steering.share),
         )
-        loss = parts.nll + self.guard.error_weight * parts.solver_error + self.penalty_weight * parts.penalty
+        loss = parts.nll + self.guard.error_weight * parts.solver_error + parts.penalty
         return loss, parts.nll.item()
 
     def _training_solver(self) -> Solver:
@@ -255,23 +254,14 @@ class Trainer:
 
     def _validate(self) -> None:
         verdict = self.judge.verdict(self.pilot_y, self.pilot_context)
-        holds = self.settings.nfe_budget is None or self._steer(self.settings.nfe_budget)
-        better = verdict.nll < self.best_nll
-        improves = math.isfinite(verdict.nll) and (better if holds == self.best_holds else holds)
-        self.stale = 0 if better or improves else self.stale + 1
-        if improves:
-            self.best_nll, self.best_holds = verdict.nll, holds
+        steered = self.phase.name == "likelihood" and self.phase_step >= GUARD_EVERY
+        excess = self.steering.look(self.judge.flow, min(self.phase_done, 1.0)) if steered else 0.0
+        better = verdict.nll + excess < self.best_nll + self.best_excess
+        self.stale = 0 if better else self.stale + 1
+        if better:
+            self.best_nll, self.best_excess = verdict.nll, excess
             self.best = _snapshot(self.judge.average.module)
         self._record(valid_nll=verdict.nll, valid_se=verdict.se, nfe=verdict.nfe)
-
-    def _steer(self, budget: int) -> bool:
-        """Make the regularisers stronger where scoring on a calibrated grid takes more than the budget, else
-        weaker, and say whether it keeps within."""
-        x, context = self.pilot.x, self.pilot.context
-        finished = copy.copy(self.judge.flow).calibrate(x, self.settings.tolerance, context=context)
-        over = finished.evaluate(x, context).nfe.double().mean() > budget
-        self.penalty_weight = self.penalty_weight * (STRONGER if over else WEAKER)
-        return not over
 
     def _record(self, **held_out: float) -> None:
         objective = sum(self.losses) / max(len(self.losses), 1)
