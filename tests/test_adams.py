@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from problems import F64, logistic, logistic_solution, normal
 
 from cnf.ode import Grid, System, solve
-from cnf.ode.adams import ENTRY, Adams, entered, interpolate
+from cnf.ode.adams import ENTRY, Adams, entered, interpolate, last_visits
 
 LIKE = torch.empty(0, dtype=F64)
 EVEN = tuple(k / 10 for k in range(11))
@@ -49,21 +49,26 @@ def test_weights_integrate_polynomials_exactly_on_any_times(nodes):
 
 
 @given(nodes=NODES)
-def test_a_solve_enters_its_first_step_in_a_short_one(nodes):
-    found = entered(nodes)
-    assert found[0] == 0 and found[-1] == 1 and all(a < b for a, b in pairwise(found))
-    assert found[1] == pytest.approx(found[2] / ENTRY) and set(found[2:]) <= set(nodes)
-    assert Grid(nodes, "adams").nfe == len(found)
+def test_a_solve_enters_its_first_step_in_pieces(nodes):
+    start, near, again, far, first, *rest = entered(nodes)
+    assert start == 0 and near == again and (0.0, first, *rest)[-1] == 1
+    assert near == pytest.approx(far / ENTRY) and far == pytest.approx(first / ENTRY)
+    assert {first, *rest} <= set(nodes) and near < far < first
+    assert Grid(nodes, "adams").nfe == len(entered(nodes))
 
 
-def test_many_steps_are_entered_in_more_pieces():
-    assert [len(entered(Grid.uniform(n).nodes)) - n for n in (1, 30, 63, 255)] == [2, 2, 3, 4]
+def test_what_stands_twice_is_looked_back_on_once():
+    nodes = entered(EVEN)
+    weights = Adams(nodes, LIKE).weights.view(-1, 2, 6)
+    assert not weights[1].any()  # the step without length
+    assert nodes[1] == nodes[2] and weights[2, 0, 3] == 0 != weights[2, 0, 4]
+    assert last_visits(nodes) == [0, *range(2, len(nodes))]
 
 
 def test_a_first_step_that_is_far_shorter_than_the_second_gives_way():
     """A solve that starts just before a node would otherwise look ahead from points that all but coincide."""
     nodes = Grid(EVEN, "adams").between(0.2999, 1.0)
-    assert entered(nodes.nodes)[2] == pytest.approx((0.4 - 0.2999) / 0.7001)
+    assert entered(nodes.nodes)[4] == pytest.approx((0.4 - 0.2999) / 0.7001)
     x0 = torch.tensor([logistic_solution(0.2999, 0.3)], dtype=F64)
     end = solve(logistic, x0, [0.2999, 1.0], solver=nodes).x[-1].item()
     assert end == pytest.approx(logistic_solution(1.0, 0.3), abs=1e-6)
@@ -76,8 +81,10 @@ def test_errors_fall_as_those_of_order_five(start, end):
         found = solve(logistic, x0, [start, end], solver=Grid.uniform(steps, "adams")).x[-1].item()
         return abs(found - logistic_solution(end, 0.3))
 
-    few, many = error(10), error(30)
+    few, many, lots = error(10), error(30), error(90)
     assert many < few / 3**4.5 and many < 5e-8
+    # The start, which is of a lower order, does not outweigh the rest.
+    assert lots < many / 3**3.5
 
 
 def test_the_estimate_is_the_error_where_the_velocity_is_a_polynomial():

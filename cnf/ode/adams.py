@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import cycle
+from itertools import cycle, pairwise
 
 import torch
 from torch import Tensor
@@ -20,8 +21,9 @@ MEMORY = 5
 # corrector by −27/1440, so that the corrector's error is this part of their difference.
 MILNE = 27 / 502
 # A solve starts without a past, with steps of low order that must be short: the first step of a grid is
-# entered in pieces, each so many times shorter than the one after it.
-ENTRY = 6
+# entered in three pieces that end each so many times later than the one before. What errs there errs in all
+# that follows: without care it would outweigh the other steps together.
+ENTRY = 5
 # A first step shorter than this part of the second gives way: the past would be too close to look ahead from.
 SHORTEST_START = 0.5
 # States on either side that a state between two nodes is interpolated from.
@@ -42,6 +44,9 @@ class Adams(Scheme):
     Equations I", III.1 and III.5). The first steps look back on as many times as there are. The integrals
     depend on the times alone, so that uneven ones cost nothing. A step's plan is its end, and what
     past and new velocities weigh in the predictor and in what the corrector adds to it.
+
+    A step without length evaluates the velocity again, at the corrected state; what follows looks back on
+    that in place of the one at the predicted point.
 
     Args:
         nodes: fractions of the span at which the steps start and end, as `entered` gives them.
@@ -113,21 +118,25 @@ def _turning(weights: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
 
 
 def entered(nodes: tuple[float, ...]) -> tuple[float, ...]:
-    """The nodes with one more, or a few, inside the first step, where a solve starts without a past.
+    """The nodes with two more inside the first step, where a solve starts without a past.
 
-    One is enough for tens of steps; every fourfold of the steps makes the rest so much more accurate that it
-    takes another.
+    The nearer one stands twice, for a second evaluation: the first is at a point that Euler's method has
+    predicted, and so close to the start that to look ahead from the two would magnify its error.
 
     Example:
         >>> entered((0.0, 0.75, 1.0))
-        (0.0, 0.125, 0.75, 1.0)
+        (0.0, 0.03, 0.03, 0.15, 0.75, 1.0)
     """
     start, first, *rest = nodes
     if rest and first - start < SHORTEST_START * (rest[0] - first):
         first, *rest = rest
-    pieces = max(1, (len(nodes).bit_length() - 3) // 2)
-    entry = [start + (first - start) / ENTRY**k for k in range(pieces, 0, -1)]
-    return (start, *entry, first, *rest)
+    near, far = (start + (first - start) / ENTRY**k for k in (2, 1))
+    return (start, near, near, far, first, *rest)
+
+
+def last_visits(nodes: Sequence[float]) -> list[int]:
+    """Places of the nodes, of one that stands twice the second."""
+    return [k for k, (node, after) in enumerate(pairwise((*nodes, math.inf))) if node != after]
 
 
 @lru_cache(maxsize=64)
@@ -137,6 +146,7 @@ def _weights(nodes: tuple[float, ...]) -> Tensor:
     starts, ends = times[:-1], times[1:]
     back = torch.arange(len(starts))[:, None] + torch.arange(1 - MEMORY, 2)
     there, at = back >= 0, times[back.clamp(min=0)]
+    there[:, :-1] &= at[:, :-1] != at[:, 1:]  # of two evaluations at one time, the second counts
     predictor = F.pad(_integrals(at[:, :-1], there[:, :-1], starts, ends), (0, 1))
     corrector = F.pad(_integrals(at[:, 1:], there[:, 1:], starts, ends), (1, 0))
     return torch.cat([predictor, corrector - predictor], 1)

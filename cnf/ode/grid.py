@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from cnf.ode.adams import Adams, entered, interpolate
+from cnf.ode.adams import Adams, entered, interpolate, last_visits
 from cnf.ode.rungekutta import RungeKutta
 from cnf.ode.stepping import integrate
 from cnf.ode.system import Gradient, Solution, System, check_gradient, tensor_like
@@ -145,10 +145,11 @@ class Grid:
         nodes, span = self.stations, t[-1] - t[0]
         mesh = t[0] + span * tensor_like(nodes, t)
         inner = (t[1:-1] - t[0]) / span
-        at = range(len(nodes)) if len(inner) else (0, len(nodes) - 1)
+        at = last_visits(nodes) if len(inner) else (0, len(nodes) - 1)
         steps = integrate(system, x, mesh, Adams(nodes, x), at=at, gradient=gradient)
+        visited = tuple(nodes[k] for k in at)
         states, quadratures = (
-            torch.cat([whole[:1], interpolate(whole, nodes, inner), whole[-1:]]) if len(inner) else whole
+            torch.cat([whole[:1], interpolate(whole, visited, inner), whole[-1:]]) if len(inner) else whole
             for whole in (steps.x, _picked(_cumulative(steps.q), at))
         )
         return Solution(states, quadratures, steps.x_error, steps.q_error, len(nodes))
