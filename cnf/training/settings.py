@@ -89,7 +89,7 @@ class Settings:
 FEW_COLUMNS = 3
 MOST_WEIGHT_DECAY = 0.3
 # Straight paths are cheap to follow.
-STRAIGHT, NFE_BUDGET = Regularisers(transport=0.03), 40
+STRAIGHT, NFE_BUDGET = Regularisers(transport=0.1), 40
 # Of the seconds. The rest is for mixtures to beat, and for calibrating and scoring the finished flow.
 TRAINING_SHARE = 0.88
 # An update of flow matching is cheap: many small ones. One of likelihood is dear: few, and each goes far.

@@ -18,7 +18,7 @@ AIM_FIRST, AIM_LAST = 0.65, 0.87
 # The share begins with the first as soon as evaluations are above the aim; without need it is nothing, and
 # penalties are not computed. It goes with this power of evaluations over the aim, within a factor at every
 # look.
-FIRST, POWER, WEAKER, STRONGER = 0.1, 4, 0.7, 3.0
+FIRST, POWER, WEAKER, STRONGER = 0.03, 4, 0.7, 3.0
 # What an evaluation beyond the budget counts for, in nats of held-out likelihood.
 COST = 0.02
 
