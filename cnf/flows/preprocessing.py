@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from cnf.flows.double import Double
 
-class Preprocess(nn.Module, ABC):
+
+class Preprocess(Double, ABC):
     """An invertible map from data x to model coordinates y, so that densities stay in the units of the data.
 
     It is part of the flow. Its numbers are float64, since raw columns may be large beside their spread.
@@ -33,10 +34,6 @@ class Preprocess(nn.Module, ABC):
     @abstractmethod
     def velocity_to_data(self, v: Tensor, y: Tensor) -> Tensor:
         """dx/dt (*batch, dim) for dy/dt = v at y (*batch, dim), in the dtype of v."""
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Preprocess:  # noqa: FBT001, FBT002
-        """As torch declares it. Moves to another device with the module; its numbers stay float64."""
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
 
 class Affine(Preprocess):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from cnf.flows.double import Double
 from cnf.tables.columns import Column
 from cnf.tables.marginals import Marginals
 from cnf.tables.schema import Cells
@@ -15,7 +16,7 @@ from cnf.tables.schema import Cells
 MOST_ONE_HOT, MOST_SCORE = 16, 3.0
 
 
-class SymbolFeatures(nn.Module):
+class SymbolFeatures(Double):
     """Symbols as numbers: one-hot, or for a numeric column with many atoms in four numbers.
 
     Those are whether the cell shows a plain number, whether nothing, and for an atom its normal score (the
@@ -40,10 +41,6 @@ class SymbolFeatures(nn.Module):
         self.width = sum(4 if j in self.coarse else self.sizes[j] for j in self.uncertain)
         for j in self.coarse:
             self.register_buffer(f"scores{j}", torch.zeros(self.sizes[j], dtype=torch.float64))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SymbolFeatures:  # noqa: FBT001, FBT002
-        """As torch declares it. Moves to another device with the module; its numbers stay float64."""
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
     @torch.no_grad()
     def fit(self, symbols: Tensor, weights: Tensor) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.special import erfc, ndtri
 
+from cnf.flows.double import Double
 from cnf.tables.columns import Column
 
 KERNELS = 16
@@ -25,7 +26,7 @@ FAR = 1e-30
 LOG_2PI = math.log(2 * math.pi)
 
 
-class Marginals(nn.Module):
+class Marginals(Double):
     """y = Φ⁻¹(F(s(x))) for each column: s opens the support, F is a mixture of Gaussians.
 
     s is log(x − a), −log(b − x) or log((x − a)/(b − x)) where the support ends at a, b or both, and x itself
@@ -55,10 +56,6 @@ class Marginals(nn.Module):
         self.register_buffer("centres", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("scales", torch.ones(shape, dtype=torch.float64))
         self.register_buffer("weights", torch.full(shape, 1 / KERNELS, dtype=torch.float64))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Marginals:  # noqa: FBT001, FBT002
-        """As torch declares it. Moves to another device with the module; its numbers stay float64."""
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
     @torch.no_grad()
     def fit(self, x: Tensor, present: Tensor, weights: Tensor) -> None:

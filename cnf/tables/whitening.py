@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from cnf.flows.double import Double
 from cnf.tables.patterns import by_pattern
 
 # One row's worth of pull towards zero keeps the slopes of rare categories small.
@@ -33,7 +33,7 @@ class Whitener(NamedTuple):
     log_det: Tensor
 
 
-class Whitening(nn.Module):
+class Whitening(Double):
     """z = W (y − E[y | features, given columns]), by the Gaussian y | features ~ N(B · features, Σ).
 
     Every row has its own pattern: some columns free, some given, the rest absent. With the conditional
@@ -65,10 +65,6 @@ class Whitening(nn.Module):
         kept = min(MOST_PATTERNS, MOST_NUMBERS // dim**2) if dim else 0
         self.register_buffer("patterns", torch.full((kept, dim), -1.0, dtype=torch.float64))
         self.register_buffer("covariances", torch.eye(dim, dtype=torch.float64).repeat(kept, 1, 1))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Whitening:  # noqa: FBT001, FBT002
-        """As torch declares it. Moves to another device with the module; its numbers stay float64."""
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
 
     @torch.no_grad()
     def fit(self, y: Tensor, present: Tensor, features: Tensor, weights: Tensor) -> None:
