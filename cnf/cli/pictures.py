@@ -226,8 +226,10 @@ def draw_steps(scene: Scene) -> Figure:
     found = flow.score(inner, held, flow.solver)
     made = found.x_error + flow.accuracy.quadrature_weight * found.q_error
     # Scoring solves from the data to the base, and pictures run from the base to the data.
-    times = [1 - s for s in reversed(flow.solver.between(1.0, 0.0).stations)]
-    return plotting.steps(times, made * flow.accuracy.bar_scale)[0].figure
+    times = 1 - torch.tensor(flow.solver.between(1.0, 0.0).stations, dtype=torch.float64).flip(0)
+    moves = times.diff() > 0  # a time that stands twice makes a step without length
+    errors = (made * flow.accuracy.bar_scale)[moves]
+    return plotting.steps(torch.cat([times[:-1][moves], times[-1:]]), errors)[0].figure
 
 
 def draw_history(scene: Scene) -> Figure:
