@@ -154,7 +154,7 @@ def test_evaluations_beyond_the_budget_count_against_weights(monkeypatch, verdic
     trainer.phase_step = 50
     for nll, excess in verdicts:
         monkeypatch.setattr(trainer.judge, "verdict", lambda *rows, nll=nll: Verdict(nll, 0.1, 10))
-        monkeypatch.setattr(trainer.steering, "look", lambda flow, done, excess=excess: excess)
+        monkeypatch.setattr(trainer.steering, "look", lambda flow, excess=excess: excess)
         trainer._validate()
     assert trainer.best_nll == kept
 

@@ -12,13 +12,9 @@ from cnf.training.data import Rows
 
 # Of the pilot rows.
 ROWS = 128
-# What is aimed at, as part of the budget, at the beginning of a phase and at its end: a field sharpens as the
-# rate falls, and other rows than these may take more.
-AIM_FIRST, AIM_LAST = 0.65, 0.87
-# The share begins with the first as soon as evaluations are above the aim; without need it is nothing, and
-# penalties are not computed. It goes with this power of evaluations over the aim, within a factor at every
-# look.
-FIRST, POWER, WEAKER, STRONGER = 0.03, 4, 0.7, 3.0
+# Parts of the budget between which the share rises, from the first to the whole, by the same factor for every
+# evaluation. Below, it is nothing, and penalties are not computed. Other rows may take more than these.
+LOW, HIGH, FIRST = 0.7, 0.95, 0.03
 # What an evaluation beyond the budget counts for, in nats of held-out likelihood.
 COST = 0.02
 
@@ -38,22 +34,14 @@ class Steering:
         self.share = 1.0 if budget is None else 0.0
 
     @torch.no_grad()
-    def look(self, flow: CNF, done: float) -> float:
-        """Move the share by the evaluations that a flow would take, and say what those beyond the budget
-        count for, in nats. A solver that is given takes what it takes.
-
-        Args:
-            flow: as it would be kept.
-            done: share of the phase that is over.
-        """
+    def look(self, flow: CNF) -> float:
+        """Set the share by the evaluations that a flow would take, and say what those beyond the budget count
+        for, in nats. A solver that is given takes what it takes."""
         if self.budget is None or "solver" not in flow.automatic:
             return 0.0
         x, context = self.rows.x, self.rows.context
         finished = copy.copy(flow).calibrate(x, self.tolerance, context=context)
         nfe = finished.evaluate(x, context).nfe.double().mean().item()
-        aim = (AIM_FIRST + (AIM_LAST - AIM_FIRST) * done) * self.budget
-        factor = min(max((nfe / aim) ** POWER, WEAKER), STRONGER)
-        self.share = min(self.share * factor, 1.0)
-        if self.share < FIRST:
-            self.share = FIRST if factor > 1 else 0.0
+        height = (nfe / self.budget - LOW) / (HIGH - LOW)
+        self.share = FIRST ** (1 - min(height, 1.0)) if height > 0 else 0.0
         return COST * max(nfe - self.budget, 0.0)

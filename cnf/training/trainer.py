@@ -255,7 +255,7 @@ class Trainer:
     def _validate(self) -> None:
         verdict = self.judge.verdict(self.pilot_y, self.pilot_context)
         steered = self.phase.name == "likelihood" and self.phase_step >= GUARD_EVERY
-        excess = self.steering.look(self.judge.flow, min(self.phase_done, 1.0)) if steered else 0.0
+        excess = self.steering.look(self.judge.flow) if steered else 0.0
         better = verdict.nll + excess < self.best_nll + self.best_excess
         self.stale = 0 if better else self.stale + 1
         if better:
