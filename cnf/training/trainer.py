@@ -74,7 +74,8 @@ class Trainer:
         self.batches = Batches(*_model_coordinates(flow, train), train.weights)
         self.history = History()
         self.best = self.at_start = _snapshot(flow.field)
-        self.best_excess = 0.0  # nats that the best weights' evaluations beyond the budget count for
+        # Nats that the best weights' evaluations beyond the budget count for, where that was looked at.
+        self.best_excess: float | None = None
         self.step = 0
         self.seconds = 0.0
         self.guard = Guard(
@@ -255,8 +256,9 @@ class Trainer:
     def _validate(self) -> None:
         verdict = self.judge.verdict(self.pilot_y, self.pilot_context)
         steered = self.phase.name == "likelihood" and self.phase_step >= GUARD_EVERY
-        excess = self.steering.look(self.judge.flow) if steered else 0.0
-        better = verdict.nll + excess < self.best_nll + self.best_excess
+        excess = self.steering.look(self.judge.flow) if steered else None
+        more = 0.0 if excess is None or self.best_excess is None else excess - self.best_excess
+        better = verdict.nll + more < self.best_nll
         self.stale = 0 if better else self.stale + 1
         if better:
             self.best_nll, self.best_excess = verdict.nll, excess
