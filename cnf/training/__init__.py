@@ -4,6 +4,7 @@ from cnf.training.descent import descend
 from cnf.training.failures import Interrupted, TrainingError
 from cnf.training.fit import fit
 from cnf.training.history import History, Record
+from cnf.training.regularisers import Regularisers
 from cnf.training.settings import Phase, Settings
 from cnf.training.tables import fit_table
 from cnf.training.trainer import Trainer
@@ -13,6 +14,7 @@ __all__ = [
     "Interrupted",
     "Phase",
     "Record",
+    "Regularisers",
     "Settings",
     "Trainer",
     "TrainingError",
