@@ -13,7 +13,7 @@ import torch
 import cnf
 from cnf.datasets import toy
 
-MOST_BYTES, ROWS = 1.5 * 2**30, 1_000_000
+MOST_BYTES, ROWS, COLUMNS = 1.5 * 2**30, 1_000_000, 6
 COMMAND = "import sys; from cnf.cli import main; sys.exit(main())"
 
 
@@ -58,3 +58,26 @@ def test_a_million_rows_in_and_out(tmp_path):
     require_flat(watched("score", tmp_path / "m", tmp_path / "x.csv", "-o", tmp_path / "s.csv"))
     with (tmp_path / "s.csv").open() as file:
         assert sum(1 for _ in file) == ROWS + 1
+
+
+FIT = f"""
+import resource, sys, torch, cnf
+rows = int(sys.argv[1])
+x = torch.randn(rows, {COLUMNS}, generator=torch.Generator().manual_seed(0), dtype=torch.float64).sinh()
+cnf.fit(cnf.CNF({COLUMNS}, hidden=(32, 32)), x, steps=600)
+print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory as Linux has it")
+def test_ten_times_the_rows_are_trained_on_in_the_same_memory_but_for_the_rows():
+    """The table, its training part, that in model coordinates: a few copies, and nothing else that grows."""
+    few, many = ROWS // 10, ROWS
+    peaks = [
+        int(subprocess.run([sys.executable, "-c", FIT, str(rows)], capture_output=True, check=True).stdout)
+        for rows in (few, many)
+    ]
+    copies = (peaks[1] - peaks[0]) / (8 * COLUMNS * (many - few))
+    print(f"{peaks[0] / 2**20:.0f} and {peaks[1] / 2**20:.0f} MB: {copies:.1f} copies of the table")
+    assert copies < 6
