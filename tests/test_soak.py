@@ -71,8 +71,8 @@ print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory as Linux has it")
-def test_ten_times_the_rows_are_trained_on_in_the_same_memory_but_for_the_rows():
-    """The table, its training part, that in model coordinates: a few copies, and nothing else that grows."""
+def test_memory_of_training_grows_with_the_table_alone():
+    """Copies of the table while maps are fitted to it and it is mapped, and nothing else that grows."""
     few, many = ROWS // 10, ROWS
     peaks = [
         int(subprocess.run([sys.executable, "-c", FIT, str(rows)], capture_output=True, check=True).stdout)
@@ -80,4 +80,4 @@ def test_ten_times_the_rows_are_trained_on_in_the_same_memory_but_for_the_rows()
     ]
     copies = (peaks[1] - peaks[0]) / (8 * COLUMNS * (many - few))
     print(f"{peaks[0] / 2**20:.0f} and {peaks[1] / 2**20:.0f} MB: {copies:.1f} copies of the table")
-    assert copies < 6
+    assert copies < 20
