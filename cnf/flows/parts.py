@@ -141,8 +141,8 @@ class FlowParts(nn.Module):
         evaluations = rows * solver.nfe
         if evaluations > GRAPH or not torch.is_grad_enabled():
             return "discrete"
-        probes = 1 if self.field.bind(context).closed_form else self.dim
-        return "direct" if evaluations * probes <= GRAPH else "discrete"
+        by_autograd = self.divergence != AUTO or not self.field.bind(context).closed_form
+        return "direct" if evaluations * (self.dim if by_autograd else 1) <= GRAPH else "discrete"
 
     def _system(self, x: Tensor, context: Tensor | None) -> System:
         bound = self.field.bind(context)
