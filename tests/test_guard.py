@@ -6,7 +6,7 @@ import pytest
 import torch
 from problems import make_flow, normal
 
-from cnf.training.guard import MORE_STEPS, MOST_STEPS, MOST_WEIGHT, Guard
+from cnf.training.guard import AMPLE, MORE_STEPS, MOST_STEPS, MOST_WEIGHT, Guard
 
 
 def guard(steps: int = 12, scale: float = 1.0, error_weight: float = 10.0) -> Guard:
@@ -20,27 +20,41 @@ def guard(steps: int = 12, scale: float = 1.0, error_weight: float = 10.0) -> Gu
 def test_where_the_grid_is_honest_the_error_weighs_less_and_less_but_never_nothing():
     calm = guard()
     for _ in range(60):
-        assert calm.look()
-    assert calm.error_weight == 1.0 and calm.grid.steps == 12
+        assert calm.look(0.5)
+    assert calm.error_weight == 1.0
+
+
+@pytest.mark.parametrize(("done", "off"), [(0.0, 0.012), (1.0, 0.002)])
+def test_the_grid_has_as_many_steps_as_it_takes_whatever_it_starts_with(done, off):
+    """As told by a grid that is finer still, and more of them towards the end."""
+    few, many = guard(steps=6, scale=6.0), guard(steps=60, scale=6.0)
+    for field in (few, many):
+        for _ in range(60):
+            field.look(done)
+        fine = field.grid.refined().refined()
+        with torch.no_grad():
+            found, truth = (field.flow.score(field.y, None, grid).log_prob for grid in (field.grid, fine))
+        assert AMPLE * off / 3 < (found - truth).abs().mean() < 1.1 * off
+    assert 6 < few.grid.steps <= many.grid.steps <= 1.4 * few.grid.steps
 
 
 def test_where_it_is_not_the_error_weighs_more_and_steps_are_added():
     fast = guard(steps=4, scale=20.0)
-    fast.look()
+    fast.look(0.0)
     assert fast.error_weight == 20.0 and fast.grid.steps == 4 + MORE_STEPS
     for _ in range(60):
-        fast.look()
+        fast.look(0.0)
     assert fast.error_weight <= MOST_WEIGHT and fast.grid.steps <= MOST_STEPS
 
 
 @pytest.mark.parametrize("scale", [1e6, math.nan])
 def test_a_field_beyond_the_largest_grid_is_lost(scale):
     lost = guard(steps=MOST_STEPS, scale=scale)
-    assert lost.look() is False
+    assert lost.look(0.0) is False
 
 
 def test_nodes_move_to_where_the_field_is_steep():
     steady = guard()
-    steady.look()
+    steady.look(0.0)
     lengths = torch.tensor(steady.grid.nodes).diff()
     assert lengths.max() > 1.1 * lengths.min()

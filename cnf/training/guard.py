@@ -12,9 +12,14 @@ from cnf.flows.calibration import METHOD, spread_evenly
 from cnf.flows.scoring import Scores
 from cnf.ode import Grid
 
-# The grid is honest while it and the same with every step halved agree within this, in nats a row.
-HONEST_WITHIN = 0.02
-MORE_STEPS, MOST_STEPS = 3, 128
+# The grid and the same with every step halved should agree within this, in nats a row, at the start of a
+# phase and at its end: errors that are small beside what is still to be learnt cost less than a finer grid.
+HONEST_FIRST, HONEST_LAST = 0.012, 0.002
+# Where they agree within this part of it, a step fewer will do.
+AMPLE = 0.3
+# Where they disagree by more than this, the field exploits the solver.
+CHEATED = 0.02
+MORE_STEPS, FEWEST_STEPS, MOST_STEPS = 3, 6, 128
 # Where they disagree by more than this on the largest grid, the solver has lost the field for good.
 LOST_BEYOND = 1.0
 MOST_WEIGHT = 1e3
@@ -39,12 +44,15 @@ class Guard:
         self.error_weight = error_weight
 
     @torch.no_grad()
-    def look(self) -> bool:
+    def look(self, done: float) -> bool:
         """Place the grid anew, hold the solver's true error on pilot rows as a constraint, and say whether
         the solver can still follow the field.
 
-        Where the grid and the same grid with halved steps disagree, the weight of the error in the objective
-        and the number of steps rise; where they agree, the weight falls again.
+        The grid has as many steps as it takes to agree with the same grid with halved steps. Where the two
+        disagree by much, the weight of the error in the objective rises with them, and falls otherwise.
+
+        Args:
+            done: part of the phase that is over.
         """
         # Probes of an estimate would differ between two solves and pass for errors of the solver.
         plain = copy.copy(self.flow)
@@ -53,12 +61,23 @@ class Guard:
         def score(grid: Grid) -> Scores:
             return plain.score(self.y, self.context, grid)
 
-        gap = (score(self.grid).log_prob - score(self.grid.refined()).log_prob).abs().mean()
-        steps = self.grid.steps
-        if gap < HONEST_WITHIN:
-            self.error_weight = max(self.error_weight / 1.1, 1.0)
-        else:
-            self.error_weight = min(self.error_weight * 2, MOST_WEIGHT)
-            steps = min(steps + MORE_STEPS, MOST_STEPS)
-        self.grid = spread_evenly(score, steps)
-        return steps < MOST_STEPS or bool(gap < LOST_BEYOND)
+        gap = (score(self.grid).log_prob - score(self.grid.refined()).log_prob).abs().mean().item()
+        cheated = not gap <= CHEATED
+        self.error_weight = min(max(self.error_weight * (2 if cheated else 1 / 1.1), 1.0), MOST_WEIGHT)
+        self.grid = spread_evenly(score, steps_after(self.grid.steps, gap, done))
+        return self.grid.steps < MOST_STEPS or gap < LOST_BEYOND
+
+
+def steps_after(steps: int, gap: float, done: float) -> int:
+    """Steps of the next grid, where one of so many is off by `gap` nats in this part of a phase.
+
+    Example:
+        >>> steps_after(10, 0.001, 0.0), steps_after(10, 0.001, 1.0), steps_after(10, 0.1, 0.0)
+        (9, 10, 13)
+    """
+    honest = HONEST_FIRST + (HONEST_LAST - HONEST_FIRST) * min(done, 1.0)
+    if gap <= honest:
+        steps -= gap < AMPLE * honest
+    else:
+        steps += 1 if gap <= CHEATED else MORE_STEPS
+    return min(max(steps, FEWEST_STEPS), MOST_STEPS)

@@ -62,7 +62,7 @@ class Settings:
     gradient: Gradient = "discrete"
     coupling_block: int | None = 64
     times_a_pair: int = 1
-    solver_steps: int = 16
+    solver_steps: int = 12
     error_weight: float = 10.0
     regularisers: Regularisers = NONE
     nfe_budget: int | None = None

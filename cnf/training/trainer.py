@@ -230,7 +230,7 @@ class Trainer:
         """The grid of likelihood training, placed anew as the field changes; torchdiffeq for its adjoint."""
         if self.settings.gradient == "adjoint":
             return Torchdiffeq("dopri5", rtol=1e-3, atol=1e-3)
-        if self.phase_step % GUARD_EVERY == 1 and not self.guard.look():
+        if self.phase_step % GUARD_EVERY == 1 and not self.guard.look(self.phase_done):
             self._roll_back("the solver lost the field")
         return self.guard.grid.jittered(self.generator)
 
