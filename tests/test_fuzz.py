@@ -40,7 +40,7 @@ from cnf.cli.model import load_any
 from cnf.training.checkpoint import CheckpointWriter, generations
 
 # Of processor time, so that a busy machine hangs nobody; waiting for nothing shows in the time on the wall.
-SLOWEST_SECONDS, LONGEST_WAIT, MOST_BYTES = 10.0, 120.0, 2 * 2**30
+SLOWEST_SECONDS, LONGEST_WAIT, MOST_BYTES = 20.0, 120.0, 2 * 2**30
 MODELS = ("plane", "given", "typed", "mixture", "adaptive")
 COMMAND = [sys.executable, "-c", "import sys; from cnf.cli import main; sys.exit(main())"]
 
