@@ -51,7 +51,7 @@ class Settings:
         error_weight: weight of the solver's error beside the negative log-likelihood, to start with.
         regularisers: penalties beside the negative log-likelihood, at their most.
         nfe_budget: evaluations a row that scoring should take at most. The penalties are left out while it
-            takes fewer, and come up to their weights while it takes more; None always counts them whole.
+            takes far fewer, and come up to their weights as it nears them; None always counts them whole.
         weight_decay: of the optimisers, decoupled from the gradient.
         clip: largest norm of a gradient.
         patience: validations without progress after which a phase ends.
