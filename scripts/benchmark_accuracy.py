@@ -37,7 +37,7 @@ TABLES = (
     *("galaxy_photometry", "casp_protein", "magic_gamma", "power_hourly", "california_housing"),
     *("gas_turbine", "miniboone_partial", "us_zipcodes"),
 )
-TRAIN, HELD_OUT = 50_000, 20_000
+TRAIN, HELD_OUT = 500_000, 20_000
 OWN = ("cnf", "flow matching", "cnf, no budget", "cnf, adjoint")
 FAR, FAR_ON_TOYS = 1.5, 0.2  # nats behind the best that a picture still shows
 DIGITS = 4  # of a row's log-density in a cell

@@ -90,6 +90,9 @@ FEW_COLUMNS = 3
 MOST_WEIGHT_DECAY = 0.3
 # Straight paths are cheap to follow.
 STRAIGHT, NFE_BUDGET = Regularisers(transport=0.1), 40
+# Parts of a budget that likelihood gets. Of seconds, more where the rows are too many to be learnt by heart.
+SHARE_OF_UPDATES, SHARE_OF_SECONDS, SHARE_OF_SECONDS_MANY_ROWS = 0.1, 0.7, 0.8
+MANY_ROWS = 20_000
 # Of the seconds. The rest is for mixtures to beat, and for calibrating and scoring the finished flow.
 TRAINING_SHARE = 0.88
 # An update of flow matching is cheap: many small ones. One of likelihood is dear: few, and each goes far.
@@ -144,7 +147,11 @@ def default_phases(
         steps = default_steps(rows)
     if not (steps if steps is not None else seconds) > 0:
         raise ValueError(f"the budget must be positive; got steps={steps}, seconds={seconds}")
-    share = (0.1 if seconds is None else 0.7) if likelihood_share is None else likelihood_share
+    share = likelihood_share
+    if share is None and seconds is None:
+        share = SHARE_OF_UPDATES
+    elif share is None:
+        share = SHARE_OF_SECONDS if rows <= MANY_ROWS else SHARE_OF_SECONDS_MANY_ROWS
     if not 0 <= share <= 1:
         raise ValueError(f"likelihood_share: expected a number in [0, 1]; got {share}")
     likelihood = None if steps is None else round(share * steps)

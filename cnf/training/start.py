@@ -38,7 +38,7 @@ def fresh_flow(
 def default_width(rows: int, columns: int) -> int:
     """Width of the hidden layers for a table of so many rows and columns."""
     if rows < 2_000 or columns <= 2:
-        return 64
+        return 96 if rows > 50_000 else 64
     return 192 if rows > 20_000 and columns > 6 else 128
 
 

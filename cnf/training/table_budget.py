@@ -36,7 +36,7 @@ class Budget:
         return self.steps or (default if self.seconds is None else None)
 
     def likelihood_share(self, asked: float | None) -> float | None:
-        """Part of the flow's budget for maximum likelihood; None is the half of the seconds of `cnf.fit`."""
+        """Part of the flow's budget for maximum likelihood; None is what `cnf.fit` makes of seconds."""
         return LIKELIHOOD_SHARE if asked is None and self.seconds is None else asked
 
     @property

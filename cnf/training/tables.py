@@ -74,7 +74,7 @@ def fit_table(
         seconds: budget in seconds instead.
         imputer: whether to fit a second flow that `TableFlow.impute` draws missing cells from; None: where
             the table has missing cells. It takes a third of the seconds, or as many steps again.
-        likelihood_share: as in `cnf.fit`; by default a few of the updates, or half of the seconds.
+        likelihood_share: as in `cnf.fit`; by default a few of the updates, or most of the seconds.
         checkpoint: as in `cnf.fit`.
         watchers: as in `cnf.fit`.
 
