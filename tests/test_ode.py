@@ -72,6 +72,27 @@ def test_a_method_without_partner_gives_no_estimate(method):
     assert solution.x_error.shape == (0,) and solution.q_error.shape == (0, 0)
 
 
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "unrecorded"])
+@pytest.mark.parametrize("rates", [None, lambda t, x: (x.sin(), t * x[..., :1])], ids=["alone", "quadrature"])
+@pytest.mark.parametrize("gradient", ["direct", "discrete"])
+@pytest.mark.parametrize("method", GRID_METHODS)
+def test_a_solve_that_leaves_its_errors_out_is_otherwise_the_same(method, gradient, rates, recorded):
+    system = System.of(lambda t, x: x.sin(), rates)
+    x, t = normal(5, 2).requires_grad_(), torch.tensor([0.0, 0.4, 1.0], dtype=F64)
+    with torch.set_grad_enabled(recorded):
+        full, lean = (
+            Grid(UNEVEN, method).solve(system, x, t, gradient=gradient, estimate=estimate)
+            for estimate in (True, False)
+        )
+        assert torch.equal(full.x, lean.x) and torch.equal(full.q, lean.q)
+        assert len(lean.x_error) == len(lean.q_error) == 0
+        if recorded:
+            to_x = [
+                torch.autograd.grad(found.x.square().sum() + found.q.sum(), x)[0] for found in (full, lean)
+            ]
+            assert torch.equal(*to_x) and to_x[0].all()
+
+
 @pytest.mark.parametrize("method", TABLEAUX)
 def test_tableau_is_consistent(method):
     tableau = TABLEAUX[method]

@@ -186,7 +186,10 @@ class SharedLayers(Layers):
         return _tanh(nn.functional.linear(a1, self.W2, self.shift2))
 
     def _out(self, a2: Tensor, x: Tensor) -> Tensor:
-        return self._skipped(nn.functional.linear(a2, self.layers.W3, self.offset), x)
+        # A product that starts from the offset spreads it over narrow rows first, which takes half as long as
+        # the product itself.
+        offset = self.offset if self.skip is None else torch.addcmul(self.offset, self.skip, x)
+        return a2 @ self.layers.W3.T + offset
 
     def _skipped(self, v: Tensor, x: Tensor) -> Tensor:
         return v if self.skip is None else torch.addcmul(v, self.skip, x)

@@ -144,7 +144,8 @@ class CNF(FlowParts):
             return Scores(self.base.log_prob(y), nothing, nothing, 0, y.new_zeros(len(y), 0))
         system = self._density_system(y, context, generator)
         gradient = gradient or self._usual_gradient(solver, len(y), context)
-        solution = self._solve(system if extend is None else extend(system), y, (t, 0.0), solver, gradient)
+        system = system if extend is None else extend(system)
+        solution = self._solve(system, y, (t, 0.0), solver, gradient, estimate=True)
         log_prob = self.base.log_prob(solution.x[-1]) + solution.q[-1, ..., 0]
         x_error, q_error = solution.x_error.flip(0), solution.q_error[..., 0].flip(0)
         # The solve runs from the data to the base, and integrals change sign with its direction.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from cnf.fields import FieldAt, GatedField, VelocityField
 from cnf.flows.bases import Base, NormalBase
 from cnf.flows.divergence import Hutchinson, choose_divergence
 from cnf.flows.preprocessing import Affine, Preprocess
-from cnf.flows.scoring import Accuracy, chunks
+from cnf.flows.scoring import Accuracy, chunk_size
 from cnf.ode import Gradient, Grid, Solution, Solver, System, SystemAt, tensor_like
 
 AUTO = "auto"
@@ -111,24 +112,34 @@ class FlowParts(nn.Module):
         self, z: Tensor, context: Tensor | None, way: Sequence[float], make_system: MakeSystem
     ) -> tuple[Tensor, Tensor]:
         """States (time, rows, dim) and quadratures (time, rows, rates) along the way, chunk by chunk."""
+        if len(z) == 0:
+            return z.new_zeros(len(way), 0, self.dim), z.new_zeros(len(way), 0, 1)
         states, quadratures = [], []
         gradient = self._usual_gradient(self.solver, len(z), context)
-        for chunk in chunks(z):
-            given = None if context is None else context[chunk]
-            solution = self._solve(make_system(z[chunk], given), z[chunk], way, self.solver, gradient)
+        given = repeat(None) if context is None else context.split(chunk_size(z))
+        for rows, condition in zip(z.split(chunk_size(z)), given):
+            system = make_system(rows, condition)
+            solution = self._solve(system, rows, way, self.solver, gradient, estimate=False)
             states.append(solution.x)
             quadratures.append(solution.q)
-        if not states:
-            return z.new_zeros(len(way), 0, self.dim), z.new_zeros(len(way), 0, 1)
         return torch.cat(states, 1), torch.cat(quadratures, 1)
 
     def _solve(
-        self, system: System, x: Tensor, way: Sequence[float], solver: Solver, gradient: Gradient
+        self,
+        system: System,
+        x: Tensor,
+        way: Sequence[float],
+        solver: Solver,
+        gradient: Gradient,
+        *,
+        estimate: bool,
     ) -> Solution:
-        """Solve through the times of `way`, on the part of a grid that they span."""
+        """Solve through the times of `way`, on the part of a grid that they span; it may estimate errors."""
+        times = tensor_like(way, x)
         if isinstance(solver, Grid):
-            solver = solver.between(way[0], way[-1])
-        return solver.solve(system, x, tensor_like(way, x), gradient=gradient)
+            grid = solver.between(way[0], way[-1])
+            return grid.solve(system, x, times, gradient=gradient, estimate=estimate)
+        return solver.solve(system, x, times, gradient=gradient)
 
     def _usual_gradient(self, solver: Solver, rows: int, context: Tensor | None) -> Gradient:
         """The gradient for so many rows where none was asked for.

@@ -117,10 +117,14 @@ def evaluate_rows(
     return replace(result, log_prob=result.log_prob.where(result.log_prob.isfinite(), torch.nan))
 
 
+def chunk_size(rows: Tensor) -> int:
+    """How many of the rows (n, …) go through a solve together."""
+    return CHUNK if rows.device.type == "cpu" else ACCELERATOR_CHUNK
+
+
 def chunks(rows: Tensor) -> tuple[Tensor, ...]:
     """Places of rows (n, …) that go through a solve together."""
-    size = CHUNK if rows.device.type == "cpu" else ACCELERATOR_CHUNK
-    return torch.arange(len(rows), device=rows.device).split(size)
+    return torch.arange(len(rows), device=rows.device).split(chunk_size(rows))
 
 
 def _of(context: Tensor | None, places: Tensor) -> Tensor | None:

@@ -83,7 +83,9 @@ class Adams(Scheme):
             error[:count].view_as(x), error[count:].view_as(rates), (*carried[1:], new),
         )  # fmt: skip
 
-    def march(self, system: System, x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]) -> Iterator[Step]:
+    def march(
+        self, system: System, x: Tensor, plan: Tensor, carried: tuple[Tensor, ...], *, estimate: bool
+    ) -> Iterator[Step]:
         """The past lies in a ring of rows. A step writes its derivatives over the oldest, and its sums where
         the step before it had them: fresh memory would cost more than the arithmetic."""
         ring = torch.stack(carried)
@@ -94,12 +96,18 @@ class Adams(Scheme):
         for (moment,), past, newest, (new, velocity, rates) in steps:
             torch.mm(past, ring, out=sums)
             x = x + ahead
-            for place, found in zip((velocity, rates), moment.evaluate(x)):
-                place.copy_(found)
+            if moment.velocity_and_rates is None:
+                velocity.copy_(moment.velocity(x))
+            else:
+                for place, found in zip((velocity, rates), moment.velocity_and_rates(x)):
+                    place.copy_(found)
             sums[1].addcmul_(new, newest)
             x, q = x.add_(change), ahead_q + change_q
-            sums[1].mul_(MILNE)
-            yield Step(x, q, change, change_q, ())
+            if estimate:
+                sums[1].mul_(MILNE)
+                yield Step(x, q, change, change_q, ())
+            else:
+                yield Step(x, q, None, None, ())
 
 
 def _parts(row: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -121,10 +121,13 @@ class Grid:
             return Torchdiffeq(self.method, step_size=abs(span) / self.steps)
         return Torchdiffeq("dopri5")
 
-    def solve(self, system: System, x: Tensor, t: Tensor, *, gradient: Gradient = "discrete") -> Solution:
+    def solve(
+        self, system: System, x: Tensor, t: Tensor, *, gradient: Gradient = "discrete", estimate: bool = True
+    ) -> Solution:
         """States of `system` at the times t (time,), which are increasing or decreasing, from x at t[0].
 
-        With `gradient="adjoint"` the `counterpart` of the grid solves the equation and its adjoint.
+        With `gradient="adjoint"` the `counterpart` of the grid solves the equation and its adjoint. With
+        `estimate=False` the solution has no errors, whose norms take their time.
 
         Raises:
             ValueError: for an unknown gradient.
@@ -133,20 +136,23 @@ class Grid:
         if gradient == "adjoint":
             return self.counterpart((t[-1] - t[0]).item()).solve(system, x, t, gradient="adjoint")
         if self.method == ADAMS:
-            return self._solve_by_adams(system, x, t, gradient)
+            return self._solve_by_adams(system, x, t, gradient, estimate=estimate)
         mesh, requested = self._mesh(t)
         tableau = TABLEAUX[self.method]
-        steps = integrate(system, x, mesh, RungeKutta.of(tableau, x), at=requested, gradient=gradient)
+        scheme = RungeKutta.of(tableau, x)
+        steps = integrate(system, x, mesh, scheme, at=requested, gradient=gradient, estimate=estimate)
         total, evaluations = _cumulative(steps.q), tableau.evaluations(len(steps.q))
         return Solution(steps.x, _picked(total, requested), steps.x_error, steps.q_error, evaluations)
 
-    def _solve_by_adams(self, system: System, x: Tensor, t: Tensor, gradient: Gradient) -> Solution:
+    def _solve_by_adams(
+        self, system: System, x: Tensor, t: Tensor, gradient: Gradient, *, estimate: bool
+    ) -> Solution:
         """The times asked for make no steps of their own: states there are interpolated."""
         nodes, span = self.stations, t[-1] - t[0]
         mesh = t[0] + span * tensor_like(nodes, t)
         inner = (t[1:-1] - t[0]) / span
         at = last_visits(nodes) if len(inner) else (0, len(nodes) - 1)
-        steps = integrate(system, x, mesh, Adams(nodes, x), at=at, gradient=gradient)
+        steps = integrate(system, x, mesh, Adams(nodes, x), at=at, gradient=gradient, estimate=estimate)
         visited = tuple(nodes[k] for k in at)
         states, quadratures = (
             torch.cat([whole[:1], interpolate(whole, visited, inner), whole[-1:]]) if len(inner) else whole

@@ -68,8 +68,11 @@ class Scheme(ABC):
     def step(self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]) -> Step:
         """One step from x, with the system at the step's times and the step's plan (numbers,)."""
 
-    def march(self, system: System, x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]) -> Iterator[Step]:
-        """The steps in turn, where no gradient is asked: of one, only x and q outlive the next."""
+    def march(
+        self, system: System, x: Tensor, plan: Tensor, carried: tuple[Tensor, ...], *, estimate: bool
+    ) -> Iterator[Step]:
+        """The steps in turn, where no gradient is asked: of one, only x and q outlive the next. Without
+        `estimate`, a scheme may leave the errors out."""
         return take_steps(system, x, self, plan, carried)
 
 
@@ -80,7 +83,14 @@ TOGETHER = 6
 
 
 def integrate(
-    system: System, x: Tensor, mesh: Tensor, scheme: Scheme, *, at: Sequence[int], gradient: Gradient
+    system: System,
+    x: Tensor,
+    mesh: Tensor,
+    scheme: Scheme,
+    *,
+    at: Sequence[int],
+    gradient: Gradient,
+    estimate: bool,
 ) -> Steps:
     """Carry x along the mesh with a gradient of the chosen kind.
 
@@ -92,14 +102,15 @@ def integrate(
         at: which nodes' states are wanted.
         gradient: "direct" keeps the whole graph. "discrete" keeps states, with what the steps hand on, and
             re-evaluates a few steps at a time backwards: the same gradient to rounding, in memory of those.
+        estimate: whether errors are asked for, where the scheme estimates them.
     """
-    plan = scheme.plan(mesh)
+    plan, collect = scheme.plan(mesh), partial(_collect, estimate=estimate)
     if gradient == "discrete" and torch.is_grad_enabled():
-        return Steps(*_DiscreteAdjoint.apply(system, scheme, at, x, mesh[0], plan, *system.tensors))
+        return Steps(*_DiscreteAdjoint.apply(system, scheme, collect, at, x, mesh[0], plan, *system.tensors))
     carried = scheme.begin(system, mesh[0], x)
     if torch.is_grad_enabled():
-        return _collect(x, take_steps(system, x, scheme, plan, carried), at)
-    return _collect(x, scheme.march(system, x, plan, carried), at)
+        return collect(x, take_steps(system, x, scheme, plan, carried), at)
+    return collect(x, scheme.march(system, x, plan, carried, estimate=estimate), at)
 
 
 def take_steps(
@@ -121,14 +132,14 @@ def moments_of(system: System, times: Tensor) -> Iterator[Sequence[SystemAt]]:
             yield list(islice(prepared, stages))
 
 
-def _collect(x: Tensor, made: Iterable[Step], at: Sequence[int]) -> Steps:
+def _collect(x: Tensor, made: Iterable[Step], at: Sequence[int], *, estimate: bool) -> Steps:
     """What is asked of the steps, taken from each as it comes: the rest of it is free for the next one."""
     states, q, x_error, q_error = {0: x}, [], [], []
     for k, step in enumerate(made, 1):
         if k in at:
             states[k] = step.x
         q.append(step.q)
-        if step.x_error is not None:
+        if estimate and step.x_error is not None:
             x_error.append(torch.linalg.vector_norm(step.x_error, dim=-1))
             q_error.append(step.q_error.abs())
     none = x.new_zeros(0, *x.shape[:-1]), q[0].new_zeros(0, *q[0].shape)
@@ -145,17 +156,17 @@ class _DiscreteAdjoint(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, system: System, scheme: Scheme, at: Sequence[int],
+        ctx: Any, system: System, scheme: Scheme, collect: Callable[..., Steps], at: Sequence[int],
         x: Tensor, start: Tensor, plan: Tensor, *tensors: Tensor,
     ) -> Any:  # fmt: skip
         carried = scheme.begin(system, start, x)
         taken = list(take_steps(system, x, scheme, plan, carried))
         states = [(x, *carried), *((step.x, *step.carried) for step in taken)]
-        ctx.system, ctx.scheme, ctx.at = system, scheme, at
+        ctx.system, ctx.scheme, ctx.collect, ctx.at = system, scheme, collect, at
         ctx.stretch = max(TOGETHER // scheme.times(plan[:1]).numel(), 1)
         kept = states[: len(taken) : ctx.stretch]
         ctx.save_for_backward(start, plan, *(part for parts in kept for part in parts))
-        return tuple(_collect(x, taken, at))
+        return tuple(collect(x, taken, at))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -164,14 +175,14 @@ class _DiscreteAdjoint(torch.autograd.Function):
         start, plan, *saved = ctx.saved_tensors
         sought = [tensor for tensor in system.tensors if tensor.requires_grad]
         # Of start and plan, where end times are learnt.
-        moving = ctx.needs_input_grad[4] or ctx.needs_input_grad[5]
+        moving = ctx.needs_input_grad[5] or ctx.needs_input_grad[6]
         totals = [torch.zeros_like(tensor) for tensor in sought]
         to_nodes, *to_increments = cotangents
         to_node = dict(zip(ctx.at, to_nodes))
 
         def run(plans: Tensor, x: Tensor, *carried: Tensor) -> list[Tensor]:
             taken = list(take_steps(system, x, scheme, plans, carried))
-            made = _collect(x, taken, range(1, len(taken) + 1))
+            made = ctx.collect(x, taken, range(1, len(taken) + 1))
             return [taken[-1].x, *taken[-1].carried, *made.x, *made[1:]]
 
         firsts = range(0, len(plan), ctx.stretch)
@@ -194,7 +205,7 @@ class _DiscreteAdjoint(torch.autograd.Function):
         to_x = to_x + to_first + to_node.get(0, torch.zeros_like(to_x))
         found = iter(totals)
         wanted = [next(found) if tensor.requires_grad else None for tensor in system.tensors]
-        return None, None, None, to_x, to_start, torch.cat(to_plans), *wanted
+        return None, None, None, None, to_x, to_start, torch.cat(to_plans), *wanted
 
 
 def _pull_back(
