@@ -12,9 +12,11 @@ from cnf.training.choices import choose_base, promising_maps
 from cnf.training.data import Rows
 from cnf.training.few_rows import mixture_ahead
 from cnf.training.fit import at_rest
+from cnf.training.judge import Judge, Verdict
 from cnf.training.mixtures import LARGE, Rival
-from cnf.training.settings import default_settings
+from cnf.training.settings import Phase, default_phases, default_settings
 from cnf.training.start import fresh_flow
+from cnf.training.trainer import Trainer
 from cnf.training.trial import bears_trials, best_map
 
 
@@ -51,6 +53,17 @@ def test_a_trial_likes_the_map_that_a_flow_gets_further_with():
 def test_a_small_budget_bears_no_trials():
     for budget in ({"steps": 1000, "seconds": None}, {"steps": None, "seconds": 30.0}):
         assert not bears_trials(default_settings(rows=3000, dim=2, likelihood_share=None, **budget))
+
+
+def test_likelihood_has_more_of_the_seconds_where_rows_are_many():
+    def shares(rows, **budget):
+        phases = default_phases(rows=rows, likelihood_share=None, batch=256, **budget)
+        first, second = (phase.seconds or phase.steps for phase in phases)
+        return second / (first + second)
+
+    few, many = (shares(rows, steps=None, seconds=100.0) for rows in (10_000, 100_000))
+    assert 0.5 < few < many < 0.95
+    assert shares(10_000, steps=1000, seconds=None) == shares(100_000, steps=1000, seconds=None) == 0.1
 
 
 def test_outliers_bring_heavy_tails():
@@ -151,6 +164,18 @@ def test_settings_follow_the_columns_and_the_user():
     assert settings(2, coupling_block=None, weight_decay=0.5).weight_decay == 0.5
     with pytest.raises(TypeError, match="unexpected keyword"):
         settings(2, wieght_decay=0.5)
+
+
+def test_a_phase_that_starts_behind_the_one_before_goes_on_while_it_gets_better(monkeypatch):
+    """And what is kept is the best of all phases."""
+    nll = iter([0.5, *[2.0 - 0.1 * k for k in range(10)], *[1.5] * 10])
+    monkeypatch.setattr(Judge, "verdict", lambda *_: Verdict(next(nll), 0.1, 10))
+    phases = [Phase("likelihood", 10, None, 20, 1e-3, 0.9, validations=10) for _ in range(2)]
+    flow = cnf.CNF(2, hidden=(4, 4))
+    trainer = Trainer(flow, *split(normal(100, 2)), Settings(tuple(phases), patience=2), seed=0)
+    history = trainer.run()
+    assert [record.step for record in history.records if record.valid_nll] == [*range(1, 11), 11, 12, 13]
+    assert trainer.best_nll == 0.5
 
 
 def test_seconds_that_a_phase_leaves_go_to_the_next():

@@ -29,6 +29,7 @@ SCALARS = (
     "seconds",
     "rate_scale",
     "stale",
+    "phase_best",
     "losses",
     "window",
     "calm",
@@ -179,7 +180,7 @@ def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str,
     trainer.start_phase(configuration["index"], unspent=state["unspent"])
     for name in SCALARS:
         setattr(trainer, name, state[name])
-    for name in ("best_nll", "calm"):
+    for name in ("best_nll", "phase_best", "calm"):
         if getattr(trainer, name) is None:  # what is not finite is not said
             setattr(trainer, name, math.inf)
     trainer.guard.grid = Grid(tuple(state["grid"]), METHOD)

@@ -94,7 +94,9 @@ class Trainer:
         self.phase_step = 0
         self.phase_seconds = 0.0
         self.rate_scale = 1.0
-        self.stale = 0
+        # What ends a phase early is judged within it: a high learning rate first gives back some of what the
+        # phase before had reached.
+        self.stale, self.phase_best = 0, math.inf
         self.losses: list[float] = []
         self.window: list[float] = []
         self.calm = math.inf
@@ -258,9 +260,10 @@ class Trainer:
         steered = self.phase.name == "likelihood" and self.phase_step >= GUARD_EVERY
         excess = self.steering.look(self.judge.flow) if steered else None
         more = 0.0 if excess is None or self.best_excess is None else excess - self.best_excess
-        better = verdict.nll + more < self.best_nll
-        self.stale = 0 if better else self.stale + 1
-        if better:
+        worth = verdict.nll + (excess or 0.0)
+        self.stale = 0 if worth < self.phase_best else self.stale + 1
+        self.phase_best = min(self.phase_best, worth)
+        if verdict.nll + more < self.best_nll:
             self.best_nll, self.best_excess = verdict.nll, excess
             self.best = _snapshot(self.judge.average.module)
         self._record(valid_nll=verdict.nll, valid_se=verdict.se, nfe=verdict.nfe)
