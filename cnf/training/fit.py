@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from cnf.flows import CNF, Affine, Base, ContaminatedBase
-from cnf.flows.calibration import calibration_rows
 from cnf.ode import Gradient
 from cnf.training.checkpoint import CheckpointWriter, resume
 from cnf.training.choices import choose_base, promising_maps
@@ -17,7 +16,7 @@ from cnf.training.data import Rows, as_rows
 from cnf.training.failures import Interrupted
 from cnf.training.few_rows import FEW, mixture_ahead
 from cnf.training.history import History
-from cnf.training.judge import MOST_ROWS, mean_nll
+from cnf.training.judge import judging_rows, mean_nll
 from cnf.training.mixtures import LARGE, Rival
 from cnf.training.settings import Settings, default_settings
 from cnf.training.trainer import Trainer, Watcher
@@ -121,7 +120,7 @@ def _finish(trainer: Trainer, train: Rows, valid: Rows, choices: dict[str, Any])
         flow.calibrate(train.x, trainer.settings.tolerance, context=train.context)
     history.choices = choices
     history.valid_nll, history.valid_se = mean_nll(flow, valid)
-    history.train_nll, history.train_se = mean_nll(flow, train.take(calibration_rows(train.x, MOST_ROWS)))
+    history.train_nll, history.train_se = mean_nll(flow, judging_rows(train))
     return history
 
 
@@ -149,7 +148,7 @@ def _give_way(trainer: Trainer, train: Rows, valid: Rows, *, map_is_free: bool) 
 def _rival(trainer: Trainer, train: Rows, valid: Rows, *, most: int, seconds: float | None) -> Rival:
     """The mixtures that the flow has to beat, judged on the rows that judged it."""
     flow = trainer.flow
-    valid = valid.take(calibration_rows(valid.x, MOST_ROWS))
+    valid = judging_rows(valid)
     (y, _), (held_out, ladj) = (flow.preprocess.to_model(rows.x) for rows in (train, valid))
     dtype = flow.like.dtype
     return Rival(

@@ -68,7 +68,8 @@ class Settings:
     nfe_budget: int | None = None
     weight_decay: float = 0.1
     clip: float = 5.0
-    patience: int = 6
+    # As many as there are: a phase is at its best when the learning rate has come down.
+    patience: int = 10
     tolerance: float = 1e-3
 
     @property
