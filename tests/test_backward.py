@@ -52,3 +52,32 @@ def test_recorded_and_unrecorded_evaluations_agree(first):
     with torch.no_grad():
         quiet = at.velocity_and_divergence(x)
     torch.testing.assert_close(at.velocity_and_divergence(x), quiet)
+
+
+@pytest.mark.parametrize("steps", [2, 12])
+def test_gradients_of_a_whole_solve_are_the_same_where_they_are_recorded(steps):
+    """And their gradients are those of finite differences. Twelve steps would take minutes if each walked
+    through those before it."""
+    flow = cnf.CNF(DIM, field=cnf.GatedField(DIM, hidden=(FIRST, SECOND)), base=cnf.NormalBase(DIM)).double()
+    torch.nn.init.normal_(flow.field.W3)
+    grid, y, parameters = cnf.Grid.uniform(steps, "adams"), normal(3, DIM), list(flow.field.parameters())
+
+    def loss():
+        return flow.score(y, None, grid, gradient="direct").log_prob.sum()
+
+    plain = torch.autograd.grad(loss(), parameters)
+    recorded = torch.autograd.grad(loss(), parameters, create_graph=True)
+    for found, expected in zip(recorded, plain):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+    direction, step, W3 = normal(DIM, SECOND, seed=3), 1e-5, flow.field.W3
+    (gradient,) = torch.autograd.grad(loss(), W3, create_graph=True)
+    (curvature,) = torch.autograd.grad((gradient * direction).sum(), W3)
+    ends = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            W3 += sign * step * direction
+        ends.append(torch.autograd.grad(loss(), W3)[0])
+        with torch.no_grad():
+            W3 -= sign * step * direction
+    torch.testing.assert_close(curvature, (ends[0] - ends[1]) / (2 * step), rtol=1e-4, atol=1e-5)

@@ -171,10 +171,8 @@ def test_unfit_input_is_refused(rows, spoil, message):
 
 
 def test_width_grows_with_the_table(rows):
-    widths = [
-        default_width(*shape) for shape in [(10**6, 2), (1999, 43), (2000, 3), (20_000, 43), (30_000, 7)]
-    ]
-    assert widths == [64, 64, 128, 128, 192]
+    shapes = [(50_000, 2), (10**6, 2), (1999, 43), (2000, 3), (20_000, 43), (30_000, 7)]
+    assert [default_width(*shape) for shape in shapes] == [64, 96, 64, 128, 128, 192]
     assert clone(TINY).set_params(hidden=None).fit(rows).flow_.field.hidden == (64, 64)
 
 

@@ -342,6 +342,15 @@ def test_the_worst_row_sets_the_step_however_many_rows_are_easy():
     torch.testing.assert_close(among, alone, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "unrecorded"])
+@pytest.mark.parametrize("method", GRID_METHODS)
+def test_no_rows_have_as_many_quadratures_as_some(method, recorded):
+    system = System.of(lambda t, x: x, lambda t, x: (x, torch.cat([x, x], -1)))
+    with torch.set_grad_enabled(recorded):
+        found = Grid.uniform(3, method).solve(system, torch.ones(0, 2), torch.tensor([0.0, 1.0]))
+    assert found.x.shape == (2, 0, 2) and found.q.shape == (2, 0, 4)
+
+
 @pytest.mark.parametrize("solver", [Grid.uniform(3), Torchdiffeq()])
 def test_no_rows_is_not_an_error(solver):
     assert solve(logistic, torch.zeros(0, 2), [0.0, 1.0], solver=solver).x.shape == (2, 0, 2)

@@ -90,7 +90,12 @@ class _Layers(torch.autograd.Function):
 def _differentiable(
     ctx: Any, inputs: tuple[Tensor, ...], to_v: Tensor, to_divergence: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """The same cotangents as a differentiable function of everything."""
+    """The same cotangents as a differentiable function of everything.
+
+    The inputs are nodes of their own: those of a later step depend on the weights through the steps before
+    it, which are not this step's to differentiate.
+    """
+    inputs = tuple(tensor.view_as(tensor) for tensor in inputs)
     v, divergence, _ = plain_layers(ctx.first, *inputs)
     sought = [tensor for tensor, needed in zip(inputs, ctx.needs_input_grad[1:]) if needed]
     found = iter(torch.autograd.grad((v, divergence), sought, (to_v, to_divergence), create_graph=True))

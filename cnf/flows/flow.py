@@ -73,7 +73,8 @@ class CNF(FlowParts):
             context: (*batch, context_dim), broadcast against x.
             t: time whose density is asked for: 1 is the data's, 0 the base's, in the units of the data.
             gradient: "direct", "discrete" or "adjoint". The default is "adjoint" with torchdiffeq; on a grid,
-                where the first two agree to rounding, "direct" for few rows and "discrete" for many.
+                where the first two agree to rounding, "direct" for few rows and "discrete" for many. Second
+                derivatives want "direct".
             generator: source of Hutchinson's probes.
 
         Returns:

@@ -88,6 +88,9 @@ class Adams(Scheme):
     ) -> Iterator[Step]:
         """The past lies in a ring of rows. A step writes its derivatives over the oldest, and its sums where
         the step before it had them: fresh memory would cost more than the arithmetic."""
+        if x.numel() == 0:  # a flat row does not say how many quadratures no rows have
+            yield from super().march(system, x, plan, carried, estimate=estimate)
+            return
         ring = torch.stack(carried)
         sums = torch.empty_like(ring[:2])
         (ahead, ahead_q), (change, change_q) = (_parts(row, x) for row in sums)

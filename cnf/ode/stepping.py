@@ -41,7 +41,7 @@ def flat(x: Tensor, q: Tensor) -> Tensor:
 class Steps(NamedTuple):
     """A whole mesh: states at the nodes asked for (nodes, …) and what each step added (steps, …), with the
     norm of the estimate of its error in x (steps, *batch) and its absolute value in q (steps, *batch, rates);
-    no steps of them where there is no estimate."""
+    no steps of them where there is no estimate, or none was asked for."""
 
     x: Tensor
     q: Tensor

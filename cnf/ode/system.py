@@ -98,7 +98,7 @@ class Solution:
         q: quadratures (time, *batch, rates), zero at the first time.
         x_error: norm of the embedded estimate of each step's error in x, (steps, *batch).
         q_error: absolute embedded estimate of each step's error in q, (steps, *batch, rates).
-            Both have zero steps where the method gives no estimate.
+            Both have zero steps where the method gives no estimate, or none was asked for.
         nfe: evaluations of the velocity for each row.
     """
 

@@ -7,6 +7,9 @@ import torch
 from cnf.fields import GatedField
 from cnf.flows import CNF
 
+# Rows that bear a wider field in two columns.
+MANY_ROWS = 50_000
+
 
 def fresh_flow(
     rows: int, dim: int, *, context_dim: int = 0, hidden: tuple[int, int] | None = None, seed: int
@@ -38,7 +41,7 @@ def fresh_flow(
 def default_width(rows: int, columns: int) -> int:
     """Width of the hidden layers for a table of so many rows and columns."""
     if rows < 2_000 or columns <= 2:
-        return 96 if rows > 50_000 else 64
+        return 96 if rows > MANY_ROWS else 64
     return 192 if rows > 20_000 and columns > 6 else 128
 
 
