@@ -54,7 +54,9 @@ class Cell(NamedTuple):
     def path(self, folder: Path) -> Path:
         """Where it is kept."""
         method = self.method.replace(", ", "_").replace(" ", "_")
-        return folder / f"{self.data}-{method}-{self.seconds:g}s-{self.seed}.json"
+        # Of toys fitted to other numbers of rows, the test rows differ too.
+        data = f"{self.data}-{TRAIN}" if self.data in TOYS else self.data
+        return folder / f"{data}-{method}-{self.seconds:g}s-{self.seed}.json"
 
 
 def load(name: str) -> Table:
@@ -130,12 +132,13 @@ def summarise(cells: Sequence[Cell], folder: Path) -> dict[str, object]:
 
 
 def merged(before: dict | None, now: dict) -> dict:
-    """The summary of a run, with the methods that it left out as they stood before."""
+    """The summary of a run, with the methods that it left out as they stood before; a paired difference is
+    that of the run."""
     if before is None:
         return now
     parts = {key: {**before[key], **now[key]} for key in ("nll", "se", "notes")}
     order = [method for method in METHODS if method in parts["nll"]]
-    return before | now | {key: {method: part[method] for method in order} for key, part in parts.items()}
+    return now | {key: {method: part[method] for method in order} for key, part in parts.items()}
 
 
 def print_table(name: str, found: dict) -> None:
@@ -169,7 +172,8 @@ def draw(data: dict[str, dict], path: Path) -> None:
             else:
                 ax.errorbar(value, row, xerr=spread, fmt="o", markersize=4, color=colour)
         ax.set_yticks(range(len(methods)), methods)
-        ax.set_xlim((nll - errors)[nll <= edge].min() - 0.05 * far, edge)
+        shown = nll <= edge
+        ax.set_xlim((nll - errors)[shown].min() - 0.05 * far, max(edge, (nll + errors)[shown].max()))
         ax.set_ylim(len(methods) - 0.5, -0.5)
         ax.set_title(name)
         ax.set_xlabel("gap to the exact density, nats a row" if toy else "NLL, nats a row")

@@ -9,6 +9,7 @@ from problems import F64, normal
 from scipy import stats
 
 from cnf import CNF, Affine, Chain, Gaussianize, load
+from cnf.flows import gaussianization
 
 WEIGHTS = normal(500, seed=4).abs()
 
@@ -154,6 +155,15 @@ def test_any_column_gets_a_strictly_increasing_map_with_a_continuous_slope(seed,
     left, right = map.to_model(around[:, None])[1].reshape(-1, 2).unbind(1)
     assert (left - right).abs().max() < 0.01
     assert slope.isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(20, 3), (2, 10, 3), (1, 3), (0, 3), (3,)], ids=str)
+def test_rows_that_go_through_splines_a_few_at_a_time_are_as_all_at_once(monkeypatch, shape):
+    map, x = Gaussianize.fit(skewed()[:, :3]), normal(*shape)
+    whole = map.to_model(x)
+    monkeypatch.setattr(gaussianization, "TOGETHER", 7)
+    for part, expected in zip(map.to_model(x), whole):
+        assert torch.equal(part, expected)
 
 
 def test_integer_weights_are_repeated_rows_for_the_marginals():

@@ -54,7 +54,7 @@ class Settings:
             takes far fewer, and come up to their weights as it nears them; None always counts them whole.
         weight_decay: of the optimisers, decoupled from the gradient.
         clip: largest norm of a gradient.
-        patience: validations without progress within a phase after which it ends.
+        patience: validations without progress within a phase after which it ends; as many as it has: never.
         tolerance: of the error bar of the finished flow, in nats.
     """
 
