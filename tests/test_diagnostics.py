@@ -162,9 +162,9 @@ class FlipsTheSign(cnf.CNF):
 class SamplesInOneStep(cnf.CNF):
     """A default solver of one step, for samples only."""
 
-    def _solve(self, system, x, way, solver, gradient):
+    def _solve(self, system, x, way, solver, gradient, *, estimate):
         forward = way[0] < way[-1]
-        return super()._solve(system, x, way, cnf.Grid.uniform(1) if forward else solver, gradient)
+        return super()._solve(system, x, way, cnf.Grid.uniform(1) if forward else solver, gradient, estimate=estimate)
 
 
 class TooHeavy(cnf.NormalBase):

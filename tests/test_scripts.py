@@ -187,7 +187,7 @@ def test_benchmark_of_accuracy_keeps_its_cells_and_goes_on(gallery):
     run = gallery("benchmark_accuracy")
     found = json.loads((run.out / "benchmark_accuracy.json").read_text())["moons, 0.5 s"]
     for method in ("cnf", "mixture"):
-        (path,) = (run.out / "cells").glob(f"moons-{method}-*.json")
+        (path,) = (run.out / "cells").glob(f"moons-500000-{method}-*.json")
         cell = json.loads(path.read_text())
         gap = -sum(cell["log_prob"]) / len(cell["log_prob"])
         assert found["nll"][method] == [pytest.approx(gap)] and gap > 0
