@@ -164,7 +164,9 @@ class SamplesInOneStep(cnf.CNF):
 
     def _solve(self, system, x, way, solver, gradient, *, estimate):
         forward = way[0] < way[-1]
-        return super()._solve(system, x, way, cnf.Grid.uniform(1) if forward else solver, gradient, estimate=estimate)
+        return super()._solve(
+            system, x, way, cnf.Grid.uniform(1) if forward else solver, gradient, estimate=estimate
+        )
 
 
 class TooHeavy(cnf.NormalBase):
