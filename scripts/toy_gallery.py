@@ -25,18 +25,18 @@ from cnf.datasets import TOYS, Toy
 from cnf.plotting.style import INK, styled
 from cnf.training.start import fresh_flow
 
-TRAIN, TEST = 50_000, 5_000
+TRAIN, TEST = 100_000, 5_000
 TIMES = (0.0, 0.4, 0.7, 1.0)
 PARTICLES = 150
 Box = tuple[tuple[float, float], ...]
 
 
-def learn(toy: Toy, *, steps: int, seed: int) -> cnf.CNF:
+def learn(toy: Toy, *, seconds: float, seed: int) -> cnf.CNF:
     """A flow fitted to rows of the toy."""
     x = toy.sample(TRAIN, torch.Generator().manual_seed(seed))
     # A base that is given stays: these pictures are of flows that move, whatever a mixture could do.
     flow = cnf.CNF(2, field=fresh_flow(len(x), 2, seed=seed).field, base=cnf.NormalBase(2))
-    cnf.fit(flow, x, seed=seed, steps=steps)
+    cnf.fit(flow, x, seed=seed, seconds=seconds)
     return flow
 
 
@@ -93,7 +93,7 @@ def bare(row: Sequence[Axes], box: Box) -> None:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to")
-    parser.add_argument("--steps", type=int, default=900, help="budget of each fit, in updates")
+    parser.add_argument("--seconds", type=float, default=60, help="budget of each fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a trial run of a few seconds")
     return parser.parse_args(argv)
@@ -106,7 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = [name for name, toy in TOYS.items() if toy.entropy is not None]
     flows = {}
     for name in names[:2] if options.quick else names:
-        flows[name] = learn(TOYS[name], steps=20 if options.quick else options.steps, seed=options.seed)
+        seconds = 0.5 if options.quick else options.seconds
+        flows[name] = learn(TOYS[name], seconds=seconds, seed=options.seed)
         report(flows[name], TOYS[name], seed=options.seed + 1_000_000)
     page = draw(flows, resolution=12 if options.quick else 90, seed=options.seed)
     picture = options.out / "toy_gallery.png"
