@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -81,8 +80,9 @@ def state_of_repository() -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """What a script printed, its folder, where it was run, and whether the repository is as it was."""
+    """A script, what it printed, its folder, where it was run, and whether the repository is as it was."""
 
+    script: str
     printed: str
     out: Path
     elsewhere: Path
@@ -90,38 +90,37 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def gallery(tmp_path_factory):
-    """Runs a script, once."""
-
-    @cache
-    def run(name):
-        out, elsewhere = tmp_path_factory.mktemp(name), tmp_path_factory.mktemp("elsewhere")
-        script = ROOT / "scripts" / f"{name}.py"
-        before = state_of_repository()
-        done = subprocess.run(
-            [sys.executable, "-W", "error", script, "--quick", "--out", out],
-            cwd=elsewhere,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return Run(done.stdout, out, elsewhere, state_of_repository() == before)
-
-    return run
+def run(request, tmp_path_factory):
+    """A trial run of the script that the parameter names; the tests of one follow on each other."""
+    out, elsewhere = tmp_path_factory.mktemp(request.param), tmp_path_factory.mktemp("elsewhere")
+    script = ROOT / "scripts" / f"{request.param}.py"
+    before = state_of_repository()
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script, "--quick", "--out", out],
+        cwd=elsewhere,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return Run(request.param, done.stdout, out, elsewhere, state_of_repository() == before)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_script_writes_what_it_promises_and_nothing_else(gallery, name):
-    run = gallery(name)
-    assert {path.name for path in run.out.iterdir()} == WRITTEN[name]
+def each(scripts):
+    """Runs a test for the trial run of each of these scripts."""
+    return pytest.mark.parametrize("run", scripts, indirect=True)
+
+
+@each(SCRIPTS)
+def test_script_writes_what_it_promises_and_nothing_else(run):
+    assert {path.name for path in run.out.iterdir()} == WRITTEN[run.script]
     assert not list(run.elsewhere.iterdir())
     assert run.left_alone
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_pictures_show_something(gallery, name):
-    pictures = [path for path in gallery(name).out.iterdir() if path.suffix in (".png", ".gif")]
+@each(SCRIPTS)
+def test_pictures_show_something(run):
+    pictures = [path for path in run.out.iterdir() if path.suffix in (".png", ".gif")]
     for path in pictures:
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB"))[::3, ::3]
@@ -131,11 +130,9 @@ def test_pictures_show_something(gallery, name):
         assert path.stat().st_size < MOST_BYTES, path.name
 
 
-@pytest.mark.parametrize(
-    ("name", "film"), [("flow_trajectories", "flow_trajectories.gif"), ("demo", "checkerboard_film.gif")]
-)
-def test_films_move_and_are_small(gallery, name, film):
-    path = gallery(name).out / film
+@each(["flow_trajectories", "demo"])
+def test_films_move_and_are_small(run):
+    (path,) = run.out.glob("*.gif")
     assert path.stat().st_size < 2_000_000
     with Image.open(path) as frames:
         assert frames.n_frames >= 20
@@ -144,8 +141,8 @@ def test_films_move_and_are_small(gallery, name, film):
         assert (abs(np.asarray(frames.convert("RGB")) - first) > 50).any(-1).mean() > 0.005
 
 
-def test_gaps_are_those_of_the_exact_density(gallery):
-    run = gallery("density_estimation")
+@each(["density_estimation"])
+def test_gaps_are_those_of_the_exact_density(run):
     results = json.loads((run.out / "density_estimation.json").read_text())
     assert [result["toy"] for result in results] == ["checkerboard", "8gaussians"]
     for result in results:
@@ -171,20 +168,22 @@ def test_a_picture_of_ones_own_becomes_a_density(tmp_path):
     assert script.exact_log_prob(found, x).tolist() == pytest.approx([math.log(2)] * 500)
 
 
-def test_data_are_nearer_to_data_than_samples_of_a_poor_fit(gallery):
-    found = dict(re.findall(r"(samples|data) and data +([+-]\d\.\d+)", gallery("sample_flow").printed))
+@each(["sample_flow"])
+def test_data_are_nearer_to_data_than_samples_of_a_poor_fit(run):
+    found = dict(re.findall(r"(samples|data) and data +([+-]\d\.\d+)", run.printed))
     assert abs(float(found["data"])) < 0.02
     assert float(found["samples"]) > float(found["data"])
 
 
-def test_benchmark_of_errors_judges_by_the_truth(gallery):
-    (result,) = json.loads((gallery("benchmark_errors").out / "benchmark_errors.json").read_text())
+@each(["benchmark_errors"])
+def test_benchmark_of_errors_judges_by_the_truth(run):
+    (result,) = json.loads((run.out / "benchmark_errors.json").read_text())
     assert result["flow"] == "moons" and result["covered"] > 0.9
     assert result["error"] <= 1e-3 and result["dopri5_error"] <= result["error"]
 
 
-def test_benchmark_of_accuracy_keeps_its_cells_and_goes_on(gallery):
-    run = gallery("benchmark_accuracy")
+@each(["benchmark_accuracy"])
+def test_benchmark_of_accuracy_keeps_its_cells_and_goes_on(run):
     found = json.loads((run.out / "benchmark_accuracy.json").read_text())["moons, 0.5 s"]
     for method in ("cnf", "mixture"):
         (path,) = (run.out / "cells").glob(f"moons-500000-{method}-*.json")
@@ -197,16 +196,16 @@ def test_benchmark_of_accuracy_keeps_its_cells_and_goes_on(gallery):
     assert found["best_peer"] == "mixture"
 
 
-def test_small_tables_are_compared_row_by_row(gallery):
-    run = gallery("small_tables")
+@each(["small_tables"])
+def test_small_tables_are_compared_row_by_row(run):
     found = json.loads((run.out / "small_tables.json").read_text())["iris"]
     best = min(found["nll"]["Gaussian"], found["nll"]["mixture"])
     assert found["difference"] == pytest.approx(found["nll"]["cnf"] - best)
     assert f"{found['nll']['cnf']:8.3f}" in run.printed
 
 
-def test_divergences_from_energies_are_not_negative(gallery):
-    run = gallery("variational")
+@each(["variational"])
+def test_divergences_from_energies_are_not_negative(run):
     found = json.loads((run.out / "variational.json").read_text())
     assert [result["energy"] for result in found] == ["U1"] * 4 + ["U2"] * 4
     for result in found:
@@ -216,8 +215,8 @@ def test_divergences_from_energies_are_not_negative(gallery):
     assert set(distances) == {"laplace", "flow", "weighted"} and distances["flow"]["mean"] < 2
 
 
-def test_series_are_forecast_by_both_sides(gallery):
-    run = gallery("latent_ode")
+@each(["latent_ode"])
+def test_series_are_forecast_by_both_sides(run):
     found = json.loads((run.out / "latent_ode.json").read_text())
     assert [result["observed"] for result in found] == [30, 50, 100]
     for result in found:
@@ -231,8 +230,8 @@ def test_series_are_forecast_by_both_sides(gallery):
         assert errors["mean by day of year"] < errors["last value"]
 
 
-def test_demo_files_belong_together(gallery):
-    run = gallery("demo")
+@each(["demo"])
+def test_demo_files_belong_together(run):
     tables = {
         name: pd.read_csv(run.out / f"breast_cancer_{name}.csv") for name in ("test", "scores", "samples")
     }
@@ -242,8 +241,9 @@ def test_demo_files_belong_together(gallery):
     assert all(path.name in run.printed for path in run.out.iterdir())
 
 
-def test_solvers_have_their_orders_and_obey_their_tolerance(gallery):
-    found = json.loads((gallery("euler").out / "euler.json").read_text())
+@each(["euler"])
+def test_solvers_have_their_orders_and_obey_their_tolerance(run):
+    found = json.loads((run.out / "euler.json").read_text())
     for method, order in {"euler": 1, "midpoint": 2, "rk4": 4, "dopri5": 5}.items():
         assert found["orders"][method] == pytest.approx(order, abs=0.35)
     assert max(found["tied"].values()) < 1e-14
@@ -254,16 +254,18 @@ def test_solvers_have_their_orders_and_obey_their_tolerance(gallery):
             assert tight["error"] < loose["error"] / 5 and tight["nfe"] > loose["nfe"]
 
 
-def test_formulas_of_the_adjoint_agree_with_differentiation(gallery):
-    found = json.loads((gallery("adjoint").out / "adjoint.json").read_text())
+@each(["adjoint"])
+def test_formulas_of_the_adjoint_agree_with_differentiation(run):
+    found = json.loads((run.out / "adjoint.json").read_text())
     assert len(found["checks"]) == 7
     assert max(check["difference"] for check in found["checks"]) < 1e-7
     assert set(found["orders"]) == {"z(t₁)", "a(t₀)", "∂L/∂θ"}
     assert all(order == pytest.approx(1, abs=0.2) for order in found["orders"].values())
 
 
-def test_memory_is_flat_for_the_adjoint_and_linear_for_direct(gallery):
-    found = json.loads((gallery("ode_classifier").out / "ode_classifier.json").read_text())
+@each(["ode_classifier"])
+def test_memory_is_flat_for_the_adjoint_and_linear_for_direct(run):
+    found = json.loads((run.out / "ode_classifier.json").read_text())
     depths, memory = found["depths"], found["memory"]
     assert max(memory["adjoint"]) < 1.01 * min(memory["adjoint"])
     a_step = [
@@ -276,30 +278,33 @@ def test_memory_is_flat_for_the_adjoint_and_linear_for_direct(gallery):
     assert max(np.diff(memory["discrete"]) / np.diff(depths)) < min(a_step) / 5
 
 
-def test_classifier_of_continuous_depth_learns_and_counts_both_ways(gallery):
-    (result,) = json.loads((gallery("ode_classifier").out / "ode_classifier.json").read_text())["results"]
+@each(["ode_classifier"])
+def test_classifier_of_continuous_depth_learns_and_counts_both_ways(run):
+    (result,) = json.loads((run.out / "ode_classifier.json").read_text())["results"]
     assert result["ode"] > 50 and result["residual"] > 50
     assert all(forwards >= 14 and backwards >= 12 for forwards, backwards in result["nfe"])
 
 
-def test_no_plain_flow_beats_the_best_monotone_fit(gallery):
-    found = json.loads((gallery("augmented").out / "augmented.json").read_text())
+@each(["augmented"])
+def test_no_plain_flow_beats_the_best_monotone_fit(run):
+    found = json.loads((run.out / "augmented.json").read_text())
     plain = [r for r in found["results"] if r["problem"].endswith("1-D") and r["augment"] == 0]
     # Of three parts labelled 1, −1, 1 a monotone fit keeps one and averages the others, ⅔ of the variance.
     assert found["floor"] == pytest.approx(2 / 3, abs=0.02)
     assert plain and all(result["loss"] > found["floor"] for result in plain)
 
 
-def test_bound_of_the_augmented_flow_stays_below_its_density(gallery):
-    found = json.loads((gallery("augmented_density").out / "augmented_density.json").read_text())
+@each(["augmented_density"])
+def test_bound_of_the_augmented_flow_stays_below_its_density(run):
+    found = json.loads((run.out / "augmented_density.json").read_text())
     assert all(bound["below"] > -3 * bound["error"] for bound in found["bounds"])
     assert found["bounds"][0]["error"] > found["bounds"][-1]["error"]
     assert found["mass_of_one_draw"] < 1.02 and found["mass_of_weights"] == pytest.approx(1, abs=0.05)
 
 
-def test_benchmark_of_speed_times_every_side_at_equal_error(gallery):
+@each(["benchmark_speed"])
+def test_benchmark_of_speed_times_every_side_at_equal_error(run):
     pytest.importorskip("zuko")
-    run = gallery("benchmark_speed")
     found = json.loads((run.out / "benchmark_speed.json").read_text())["columns"]["2"]
     for task in ("log_prob", "gradient", "sample"):
         assert {"cnf", "zuko", "zuko, equal error"} <= found[task].keys()
