@@ -14,7 +14,8 @@ def guard(steps: int = 12, scale: float = 1.0, error_weight: float = 10.0) -> Gu
     flow = make_flow("gated-sine")
     with torch.no_grad():
         flow.field.W3.mul_(scale)
-    return Guard(flow, normal(100, 2), None, steps=steps, error_weight=error_weight)
+    y, generator = normal(100, 2), torch.Generator().manual_seed(0)
+    return Guard(flow, y, None, steps=steps, error_weight=error_weight, generator=generator)
 
 
 def test_where_the_grid_is_honest_the_error_weighs_less_and_less_but_never_nothing():
@@ -33,8 +34,9 @@ def test_the_grid_has_as_many_steps_as_it_takes_whatever_it_starts_with(done, of
             field.look(done)
         fine = field.grid.refined().refined()
         with torch.no_grad():
-            found, truth = (field.flow.score(field.y, None, grid).log_prob for grid in (field.grid, fine))
-        assert AMPLE * off / 3 < (found - truth).abs().mean() < 1.1 * off
+            moved = torch.stack([field.flow.score(field.y, None, field.moved()).log_prob for _ in range(20)])
+            truth = field.flow.score(field.y, None, fine).log_prob
+        assert AMPLE * off / 3 < (moved - truth).abs().mean() < 1.5 * off
     assert 6 < few.grid.steps <= many.grid.steps <= 1.4 * few.grid.steps
 
 

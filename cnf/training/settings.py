@@ -90,7 +90,7 @@ class Settings:
 FEW_COLUMNS = 3
 MOST_WEIGHT_DECAY = 0.3
 # Straight paths are cheap to follow.
-STRAIGHT, NFE_BUDGET = Regularisers(transport=0.1), 40
+STRAIGHT, NFE_BUDGET = Regularisers(transport=0.4), 40
 # Parts of a budget that likelihood gets. Of seconds, more where the rows are too many to be learnt by heart.
 SHARE_OF_UPDATES, SHARE_OF_SECONDS, SHARE_OF_SECONDS_MANY_ROWS = 0.1, 0.7, 0.8
 MANY_ROWS = 20_000

@@ -80,7 +80,7 @@ class Trainer:
         self.seconds = 0.0
         self.guard = Guard(
             flow, self.pilot_y, self.pilot_context,
-            steps=settings.solver_steps, error_weight=settings.error_weight,
+            steps=settings.solver_steps, error_weight=settings.error_weight, generator=self.generator,
         )  # fmt: skip
         self.steering = Steering(self.pilot, settings.nfe_budget, settings.tolerance)
         gone = min(spent, MOST_SPENT * (settings.phases[0].seconds or 0.0))
@@ -234,7 +234,7 @@ class Trainer:
             return Torchdiffeq("dopri5", rtol=1e-3, atol=1e-3)
         if self.phase_step % GUARD_EVERY == 1 and not self.guard.look(self.phase_done):
             self._roll_back("the solver lost the field")
-        return self.guard.grid.jittered(self.generator)
+        return self.guard.moved()
 
     def _roll_back(self, reason: str) -> None:
         """Return with half the learning rate to the average, or, where it is not finite or led here before
