@@ -20,7 +20,7 @@ from cnf.flows import Evaluation
 from cnf.tables import Schema, TableError, TableFlow, read_typed_chunks, read_typed_table
 from cnf.tables.formats import choose_columns
 from cnf.tables.series import numbers
-from cnf.training import Interrupted, TrainingError, fit_table
+from cnf.training import History, Interrupted, TrainingError, fit_table
 from cnf.training.fit import FEWEST_ROWS, HELD_OUT
 from cnf.training.tables import fresh_table_flow
 
@@ -100,22 +100,9 @@ def fit_typed(options: FitOptions, table: pd.DataFrame, schema: Schema, checkpoi
     """A model fitted to the table, its metadata filled in."""
     hidden = None if options.width is None else (options.width, options.width)
     model = fresh_table_flow(schema, len(table), hidden=hidden, seed=options.seed).to(options.device)
-    weights = None if options.weights is None else numbers(table[options.weights])
     try:
         valid = _valid(options, schema)
-        with progress() as shown, orderly_interrupts(checkpoint) as stopping:
-            history = fit_table(
-                model,
-                table,
-                valid,
-                weights=weights,
-                seed=options.seed,
-                steps=options.steps,
-                seconds=options.seconds,
-                checkpoint=checkpoint,
-                watchers=(*shown, *stopping),
-            )
-        interrupted = False
+        history, interrupted = _train(model, table, valid, options, checkpoint), False
     except Interrupted as stop:
         history, interrupted = stop.history, True
     except (ValueError, TrainingError) as error:
@@ -133,6 +120,28 @@ def fit_typed(options: FitOptions, table: pd.DataFrame, schema: Schema, checkpoi
         }
     )
     return model
+
+
+def _train(
+    model: TableFlow,
+    table: pd.DataFrame,
+    valid: pd.DataFrame | None,
+    options: FitOptions,
+    checkpoint: Path,
+) -> History:
+    """Fit the model, with a progress bar where there is a terminal."""
+    with progress() as shown, orderly_interrupts(checkpoint) as stopping:
+        return fit_table(
+            model,
+            table,
+            valid,
+            weights=None if options.weights is None else numbers(table[options.weights]),
+            seed=options.seed,
+            steps=options.steps,
+            seconds=options.seconds,
+            checkpoint=checkpoint,
+            watchers=(*shown, *stopping),
+        )
 
 
 def _valid(options: FitOptions, schema: Schema) -> pd.DataFrame | None:

@@ -6,7 +6,6 @@ import copy
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from cnf.flows.calibration import calibrate, calibration_rows
 from cnf.flows.configuration import describe
 from cnf.flows.distribution import FlowDistribution
 from cnf.flows.model_file import write_model
-from cnf.flows.parts import AUTO, FlowParts
+from cnf.flows.parts import AUTO, FlowParts, increasing_times
 from cnf.flows.scoring import Evaluation, Scores, evaluate_rows
 from cnf.ode import Gradient, Grid, Solver, System
 
@@ -208,7 +207,7 @@ class CNF(FlowParts):
         Raises:
             ValueError: if the times do not increase within [0, 1].
         """
-        times = _increasing(t)
+        times = increasing_times(t)
         rows, context, shape = self._rows(z, context)
         start = self.preprocess.to_model(rows)[0].to(self.like.dtype) if reverse else rows.to(self.like.dtype)
         way = [1.0, *reversed(times)] if reverse else [0.0, *times]
@@ -234,7 +233,7 @@ class CNF(FlowParts):
         Raises:
             ValueError: if the times do not increase within [0, 1].
         """
-        times = _increasing(t)
+        times = increasing_times(t)
         rows, context, shape = self._rows(z, context)
         rows = rows.to(self.like.dtype)
         way = [0.0, *times] if times[0] > 0 else times
@@ -295,12 +294,3 @@ class CNF(FlowParts):
             ValueError: for a field or base of your own, which a file cannot rebuild.
         """
         write_model(path, {**describe(self), "metadata": self.metadata}, self.state_dict())
-
-
-def _increasing(t: Tensor | Sequence[float]) -> list[float]:
-    """The times, which have to increase within [0, 1]."""
-    times = torch.as_tensor(t, dtype=torch.float64).tolist()
-    increasing = all(a < b for a, b in pairwise(times))
-    if not times or not increasing or not 0 <= times[0] <= times[-1] <= 1:
-        raise ValueError(f"t: expected increasing times in [0, 1]; got {times}")
-    return times

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import repeat
+from itertools import pairwise, repeat
 from typing import Any
 
 import torch
@@ -175,3 +175,16 @@ class FlowParts(nn.Module):
             return [SystemAt(at.velocity, partial(rates, at)) for at in bound.at(times)]
 
         return System(system_at, bound.tensors)
+
+
+def increasing_times(t: Tensor | Sequence[float]) -> list[float]:
+    """The times as numbers.
+
+    Raises:
+        ValueError: if they do not increase within [0, 1].
+    """
+    times = torch.as_tensor(t, dtype=torch.float64).tolist()
+    increasing = all(a < b for a, b in pairwise(times))
+    if not times or not increasing or not 0 <= times[0] <= times[-1] <= 1:
+        raise ValueError(f"t: expected increasing times in [0, 1]; got {times}")
+    return times

@@ -75,13 +75,7 @@ def page(subject: Subject, title: str, source: str, tell: Tell) -> str:
     tell("likelihood")
     scores = compare(subject)
     tell("pictures")
-    samples = subject.samples(SAMPLES)
-    pictures = {
-        "history": history(records(subject)),
-        "marginals": marginals(subject, samples),
-        "pairs": pairs(subject, samples) if subject.dim > 1 else None,
-        "calibration": calibration(subject, ranks(subject)),
-    }
+    pictures = pictures_of(subject)
     tell("the flow in motion")
     moving = motion(subject) | {"light": shades(), "dark": shades()[::-1]}
     scene = as_json(moving)
@@ -90,24 +84,49 @@ def page(subject: Subject, title: str, source: str, tell: Tell) -> str:
     return template().render(
         title=title,
         source=source,
-        version=version("cnf"),
-        names=subject.names,
-        paired=MOST_PAIRED,
-        rows=len(subject.rows),
-        judged=judged(subject),
-        unscored=int((~subject.log_prob.isfinite()).sum()),
-        facts=facts(subject.flow, subject.names),
         scores=scores,
-        nats=nats,
         claims=claims,
         shade=shade(exact=moving["exact"]),
-        step=1 / (TIMES - 1),
-        style=Markup(asset("page.css")),
-        script=Markup(asset("flow.js")),
-        library=squeezed(get_plotlyjs()),
         scene=squeezed(scene),
         **pictures,
+        **words_of(subject),
+        **fixed_parts(),
     )
+
+
+def pictures_of(subject: Subject) -> dict[str, Any]:
+    """Every picture that stands still; None where there is nothing to draw."""
+    samples = subject.samples(SAMPLES)
+    return {
+        "history": history(records(subject)),
+        "marginals": marginals(subject, samples),
+        "pairs": pairs(subject, samples) if subject.dim > 1 else None,
+        "calibration": calibration(subject, ranks(subject)),
+    }
+
+
+def words_of(subject: Subject) -> dict[str, Any]:
+    """What the page says about the flow and the rows that judge it."""
+    return {
+        "names": subject.names,
+        "rows": len(subject.rows),
+        "judged": judged(subject),
+        "unscored": int((~subject.log_prob.isfinite()).sum()),
+        "facts": facts(subject.flow, subject.names),
+    }
+
+
+def fixed_parts() -> dict[str, Any]:
+    """What is the same on every page."""
+    return {
+        "version": version("cnf"),
+        "paired": MOST_PAIRED,
+        "nats": nats,
+        "step": 1 / (TIMES - 1),
+        "style": Markup(asset("page.css")),
+        "script": Markup(asset("flow.js")),
+        "library": squeezed(get_plotlyjs()),
+    }
 
 
 def as_json(moving: dict[str, Any]) -> str:

@@ -14,9 +14,9 @@ from cnf.training.data import Rows
 ROWS = 128
 # Parts of the budget between which the share rises, from the first to the whole, by the same factor for every
 # evaluation. Below, it is nothing, and penalties are not computed. Other rows may take more than these.
-LOW, HIGH, FIRST = 0.7, 1.0, 0.0075
-# What an evaluation beyond the budget counts for, in nats of held-out likelihood.
-COST = 0.02
+LOW, HIGH, FIRST = 0.7, 0.9, 0.0075
+# What an evaluation beyond the last of these counts for, in nats of held-out likelihood.
+COST = 0.1
 
 
 class Steering:
@@ -44,4 +44,4 @@ class Steering:
         nfe = finished.evaluate(x, context).nfe.double().mean().item()
         height = (nfe / self.budget - LOW) / (HIGH - LOW)
         self.share = FIRST ** (1 - min(height, 1.0)) if height > 0 else 0.0
-        return COST * max(nfe - self.budget, 0.0)
+        return COST * max(nfe - HIGH * self.budget, 0.0)

@@ -99,24 +99,19 @@ def fit_table(
     fit_maps(model, train, generator)
     pairs = [_symbol_rows(model, part) for part in (train, valid)]
     fit_symbols(model.symbols, *pairs, steps=budget.symbol_steps(model.symbols), seed=seed)
+    spending = {
+        "steps": budget.flow_steps(len(train)),
+        "seconds": budget.flow_seconds,
+        "likelihood_share": budget.likelihood_share(likelihood_share),
+    }
+    common = {"seed": seed, "watchers": watchers}
     history, stopped = None, None
     try:
         if model.flow is not None:
-            history = _fit_flow(
-                model,
-                train,
-                valid,
-                generator,
-                seed=seed,
-                steps=budget.flow_steps(len(train)),
-                seconds=budget.flow_seconds,
-                likelihood_share=budget.likelihood_share(likelihood_share),
-                checkpoint=checkpoint,
-                watchers=watchers,
-            )
+            history = _fit_flow(model, train, valid, generator, checkpoint=checkpoint, **spending, **common)
         if imputer:
             spent = Budget(steps, None if seconds is None else IMPUTER_SHARE * seconds)
-            fit_imputer(model, train, valid, spent, seed=seed, watchers=watchers)
+            fit_imputer(model, train, valid, spent, **common)
     except Interrupted as stop:
         stopped = stop if history is None else Interrupted(history)
         history = stopped.history

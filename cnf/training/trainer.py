@@ -27,6 +27,8 @@ WARM_UP = 0.05  # of each phase
 GUARD_EVERY = 25  # likelihood updates
 SMALLEST_RATE_SCALE = 1e-3
 FEW = 5  # updates
+# The smaller, the more of the validations are towards the end of a phase.
+LATE = 2 / 3
 # Part of the first phase that what came before it may have used up.
 MOST_SPENT = 0.5
 
@@ -153,7 +155,7 @@ class Trainer:
         self._update()
         self._book(start)
         done = self.phase_done
-        if _passes(before, done, self.phase.validations):
+        if _passes(_late(before), _late(done), self.phase.validations):
             start = time.perf_counter()
             self._validate()
             self._book(start)
@@ -279,6 +281,12 @@ class Trainer:
 def _passes(before: float, after: float, parts: int) -> bool:
     """Whether one of `parts` equal marks of a budget lies between two shares of it."""
     return math.floor(min(after, 1) * parts) > math.floor(before * parts)
+
+
+def _late(done: float) -> float:
+    """A phase's clock that is slow at first: a field is at its best, and changes most in what it takes to
+    solve, when the learning rate comes down."""
+    return 1 - (1 - min(done, 1.0)) ** LATE
 
 
 def _snapshot(field: nn.Module) -> dict[str, Tensor]:
