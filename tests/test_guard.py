@@ -32,7 +32,7 @@ def test_the_grid_has_as_many_steps_as_it_takes_whatever_it_starts_with(done, of
     """As told by a grid that is finer still, and more of them towards the end."""
     few, many = guard(steps=6, scale=6.0), guard(steps=60, scale=6.0)
     for field in (few, many):
-        for _ in range(60):
+        for _ in range(40):
             field.look(done)
         fine = field.grid.refined().refined()
         with torch.no_grad():
