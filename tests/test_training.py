@@ -139,15 +139,30 @@ def test_what_came_before_the_first_update_comes_off_its_phase(spent, left):
     assert trainer.phase_done == 1.0
 
 
+def test_validations_leave_most_of_the_last_seconds_to_updates():
+    phase = Phase("likelihood", None, 10.0, 16, 1e-3, 0.9, 10)
+    rows = Rows(torch.randn(64, 2, generator=generator()))
+    trainer = Trainer(small_flow(), rows, rows, Settings((phase,)), seed=0)
+    due = {}
+    for cost in (0.1, 1.0):
+        trainer.validation_seconds, due[cost] = cost, 0
+        for tick in range(1, 101):
+            trainer.phase_seconds = tick / 10
+            due[cost] += trainer._validation_is_due((tick - 1) / 100, trainer.phase_done)
+        assert trainer._validation_is_due(0.99, trainer.phase_done)
+    # The marks at 8.36, 9.11 and 9.68 seconds are skipped: two seconds and less are left.
+    assert due == {0.1: 10, 1.0: 7}
+
+
 @pytest.mark.parametrize(
     ("verdicts", "kept"),
     [
-        ([(2.0, 0.0), (1.0, 0.3), (1.2, 0.0)], 1.2),  # (NLL, what evaluations beyond the budget count for)
+        ([(2.0, 0.0), (1.0, 0.3), (1.2, 0.0)], 1.2),  # (NLL, what too many evaluations count for)
         ([(1.0, 0.3), (1.2, 0.2)], 1.0),
         ([(2.0, 0.0), (math.nan, 0.0), (1.5, 0.0)], 1.5),
     ],
 )
-def test_evaluations_beyond_the_budget_count_against_weights(monkeypatch, verdicts, kept):
+def test_too_many_evaluations_count_against_weights(monkeypatch, verdicts, kept):
     phase = Phase("likelihood", 100, None, 16, 1e-3, 0.9, 1)
     rows = Rows(torch.randn(64, 2, generator=generator()))
     trainer = Trainer(small_flow(), rows, rows, Settings((phase,), nfe_budget=10), seed=0)

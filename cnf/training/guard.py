@@ -12,13 +12,14 @@ from cnf.flows.calibration import METHOD, spread_evenly
 from cnf.flows.scoring import Scores
 from cnf.ode import Grid
 
-# Within this, in nats a row and column, should what training sees agree with the same grid with every step
-# halved, at the start of a phase and at its end: errors that are small beside what is still to be learnt, of
-# which many columns have more, cost less than a finer grid.
+# Within this, in nats a row and column, should what training sees, whose nodes are moved, agree with the grid
+# itself with every step halved, at the start of a phase and at its end: errors that are small beside what is
+# still to be learnt, of which many columns have more, cost less than a finer grid.
 HONEST_FIRST, HONEST_LAST = 0.006, 0.001
 # Where they agree within this part of it, a step fewer will do.
 AMPLE = 0.3
-# Where they disagree by more than this, the field exploits the solver.
+# Where they disagree by more than this, the field exploits the solver. At the start of a phase less than what
+# is honest: the error weighs more then, and only later is the grid made finer.
 CHEATED = 0.005
 MORE_STEPS, FEWEST_STEPS, MOST_STEPS = 3, 6, 128
 # Where they disagree by more than this on the largest grid, the solver has lost the field for good.
@@ -52,8 +53,8 @@ class Guard:
         self.grid = Grid.uniform(steps, METHOD)
         self.error_weight = error_weight
 
-    def moved(self) -> Grid:
-        """The grid of one update."""
+    def training_grid(self) -> Grid:
+        """The grid of one update, its nodes moved."""
         return self.grid.jittered(self.generator)
 
     @torch.no_grad()
@@ -61,9 +62,9 @@ class Guard:
         """Place the grid anew, hold the solver's true error on pilot rows as a constraint, and say whether
         the solver can still follow the field.
 
-        The grid has as many steps as it takes for what training sees, whose nodes are moved, to agree with
-        the same grid with halved steps: moved steps are longer in places. Where the two disagree by much, the
-        weight of the error in the objective rises with them, and falls otherwise.
+        The grid has as many steps as it takes for what training sees to agree with the grid that has halved
+        steps and no node moved: moved steps are longer in places. Where the two disagree by much, the weight
+        of the error in the objective rises with them, and falls otherwise.
 
         Args:
             done: part of the phase that is over.
@@ -75,7 +76,7 @@ class Guard:
         def score(grid: Grid) -> Scores:
             return plain.score(self.y, self.context, grid)
 
-        off = score(self.moved()).log_prob - score(self.grid.refined()).log_prob
+        off = score(self.training_grid()).log_prob - score(self.grid.refined()).log_prob
         gap = off.abs().mean().item() / self.flow.dim
         cheated = not gap <= CHEATED
         self.error_weight = min(max(self.error_weight * (2 if cheated else 1 / 1.1), 1.0), MOST_WEIGHT)

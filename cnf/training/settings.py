@@ -21,7 +21,7 @@ class Phase:
         batch: rows of an update.
         learning_rate: its peak; after a warm-up it falls to zero along a cosine.
         ema: decay of the moving average of the weights, which is what gets judged and kept.
-        validations: how often held-out likelihood is taken.
+        validations: how often held-out likelihood is taken at most, closer together towards the end.
         optimiser: "adam", or "muon" for matrices and Adam for the rest.
     """
 
@@ -51,7 +51,8 @@ class Settings:
         error_weight: weight of the solver's error beside the negative log-likelihood, to start with.
         regularisers: penalties beside the negative log-likelihood, at their most.
         nfe_budget: evaluations a row that scoring should take at most. The penalties are left out while it
-            takes far fewer, and come up to their weights as it nears them; None always counts them whole.
+            takes far fewer, and come up to their weights as it nears them; evaluations beyond nine tenths
+            of it count against weights. None always counts penalties whole, and evaluations for nothing.
         weight_decay: of the optimisers, decoupled from the gradient.
         clip: largest norm of a gradient.
         patience: validations without progress within a phase after which it ends; as many as it has: never.

@@ -12,15 +12,16 @@ from cnf.training.data import Rows
 
 # Of the pilot rows.
 ROWS = 128
-# Parts of the budget between which the share rises, from the first to the whole, by the same factor for every
-# evaluation. Below, it is nothing, and penalties are not computed. Other rows may take more than these.
+# Parts of the budget between which the share rises, from FIRST to the whole, by the same factor for every
+# evaluation. Below, it is nothing, and penalties are not computed. The whole is there before the budget is:
+# other rows may take more than these, and fields go on to turn steeper.
 LOW, HIGH, FIRST = 0.7, 0.9, 0.0075
-# What an evaluation beyond the last of these counts for, in nats of held-out likelihood.
+# What an evaluation beyond the HIGH part of the budget counts for, in nats of held-out likelihood.
 COST = 0.1
 
 
 class Steering:
-    """The share of the regularisers' weights that counts, and what evaluations beyond the budget count for.
+    """The share of the regularisers' weights that counts, and what too many evaluations count for.
 
     Args:
         pilot: rows of which some are used to calibrate the flow and to count its evaluations.
@@ -35,7 +36,7 @@ class Steering:
 
     @torch.no_grad()
     def look(self, flow: CNF) -> float:
-        """Set the share by the evaluations that a flow would take, and say what those beyond the budget count
+        """Set the share by the evaluations that a flow would take, and say what too many of them count
         for, in nats. A solver that is given takes what it takes."""
         if self.budget is None or "solver" not in flow.automatic:
             return 0.0

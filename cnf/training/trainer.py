@@ -17,6 +17,7 @@ from cnf.training.failures import WINDOW, TrainingError, exploded
 from cnf.training.guard import Guard
 from cnf.training.history import History, Record
 from cnf.training.judge import Judge
+from cnf.training.marks import late, passes
 from cnf.training.objectives import flow_matching_loss, likelihood_loss
 from cnf.training.optimisers import optimisers
 from cnf.training.settings import Phase, Settings
@@ -27,8 +28,8 @@ WARM_UP = 0.05  # of each phase
 GUARD_EVERY = 25  # likelihood updates
 SMALLEST_RATE_SCALE = 1e-3
 FEW = 5  # updates
-# The smaller, the more of the validations are towards the end of a phase.
-LATE = 2 / 3
+# Part of a phase's seconds left that a validation may take.
+MOST_OF_REST = 0.5
 # Part of the first phase that what came before it may have used up.
 MOST_SPENT = 0.5
 
@@ -76,7 +77,7 @@ class Trainer:
         self.batches = Batches(*_model_coordinates(flow, train), train.weights)
         self.history = History()
         self.best = self.at_start = _snapshot(flow.field)
-        # Nats that the best weights' evaluations beyond the budget count for, where that was looked at.
+        # Nats that too many evaluations of the best weights count for, where that was looked at.
         self.best_excess: float | None = None
         self.step = 0
         self.seconds = 0.0
@@ -99,6 +100,7 @@ class Trainer:
         # What ends a phase early is judged within it: a high learning rate first gives back some of what the
         # phase before had reached.
         self.stale, self.phase_best = 0, math.inf
+        self.validation_seconds = 0.0
         self.losses: list[float] = []
         self.window: list[float] = []
         self.calm = math.inf
@@ -120,6 +122,13 @@ class Trainer:
         return self.phase_seconds / (self.phase.seconds + self.unspent)
 
     @property
+    def seconds_left(self) -> float:
+        """Of the phase; without end where updates are its budget."""
+        if self.phase.seconds is None:
+            return math.inf
+        return self.phase.seconds + self.unspent - self.phase_seconds
+
+    @property
     def learning_rate(self) -> float:
         """Of the next update: a linear warm-up, then a cosine to zero."""
         done = min(self.phase_done, 1.0)
@@ -135,10 +144,8 @@ class Trainer:
             self.flow.field.load_state_dict(self.best)
             if self.index + 1 == len(self.settings.phases):
                 break
-            left = (
-                0.0 if self.phase.seconds is None else self.phase.seconds + self.unspent - self.phase_seconds
-            )
-            self.start_phase(self.index + 1, unspent=max(left, 0.0))
+            left = 0.0 if self.phase.seconds is None else max(self.seconds_left, 0.0)
+            self.start_phase(self.index + 1, unspent=left)
         self.flow.eval()
         return self.history
 
@@ -155,14 +162,22 @@ class Trainer:
         self._update()
         self._book(start)
         done = self.phase_done
-        if _passes(_late(before), _late(done), self.phase.validations):
+        if self._validation_is_due(before, done):
             start = time.perf_counter()
             self._validate()
+            self.validation_seconds = time.perf_counter() - start
             self._book(start)
-        elif _passes(before, done, RECORDS):
+        elif passes(before, done, RECORDS):
             self._record()
         for watch in self.watchers:
             watch(self)
+
+    def _validation_is_due(self, before: float, done: float) -> bool:
+        """Towards the end of a phase's seconds, only where it leaves most of the rest to updates; at its end,
+        always."""
+        if not passes(late(before), late(done), self.phase.validations):
+            return False
+        return done >= 1 or self.validation_seconds < MOST_OF_REST * self.seconds_left
 
     def _book(self, start: float) -> None:
         elapsed = time.perf_counter() - start
@@ -236,7 +251,7 @@ class Trainer:
             return Torchdiffeq("dopri5", rtol=1e-3, atol=1e-3)
         if self.phase_step % GUARD_EVERY == 1 and not self.guard.look(self.phase_done):
             self._roll_back("the solver lost the field")
-        return self.guard.moved()
+        return self.guard.training_grid()
 
     def _roll_back(self, reason: str) -> None:
         """Return with half the learning rate to the average, or, where it is not finite or led here before
@@ -276,17 +291,6 @@ class Trainer:
         self.history.records.append(
             Record(self.phase.name, self.step, self.seconds, objective, self.learning_rate, **held_out)
         )
-
-
-def _passes(before: float, after: float, parts: int) -> bool:
-    """Whether one of `parts` equal marks of a budget lies between two shares of it."""
-    return math.floor(min(after, 1) * parts) > math.floor(before * parts)
-
-
-def _late(done: float) -> float:
-    """A phase's clock that is slow at first: a field is at its best, and changes most in what it takes to
-    solve, when the learning rate comes down."""
-    return 1 - (1 - min(done, 1.0)) ** LATE
 
 
 def _snapshot(field: nn.Module) -> dict[str, Tensor]:
