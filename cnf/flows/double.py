@@ -18,6 +18,9 @@ class Double(nn.Module):
         torch.float64
     """
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Double:  # noqa: FBT001, FBT002
-        """As torch declares it."""
+    def _apply(
+        self,
+        fn: Callable[[Tensor], Tensor],
+        recurse: bool = True,  # noqa: FBT001, FBT002 - torch's signature
+    ) -> Double:
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
