@@ -3,15 +3,19 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from problems import F64, normal
+from scipy.optimize import minimize
+from sklearn.mixture import GaussianMixture
 
 import cnf
+from cnf.datasets import TOYS
 from cnf.training import Settings
 from cnf.training.choices import choose_base, promising_maps
 from cnf.training.data import Rows
-from cnf.training.few_rows import mixture_ahead
+from cnf.training.few_rows import mixture_ahead, stacking_shares
 from cnf.training.fit import at_rest
 from cnf.training.judge import Judge, Verdict
 from cnf.training.mixtures import LARGE, Rival
@@ -128,9 +132,42 @@ def ahead(flow, x, **options):
 def test_few_rows_fall_back_on_the_mixture_that_leads():
     x = two_clusters(200)
     found = ahead(cnf.CNF(2).double(), x)  # at rest: one Gaussian of unit variance
-    assert len(found.weights) == 2
-    centres = found.means.sort(0).values
-    torch.testing.assert_close(centres, x.new_tensor([[0.0, 0.0], [2.0, 2.0]]), atol=0.1, rtol=0)
+    low = found.means.sum(1) < 2
+    torch.testing.assert_close(found.weights[low].sum(), x.new_tensor(0.5), atol=0.05, rtol=0)
+    for cluster, centre in ((low, 0.0), (~low, 2.0)):
+        shares = found.weights[cluster] / found.weights[cluster].sum()
+        torch.testing.assert_close(
+            shares @ found.means[cluster], x.new_tensor([centre] * 2), atol=0.1, rtol=0
+        )
+
+
+def test_stacked_mixtures_are_better_than_the_best_of_them():
+    """On rows that none has seen, which is more than the best of them could know."""
+    x, fresh = (
+        TOYS["pinwheel"].sample(rows, torch.Generator().manual_seed(seed)).double()
+        for rows, seed in ((250, 0), (5_000, 1))
+    )
+    found = ahead(cnf.CNF(2).double(), x)
+    nll = [
+        -GaussianMixture(components, covariance_type=shape, n_init=2, random_state=0).fit(x).score(fresh)
+        for components in (1, 2, 3, 5, 8, 12)
+        for shape in ("full", "diag")
+    ]
+    assert -found.log_prob(fresh).mean() < min(nll) - 0.1
+
+
+def test_shares_of_a_stack_are_where_no_other_has_a_higher_likelihood():
+    log_prob = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)).double().numpy()
+    shares = stacking_shares(log_prob)
+
+    def likelihood(shares):
+        return np.log(np.exp(log_prob) @ shares).sum()
+
+    found = minimize(
+        lambda w: -likelihood(np.abs(w) / np.abs(w).sum()), np.full(3, 1 / 3), method="Nelder-Mead"
+    )
+    assert shares.sum() == pytest.approx(1.0)
+    assert likelihood(shares) == pytest.approx(-found.fun, abs=1e-4)
 
 
 def test_few_rows_keep_a_flow_that_leads():

@@ -57,7 +57,7 @@ def fit(
     held-out likelihood, less a tenth of a nat for every evaluation near and beyond the budget. Parts of the
     flow left at "auto" are fitted to the training rows first, and the solver's grid is calibrated at the end.
     Where a Gaussian mixture, its number of components chosen on held-out rows, leads by a tenth of a nat at
-    the end, it becomes the base of a field at rest. Few rows choose theirs by cross-validation.
+    the end, it becomes the base of a field at rest. Few rows stack several by cross-validation.
 
     Args:
         flow: what is fitted, in place.
