@@ -49,10 +49,11 @@ class Settings:
         times_a_pair: times at which flow matching uses each pair.
         solver_steps: steps of the grid that likelihood training starts with.
         error_weight: weight of the solver's error beside the negative log-likelihood, to start with.
-        regularisers: penalties beside the negative log-likelihood, at their most.
+        regularisers: penalties beside the negative log-likelihood.
         nfe_budget: evaluations a row that scoring should take at most. The penalties are left out while it
-            takes far fewer, and come up to their weights as it nears them; evaluations beyond nine tenths
-            of it count against weights. None always counts penalties whole, and evaluations for nothing.
+            takes far fewer, reach their weights at four fifths of it and up to ten times those beyond, where
+            evaluations count against weights too. None always counts penalties whole, and evaluations for
+            nothing.
         weight_decay: of the optimisers, decoupled from the gradient.
         clip: largest norm of a gradient.
         patience: validations without progress within a phase after which it ends; as many as it has: never.
