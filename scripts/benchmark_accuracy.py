@@ -37,7 +37,7 @@ TABLES = (
     *("galaxy_photometry", "casp_protein", "magic_gamma", "power_hourly", "california_housing"),
     *("gas_turbine", "miniboone_partial", "us_zipcodes"),
 )
-TRAIN, HELD_OUT = 500_000, 20_000
+TOY_ROWS, QUICK_ROWS, HELD_OUT = 500_000, 5_000, 20_000
 OWN = ("cnf", "flow matching", "cnf, no budget", "cnf, adjoint")
 FAR, FAR_ON_TOYS = 1.5, 0.05  # nats behind the best that a picture still shows
 DIGITS = 4  # of a row's log-density in a cell
@@ -50,21 +50,22 @@ class Cell(NamedTuple):
     method: str
     seconds: float
     seed: int
+    toy_rows: int
 
     def path(self, folder: Path) -> Path:
         """Where it is kept."""
         method = self.method.replace(", ", "_").replace(" ", "_")
         # Of toys fitted to other numbers of rows, the test rows differ too.
-        data = f"{self.data}-{TRAIN}" if self.data in TOYS else self.data
+        data = f"{self.data}-{self.toy_rows}" if self.data in TOYS else self.data
         return folder / f"{data}-{method}-{self.seconds:g}s-{self.seed}.json"
 
 
-def load(name: str) -> Table:
-    """A toy's rows as they are, or a real table in units standardised by its training part."""
+def load(name: str, toy_rows: int) -> Table:
+    """So many rows of a toy as they are, or a real table in units standardised by its training part."""
     if name not in TOYS:
         return real_tables.load(name)
-    x = TOYS[name].sample(TRAIN + 2 * HELD_OUT, torch.Generator().manual_seed(0))
-    return Table(name, *x.double().split((TRAIN, HELD_OUT, HELD_OUT)))
+    x = TOYS[name].sample(toy_rows + 2 * HELD_OUT, torch.Generator().manual_seed(0))
+    return Table(name, *x.double().split((toy_rows, HELD_OUT, HELD_OUT)))
 
 
 def compute(cell: Cell, folder: Path, clock: str) -> Cell:
@@ -73,7 +74,7 @@ def compute(cell: Cell, folder: Path, clock: str) -> Cell:
         # Every side, ours and the peers, reads its budget from this clock.
         time.perf_counter = time.process_time
     torch.set_num_threads(1)
-    table = load(cell.data)
+    table = load(cell.data, cell.toy_rows)
     log_prob, notes = METHODS[cell.method](table, cell.seconds, cell.seed)
     found = log_prob.double()
     if cell.data in TOYS:
@@ -212,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in names:
         seconds = options.toy_seconds if name in TOYS else options.seconds
         cells[f"{name}, {seconds:g} s"] = [
-            Cell(name, method, seconds, seed)
+            Cell(name, method, seconds, seed, QUICK_ROWS if options.quick else TOY_ROWS)
             for method in options.methods
             for seed in (options.seeds if method == "cnf" else options.seeds[:1])
         ]

@@ -186,7 +186,7 @@ def test_benchmark_of_errors_judges_by_the_truth(run):
 def test_benchmark_of_accuracy_keeps_its_cells_and_goes_on(run):
     found = json.loads((run.out / "benchmark_accuracy.json").read_text())["moons, 0.5 s"]
     for method in ("cnf", "mixture"):
-        (path,) = (run.out / "cells").glob(f"moons-500000-{method}-*.json")
+        (path,) = (run.out / "cells").glob(f"moons-5000-{method}-*.json")
         cell = json.loads(path.read_text())
         gap = -sum(cell["log_prob"]) / len(cell["log_prob"])
         assert found["nll"][method] == [pytest.approx(gap)] and gap > 0
