@@ -15,7 +15,7 @@ from cnf.datasets import TOYS
 from cnf.training import Settings
 from cnf.training.choices import choose_base, promising_maps
 from cnf.training.data import Rows
-from cnf.training.few_rows import mixture_ahead, stacking_shares
+from cnf.training.few_rows import Weighted, stack_ahead, stacking_shares
 from cnf.training.fit import at_rest
 from cnf.training.judge import Judge, Verdict
 from cnf.training.mixtures import LARGE, Rival
@@ -125,13 +125,18 @@ def two_clusters(rows: int) -> torch.Tensor:
     return x[torch.randperm(rows, generator=torch.Generator().manual_seed(1))]
 
 
-def ahead(flow, x, **options):
-    return mixture_ahead(flow, flow.preprocess, *split(x), seed=0, **{"seconds": None, **options})
+def ahead(flow, x, weights=None, **options):
+    rows = Rows(x, weights=weights)
+    places = torch.arange(len(x)).split(len(x) * 4 // 5)
+    parts = [rows.take(some) for some in (places[0], torch.cat(places[1:]))]
+    return stack_ahead(
+        flow, flow.preprocess, *parts, **{"refit": True, "seed": 0, "seconds": None, **options}
+    )
 
 
 def test_few_rows_fall_back_on_the_mixture_that_leads():
     x = two_clusters(200)
-    found = ahead(cnf.CNF(2).double(), x)  # at rest: one Gaussian of unit variance
+    found = ahead(cnf.CNF(2).double(), x).base  # at rest: one Gaussian of unit variance
     low = found.means.sum(1) < 2
     torch.testing.assert_close(found.weights[low].sum(), x.new_tensor(0.5), atol=0.05, rtol=0)
     for cluster, centre in ((low, 0.0), (~low, 2.0)):
@@ -147,7 +152,7 @@ def test_stacked_mixtures_are_better_than_the_best_of_them():
         TOYS["pinwheel"].sample(rows, torch.Generator().manual_seed(seed)).double()
         for rows, seed in ((250, 0), (5_000, 1))
     )
-    found = ahead(cnf.CNF(2).double(), x)
+    found = ahead(cnf.CNF(2).double(), x).base
     nll = [
         -GaussianMixture(components, covariance_type=shape, n_init=2, random_state=0).fit(x).score(fresh)
         for components in (1, 2, 3, 5, 8, 12)
@@ -158,16 +163,39 @@ def test_stacked_mixtures_are_better_than_the_best_of_them():
 
 def test_shares_of_a_stack_are_where_no_other_has_a_higher_likelihood():
     log_prob = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)).double().numpy()
-    shares = stacking_shares(log_prob)
+    weights = np.linspace(0.1, 3.0, 60)
+    shares = stacking_shares(log_prob, weights)
 
     def likelihood(shares):
-        return np.log(np.exp(log_prob) @ shares).sum()
+        return weights @ np.log(np.exp(log_prob) @ shares)
 
     found = minimize(
         lambda w: -likelihood(np.abs(w) / np.abs(w).sum()), np.full(3, 1 / 3), method="Nelder-Mead"
     )
     assert shares.sum() == pytest.approx(1.0)
     assert likelihood(shares) == pytest.approx(-found.fun, abs=1e-4)
+
+
+def test_rows_that_judged_a_stack_do_not_say_how_good_it_is():
+    """What is told is what the mixtures of the training rows made of them; a refit learns them only then."""
+    x = 3 * normal(100, 6) @ normal(6, 6, seed=1)
+    fresh = 3 * normal(20_000, 6, seed=2) @ normal(6, 6, seed=1)
+    refit, left = (ahead(cnf.CNF(6).double(), x, refit=refit) for refit in (True, False))
+    assert refit.held_out == left.held_out
+    told, error = left.held_out
+    assert -left.base.log_prob(x[80:]).mean().item() == pytest.approx(told)
+    assert -refit.base.log_prob(x[80:]).mean() < told - 0.2
+    assert -refit.base.log_prob(fresh).mean() == pytest.approx(told, abs=4 * error)
+
+
+def test_weights_of_one_change_nothing_and_whole_ones_are_repetitions():
+    x = two_clusters(60)
+    flow = cnf.CNF(2).double()
+    plain, ones = ahead(flow, x).base, ahead(flow, x, weights=torch.ones(60, dtype=F64)).base
+    assert torch.equal(plain.means, ones.means) and torch.equal(plain.weights, ones.weights)
+    counts = torch.arange(60) % 3 + 1
+    weighted = Weighted.of(x, counts / counts.double().mean())
+    assert np.array_equal(weighted.repeated(), x.repeat_interleave(counts, 0).numpy())
 
 
 def test_few_rows_keep_a_flow_that_leads():
@@ -180,7 +208,7 @@ def test_few_rows_keep_a_flow_that_leads():
 
 def test_too_few_rows_or_no_time_choose_little():
     assert ahead(cnf.CNF(2).double(), two_clusters(8)) is None
-    assert len(ahead(cnf.CNF(2).double(), two_clusters(200), seconds=0.0).weights) == 1
+    assert len(ahead(cnf.CNF(2).double(), two_clusters(200), seconds=0.0).base.weights) <= 2
 
 
 def test_a_fit_of_few_rows_falls_back():

@@ -79,15 +79,20 @@ def read_for_fit(options: FitOptions) -> tuple[pd.DataFrame, Schema]:
     Raises:
         ValueError: as a `TableError`, for a table that cannot be modelled.
     """
+    kinds = assignments(options.kinds)
     table = read_typed_table(
-        options.data, columns=options.wanted, ignore=options.ignore, rows_needed=FEWEST_ROWS
+        options.data,
+        columns=options.wanted,
+        ignore=options.ignore,
+        texts=[name for name, kind in kinds.items() if kind == "categorical"],
+        rows_needed=FEWEST_ROWS,
     )
     choose_columns(list(table), path=options.data, columns=None, ignore=options.beside)
     beside = [] if options.weights is None else [options.weights]
     try:
         schema = Schema.infer(
             table.drop(columns=beside),
-            kinds=assignments(options.kinds),
+            kinds=kinds,
             context=options.context,
             drop_dependent=options.drop_dependent,
         )

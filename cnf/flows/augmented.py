@@ -83,7 +83,8 @@ class AugmentedCNF(nn.Module):
             raise ValueError(f"draws: expected at least 1; got {draws}")
         if x.shape[-1:] != (self.dim,):
             raise ValueError(f"x: expected {self.dim} columns; got shape {tuple(x.shape)}")
-        joint = self.join(x.expand(draws, *x.shape), generator)
+        batch = x.shape[:-1] if context is None else torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
+        joint = self.join(x.expand(draws, *batch, self.dim), generator)
         log_ratio = self.flow.log_prob(joint, context) - self.noise.log_prob(joint[..., self.dim :])
         return log_ratio.logsumexp(0) - math.log(draws)
 

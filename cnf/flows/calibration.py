@@ -35,6 +35,9 @@ QUADRATURE_WEIGHTS = (1.0, 0.1, 0.03)
 # An estimate tells one row from another only roughly. Each is taken for the larger by so many times the
 # median of all: bars that differ less cover as many rows, and the widest of them are narrower.
 FLOOR, HIGHEST_FLOOR = 1.0, 1e5
+# A second look is a solve of its own. However few rows it has, each of its evaluations costs as much as that
+# of this share of a thousand rows.
+SOLVE = 0.1
 FIRST_STEPS, FEWEST_STEPS, MOST_STEPS = 36, 4, 384
 MOST_TRIALS = 8  # grids
 # Errors are measured against a grid of at least, and of at first, so many times the steps.
@@ -100,12 +103,14 @@ def _best_power(score: ScoreOn, difficulty: Tensor, truth: Truth) -> float:
 
 
 def expected_evaluations(steps: int, excess: Tensor) -> float:
-    """Evaluations a row, second looks included, on a grid of so many steps on which bars are `excess` times
-    the tolerance (rows,); without end where too many rows would need a second look."""
+    """Evaluations a row, second looks and what each of them costs whatever its rows included, on a grid of so
+    many steps on which bars are `excess` times the tolerance (rows,); without end where too many rows would
+    need a second look."""
     if (excess <= 1).double().mean() < COVERED:
         return math.inf
-    again = torch.where(excess > 1, steps * RISE ** levels_above(excess), 0.0)
-    return steps + again.clamp(max=MOST_EVALUATIONS).mean().item()
+    levels, rows = levels_above(excess[excess > 1]).unique(return_counts=True)
+    again = (steps * RISE**levels).clamp(max=MOST_EVALUATIONS)
+    return steps + (again * (rows / len(excess) + SOLVE)).sum().item()
 
 
 def _cheapest(steps: int, excess: Tensor) -> int:
@@ -170,4 +175,5 @@ def _fitted(accuracy: Accuracy, scores: Scores, true: Tensor) -> Accuracy:
 
 def calibration_rows(x: Tensor, most: int) -> Tensor:
     """Places of at most `most` rows, spread evenly over the table."""
-    return torch.linspace(0, len(x) - 1, min(most, len(x)), device=x.device).round().long()
+    places = torch.linspace(0, len(x) - 1, min(most, len(x)), device=x.device, dtype=torch.float64)
+    return places.round().long()

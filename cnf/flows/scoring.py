@@ -231,7 +231,7 @@ def _second_opinion(solver: Solver) -> Solver:
     if isinstance(solver, Grid):
         return solver.refined()
     if solver.step_size is not None:
-        return replace(solver, step_size=solver.step_size / 2)
+        return replace(solver, step_size=solver.step_size / 2, max_evaluations=2 * solver.max_evaluations)
     return replace(solver, rtol=10 * solver.rtol, atol=10 * solver.atol)
 
 

@@ -11,6 +11,8 @@ Role = Literal["modelled", "context"]
 Level = str | int | float | bool
 # More categories than this cannot be learnt one by one.
 MOST_LEVELS = 1000
+# Further from zero than so many steps, floating-point numbers are no grid.
+MOST_STEPS = 2.0**53
 FEW_SHOWN = 6
 
 

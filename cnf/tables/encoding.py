@@ -5,13 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from cnf.tables.columns import Column
+from cnf.tables.columns import MOST_STEPS, Column
 from cnf.tables.formats import TableError, listed, shown
 from cnf.tables.heaps import close_up, open_up
 from cnf.tables.series import levels, numbers, place
-
-# Further from zero, floating-point numbers are no grid.
-MOST_STEPS = 2.0**53
 
 
 def encode(series: pd.Series, column: Column) -> tuple[np.ndarray | None, np.ndarray]:
@@ -24,7 +21,7 @@ def encode(series: pd.Series, column: Column) -> tuple[np.ndarray | None, np.nda
         values = np.round(values / column.step) * column.step  # what lies between counts as the nearest
     symbols = np.zeros(len(values), dtype=np.int64)
     for i, atom in enumerate(column.atoms):
-        symbols[np.isclose(values, atom, rtol=1e-9, atol=1e-12)] = i + 1
+        symbols[values == atom] = i + 1
     symbols[missing] = column.symbols - 1 if column.missing else -1
     _require_support(series, values, symbols == 0, column)
     return np.where(symbols == 0, close_up(values, column), 0.0), symbols
@@ -34,9 +31,8 @@ def _encode_levels(series: pd.Series, column: Column) -> np.ndarray:
     places = {level: i for i, level in enumerate(column.levels)}
     places[None] = len(column.levels) if column.missing else -1
     cells = levels(series)
-    if not isinstance(column.levels[0], str):
-        cells = [_as_level(cell, column) for cell in cells]
-    symbols = [places.get(cell, -2) for cell in cells]
+    spelled = cells if isinstance(column.levels[0], str) else [_as_level(cell, column) for cell in cells]
+    symbols = [places.get(cell, -2) for cell in spelled]
     if -2 in symbols:
         row = symbols.index(-2)
         raise TableError(
@@ -50,8 +46,13 @@ def _as_level(cell: object, column: Column) -> object:
     """Text that spells a level which is a number or a boolean, as that level."""
     if not isinstance(cell, str):
         return cell
-    spelled = {str(level).lower(): level for level in column.levels}
-    return spelled.get(cell.strip().lower(), cell)
+    words = {str(level).lower(): level for level in column.levels if isinstance(level, bool)}
+    if words or "_" in cell:  # Python reads 2014_01 as a number; in a table it is a label
+        return words.get(cell.strip().lower(), cell)
+    try:
+        return float(cell)  # as a key, 1.0 is 1
+    except ValueError:
+        return cell
 
 
 def _require_support(series: pd.Series, values: np.ndarray, dense: np.ndarray, column: Column) -> None:

@@ -19,7 +19,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from cnf.tables.columns import MOST_LEVELS, Column, Level
+from cnf.tables.columns import MOST_LEVELS, MOST_STEPS, Column, Level
 from cnf.tables.formats import TableError, shown
 from cnf.tables.heaps import heaped_values
 from cnf.tables.series import dtype_of, is_numeric, levels, numbers
@@ -60,16 +60,14 @@ def infer(series: pd.Series, kind: str | None = None, role: str = "modelled") ->
     if word == "categorical" or (not word and not is_numeric(series)):
         return _categorical(series, role)
     values = numbers(series)
-    common = {
-        "role": role,
-        "missing": bool(np.isnan(values).any()),
-        "dtype": dtype_of(series) if is_numeric(series) else "float64",
-    }
+    common = {"role": role, "missing": bool(np.isnan(values).any())}
     values = values[~np.isnan(values)]
     if np.ptp(values) == 0:
         raise TableError(f"expected columns that vary, found constant {shown(name)}; ignore it")
     if not word:
         return _unstated(series, values, common)
+    if word == "integer":
+        return _declared_integer(series, values, parameters, common)
     return _declared(name, values, word, [_number(name, text) for text in parameters], common)
 
 
@@ -109,13 +107,18 @@ def _unstated(series: pd.Series, values: np.ndarray, common: dict) -> Column:
     if step == 1 and few:
         return _categorical(series, common["role"])
     if step is not None:
-        return _integer(str(series.name), values, step, common)
+        return _integer(str(series.name), values, step, common | {"dtype": _dtype(series)})
     atoms = tuple(distinct[_heavy(counts, len(values))].tolist())
     return _continuous(str(series.name), values[~np.isin(values, atoms)], atoms, common)
 
 
+def _dtype(series: pd.Series) -> str:
+    return dtype_of(series) if is_numeric(series) else "float64"
+
+
 def decimal_step(distinct: np.ndarray, counts: np.ndarray) -> float | None:
-    """1 or the power of ten that the values are multiples of; None where they are real numbers.
+    """1 or the power of ten that the values are multiples of; None where they are real numbers, or so large
+    that neighbouring multiples are one number.
 
     >>> once = np.array([50, 50])
     >>> decimal_step(np.array([0.25, 0.5]), once), decimal_step(np.array([0.1234567, 0.5]), once)
@@ -125,7 +128,12 @@ def decimal_step(distinct: np.ndarray, counts: np.ndarray) -> float | None:
     repeats = len(distinct) <= REPEATED * rows
     for decimals in range(DECIMALS + 1):
         scaled = distinct * 10.0**decimals
-        beside = np.abs(scaled - np.round(scaled)) > 8 * np.finfo(float).eps * np.maximum(np.abs(scaled), 1)
+        largest = np.abs(scaled).max()
+        if largest > MOST_STEPS:
+            return None
+        # What rounding leaves of zero counts as zero, but not where all numbers are as small.
+        rounding = 8 * np.finfo(float).eps * np.maximum(np.abs(scaled), min(largest, 1.0))
+        beside = np.abs(scaled - np.round(scaled)) > rounding
         if counts[beside].sum() <= (BESIDE * rows if repeats else 0):
             return 10.0**-decimals if decimals == 0 or repeats else None
     return None
@@ -202,16 +210,8 @@ def gaussian_score(transformed: np.ndarray, log_slope: np.ndarray) -> float:
 
 
 def _declared(name: str, values: np.ndarray, word: str, parameters: list[float], common: dict) -> Column:
-    """A numeric column of the kind that the user named; its cells must fit."""
-    if word == "integer":
-        step = parameters[0] if parameters else 1.0
-        _require(
-            name, values, np.abs(values / step - np.round(values / step)) < 1e-6, f"multiples of {step:g}"
-        )
-        if step == 1:
-            common = {**common, "dtype": "int64" if not common["missing"] else common["dtype"]}
-        return _integer(name, values, step, common)
-    if word == "positive":
+    """A numeric column of the kind that the user named, but for integers; its cells must fit."""
+    if word == "positive" and not parameters:
         atoms = tuple(np.unique(values[values == 0]).tolist())
         _require(name, values, values >= 0, "numbers above zero")
         return Column(name, "positive", lower=0.0, atoms=atoms, **common)
@@ -220,13 +220,28 @@ def _declared(name: str, values: np.ndarray, word: str, parameters: list[float],
         _require(name, values, (values >= lower) & (values <= upper), f"numbers from {lower:g} to {upper:g}")
         atoms = tuple(end for end in parameters if (values == end).any())
         return Column(name, "bounded", lower=lower, upper=upper, atoms=atoms, **common)
-    if word == "real":
+    if word == "real" and not parameters:
         distinct, counts = np.unique(values, return_counts=True)
         return Column(name, "real", atoms=tuple(distinct[_heavy(counts, len(values))].tolist()), **common)
     raise TableError(
         f"type of {shown(name)}: expected real, positive, bounded:LOW:HIGH, integer, integer:STEP, "
-        f"categorical or ignored, got {shown(':'.join([word, *map(str, parameters)]))}"
+        f"categorical or ignored, got {shown(':'.join([word, *(f'{number:g}' for number in parameters)]))}"
     )
+
+
+def _declared_integer(series: pd.Series, values: np.ndarray, parameters: list[str], common: dict) -> Column:
+    """A column of multiples of one, or of the step that the user named."""
+    name = str(series.name)
+    if len(parameters) > 1:
+        raise TableError(f"type of {shown(name)}: expected one step, got {len(parameters)}")
+    step = _number(name, parameters[0]) if parameters else 1.0
+    if not (math.isfinite(step) and step > 0):
+        raise TableError(f"type of {shown(name)}: expected a step above zero, got {step:g}")
+    steps = values / step
+    fits = (np.abs(steps - np.round(steps)) < 1e-6) & (np.abs(steps) <= MOST_STEPS)
+    _require(name, values, fits, f"multiples of {step:g}, at most 2^53 of them")
+    dtype = "int64" if step == 1 and not common["missing"] else _dtype(series)
+    return _integer(name, values, step, common | {"dtype": dtype})
 
 
 def _require(name: str, values: np.ndarray, fits: np.ndarray, wanted: str) -> None:

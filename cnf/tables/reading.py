@@ -95,11 +95,13 @@ def read_typed_table(
     *,
     columns: Sequence[str] | None = None,
     ignore: Collection[str] = (),
+    texts: Collection[str] = (),
     rows_needed: int = 1,
 ) -> pd.DataFrame:
     """The columns of a file as what they hold: numbers, booleans or text; rows labelled by line or row.
 
-    In csv a column is of numbers if its cells spell numbers, and missing cells are as in `read_table`.
+    In csv a column is of numbers if its cells spell numbers, unless it is one of `texts`, and missing cells
+    are as in `read_table`.
 
     Raises:
         TableError: the file or a column is not as it should be, a cell is no number where almost all are, or
@@ -110,7 +112,12 @@ def read_typed_table(
     table = pd.concat(_frames(path, choose, EVERY))
     _require_rows(table, rows_needed, path)
     if path.name.lower().endswith((".csv", ".csv.gz")):
-        table = pd.DataFrame({name: typed(table[name], path) for name in table})
+        table = pd.DataFrame(
+            {
+                name: cells.astype("str") if name in texts else typed(cells, path)
+                for name, cells in table.items()
+            }
+        )
     return table
 
 

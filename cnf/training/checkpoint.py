@@ -19,6 +19,7 @@ from cnf.flows.calibration import METHOD
 from cnf.flows.model_file import ModelFileError, read_model, write_model
 from cnf.ode import Grid
 from cnf.training.history import History
+from cnf.training.settings import Beginning
 from cnf.training.trainer import Trainer
 
 SECONDS_BETWEEN = 10.0
@@ -32,6 +33,7 @@ SCALARS = (
     "phase_best",
     "losses",
     "window",
+    "went_well",
     "calm",
     "best_nll",
     "best_excess",
@@ -92,7 +94,12 @@ def write_checkpoint(path: Path, trainer: Trainer) -> None:
     state["grid"], state["error_weight"] = list(trainer.guard.grid.nodes), trainer.guard.error_weight
     state["penalty_share"] = trainer.steering.share
     state["history"] = trainer.history.as_dict()
-    configuration = {"fit": fingerprint(trainer), "index": trainer.index, "state": _plain(state)}
+    configuration = {
+        "fit": fingerprint(trainer),
+        "beginning": asdict(trainer.beginning),
+        "index": trainer.index,
+        "state": _plain(state),
+    }
     newest, previous = generations(path)
     with atomic_path(newest) as temporary:
         write_model(temporary, configuration, _tensors(trainer))
@@ -148,15 +155,10 @@ def fingerprint(trainer: Trainer) -> dict[str, Any]:
     """What must agree between two fits for one to take up the other's state."""
     settings = asdict(trainer.settings)
     settings["phases"] = [list(phase.values()) for phase in settings["phases"]]
-    y = trainer.batches.y
-    valid = trainer.valid.x
-    rows = [
-        len(y),
-        y.double().sum().item(),
-        y[0].double().sum().item(),
-        len(valid),
-        valid.double().sum().item(),
-    ]
+    batches, valid = trainer.batches, trainer.valid.x
+    parts = (batches.y, batches.y[0], batches.context, batches.cumulative, valid)
+    sums = [None if part is None else part.double().sum().item() for part in parts]
+    rows = [len(batches.y), len(valid), *sums]
     shapes = {name: list(p.shape) for name, p in trainer.flow.field.named_parameters()}
     return {"settings": settings, "seed": trainer.seed, "rows": rows, "field": shapes}
 
@@ -164,8 +166,8 @@ def fingerprint(trainer: Trainer) -> dict[str, Any]:
 def _tensors(trainer: Trainer) -> dict[str, Tensor]:
     tensors = {"generator": trainer.generator.get_state(), "averaged": trainer.judge.average.n_averaged}
     field, average = trainer.flow.field, trainer.judge.average.module
-    weights = (field.state_dict(), average.state_dict(), trainer.best)
-    for kind, named in zip(("field", "average", "best"), weights):
+    weights = (field.state_dict(), average.state_dict(), trainer.best, trainer.at_start)
+    for kind, named in zip(("field", "average", "best", "start"), weights):
         tensors.update({f"{kind}.{name}": tensor for name, tensor in named.items()})
     for which, optimiser in enumerate(trainer.optimisers):
         for index, moments in optimiser.state_dict()["state"].items():
@@ -187,8 +189,10 @@ def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str,
     trainer.guard.error_weight = state["error_weight"]
     trainer.steering.share = state["penalty_share"]
     trainer.history = History.from_dict(state["history"])
-    trainer.best = _part(tensors, "best")
-    trainer.flow.field.load_state_dict(trainer.best)  # so that it is known to fit when its time comes
+    trainer.beginning = Beginning(**configuration["beginning"])
+    trainer.best, trainer.at_start = _part(tensors, "best"), _part(tensors, "start")
+    for weights in (trainer.best, trainer.at_start):  # so that they are known to fit when their time comes
+        trainer.flow.field.load_state_dict(weights)
     trainer.flow.field.load_state_dict(_part(tensors, "field"))
     trainer.judge.average.module.load_state_dict(_part(tensors, "average"))
     trainer.judge.average.n_averaged.copy_(tensors["averaged"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cnf.flows import CNF
 from cnf.tables.series import LARGEST
 
 
@@ -43,7 +44,7 @@ class Rows:
 
 
 def as_rows(name: str, x: Any, context: Any, weights: Any, device: torch.device) -> Rows:
-    """Check arrays or tensors and put them on the device of the flow.
+    """Check arrays or tensors and put them on the device of the flow; rows of weight zero are left out.
 
     Raises:
         ValueError: for a wrong number of axes or rows, or numbers that are not finite, naming the row.
@@ -52,13 +53,24 @@ def as_rows(name: str, x: Any, context: Any, weights: Any, device: torch.device)
     context = None if context is None else _matrix(f"{name}'s context", context, device, rows=len(x))
     if weights is None:
         return Rows(x, context)
+    weights = checked_weights(weights, len(x), device)
+    kept = Rows(x, context, weights).take(weights.nonzero().squeeze(1))
+    return replace(kept, weights=kept.weights / kept.weights.mean())
+
+
+def checked_weights(weights: Any, rows: int, device: torch.device) -> Tensor:
+    """Weights (rows,), as they are, on the device of the flow.
+
+    Raises:
+        ValueError: for another number of them, or numbers that are negative, not finite, or all zero.
+    """
     weights = weights if isinstance(weights, Tensor) else np.asarray(weights)
-    if tuple(weights.shape) != (len(x),):
-        raise ValueError(f"weights: expected shape ({len(x)},); got {tuple(weights.shape)}")
+    if tuple(weights.shape) != (rows,):
+        raise ValueError(f"weights: expected shape ({rows},); got {tuple(weights.shape)}")
     weights = _matrix("weights", weights[:, None], device)[:, 0]
     if (weights < 0).any() or not weights.sum() > 0:
         raise ValueError("weights: expected numbers >= 0 with a positive sum")
-    return Rows(x, context, weights / weights.mean())
+    return weights
 
 
 def _matrix(name: str, values: Any, device: torch.device, rows: int | None = None) -> Tensor:
@@ -79,6 +91,13 @@ def _matrix(name: str, values: Any, device: torch.device, rows: int | None = Non
             f"{name}: row {row}, column {column} (counted from 0) is {value:g}{why}; drop or fill it"
         )
     return matrix
+
+
+def model_coordinates(flow: CNF, rows: Rows) -> tuple[Tensor, Tensor | None]:
+    """Rows and their context where the field lives, in its dtype."""
+    dtype = flow.like.dtype
+    context = None if rows.context is None else flow.context_map.to_model(rows.context)[0].to(dtype)
+    return flow.preprocess.to_model(rows.x)[0].to(dtype), context
 
 
 class Batches:

@@ -8,28 +8,21 @@ from typing import Any
 
 import torch
 
-from cnf.flows import CNF, Affine, Base, ContaminatedBase
+from cnf.flows import CNF, Affine
 from cnf.ode import Gradient
 from cnf.training.checkpoint import CheckpointWriter, resume
 from cnf.training.choices import choose_base, promising_maps
 from cnf.training.data import Rows, as_rows
 from cnf.training.failures import Interrupted
-from cnf.training.few_rows import FEW, mixture_ahead
 from cnf.training.history import History
 from cnf.training.judge import judging_rows, mean_nll
-from cnf.training.mixtures import LARGE, Rival
-from cnf.training.settings import Settings, default_settings
+from cnf.training.settings import Beginning, Settings, default_settings
+from cnf.training.succession import Successor, give_way
 from cnf.training.trainer import Trainer, Watcher
 from cnf.training.trial import bears_trials, best_map
 
 HELD_OUT = 0.1
-# Of the time, for the small mixtures that the flow has to beat.
-MIXTURE_SHARE = 0.05
 FEWEST_ROWS = 10
-# A fit of fewer updates is a trial, and does not bear a cross-validation.
-FEWEST_UPDATES = 500
-# Updates of a fit for every component that its mixtures may have.
-ROOM_FOR_A_COMPONENT = 20
 
 
 def fit(
@@ -57,7 +50,8 @@ def fit(
     held-out likelihood, less a tenth of a nat for every evaluation near and beyond the budget. Parts of the
     flow left at "auto" are fitted to the training rows first, and the solver's grid is calibrated at the end.
     Where a Gaussian mixture, its number of components chosen on held-out rows, leads by a tenth of a nat at
-    the end, it becomes the base of a field at rest. Few rows stack several by cross-validation.
+    the end, it becomes the base of a field at rest. Few rows stack several by cross-validation, and where no
+    x_valid was given, the stack learns the rows set apart too, once it has been judged by them.
 
     Args:
         flow: what is fitted, in place.
@@ -99,68 +93,34 @@ def fit(
         rows=len(train), dim=flow.dim, steps=steps, seconds=seconds, likelihood_share=likelihood_share,
         gradient=gradient, tolerance=tolerance, **chosen,
     )  # fmt: skip
-    free = set(flow.automatic)
-    choices = fit_parts(flow, train, valid, settings, seed)
-    may_give_way = "base" in free and not flow.context_dim and at_rest(flow, train)
-    trainer = Trainer(flow, train, valid, settings, seed=seed, spent=time.perf_counter() - start)
+    beginning = _begin(flow, train, valid, settings, seed)
+    spent = time.perf_counter() - start
+    trainer = Trainer(flow, train, valid, settings, seed=seed, beginning=beginning, spent=spent)
     try:
         _train(trainer, checkpoint, watchers)
     except KeyboardInterrupt as stop:
         trainer.settle()
-        raise Interrupted(_finish(trainer, train, valid, choices)) from stop
-    if may_give_way:
-        choices.update(_give_way(trainer, train, valid, map_is_free="preprocess" in free))
-    return _finish(trainer, train, valid, choices)
+        raise Interrupted(_finish(trainer, train, valid)) from stop
+    return _finish(trainer, train, valid, give_way(trainer, train, valid, refit=x_valid is None))
 
 
-def _finish(trainer: Trainer, train: Rows, valid: Rows, choices: dict[str, Any]) -> History:
+def _begin(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int) -> Beginning:
+    """Fit what the user left free, and see what may give way to a mixture at the end."""
+    free = set(flow.automatic)
+    choices = fit_parts(flow, train, valid, settings, seed)
+    may_give_way = "base" in free and not flow.context_dim and at_rest(flow, train)
+    return Beginning(choices, may_give_way, "preprocess" in free)
+
+
+def _finish(trainer: Trainer, train: Rows, valid: Rows, mixture: Successor | None = None) -> History:
     """Calibrate the flow, and say in the history how good it is."""
     flow, history = trainer.flow, trainer.history
     if "solver" in flow.automatic:
         flow.calibrate(train.x, trainer.settings.tolerance, context=train.context)
-    history.choices = choices
-    history.valid_nll, history.valid_se = mean_nll(flow, valid)
+    history.choices = {**trainer.beginning.choices, **(mixture.choices if mixture else {})}
+    history.valid_nll, history.valid_se = mixture.held_out if mixture else mean_nll(flow, valid)
     history.train_nll, history.train_se = mean_nll(flow, judging_rows(train))
     return history
-
-
-def _give_way(trainer: Trainer, train: Rows, valid: Rows, *, map_is_free: bool) -> dict[str, str]:
-    """Where a mixture leaves the flow behind on held-out rows, make it the base of a field at rest, and say
-    what was chosen so."""
-    flow, choices = trainer.flow, {}
-    updates, seconds = trainer.settings.budget
-    limit = MIXTURE_SHARE * seconds if seconds else None
-    if len(train) + len(valid) >= FEW or (seconds == 0 and updates < FEWEST_UPDATES):
-        most = updates // ROOM_FOR_A_COMPONENT if updates else LARGE
-        found = _rival(trainer, train, valid, most=most, seconds=limit).ahead_of(trainer.best_nll)
-    else:
-        plain = Affine.standardize(train.x, train.weights).to(flow.like.device)
-        to_model = plain if map_is_free else flow.preprocess
-        found = mixture_ahead(flow, to_model, train, valid, seed=trainer.seed, seconds=limit)
-        if found is not None and map_is_free:
-            flow.preprocess, choices["preprocess"] = plain, "standardised"
-    if found is not None:
-        flow.base, choices["base"] = found, describe_mixture(found)
-        flow.field.load_state_dict(trainer.at_start)
-    return choices
-
-
-def _rival(trainer: Trainer, train: Rows, valid: Rows, *, most: int, seconds: float | None) -> Rival:
-    """The mixtures that the flow has to beat, judged on the rows that judged it."""
-    flow = trainer.flow
-    valid = judging_rows(valid)
-    (y, _), (held_out, ladj) = (flow.preprocess.to_model(rows.x) for rows in (train, valid))
-    dtype = flow.like.dtype
-    return Rival(
-        y.to(dtype), train.weights, held_out.to(dtype), ladj, valid.weights,
-        seed=trainer.seed, most=most, seconds=seconds,
-    )  # fmt: skip
-
-
-def describe_mixture(base: Base) -> str:
-    """What the base is, for people."""
-    inner, tails = (base.base, ", heavy tails") if isinstance(base, ContaminatedBase) else (base, "")
-    return f"mixture of {len(inner.weights)} Gaussians{tails}"
 
 
 @torch.no_grad()

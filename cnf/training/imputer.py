@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from cnf.flows.calibration import calibration_rows
 from cnf.tables.imputation import Known
 from cnf.tables.model import TableFlow
 from cnf.training.fit import fit
@@ -39,7 +40,7 @@ def fit_imputer(
     generator = torch.Generator(model.like.device).manual_seed(seed + 1)
     copies = max(1, min(MOST_COPIES, math.ceil(ROWS / len(train))))
     train = train.take(torch.arange(len(train), device=train.weights.device).repeat(copies))
-    valid = valid.take(torch.arange(min(JUDGED_ROWS, len(valid)), device=train.weights.device))
+    valid = valid.take(calibration_rows(valid.weights, JUDGED_ROWS))
     known = [_hidden(model, rows, generator) for rows in (train, valid)]
     symbols = [_symbol_rows(model, rows, seen) for rows, seen in zip((train, valid), known)]
     fit_symbols(imputer.symbols, *symbols, steps=budget.symbol_steps(imputer.symbols), seed=seed)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from cnf.flows import CNF
@@ -43,8 +43,9 @@ class Judge:
 
     def __init__(self, flow: CNF, decay: float, valid: Rows) -> None:
         self.average = AveragedModel(flow.field, multi_avg_fn=_moving_average(decay))
-        self.flow = copy.deepcopy(flow).eval()
+        self.flow = copy.deepcopy(flow)
         self.flow.field = self.average.module
+        self.flow.eval()
         self.flow.divergence = "auto"  # held-out likelihood is exact, whatever training estimates
         self.valid = judging_rows(valid)
 
@@ -55,7 +56,8 @@ class Judge:
     @torch.no_grad()
     def verdict(self, pilot: Tensor, context: Tensor | None) -> Verdict:
         """Held-out NLL by a grid placed on pilot rows in model coordinates; rows beyond the tolerance are
-        solved again on finer grids."""
+        solved again on finer grids, and one that is lost counts as the worst of the others: it is not to hide
+        from the verdict how they fare."""
 
         def score(grid: Grid) -> Scores:
             return self.flow.score(pilot, context, grid)
@@ -63,9 +65,10 @@ class Judge:
         self.flow.solver = spread_evenly(score, STEPS)
         self.flow.accuracy = Accuracy(TOLERANCE)
         found = self.flow.evaluate(self.valid.x, self.valid.context)
-        return Verdict(
-            *weighted_nll(found.log_prob, self.valid.weights), round(found.nfe.double().mean().item())
-        )
+        sound = found.log_prob[found.log_prob.isfinite()]
+        log_prob = found.log_prob.nan_to_num(nan=sound.min().item()) if len(sound) else found.log_prob
+        nfe = round(found.nfe.double().mean().item())
+        return Verdict(*weighted_nll(log_prob, self.valid.weights), nfe)
 
 
 def judging_rows(rows: Rows) -> Rows:
@@ -91,6 +94,11 @@ def weighted_nll(log_prob: Tensor, weights: Tensor | None) -> tuple[float, float
     share = share / share.sum()
     mean = (share * log_prob).sum()
     return -mean.item(), (share.square() * (log_prob - mean).square()).sum().sqrt().item()
+
+
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights."""
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
 def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
@@ -129,12 +130,24 @@ class Rival:
 
 
 def chosen_rows(y: Tensor, weights: Tensor | None, seed: int) -> np.ndarray:
-    """At most `MOST_ROWS` rows in single precision, drawn by their weights where they have any."""
-    rows, random = y.float().numpy(force=True), np.random.default_rng(seed)
+    """At most `MOST_ROWS` rows in single precision, each as often as its weight says where they have any."""
+    rows, count = y.float().numpy(force=True), min(len(y), MOST_ROWS)
     if weights is not None:
-        share = weights.double().numpy(force=True)
-        return rows[random.choice(len(rows), min(len(rows), MOST_ROWS), p=share / share.sum())]
-    return rows if len(rows) <= MOST_ROWS else rows[random.choice(len(rows), MOST_ROWS, replace=False)]
+        return rows[systematic(weights.double().numpy(force=True), count)]
+    if len(rows) == count:
+        return rows
+    return rows[np.random.default_rng(seed).choice(len(rows), count, replace=False)]
+
+
+def systematic(weights: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Places (count,) of rows, each as often as its weight (rows,) says, but for less than one.
+
+    Example:
+        >>> systematic(np.array([1.0, 2.0, 1.0]), 4), systematic(np.ones(4), 2)
+        (array([0, 1, 1, 2]), array([0, 2]))
+    """
+    ends = np.cumsum(weights) / np.sum(weights)
+    return np.searchsorted(ends, (np.arange(count) + 0.5) / count).clip(max=len(weights) - 1)
 
 
 def mixture_base(model: GaussianMixture, like: Tensor) -> MixtureBase:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
 from cnf.ode import Gradient
@@ -85,6 +85,21 @@ class Settings:
             raise ValueError(f"gradient: expected {', '.join(get_args(Gradient))}; got {self.gradient!r}")
         if not self.tolerance > 0:
             raise ValueError(f"tolerance: expected a positive number of nats; got {self.tolerance}")
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What was settled before the first update.
+
+    Attributes:
+        choices: what was chosen for the flow, in words.
+        may_give_way: whether a mixture that is ahead at the end may take the flow's place.
+        map_is_free: whether the map to model coordinates may give way with it.
+    """
+
+    choices: dict[str, Any] = field(default_factory=dict)
+    may_give_way: bool = False
+    map_is_free: bool = False
 
 
 # Up to so many columns, pairs by optimal transport make paths straight for little; in more, blocks of rows

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cnf.flows.calibration import calibration_rows
 from cnf.tables.symbols import SymbolModel
 from cnf.training.data import Batches
-from cnf.training.judge import weighted_nll
+from cnf.training.judge import snapshot, weighted_nll
 
 BATCH = 512
 RATE = 3e-3
@@ -39,7 +40,7 @@ def fit_symbols(model: SymbolModel, train: SymbolRows, valid: SymbolRows, *, ste
     batches = Batches(places, None, train.weights)
     generator = torch.Generator(places.device).manual_seed(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
-    best, stale = (_held_out(model, valid), _snapshot(model)), 0
+    best, stale = (_held_out(model, valid), snapshot(model)), 0
     every = max(1, steps // VALIDATIONS)
     for step in range(1, steps + 1):
         _set_rate(optimiser, step / steps)
@@ -51,7 +52,7 @@ def fit_symbols(model: SymbolModel, train: SymbolRows, valid: SymbolRows, *, ste
         if step % every and step < steps:
             continue
         nll = _held_out(model, valid)
-        best, stale = ((nll, _snapshot(model)), 0) if nll < best[0] else (best, stale + 1)
+        best, stale = ((nll, snapshot(model)), 0) if nll < best[0] else (best, stale + 1)
         if stale >= PATIENCE:
             break
     model.load_state_dict(best[1])
@@ -65,10 +66,7 @@ def _set_rate(optimiser: torch.optim.Optimizer, done: float) -> None:
 
 @torch.no_grad()
 def _held_out(model: SymbolModel, valid: SymbolRows) -> float:
+    places = calibration_rows(valid.weights, MOST_ROWS)
     parts = (valid.symbols, valid.extra, valid.given, valid.weights)
-    symbols, extra, given, weights = (part[:MOST_ROWS] for part in parts)
+    symbols, extra, given, weights = (part[places] for part in parts)
     return weighted_nll(model.log_prob(symbols, extra, given), weights)[0]
-
-
-def _snapshot(model: SymbolModel) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

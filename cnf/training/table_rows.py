@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Cells
-from cnf.training.data import as_rows
+from cnf.training.data import checked_weights
 from cnf.training.fit import HELD_OUT
 
 
@@ -42,8 +42,8 @@ def encoded(model: TableFlow, table: pd.DataFrame, weights: Any) -> TableRows:
     ones = torch.ones(len(table), dtype=torch.float64, device=device)
     if weights is None:
         return TableRows(cells, context, ones, ones)
-    checked = as_rows("table", ones[:, None], None, weights, device).weights
-    return TableRows(cells, context, checked, torch.tensor(np.asarray(weights, dtype=np.float64)).to(checked))
+    counts = checked_weights(weights, len(table), device)
+    return TableRows(cells, context, counts / counts.mean(), counts)
 
 
 def merged(rows: TableRows) -> TableRows:

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from cnf.flows import CNF
 from cnf.flows.calibration import calibration_rows
 from cnf.ode import Solver, SolverError, Torchdiffeq
-from cnf.training.data import Batches, Rows
+from cnf.training.data import Batches, Rows, model_coordinates
 from cnf.training.failures import WINDOW, TrainingError, exploded
 from cnf.training.guard import Guard
 from cnf.training.history import History, Record
-from cnf.training.judge import Judge
+from cnf.training.judge import Judge, snapshot
 from cnf.training.marks import late, passes
 from cnf.training.objectives import flow_matching_loss, likelihood_loss
 from cnf.training.optimisers import optimisers
-from cnf.training.settings import Phase, Settings
+from cnf.training.settings import Beginning, Phase, Settings
 from cnf.training.steering import Steering
 
 RECORDS = 100  # of each phase
@@ -50,6 +50,7 @@ class Trainer:
         valid: rows to judge by.
         settings: every choice.
         seed: of all randomness in training.
+        beginning: what was settled before it.
         spent: seconds of the budget that are gone already; the first phase makes up for them, but keeps half
             of its time.
         watchers: called after every update.
@@ -63,6 +64,7 @@ class Trainer:
         settings: Settings,
         *,
         seed: int,
+        beginning: Beginning | None = None,
         spent: float = 0.0,
         watchers: tuple[Watcher, ...] = (),
     ) -> None:
@@ -71,12 +73,13 @@ class Trainer:
         self.settings = settings
         self.watchers = watchers
         self.seed = seed
+        self.beginning = beginning or Beginning()
         self.generator = torch.Generator(flow.like.device).manual_seed(seed)
         self.pilot = train.take(calibration_rows(train.x, 256))
-        self.pilot_y, self.pilot_context = _model_coordinates(flow, self.pilot)
-        self.batches = Batches(*_model_coordinates(flow, train), train.weights)
+        self.pilot_y, self.pilot_context = model_coordinates(flow, self.pilot)
+        self.batches = Batches(*model_coordinates(flow, train), train.weights)
         self.history = History()
-        self.best = self.at_start = _snapshot(flow.field)
+        self.best = self.at_start = snapshot(flow.field)
         # Nats that too many evaluations of the best weights count for, where that was looked at.
         self.best_excess: float | None = None
         self.step = 0
@@ -101,6 +104,7 @@ class Trainer:
         # phase before had reached.
         self.stale, self.phase_best = 0, math.inf
         self.validation_seconds = 0.0
+        self.went_well = 0  # updates since the start or the last rollback
         self.losses: list[float] = []
         self.window: list[float] = []
         self.calm = math.inf
@@ -205,6 +209,7 @@ class Trainer:
         for optimiser in self.optimisers:
             optimiser.step()
         self.judge.update(self.flow)
+        self.went_well += 1
         self.losses.append(objective)
         self._watch_for_explosion(objective)
 
@@ -214,6 +219,7 @@ class Trainer:
             return
         window, self.window = self.window, []
         if exploded(window, self.calm, phase=self.phase.name, dim=self.flow.dim):
+            self.went_well = 0  # the average is of the weights that led there
             self._roll_back("the loss exploded")
         else:
             self.calm = min(self.calm, max(window))
@@ -264,11 +270,11 @@ class Trainer:
                 " learning rate; look for extreme values in the rows, or lower the learning rate"
             )
         average = self.judge.average.module.state_dict()
-        sound = len(self.window) >= FEW and all(tensor.isfinite().all() for tensor in average.values())
+        sound = self.went_well >= FEW and all(tensor.isfinite().all() for tensor in average.values())
         self.flow.field.load_state_dict(average if sound else self.best)
         if not sound:
             self.judge = Judge(self.flow, self.phase.ema, self.valid)
-        self.window = []
+        self.window, self.went_well = [], 0
         for optimiser in self.optimisers:
             optimiser.state.clear()
 
@@ -282,7 +288,7 @@ class Trainer:
         self.phase_best = min(self.phase_best, worth)
         if verdict.nll + more < self.best_nll:
             self.best_nll, self.best_excess = verdict.nll, excess
-            self.best = _snapshot(self.judge.average.module)
+            self.best = snapshot(self.judge.average.module)
         self._record(valid_nll=verdict.nll, valid_se=verdict.se, nfe=verdict.nfe)
 
     def _record(self, **held_out: float) -> None:
@@ -291,13 +297,3 @@ class Trainer:
         self.history.records.append(
             Record(self.phase.name, self.step, self.seconds, objective, self.learning_rate, **held_out)
         )
-
-
-def _snapshot(field: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in field.state_dict().items()}
-
-
-def _model_coordinates(flow: CNF, rows: Rows) -> tuple[Tensor, Tensor | None]:
-    dtype = flow.like.dtype
-    context = None if rows.context is None else flow.context_map.to_model(rows.context)[0].to(dtype)
-    return flow.preprocess.to_model(rows.x)[0].to(dtype), context

@@ -109,7 +109,7 @@ def _honest_nodes(
         if step % GUARD_EVERY == 0:
             error = _solver_error(flow, log_density, grid)
             if error > HONEST_WITHIN:
-                grid = given.stretched(min(grid.steps + 1, MOST_STEPS))
+                grid = given.stretched(min(grid.steps + 1, max(MOST_STEPS, given.steps)))
             elif error < HONEST_WITHIN / 4 and grid.steps > given.steps:
                 grid = given.stretched(grid.steps - 1)
         flow.solver = grid.jittered(generator)
