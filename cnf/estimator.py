@@ -139,7 +139,13 @@ class CNFDensity(DensityMixin, BaseEstimator):
 
     def _matrix(self, X: ArrayLike, *, reset: bool) -> np.ndarray:
         rows = {"ensure_min_samples": FEWEST_ROWS} if reset else {}
-        return validate_data(self, X, dtype=np.float64, order="C", reset=reset, **rows)
+        matrix = validate_data(self, X, dtype=np.float64, order="C", reset=reset, **rows)
+        return matrix if self.schema_ is None else matrix[:, np.isin(self.feature_names_in_, self._modelled)]
+
+    @property
+    def _modelled(self) -> list[str]:
+        """The columns of a data frame that the density is of."""
+        return [column.name for column in self.schema_.modelled]
 
     def _rows(self, X: ArrayLike) -> np.ndarray | pd.DataFrame:
         """Rows to be scored, checked against those of the fit."""
@@ -181,8 +187,15 @@ class CNFDensity(DensityMixin, BaseEstimator):
 
         They come as what the fit was given: an array, or a frame with its columns, dtypes and categories.
         `given` is a frame of context, one row for all or one for each.
+
+        Raises:
+            ValueError: for fewer than no rows, or, as a `cnf.TableError`, a context that does not fit.
         """
         check_is_fitted(self)
+        if n_samples < 0:
+            raise ValueError(f"n_samples: expected at least 0; got {n_samples}")
+        if given is not None and not self.context:
+            raise ValueError("given: expected none: the density was fitted without context")
         generator = torch.Generator().manual_seed(_seed(random_state))
         chosen = torch.randint(len(self.members_), (n_samples,), generator=generator).numpy()
         context = None if given is None else as_pandas(given)
@@ -200,7 +213,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
         rows = np.concatenate(drawn)[order]
         if self._library is None:
             return rows
-        return as_native(pd.DataFrame(rows, columns=self.feature_names_in_), self._library)
+        return as_native(pd.DataFrame(rows, columns=self._modelled), self._library)
 
     @staticmethod
     def _draw(
@@ -214,7 +227,8 @@ class CNFDensity(DensityMixin, BaseEstimator):
     def impute(
         self, X: Any, n: int = 1, random_state: int | np.random.RandomState | None = None
     ) -> list[Any]:
-        """X completed n times: missing cells drawn given the others of their row; see `TableFlow.impute`.
+        """X completed n times: missing cells of modelled columns, drawn by the first member given the others
+        of their row; see `TableFlow.impute`.
 
         Raises:
             ValueError: if no imputer was fitted.
@@ -224,7 +238,8 @@ class CNFDensity(DensityMixin, BaseEstimator):
         if not isinstance(flow, TableFlow):
             raise ValueError("no imputer was fitted: fit a data frame with imputer=True")
         generator = torch.Generator().manual_seed(_seed(random_state))
-        return [as_native(frame, self._library) for frame in flow.impute(table, n, generator=generator)]
+        drawn = flow.impute(table, n, generator=generator)
+        return [as_native(table.assign(**frame), self._library) for frame in drawn]
 
 
 def _exact(flow: CNF | TableFlow) -> CNF | TableFlow:

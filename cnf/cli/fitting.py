@@ -88,14 +88,13 @@ def check_budget(options: FitOptions) -> None:
 def fit_any(options: FitOptions) -> CNF | TableFlow:
     """A model fitted to the table that the options name: of a typed table, or of plain real columns."""
     checked_device(options.device)
-    schema = None
-    if not options.data.startswith(TOY):
-        table, schema = read_for_fit(options)
-        if options.kinds or not schema.plain:
-            return fit_typed(options, table, schema, checkpoint_beside(Path(options.output)))
-    flow = fit_flow(options)
-    if schema is not None:
-        flow.metadata["schema"] = schema.as_real().as_json()
+    if options.data.startswith(TOY):
+        return fit_flow(options)
+    table, schema = read_for_fit(options)
+    if options.kinds or not schema.plain:
+        return fit_typed(options, table, schema, checkpoint_beside(Path(options.output)))
+    flow = fit_flow(replace(options, columns=tuple(column.name for column in schema.modelled)))
+    flow.metadata["schema"] = schema.as_real().as_json()
     return flow
 
 

@@ -105,8 +105,8 @@ def fit_typed(options: FitOptions, table: pd.DataFrame, schema: Schema, checkpoi
     """A model fitted to the table, its metadata filled in."""
     hidden = None if options.width is None else (options.width, options.width)
     model = fresh_table_flow(schema, len(table), hidden=hidden, seed=options.seed).to(options.device)
+    valid = _valid(options, model)
     try:
-        valid = _valid(options, schema)
         history, interrupted = _train(model, table, valid, options, checkpoint), False
     except Interrupted as stop:
         history, interrupted = stop.history, True
@@ -149,9 +149,16 @@ def _train(
         )
 
 
-def _valid(options: FitOptions, schema: Schema) -> pd.DataFrame | None:
-    """The rows of --valid."""
-    return None if options.valid is None else pd.concat(read_typed_chunks(options.valid, schema))
+def _valid(options: FitOptions, model: TableFlow) -> pd.DataFrame | None:
+    """The rows of --valid, which the columns of the model can hold."""
+    if options.valid is None:
+        return None
+    table = pd.concat(read_typed_chunks(options.valid, model.schema))
+    try:
+        model.encode(table)
+    except TableError as error:
+        raise TableError(f"{options.valid}: {error}") from error
+    return table
 
 
 def summarise_typed(typed: TypedModel) -> dict[str, Any]:

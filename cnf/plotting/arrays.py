@@ -13,6 +13,8 @@ Limits: TypeAlias = "Sequence[tuple[float, float]]"
 Function: TypeAlias = "Callable[[torch.Tensor], Array]"
 
 ROWS_AT_ONCE = 8192  # bounds the memory of one call of a density or velocity
+# Numbers that a column's values should be able to take, in one picture.
+COARSEST = 10_000
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
@@ -58,13 +60,24 @@ def centres(limits: Limits, resolution: int) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
+def as_rows(values: np.ndarray) -> torch.Tensor:
+    """Rows (n, dim) for a function: in torch's default precision, and in double where columns are so far from
+    zero that it would not tell their values apart.
+
+    >>> as_rows(np.array([[0.0], [1.0]])).dtype, as_rows(np.array([[1.7e9], [1.7e9 + 1]])).dtype
+    (torch.float32, torch.float64)
+    """
+    finest = torch.finfo(torch.get_default_dtype()).eps * np.abs(values).max(0)
+    spread = np.ptp(values, axis=0)
+    blurred = (spread > 0) & (spread < COARSEST * finest)
+    return torch.as_tensor(values, dtype=None if blurred.any() else torch.get_default_dtype())
+
+
 def on_grid(
     function: Function, x: np.ndarray, y: np.ndarray, what: str, *, width: tuple[int, ...]
 ) -> np.ndarray:
     """The values of `function` on the grid x × y, shape (len(y), len(x), *width)."""
-    points = torch.as_tensor(
-        np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2), dtype=torch.get_default_dtype()
-    )
+    points = as_rows(np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2))
     with torch.no_grad():
         parts = [(len(rows), numbers(function(rows))) for rows in points.split(ROWS_AT_ONCE)]
     for rows, part in parts:

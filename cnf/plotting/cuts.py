@@ -9,7 +9,7 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from cnf.plotting.arrays import Array, Function, Limits, column_names, numbers, table, window
+from cnf.plotting.arrays import Array, Function, Limits, as_rows, column_names, numbers, table, window
 from cnf.plotting.columns import row_of_panels
 from cnf.plotting.densities import density, density_grid
 from cnf.plotting.style import MODEL, label, styled
@@ -67,10 +67,10 @@ def slices(
 
 def along(log_prob: Function, point: np.ndarray, column: int, values: np.ndarray) -> np.ndarray:
     """log p at a point whose one column takes these values, (values,)."""
-    rows = torch.as_tensor(point).repeat(len(values), 1)
-    rows[:, column] = torch.as_tensor(values)
+    rows = np.tile(point, (len(values), 1))
+    rows[:, column] = values
     with torch.no_grad():
-        return numbers(log_prob(rows.to(torch.get_default_dtype())))
+        return numbers(log_prob(as_rows(rows)))
 
 
 def plane(log_prob: Function, point: Array, columns: tuple[int, int]) -> Callable[[Tensor], Array]:

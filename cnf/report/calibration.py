@@ -35,7 +35,7 @@ def ranks(subject: Subject) -> Ranks:
     conditioned = subject.rows.context is not None
     most, draws = (MOST_CONDITIONED, DRAWS_EACH) if conditioned else (MOST_ROWS, DRAWS)
     places = evenly(len(subject.rows), min(most, len(subject.rows)))
-    x, log_prob = subject.rows.x[places], subject.log_prob[places]
+    x, log_prob = subject.rows.x[places], subject.log_prob[places].nan_to_num(nan=-torch.inf)  # nowhere dense
     context = subject.rows.context[places] if conditioned else None
     generator = torch.Generator(subject.flow.like.device).manual_seed(SEED)
     drawn, density = subject.flow.sample_and_log_prob((draws,), context, generator=generator)

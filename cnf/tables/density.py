@@ -100,7 +100,8 @@ class TableDensity(nn.Module):
         """Log-probability (rows,) of every row of a data frame, its columns found by name.
 
         In nats: a density in the units of the table for real numbers, a probability for integers, categories,
-        atoms and missing cells. NaN where a cell is missing in a column that never had a missing cell.
+        atoms and missing cells. NaN where a cell, modelled or of the context, is missing in a column that
+        never had a missing cell.
 
         Raises:
             TableError: for a column that is not there, or a cell that its column cannot hold.
@@ -114,7 +115,7 @@ class TableDensity(nn.Module):
     @torch.no_grad()
     def evaluate_cells(self, cells: Cells, context: Tensor) -> Evaluation:
         """`evaluate` for encoded rows and the features of their context (rows, width)."""
-        known = (cells.symbols >= 0).all(1)
+        known = (cells.symbols >= 0).all(1) & context.isfinite().all(1)
         rows = known.nonzero().squeeze(1)
         log_prob = torch.full((len(cells),), torch.nan, dtype=torch.float64, device=rows.device)
         error, nfe = log_prob.clone(), torch.zeros_like(log_prob, dtype=torch.long)

@@ -37,18 +37,18 @@ def dependent_columns(columns: Sequence[Column], table: pd.DataFrame) -> tuple[l
 
 
 def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], str] | None:
-    names = [column.name for column in columns if column.numeric and column.role == "modelled"]
-    rows = table[names].dropna()
-    if len(names) < 2 or len(rows) <= len(names) + 1:
+    numeric = [column for column in columns if column.numeric]
+    rows = table[[column.name for column in numeric]].dropna()
+    if len(rows) <= len(numeric) + 1:
         return None
     rows = rows.iloc[np.linspace(0, len(rows) - 1, min(MOST_ROWS, len(rows))).astype(int)]
-    values = np.stack([numbers(rows[name]) for name in names], 1)
-    varies = np.ptp(values, axis=0) > 0
-    names = [name for name, moves in zip(names, varies) if moves]
-    if len(names) < 2:
+    moving = [column for column in numeric if np.ptp(numbers(rows[column.name])) > 0]
+    names = [column.name for column in moving if column.role == "modelled"]
+    given = [column.name for column in moving if column.role == "context"]
+    if not names or len(moving) < 2:
         return None
-    values = values[:, varies] - values[:, varies].mean(0)
-    values = values / values.std(0)
+    values, context = _standardised(rows, names), _standardised(rows, given)
+    values = values - context @ (np.linalg.pinv(context) @ values)  # what the context does not tell already
     eigenvalues, vectors = np.linalg.eigh(values.T @ values / len(values))
     if eigenvalues[0] > DEPENDENT:
         return None
@@ -57,7 +57,15 @@ def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], 
         return list(equal[0]), f"columns {shown(equal[0][0])} and {shown(equal[0][1])} are equal"
     share = np.abs(vectors[:, 0]) / np.abs(vectors[:, 0]).max()
     found = [name for name, part in zip(names, share) if part > SHARES]
+    if given:
+        return found, f"columns {listed(found)} follow from the context {listed(given)} and from each other"
     return found, f"columns {listed(found)} are dependent, one a sum of multiples of the others"
+
+
+def _standardised(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """Columns (rows, names) of mean zero and variance one."""
+    values = np.array([numbers(rows[name]) for name in names]).reshape(len(names), len(rows)).T
+    return (values - values.mean(0)) / values.std(0)
 
 
 def _equal_categories(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], str] | None:

@@ -90,6 +90,8 @@ class ContextFeatures(nn.Module):
         self.marginals.fit(cells.values, cells.symbols[:, self.numeric] == 0, weights)
 
     def forward(self, cells: Cells) -> Tensor:
-        """Features (rows, width) in float64; a number that is not there is zero."""
+        """Features (rows, width) in float64; a number that is not there is zero. All are NaN where a cell is
+        missing in a column that never had a missing cell."""
         numbers = self.marginals.to_model(cells.values)[0].where(cells.symbols[:, self.numeric] == 0, 0.0)
-        return torch.cat((self.symbols(cells.symbols), numbers), 1)
+        features = torch.cat((self.symbols(cells.symbols), numbers), 1)
+        return features.masked_fill((cells.symbols < 0).any(1, keepdim=True), torch.nan)

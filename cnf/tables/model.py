@@ -68,7 +68,7 @@ class TableFlow(TableDensity):
             generator: source of all randomness.
 
         Raises:
-            TableError: for a context that is missing, or has another number of rows.
+            TableError: for a context that is missing or not wanted, or has another number of rows.
         """
         context = self._context_of(given, rows)
         nothing = torch.zeros(rows, len(self.sizes), dtype=torch.long, device=context.device)
@@ -81,6 +81,8 @@ class TableFlow(TableDensity):
 
     def _context_of(self, given: pd.DataFrame | None, rows: int) -> Tensor:
         names = [column.name for column in self.schema.context]
+        if given is not None and not names:
+            raise TableError("given: expected none: the model has no context columns")
         if given is None:
             given = pd.DataFrame(index=range(rows))
         elif len(given) == 1:
@@ -91,7 +93,7 @@ class TableFlow(TableDensity):
             raise TableError(f"given: expected 1 or {rows} rows of context; found {len(given)}")
         cells = self.schema.encode(given, self.schema.context)
         device = self.like.device
-        return self.context_features(Cells(cells.values.to(device), cells.symbols.to(device)))
+        return _known(self.context_features(Cells(cells.values.to(device), cells.symbols.to(device))))
 
     def _numbers(self, symbols: Tensor, context: Tensor, generator: torch.Generator | None) -> Tensor:
         """Numbers (rows, numeric) drawn for the cells that hold one."""
@@ -124,7 +126,7 @@ class TableFlow(TableDensity):
         if self.imputer is None:
             raise ValueError("the model has no imputer: fit it with imputer=True")
         cells, context = self.encode(table)
-        known = self.known(cells)
+        known, context = self.known(cells), _known(context)
         frames = [
             self.schema.decode(self._completed(cells, known, context, generator), self.schema.modelled)
             for _ in range(n)
@@ -172,3 +174,12 @@ class TableFlow(TableDensity):
             "metadata": self.metadata,
         }
         write_model(path, configuration, self.state_dict())
+
+
+def _known(context: Tensor) -> Tensor:
+    """The features of a context (rows, width), every one of them known."""
+    if len(lost := (~context.isfinite().all(1)).nonzero()):
+        raise TableError(
+            f"context of row {lost[0].item()}: a cell is missing in a column that never had one; fill it in"
+        )
+    return context

@@ -16,7 +16,7 @@ from cnf.tables.arrays import read_npy, read_npz
 from cnf.tables.formats import Choose, Kept, TableError, by_extension, choose_columns, listed, shown
 from cnf.tables.parquet import read_parquet
 from cnf.tables.schema import Schema
-from cnf.tables.text import read_csv, typed
+from cnf.tables.text import read_csv, require_commas, typed
 
 CHUNK_ROWS = 65536
 READERS: dict[str, Callable[[Path, Choose, int, Kept], Iterator[pd.DataFrame]]] = {
@@ -112,6 +112,7 @@ def read_typed_table(
     table = pd.concat(_frames(path, choose, EVERY))
     _require_rows(table, rows_needed, path)
     if path.name.lower().endswith((".csv", ".csv.gz")):
+        require_commas(table, path)
         table = pd.DataFrame(
             {
                 name: cells.astype("str") if name in texts else typed(cells, path)

@@ -85,7 +85,8 @@ class Schema:
         columns = []
         for name in table.columns:
             require_workable(table[name])
-            kind = kinds.get(name) or ("ignored" if counts_rows(table[name]) else None)
+            counter = name not in context and counts_rows(table[name])
+            kind = kinds.get(name) or ("ignored" if counter else None)
             columns.append(infer(table[name], kind, "context" if name in context else "modelled"))
         schema = cls(tuple(columns))
         while found := dependent_columns(schema.columns, table):

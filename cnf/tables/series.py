@@ -75,9 +75,9 @@ def levels(series: pd.Series) -> np.ndarray:
             [None if np.isnan(v) else int(v) if v == int(v) else v for v in values.tolist()], object
         )
     found = np.empty(len(series), object)
-    found[:] = [None if pd.isna(value) else value for value in series.astype(object)]
-    for row, value in enumerate(found):
-        if not isinstance(value, str | bool | np.bool_ | int | float | type(None)):
+    for row, value in enumerate(series.astype(object)):
+        found[row] = None if pd.api.types.is_scalar(value) and pd.isna(value) else value
+        if not isinstance(found[row], str | bool | np.bool_ | int | float | type(None)):
             raise TableError(
                 f"{place(series, row)}: expected text, a number or a boolean, found "
                 f"{type(value).__name__}; convert or ignore the column"

@@ -112,6 +112,23 @@ def _texts(texts: Sequence[str], name: str, lines: pd.Index, path: Path) -> pd.S
     return pd.Series(cells, lines, dtype=object)  # pandas would choose a type of its own
 
 
+def require_commas(table: pd.DataFrame, path: Path) -> None:
+    """Refuse a table of one column that other signs than commas would part into several.
+
+    Raises:
+        TableError: naming the sign.
+    """
+    if len(table.columns) != 1:
+        return
+    (name,) = table.columns
+    for sign in ";\t|":
+        if sign in name and all(text is not None and sign in text for text in table[name]):
+            raise TableError(
+                f"{path}: expected commas between columns, found {sign!r} in every line of the only one,"
+                f" {shown(name)}; save the table with commas"
+            )
+
+
 def typed(cells: pd.Series, path: str | os.PathLike[str]) -> pd.Series:
     """A column of text as what it spells: booleans, whole or other numbers; else the text itself.
 

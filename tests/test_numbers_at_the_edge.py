@@ -1,0 +1,174 @@
+"""Tables with unusual numbers, types or roles: what is fitted, scored and drawn is what the file holds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import cnf
+from cnf.cli import main
+from cnf.plotting.arrays import on_grid
+from cnf.tables import Schema, TableError, TableFlow
+from cnf.tables.encoding import decode, encode
+from cnf.tables.inference import infer
+
+TINY = ["--steps", "20", "--width", "8"]
+RANDOM = np.random.default_rng(0)
+NORMAL = RANDOM.normal(size=300)
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def fitted(folder, table: pd.DataFrame, *options: str):
+    """The path of a table written to the folder, and that of a model of it."""
+    data, model = folder / "t.csv", folder / "m.safetensors"
+    table.to_csv(data, index=False)
+    assert run("fit", data, "-o", model, *TINY, *options) == 0
+    return data, model
+
+
+def scores(folder, model, data) -> pd.DataFrame:
+    assert run("score", model, data, "-o", folder / "s.csv") == 0
+    return pd.read_csv(folder / "s.csv")
+
+
+@pytest.mark.parametrize(
+    ("cells", "options"),
+    [
+        ([f"{k}.0" for k in RANDOM.integers(1, 4, 300)], []),
+        ([f"0213{k}" for k in RANDOM.integers(1, 4, 300)], ["--type", "code=categorical"]),
+        ([["true", "False", "TRUE"][k] for k in RANDOM.integers(0, 3, 300)], []),
+    ],
+)
+def test_a_model_scores_the_table_it_was_fitted_to_and_its_samples(tmp_path, cells, options):
+    data, model = fitted(tmp_path, pd.DataFrame({"x": NORMAL, "code": cells}), *options)
+    assert scores(tmp_path, model, data).log_prob.notna().all()
+    assert run("sample", model, "-n", 50, "-o", tmp_path / "drawn.csv") == 0
+    assert scores(tmp_path, model, tmp_path / "drawn.csv").log_prob.notna().all()
+
+
+def test_declared_categories_keep_their_zeros(tmp_path):
+    cells = [f"0213{k}" for k in RANDOM.integers(1, 4, 300)]
+    _, model = fitted(tmp_path, pd.DataFrame({"x": NORMAL, "zip": cells}), "--type", "zip=categorical")
+    assert run("sample", model, "-n", 50, "-o", tmp_path / "drawn.csv") == 0
+    drawn = pd.read_csv(tmp_path / "drawn.csv", dtype=str)
+    assert set(drawn.zip) == set(cells)
+
+
+def test_columns_that_are_ignored_are_not_modelled(tmp_path):
+    table = pd.DataFrame({"id": range(300), "x": NORMAL, "y": NORMAL**2 + RANDOM.normal(size=300)})
+    data, model = fitted(tmp_path, table)
+    assert cnf.load(model).metadata["columns"] == ["x", "y"]
+    assert scores(tmp_path, model, data).log_prob.notna().all()
+    density = cnf.CNFDensity(steps=20, hidden=(8, 8), random_state=0).fit(table)
+    assert density.flow_.dim == 2 and density.score_samples(table).shape == (300,)
+    assert list(density.sample(4).columns) == ["x", "y"]
+    dependent = table.drop(columns="id").assign(z=table.x + table.y)
+    dependent.to_csv(data, index=False)
+    assert run("fit", data, "-o", model, "--drop-dependent", *TINY) == 0
+    assert cnf.load(model).metadata["columns"] == ["x", "y"]
+
+
+def test_small_units_are_no_zeros():
+    charges = pd.Series(np.exp(NORMAL) * 1.6e-19, name="charge")
+    assert infer(charges).kind == "positive"
+    zeros = RANDOM.random(300) < 0.2
+    inflated = pd.Series(np.where(zeros, 0.0, np.exp(NORMAL) * 1e-13), name="concentration")
+    column = infer(inflated)
+    assert column.atoms == (0.0,) and (encode(inflated, column)[1] == 1).sum() == zeros.sum()
+    # What rounding leaves of a zero among ordinary tenths is one.
+    tenths = pd.Series(np.tile([0.1 + 0.2 - 0.3, 0.1, 0.2, 0.3, 0.4, 0.7], 50), name="tenths")
+    assert infer(tenths).step == 0.1
+
+
+def test_large_integers_keep_their_neighbours():
+    base, late = 1_700_000_000_000, RANDOM.random(300) < 0.6
+    column = infer(stamps := pd.Series(np.where(late, base + RANDOM.integers(1, 1000, 300), base), name="ms"))
+    assert (
+        base in column.atoms
+        and (encode(stamps, column)[1] == column.atoms.index(base) + 1).sum() == (~late).sum()
+    )
+    nanoseconds = pd.Series(base * 10**6 + RANDOM.integers(0, 10**15, 300), name="ns")
+    column = infer(nanoseconds)
+    assert column.kind != "integer"
+    drawn = decode(*encode(nanoseconds, column), column)
+    np.testing.assert_allclose(drawn, nanoseconds.astype(float), rtol=1e-12)
+    with pytest.raises(TableError, match="at most 2"):
+        infer(nanoseconds, "integer")
+
+
+@pytest.mark.parametrize("kind", ["positive", "real", "bounded:0:1000"])
+def test_whole_numbers_that_are_declared_continuous_are_drawn_as_such(kind):
+    incomes = pd.Series(np.maximum(1, np.round(np.exp(2 * NORMAL))).astype(int), name="income")
+    column = infer(incomes, kind)
+    halves = decode(np.full(3, 0.5), np.zeros(3, dtype=int), column)
+    assert column.dtype == "float64" and halves.tolist() == [0.5] * 3
+    holes = pd.Series([1, 2, 3, None] * 5, dtype="Int64", name="holes")
+    column = infer(holes, "real")
+    assert decode(*encode(holes, column), column).isna().sum() == 5
+
+
+def test_a_missing_cell_of_the_context_is_not_answered(tmp_path):
+    table = pd.DataFrame({"t": NORMAL, "y": 3 * NORMAL + RANDOM.normal(size=300)})
+    schema = Schema.infer(table, kinds={"y": "real"}, context=["t"])
+    model = TableFlow(schema, hidden=(8, 8))
+    asked = pd.DataFrame({"t": [2.0, None], "y": [6.0, 6.0]})
+    found = model.evaluate(asked)
+    assert found.ok.tolist() == [True, False] and found.log_prob.isnan().tolist() == [False, True]
+    with pytest.raises(TableError, match="context of row 1"):
+        model.sample(2, asked[["t"]])
+    with pytest.raises(TableError, match="no context"):
+        TableFlow(Schema.infer(table), hidden=(8, 8)).sample(1, asked[["t"]])
+
+
+def test_a_context_may_count_rows_and_may_not_tell_all():
+    table = pd.DataFrame({"time": range(60), "y": NORMAL[:60]})
+    assert Schema.infer(table, context=["time"]).column("time").kind == "integer"
+    with pytest.raises(TableError, match="'y' follow from the context 'time'"):
+        Schema.infer(table.assign(y=2.0 * table.time, z=NORMAL[:60]), context=["time"])
+    doubled = table.assign(again=2 * table.time)
+    assert len(Schema.infer(doubled, context=["time", "again"]).modelled) == 1
+
+
+def test_errors_of_the_rows_to_judge_by_name_their_file(tmp_path, capsys):
+    train, valid = tmp_path / "train.csv", tmp_path / "valid.csv"
+    pd.DataFrame({"x": NORMAL, "g": list("abc") * 100}).to_csv(train, index=False)
+    pd.DataFrame({"x": NORMAL[:9], "g": list("abq") * 3}).to_csv(valid, index=False)
+    assert run("fit", train, "--valid", valid, "-o", tmp_path / "m", *TINY) == 2
+    told = capsys.readouterr().err
+    assert f"{valid}: line 4" in told and str(train) not in told
+
+
+def test_tables_with_other_separators_are_told_so(tmp_path, capsys):
+    data = tmp_path / "t.csv"
+    pd.DataFrame({"a": NORMAL, "b": NORMAL**2}).to_csv(data, sep=";", index=False)
+    assert run("fit", data, "-o", tmp_path / "m", *TINY) == 2
+    assert "expected commas between columns, found ';'" in capsys.readouterr().err
+
+
+def test_surplus_parameters_of_a_type_are_refused():
+    numbers = pd.Series(np.exp(NORMAL), name="a")
+    for kind in ("positive:20", "real:1", "integer:1:2", "integer:0", "bounded:0"):
+        with pytest.raises(TableError, match="type of 'a'"):
+            infer(numbers, kind)
+
+
+def test_cells_that_are_lists_are_refused_by_name():
+    with pytest.raises(TableError, match=r"row 0, column 'a'.*found list"):
+        infer(pd.Series([[1, 2], [3]] * 20, name="a"))
+
+
+def test_pictures_of_columns_far_from_zero_tell_their_points_apart():
+    seen = []
+    on_grid(lambda x: seen.append(x) or x[:, 0], 1.7e9 + np.arange(50.0), np.arange(2.0), "p", width=())
+    assert len(torch.cat(seen)[:, 0].unique()) == 50
+
+
+def test_draws_that_no_density_can_make_are_refused():
+    density = cnf.CNFDensity(steps=20, hidden=(8, 8), random_state=0).fit(NORMAL.reshape(-1, 2))
+    with pytest.raises(ValueError, match="n_samples"):
+        density.sample(-1)
+    with pytest.raises(ValueError, match="without context"):
+        density.sample(2, given=pd.DataFrame({"z": [1.0]}))
