@@ -116,3 +116,9 @@ def test_a_tensor_that_plays_no_part_has_gradient_zero():
 def test_shapes_that_differ_are_refused():
     with pytest.raises(ValueError, match=r"a: expected the shape of z, \(2,\); got \(3,\)"):
         adjoint(lambda t, z: -z, normal(2), normal(3), TIMES)
+
+
+def test_adjoint_of_a_velocity_that_depends_on_nothing_stays_as_it_is():
+    z, a, t = normal(3), normal(3, seed=1), torch.tensor([0.0, 0.5, 1.0], dtype=F64)
+    found = adjoint(lambda t, z: torch.ones_like(z), z, a, t, solver=Grid.uniform(4))
+    torch.testing.assert_close(found.a, a.expand(3, 3))

@@ -102,6 +102,16 @@ def test_context_moves_bound_and_samples():
         assert mean.item() == pytest.approx(density.loc.item(), abs=4 * density.scale.item() / 4_000**0.5)
 
 
+def test_one_row_has_a_bound_under_each_of_many_contexts():
+    model, context = linear_model(context_dim=1), torch.tensor([[-2.0], [0.0], [2.0], [3.0]], dtype=F64)
+    exact = [marginal(model.flow.field.gaussian(given)).log_prob(POINT[0]) for given in context]
+    with torch.no_grad():
+        for draws in (1, 3, 4):
+            assert model.log_prob_bound(POINT, context, draws=draws, generator=seeded()).shape == (4,)
+        found = model.log_prob_bound(POINT, context, draws=5_000, generator=seeded())
+    torch.testing.assert_close(found, torch.stack(exact).detach(), rtol=0, atol=0.3)
+
+
 def test_bound_is_repeatable_with_a_generator_and_differentiable():
     model = cnf.AugmentedCNF(stirred(cnf.CNF(3, hidden=(8, 8))), augment=1)
     x = torch.randn(4, 5, 2)

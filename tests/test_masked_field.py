@@ -76,3 +76,11 @@ def test_gradients_agree(field, context, x):
 def test_the_context_must_hold_the_mask():
     with pytest.raises(ValueError, match="at least 3"):
         cnf.MaskedField(3, context_dim=2)
+
+
+def test_one_row_alone_needs_no_batch():
+    field = cnf.MaskedField(3, (4, 4), context_dim=3).double()
+    torch.nn.init.normal_(field.W3)
+    x, context = torch.randn(3).double(), torch.tensor([1.0, 0.0, 1.0]).double()
+    t = torch.tensor(0.3).double()
+    assert torch.allclose(field(t, x, context), field(t, x[None], context[None])[0])

@@ -467,3 +467,15 @@ def test_extreme_rows_and_contexts_leave_the_others_alone(solver, value):
     if solver != "dopri5":  # its steps are chosen for all rows together
         with torch.no_grad():
             same(found.log_prob[fine], flow.evaluate(x[fine], context[fine]).log_prob)
+
+
+def test_the_second_opinion_of_fixed_steps_may_take_twice_as_many():
+    solver = cnf.Torchdiffeq("euler", step_size=0.05, max_evaluations=30)
+    flow = make_flow("mlp", solver=solver)
+    assert flow.evaluate(normal(5, 2)).log_prob.isfinite().all()
+
+
+def test_rows_of_a_context_that_is_not_finite_are_no_failures_of_the_solver(recwarn):
+    flow = make_flow("mlp", context_dim=1)
+    found = flow.log_prob(normal(2, 2), torch.tensor([[0.0], [math.nan]]).double())
+    assert found.isnan().tolist() == [False, True] and not recwarn

@@ -214,6 +214,18 @@ def test_reverse_kl_takes_more_steps_where_the_solver_errs():
     assert seen[0] == 1 and seen[-1] > 4 and flow.solver.steps == 1
 
 
+def test_reverse_kl_never_takes_fewer_steps_than_the_grid_it_is_given():
+    flow = cnf.CNF(2, hidden=(8, 8), solver=cnf.Grid.uniform(40, "euler"))
+    seen = []
+
+    def log_density(x):
+        seen.append(flow.solver.steps)
+        return ENERGIES["U2"].log_density(x)
+
+    fit_reverse_kl(flow, log_density, steps=45, batch=16, learning_rate=0.05)
+    assert min(seen) == 40
+
+
 def test_reverse_kl_is_seeded():
     ends = []
     for _ in range(2):

@@ -59,7 +59,7 @@ class MaskedLayers(TwoLayers):
     def __init__(self, W1: Tensor, W2: Tensor, W3: Tensor, first: str, present: Tensor) -> None:
         super().__init__(W1, W2, W3, first)
         self.present = present
-        patterns, group = torch.unique(present.flatten(0, -2), dim=0, return_inverse=True)
+        patterns, group = torch.unique(present.reshape(-1, present.shape[-1]), dim=0, return_inverse=True)
         inner = (W1 * patterns[:, None, :].to(W1.dtype)) @ W3
         self.M = W2.T * inner
         self.order = group.argsort(stable=True)
@@ -95,7 +95,7 @@ class MaskedByRow(LayersByRow):
             return rows @ layers.M[0]
         if not rows.numel():  # no row, no pattern
             return rows.new_empty((*rows.shape[:-1], layers.M.shape[-1]))
-        flat = rows.flatten(0, -2)
+        flat = rows.reshape(-1, rows.shape[-1])
         parts = flat[layers.order].split(layers.counts)
         products = torch.cat([part @ M for part, M in zip(parts, layers.M)])
         return torch.empty_like(products).index_copy(0, layers.order, products).reshape(*rows.shape[:-1], -1)

@@ -127,8 +127,12 @@ class MixtureBase(Base):
             return like.new_empty((*shape, self.dim))
         chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)
         noise = torch.randn(count, self.dim, generator=generator, device=like.device, dtype=like.dtype)
-        draws = self.means[chosen] + (self.factors[chosen] @ noise[..., None]).squeeze(-1)
-        return draws.reshape(*shape, self.dim)
+        # Component by component: a factor for every row would take many times the memory of the draws.
+        order = chosen.argsort(stable=True)
+        counts = torch.bincount(chosen, minlength=len(self.weights)).tolist()
+        parts = zip(self.means, self.factors, noise[order].split(counts))
+        sorted_draws = torch.cat([mean + part @ factor.T for mean, factor, part in parts])
+        return torch.empty_like(noise).index_copy(0, order, sorted_draws).reshape(*shape, self.dim)
 
 
 class ContaminatedBase(Base):

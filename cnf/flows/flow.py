@@ -85,7 +85,10 @@ class CNF(FlowParts):
                 [0, 1].
         """
         found = self.evaluate(x, context, t=t, gradient=gradient, generator=generator)
-        lost = int((found.log_prob.isnan() & x.isfinite().all(-1)).sum())
+        finite = x.isfinite().all(-1)
+        if context is not None:
+            finite = finite & context.isfinite().all(-1)
+        lost = int((found.log_prob.isnan() & finite).sum())
         if lost:
             warnings.warn(
                 f"{lost} of {found.ok.numel()} rows could not be solved and are NaN; `evaluate` says which",

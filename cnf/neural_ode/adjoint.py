@@ -93,6 +93,7 @@ def _backwards(
         state, a = (part.reshape(shape) for part in both.detach().chunk(2))
         with torch.enable_grad():
             v = f(t, state.requires_grad_())
+            v = v + 0 * state  # a velocity may depend on nothing
             to_state, *to_tensors = torch.autograd.grad(
                 v, (state, *tensors), a, allow_unused=True, materialize_grads=True
             )

@@ -148,8 +148,9 @@ class Trainer:
             self.flow.field.load_state_dict(self.best)
             if self.index + 1 == len(self.settings.phases):
                 break
-            left = 0.0 if self.phase.seconds is None else max(self.seconds_left, 0.0)
-            self.start_phase(self.index + 1, unspent=left)
+            following = self.settings.phases[self.index + 1]
+            timed = self.phase.seconds is not None and following.seconds is not None
+            self.start_phase(self.index + 1, unspent=max(self.seconds_left, 0.0) if timed else 0.0)
         self.flow.eval()
         return self.history
 
