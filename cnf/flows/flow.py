@@ -161,7 +161,11 @@ class CNF(FlowParts):
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Draws (*shape, *batch, dim) for context (*batch, context_dim), in the units of the data."""
+        """Draws (*shape, *batch, dim) for context (*batch, context_dim), in the units of the data.
+
+        They have the flow's dtype: of columns far from zero beside their spread, as times in seconds are,
+        float32 keeps few digits, and `flow.double()` all.
+        """
         with torch.no_grad():
             return self.rsample(shape, context, generator=generator)
 
