@@ -172,3 +172,12 @@ def test_draws_that_no_density_can_make_are_refused():
         density.sample(-1)
     with pytest.raises(ValueError, match="without context"):
         density.sample(2, given=pd.DataFrame({"z": [1.0]}))
+
+
+def test_options_that_say_something_twice_or_to_no_purpose_are_refused(tmp_path, capsys):
+    data, _ = fitted(tmp_path, pd.DataFrame({"x": NORMAL, "y": NORMAL**2}))
+    capsys.readouterr()
+    assert run("fit", data, "-o", tmp_path / "n", "--type", "x=real,x=positive", *TINY) == 2
+    assert "every name once" in capsys.readouterr().err
+    assert run("fit", "toy:moons", "-o", tmp_path / "n", "--drop-dependent", *TINY) == 2
+    assert "leave --type and --drop-dependent out" in capsys.readouterr().err

@@ -43,7 +43,10 @@ def assignments(text: str | None) -> dict[str, str]:
     for name, sign, value in pairs:
         if not (name.strip() and sign and value.strip()):
             raise ValueError(f"expected name=value, with commas between several; got {text!r}")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    found = {name.strip(): value.strip() for name, _, value in pairs}
+    if len(found) < len(pairs):
+        raise ValueError(f"expected every name once; got {text!r}")
+    return found
 
 
 def read_data(

@@ -89,6 +89,8 @@ def fit_any(options: FitOptions) -> CNF | TableFlow:
     """A model fitted to the table that the options name: of a typed table, or of plain real columns."""
     checked_device(options.device)
     if options.data.startswith(TOY):
+        if options.kinds or options.drop_dependent:
+            raise ValueError(f"{options.data}: has real columns; leave --type and --drop-dependent out")
         return fit_flow(options)
     table, schema = read_for_fit(options)
     if options.kinds or not schema.plain:

@@ -77,8 +77,8 @@ class Schema:
             drop_dependent: whether a column that follows exactly from others is ignored instead of refused.
 
         Raises:
-            TableError: for a column that is constant, empty, or not what it is said to be; for names that are
-                unknown or repeated; for columns that depend on each other exactly.
+            TableError: for a column that is empty, of one number only, or not what it is said to be; for
+                names that are unknown or repeated; for columns that depend on each other exactly.
         """
         kinds = {**(kinds or {}), **dict.fromkeys(ignore, "ignored")}
         _check_names(table, [*kinds, *context])
