@@ -70,18 +70,16 @@ class Adams(Scheme):
 
     def step(self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]) -> Step:
         """Predict, evaluate, correct."""
-        weights, count = plan[1:].view(2, MEMORY + 1), x.numel()
+        weights, sizes = plan[1:].view(2, MEMORY + 1), (x.numel(), carried[0].numel() - x.numel())
         ahead, behind = (weights[:, :MEMORY] @ torch.stack(carried)).unbind()
-        predicted = x + ahead[:count].view_as(x)
+        ahead, ahead_q = ahead.split(sizes)
+        predicted = x + ahead.view_as(x)
         velocity, rates = moments[0].evaluate(predicted)
         new = flat(velocity, rates)
-        change = torch.addcmul(behind, new, weights[1, MEMORY])
-        q = (ahead[count:] + change[count:]).view_as(rates)
-        error = MILNE * change
-        return Step(
-            predicted + change[:count].view_as(x), q,
-            error[:count].view_as(x), error[count:].view_as(rates), (*carried[1:], new),
-        )  # fmt: skip
+        change, change_q = torch.addcmul(behind, new, weights[1, MEMORY]).split(sizes)
+        change, change_q = change.view_as(x), change_q.view_as(rates)
+        q = ahead_q.view_as(rates) + change_q
+        return Step(predicted + change, q, MILNE * change, MILNE * change_q, (*carried[1:], new))
 
     def march(
         self, system: System, x: Tensor, plan: Tensor, carried: tuple[Tensor, ...], *, estimate: bool
