@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 
@@ -11,6 +9,7 @@ from cnf.flows import CNF
 from cnf.flows.calibration import METHOD, spread_evenly
 from cnf.flows.scoring import Scores
 from cnf.ode import Grid
+from cnf.training.judge import exact
 
 # Within this, in nats a row and column, should what training sees, whose nodes are moved, agree with the grid
 # itself with every step halved, at the start of a phase and at its end: errors that are small beside what is
@@ -70,8 +69,7 @@ class Guard:
             done: part of the phase that is over.
         """
         # Probes of an estimate would differ between two solves and pass for errors of the solver.
-        plain = copy.copy(self.flow)
-        plain.divergence = "auto"
+        plain = exact(self.flow)
 
         def score(grid: Grid) -> Scores:
             return plain.score(self.y, self.context, grid)

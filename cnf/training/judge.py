@@ -78,13 +78,15 @@ def judging_rows(rows: Rows) -> Rows:
 
 @torch.no_grad()
 def mean_nll(flow: CNF, rows: Rows) -> tuple[float, float]:
-    """Mean of −log p(x) over rows, in nats and the units of the data, and its standard error.
+    """Mean of −log p(x) over rows, in nats and the units of the data, and its standard error."""
+    return weighted_nll(exact(flow).evaluate(rows.x, rows.context).log_prob, rows.weights)
 
-    By the exact divergence, whatever the flow estimates in training.
-    """
-    exact = copy.copy(flow)
-    exact.divergence = "auto"
-    return weighted_nll(exact.evaluate(rows.x, rows.context).log_prob, rows.weights)
+
+def exact(flow: CNF) -> CNF:
+    """The flow with its exact divergence, whatever it estimates in training."""
+    judged = copy.copy(flow)
+    judged.divergence = "auto"
+    return judged
 
 
 def weighted_nll(log_prob: Tensor, weights: Tensor | None) -> tuple[float, float]:
