@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         ModelFileError,
         NormalBase,
         StudentTBase,
+        Support,
     )
     from cnf.neural_ode import ODEBlock
     from cnf.ode import Grid, Torchdiffeq
@@ -66,6 +67,7 @@ __all__ = [
     "Schema",
     "StudentTBase",
     "SumField",
+    "Support",
     "TableError",
     "TableFlow",
     "Torchdiffeq",
@@ -91,6 +93,7 @@ _ROOMS = {
         "ModelFileError",
         "NormalBase",
         "StudentTBase",
+        "Support",
     ),
     "neural_ode": ("ODEBlock",),
     "ode": ("Grid", "Torchdiffeq"),

@@ -124,12 +124,11 @@ class CNFDensity(DensityMixin, BaseEstimator):
             flow = fresh_table_flow(self.schema_, len(rows), hidden=self.hidden, seed=seed)
             return flow, fit_table(flow, rows, weights=weights, imputer=self.imputer, **budget)
         flow = fresh_flow(*rows.shape, hidden=self.hidden, seed=seed)
-        return flow, fit(flow, torch.tensor(rows), weights=weights, **budget)
+        ranges = None if self.schema_ is None else self.schema_.ranges
+        return flow, fit(flow, torch.tensor(rows), weights=weights, ranges=ranges, **budget)
 
     def _schema(self, table: pd.DataFrame) -> Schema:
-        schema = Schema.infer(table, kinds=self.kinds, context=self.context or ())
-        declared = self.kinds or self.context or self.imputer
-        return schema.as_real() if schema.plain and not declared else schema
+        return Schema.infer(table, kinds=self.kinds, context=self.context or ())
 
     def _is_typed(self) -> bool:
         """Whether a `TableFlow` is needed: for plain real columns a `CNF` is enough."""

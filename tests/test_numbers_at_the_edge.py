@@ -181,3 +181,35 @@ def test_options_that_say_something_twice_or_to_no_purpose_are_refused(tmp_path,
     assert "every name once" in capsys.readouterr().err
     assert run("fit", "toy:moons", "-o", tmp_path / "n", "--drop-dependent", *TINY) == 2
     assert "leave --type and --drop-dependent out" in capsys.readouterr().err
+
+
+def test_draws_of_a_plain_table_keep_to_the_ranges_of_its_columns(tmp_path, capsys):
+    share = 1 / (1 + np.exp(-2 * RANDOM.normal(size=300)))
+    table = pd.DataFrame({"price": np.exp(NORMAL), "share": share, "x": NORMAL[::-1]})
+    _, model = fitted(tmp_path, table)
+    assert "real numbers, price positive; share bounded, between 0 and 1" in capsys.readouterr().out
+    assert run("sample", model, "-n", 2000, "-o", tmp_path / "drawn.csv") == 0
+    drawn = pd.read_csv(tmp_path / "drawn.csv")
+    assert (drawn.price > 0).all() and drawn.share.between(0, 1, inclusive="neither").all()
+    assert np.isfinite(scores(tmp_path, model, tmp_path / "drawn.csv").log_prob).all()
+    beside = pd.DataFrame({"price": [-1.0, 1.0], "share": [0.5, 0.5], "x": [0.0, 0.0]})
+    beside.to_csv(tmp_path / "beside.csv", index=False)
+    capsys.readouterr()
+    assert np.isfinite(scores(tmp_path, model, tmp_path / "beside.csv").log_prob).tolist() == [False, True]
+    told = capsys.readouterr()
+    assert "nats without 1 that lie outside the ranges of their columns" in told.out + told.err
+    density = cnf.CNFDensity(steps=20, hidden=(8, 8), random_state=0).fit(table)
+    drawn = density.sample(2000)
+    assert (drawn.price > 0).all() and density.score_samples(beside)[0] == -np.inf
+
+
+def test_rows_outside_their_ranges_are_refused_by_a_fit():
+    x = torch.rand(100, 2).double()
+    ranges = [(0.0, 1.0), (None, None)]
+    history = cnf.fit(cnf.CNF(2, hidden=(4, 4)), x, steps=10, ranges=ranges)
+    assert np.isfinite(history.valid_nll)
+    x[3, 0] = 1.0
+    with pytest.raises(ValueError, match=r"1 in column 0 .* outside its range"):
+        cnf.fit(cnf.CNF(2, hidden=(4, 4)), x, steps=10, ranges=ranges)
+    with pytest.raises(ValueError, match="one for each of 2 columns"):
+        cnf.fit(cnf.CNF(2, hidden=(4, 4)), x, steps=10, ranges=ranges[:1])

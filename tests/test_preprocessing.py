@@ -1,5 +1,7 @@
 """Maps to model coordinates: moments by numpy, inverses, Jacobians by autograd, float64 wherever it goes."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from problems import F64, normal
 from scipy import stats
 
-from cnf import CNF, Affine, Chain, Gaussianize, load
+from cnf import CNF, Affine, Chain, Gaussianize, NormalBase, Support, load
 from cnf.flows import gaussianization
 
 WEIGHTS = normal(500, seed=4).abs()
@@ -117,6 +119,7 @@ def gaussianized(x: torch.Tensor) -> Chain:
 
 
 MAPS = {"marginal": Gaussianize.fit, "whitened": gaussianized}
+RANGES = [(None, None), (-100.0, None), (None, 60.0), (-80.0, 90.0)]
 
 
 @pytest.mark.parametrize("fit", MAPS.values(), ids=MAPS)
@@ -134,6 +137,54 @@ def test_the_log_jacobian_and_velocities_are_those_of_autograd(fit):
     v = normal(*x.shape, seed=5)
     expected = torch.linalg.solve(jacobians, v[..., None])[..., 0]
     torch.testing.assert_close(map.velocity_to_data(v, y), expected)
+
+
+def ranged() -> torch.Tensor:
+    """Rows in RANGES, some of them near the ends."""
+    s = 3 * normal(300, 4, seed=4)
+    return torch.stack([s[:, 0], s[:, 1].exp() - 100, 60 - s[:, 2].exp(), 170 * s[:, 3].sigmoid() - 80], 1)
+
+
+def test_ranges_are_opened_there_and_back_with_the_jacobian_of_autograd():
+    map, x = Support(RANGES), ranged()
+    y, ladj = map.to_model(x)
+    torch.testing.assert_close(map.to_data(y), x, rtol=1e-10, atol=1e-10)
+    jacobians = torch.stack([torch.autograd.functional.jacobian(lambda x: map.to_model(x)[0], r) for r in x])
+    torch.testing.assert_close(ladj, torch.linalg.slogdet(jacobians).logabsdet)
+    v = normal(*x.shape, seed=5)
+    expected = torch.linalg.solve(jacobians, v[..., None])[..., 0]
+    torch.testing.assert_close(map.velocity_to_data(v, y), expected)
+
+
+@given(far=st.floats(-80, 80), dtype=st.sampled_from([torch.float32, torch.float64]))
+def test_whatever_comes_out_of_a_range_lies_inside(far, dtype):
+    map = Support(RANGES)
+    x = map.to_data(torch.full((4,), far, dtype=dtype))
+    assert not map.outside(x).any() and map.to_model(x)[1].isfinite() and x.dtype == dtype
+
+
+def test_outside_of_a_range_the_density_is_zero_and_inside_it_integrates_to_one():
+    preprocess = Chain(Support([(0.0, 1.0)]), Affine(torch.ones(1), torch.tensor([[0.7]])))
+    flow = CNF(1, base=NormalBase(1), preprocess=preprocess).double().requires_grad_(False)
+    torch.nn.init.normal_(flow.field.W3, std=0.1)
+    x = torch.tensor([[-1.0], [0.0], [0.5], [1.0], [3.0]], dtype=F64)
+    found = flow.evaluate(x)
+    assert found.log_prob.isfinite().tolist() == [False, False, True, False, False]
+    assert (found.log_prob[[0, 1, 3, 4]] == -torch.inf).all() and found.ok.all()
+    inside = (torch.arange(4000, dtype=F64)[:, None] + 0.5) / 4000
+    assert flow.log_prob(inside).exp().mean() == pytest.approx(1, abs=1e-3)
+
+
+def test_a_flow_in_a_range_is_kept_in_a_file(tmp_path):
+    flow = CNF(4, preprocess=Support(RANGES))
+    flow.save(tmp_path / "m")
+    assert torch.equal(load(tmp_path / "m").log_prob(ranged()), flow.log_prob(ranged()))
+
+
+@pytest.mark.parametrize("ends", [(1.0, 0.0), (math.nan, None), (0.0, math.inf)])
+def test_ends_that_are_none_are_refused(ends):
+    with pytest.raises(ValueError, match="rising order"):
+        Support([ends])
 
 
 def test_skewed_columns_come_out_nearly_normal():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +22,7 @@ from cnf.cli.output import plain, require_writable, say, writing
 from cnf.cli.progress import progress
 from cnf.cli.summary import inform
 from cnf.cli.typed import fit_typed, read_for_fit
-from cnf.flows import CNF, Affine, ModelFileError, NormalBase
+from cnf.flows import CNF, Affine, ModelFileError, NormalBase, Range
 from cnf.tables import TableFlow, load, require_fittable
 from cnf.tables.formats import choose_columns, listed
 from cnf.training import History, Interrupted, TrainingError, fit
@@ -95,13 +96,13 @@ def fit_any(options: FitOptions) -> CNF | TableFlow:
     table, schema = read_for_fit(options)
     if options.kinds or not schema.plain:
         return fit_typed(options, table, schema, checkpoint_beside(Path(options.output)))
-    flow = fit_flow(replace(options, columns=tuple(column.name for column in schema.modelled)))
-    flow.metadata["schema"] = schema.as_real().as_json()
+    flow = fit_flow(replace(options, columns=tuple(column.name for column in schema.modelled)), schema.ranges)
+    flow.metadata["schema"] = schema.as_json()
     return flow
 
 
-def fit_flow(options: FitOptions) -> CNF:
-    """A flow fitted to the plain real table that the options name, its metadata filled in."""
+def fit_flow(options: FitOptions, ranges: Sequence[Range] | None = None) -> CNF:
+    """A flow fitted to the plain table that the options name, its metadata filled in."""
     device = checked_device(options.device)
     table = read_data(
         options.data,
@@ -114,7 +115,8 @@ def fit_flow(options: FitOptions) -> CNF:
     require_fittable(table[[*columns, *options.context]], options.data)
     judges = rows_to_judge_by(columns, options, device)
     try:
-        return flow_of(rows_of(table, columns, options, device), judges, columns, options)
+        rows = rows_of(table, columns, options, device)
+        return flow_of(rows, judges, columns, options, ranges)
     except (ValueError, TrainingError) as error:
         raise ValueError(f"{options.data}: {error} (columns: {listed(columns)})") from error
 
@@ -134,7 +136,13 @@ def rows_to_judge_by(columns: list[str], options: FitOptions, device: torch.devi
     return rows_of(table, columns, replace(options, weights=None), device)
 
 
-def flow_of(rows: Rows, judges: Rows | None, columns: list[str], options: FitOptions) -> CNF:
+def flow_of(
+    rows: Rows,
+    judges: Rows | None,
+    columns: list[str],
+    options: FitOptions,
+    ranges: Sequence[Range] | None,
+) -> CNF:
     """A flow fitted to checked rows, its metadata filled in."""
     train, valid = split(rows, options.seed) if judges is None else (rows, judges)
     gaussian = gaussian_nll(train, valid)
@@ -143,7 +151,7 @@ def flow_of(rows: Rows, judges: Rows | None, columns: list[str], options: FitOpt
         len(train), len(columns), context_dim=len(options.context), hidden=hidden, seed=options.seed
     ).to(rows.x.device)
     try:
-        history, interrupted = train_flow(flow, rows, judges, options), False
+        history, interrupted = train_flow(flow, rows, judges, options, ranges), False
     except Interrupted as stop:
         history, interrupted = stop.history, True
     flow.metadata = plain(
@@ -169,7 +177,9 @@ def split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
     return rows.split(HELD_OUT, torch.Generator(rows.x.device).manual_seed(seed))
 
 
-def train_flow(flow: CNF, rows: Rows, judges: Rows | None, options: FitOptions) -> History:
+def train_flow(
+    flow: CNF, rows: Rows, judges: Rows | None, options: FitOptions, ranges: Sequence[Range] | None
+) -> History:
     """Fit the flow, with a progress bar where there is a terminal."""
     checkpoint = checkpoint_beside(Path(options.output))
     with progress() as shown, orderly_interrupts(checkpoint) as stopping:
@@ -180,6 +190,7 @@ def train_flow(flow: CNF, rows: Rows, judges: Rows | None, options: FitOptions) 
             context=rows.context,
             context_valid=None if judges is None else judges.context,
             weights=rows.weights,
+            ranges=ranges,
             seed=options.seed,
             steps=options.steps,
             seconds=options.seconds,

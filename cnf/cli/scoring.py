@@ -57,7 +57,7 @@ def score_table(path: Path, data: str, output: Path, *, device: str, as_json: bo
     """
     model = load_any(path, device)
     require_writable(output, path, data)
-    tally, rows = Tally(), 0
+    tally, rows, outside = Tally(), 0, 0
     with writing(output), table_writer(output) as writer:
         for chunk in model.chunks(data):
             found = _evaluate(model, chunk, data)
@@ -65,7 +65,9 @@ def score_table(path: Path, data: str, output: Path, *, device: str, as_json: bo
             writer.write(
                 pd.DataFrame({"log_prob": log_prob.cpu().numpy(), "error": found.error.cpu().numpy()})
             )
-            tally.add(found.log_prob[found.ok])
+            answers = found.log_prob[found.ok]
+            tally.add(answers[answers.isfinite()])
+            outside += int(answers.isinf().sum())
             rows += len(chunk)
         if rows == 0:
             raise ValueError(f"{data}: expected at least one row below the header; found none")
@@ -74,7 +76,8 @@ def score_table(path: Path, data: str, output: Path, *, device: str, as_json: bo
         "rows": rows,
         "mean_log_prob": tally.mean if tally.count else math.nan,
         "standard_error": tally.standard_error,
-        "not_ok": rows - tally.count,
+        "outside": outside,
+        "not_ok": rows - outside - tally.count,
     }
     say_json(report) if as_json else say(sentence(report))
 
@@ -93,5 +96,7 @@ def sentence(report: dict[str, object]) -> str:
         f"{report['output']}: {report['rows']:,} rows, mean log-density "
         f"{report['mean_log_prob']:.4f} ± {report['standard_error']:.4f} nats"
     )
+    if report["outside"]:
+        text += f" without {report['outside']:,} that lie outside the ranges of their columns"
     missing = f"; {report['not_ok']:,} rows have none: cells are missing, or no solve reached the tolerance"
     return text + (missing if report["not_ok"] else "")

@@ -80,7 +80,7 @@ def lines_of(summary: dict[str, Any]) -> list[str]:
     field, solver = summary["field"], summary["solver"]
     steps = "adaptive" if summary["nfe"] is None else f"{len(solver['nodes'])} nodes, NFE {summary['nfe']}"
     facts = {
-        "columns": ", ".join(summary["columns"]) + ("; real numbers all" if summary["schema"] else ""),
+        "columns": ", ".join(summary["columns"]) + _kinds(summary),
         "context": ", ".join(summary["context"]),
         "field": f"{_name(field)}, {summary['parameters']:,} parameters; base {summary['base']['class']}",
         "solver": f"{solver['method']}, {steps}, error bar below {summary['tolerance']:g} nats",
@@ -88,6 +88,16 @@ def lines_of(summary: dict[str, Any]) -> list[str]:
         **_gaussian(summary),
     }
     return [summary["model"], *(f"  {name:<13} {fact}" for name, fact in facts.items() if fact)]
+
+
+def _kinds(summary: dict[str, Any]) -> str:
+    """What the columns of a plain table are, where that was looked at."""
+    if not summary["schema"]:
+        return ""
+    ends = [
+        f"{c.name} {c.describe()}" for c in Schema.from_json(summary["schema"]).modelled if c.kind != "real"
+    ]
+    return "; real numbers" + (f", {'; '.join(ends)}" if ends else " all")
 
 
 def _name(field: dict[str, Any]) -> str:

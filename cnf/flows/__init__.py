@@ -3,7 +3,7 @@
 CNF                 the flow: log_prob, sample, trajectory, evaluate, calibrate, save
 AugmentedCNF        a flow over data and noise, with a lower bound of its density
 FlowDistribution    a flow bound to a context, a torch distribution
-Affine, Gaussianize, Chain    maps between the units of the data and the coordinates of the flow
+Affine, Gaussianize, Support, Chain    maps between the units of the data and the coordinates of the flow
 NormalBase, StudentTBase, MixtureBase, ContaminatedBase    base densities
 Hutchinson          the stochastic estimate of the divergence
 """
@@ -17,6 +17,7 @@ from cnf.flows.gaussianization import Gaussianize
 from cnf.flows.loading import load
 from cnf.flows.model_file import ModelFileError
 from cnf.flows.preprocessing import Affine, Chain, Preprocess
+from cnf.flows.support import Range, Support
 
 __all__ = [
     "CNF",
@@ -33,6 +34,8 @@ __all__ = [
     "ModelFileError",
     "NormalBase",
     "Preprocess",
+    "Range",
     "StudentTBase",
+    "Support",
     "load",
 ]

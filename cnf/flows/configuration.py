@@ -14,6 +14,7 @@ from cnf.flows.divergence import Hutchinson
 from cnf.flows.gaussianization import Gaussianize
 from cnf.flows.preprocessing import Affine, Chain, Preprocess
 from cnf.flows.scoring import Accuracy
+from cnf.flows.support import Support
 from cnf.ode import Grid, Solver, Torchdiffeq
 
 # Class name -> the constructor arguments that are also attributes.
@@ -89,7 +90,7 @@ def _describe_preprocess(map: Preprocess) -> dict[str, Any]:
         return {**described, "maps": [_describe_preprocess(part) for part in map.maps]}
     if isinstance(map, Gaussianize):
         return {**described, "knots": map.knots.shape[1]}
-    if type(map) is not Affine:
+    if type(map) not in (Affine, Support):
         raise ValueError(
             f"a model file cannot rebuild {type(map).__name__}: save the flow's state_dict() yourself"
         )
@@ -133,6 +134,8 @@ def build_preprocess(config: dict[str, Any], dim: int) -> Preprocess:
     if config["class"] == "Gaussianize":
         line = torch.arange(config["knots"]).expand(dim, -1)
         return Gaussianize(line, line, torch.ones_like(line))
+    if config["class"] == "Support":
+        return Support([(None, None)] * dim)
     return {"Affine": Affine}[config["class"]].identity(dim)
 
 

@@ -116,10 +116,11 @@ class Schema:
         """Whether every column is continuous, without atoms or missing cells, as a `CNF` alone takes them."""
         return all(column.plain for column in (*self.modelled, *self.context))
 
-    def as_real(self) -> Schema:
-        """The schema with every continuous column real, for a `CNF` alone."""
-        real = {"kind": "real", "lower": None, "upper": None}
-        return replace(self, columns=tuple(replace(c, **real) if c.plain else c for c in self.columns))
+    @property
+    def ranges(self) -> tuple[tuple[float | None, float | None], ...] | None:
+        """The ends of every modelled column, None for none; None altogether where no column has any."""
+        ends = tuple((column.lower, column.upper) for column in self.modelled)
+        return ends if any(end is not None for pair in ends for end in pair) else None
 
     def column(self, name: str) -> Column:
         """The column of this name."""

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
-from cnf.flows import Affine, Base, Chain, ContaminatedBase, Gaussianize, NormalBase, Preprocess, StudentTBase
+from cnf.flows import (
+    Affine,
+    Base,
+    Chain,
+    ContaminatedBase,
+    Gaussianize,
+    NormalBase,
+    Preprocess,
+    Range,
+    StudentTBase,
+    Support,
+)
 from cnf.training.data import Rows
 from cnf.training.judge import weighted_nll
 
@@ -25,6 +38,34 @@ MOST_ROWS = 10_000
 FREEDOMS = (3.0, 6.0)
 # Independent heavy columns are another shape, not only other tails: nats a column that they must gain.
 WORTH_A_COLUMN = 0.1
+
+
+def opened_maps(train: Rows, valid: Rows, ranges: Sequence[Range] | None, seed: int) -> dict[str, Preprocess]:
+    """Promising maps of the rows, once the ranges of their columns are opened to the whole line.
+
+    Raises:
+        ValueError: for a row outside the ranges.
+    """
+    if ranges is None:
+        return promising_maps(train, valid, seed)
+    support = Support(ranges).to(train.x.device)
+    for name, rows in (("x", train), ("x_valid", valid)):
+        if len(places := support.outside(rows.x).nonzero()):
+            row, column = places[0].tolist()
+            raise ValueError(
+                f"{name}: {rows.x[row, column].item():g} in column {column} (counted from 0) is outside its"
+                f" range, {ranges[column]}; correct the cell"
+            )
+    parts = (replace(rows, x=support.to_model(rows.x)[0]) for rows in (train, valid))
+    return {name: Chain(support, map) for name, map in promising_maps(*parts, seed).items()}
+
+
+def standardised(rows: Rows, ranges: Sequence[Range] | None) -> Preprocess:
+    """The map that turns no axes: columns of mean zero and deviation one, once their ranges are opened."""
+    if ranges is None:
+        return Affine.standardize(rows.x, rows.weights)
+    support = Support(ranges).to(rows.x.device)
+    return Chain(support, Affine.standardize(support.to_model(rows.x)[0], rows.weights))
 
 
 def promising_maps(train: Rows, valid: Rows, seed: int) -> dict[str, Preprocess]:

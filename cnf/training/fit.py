@@ -11,7 +11,7 @@ import torch
 from cnf.flows import CNF, Affine
 from cnf.ode import Gradient
 from cnf.training.checkpoint import CheckpointWriter, resume
-from cnf.training.choices import choose_base, promising_maps
+from cnf.training.choices import choose_base, opened_maps
 from cnf.training.data import Rows, as_rows
 from cnf.training.failures import Interrupted
 from cnf.training.history import History
@@ -146,13 +146,15 @@ def fit_parts(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int
     """
     choices: dict[str, Any] = {"preprocess": "given", "base": "given", "rows": len(train)}
     device, dtype = flow.like.device, flow.like.dtype
+    if settings.ranges is not None and len(settings.ranges) != flow.dim:
+        raise ValueError(f"ranges: expected one for each of {flow.dim} columns; got {len(settings.ranges)}")
     if "context_map" in flow.automatic and train.context is not None:
         try:
             flow.context_map = Affine.standardize(train.context, train.weights).to(device)
         except ValueError as failure:
             raise ValueError(f"context: {failure}") from failure
     if "preprocess" in flow.automatic:
-        maps = promising_maps(train, valid, seed)
+        maps = opened_maps(train, valid, settings.ranges, seed)
         names, candidates = list(maps), [map.to(device) for map in maps.values()]
         chosen = len(maps) - 1
         if chosen and bears_trials(settings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
+from cnf.flows import Range
 from cnf.ode import Gradient
 from cnf.training.optimisers import OptimiserName, check_optimiser
 from cnf.training.regularisers import NONE, Regularisers
@@ -54,6 +55,8 @@ class Settings:
             takes far fewer, reach their weights at four fifths of it and up to ten times those beyond, where
             evaluations count against weights too. None always counts penalties whole, and evaluations for
             nothing.
+        ranges: (lower, upper) of every column, None for no end; outside of them the density is zero. None: no
+            column has ends.
         weight_decay: of the optimisers, decoupled from the gradient.
         clip: largest norm of a gradient.
         patience: validations without progress within a phase after which it ends; as many as it has: never.
@@ -68,6 +71,7 @@ class Settings:
     error_weight: float = 10.0
     regularisers: Regularisers = NONE
     nfe_budget: int | None = None
+    ranges: tuple[Range, ...] | None = None
     weight_decay: float = 0.1
     clip: float = 5.0
     # As many as there are: a phase is at its best when the learning rate has come down.

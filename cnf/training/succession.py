@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cnf.flows import Affine, Base, ContaminatedBase
+from cnf.flows import Base, ContaminatedBase
+from cnf.training.choices import standardised
 from cnf.training.data import Rows
 from cnf.training.few_rows import FEW, stack_ahead
 from cnf.training.judge import judging_rows, mean_nll
@@ -53,7 +54,8 @@ def _give_way_to_stack(
     trainer: Trainer, train: Rows, valid: Rows, *, refit: bool, seconds: float | None
 ) -> Successor | None:
     flow, free = trainer.flow, trainer.beginning.map_is_free
-    to_model = Affine.standardize(train.x, train.weights).to(flow.like.device) if free else flow.preprocess
+    plain = standardised(train, trainer.settings.ranges).to(flow.like.device)
+    to_model = plain if free else flow.preprocess
     stack = stack_ahead(flow, to_model, train, valid, refit=refit, seed=trainer.seed, seconds=seconds)
     if stack is None:
         return None
