@@ -141,6 +141,15 @@ def test_errors_of_the_rows_to_judge_by_name_their_file(tmp_path, capsys):
     assert f"{valid}: line 4" in told and str(train) not in told
 
 
+def test_errors_of_the_rows_to_check_by_name_their_file(tmp_path, capsys):
+    _, model = fitted(tmp_path, pd.DataFrame({"x": NORMAL, "g": list("abc") * 100}))
+    other = tmp_path / "other.csv"
+    pd.DataFrame({"x": NORMAL, "g": list("abq") * 100}).to_csv(other, index=False)
+    capsys.readouterr()
+    assert run("check", model, other) == 2
+    assert f"{other}: line 4" in capsys.readouterr().err
+
+
 def test_tables_with_other_separators_are_told_so(tmp_path, capsys):
     data = tmp_path / "t.csv"
     pd.DataFrame({"a": NORMAL, "b": NORMAL**2}).to_csv(data, sep=";", index=False)
@@ -198,6 +207,9 @@ def test_draws_of_a_plain_table_keep_to_the_ranges_of_its_columns(tmp_path, caps
     assert np.isfinite(scores(tmp_path, model, tmp_path / "beside.csv").log_prob).tolist() == [False, True]
     told = capsys.readouterr()
     assert "nats without 1 that lie outside the ranges of their columns" in told.out + told.err
+    pd.concat([table[:30], beside]).to_csv(tmp_path / "beside.csv", index=False)
+    assert run("check", model, tmp_path / "beside.csv") == 2
+    assert "row 30 lies outside the ranges" in capsys.readouterr().err
     density = cnf.CNFDensity(steps=20, hidden=(8, 8), random_state=0).fit(table)
     drawn = density.sample(2000)
     assert (drawn.price > 0).all() and density.score_samples(beside)[0] == -np.inf

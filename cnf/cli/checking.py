@@ -14,6 +14,7 @@ from cnf.cli.output import say, say_json
 from cnf.cli.progress import bar
 from cnf.cli.typed import TypedModel
 from cnf.diagnostics import Claim, check, check_table
+from cnf.tables import TableError
 from cnf.training.fit import FEWEST_ROWS
 
 VERDICTS = {True: "ok", False: "FAIL", None: "?"}
@@ -40,7 +41,11 @@ def check_model(path: Path, data: str, *, strict: bool, seed: int, device: str, 
 
 def _claims(model: Model | TypedModel, data: str, **options: Any) -> tuple[Claim, ...]:
     if isinstance(model, TypedModel):
-        return check_table(model.model, pd.concat(model.chunks(data)), **options)
+        table = pd.concat(model.chunks(data))
+        try:
+            return check_table(model.model, table, **options)
+        except TableError as error:
+            raise TableError(f"{data}: {error}") from error
     columns = [*model.columns, *model.context]
     table = read_data(data, columns=columns, rows_needed=FEWEST_ROWS, seed=FRESH)
     x, context = model.split(table)
