@@ -102,6 +102,22 @@ def test_a_fit_that_was_stopped_goes_on_with_the_same_flow(tmp_path):
     assert torch.equal(weights_of(whole), weights_of(stopped))
 
 
+def test_a_fit_within_ranges_goes_on_from_its_checkpoint(tmp_path):
+    x, path, ranges = moons(100).exp(), tmp_path / "c", [(0.0, None), (0.0, None)]
+
+    def stop(trainer):
+        CheckpointWriter(path, seconds=0.0)(trainer)
+        if trainer.step == 7:
+            raise KeyboardInterrupt
+
+    whole, resumed = small_flow(), small_flow()
+    cnf.fit(whole, x, steps=10, ranges=ranges)
+    with pytest.raises(Interrupted):
+        cnf.fit(small_flow(), x, steps=10, ranges=ranges, checkpoint=path, watchers=(stop,))
+    cnf.fit(resumed, x, steps=10, ranges=ranges, checkpoint=path)
+    assert torch.equal(weights_of(whole), weights_of(resumed))
+
+
 def test_another_context_or_other_weights_are_another_fit(tmp_path):
     x, context = moons(100), torch.randn(100, 1, generator=seeded(1)).double()
     fits = [

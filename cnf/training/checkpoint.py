@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
@@ -153,13 +154,12 @@ def _take_up(path: Path, configuration: dict[str, Any], tensors: dict[str, Tenso
 
 def fingerprint(trainer: Trainer) -> dict[str, Any]:
     """What must agree between two fits for one to take up the other's state."""
-    settings = asdict(trainer.settings)
-    settings["phases"] = [list(phase.values()) for phase in settings["phases"]]
     batches, valid = trainer.batches, trainer.valid.x
     parts = (batches.y, batches.context, batches.cumulative, valid)
     rows = [len(batches.y), len(valid), *(None if part is None else _digest(part) for part in parts)]
     shapes = {name: list(p.shape) for name, p in trainer.flow.field.named_parameters()}
-    return {"settings": settings, "seed": trainer.seed, "rows": rows, "field": shapes}
+    facts = {"settings": asdict(trainer.settings), "seed": trainer.seed, "rows": rows, "field": shapes}
+    return json.loads(json.dumps(facts))  # as it comes back from a file, which knows no tuples
 
 
 def _digest(numbers: Tensor) -> float:
