@@ -100,7 +100,7 @@ def compare(scores: dict[str, Matrix]) -> dict[str, object]:
 
 
 def draw(results: dict[str, dict], path: Path) -> None:
-    figure, axes = plotting.figure(panel=(5.2, 2.8))
+    figure, axes = plotting.figure(panel=(5.2, 0.6 + 0.25 * len(results)))
     ax = axes.flat[0]
     differences = [found["difference"] for found in results.values()]
     errors = [found["difference_se"] for found in results.values()]
