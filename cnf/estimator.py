@@ -96,7 +96,8 @@ class CNFDensity(DensityMixin, BaseEstimator):
                 `cnf.TableError`, a data frame that cannot be modelled.
         """
         table = _named_table(X)
-        self.schema_ = None if table is None else self._schema(table)
+        kinds = {"kinds": self.kinds, "context": self.context or ()}
+        self.schema_ = None if table is None else Schema.infer(table, **kinds)
         if self.schema_ is None and (self.kinds or self.context or self.imputer):
             raise ValueError("kinds, context and imputer need a data frame with named columns; got an array")
         self._library = None if table is None else library_of(X)
@@ -126,9 +127,6 @@ class CNFDensity(DensityMixin, BaseEstimator):
         flow = fresh_flow(*rows.shape, hidden=self.hidden, seed=seed)
         ranges = None if self.schema_ is None else self.schema_.ranges
         return flow, fit(flow, torch.tensor(rows), weights=weights, ranges=ranges, **budget)
-
-    def _schema(self, table: pd.DataFrame) -> Schema:
-        return Schema.infer(table, kinds=self.kinds, context=self.context or ())
 
     def _is_typed(self) -> bool:
         """Whether a `TableFlow` is needed: for plain real columns a `CNF` is enough."""

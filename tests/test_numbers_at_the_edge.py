@@ -139,6 +139,11 @@ def test_errors_of_the_rows_to_judge_by_name_their_file(tmp_path, capsys):
     assert run("fit", train, "--valid", valid, "-o", tmp_path / "m", *TINY) == 2
     told = capsys.readouterr().err
     assert f"{valid}: line 4" in told and str(train) not in told
+    pd.DataFrame({"x": NORMAL, "price": np.exp(NORMAL[::-1])}).to_csv(train, index=False)
+    pd.DataFrame({"x": NORMAL[:9], "price": NORMAL[:9]}).to_csv(valid, index=False)
+    assert run("fit", train, "--valid", valid, "-o", tmp_path / "m", *TINY) == 2
+    told = capsys.readouterr().err
+    assert f"{valid}: -" in told and "outside its range" in told and str(train) not in told
 
 
 def test_errors_of_the_rows_to_check_by_name_their_file(tmp_path, capsys):
@@ -209,7 +214,7 @@ def test_draws_of_a_plain_table_keep_to_the_ranges_of_its_columns(tmp_path, caps
     assert "nats without 1 that lie outside the ranges of their columns" in told.out + told.err
     pd.concat([table[:30], beside]).to_csv(tmp_path / "beside.csv", index=False)
     assert run("check", model, tmp_path / "beside.csv") == 2
-    assert "row 30 lies outside the ranges" in capsys.readouterr().err
+    assert "beside.csv: row 30 lies outside the ranges" in capsys.readouterr().err
     density = cnf.CNFDensity(steps=20, hidden=(8, 8), random_state=0).fit(table)
     drawn = density.sample(2000)
     assert (drawn.price > 0).all() and density.score_samples(beside)[0] == -np.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from cnf.cli.output import say, say_json
 from cnf.cli.progress import bar
 from cnf.cli.typed import TypedModel
 from cnf.diagnostics import Claim, check, check_table
-from cnf.tables import TableError
 from cnf.training.fit import FEWEST_ROWS
 
 VERDICTS = {True: "ok", False: "FAIL", None: "?"}
@@ -41,15 +41,15 @@ def check_model(path: Path, data: str, *, strict: bool, seed: int, device: str, 
 
 def _claims(model: Model | TypedModel, data: str, **options: Any) -> tuple[Claim, ...]:
     if isinstance(model, TypedModel):
-        table = pd.concat(model.chunks(data))
-        try:
-            return check_table(model.model, table, **options)
-        except TableError as error:
-            raise TableError(f"{data}: {error}") from error
-    columns = [*model.columns, *model.context]
-    table = read_data(data, columns=columns, rows_needed=FEWEST_ROWS, seed=FRESH)
-    x, context = model.split(table)
-    return check(model.flow, x, context=context, **options)
+        measure = partial(check_table, model.model, pd.concat(model.chunks(data)))
+    else:
+        columns = [*model.columns, *model.context]
+        x, context = model.split(read_data(data, columns=columns, rows_needed=FEWEST_ROWS, seed=FRESH))
+        measure = partial(check, model.flow, x, context=context)
+    try:
+        return measure(**options)
+    except ValueError as error:
+        raise ValueError(f"{data}: {error}") from error
 
 
 def lines_of(claims: Sequence[Claim], title: str) -> list[str]:

@@ -27,6 +27,7 @@ from cnf.tables import TableFlow, load, require_fittable
 from cnf.tables.formats import choose_columns, listed
 from cnf.training import History, Interrupted, TrainingError, fit
 from cnf.training.checkpoint import discard, generations
+from cnf.training.choices import require_inside
 from cnf.training.data import Rows, as_rows
 from cnf.training.fit import FEWEST_ROWS, HELD_OUT
 from cnf.training.judge import weighted_nll
@@ -114,6 +115,8 @@ def fit_flow(options: FitOptions, ranges: Sequence[Range] | None = None) -> CNF:
     columns = choose_columns(list(table), path=options.data, columns=None, ignore=options.beside)
     require_fittable(table[[*columns, *options.context]], options.data)
     judges = rows_to_judge_by(columns, options, device)
+    if judges is not None and ranges is not None:
+        require_inside(options.valid, judges, ranges)
     try:
         rows = rows_of(table, columns, options, device)
         return flow_of(rows, judges, columns, options, ranges)

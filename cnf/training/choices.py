@@ -48,16 +48,22 @@ def opened_maps(train: Rows, valid: Rows, ranges: Sequence[Range] | None, seed: 
     """
     if ranges is None:
         return promising_maps(train, valid, seed)
-    support = Support(ranges).to(train.x.device)
     for name, rows in (("x", train), ("x_valid", valid)):
-        if len(places := support.outside(rows.x).nonzero()):
-            row, column = places[0].tolist()
-            raise ValueError(
-                f"{name}: {rows.x[row, column].item():g} in column {column} (counted from 0) is outside its"
-                f" range, {ranges[column]}; correct the cell"
-            )
+        require_inside(name, rows, ranges)
+    support = Support(ranges).to(train.x.device)
     parts = (replace(rows, x=support.to_model(rows.x)[0]) for rows in (train, valid))
     return {name: Chain(support, map) for name, map in promising_maps(*parts, seed).items()}
+
+
+def require_inside(name: str, rows: Rows, ranges: Sequence[Range]) -> None:
+    """Raise a ValueError for a row outside the ranges of the columns, naming the cell."""
+    places = Support(ranges).to(rows.x.device).outside(rows.x).nonzero()
+    if len(places):
+        row, column = places[0].tolist()
+        raise ValueError(
+            f"{name}: {rows.x[row, column].item():g} in column {column} (counted from 0) is outside its range,"
+            f" {ranges[column]}; correct the cell"
+        )
 
 
 def standardised(rows: Rows, ranges: Sequence[Range] | None) -> Preprocess:

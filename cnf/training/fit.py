@@ -117,8 +117,9 @@ def _finish(trainer: Trainer, train: Rows, valid: Rows, mixture: Successor | Non
     flow, history = trainer.flow, trainer.history
     if "solver" in flow.automatic:
         flow.calibrate(train.x, trainer.settings.tolerance, context=train.context)
-    history.choices = {**trainer.beginning.choices, **(mixture.choices if mixture else {})}
-    history.valid_nll, history.valid_se = mixture.held_out if mixture else mean_nll(flow, valid)
+    chosen, held_out = mixture or ({}, None)
+    history.choices = {**trainer.beginning.choices, **chosen}
+    history.valid_nll, history.valid_se = held_out or mean_nll(flow, valid)
     history.train_nll, history.train_se = mean_nll(flow, judging_rows(train))
     return history
 
