@@ -61,8 +61,8 @@ def require_inside(name: str, rows: Rows, ranges: Sequence[Range]) -> None:
     if len(places):
         row, column = places[0].tolist()
         raise ValueError(
-            f"{name}: {rows.x[row, column].item():g} in column {column} (counted from 0) is outside its range,"
-            f" {ranges[column]}; correct the cell"
+            f"{name}: {rows.x[row, column].item():g} in column {column} (counted from 0) is outside its"
+            f" range, {ranges[column]}; correct the cell"
         )
 
 
