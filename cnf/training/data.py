@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cnf.flows import CNF
 from cnf.tables.series import LARGEST
+from cnf.training.strata import Strata
 
 
 @dataclass(frozen=True)
@@ -101,18 +102,15 @@ def model_coordinates(flow: CNF, rows: Rows) -> tuple[Tensor, Tensor | None]:
 
 
 class Batches:
-    """Endless random batches in model coordinates, rows drawn in proportion to their weights."""
+    """Endless random batches in model coordinates, rows drawn in proportion to their weights, and spread
+    evenly over the data: the less chance in a batch, the less noise in its gradient."""
 
     def __init__(self, y: Tensor, context: Tensor | None, weights: Tensor | None) -> None:
         self.y = y
         self.context = context
-        self.cumulative = None if weights is None else weights.double().cumsum(0)
+        self.strata = Strata(y if context is None else torch.cat([y, context], 1), weights)
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """`size` rows and their context."""
-        if self.cumulative is None:
-            places = torch.randint(len(self.y), (size,), generator=generator, device=self.y.device)
-        else:
-            u = torch.rand(size, generator=generator, device=self.y.device, dtype=torch.float64)
-            places = torch.searchsorted(self.cumulative, u * self.cumulative[-1]).clamp(max=len(self.y) - 1)
+        places = self.strata.draw(size, generator)
         return self.y[places], None if self.context is None else self.context[places]

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cnf.flows.calibration import calibration_rows
 from cnf.tables.symbols import SymbolModel
-from cnf.training.data import Batches
 from cnf.training.judge import snapshot, weighted_nll
+from cnf.training.strata import Strata
 
 BATCH = 512
 RATE = 3e-3
@@ -36,15 +36,14 @@ def fit_symbols(model: SymbolModel, train: SymbolRows, valid: SymbolRows, *, ste
     if not model.uncertain:
         return 0.0
     model.start_from(train.symbols.where(~train.given, -1), train.weights)
-    places = torch.arange(len(train.symbols), device=train.symbols.device)
-    batches = Batches(places, None, train.weights)
-    generator = torch.Generator(places.device).manual_seed(seed)
+    strata = Strata(torch.cat([train.symbols, train.extra], 1), train.weights)
+    generator = torch.Generator(train.symbols.device).manual_seed(seed)
     optimiser = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
     best, stale = (_held_out(model, valid), snapshot(model)), 0
     every = max(1, steps // VALIDATIONS)
     for step in range(1, steps + 1):
         _set_rate(optimiser, step / steps)
-        chosen = batches.draw(BATCH, generator)[0]
+        chosen = strata.draw(BATCH, generator)
         loss = -model.log_prob(train.symbols[chosen], train.extra[chosen], train.given[chosen]).mean()
         optimiser.zero_grad()
         loss.backward()
