@@ -399,6 +399,15 @@ def test_what_if_sweeps_a_context(room, tmp_path, capsys):
     )
 
 
+def test_colours_of_trajectories_are_for_their_pictures_alone(room, tmp_path, capsys):
+    for kind, ending in (("samples", "png"), ("trajectories", "gif")):
+        output = "-o", tmp_path / f"x.{ending}"
+        line = refused(
+            capsys, tmp_path, "plot", room / "plane.safetensors", kind, *output, "--colour", "log-density"
+        )
+        assert "--colour: is for pictures of trajectories" in line
+
+
 def test_trajectories_can_tell_the_log_density_in_the_principal_plane(room, tmp_path):
     options = "--colour", "log-density", "--axes", "principal"
     ran("plot", room / "space.safetensors", "trajectories", "-o", tmp_path / "t.svg", *options)

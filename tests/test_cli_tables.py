@@ -188,6 +188,9 @@ def test_pictures_that_typed_tables_have_not_are_refused(room, tmp_path, capsys)
     line = refused(capsys, "plot", room / "all", "samples", "-o", tmp_path / "s.png", "--axes", "age,region")
     assert "two numeric columns" in line
     assert "no film" in refused(capsys, "plot", room / "all", "trajectories", "-o", tmp_path / "s.gif")
+    marginals = "plot", room / "all", "marginals", "-o", tmp_path / "s.png"
+    assert "--sweep" in refused(capsys, *marginals, "--sweep", "age=0:1")
+    assert "--colour" in refused(capsys, *marginals, "--colour", "log-density")
 
 
 def test_bad_types_are_refused(room, tmp_path, capsys):

@@ -51,6 +51,7 @@ def plot_model(
     model = load_any(path)
     require_writable(output, path, data)
     moving = output.suffix.lower() in ENDINGS
+    require_options_of(kind, sweep, colour, moving=moving)
     if moving and (kind not in FILMS or isinstance(model, TypedModel)):
         raise ValueError(f"{output}: {kind.value} is no film: give a name that ends in .png, .svg or .pdf")
     if isinstance(model, TypedModel):
@@ -67,6 +68,15 @@ def plot_model(
         page = PICTURES[kind](scene)
         with writing(output):
             plotting.save(page, output)
+
+
+def require_options_of(kind: Kind, sweep: str | None, colour: Colour, *, moving: bool) -> None:
+    """Raise a ValueError for an option that a picture or film of this kind would leave unheeded."""
+    if sweep is not None and kind is not Kind.what_if:
+        raise ValueError(f"--sweep: {kind.value} has one context: give it by --given")
+    if colour is not Colour.time and (moving or kind is not Kind.trajectories):
+        what = f"a film of {kind.value}" if moving else kind.value
+        raise ValueError(f"--colour: is for pictures of trajectories; {what} has its own colours")
 
 
 @styled

@@ -145,11 +145,9 @@ def swept_context(model: Model, kind: Kind, sweep: str | None) -> tuple[str, flo
     """The column that --sweep names, and its range.
 
     Raises:
-        ValueError: if it is missing, not wanted, of no context column, or no range.
+        ValueError: if it is missing, of no context column, or no range.
     """
     if kind is not Kind.what_if:
-        if sweep is not None:
-            raise ValueError(f"--sweep: {kind.value} has one context: give it by --given")
         return None
     if not model.context:
         raise ValueError(f"{model.path}: what-if needs a context to sweep, the model has none")
