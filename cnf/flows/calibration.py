@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -17,7 +17,6 @@ from cnf.flows.scoring import (
     Accuracy,
     Scores,
     levels_above,
-    rounding_error,
 )
 from cnf.ode import Grid, place
 
@@ -82,12 +81,15 @@ def calibrate(score: ScoreOn, reference: ScoreOn, tolerance: float) -> tuple[Gri
     """
     difficulty = _difficulty(score)
     truth = Truth(reference, difficulty)
-    placed = partial(_placed, difficulty, power=_best_power(score, difficulty, truth))
-    steps, found = FIRST_STEPS, []
+    placed = cache(partial(_placed, difficulty, power=_best_power(score, difficulty, truth)))
+    exactly = cache(lambda steps: reference(placed(steps)))
+    log_prob = score(placed(FIRST_STEPS)).log_prob
+    asked = Accuracy(tolerance, rounding=_rounding(log_prob, exactly(FIRST_STEPS).log_prob))
+    limit, steps, found = asked.limit(log_prob.dtype), FIRST_STEPS, []
     while steps not in [grid.steps for _, grid, _ in found] and len(found) < MOST_TRIALS:
-        grid = placed(steps)
-        accuracy, excess = _judged(score(grid), truth.beside(steps), tolerance)
-        found.append((expected_evaluations(steps, excess), grid, accuracy))
+        accuracy, bars = _judged(exactly(steps), truth.beside(steps), asked)
+        excess = (bars / limit).nan_to_num(nan=torch.inf).cpu()
+        found.append((expected_evaluations(steps, excess), placed(steps), accuracy))
         steps = _cheapest(steps, excess)
     # Where no grid is fine enough, the finest.
     _, grid, accuracy = min(found, key=lambda trial: (trial[0], -trial[1].steps))
@@ -143,18 +145,27 @@ class Truth:
         return self.log_prob
 
 
-def _judged(scores: Scores, truth: Tensor, tolerance: float) -> tuple[Accuracy, Tensor]:
-    """Bars that cover the true error of all but one per cent of the rows, with a margin; and the bars of
-    these rows (rows,), in multiples of the tolerance.
+def _rounding(log_prob: Tensor, exact: Tensor) -> float:
+    """Units of the last place within which solves on one grid, in the flow's arithmetic and in float64, agree
+    on all but one per cent of the rows."""
+    usual = Accuracy()
+    lost = (log_prob.double() - exact).abs() / usual.lost(log_prob)
+    units = usual.rounding * lost.nan_to_num(nan=0.0, posinf=0.0).quantile(0.99).item()
+    return max(units, usual.rounding)
 
+
+def _judged(scores: Scores, truth: Tensor, asked: Accuracy) -> tuple[Accuracy, Tensor]:
+    """Bars that cover the true error of all but one per cent of the rows, with a margin, but for what
+    rounding adds, so that the scores are those of float64; and the bars of these rows (rows,).
     Of the weights that the quadrature's estimate may have, the one that leaves the smallest bars of hard rows
     is taken.
     """
-    true = (scores.log_prob.double() - truth).abs()
-    fitted = [_fitted(Accuracy(tolerance, 1.0, weight), scores, true) for weight in QUADRATURE_WEIGHTS]
-    bars = [accuracy.estimate(scores).nan_to_num(nan=torch.inf).cpu() for accuracy in fitted]
+    true = (scores.log_prob - truth).abs()
+    asked_by_weight = [replace(asked, quadrature_weight=weight) for weight in QUADRATURE_WEIGHTS]
+    fitted = [_fitted(accuracy, scores, true) for accuracy in asked_by_weight]
+    bars = [accuracy.estimate(scores) for accuracy in fitted]
     best = min(range(len(fitted)), key=lambda k: _hard(bars[k]).item())
-    return fitted[best], bars[best] / tolerance
+    return fitted[best], bars[best]
 
 
 def _hard(values: Tensor) -> Tensor:
@@ -168,8 +179,7 @@ def _fitted(accuracy: Accuracy, scores: Scores, true: Tensor) -> Accuracy:
     sound = accuracy.estimate(scores).nan_to_num(nan=torch.nan, posinf=torch.nan)
     floor = min(FLOOR * sound.nanmedian().nan_to_num().item(), HIGHEST_FLOOR)
     accuracy = replace(accuracy, floor=floor)
-    raw, rounding = accuracy.estimate(scores).double(), rounding_error(scores.log_prob).double()
-    ratio = ((true - rounding).clamp(min=0) / (raw + rounding)).nan_to_num(nan=1.0)
+    ratio = (true / accuracy.estimate(scores)).nan_to_num(nan=1.0)
     return replace(accuracy, bar_scale=min(max(MARGIN * ratio.quantile(0.99).item(), 1e-3), 100.0))
 
 

@@ -153,7 +153,7 @@ def build_accuracy(config: dict[str, Any]) -> Accuracy:
     if not all(type(value) in (int, float) for value in config.values()):
         raise ValueError(f"accuracy: expected numbers; got {config}")
     accuracy = Accuracy(**config)
-    if not (accuracy.tolerance > 0 and accuracy.bar_scale >= 0 and accuracy.floor >= 0):
+    if not (accuracy.tolerance > 0 and min(accuracy.bar_scale, accuracy.floor, accuracy.rounding) >= 0):
         raise ValueError(f"accuracy: expected a tolerance above zero, scale and floor of bars; got {config}")
     return accuracy
 

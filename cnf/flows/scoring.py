@@ -62,7 +62,7 @@ class Evaluation:
         log_prob: log-density in the units of the data (*batch,), nats; NaN where it could not be computed.
         error: bar of the solver's error in log_prob (*batch,), nats.
         nfe: velocity evaluations spent on the row (*batch,).
-        ok: whether the row is finite and its bar is within the tolerance (*batch,).
+        ok: whether the row is finite and its bar, but for rounding, is within the tolerance (*batch,).
     """
 
     log_prob: Tensor
@@ -80,12 +80,14 @@ class Accuracy:
         bar_scale: the bar per unit of raw estimate.
         quadrature_weight: of the estimate of the quadrature beside that of the state.
         floor: raw estimate that every row is given beside its own.
+        rounding: what a solve's arithmetic may lose, in units of the last place of log_prob.
     """
 
     tolerance: float = 1e-3
     bar_scale: float = 1.0
     quadrature_weight: float = 1.0
     floor: float = 0.0
+    rounding: float = 8.0
 
     def estimate(self, scores: Scores) -> Tensor:
         """The error of each row's log-density (rows,), in nats, but for rounding."""
@@ -95,6 +97,15 @@ class Accuracy:
     def on_finer(self, factor: float) -> Accuracy:
         """The same for a grid of `factor` times the steps."""
         return replace(self, floor=self.floor / factor**GLOBAL_ORDER)
+
+    def lost(self, log_prob: Tensor) -> Tensor:
+        """What rounding may add to the error of log_prob (rows,), in nats."""
+        return self.rounding * torch.finfo(log_prob.dtype).eps * log_prob.detach().abs().clamp(min=1)
+
+    def limit(self, dtype: torch.dtype) -> float:
+        """What the estimate of a row is held to: the tolerance, or what rounding loses of a log_prob of one
+        anyway, since a row cannot be asked for more digits than its number format holds."""
+        return max(self.tolerance, self.rounding * torch.finfo(dtype).eps)
 
 
 Score = Callable[[Tensor, Tensor | None, Solver], Scores]
@@ -185,22 +196,16 @@ def levels_above(excess: Tensor) -> Tensor:
 
 def _levels(found: Evaluation, accuracy: Accuracy) -> Tensor:
     """How many levels a bar is believed to ask for. A finer grid does nothing about rounding."""
-    estimate = (found.error - rounding_error(found.log_prob)).clamp(min=0)
-    return levels_above(estimate / accuracy.tolerance).clamp(max=MOST_LEVELS_AT_ONCE).long()
-
-
-def rounding_error(log_prob: Tensor) -> Tensor:
-    """What the rounding of a solve's arithmetic may add to the error of log_prob."""
-    return 8 * torch.finfo(log_prob.dtype).eps * log_prob.detach().abs().clamp(min=1)
+    estimate = (found.error - accuracy.lost(found.log_prob)).clamp(min=0)
+    return levels_above(estimate / accuracy.limit(estimate.dtype)).clamp(max=MOST_LEVELS_AT_ONCE).long()
 
 
 def _judge(scores: Scores, accuracy: Accuracy) -> Evaluation:
     """Bar of each row: the scaled sum of its steps' errors and what rounding may add."""
     with torch.no_grad():
-        rounding = rounding_error(scores.log_prob)
+        rounding = accuracy.lost(scores.log_prob)
         estimate = accuracy.estimate(scores)
-        # A row cannot be asked for more digits than its number format holds.
-        ok = (estimate <= accuracy.tolerance) & scores.log_prob.isfinite()
+        ok = (estimate <= accuracy.limit(estimate.dtype)) & scores.log_prob.isfinite()
     nfe = torch.full_like(scores.log_prob, scores.nfe, dtype=torch.long)
     return Evaluation(scores.log_prob, (estimate + rounding).detach(), nfe, ok)
 
@@ -224,7 +229,7 @@ def _solve_twice(
     difference = (best.log_prob - other.log_prob).detach().abs()
     nfe = torch.full_like(difference, best.nfe + other.nfe, dtype=torch.long)
     ok = (difference <= accuracy.tolerance) & best.log_prob.isfinite()
-    return Evaluation(best.log_prob, difference + rounding_error(best.log_prob), nfe, ok)
+    return Evaluation(best.log_prob, difference + accuracy.lost(best.log_prob), nfe, ok)
 
 
 def _second_opinion(solver: Solver) -> Solver:
