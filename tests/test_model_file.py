@@ -67,7 +67,7 @@ def model(tmp_path):
 @pytest.mark.parametrize("name", FLOWS)
 def test_loaded_is_saved(name, tmp_path):
     flow = make(name)
-    flow.accuracy = Accuracy(tolerance=1 / 3, bar_scale=0.1, quadrature_weight=0.7, floor=1e-4)
+    flow.accuracy = Accuracy(1 / 3, bar_scale=0.1, quadrature_weight=0.7, floor=1e-4, rounding=12.5)
     flow.metadata = {"columns": ["a", "β"], "nested": {"x": [1, 2.5, None, True]}}
     flow.save(tmp_path / "flow")
     loaded = cnf.load(tmp_path / "flow")
@@ -258,6 +258,7 @@ def test_a_file_of_a_later_format_need_not_have_todays_parts(model):
         lambda c, t: c.update(accuracy=[1]),
         lambda c, t: c["accuracy"].update(quadrature_weight=[1, 2]),
         lambda c, t: c["accuracy"].update(bar_scale=True),
+        lambda c, t: c["accuracy"].update(rounding=-1.0),
         lambda c, t: c["accuracy"].update(floor=-1.0),
         lambda c, t: c["field"].update(hidden=[10**5, 10**5]),
         lambda c, t: c["solver"].update(nodes=[0.0, *[0.5] * 5000, 1.0]),
@@ -329,7 +330,7 @@ def test_a_file_from_before_bars_had_a_weight_keeps_its_bars(tmp_path):
     path = tmp_path / "old.safetensors"
     flow.save(path)
     configuration, tensors = read_model(path)
-    for newer in ("quadrature_weight", "floor"):
+    for newer in ("quadrature_weight", "floor", "rounding"):
         del configuration["accuracy"][newer]
     write_model(path, configuration, tensors)
     assert cnf.load(path).accuracy == Accuracy() and Accuracy().quadrature_weight == 1

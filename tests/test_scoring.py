@@ -269,16 +269,47 @@ def test_the_bar_holds_in_single_precision(calibrated):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("tolerance", [1e-5, 1e-7])
-def test_a_tolerance_below_rounding_neither_narrows_bars_nor_costs_evaluations_without_end(tolerance):
+def test_a_tolerance_below_rounding_neither_narrows_bars_nor_costs_evaluations_without_end():
     steep = make_flow("gated-tanh").double()
     steep.field.W3.mul_(6)
     steep.solver = REFERENCE
     known, x = (steep.sample((300,), generator=seeded(seed)) for seed in (1, 2))
     truth, single = steep.log_prob(x), copy.deepcopy(steep).float()
-    found = single.calibrate(known.float(), tolerance).evaluate(x.float())
+    found = single.calibrate(known.float(), 1e-7).evaluate(x.float())
     assert ((found.log_prob.double() - truth).abs() <= found.error.double()).double().mean() >= 0.97
-    assert found.ok.all() and found.nfe.double().mean() < 300
+    assert found.error.max() < 1e-3 and found.nfe.double().mean() < 300
+
+
+class Stormy(VelocityField):
+    """Fast and winding beyond a radius, so that a coarse solve of such rows ends at any log-density."""
+
+    def forward(self, t, x, context=None):
+        speed = 30 * torch.sigmoid(4 * (x.square().sum(-1, keepdim=True) - 7))
+        return speed * torch.cat([-x[..., 1:], x[..., :1]], -1) + 0.5 * torch.tanh(3 * x + t)
+
+
+@torch.no_grad()
+def test_what_rounding_may_add_to_a_row_far_off_does_not_hide_what_a_finer_grid_would_mend():
+    known, x = (torch.randn(300, 2, generator=seeded(seed)) for seed in (1, 2))
+    flow = cnf.CNF(2, field=Stormy(2)).calibrate(known, 1e-4)
+    found, exact = flow.evaluate(x), flow.score(x.double(), None, REFERENCE).log_prob
+    assert flow.accuracy.rounding > 100
+    assert (found.log_prob.double() - exact).abs().max() < 5e-3
+
+
+@torch.no_grad()
+def test_bars_cover_what_is_lost_on_the_chosen_grid_too():
+    """Few steps are enough here, and lose other digits than many."""
+
+    class Mild(VelocityField):
+        def forward(self, t, x, context=None):
+            return 1e-3 * x.flip(-1) + 1
+
+    flow = cnf.CNF(2, field=Mild(2))
+    known, x = (1 + torch.randn(300, 2, generator=seeded(seed)) for seed in (1, 2))
+    found, exact = flow.calibrate(known).evaluate(x), flow.score(x.double(), None, REFERENCE).log_prob
+    true = (found.log_prob.double() - exact).abs()
+    assert (true <= found.error.double()).double().mean() >= 0.97
 
 
 @torch.no_grad()

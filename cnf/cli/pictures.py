@@ -51,9 +51,9 @@ def plot_model(
     model = load_any(path)
     require_writable(output, path, data)
     moving = output.suffix.lower() in ENDINGS
-    require_options_of(kind, sweep, colour, moving=moving)
     if moving and (kind not in FILMS or isinstance(model, TypedModel)):
         raise ValueError(f"{output}: {kind.value} is no film: give a name that ends in .png, .svg or .pdf")
+    require_options_of(kind, sweep, colour, moving=moving)
     if isinstance(model, TypedModel):
         page = draw_typed(model, kind, data=data, axes=axes, given=given)
         with writing(output):
@@ -71,7 +71,7 @@ def plot_model(
 
 
 def require_options_of(kind: Kind, sweep: str | None, colour: Colour, *, moving: bool) -> None:
-    """Raise a ValueError for an option that a picture or film of this kind would leave unheeded."""
+    """Raise a ValueError for a sweep or colours that a picture or film of this kind would leave unheeded."""
     if sweep is not None and kind is not Kind.what_if:
         raise ValueError(f"--sweep: {kind.value} has one context: give it by --given")
     if colour is not Colour.time and (moving or kind is not Kind.trajectories):
@@ -104,7 +104,8 @@ def draw_contours(scene: Scene) -> Figure:
     """The edges of highest-density regions, under the data if there are rows."""
     ax = plotting.density(scene.log_prob(), scene.limits, kind="contours", names=scene.names)
     if scene.data is not None:
-        plotting.samples(scene.data, ax=ax, limits=scene.limits, colour=DATA, size=1.5, names=scene.names)
+        rows = scene.data[:, scene.axes]
+        plotting.samples(rows, ax=ax, limits=scene.limits, colour=DATA, size=1.5, names=scene.names)
     return ax.figure
 
 

@@ -14,6 +14,7 @@ from cnf.flows.scoring import (
     GLOBAL_ORDER,
     MOST_EVALUATIONS,
     RISE,
+    USUAL_ROUNDING,
     Accuracy,
     Scores,
     levels_above,
@@ -83,17 +84,15 @@ def calibrate(score: ScoreOn, reference: ScoreOn, tolerance: float) -> tuple[Gri
     truth = Truth(reference, difficulty)
     placed = cache(partial(_placed, difficulty, power=_best_power(score, difficulty, truth)))
     exactly = cache(lambda steps: reference(placed(steps)))
-    log_prob = score(placed(FIRST_STEPS)).log_prob
-    asked = Accuracy(tolerance, rounding=_rounding(log_prob, exactly(FIRST_STEPS).log_prob))
-    limit, steps, found = asked.limit(log_prob.dtype), FIRST_STEPS, []
+    steps, found = FIRST_STEPS, []
     while steps not in [grid.steps for _, grid, _ in found] and len(found) < MOST_TRIALS:
-        accuracy, bars = _judged(exactly(steps), truth.beside(steps), asked)
-        excess = (bars / limit).nan_to_num(nan=torch.inf).cpu()
+        accuracy, bars = _judged(exactly(steps), truth.beside(steps), tolerance)
+        excess = (bars / tolerance).nan_to_num(nan=torch.inf).cpu()
         found.append((expected_evaluations(steps, excess), placed(steps), accuracy))
         steps = _cheapest(steps, excess)
     # Where no grid is fine enough, the finest.
     _, grid, accuracy = min(found, key=lambda trial: (trial[0], -trial[1].steps))
-    return grid, accuracy
+    return grid, replace(accuracy, rounding=_rounding(score(grid).log_prob, exactly(grid.steps).log_prob))
 
 
 def _best_power(score: ScoreOn, difficulty: Tensor, truth: Truth) -> float:
@@ -148,21 +147,18 @@ class Truth:
 def _rounding(log_prob: Tensor, exact: Tensor) -> float:
     """Units of the last place within which solves on one grid, in the flow's arithmetic and in float64, agree
     on all but one per cent of the rows."""
-    usual = Accuracy()
-    lost = (log_prob.double() - exact).abs() / usual.lost(log_prob)
-    units = usual.rounding * lost.nan_to_num(nan=0.0, posinf=0.0).quantile(0.99).item()
-    return max(units, usual.rounding)
+    units = (log_prob.double() - exact).abs() / Accuracy(rounding=1.0).lost(log_prob)
+    return max(units.nan_to_num(nan=0.0, posinf=0.0).quantile(0.99).item(), USUAL_ROUNDING)
 
 
-def _judged(scores: Scores, truth: Tensor, asked: Accuracy) -> tuple[Accuracy, Tensor]:
+def _judged(scores: Scores, truth: Tensor, tolerance: float) -> tuple[Accuracy, Tensor]:
     """Bars that cover the true error of all but one per cent of the rows, with a margin, but for what
     rounding adds, so that the scores are those of float64; and the bars of these rows (rows,).
     Of the weights that the quadrature's estimate may have, the one that leaves the smallest bars of hard rows
     is taken.
     """
     true = (scores.log_prob - truth).abs()
-    asked_by_weight = [replace(asked, quadrature_weight=weight) for weight in QUADRATURE_WEIGHTS]
-    fitted = [_fitted(accuracy, scores, true) for accuracy in asked_by_weight]
+    fitted = [_fitted(Accuracy(tolerance, 1.0, weight), scores, true) for weight in QUADRATURE_WEIGHTS]
     bars = [accuracy.estimate(scores) for accuracy in fitted]
     best = min(range(len(fitted)), key=lambda k: _hard(bars[k]).item())
     return fitted[best], bars[best]
@@ -179,7 +175,9 @@ def _fitted(accuracy: Accuracy, scores: Scores, true: Tensor) -> Accuracy:
     sound = accuracy.estimate(scores).nan_to_num(nan=torch.nan, posinf=torch.nan)
     floor = min(FLOOR * sound.nanmedian().nan_to_num().item(), HIGHEST_FLOOR)
     accuracy = replace(accuracy, floor=floor)
-    ratio = (true / accuracy.estimate(scores)).nan_to_num(nan=1.0)
+    # Where a grid solves a field exactly, two roundings would make a ratio of any size.
+    rounding = Accuracy().lost(scores.log_prob)
+    ratio = ((true - rounding).clamp(min=0) / (accuracy.estimate(scores) + rounding)).nan_to_num(nan=1.0)
     return replace(accuracy, bar_scale=min(max(MARGIN * ratio.quantile(0.99).item(), 1e-3), 100.0))
 
 

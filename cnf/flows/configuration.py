@@ -154,7 +154,9 @@ def build_accuracy(config: dict[str, Any]) -> Accuracy:
         raise ValueError(f"accuracy: expected numbers; got {config}")
     accuracy = Accuracy(**config)
     if not (accuracy.tolerance > 0 and min(accuracy.bar_scale, accuracy.floor, accuracy.rounding) >= 0):
-        raise ValueError(f"accuracy: expected a tolerance above zero, scale and floor of bars; got {config}")
+        raise ValueError(
+            f"accuracy: expected a tolerance above zero, bars and rounding of at least zero; got {config}"
+        )
     return accuracy
 
 

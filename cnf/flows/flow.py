@@ -267,7 +267,8 @@ class CNF(FlowParts):
 
         Args:
             x: training rows; up to 1024 of those that are finite are used.
-            tolerance: of the error bar of log_prob, in nats.
+            tolerance: of the error bar of log_prob, in nats, but for rounding. What the flow's arithmetic
+                loses is measured and stands in its bars; a tolerance below that asks for `.double()`.
             context: (rows, context_dim)
 
         Returns:

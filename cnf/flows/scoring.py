@@ -27,6 +27,8 @@ PILOT_STEPS = 16
 # Power of the step in the error of a solve by "adams"; the estimate of "dopri5" falls with the fourth, so
 # that its rows may need one look more.
 GLOBAL_ORDER = 5
+# Units of the last place that a solve loses where nobody has measured it.
+USUAL_ROUNDING = 8.0
 
 
 class Scores(NamedTuple):
@@ -87,7 +89,7 @@ class Accuracy:
     bar_scale: float = 1.0
     quadrature_weight: float = 1.0
     floor: float = 0.0
-    rounding: float = 8.0
+    rounding: float = USUAL_ROUNDING
 
     def estimate(self, scores: Scores) -> Tensor:
         """The error of each row's log-density (rows,), in nats, but for rounding."""
@@ -103,9 +105,9 @@ class Accuracy:
         return self.rounding * torch.finfo(log_prob.dtype).eps * log_prob.detach().abs().clamp(min=1)
 
     def limit(self, dtype: torch.dtype) -> float:
-        """What the estimate of a row is held to: the tolerance, or what rounding loses of a log_prob of one
-        anyway, since a row cannot be asked for more digits than its number format holds."""
-        return max(self.tolerance, self.rounding * torch.finfo(dtype).eps)
+        """What a row is solved again above: the tolerance, or the rounding in estimates themselves, which no
+        finer grid takes away."""
+        return max(self.tolerance, USUAL_ROUNDING * self.bar_scale * torch.finfo(dtype).eps)
 
 
 Score = Callable[[Tensor, Tensor | None, Solver], Scores]
@@ -161,24 +163,25 @@ def _evaluate_with_bars(
     A tolerance without end asks for no second look.
     """
 
-    def on(finer: Grid, places: Tensor) -> Evaluation:
+    def on(finer: Grid, places: Tensor) -> tuple[Evaluation, Tensor]:
         parts = [places[chunk] for chunk in chunks(places)]
         there = accuracy.on_finer(finer.steps / grid.steps)
-        return _concatenate([_judge(score(rows[part], _of(context, part), finer), there) for part in parts])
+        judged = [_judge(score(rows[part], _of(context, part), finer), there) for part in parts]
+        return _concatenate([found for found, _ in judged]), torch.cat([excess for _, excess in judged])
 
-    result = on(grid, torch.arange(len(rows), device=rows.device))
+    result, excess = on(grid, torch.arange(len(rows), device=rows.device))
     if math.isinf(accuracy.tolerance):
         return result
-    levels, looks = _levels(result, accuracy), torch.ones_like(result.nfe)
-    while len(hard := (~result.ok & (looks <= RETRIES)).nonzero().squeeze(-1)):
+    levels, looks = _levels(excess), torch.ones_like(result.nfe)
+    while len(hard := ((excess > 1) & (looks <= RETRIES)).nonzero().squeeze(-1)):
         level = levels[hard].min().item()
         finer = grid.stretched(math.ceil(grid.steps * RISE**level))
         if finer.nfe > MOST_EVALUATIONS:
             break
         hard = hard[levels[hard] == level]
-        again = on(finer, hard)
+        again, excess[hard] = on(finer, hard)
         result = _scatter(result, hard, replace(again, nfe=again.nfe + result.nfe[hard]))
-        levels[hard] += _levels(again, accuracy)
+        levels[hard] += _levels(excess[hard])
         looks[hard] += 1
     return result
 
@@ -194,20 +197,20 @@ def levels_above(excess: Tensor) -> Tensor:
     return (wanted.log() / math.log(RISE)).ceil().clamp(min=1)
 
 
-def _levels(found: Evaluation, accuracy: Accuracy) -> Tensor:
-    """How many levels a bar is believed to ask for. A finer grid does nothing about rounding."""
-    estimate = (found.error - accuracy.lost(found.log_prob)).clamp(min=0)
-    return levels_above(estimate / accuracy.limit(estimate.dtype)).clamp(max=MOST_LEVELS_AT_ONCE).long()
+def _levels(excess: Tensor) -> Tensor:
+    """How many levels an excess is believed to ask for."""
+    return levels_above(excess).clamp(max=MOST_LEVELS_AT_ONCE).long()
 
 
-def _judge(scores: Scores, accuracy: Accuracy) -> Evaluation:
-    """Bar of each row: the scaled sum of its steps' errors and what rounding may add."""
-    with torch.no_grad():
-        rounding = accuracy.lost(scores.log_prob)
-        estimate = accuracy.estimate(scores)
-        ok = (estimate <= accuracy.limit(estimate.dtype)) & scores.log_prob.isfinite()
+@torch.no_grad()
+def _judge(scores: Scores, accuracy: Accuracy) -> tuple[Evaluation, Tensor]:
+    """The rows with their bars: the scaled sum of their steps' errors and what rounding may add. Beside them
+    the former alone, which a finer grid makes smaller, in multiples of what it is held to (rows,)."""
+    estimate, sound = accuracy.estimate(scores), scores.log_prob.isfinite()
     nfe = torch.full_like(scores.log_prob, scores.nfe, dtype=torch.long)
-    return Evaluation(scores.log_prob, (estimate + rounding).detach(), nfe, ok)
+    ok = (estimate <= accuracy.tolerance) & sound
+    excess = (estimate / accuracy.limit(estimate.dtype)).nan_to_num(nan=torch.inf).where(sound, torch.inf)
+    return Evaluation(scores.log_prob, estimate + accuracy.lost(scores.log_prob), nfe, ok), excess
 
 
 def _evaluate_twice(

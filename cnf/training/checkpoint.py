@@ -155,7 +155,7 @@ def _take_up(path: Path, configuration: dict[str, Any], tensors: dict[str, Tenso
 def fingerprint(trainer: Trainer) -> dict[str, Any]:
     """What must agree between two fits for one to take up the other's state."""
     batches, valid = trainer.batches, trainer.valid.x
-    parts = (batches.y, batches.context, batches.strata.cumulative, valid)
+    parts = (batches.y, batches.context, batches.weights, valid)
     rows = [len(batches.y), len(valid), *(None if part is None else _digest(part) for part in parts)]
     shapes = {name: list(p.shape) for name, p in trainer.flow.field.named_parameters()}
     facts = {"settings": asdict(trainer.settings), "seed": trainer.seed, "rows": rows, "field": shapes}

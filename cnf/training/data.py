@@ -108,6 +108,7 @@ class Batches:
     def __init__(self, y: Tensor, context: Tensor | None, weights: Tensor | None) -> None:
         self.y = y
         self.context = context
+        self.weights = weights
         self.strata = Strata(y if context is None else torch.cat([y, context], 1), weights)
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:

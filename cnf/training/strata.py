@@ -46,7 +46,7 @@ class Strata:
 
 
 def nearby(x: Tensor) -> Tensor:
-    """An order of the rows of x in which near ones follow each other.
+    """An order of the rows of x, all finite, in which near ones follow each other.
 
     The tree of Bentley (1975): it halves the rows at the median of the column in which they are widest, and
     the halves likewise.
