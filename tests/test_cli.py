@@ -18,15 +18,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.collections import PathCollection
 from PIL import Image
 
 import cnf
 from cnf import plotting
 from cnf.cli import fitting, main
 from cnf.cli.data import names_in, read_data
-from cnf.cli.options import Kind
+from cnf.cli.model import load_any
+from cnf.cli.options import Colour, Kind
 from cnf.cli.output import require_writable
 from cnf.cli.pictures import PICTURES
+from cnf.cli.scene import scene_of
 from cnf.cli.scoring import Tally
 from cnf.datasets import toy
 from cnf.tables import read_chunks
@@ -406,6 +409,18 @@ def test_colours_of_trajectories_are_for_their_pictures_alone(room, tmp_path, ca
             capsys, tmp_path, "plot", room / "plane.safetensors", kind, *output, "--colour", "log-density"
         )
         assert "--colour: is for pictures of trajectories" in line
+
+
+@pytest.mark.parametrize("kind", [Kind.contours, Kind.density])
+def test_rows_lie_on_the_axes_that_were_asked_for(room, kind):
+    model, table = load_any(room / "plane.safetensors"), str(room / "table.csv")
+    scene = scene_of(model, kind, table, ("b", "a"), None, None, Colour.time)
+    ax = PICTURES[kind](scene).axes[0]
+    (points,) = (part for part in ax.collections if isinstance(part, PathCollection))
+    read = pd.read_csv(room / "table.csv")[["b", "a"]].to_numpy()
+    shown = np.asarray(points.get_offsets())
+    nearest = np.abs(shown[:, None] - read[None]).max(-1).min(1)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("b", "a") and nearest.max() < 1e-6
 
 
 def test_trajectories_can_tell_the_log_density_in_the_principal_plane(room, tmp_path):
