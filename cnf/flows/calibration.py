@@ -154,6 +154,7 @@ def _rounding(log_prob: Tensor, exact: Tensor) -> float:
 def _judged(scores: Scores, truth: Tensor, tolerance: float) -> tuple[Accuracy, Tensor]:
     """Bars that cover the true error of all but one per cent of the rows, with a margin, but for what
     rounding adds, so that the scores are those of float64; and the bars of these rows (rows,).
+
     Of the weights that the quadrature's estimate may have, the one that leaves the smallest bars of hard rows
     is taken.
     """
