@@ -175,7 +175,7 @@ def test_each_row_alone_gives_the_same():
 
 def test_a_row_that_never_gets_there_is_reported():
     flow, x = hard_and_easy()
-    flow.accuracy = Accuracy(tolerance=1e-30, rounding=0.0)
+    flow.accuracy = Accuracy(tolerance=1e-30)
     found = flow.double().evaluate(x.double()[[0, 4]])
     assert not found.ok[1] and found.log_prob[1].isfinite() and found.error[1] > 0
     assert found.nfe[1] > 32 * cnf.Grid.uniform(8).nfe
