@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-Activation = Literal["sine", "tanh"]
+Unit = Literal["sine", "sigmoid"]
 
 
-def recorded_layers(first: Activation, x: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
-    """v = W₃ tanh(z₂) + b₃ (rows, dim) and δ₁ᵀ M δ₂ (rows,) with z₂ = W₂ σ(z₁) + b₂ and z₁ = W₁x + b₁, for
+def recorded_layers(first: Unit, x: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
+    """v = W₃ sigmoid(z₂) + b₃ (rows, dim) and δ₁ᵀ M δ₂ (rows,) with z₂ = W₂ σ(z₁) + b₂ and z₁ = W₁x + b₁, for
     backpropagation.
 
-    σ″ of a sine is what σ gave, and that of a tanh is made from it: the backward pass needs no activation
+    σ″ of a sine is what σ gave, and that of a sigmoid is made from it: the backward pass needs no activation
     again. It may itself be differentiated.
 
     Args:
-        first: σ, "sine" or "tanh".
+        first: σ, "sine" or "sigmoid".
         x: (rows, dim)
         weights: W₁, b₁, W₂, b₂, W₃, b₃ and M.
     """
@@ -27,7 +27,7 @@ def recorded_layers(first: Activation, x: Tensor, *weights: Tensor) -> tuple[Ten
 
 
 def plain_layers(
-    first: Activation,
+    first: Unit,
     x: Tensor,
     W1: Tensor,
     b1: Tensor,
@@ -37,26 +37,26 @@ def plain_layers(
     b3: Tensor,
     M: Tensor,
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """Velocity and divergence, and σ(z₁), δ₁, tanh(z₂), δ₂ and δ₁ᵀM on the way."""
+    """Velocity and divergence, and σ(z₁), δ₁, sigmoid(z₂), δ₂ and δ₁ᵀM on the way."""
     z1 = linear(x, W1, b1)
-    a1 = torch.sin(z1) if first == "sine" else torch.tanh(z1)
-    slope1 = torch.cos(z1) if first == "sine" else tanh_slope(a1)
-    a2 = torch.tanh(linear(a1, W2, b2))
-    slope2 = tanh_slope(a2)
+    a1 = torch.sin(z1) if first == "sine" else torch.sigmoid(z1)
+    slope1 = torch.cos(z1) if first == "sine" else sigmoid_slope(a1)
+    a2 = torch.sigmoid(linear(a1, W2, b2))
+    slope2 = sigmoid_slope(a2)
     inner = slope1 @ M
     return linear(a2, W3, b3), (inner * slope2).sum(-1), (a1, slope1, a2, slope2, inner)
 
 
-def tanh_slope(a: Tensor, *, out: Tensor | None = None) -> Tensor:
-    """The derivative of tanh where its value is a; in `out`, if given."""
-    return torch.addcmul(a.new_ones(()), a, a, value=-1, out=out)
+def sigmoid_slope(a: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The derivative of the sigmoid where its value is a; in `out`, if given."""
+    return torch.addcmul(a, a, a, value=-1, out=out)
 
 
 class _Layers(torch.autograd.Function):
     """`plain_layers` with its backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, first: Activation, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, first: Unit, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         v, divergence, inside = plain_layers(first, *inputs)
         ctx.first, ctx.inputs = first, len(inputs)
         ctx.save_for_backward(*inputs, *inside)
@@ -71,14 +71,14 @@ class _Layers(torch.autograd.Function):
         a1, slope1, a2, slope2, inner = inside
         to_divergence = to_divergence[:, None]
         to_inner = to_divergence * slope2
-        # tanh″ = −2 tanh tanh′
-        to_a2 = (to_v @ W3).addcmul_(inner.mul(to_divergence), a2, value=-2)
-        to_z2 = to_a2.mul_(slope2)
+        to_slope2 = inner.mul(to_divergence)
+        # sigmoid″ = sigmoid′ (1 − 2 sigmoid)
+        to_z2 = (to_v @ W3).add_(to_slope2).addcmul_(to_slope2, a2, value=-2).mul_(slope2)
         to_slope1, to_a1 = to_inner @ M.T, to_z2 @ W2
         if ctx.first == "sine":
             to_z1 = to_a1.mul_(slope1).addcmul_(to_slope1, a1, value=-1)
         else:
-            to_z1 = to_a1.addcmul_(to_slope1, a1, value=-2).mul_(slope1)
+            to_z1 = to_a1.add_(to_slope1).addcmul_(to_slope1, a1, value=-2).mul_(slope1)
         return (
             None,
             to_z1 @ W1 if ctx.needs_input_grad[1] else None,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from cnf.fields.backward import Activation, recorded_layers, tanh_slope
+from cnf.fields.backward import Unit, recorded_layers, sigmoid_slope
 from cnf.fields.base import BoundField, FieldAt
+
+Activation = Literal["sine", "tanh"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,9 @@ class TwoLayers:
 
         tr ∂v/∂x = δ₁ᵀ M δ₂ + Σ s.
 
+    tanh z = 2 sigmoid(2z) − 1 is folded into the weights: on a CPU the sigmoid takes a third to a sixth of
+    the time of tanh. A layer fed by 2 sigmoid − 1 gets the −1 as a shift.
+
     Args:
         W1: (hidden1, dim)
         W2: (hidden2, hidden1)
@@ -49,21 +55,28 @@ class TwoLayers:
     """
 
     def __init__(self, W1: Tensor, W2: Tensor, W3: Tensor, first: Activation) -> None:
-        self.first = first
+        self.unit: Unit = "sine" if first == "sine" else "sigmoid"
         # Nodes of their own in the graph: gradients of a solve stop here, and do not pass through M to them.
-        self.W1, self.W2, self.W3 = (W.view_as(W) for W in (W1, W2, W3))
-        self.M = W2.T * (W1 @ W3)
+        self.W1, self.W2, self.W3 = self.stretch * W1, 2 * self.stretch * W2, 2 * W3
+        self.W2_sums, self.W3_sums = 2 * W2.sum(1), W3.sum(1)
+        self.M = (2 * self.stretch) ** 2 * self._trace_matrix(W1, W2, W3)
+
+    @property
+    def stretch(self) -> int:
+        """What the first layer is stretched by."""
+        return 1 if self.unit == "sine" else 2
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """Everything prepared from the weights."""
-        return self.W1, self.W2, self.W3, self.M
+        return self.W1, self.W2, self.W3, self.W2_sums, self.W3_sums, self.M
 
     def shared(self, modulation: Modulation) -> list[SharedLayers]:
         """The layers under each of n modulations (n, width), every one of them shared by all rows.
 
         Gates and shifts go into the weights, for all n at once.
         """
+        modulation = self._folded(modulation)
         gate1, gate2, skip = modulation.gate1, modulation.gate2, modulation.skip
         count = len(modulation.shift1)
         parts = (
@@ -80,7 +93,18 @@ class TwoLayers:
 
     def by_row(self, modulation: Modulation) -> LayersByRow:
         """The layers under a modulation (*batch, width) of each row."""
-        return LayersByRow(self, modulation)
+        return LayersByRow(self, self._folded(modulation))
+
+    def _folded(self, modulation: Modulation) -> Modulation:
+        """The same, for layers of sigmoids in place of tanh."""
+        shift1, shift2, gate2 = modulation.shift1, 2 * modulation.shift2, modulation.gate2
+        if self.unit == "sigmoid":
+            shift1 = 2 * shift1
+            shift2 = shift2 - (self.W2_sums if gate2 is None else gate2 * self.W2_sums)
+        return replace(modulation, shift1=shift1, shift2=shift2, offset=modulation.offset - self.W3_sums)
+
+    def _trace_matrix(self, W1: Tensor, W2: Tensor, W3: Tensor) -> Tensor:
+        return W2.T * (W1 @ W3)
 
 
 def bind_layers(
@@ -131,13 +155,13 @@ class Layers(ABC):
         a2 = self._second(a1)
         v = self._out(a2, x)
         # Slopes take the place of what has been used for the last time: fresh memory is dear.
-        inner = self._couple(_cosine(z1) if self.layers.first == "sine" else _tanh_slope(a1))
-        slope2 = _tanh_slope(a2)
+        inner = self._couple(_cosine(z1) if self.layers.unit == "sine" else _slope(a1))
+        slope2 = _slope(a2)
         divergence = (inner * slope2 if torch.is_grad_enabled() else inner.mul_(slope2)).sum(-1)
         return v, divergence + self._trace_of_skip()
 
     def _activate(self, z1: Tensor) -> Tensor:
-        return torch.sin(z1) if self.layers.first == "sine" else _tanh(z1)
+        return torch.sin(z1) if self.layers.unit == "sine" else _sigmoid(z1)
 
     @abstractmethod
     def _first(self, x: Tensor) -> Tensor: ...
@@ -175,7 +199,7 @@ class SharedLayers(Layers):
         if not torch.is_grad_enabled():
             return super().velocity_and_divergence(x)
         weights = (self.W1, self.shift1, self.W2, self.shift2, self.layers.W3, self.offset, self._coupling())
-        v, divergence = recorded_layers(self.layers.first, x.reshape(-1, x.shape[-1]), *weights)
+        v, divergence = recorded_layers(self.layers.unit, x.reshape(-1, x.shape[-1]), *weights)
         v, divergence = v.view_as(x), divergence.view(x.shape[:-1])
         return self._skipped(v, x), divergence + self._trace_of_skip()
 
@@ -183,7 +207,7 @@ class SharedLayers(Layers):
         return nn.functional.linear(x, self.W1, self.shift1)
 
     def _second(self, a1: Tensor) -> Tensor:
-        return _tanh(nn.functional.linear(a1, self.W2, self.shift2))
+        return _sigmoid(nn.functional.linear(a1, self.W2, self.shift2))
 
     def _out(self, a2: Tensor, x: Tensor) -> Tensor:
         # A product that starts from the offset spreads it over narrow rows first, which takes half as long as
@@ -219,7 +243,7 @@ class LayersByRow(Layers):
         return _gated(x @ self.layers.W1.T, self.modulation.gate1, self.modulation.shift1)
 
     def _second(self, a1: Tensor) -> Tensor:
-        return _tanh(_gated(a1 @ self.layers.W2.T, self.modulation.gate2, self.modulation.shift2))
+        return _sigmoid(_gated(a1 @ self.layers.W2.T, self.modulation.gate2, self.modulation.shift2))
 
     def _out(self, a2: Tensor, x: Tensor) -> Tensor:
         v = a2 @ self.layers.W3.T + self.modulation.offset
@@ -234,14 +258,14 @@ class LayersByRow(Layers):
         return 0.0 if self.modulation.skip is None else self.modulation.skip.sum(-1)
 
 
-def _tanh(z: Tensor) -> Tensor:
-    """tanh z, in place where no gradient is asked."""
-    return torch.tanh(z) if z.requires_grad else z.tanh_()
+def _sigmoid(z: Tensor) -> Tensor:
+    """sigmoid z, in place where no gradient is asked."""
+    return torch.sigmoid(z) if z.requires_grad else z.sigmoid_()
 
 
-def _tanh_slope(a: Tensor) -> Tensor:
-    """The derivative of tanh where its value is a, in its place where nothing is recorded."""
-    return tanh_slope(a) if torch.is_grad_enabled() else tanh_slope(a, out=a)
+def _slope(a: Tensor) -> Tensor:
+    """The derivative of the sigmoid where its value is a, in its place where nothing is recorded."""
+    return sigmoid_slope(a) if torch.is_grad_enabled() else sigmoid_slope(a, out=a)
 
 
 def _cosine(z: Tensor) -> Tensor:

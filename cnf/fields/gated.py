@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from cnf.fields.backward import Activation
+from cnf.fields.activations import tanh
 from cnf.fields.base import BoundField, TimeFeatures, VelocityField, with_context
-from cnf.fields.closed_form import Modulation, TwoLayers, bind_layers
+from cnf.fields.closed_form import Activation, Modulation, TwoLayers, bind_layers
 
 
 class GatedField(VelocityField):
@@ -92,6 +92,6 @@ class GatedField(VelocityField):
         features = with_context(self.time(t), context)
         first, second = self.hidden
         widths = (first, second, first, second, self.dim, self.dim)
-        parts = self.outer(torch.tanh(self.inner(features))).split(widths, -1)
+        parts = self.outer(tanh(self.inner(features))).split(widths, -1)
         gate1, gate2, shift1, shift2, offset, skip = parts
         return Modulation(shift1, shift2, offset, gate1, gate2, skip)

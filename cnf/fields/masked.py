@@ -57,17 +57,19 @@ class MaskedLayers(TwoLayers):
     """`TwoLayers` with the matrices of the patterns in `present` (*batch, dim)."""
 
     def __init__(self, W1: Tensor, W2: Tensor, W3: Tensor, first: str, present: Tensor) -> None:
-        super().__init__(W1, W2, W3, first)
         self.present = present
-        patterns, group = torch.unique(present.reshape(-1, present.shape[-1]), dim=0, return_inverse=True)
-        inner = (W1 * patterns[:, None, :].to(W1.dtype)) @ W3
-        self.M = W2.T * inner
+        rows = present.reshape(-1, present.shape[-1])
+        self.patterns, group = torch.unique(rows, dim=0, return_inverse=True)
         self.order = group.argsort(stable=True)
-        self.counts = torch.bincount(group, minlength=len(patterns)).tolist()
+        self.counts = torch.bincount(group, minlength=len(self.patterns)).tolist()
+        super().__init__(W1, W2, W3, first)
+
+    def _trace_matrix(self, W1: Tensor, W2: Tensor, W3: Tensor) -> Tensor:
+        return super()._trace_matrix(W1 * self.patterns[:, None, :].to(W1.dtype), W2, W3)
 
     def by_row(self, modulation: Modulation) -> LayersByRow:
         """The layers under a modulation (*batch, width) of each row."""
-        return MaskedByRow(self, modulation)
+        return MaskedByRow(self, self._folded(modulation))
 
 
 @dataclass

@@ -8,11 +8,12 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from cnf.fields.activations import tanh
 from cnf.fields.base import BoundField, TimeFeatures, VelocityField, with_context
 from cnf.fields.closed_form import Modulation, TwoLayers, bind_layers
 
 # Smooth only: a kink in the velocity lowers a fifth-order solver to order one or two.
-ACTIVATIONS = {"tanh": torch.tanh, "silu": nn.functional.silu, "softplus": nn.functional.softplus}
+ACTIVATIONS = {"tanh": tanh, "silu": nn.functional.silu, "softplus": nn.functional.softplus}
 
 
 class MLPField(VelocityField):
