@@ -139,19 +139,25 @@ def test_what_came_before_the_first_update_comes_off_its_phase(spent, left):
     assert trainer.phase_done == 1.0
 
 
-def test_validations_leave_most_of_the_last_seconds_to_updates():
+@pytest.mark.parametrize(
+    ("cost", "so_far", "times"),
+    [
+        (0.01, 0.0, [1.5, 2.9, 4.2, 5.4, 6.5, 7.5, 8.4, 9.2, 9.7, 10.0]),  # all marks
+        (0.2, 0.0, [2.9, 5.4, 8.4, 10.0]),  # up to a twelfth of what is gone
+        (1.0, -9.0, [1.5, 2.9, 4.2, 5.4, 6.5, 7.5, 10.0]),  # up to a half of what is left
+    ],
+)
+def test_validations_leave_most_of_the_seconds_to_updates(cost, so_far, times):
     phase = Phase("likelihood", None, 10.0, 16, 1e-3, 0.9, 10)
     rows = Rows(torch.randn(64, 2, generator=generator()))
     trainer = Trainer(small_flow(), rows, rows, Settings((phase,)), seed=0)
-    due = {}
-    for cost in (0.1, 1.0):
-        trainer.validation_seconds, due[cost] = cost, 0
-        for tick in range(1, 101):
-            trainer.phase_seconds = tick / 10
-            due[cost] += trainer._validation_is_due((tick - 1) / 100, trainer.phase_done)
-        assert trainer._validation_is_due(0.99, trainer.phase_done)
-    # The marks at 8.36, 9.11 and 9.68 seconds are skipped: two seconds and less are left.
-    assert due == {0.1: 10, 1.0: 7}
+    trainer.validation_seconds, trainer.all_validation_seconds, due = cost, so_far, []
+    for tick in range(1, 101):
+        trainer.phase_seconds = tick / 10
+        if trainer._validation_is_due((tick - 1) / 100, trainer.phase_done):
+            trainer.all_validation_seconds += cost
+            due.append(trainer.phase_seconds)
+    assert due == times
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from cnf.training.data import Rows
 ROWS, NUMBERS = 2_048, 16_384
 # Tolerance in nats of the solves that validation rests on; the finished flow is held to a stricter one.
 TOLERANCE = 1e-2
-STEPS = 30
+STEPS = 20
 
 
 class Verdict(NamedTuple):

@@ -28,8 +28,8 @@ WARM_UP = 0.05  # of each phase
 GUARD_EVERY = 25  # likelihood updates
 SMALLEST_RATE_SCALE = 1e-3
 FEW = 5  # updates
-# Part of a phase's seconds left that a validation may take.
-MOST_OF_REST = 0.5
+# Part of a phase's seconds left that a validation may take, and of those gone that all of them may take.
+MOST_OF_REST, MOST_OF_GONE = 0.5, 0.08
 # Part of the first phase that what came before it may have used up.
 MOST_SPENT = 0.5
 
@@ -103,7 +103,7 @@ class Trainer:
         # What ends a phase early is judged within it: a high learning rate first gives back some of what the
         # phase before had reached.
         self.stale, self.phase_best = 0, math.inf
-        self.validation_seconds = 0.0
+        self.validation_seconds, self.all_validation_seconds = 0.0, 0.0
         self.went_well = 0  # updates since the start or the last rollback
         self.losses: list[float] = []
         self.window: list[float] = []
@@ -171,6 +171,7 @@ class Trainer:
             start = time.perf_counter()
             self._validate()
             self.validation_seconds = time.perf_counter() - start
+            self.all_validation_seconds += self.validation_seconds
             self._book(start)
         elif passes(before, done, RECORDS):
             self._record()
@@ -178,11 +179,15 @@ class Trainer:
             watch(self)
 
     def _validation_is_due(self, before: float, done: float) -> bool:
-        """Towards the end of a phase's seconds, only where it leaves most of the rest to updates; at its end,
-        always."""
+        """Where seconds are the budget, only if it leaves most of those gone and of the rest to updates; at
+        the end of a phase, always."""
         if not passes(late(before), late(done), self.phase.validations):
             return False
-        return done >= 1 or self.validation_seconds < MOST_OF_REST * self.seconds_left
+        if done >= 1 or self.phase.seconds is None:
+            return True
+        once_more = self.all_validation_seconds + self.validation_seconds
+        in_time = once_more <= MOST_OF_GONE * self.phase_seconds
+        return in_time and self.validation_seconds < MOST_OF_REST * self.seconds_left
 
     def _book(self, start: float) -> None:
         elapsed = time.perf_counter() - start
