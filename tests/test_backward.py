@@ -1,12 +1,14 @@
 """The backward pass that is written out, against finite differences and automatic differentiation."""
 
+import numpy as np
 import pytest
 import torch
 from problems import normal
 from torch.autograd import gradcheck, gradgradcheck
 
 import cnf
-from cnf.fields.backward import plain_layers, recorded_layers
+from cnf.fields.activations import tanh
+from cnf.fields.backward import narrow, plain_layers, recorded_layers
 
 ROWS, DIM, FIRST, SECOND = 3, 2, 4, 5
 
@@ -19,7 +21,7 @@ def inputs(seed):
     return made[0], made[1:]
 
 
-@pytest.mark.parametrize("first", ["sine", "tanh"])
+@pytest.mark.parametrize("first", ["sine", "sigmoid"])
 def test_gradients_and_their_gradients_are_those_of_finite_differences(first):
     x, weights = inputs(0)
 
@@ -29,7 +31,7 @@ def test_gradients_and_their_gradients_are_those_of_finite_differences(first):
     assert gradcheck(evaluate, (x, *weights)) and gradgradcheck(evaluate, (x, *weights))
 
 
-@pytest.mark.parametrize("first", ["sine", "tanh"])
+@pytest.mark.parametrize("first", ["sine", "sigmoid"])
 @pytest.mark.parametrize("part", [0, 1], ids=["velocity", "divergence"])
 def test_gradients_are_those_of_automatic_differentiation(first, part):
     x, weights = inputs(7)
@@ -52,6 +54,50 @@ def test_recorded_and_unrecorded_evaluations_agree(first):
     with torch.no_grad():
         quiet = at.velocity_and_divergence(x)
     torch.testing.assert_close(at.velocity_and_divergence(x), quiet)
+
+
+@pytest.mark.parametrize("context_dim", [0, 2])
+@pytest.mark.parametrize("first", ["sine", "tanh"])
+def test_folded_layers_are_those_of_the_formula(first, context_dim):
+    """Of `GatedField`, with numpy's tanh, gates and all."""
+    field = cnf.GatedField(DIM, hidden=(FIRST, SECOND), first=first, context_dim=context_dim).double()
+    for parameter in field.parameters():
+        torch.nn.init.normal_(parameter)
+    x, context, t = normal(6, DIM), normal(6, context_dim, seed=1), torch.tensor(0.4, dtype=torch.float64)
+    with torch.no_grad():
+        features = torch.cat([field.time(t).expand(6, -1), context], 1)
+        inner = np.tanh(field.inner(features).numpy())
+        parts = inner @ field.outer.weight.numpy().T + field.outer.bias.numpy()
+        widths = np.cumsum([FIRST, SECOND, FIRST, SECOND, DIM])
+        g1, g2, c1, c2, b, s = np.split(parts, widths, axis=1)
+        W1, W2, W3 = (W.numpy() for W in (field.W1, field.W2, field.W3))
+        unit = np.sin if first == "sine" else np.tanh
+        second = np.tanh(g2 * (unit(g1 * (x.numpy() @ W1.T) + c1) @ W2.T) + c2)
+        expected = second @ W3.T + b + s * x.numpy()
+        found = field(t, x, context if context_dim else None)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_tanh_by_way_of_the_sigmoid(dtype, recorded):
+    z = torch.cat([torch.linspace(-30, 30, 6001), torch.tensor([1e-30, 1e30, torch.inf, -torch.inf])])
+    z = z.to(dtype).requires_grad_(recorded)
+    with torch.set_grad_enabled(recorded):
+        found = tanh(z.clone())
+    off = 2e-7 if dtype is torch.float32 else 5e-16
+    np.testing.assert_allclose(found.detach(), np.tanh(z.detach().double().numpy()), atol=off, rtol=0)
+    if recorded:
+        (slope,) = torch.autograd.grad(found[:6001].sum(), z)
+        expected = 1 / np.cosh(z[:6001].detach().double().numpy()) ** 2
+        np.testing.assert_allclose(slope[:6001], expected, atol=2 * off, rtol=0)
+    assert tanh(torch.full((3,), torch.nan, dtype=dtype)).isnan().all()
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (3, 4)])
+def test_narrow_products(shape):
+    a, W = normal(*shape, 5), normal(2, 5, seed=1)
+    np.testing.assert_allclose(narrow(a, W).numpy(), a.numpy() @ W.numpy().T, rtol=1e-13)
 
 
 @pytest.mark.parametrize("steps", [2, 12])

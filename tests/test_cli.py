@@ -267,7 +267,7 @@ def test_rows_without_an_answer_keep_their_place(room, tmp_path, capsys):
     )
     lines = (tmp_path / "s.csv").read_text().splitlines()
     assert lines[2] == lines[4] == "," and len(lines) == 7
-    assert "6 rows" in out and "2 rows have none" in out
+    assert "6 rows" in out and "2 have none" in out
     full = pd.read_csv(tmp_path / "s.csv").log_prob
     ran("score", room / "plane.safetensors", write(tmp_path, normal_table(6)), "-o", tmp_path / "f.csv")
     assert full.drop([1, 3]).equals(pd.read_csv(tmp_path / "f.csv").log_prob.drop([1, 3]))

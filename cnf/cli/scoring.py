@@ -92,11 +92,12 @@ def _evaluate(model: Model | TypedModel, chunk: pd.DataFrame, data: str) -> Eval
 
 def sentence(report: dict[str, object]) -> str:
     """The report for people."""
-    text = (
-        f"{report['output']}: {report['rows']:,} rows, mean log-density "
-        f"{report['mean_log_prob']:.4f} ± {report['standard_error']:.4f} nats"
-    )
+    parts, left_out = [f"{report['output']}: {report['rows']:,} rows"], report["outside"] + report["not_ok"]
     if report["outside"]:
-        text += f" without {report['outside']:,} that lie outside the ranges of their columns"
-    missing = f"; {report['not_ok']:,} rows have none: cells are missing, or no solve reached the tolerance"
-    return text + (missing if report["not_ok"] else "")
+        parts.append(f"{report['outside']:,} outside the ranges of their columns, where the density is zero")
+    if report["not_ok"]:
+        parts.append(f"{report['not_ok']:,} have none: cells are missing, or no solve reached the tolerance")
+    if report["rows"] > left_out:
+        of = "mean log-density of the others" if left_out else "mean log-density"
+        parts.append(f"{of} {report['mean_log_prob']:.4f} ± {report['standard_error']:.4f} nats")
+    return "; ".join(parts)
