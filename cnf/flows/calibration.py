@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -32,9 +33,12 @@ MARGIN = 1.75
 # Which of the two estimates of a solve, of the state and of the quadrature, says more about the error differs
 # from flow to flow. The quadrature's never counts for nothing: a row at rest has no other.
 QUADRATURE_WEIGHTS = (1.0, 0.1, 0.03)
-# An estimate tells one row from another only roughly. Each is taken for the larger by so many times the
-# median of all: bars that differ less cover as many rows, and the widest of them are narrower.
-FLOOR, HIGHEST_FLOOR = 1.0, 1e5
+# An estimate tells one row from another only roughly, in some flows less than in others. Each is taken for
+# the larger by so many times the median of all: bars that differ less cover as many rows, and the widest of
+# them are narrower.
+FLOORS, HIGHEST_FLOOR = (0.1, 0.3, 1.0), 1e5
+# Bars of hard rows that differ by less than this factor are as good.
+AS_GOOD = 1.1
 # A second look is a solve of its own. However few rows it has, each of its evaluations costs as much as that
 # of this share of a thousand rows.
 SOLVE = 0.1
@@ -155,13 +159,18 @@ def _judged(scores: Scores, truth: Tensor, tolerance: float) -> tuple[Accuracy, 
     """Bars that cover the true error of all but one per cent of the rows, with a margin, but for what
     rounding adds, so that the scores are those of float64; and the bars of these rows (rows,).
 
-    Of the weights that the quadrature's estimate may have, the one that leaves the smallest bars of hard rows
-    is taken.
+    Of the floors and of the weights that the quadrature's estimate may have, those that leave the smallest
+    bars of hard rows are taken, and of such as are as good, those with the smallest bars of the others.
     """
     true = (scores.log_prob - truth).abs()
-    fitted = [_fitted(Accuracy(tolerance, 1.0, weight), scores, true) for weight in QUADRATURE_WEIGHTS]
+    fitted = [
+        _fitted(Accuracy(tolerance, 1.0, weight), floor, scores, true)
+        for weight, floor in product(QUADRATURE_WEIGHTS, FLOORS)
+    ]
     bars = [accuracy.estimate(scores) for accuracy in fitted]
-    best = min(range(len(fitted)), key=lambda k: _hard(bars[k]).item())
+    widest = [_hard(bar).item() for bar in bars]
+    good = [k for k, width in enumerate(widest) if width <= AS_GOOD * min(widest)]
+    best = min(good, key=lambda k: bars[k].nanmedian().item())
     return fitted[best], bars[best]
 
 
@@ -170,11 +179,11 @@ def _hard(values: Tensor) -> Tensor:
     return values.nan_to_num(nan=torch.inf).quantile(HARD, dim=-1, interpolation="higher")
 
 
-def _fitted(accuracy: Accuracy, scores: Scores, true: Tensor) -> Accuracy:
-    """The accuracy with a floor, and `MARGIN` times the scale that covers all but one per cent of the true
-    errors."""
+def _fitted(accuracy: Accuracy, floor: float, scores: Scores, true: Tensor) -> Accuracy:
+    """The accuracy with a floor, in multiples of the median estimate, and `MARGIN` times the scale that
+    covers all but one per cent of the true errors."""
     sound = accuracy.estimate(scores).nan_to_num(nan=torch.nan, posinf=torch.nan)
-    floor = min(FLOOR * sound.nanmedian().nan_to_num().item(), HIGHEST_FLOOR)
+    floor = min(floor * sound.nanmedian().nan_to_num().item(), HIGHEST_FLOOR)
     accuracy = replace(accuracy, floor=floor)
     # Where a grid solves a field exactly, two roundings would make a ratio of any size.
     rounding = Accuracy().lost(scores.log_prob)
