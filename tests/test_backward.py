@@ -8,7 +8,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import cnf
 from cnf.fields.activations import tanh
-from cnf.fields.backward import narrow, plain_layers, recorded_layers
+from cnf.fields.backward import narrow_product, plain_layers, recorded_layers
 
 ROWS, DIM, FIRST, SECOND = 3, 2, 4, 5
 
@@ -84,20 +84,30 @@ def test_tanh_by_way_of_the_sigmoid(dtype, recorded):
     z = torch.cat([torch.linspace(-30, 30, 6001), torch.tensor([1e-30, 1e30, torch.inf, -torch.inf])])
     z = z.to(dtype).requires_grad_(recorded)
     with torch.set_grad_enabled(recorded):
-        found = tanh(z.clone())
+        found, nothing = tanh(z), tanh(torch.full((3,), torch.nan, dtype=dtype))
     off = 2e-7 if dtype is torch.float32 else 5e-16
     np.testing.assert_allclose(found.detach(), np.tanh(z.detach().double().numpy()), atol=off, rtol=0)
     if recorded:
         (slope,) = torch.autograd.grad(found[:6001].sum(), z)
         expected = 1 / np.cosh(z[:6001].detach().double().numpy()) ** 2
         np.testing.assert_allclose(slope[:6001], expected, atol=2 * off, rtol=0)
-    assert tanh(torch.full((3,), torch.nan, dtype=dtype)).isnan().all()
+    assert nothing.isnan().all()
+    torch.testing.assert_close(z[:6001].detach(), torch.linspace(-30, 30, 6001).to(dtype))  # as it was
 
 
-@pytest.mark.parametrize("shape", [(), (4,), (3, 4)])
+@pytest.mark.parametrize("shape", [(), (4,), (3, 4), (0,), (4, 0)])
 def test_narrow_products(shape):
     a, W = normal(*shape, 5), normal(2, 5, seed=1)
-    np.testing.assert_allclose(narrow(a, W).numpy(), a.numpy() @ W.numpy().T, rtol=1e-13)
+    np.testing.assert_allclose(narrow_product(a, W).numpy(), a.numpy() @ W.numpy().T, rtol=1e-13)
+    assert narrow_product(normal(4, 0), normal(2, 0)).tolist() == [[0.0, 0.0]] * 4
+
+
+@pytest.mark.parametrize("gradient", ["direct", "discrete"])
+def test_no_rows_have_a_gradient_too(gradient):
+    flow = cnf.CNF(2, field=cnf.MLPField(2, hidden=(3, 3)))
+    scores = flow.score(torch.zeros(0, 2), None, cnf.Grid.uniform(3, "adams"), gradient=gradient)
+    scores.log_prob.sum().backward()
+    assert all(not parameter.grad.any() for parameter in flow.field.parameters())
 
 
 @pytest.mark.parametrize("steps", [2, 12])

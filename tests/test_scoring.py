@@ -11,10 +11,12 @@ from problems import F64, make_flow, normal, seeded, stirred
 import cnf
 from cnf.fields import VelocityField
 from cnf.flows.calibration import (
+    FLOORS,
     POWERS,
     QUADRATURE_WEIGHTS,
     _cheapest,
     _difficulty,
+    _judged,
     _placed,
     expected_evaluations,
 )
@@ -362,6 +364,30 @@ def test_a_floor_shrinks_with_the_steps():
     found = flow.evaluate(normal(5, 2))
     assert found.ok.all() and (found.nfe > flow.solver.nfe).all() and (found.error > 0).all()
     assert (found.nfe < 4 * flow.solver.nfe).all()
+
+
+def judged(estimates, errors):
+    """Bars (rows,) for errors of rows that a solve of one step estimated so."""
+    nothing = torch.zeros(1, len(estimates), dtype=F64)
+    scores = Scores(errors, estimates[None], nothing, 2, torch.zeros(len(estimates), 0))
+    return _judged(scores, torch.zeros_like(errors), tolerance=1e-3)
+
+
+def test_bars_follow_an_estimate_that_tells_rows_apart():
+    """Where the error is a part of the estimate, a high floor would make most bars wide for nothing."""
+    estimates = 1e-2 * 10 ** (4 * torch.linspace(0, 1, 1000, dtype=F64)[torch.randperm(1000)] - 4)
+    accuracy, bars = judged(estimates, 0.5 * estimates)
+    assert accuracy.floor == pytest.approx(min(FLOORS) * estimates.median().item())
+    assert (bars >= 0.5 * estimates).all() and (bars / (0.5 * estimates)).median() < 3
+
+
+@pytest.mark.parametrize("times", [20, 50, 70])
+def test_bars_cover_rows_that_an_estimate_overlooks(times):
+    """Two per cent of the rows show next to nothing and err by many times what the median row does."""
+    estimates = torch.full((1000,), 1e-5, dtype=F64)
+    errors = 0.5 * estimates
+    estimates[::50], errors[::50] = 1e-9, times * 1e-5
+    assert (judged(estimates, errors)[1] >= errors).all()
 
 
 def test_a_row_at_rest_has_a_bar_from_its_divergence():

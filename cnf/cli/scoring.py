@@ -96,7 +96,8 @@ def sentence(report: dict[str, object]) -> str:
     if report["outside"]:
         parts.append(f"{report['outside']:,} outside the ranges of their columns, where the density is zero")
     if report["not_ok"]:
-        parts.append(f"{report['not_ok']:,} have none: cells are missing, or no solve reached the tolerance")
+        why = "cells are missing, or no solve reached the tolerance"
+        parts.append(f"{report['not_ok']:,} have no log-density: {why}")
     if report["rows"] > left_out:
         of = "mean log-density of the others" if left_out else "mean log-density"
         parts.append(f"{of} {report['mean_log_prob']:.4f} ± {report['standard_error']:.4f} nats")

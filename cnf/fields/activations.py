@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def tanh(z: Tensor) -> Tensor:
-    """tanh z, in its place where nothing is recorded.
+    """tanh z.
 
     On a CPU as 2 sigmoid(2z) − 1, to 2e-7 in float32: torch's sigmoid takes a third to a sixth of the time of
     its tanh there, and two passes over memory are little beside either.
@@ -16,4 +16,4 @@ def tanh(z: Tensor) -> Tensor:
         return torch.tanh(z)
     if torch.is_grad_enabled():
         return 2 * torch.sigmoid(2 * z) - 1
-    return z.mul_(2).sigmoid_().mul_(2).sub_(1)
+    return (2 * z).sigmoid_().mul_(2).sub_(1)

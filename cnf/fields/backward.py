@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -44,15 +45,16 @@ def plain_layers(
     a2 = torch.sigmoid(linear(a1, W2, b2))
     slope2 = sigmoid_slope(a2)
     inner = slope1 @ M
-    return b3 + narrow(a2, W3), (inner * slope2).sum(-1), (a1, slope1, a2, slope2, inner)
+    return b3 + narrow_product(a2, W3), (inner * slope2).sum(-1), (a1, slope1, a2, slope2, inner)
 
 
-def narrow(a: Tensor, W: Tensor) -> Tensor:
+def narrow_product(a: Tensor, W: Tensor) -> Tensor:
     """a Wᵀ (…, few) of a (…, many) and W (few, many).
 
     The factors are turned: a product whose narrow side comes first takes a half to a fifth of the time.
     """
-    return (W @ a.reshape(-1, a.shape[-1]).T).T.reshape(*a.shape[:-1], len(W))
+    rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+    return (W @ rows.T).T.reshape(*a.shape[:-1], len(W))
 
 
 def sigmoid_slope(a: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -89,8 +91,8 @@ class _Layers(torch.autograd.Function):
             to_z1 = to_a1.add_(to_slope1).addcmul_(to_slope1, a1, value=-2).mul_(slope1)
         return (
             None,
-            narrow(to_z1, W1.T) if ctx.needs_input_grad[1] else None,
-            narrow(to_z1.T, x.T), to_z1.sum(0), to_z2.T @ a1, to_z2.sum(0), to_v.T @ a2, to_v.sum(0),
+            narrow_product(to_z1, W1.T) if ctx.needs_input_grad[1] else None,
+            narrow_product(to_z1.T, x.T), to_z1.sum(0), to_z2.T @ a1, to_z2.sum(0), to_v.T @ a2, to_v.sum(0),
             slope1.T @ to_inner,
         )  # fmt: skip
 

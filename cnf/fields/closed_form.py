@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from cnf.fields.backward import Unit, narrow, recorded_layers, sigmoid_slope
+from cnf.fields.backward import Unit, narrow_product, recorded_layers, sigmoid_slope
 from cnf.fields.base import BoundField, FieldAt
 
 Activation = Literal["sine", "tanh"]
@@ -45,7 +45,8 @@ class TwoLayers:
         tr ∂v/∂x = δ₁ᵀ M δ₂ + Σ s.
 
     tanh z = 2 sigmoid(2z) − 1 is folded into the weights: on a CPU the sigmoid takes a third to a sixth of
-    the time of tanh. A layer fed by 2 sigmoid − 1 gets the −1 as a shift.
+    the time of tanh. A layer fed by 2 sigmoid − 1 gets the −1 as a shift. The attributes, and the modulation
+    and shifts of the layers made from them, are the folded ones.
 
     Args:
         W1: (hidden1, dim)
@@ -59,7 +60,7 @@ class TwoLayers:
         # Nodes of their own in the graph: gradients of a solve stop here, and do not pass through M to them.
         self.W1, self.W2, self.W3 = self.stretch * W1, 2 * self.stretch * W2, 2 * W3
         self.W2_sums, self.W3_sums = 2 * W2.sum(1), W3.sum(1)
-        self.M = (2 * self.stretch) ** 2 * self._trace_matrix(W1, W2, W3)
+        self.M = self._trace_matrix(W1, (2 * self.stretch) ** 2 * W2, W3)
 
     @property
     def stretch(self) -> int:
@@ -174,7 +175,7 @@ class Layers(ABC):
 
     @abstractmethod
     def _couple(self, slope1: Tensor) -> Tensor:
-        """(δ₁ᵀ M) ⊙ g₂."""
+        """(δ₁ᵀ M) ⊙ g₂, of sigmoids."""
 
     @abstractmethod
     def _trace_of_skip(self) -> Tensor | float: ...
@@ -210,9 +211,9 @@ class SharedLayers(Layers):
         return _sigmoid(nn.functional.linear(a1, self.W2, self.shift2))
 
     def _out(self, a2: Tensor, x: Tensor) -> Tensor:
-        # What comes first says how the sum lies in memory: a narrow product lies in columns.
+        # The product lies in memory by columns. Where what comes first has rows, the sum lies by rows.
         offset = self.offset if self.skip is None else torch.addcmul(self.offset, self.skip, x)
-        return offset + narrow(a2, self.layers.W3)
+        return offset + narrow_product(a2, self.layers.W3)
 
     def _skipped(self, v: Tensor, x: Tensor) -> Tensor:
         return v if self.skip is None else torch.addcmul(v, self.skip, x)
@@ -247,7 +248,7 @@ class LayersByRow(Layers):
         return _sigmoid(_gated(a1 @ self.layers.W2.T, self.modulation.gate2, self.modulation.shift2))
 
     def _out(self, a2: Tensor, x: Tensor) -> Tensor:
-        v = self.modulation.offset + narrow(a2, self.layers.W3)
+        v = self.modulation.offset + narrow_product(a2, self.layers.W3)
         return v if self.modulation.skip is None else torch.addcmul(v, self.modulation.skip, x)
 
     def _couple(self, slope1: Tensor) -> Tensor:

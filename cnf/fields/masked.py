@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cnf.fields.base import BoundField
-from cnf.fields.closed_form import LayersByRow, Modulation, TwoLayers, bind_layers
+from cnf.fields.closed_form import Activation, LayersByRow, Modulation, TwoLayers, bind_layers
 from cnf.fields.gated import GatedField
 
 
@@ -56,7 +56,8 @@ class MaskedField(GatedField):
 class MaskedLayers(TwoLayers):
     """`TwoLayers` with the matrices of the patterns in `present` (*batch, dim)."""
 
-    def __init__(self, W1: Tensor, W2: Tensor, W3: Tensor, first: str, present: Tensor) -> None:
+    def __init__(self, W1: Tensor, W2: Tensor, W3: Tensor, first: Activation, present: Tensor) -> None:
+        # The trace's matrices, which the constructor above makes, want the patterns.
         self.present = present
         rows = present.reshape(-1, present.shape[-1])
         self.patterns, group = torch.unique(rows, dim=0, return_inverse=True)

@@ -167,11 +167,19 @@ def _judged(scores: Scores, truth: Tensor, tolerance: float) -> tuple[Accuracy, 
         _fitted(Accuracy(tolerance, 1.0, weight), floor, scores, true)
         for weight, floor in product(QUADRATURE_WEIGHTS, FLOORS)
     ]
-    bars = [accuracy.estimate(scores) for accuracy in fitted]
+    sound = [accuracy for accuracy in fitted if _covers(accuracy, scores, true)] or fitted
+    bars = [accuracy.estimate(scores) for accuracy in sound]
     widest = [_hard(bar).item() for bar in bars]
     good = [k for k, width in enumerate(widest) if width <= AS_GOOD * min(widest)]
     best = min(good, key=lambda k: bars[k].nanmedian().item())
-    return fitted[best], bars[best]
+    return sound[best], bars[best]
+
+
+def _covers(accuracy: Accuracy, scores: Scores, true: Tensor) -> bool:
+    """Whether all but one per cent of the bars are no smaller than the true error: a scale has a limit, at
+    which they may be."""
+    bars = accuracy.estimate(scores) + Accuracy().lost(scores.log_prob)
+    return (bars >= true).double().mean().item() >= 0.99
 
 
 def _hard(values: Tensor) -> Tensor:
@@ -179,16 +187,17 @@ def _hard(values: Tensor) -> Tensor:
     return values.nan_to_num(nan=torch.inf).quantile(HARD, dim=-1, interpolation="higher")
 
 
-def _fitted(accuracy: Accuracy, floor: float, scores: Scores, true: Tensor) -> Accuracy:
-    """The accuracy with a floor, in multiples of the median estimate, and `MARGIN` times the scale that
+def _fitted(accuracy: Accuracy, multiple: float, scores: Scores, true: Tensor) -> Accuracy:
+    """The accuracy with a floor of a multiple of the median estimate, and `MARGIN` times the scale that
     covers all but one per cent of the true errors."""
     sound = accuracy.estimate(scores).nan_to_num(nan=torch.nan, posinf=torch.nan)
-    floor = min(floor * sound.nanmedian().nan_to_num().item(), HIGHEST_FLOOR)
+    floor = min(multiple * sound.nanmedian().nan_to_num().item(), HIGHEST_FLOOR)
     accuracy = replace(accuracy, floor=floor)
     # Where a grid solves a field exactly, two roundings would make a ratio of any size.
     rounding = Accuracy().lost(scores.log_prob)
     ratio = ((true - rounding).clamp(min=0) / (accuracy.estimate(scores) + rounding)).nan_to_num(nan=1.0)
-    return replace(accuracy, bar_scale=min(max(MARGIN * ratio.quantile(0.99).item(), 1e-3), 100.0))
+    scale = MARGIN * ratio.quantile(0.99).item()
+    return replace(accuracy, bar_scale=min(max(scale, 1e-3), 100.0))
 
 
 def calibration_rows(x: Tensor, most: int) -> Tensor:

@@ -145,10 +145,11 @@ class CNF(FlowParts):
         if t == 0:
             nothing = y.new_zeros(1, len(y))
             return Scores(self.base.log_prob(y), nothing, nothing, 0, y.new_zeros(len(y), 0))
-        system = self._density_system(y, context, generator)
+        make_system = self._density_system
+        if generator is not None or extend is not None:
+            make_system = partial(self._density_system, generator=generator, extend=extend)
         gradient = gradient or self._usual_gradient(solver, len(y), context)
-        system = system if extend is None else extend(system)
-        solution = self._solve(system, y, (t, 0.0), solver, gradient, estimate=True)
+        solution = self._solve_rows(make_system, y, context, (t, 0.0), solver, gradient, estimate=True)
         log_prob = self.base.log_prob(solution.x[-1]) + solution.q[-1, ..., 0]
         x_error, q_error = solution.x_error.flip(0), solution.q_error[..., 0].flip(0)
         # The solve runs from the data to the base, and integrals change sign with its direction.
@@ -293,6 +294,27 @@ class CNF(FlowParts):
         score = partial(plain.score, y.to(self.like.dtype), context)
         reference = partial(exact.score, y.double(), context64)
         self.solver, self.accuracy = calibrate(score, reference, tolerance)
+        return self
+
+    def compile(self) -> CNF:
+        """Have torch.compile make one program of a whole solve on the flow's grid, for scoring and sampling
+        without a gradient.
+
+        The program is made for chunks of 1,024 rows (65,536 on an accelerator); others, second looks at hard
+        rows among them, go as before. It is made when the first such chunk comes, which takes minutes: worth
+        while for tens of millions of rows. A grid that is calibrated later wants a program of its own.
+
+        Returns:
+            The flow itself.
+
+        Raises:
+            ValueError: for a flow without a grid, or with a divergence that is not in closed form.
+        """
+        if not isinstance(self.solver, Grid):
+            raise ValueError(f"compile: expected a flow whose solver is a Grid; got {self.solver}")
+        if self.divergence != AUTO or self.context_dim or not self.field.bind().closed_form:
+            raise ValueError("compile: expected a field without context whose divergence is in closed form")
+        self.compiled = self.solver
         return self
 
     def save(self, path: str | Path) -> None:

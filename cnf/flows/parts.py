@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise, repeat
 from typing import Any
 
@@ -54,6 +54,7 @@ class FlowParts(nn.Module):
         self.solver: Solver = Grid.uniform(16) if isinstance(solver, str) else solver
         self.divergence = Hutchinson() if divergence == "hutchinson" else divergence
         self.accuracy = Accuracy()
+        self.compiled: Grid | None = None  # on which solves are one program of torch.compile
         self.metadata: dict[str, Any] = {}
         self._check_parts((base, preprocess, solver))
 
@@ -118,11 +119,44 @@ class FlowParts(nn.Module):
         gradient = self._usual_gradient(self.solver, len(z), context)
         given = repeat(None) if context is None else context.split(chunk_size(z))
         for rows, condition in zip(z.split(chunk_size(z)), given):
-            system = make_system(rows, condition)
-            solution = self._solve(system, rows, way, self.solver, gradient, estimate=False)
+            solution = self._solve_rows(
+                make_system, rows, condition, way, self.solver, gradient, estimate=False
+            )
             states.append(solution.x)
             quadratures.append(solution.q)
         return torch.cat(states, 1), torch.cat(quadratures, 1)
+
+    def _solve_rows(
+        self,
+        make_system: MakeSystem,
+        x: Tensor,
+        context: Tensor | None,
+        way: Sequence[float],
+        solver: Solver,
+        gradient: Gradient,
+        *,
+        estimate: bool,
+    ) -> Solution:
+        """Solve the system that is made for rows x (rows, dim) and their context; where all of it is what was
+        compiled, for a whole chunk of rows, by the program."""
+        # The program is one for every number of rows, and each takes minutes to make.
+        fits = solver == self.compiled and len(way) == 2 and len(x) == chunk_size(x)
+        known = make_system in (self._system, self._density_system) and not torch.is_grad_enabled()
+        solve = _program() if fits and known else FlowParts._as_it_stands
+        return solve(self, make_system, x, context, tuple(way), solver, gradient, estimate=estimate)
+
+    def _as_it_stands(
+        self,
+        make_system: MakeSystem,
+        x: Tensor,
+        context: Tensor | None,
+        way: tuple[float, ...],
+        solver: Solver,
+        gradient: Gradient,
+        *,
+        estimate: bool,
+    ) -> Solution:
+        return self._solve(make_system(x, context), x, way, solver, gradient, estimate=estimate)
 
     def _solve(
         self,
@@ -160,9 +194,14 @@ class FlowParts(nn.Module):
         return System(lambda times: [SystemAt(at.velocity) for at in bound.at(times)], bound.tensors)
 
     def _density_system(
-        self, x: Tensor, context: Tensor | None, generator: torch.Generator | None = None
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        generator: torch.Generator | None = None,
+        extend: Callable[[System], System] | None = None,
     ) -> System:
-        """The velocity with its divergence as quadrature; probes are drawn here, once for the solve."""
+        """The velocity with its divergence as quadrature, and what `extend` adds to them; probes are drawn
+        here, once for the solve."""
         bound = self.field.bind(context)
         training = self.training and torch.is_grad_enabled()
         divergence = choose_divergence(bound, self.divergence, x, generator, training=training)
@@ -174,7 +213,14 @@ class FlowParts(nn.Module):
         def system_at(times: Tensor) -> list[SystemAt]:
             return [SystemAt(at.velocity, partial(rates, at)) for at in bound.at(times)]
 
-        return System(system_at, bound.tensors)
+        system = System(system_at, bound.tensors)
+        return system if extend is None else extend(system)
+
+
+@cache
+def _program() -> Callable[..., Solution]:
+    """`_as_it_stands`, compiled for the shapes and the grid that it meets, when it meets them."""
+    return torch.compile(FlowParts._as_it_stands, dynamic=False)
 
 
 def increasing_times(t: Tensor | Sequence[float]) -> list[float]:

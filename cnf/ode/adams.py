@@ -54,7 +54,9 @@ class Adams(Scheme):
     """
 
     def __init__(self, nodes: tuple[float, ...], like: Tensor) -> None:
-        self.weights = tensor_like(_weights(nodes), like)
+        # A compiler traces through what is computed, and cannot look into a cache.
+        weights = _weights if torch.compiler.is_compiling() else _known_weights
+        self.weights = tensor_like(weights(nodes), like)
 
     def plan(self, mesh: Tensor) -> Tensor:
         """The end of each step, and its weights for the span of the mesh."""
@@ -148,7 +150,6 @@ def last_visits(nodes: Sequence[float]) -> list[int]:
     return [k for k, (node, after) in enumerate(pairwise((*nodes, math.inf))) if node != after]
 
 
-@lru_cache(maxsize=64)
 def _weights(nodes: tuple[float, ...]) -> Tensor:
     """The weights in the plan of each step (steps, 2 · (MEMORY + 1)); zeros where there is no past."""
     times = torch.tensor(nodes, dtype=torch.float64)
@@ -159,6 +160,9 @@ def _weights(nodes: tuple[float, ...]) -> Tensor:
     predictor = F.pad(_integrals(at[:, :-1], there[:, :-1], starts, ends), (0, 1))
     corrector = F.pad(_integrals(at[:, 1:], there[:, 1:], starts, ends), (1, 0))
     return torch.cat([predictor, corrector - predictor], 1)
+
+
+_known_weights = lru_cache(maxsize=64)(_weights)
 
 
 def _integrals(at: Tensor, there: Tensor, starts: Tensor, ends: Tensor) -> Tensor:

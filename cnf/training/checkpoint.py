@@ -39,6 +39,8 @@ SCALARS = (
     "best_nll",
     "best_excess",
     "unspent",
+    "validation_seconds",
+    "all_validation_seconds",
 )
 
 

@@ -28,8 +28,9 @@ WARM_UP = 0.05  # of each phase
 GUARD_EVERY = 25  # likelihood updates
 SMALLEST_RATE_SCALE = 1e-3
 FEW = 5  # updates
-# Part of a phase's seconds left that a validation may take, and of those gone that all of them may take.
-MOST_OF_REST, MOST_OF_GONE = 0.5, 0.08
+# Part of a phase's seconds left that a validation may take, and of all its seconds that all of them may take,
+# spent no faster than the clock of validations runs.
+MOST_OF_REST, MOST_OF_PHASE = 0.5, 0.08
 # Part of the first phase that what came before it may have used up.
 MOST_SPENT = 0.5
 
@@ -90,6 +91,7 @@ class Trainer:
         )  # fmt: skip
         self.steering = Steering(self.pilot, settings.nfe_budget, settings.tolerance)
         gone = min(spent, MOST_SPENT * (settings.phases[0].seconds or 0.0))
+        self.validation_seconds = 0.0  # of the last one
         self.start_phase(0, unspent=-gone)
         self.best_nll = self.judge.verdict(self.pilot_y, self.pilot_context).nll
 
@@ -103,7 +105,7 @@ class Trainer:
         # What ends a phase early is judged within it: a high learning rate first gives back some of what the
         # phase before had reached.
         self.stale, self.phase_best = 0, math.inf
-        self.validation_seconds, self.all_validation_seconds = 0.0, 0.0
+        self.all_validation_seconds = 0.0
         self.went_well = 0  # updates since the start or the last rollback
         self.losses: list[float] = []
         self.window: list[float] = []
@@ -186,8 +188,8 @@ class Trainer:
         if done >= 1 or self.phase.seconds is None:
             return True
         once_more = self.all_validation_seconds + self.validation_seconds
-        in_time = once_more <= MOST_OF_GONE * self.phase_seconds
-        return in_time and self.validation_seconds < MOST_OF_REST * self.seconds_left
+        allowed = MOST_OF_PHASE * late(done) * (self.phase_seconds + self.seconds_left)
+        return once_more <= allowed and self.validation_seconds < MOST_OF_REST * self.seconds_left
 
     def _book(self, start: float) -> None:
         elapsed = time.perf_counter() - start
