@@ -1,6 +1,7 @@
 """Speed and error of scoring, gradients and sampling, beside zuko's CNF and FFJORD's way with torchdiffeq.
 
     python scripts/benchmark_speed.py            # writes figures/benchmark_speed.json and .png
+    python scripts/benchmark_speed.py --compile  # what torch.compile makes of it: writes compiled_speed.json
 
 One process, one thread. The same trained weights are on every side: a network with two hidden layers of 64
 and tanh. Sides are timed in turns; what is printed are medians, with the smallest and largest time beside
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 
 import cnf
 from cnf import plotting
+from cnf.flows.scoring import CHUNK
 from cnf.ode import Grid
 
 ROWS = 1000
@@ -41,12 +43,17 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
     parser.add_argument("--quick", action="store_true", help="two columns, few rows and repeats")
+    parser.add_argument("--compile", action="store_true", help="two columns, with and without, and no peers")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     rows, repeats, dims = (100, 2, (2,)) if args.quick else (ROWS, args.repeats, DIMENSIONS)
+    if args.compile:
+        found = compiled(*trained(2, 10 * CHUNK, args.seed, steps=60 if args.quick else 1500), repeats)
+        (args.out / "compiled_speed.json").write_text(json.dumps(found, indent=1) + "\n")
+        return
     flows = {dim: trained(dim, rows, args.seed, steps=60 if args.quick else 1500) for dim in dims}
     results = {}
     for dim, (flow, x) in flows.items():
@@ -231,6 +238,24 @@ def note_of(task: str, name: str, found: dict[str, dict]) -> str:
         off = found["error"][name]
         return f"   error mean {off['mean']:.1e}, max {off['max']:.1e}"
     return f"   error mean {found['sample_error'][name]:.1e}" if task == "sample" else ""
+
+
+@torch.no_grad()
+def compiled(flow: cnf.CNF, x: Tensor, repeats: int) -> dict[str, dict | float]:
+    """Scoring and drawing whole chunks of rows before and after `compile`, and the seconds that it takes."""
+    tasks = {"log_prob": partial(flow.log_prob, x), "sample": partial(flow.sample, (len(x),))}
+    before = in_turns(tasks, repeats)
+    flow.compile()
+    start = time.perf_counter()
+    for run in tasks.values():
+        run()
+    seconds = time.perf_counter() - start
+    after = in_turns(tasks, repeats)
+    print(f"compiled in {seconds:.0f} s")
+    for name in tasks:
+        old, new = (1e6 * times[name]["median"] / len(x) for times in (before, after))
+        print(f"  {name:9} {old:6.1f} µs a row, compiled {new:6.1f}: {old / new:.2f} x")
+    return {"seconds": seconds, "before": before, "after": after}
 
 
 @torch.no_grad()
