@@ -55,22 +55,6 @@ def test_every_row_is_its_own_whatever_the_shapes(name, shape, time, context):
         torch.testing.assert_close(v[row], alone, rtol=1e-13, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", GATED)
-def test_gated_field_is_the_formula_of_its_docstring(name):
-    """Written out with tanh and unfolded weights."""
-    field = make_field(name, 3)
-    t, x = torch.tensor(0.2, dtype=F64), normal(4, 3)
-    first, second = field.hidden
-    modulation = field.outer(torch.tanh(field.inner(field.time(t))))
-    g1, g2, c1, c2, b, s = modulation.split((first, second, first, second, 3, 3))
-    sigma = {"gated-sine": torch.sin, "gated-tanh": torch.tanh}[name]
-    expected = [
-        field.W3 @ torch.tanh(g2 * (field.W2 @ sigma(g1 * (field.W1 @ row) + c1)) + c2) + b + s * row
-        for row in x
-    ]
-    torch.testing.assert_close(field(t, x), torch.stack(expected), rtol=1e-12, atol=1e-12)
-
-
 @pytest.mark.parametrize("name", CLOSED)
 def test_trap_trace_without_parameter_gradient(name):
     """The closed form's gradient in every parameter is that of the Jacobian's trace."""

@@ -44,8 +44,8 @@ class TwoLayers:
 
         tr ∂v/∂x = δ₁ᵀ M δ₂ + Σ s.
 
-    tanh z = 2 sigmoid(2z) − 1 is folded into the weights: on a CPU the sigmoid takes a third to a sixth of
-    the time of tanh. A layer fed by 2 sigmoid − 1 gets the −1 as a shift. The attributes, and the modulation
+    tanh z = 2 sigmoid(2z) − 1 is folded into the weights: on a CPU the sigmoid is several times as fast as
+    tanh. A layer fed by 2 sigmoid − 1 gets the −1 as a shift. The attributes, and the modulation
     and shifts of the layers made from them, are the folded ones.
 
     Args:

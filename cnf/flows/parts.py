@@ -139,8 +139,8 @@ class FlowParts(nn.Module):
     ) -> Solution:
         """Solve the system that is made for rows x (rows, dim) and their context; where all of it is what was
         compiled, for a whole chunk of rows, by the program."""
-        # The program is one for every number of rows, and each takes minutes to make.
-        fits = solver == self.compiled and len(way) == 2 and len(x) == chunk_size(x)
+        # Other spans, numbers of rows or grids would want programs of their own, each of which takes minutes.
+        fits = solver == self.compiled and sorted(way) == [0.0, 1.0] and len(x) == chunk_size(x)
         known = make_system in (self._system, self._density_system) and not torch.is_grad_enabled()
         solve = _program() if fits and known else FlowParts._as_it_stands
         return solve(self, make_system, x, context, tuple(way), solver, gradient, estimate=estimate)

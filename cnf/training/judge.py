@@ -21,7 +21,7 @@ from cnf.training.data import Rows
 ROWS, NUMBERS = 2_048, 16_384
 # Tolerance in nats of the solves that validation rests on; the finished flow is held to a stricter one.
 TOLERANCE = 1e-2
-# Of their grid: finer ones say the same to 1e-4 nats, and coarser ones leave more rows to second looks.
+# Of their grid: enough for the tolerance, where fewer would leave more rows to second looks.
 STEPS = 20
 
 
