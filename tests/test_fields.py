@@ -10,7 +10,6 @@ from problems import CLOSED, F64, FIELDS, jacobian_trace, make_field, normal
 from cnf.fields import ConcatSquashField, GatedField, MLPField, SumField
 from cnf.fields.base import TimeFeatures
 
-GATED = ["gated-sine", "gated-tanh"]
 SHAPES = [(), (5,), (2, 3), (0,), (2, 1, 4)]
 
 
