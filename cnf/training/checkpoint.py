@@ -171,7 +171,11 @@ def _digest(numbers: Tensor) -> float:
 
 
 def _tensors(trainer: Trainer) -> dict[str, Tensor]:
-    tensors = {"generator": trainer.generator.get_state(), "averaged": trainer.judge.average.n_averaged}
+    tensors = {
+        "generator": trainer.generator.get_state(),
+        "averaged": trainer.judge.average.n_averaged,
+        "seen": trainer.allocation.seen,
+    }
     field, average = trainer.flow.field, trainer.judge.average.module
     weights = (field.state_dict(), average.state_dict(), trainer.best, trainer.at_start)
     for kind, named in zip(("field", "average", "best", "start"), weights):
@@ -204,6 +208,7 @@ def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str,
     trainer.judge.average.module.load_state_dict(_part(tensors, "average"))
     trainer.judge.average.n_averaged.copy_(tensors["averaged"])
     trainer.generator.set_state(tensors["generator"])
+    trainer.allocation.seen.copy_(tensors["seen"])
     for which, optimiser in enumerate(trainer.optimisers):
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _part(tensors, f"optimiser.{which}").items():

@@ -55,11 +55,13 @@ def flow_matching_loss(
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The parts of the likelihood objective, each a scalar, the first two in nats."""
+    """The parts of the likelihood objective, each a scalar, the first two in nats, and log p of each row,
+    detached."""
 
     nll: Tensor
     solver_error: Tensor
     penalty: Tensor
+    log_prob: Tensor
 
 
 def likelihood_loss(
@@ -71,13 +73,20 @@ def likelihood_loss(
     solver: Solver,
     gradient: Gradient | None = None,
     regularisers: Regularisers = NONE,
+    importance: Tensor | None = None,
 ) -> Likelihood:
     """Mean of −log p(y) by one solve, and the means of the solver's error estimate and of the penalty.
 
     A solver with few steps can be cheated: the field learns to make steps whose error looks like likelihood.
-    Minimising the error along with the objective keeps the field where the solver can be believed.
+    Minimising the error along with the objective keeps the field where the solver can be believed. Rows that
+    were drawn more or less often than others have an `importance` in the means (rows,).
     """
     extend = partial(regularisers.extend, like=y, generator=generator) if regularisers else None
     scores = flow.score(y, context, solver, gradient=gradient, generator=generator, extend=extend)
-    penalty = scores.extra.sum(-1).mean() if regularisers else scores.log_prob.new_zeros(())
-    return Likelihood(-scores.log_prob.mean(), scores.step_error.sum(0).mean(), penalty)
+
+    def mean(values: Tensor) -> Tensor:
+        return values.mean() if importance is None else (importance.to(values) * values).mean()
+
+    penalty = mean(scores.extra.sum(-1)) if regularisers else scores.log_prob.new_zeros(())
+    error = mean(scores.step_error.sum(0))
+    return Likelihood(-mean(scores.log_prob), error, penalty, scores.log_prob.detach())

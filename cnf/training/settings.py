@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from cnf.flows import Range
 from cnf.ode import Gradient
 from cnf.training.optimisers import OptimiserName, check_optimiser
 from cnf.training.regularisers import NONE, Regularisers
+
+AllocationName = Literal["proportional", "neyman"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Settings:
         gradient: of the likelihood: "discrete", "direct", or "adjoint" (torchdiffeq).
         coupling_block: rows that flow matching pairs by optimal transport; None pairs independently.
         times_a_pair: times at which flow matching uses each pair.
+        allocation: how many rows of a region likelihood training draws: "proportional" to those it has, or
+            "neyman", more where log p differs more between them (`cnf.training.allocation`).
         solver_steps: steps of the grid that likelihood training starts with.
         error_weight: weight of the solver's error beside the negative log-likelihood, to start with.
         regularisers: penalties beside the negative log-likelihood.
@@ -67,6 +71,7 @@ class Settings:
     gradient: Gradient = "discrete"
     coupling_block: int | None = 64
     times_a_pair: int = 1
+    allocation: AllocationName = "proportional"
     solver_steps: int = 12
     error_weight: float = 10.0
     regularisers: Regularisers = NONE
@@ -87,6 +92,10 @@ class Settings:
     def __post_init__(self) -> None:
         if self.gradient not in get_args(Gradient):
             raise ValueError(f"gradient: expected {', '.join(get_args(Gradient))}; got {self.gradient!r}")
+        if self.allocation not in get_args(AllocationName):
+            raise ValueError(
+                f"allocation: expected {', '.join(get_args(AllocationName))}; got {self.allocation!r}"
+            )
         if not self.tolerance > 0:
             raise ValueError(f"tolerance: expected a positive number of nats; got {self.tolerance}")
 
@@ -107,7 +116,8 @@ class Beginning:
 
 
 # Up to so many columns, pairs by optimal transport make paths straight for little; in more, blocks of rows
-# are too thin to pair well, and the time is better spent on updates.
+# are too thin to pair well, and the time is better spent on updates. Rows of a region are too far apart for
+# what log p differs by between them to say where the field has most to learn.
 FEW_COLUMNS = 3
 MOST_WEIGHT_DECAY = 0.3
 # Straight paths are cheap to follow.
@@ -140,6 +150,7 @@ def default_settings(
         phases,
         coupling_block=64 if few else None,
         times_a_pair=4 if few else 1,
+        allocation="neyman" if few else "proportional",
         regularisers=STRAIGHT,
         nfe_budget=None if "regularisers" in chosen else NFE_BUDGET,
         weight_decay=default_weight_decay(rows),

@@ -35,14 +35,21 @@ class Strata:
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:
         """Places of `size` rows, in random order."""
-        device = self.order.device
-        cells = torch.randperm(size, generator=generator, device=device)
-        u = (cells + torch.rand(size, generator=generator, device=device, dtype=torch.float64)) / size
+        return self.places(spaced(size, generator, self.order.device))
+
+    def places(self, shares: Tensor) -> Tensor:
+        """Of the rows at which these shares of all weight are passed, in the order of the cells."""
         if self.cumulative is None:
-            at = (u * len(self.order)).long()
+            at = (shares * len(self.order)).long()
         else:
-            at = torch.searchsorted(self.cumulative, u * self.cumulative[-1])
+            at = torch.searchsorted(self.cumulative, shares * self.cumulative[-1])
         return self.order[at.clamp(max=len(self.order) - 1)]
+
+
+def spaced(size: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Numbers in [0, 1), one in each of `size` equal parts, in random order."""
+    parts = torch.randperm(size, generator=generator, device=device)
+    return (parts + torch.rand(size, generator=generator, device=device, dtype=torch.float64)) / size
 
 
 def nearby(x: Tensor) -> Tensor:

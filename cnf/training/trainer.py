@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from cnf.flows import CNF
 from cnf.flows.calibration import calibration_rows
 from cnf.ode import Solver, SolverError, Torchdiffeq
+from cnf.training.allocation import Allocation
 from cnf.training.data import Batches, Rows, model_coordinates
 from cnf.training.failures import WINDOW, TrainingError, exploded
 from cnf.training.guard import Guard
 from cnf.training.history import History, Record
 from cnf.training.judge import Judge, snapshot
 from cnf.training.marks import late, passes
-from cnf.training.objectives import flow_matching_loss, likelihood_loss
+from cnf.training.objectives import Likelihood, flow_matching_loss, likelihood_loss
 from cnf.training.optimisers import optimisers
 from cnf.training.settings import Beginning, Phase, Settings
 from cnf.training.steering import Steering
@@ -114,6 +115,7 @@ class Trainer:
             self.flow.field, self.phase.optimiser, weight_decay=self.settings.weight_decay
         )
         self.judge = Judge(self.flow, self.phase.ema, self.valid)
+        self.allocation = Allocation(self.batches.strata)
 
     @property
     def phase(self) -> Phase:
@@ -203,9 +205,8 @@ class Trainer:
         self.step += 1
         self.phase_step += 1
         self.flow.field.zero_grad()
-        y, context = self.batches.draw(self._rows_to_draw, self.generator)
         try:
-            loss, objective = self._loss(y, context)
+            loss, objective = self._loss()
             loss.backward()
         except SolverError as failure:
             self._roll_back(str(failure))
@@ -232,20 +233,25 @@ class Trainer:
         else:
             self.calm = min(self.calm, max(window))
 
-    @property
-    def _rows_to_draw(self) -> int:
-        again = self.settings.times_a_pair if self.phase.name == "flow matching" else 1
-        return self.phase.batch // again
-
-    def _loss(self, y: Tensor, context: Tensor | None) -> tuple[Tensor, float]:
+    def _loss(self) -> tuple[Tensor, float]:
         """What is differentiated, and the phase's objective as a number."""
         if self.phase.name == "flow matching":
-            block = None if self.flow.context_dim else self.settings.coupling_block
-            loss = flow_matching_loss(
-                self.flow, y, context, self.generator, block=block, times_a_pair=self.settings.times_a_pair
-            )
+            loss = self._matching_loss()
             return loss, loss.item()
+        parts = self._likelihood()
+        return parts.nll + self.guard.error_weight * parts.solver_error + parts.penalty, parts.nll.item()
+
+    def _matching_loss(self) -> Tensor:
+        again = self.settings.times_a_pair
+        y, context = self.batches.draw(self.phase.batch // again, self.generator)
+        block = None if self.flow.context_dim else self.settings.coupling_block
+        return flow_matching_loss(self.flow, y, context, self.generator, block=block, times_a_pair=again)
+
+    def _likelihood(self) -> Likelihood:
+        """Of the rows of one update, which tell the next draws where to go."""
         solver = self._training_solver()
+        drawn = self.allocation.draw(self.phase.batch, self.generator)
+        y, context = self.batches.take(drawn.places)
         parts = likelihood_loss(
             self.flow,
             y,
@@ -255,9 +261,11 @@ class Trainer:
             # The two are the same gradient to rounding, and the flow knows when keeping the graph is faster.
             gradient=None if self.settings.gradient == "discrete" else self.settings.gradient,
             regularisers=self.settings.regularisers.scaled(self.steering.share),
+            importance=drawn.importance,
         )
-        loss = parts.nll + self.guard.error_weight * parts.solver_error + parts.penalty
-        return loss, parts.nll.item()
+        if self.settings.allocation == "neyman":
+            self.allocation.observe(drawn.cells, parts.log_prob)
+        return parts
 
     def _training_solver(self) -> Solver:
         """The grid of likelihood training, placed anew as the field changes; torchdiffeq for its adjoint."""
