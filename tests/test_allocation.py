@@ -68,7 +68,7 @@ def test_the_rough_part_gets_more_draws_and_no_row_more_than_the_floor_allows():
     x, f = square_with_an_edge()
     allocation = learnt(Strata(x, None), f)
     drawn = allocation.draw(10_000, generator(5))
-    assert (x[drawn.places, 0] < 0.05).double().mean() > 0.2
+    assert (x[drawn.places, 0] < 0.05).double().mean() > 0.15
     assert drawn.importance.max() <= 1 / EVEN + 1e-9
 
 

@@ -86,11 +86,10 @@ class TwoLayers:
             [self.W2] * count if gate2 is None else (gate2[:, :, None] * self.W2).unbind(),
             modulation.shift2.expand(count, -1).unbind(),
             modulation.offset.expand(count, -1).unbind(),
-            [None] * count if gate1 is None else gate1.unbind(),
-            [None] * count if gate2 is None else gate2.unbind(),
             [None] * count if skip is None else skip.unbind(),
         )
-        return [SharedLayers(self, *part) for part in zip(*parts)]
+        couplings = Couplings(self.M, gate1, gate2, count)
+        return [SharedLayers(self, couplings, *part) for part in zip(range(count), *parts)]
 
     def by_row(self, modulation: Modulation) -> LayersByRow:
         """The layers under a modulation (*batch, width) of each row."""
@@ -106,6 +105,29 @@ class TwoLayers:
 
     def _trace_matrix(self, W1: Tensor, W2: Tensor, W3: Tensor) -> Tensor:
         return W2.T * (W1 @ W3)
+
+
+class Couplings:
+    """M with the gates of each of some moments in it, g₁ ⊙ M ⊙ g₂ᵀ; made for all at once when the first is
+    asked for: velocities alone need none.
+
+    Args:
+        M: (hidden1, hidden2)
+        gate1: (count, hidden1), or None for one.
+        gate2: (count, hidden2), or None for one.
+        count: number of moments.
+    """
+
+    def __init__(self, M: Tensor, gate1: Tensor | None, gate2: Tensor | None, count: int) -> None:
+        self.M, self.gate1, self.gate2, self.count = M, gate1, gate2, count
+        self.made: Sequence[Tensor] | None = None
+
+    def __getitem__(self, which: int) -> Tensor:
+        if self.made is None:
+            M = self.M if self.gate1 is None else self.gate1[:, :, None] * self.M
+            M = M if self.gate2 is None else M * self.gate2[:, None, :]
+            self.made = M.expand(self.count, -1, -1).unbind()
+        return self.made[which]
 
 
 def bind_layers(
@@ -186,20 +208,21 @@ class SharedLayers(Layers):
     """Layers whose modulation is the same for all rows and stands in their weights."""
 
     layers: TwoLayers
+    couplings: Couplings
+    which: int
     W1: Tensor
     shift1: Tensor
     W2: Tensor
     shift2: Tensor
     offset: Tensor
-    gate1: Tensor | None
-    gate2: Tensor | None
     skip: Tensor | None
 
     def velocity_and_divergence(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """v (*batch, dim) and tr ∂v/∂x (*batch,) at x (*batch, dim)."""
         if not torch.is_grad_enabled():
             return super().velocity_and_divergence(x)
-        weights = (self.W1, self.shift1, self.W2, self.shift2, self.layers.W3, self.offset, self._coupling())
+        coupling = self.couplings[self.which]
+        weights = (self.W1, self.shift1, self.W2, self.shift2, self.layers.W3, self.offset, coupling)
         v, divergence = recorded_layers(self.layers.unit, x.reshape(-1, x.shape[-1]), *weights)
         v, divergence = v.view_as(x), divergence.view(x.shape[:-1])
         return self._skipped(v, x), divergence + self._trace_of_skip()
@@ -219,14 +242,7 @@ class SharedLayers(Layers):
         return v if self.skip is None else torch.addcmul(v, self.skip, x)
 
     def _couple(self, slope1: Tensor) -> Tensor:
-        return slope1 @ self._coupling()
-
-    def _coupling(self) -> Tensor:
-        """M with the gates in it."""
-        M = self.layers.M
-        if self.gate1 is not None:
-            M = self.gate1[:, None] * M
-        return M if self.gate2 is None else M * self.gate2
+        return slope1 @ self.couplings[self.which]
 
     def _trace_of_skip(self) -> Tensor | float:
         return 0.0 if self.skip is None else self.skip.sum()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from cnf.flows import (
     Affine,
@@ -16,6 +13,7 @@ from cnf.flows import (
     Chain,
     ContaminatedBase,
     Gaussianize,
+    MixtureBase,
     NormalBase,
     Preprocess,
     Range,
@@ -24,6 +22,8 @@ from cnf.flows import (
 )
 from cnf.training.data import Rows
 from cnf.training.judge import weighted_nll
+from cnf.training.mixtures import chosen_rows, fitted_mixture, mixture_base
+from cnf.training.settings import FEW_COLUMNS
 
 # Fewer rows say too little about the shape of a column.
 FEWEST_ROWS = 2_000
@@ -36,6 +36,8 @@ COARSE, FINE = 10, 40
 ITERATIONS = 20
 MOST_ROWS = 10_000
 FREEDOMS = (3.0, 6.0)
+# Of a base. With more Gaussians, or with such as fit the rows, a flow has to fill the gaps between them.
+COMPONENTS, WIDTH = 16, 1.3
 # Independent heavy columns are another shape, not only other tails: nats a column that they must gain.
 WORTH_A_COLUMN = 0.1
 
@@ -101,28 +103,51 @@ def _quick_nll(map: Preprocess, train: Rows, valid: Rows, seed: int, components:
     chosen = torch.randperm(len(train), generator=generator, device=train.x.device)[:MOST_ROWS]
     if train.weights is not None:
         chosen = torch.multinomial(train.weights, MOST_ROWS, replacement=True, generator=generator)
-    model = GaussianMixture(
-        components, reg_covar=1e-4, max_iter=ITERATIONS, init_params="k-means++", random_state=seed
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(map.to_model(train.x[chosen])[0].float().numpy(force=True))
+    rows = map.to_model(train.x[chosen])[0].float().numpy(force=True)
+    model = fitted_mixture(rows, components, seed=seed, iterations=ITERATIONS, smallest=1e-4)
     y, ladj = map.to_model(valid.x)
     scores = torch.as_tensor(model.score_samples(y.float().numpy(force=True)), device=y.device)
     return weighted_nll(scores + ladj, valid.weights)[0]
 
 
-def choose_base(y: torch.Tensor, weights: torch.Tensor | None) -> tuple[Base, str]:
-    """The normal base, with heavy tails added or taken where rows in model coordinates have outliers.
+def choose_base(train: Rows, valid: Rows, seed: int) -> tuple[Base, str]:
+    """The normal base, one with heavy tails where rows in model coordinates have outliers, or a mixture of a
+    few wide Gaussians where that is much nearer to rows of few columns: the field then has less far to go.
 
-    None of the candidates learns anything from the rows, so the training rows themselves can judge.
+    Args:
+        train: rows in model coordinates.
+        valid: held-out rows, likewise.
+        seed: of the mixture.
     """
-    dim = y.shape[1]
+    dim = train.x.shape[1]
+    # These learn nothing from the rows, so that the training rows themselves can judge.
     candidates = {
         "normal": NormalBase(dim),
         "normal with heavy tails": ContaminatedBase(NormalBase(dim)),
         **{f"Student-t, {nu:g} degrees of freedom": StudentTBase(dim, nu) for nu in FREEDOMS},
     }
-    nll = {name: weighted_nll(base.log_prob(y), weights)[0] for name, base in candidates.items()}
+    nll = {name: _nll(base, train) for name, base in candidates.items()}
     best = min(nll, key=lambda name: nll[name] + WORTH_A_COLUMN * dim * name.startswith("Student"))
-    return candidates[best], best
+    if dim > FEW_COLUMNS or train.context is not None or min(len(train) - FEWEST_ROWS, len(valid) - FINE) < 0:
+        return candidates[best], best
+    mixture = wide_mixture(train, seed)
+    mixtures = {
+        f"mixture of {COMPONENTS} wide Gaussians": mixture,
+        f"mixture of {COMPONENTS} wide Gaussians, heavy tails": ContaminatedBase(mixture),
+    }
+    nll = {name: _nll(base, valid) for name, base in mixtures.items()}
+    nearest = min(nll, key=nll.__getitem__)
+    if _nll(candidates[best], valid) - nll[nearest] < WORTH:
+        return candidates[best], best
+    return mixtures[nearest], nearest
+
+
+def wide_mixture(train: Rows, seed: int) -> MixtureBase:
+    """A mixture of rows in model coordinates, each Gaussian wider than the rows that it stands for."""
+    rows = chosen_rows(train.x, train.weights, seed)
+    fitted = mixture_base(fitted_mixture(rows, COMPONENTS, seed=seed, iterations=ITERATIONS), train.x)
+    return MixtureBase(fitted.weights, fitted.means, WIDTH * fitted.factors)
+
+
+def _nll(base: Base, rows: Rows) -> float:
+    return weighted_nll(base.log_prob(rows.x), rows.weights)[0]

@@ -94,11 +94,11 @@ def _matrix(name: str, values: Any, device: torch.device, rows: int | None = Non
     return matrix
 
 
-def model_coordinates(flow: CNF, rows: Rows) -> tuple[Tensor, Tensor | None]:
+def in_model_coordinates(flow: CNF, rows: Rows) -> Rows:
     """Rows and their context where the field lives, in its dtype."""
     dtype = flow.like.dtype
     context = None if rows.context is None else flow.context_map.to_model(rows.context)[0].to(dtype)
-    return flow.preprocess.to_model(rows.x)[0].to(dtype), context
+    return Rows(flow.preprocess.to_model(rows.x)[0].to(dtype), context, rows.weights)
 
 
 class Batches:

@@ -12,7 +12,7 @@ from cnf.flows import CNF, Affine
 from cnf.ode import Gradient
 from cnf.training.checkpoint import CheckpointWriter, resume
 from cnf.training.choices import choose_base, opened_maps
-from cnf.training.data import Rows, as_rows
+from cnf.training.data import Rows, as_rows, in_model_coordinates
 from cnf.training.failures import Interrupted
 from cnf.training.history import History
 from cnf.training.judge import judging_rows, mean_nll
@@ -146,7 +146,7 @@ def fit_parts(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int
     The maps stay what they are when the flow is fitted once more; only its grid is placed anew.
     """
     choices: dict[str, Any] = {"preprocess": "given", "base": "given", "rows": len(train)}
-    device, dtype = flow.like.device, flow.like.dtype
+    device = flow.like.device
     if settings.ranges is not None and len(settings.ranges) != flow.dim:
         raise ValueError(f"ranges: expected one for each of {flow.dim} columns; got {len(settings.ranges)}")
     if "context_map" in flow.automatic and train.context is not None:
@@ -162,8 +162,8 @@ def fit_parts(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int
             chosen = best_map(flow, candidates, train, valid, settings, seed=seed)
         flow.preprocess, choices["preprocess"] = candidates[chosen], names[chosen]
     if "base" in flow.automatic:
-        y = flow.preprocess.to_model(train.x)[0].to(dtype)
-        flow.base, choices["base"] = choose_base(y, train.weights)
+        parts = (in_model_coordinates(flow, rows) for rows in (train, valid))
+        flow.base, choices["base"] = choose_base(*parts, seed)
     flow.automatic &= {"solver"}
     return choices
 

@@ -18,7 +18,7 @@ from cnf.training.data import Rows
 
 # Rows that a model is judged by: more where a solve of few columns makes them cheap. On few, chance decides
 # between models that are a few thousandths of a nat apart.
-ROWS, NUMBERS = 2_048, 16_384
+ROWS, NUMBERS = 2_048, 8_192
 # Tolerance in nats of the solves that validation rests on; the finished flow is held to a stricter one.
 TOLERANCE = 1e-2
 # Of their grid: enough for the tolerance, where fewer would leave more rows to second looks.

@@ -108,17 +108,7 @@ class Rival:
 
     def _fit(self, components: int) -> None:
         start = time.perf_counter()
-        model = GaussianMixture(
-            components,
-            reg_covar=SMALLEST_VARIANCE,
-            max_iter=ITERATIONS,
-            init_params="k-means++",
-            random_state=self.seed,
-        )
-        with warnings.catch_warnings():
-            # A mixture that has not converged is judged by held-out rows like any other.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(self.rows)
+        model = fitted_mixture(self.rows, components, seed=self.seed, iterations=ITERATIONS)
         plain = mixture_base(model, self.like)
         judged = [Judged(base, components, self._nll(base)) for base in (plain, ContaminatedBase(plain))]
         self.found.append(min(judged, key=lambda candidate: candidate.nll))
@@ -127,6 +117,19 @@ class Rival:
     @torch.no_grad()
     def _nll(self, base: Base) -> float:
         return weighted_nll(base.log_prob(self.valid) + self.ladj, self.valid_weights)[0]
+
+
+def fitted_mixture(
+    rows: np.ndarray, components: int, *, seed: int, iterations: int, smallest: float = SMALLEST_VARIANCE
+) -> GaussianMixture:
+    """A mixture of rows (n, dim) after so many iterations at most: one that has not converged is judged by
+    held-out rows like any other. `smallest` is added to its variances."""
+    model = GaussianMixture(
+        components, reg_covar=smallest, max_iter=iterations, init_params="k-means++", random_state=seed
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return model.fit(rows)
 
 
 def chosen_rows(y: Tensor, weights: Tensor | None, seed: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from cnf.flows import CNF
 from cnf.flows.calibration import calibration_rows
 from cnf.ode import Solver, SolverError, Torchdiffeq
 from cnf.training.allocation import Allocation
-from cnf.training.data import Batches, Rows, model_coordinates
+from cnf.training.data import Batches, Rows, in_model_coordinates
 from cnf.training.failures import WINDOW, TrainingError, exploded
 from cnf.training.guard import Guard
 from cnf.training.history import History, Record
@@ -31,7 +31,7 @@ SMALLEST_RATE_SCALE = 1e-3
 FEW = 5  # updates
 # Part of a phase's seconds left that a validation may take, and of all its seconds that all of them may take,
 # spent no faster than the clock of validations runs.
-MOST_OF_REST, MOST_OF_PHASE = 0.5, 0.08
+MOST_OF_REST, MOST_OF_PHASE = 0.5, 0.05
 # Part of the first phase that what came before it may have used up.
 MOST_SPENT = 0.5
 
@@ -78,8 +78,9 @@ class Trainer:
         self.beginning = beginning or Beginning()
         self.generator = torch.Generator(flow.like.device).manual_seed(seed)
         self.pilot = train.take(calibration_rows(train.x, 256))
-        self.pilot_y, self.pilot_context = model_coordinates(flow, self.pilot)
-        self.batches = Batches(*model_coordinates(flow, train), train.weights)
+        pilot, rows = in_model_coordinates(flow, self.pilot), in_model_coordinates(flow, train)
+        self.pilot_y, self.pilot_context = pilot.x, pilot.context
+        self.batches = Batches(rows.x, rows.context, rows.weights)
         self.history = History()
         self.best = self.at_start = snapshot(flow.field)
         # Nats that too many evaluations of the best weights count for, where that was looked at.

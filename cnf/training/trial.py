@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from cnf.flows import CNF, Preprocess
 from cnf.training.choices import choose_base
-from cnf.training.data import Rows
+from cnf.training.data import Rows, in_model_coordinates
 from cnf.training.failures import TrainingError
 from cnf.training.regularisers import NONE
 from cnf.training.settings import LIKELIHOOD, MATCHING, Phase, Settings
@@ -53,7 +53,8 @@ def best_map(
         tried = copy.deepcopy(flow)
         tried.preprocess = map
         if "base" in flow.automatic:
-            tried.base, _ = choose_base(map.to_model(train.x)[0].to(flow.like.dtype), train.weights)
+            parts = (in_model_coordinates(tried, rows) for rows in (train, valid))
+            tried.base, _ = choose_base(*parts, seed)
         trainer = Trainer(tried, train, valid, short, seed=seed)
         with contextlib.suppress(TrainingError):  # judged by what it had reached
             trainer.run()
