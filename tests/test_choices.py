@@ -97,7 +97,7 @@ def test_a_mixture_of_wide_gaussians_is_the_base_of_two_columns_far_from_normal(
     """It is nearer to held-out rows than a normal base, and no density of them falls into a gap of it."""
     train, valid = whitened(TOYS[name].sample(20_000, torch.Generator().manual_seed(0)).double())
     base, said = choose_base(train, valid, 0)
-    assert isinstance(base, cnf.MixtureBase) and said == "mixture of 16 wide Gaussians"
+    assert isinstance(base, cnf.MixtureBase) and said == "mixture of 32 wide Gaussians"
     found, plain = base.log_prob(valid.x), cnf.NormalBase(2).log_prob(valid.x)
     assert found.mean() - plain.mean() > 0.05
     assert found.min() > -9

@@ -25,7 +25,9 @@ class Base(nn.Module, ABC):
         """Log-density (*batch,) of z (*batch, dim)."""
 
     @abstractmethod
-    def sample(self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    def sample(
+        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Draws (*shape, dim) on the device and in the dtype of `like`."""
 
 
@@ -41,7 +43,9 @@ class NormalBase(Base):
         """Log-density (*batch,) of z (*batch, dim)."""
         return -0.5 * z.square().sum(-1) - 0.5 * self.dim * math.log(2 * math.pi)
 
-    def sample(self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    def sample(
+        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Draws (*shape, dim) on the device and in the dtype of `like`."""
         return torch.randn((*shape, self.dim), generator=generator, device=like.device, dtype=like.dtype)
 
@@ -80,7 +84,9 @@ class StudentTBase(Base):
         tails = torch.log1p((z / self.scale).square() / nu)
         return self.dim * peak - (nu + 1) / 2 * tails.sum(-1)
 
-    def sample(self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    def sample(
+        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Draws (*shape, dim) by Bailey's polar method (1994): √(ν(u^(−2/ν) − 1)) cos 2πv."""
         size = (2, *shape, self.dim)
         u, v = torch.rand(size, generator=generator, device=like.device, dtype=torch.float64)
@@ -120,7 +126,9 @@ class MixtureBase(Base):
         parts = self.weights.log() - 0.5 * scaled.square().sum(-1) - volume - constant
         return parts.logsumexp(-1)
 
-    def sample(self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    def sample(
+        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Draws (*shape, dim) on the device and in the dtype of `like`."""
         count = math.prod(shape)
         if count == 0:
@@ -175,7 +183,9 @@ class ContaminatedBase(Base):
         tails = peak - (nu + dim) / 2 * torch.log1p(z.square().sum(-1) / nu)
         return torch.logaddexp(self.base.log_prob(z) + math.log1p(-self.share), tails + math.log(self.share))
 
-    def sample(self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None) -> Tensor:
+    def sample(
+        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
         """Draws (*shape, dim) on the device and in the dtype of `like`."""
         settings = {"generator": generator, "device": like.device}
         # A t vector is a normal one over the root of a chi-square over ν.

@@ -37,7 +37,7 @@ ITERATIONS = 20
 MOST_ROWS = 10_000
 FREEDOMS = (3.0, 6.0)
 # Of a base. With more Gaussians, or with such as fit the rows, a flow has to fill the gaps between them.
-COMPONENTS, WIDTH = 16, 1.3
+COMPONENTS, WIDTH = 32, 1.5
 # Independent heavy columns are another shape, not only other tails: nats a column that they must gain.
 WORTH_A_COLUMN = 0.1
 
