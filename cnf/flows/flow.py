@@ -36,7 +36,7 @@ class CNF(FlowParts):
         hidden: widths of the two hidden layers of the default field, a `GatedField`.
         context_dim: number of columns of the context that the density depends on; 0 for none.
         field: a velocity field of your own; then `hidden` has no meaning.
-        base: base density; "auto" is the standard normal, unless `cnf.fit` finds a mixture that is ahead.
+        base: base density; "auto" is the standard normal, unless `cnf.fit` chooses another.
         preprocess: map to model coordinates; "auto" is the identity until `cnf.fit` fits it.
         solver: a `Grid` or a `Torchdiffeq`; "auto" is a grid of 16 steps until `calibrate` places it.
         divergence: "auto" (closed form where the field has one, else exact, else, in training beyond moderate
