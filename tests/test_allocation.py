@@ -78,8 +78,9 @@ def test_before_anything_is_known_draws_are_those_of_even_cells(rows, size, seed
     x = torch.randn(rows, 2, generator=generator(seed))
     drawn = Allocation(Strata(x, None)).draw(size, generator(seed))
     assert drawn.importance == pytest.approx(1.0)
-    counts = drawn.places.bincount(minlength=rows)
-    assert counts.max() <= math.ceil(size / rows) + 1 and drawn.places.min() >= 0
+    plain = Strata(x, None).draw(size, generator(seed))
+    # Rounding may put a level at the border of two rows on its other side.
+    assert (drawn.places != plain).sum() <= 1
 
 
 @pytest.mark.parametrize("value", [0.0, -3.5, math.nan, -math.inf])
@@ -88,6 +89,16 @@ def test_one_value_for_all_or_none_that_is_finite_changes_no_share(value):
     allocation = learnt(Strata(x, None), torch.full((1000,), value), batches=20)
     shares = allocation.shares()
     assert shares.isfinite().all() and shares.max() == pytest.approx(shares.min().item(), rel=1e-6)
+
+
+def test_one_row_far_off_does_not_take_the_draws():
+    """Of a row whose density has collapsed, no more is believed than of one a few nats off."""
+    x, f = square_with_an_edge()
+    f[7] = -1e6
+    allocation = learnt(Strata(x, None), f)
+    drawn = allocation.draw(10_000, generator(5))
+    assert (drawn.places == 7).double().mean() < 0.02
+    assert (x[drawn.places, 0] < 0.05).double().mean() > 0.1
 
 
 def test_what_was_seen_long_ago_is_forgotten():

@@ -116,6 +116,15 @@ def test_few_rows_more_columns_and_a_context_keep_the_plain_base():
         assert isinstance(choose_base(*rows, 0)[0], cnf.NormalBase)
 
 
+@pytest.mark.parametrize("far", [1e9, 1e160])
+def test_rows_too_far_out_for_a_mixture_keep_a_plain_base(far):
+    """As a map that is given may leave them."""
+    train, valid = whitened(TOYS["8gaussians"].sample(6000, torch.Generator().manual_seed(0)).double())
+    for rows in (train, valid):
+        rows.x[::100] *= far
+    assert not isinstance(choose_base(train, valid, 0)[0], cnf.MixtureBase)
+
+
 def test_outliers_of_a_mixture_bring_heavy_tails():
     train, valid = whitened(TOYS["8gaussians"].sample(20_000, torch.Generator().manual_seed(0)).double())
     for seed, rows in enumerate((train, valid)):  # no Gaussian of its own for those that are held out

@@ -59,6 +59,66 @@ def test_likelihood_is_that_of_the_translated_normal():
     assert found.nll.item() == pytest.approx(truth.item(), abs=1e-5)
 
 
+def test_rows_of_a_likelihood_count_by_their_importance():
+    """Drawn twice and weighted a half, or drawn once: the same parts, of a field that moves."""
+    flow = small_flow(seed=1)
+    torch.nn.init.normal_(flow.field.W3, std=0.3, generator=generator())
+    y = torch.randn(6, 2, generator=generator(1))
+    rare, often = y[:4], y[4:]
+    penalties = cnf.training.Regularisers(kinetic=1.0)
+
+    def parts(rows, importance=None):
+        found = likelihood_loss(
+            flow,
+            rows,
+            None,
+            generator(2),
+            solver=Grid.uniform(6),
+            regularisers=penalties,
+            importance=importance,
+        )
+        return torch.stack([found.nll, found.solver_error, found.penalty])
+
+    weights = torch.tensor([1.0] * 4 + [0.5] * 4, dtype=torch.float64) * 8 / 6
+    weighted = parts(torch.cat([rare, often, often]), weights)
+    assert torch.allclose(weighted, parts(y), rtol=1e-4)
+    assert not torch.allclose(weighted, parts(torch.cat([rare, often, often])), rtol=1e-2)
+
+
+@pytest.mark.parametrize(("allocation", "learns"), [("neyman", True), ("proportional", False)])
+def test_draws_learn_from_what_was_drawn_where_they_shall(allocation, learns):
+    x = torch.randn(2000, 2, generator=generator())
+    trainer = likelihood_only(small_flow(), x, allocation=allocation)
+    for _ in range(3):
+        trainer._update()
+    assert trainer.allocation.seen[0].sum().item() == pytest.approx(3 * 128 if learns else 0, rel=0.02)
+    if learns:
+        trainer._roll_back("a test")
+        assert not trainer.allocation.seen.any()
+
+
+def test_rows_drawn_more_often_weigh_less_in_an_update():
+    """Of a flow at rest −log p is known: the objective is its mean over all rows, wherever draws go."""
+    x = torch.randn(4000, 2, generator=generator())
+    trainer = likelihood_only(small_flow(), x, allocation="neyman")
+    far = x.square().sum(1) > 4
+    for _ in range(40):
+        drawn = trainer.allocation.draw(512, trainer.generator)
+        noise = torch.randn(512, generator=trainer.generator)
+        trainer.allocation.observe(drawn.cells, noise * far[drawn.places])
+    with torch.no_grad():
+        found = torch.tensor([trainer._likelihood().nll for _ in range(100)])
+    nll = -torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1)
+    drawn = trainer.allocation.draw(4000, trainer.generator).places
+    assert nll[drawn].mean() > nll.mean() + 0.1
+    assert found.mean().item() == pytest.approx(nll.mean().item(), abs=0.03)
+
+
+def test_an_unknown_allocation_is_refused():
+    with pytest.raises(ValueError, match="allocation: expected proportional, neyman; got 'random'"):
+        Settings((), allocation="random")
+
+
 @pytest.mark.parametrize("rows, block", [(64, 64), (64, 16), (8, 2)])
 def test_coupling_is_the_cheapest_permutation_of_each_block(rows, block):
     z = torch.randn(rows, 3, generator=generator())
@@ -297,6 +357,23 @@ def test_a_resumed_fit_ends_bitwise_as_an_uninterrupted_one(tmp_path, stop_at):
     for a, b in zip(whole.flow.state_dict().values(), resumed.flow.state_dict().values()):
         assert torch.equal(a, b)
     assert [r.objective for r in whole.history.records] == [r.objective for r in resumed.history.records]
+
+
+def test_a_resumed_fit_has_the_base_it_began_with(tmp_path):
+    """A mixture that was fitted on another machine may differ in its last digits, and is taken up."""
+
+    def of(shift):
+        means = torch.tensor([[-1.0, 0.0], [1.0, 0.0]]) + shift
+        trainer = trainer_for()
+        trainer.flow.base = cnf.MixtureBase(torch.ones(2), means, torch.eye(2).repeat(2, 1, 1))
+        return trainer
+
+    begun, resumed = of(0.0), of(1e-6)
+    write_checkpoint(tmp_path / "c", begun)
+    resume(tmp_path / "c", resumed)
+    assert torch.equal(resumed.flow.base.means, begun.flow.base.means)
+    with pytest.raises(cnf.ModelFileError, match="damaged"):
+        resume(tmp_path / "c", trainer_for())
 
 
 def test_a_checkpoint_of_another_fit_is_refused(tmp_path):

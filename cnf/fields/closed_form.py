@@ -120,14 +120,16 @@ class Couplings:
 
     def __init__(self, M: Tensor, gate1: Tensor | None, gate2: Tensor | None, count: int) -> None:
         self.M, self.gate1, self.gate2, self.count = M, gate1, gate2, count
-        self.made: Sequence[Tensor] | None = None
+        # With a graph and without, by whether gradients are recorded.
+        self.made: dict[bool, Sequence[Tensor]] = {}
 
     def __getitem__(self, which: int) -> Tensor:
-        if self.made is None:
+        recorded = torch.is_grad_enabled()
+        if recorded not in self.made:
             M = self.M if self.gate1 is None else self.gate1[:, :, None] * self.M
             M = M if self.gate2 is None else M * self.gate2[:, None, :]
-            self.made = M.expand(self.count, -1, -1).unbind()
-        return self.made[which]
+            self.made[recorded] = M.expand(self.count, -1, -1).unbind()
+        return self.made[recorded][which]
 
 
 def bind_layers(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cnf.training.strata import CELLS, Strata, spaced
 
-# Rows that a cell has at least.
+# Rows that a cell has on average at least.
 FEWEST_ROWS = 16
 # Part of the draws that goes to all cells alike: no row counts for more than its inverse.
 EVEN = 0.5
@@ -19,7 +19,9 @@ DECAY = 0.99
 PRIOR = 2.0
 # Smallest spread that counts, in nats.
 LEAST = 1e-3
-NONE = 1e-9  # rows
+# A row further from the median of its batch says no more than one that is so far, in nats.
+FURTHEST = 20.0
+NONE = 1e-9  # rows: keeps a division by their number finite
 
 
 class Drawn(NamedTuple):
@@ -41,9 +43,10 @@ class Allocation:
 
     A mean over the batch, weighted by importance, has the expectation that it has over all rows. What it errs
     by is what rows of one cell differ by, and is least where a cell of weight w and standard deviation s gets
-    a share ∝ w s of the draws (Neyman 1934; Cochran, "Sampling Techniques", 5.5). Gradients differ most where
-    log p does, at the edges of a density. Its spread is learnt from the batches themselves, for nothing.
-    Until something is observed, every cell gets as much.
+    a share ∝ w s of the draws (Neyman 1934; Cochran, "Sampling Techniques", 5.5). Here s is the spread of
+    log p, for gradients were found to differ most where it does, at the edges of a density; it is learnt from
+    the batches themselves, for nothing. Part of the draws goes to all cells alike, and until something is
+    observed, all do.
 
     Args:
         strata: the rows.
@@ -62,6 +65,7 @@ class Allocation:
     def __init__(self, strata: Strata) -> None:
         self.strata = strata
         cells = max(min(len(strata.order) // FEWEST_ROWS, CELLS), 1)
+        cells = 2 ** (cells.bit_length() - 1)  # halves of halves, as the order has them
         # Of the rows seen in each cell, the more recent for more: their number, Σ log p and Σ (log p)².
         self.seen = torch.zeros(3, cells, dtype=torch.float64, device=strata.order.device)
 
@@ -69,8 +73,9 @@ class Allocation:
         """Part of the next draws that each cell gets (cells,)."""
         count, total, squares = self.seen
         scatter = (squares - total.square() / count.clamp(min=NONE)).clamp(min=0)
-        common = scatter.sum() / count.sum().clamp(min=NONE)
-        spread = ((scatter + PRIOR * common) / (count + PRIOR) + LEAST**2).sqrt()
+        free = (count - 1).clamp(min=0)  # what a cell's own mean leaves of its rows
+        common = scatter.sum() / free.sum().clamp(min=NONE)
+        spread = ((scatter + PRIOR * common) / (free + PRIOR) + LEAST**2).sqrt()
         rates = EVEN * spread.mean() + (1 - EVEN) * spread
         return rates / rates.sum()
 
@@ -85,6 +90,8 @@ class Allocation:
 
     def observe(self, cells: Tensor, log_prob: Tensor) -> None:
         """Learn from log p of rows drawn from these cells; one that is not finite says nothing."""
-        sound = log_prob.isfinite()
-        found = log_prob.detach().double().where(sound, 0.0)
+        found = log_prob.detach().double()
+        sound = found.isfinite()
+        middle = found.where(sound, torch.nan).nanmedian()
+        found = found.clamp(middle - FURTHEST, middle + FURTHEST).where(sound, 0.0)
         self.seen.mul_(DECAY).index_add_(1, cells, torch.stack([sound.double(), found, found.square()]))

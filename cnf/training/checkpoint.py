@@ -92,7 +92,8 @@ def discard(path: Path) -> None:
 
 
 def write_checkpoint(path: Path, trainer: Trainer) -> None:
-    """Write weights, moving average, optimiser, random state, schedule and history; keep the state before."""
+    """Write weights, moving average, base, optimiser, random state, what the draws follow, schedule and
+    history; keep the state before."""
     state = {name: getattr(trainer, name) for name in SCALARS}
     state["grid"], state["error_weight"] = list(trainer.guard.grid.nodes), trainer.guard.error_weight
     state["penalty_share"] = trainer.steering.share
@@ -178,7 +179,9 @@ def _tensors(trainer: Trainer) -> dict[str, Tensor]:
     }
     field, average = trainer.flow.field, trainer.judge.average.module
     weights = (field.state_dict(), average.state_dict(), trainer.best, trainer.at_start)
-    for kind, named in zip(("field", "average", "best", "start"), weights):
+    # The base was fitted to the rows: on another machine it may come out a little different.
+    weights += (trainer.flow.base.state_dict(),)
+    for kind, named in zip(("field", "average", "best", "start", "base"), weights):
         tensors.update({f"{kind}.{name}": tensor for name, tensor in named.items()})
     for which, optimiser in enumerate(trainer.optimisers):
         for index, moments in optimiser.state_dict()["state"].items():
@@ -205,6 +208,7 @@ def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str,
     for weights in (trainer.best, trainer.at_start):  # so that they are known to fit when their time comes
         trainer.flow.field.load_state_dict(weights)
     trainer.flow.field.load_state_dict(_part(tensors, "field"))
+    trainer.flow.base.load_state_dict(_part(tensors, "base"))
     trainer.judge.average.module.load_state_dict(_part(tensors, "average"))
     trainer.judge.average.n_averaged.copy_(tensors["averaged"])
     trainer.generator.set_state(tensors["generator"])

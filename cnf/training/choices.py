@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from cnf.flows import (
@@ -33,8 +34,8 @@ WORTH = 0.05
 # one profits from columns that look normal even where the map bends what was straight; how the gain changes
 # with finer mixtures says what will be left of it for a flow.
 COARSE, FINE = 10, 40
-ITERATIONS = 20
-MOST_ROWS = 10_000
+# Of every mixture that is fitted for a choice.
+ITERATIONS, MOST_ROWS = 20, 10_000
 FREEDOMS = (3.0, 6.0)
 # Of a base. With more Gaussians, or with such as fit the rows, a flow has to fill the gaps between them.
 COMPONENTS, WIDTH = 32, 1.5
@@ -116,7 +117,7 @@ def choose_base(train: Rows, valid: Rows, seed: int) -> tuple[Base, str]:
 
     Args:
         train: rows in model coordinates.
-        valid: held-out rows, likewise.
+        valid: held-out rows, likewise; they judge the mixture.
         seed: of the mixture.
     """
     dim = train.x.shape[1]
@@ -128,24 +129,39 @@ def choose_base(train: Rows, valid: Rows, seed: int) -> tuple[Base, str]:
     }
     nll = {name: _nll(base, train) for name, base in candidates.items()}
     best = min(nll, key=lambda name: nll[name] + WORTH_A_COLUMN * dim * name.startswith("Student"))
-    if dim > FEW_COLUMNS or train.context is not None or min(len(train) - FEWEST_ROWS, len(valid) - FINE) < 0:
-        return candidates[best], best
-    mixture = wide_mixture(train, seed)
-    mixtures = {
-        f"mixture of {COMPONENTS} wide Gaussians": mixture,
-        f"mixture of {COMPONENTS} wide Gaussians, heavy tails": ContaminatedBase(mixture),
-    }
-    nll = {name: _nll(base, valid) for name, base in mixtures.items()}
-    nearest = min(nll, key=nll.__getitem__)
-    if _nll(candidates[best], valid) - nll[nearest] < WORTH:
-        return candidates[best], best
-    return mixtures[nearest], nearest
+    if dim <= FEW_COLUMNS and train.context is None and len(train) >= FEWEST_ROWS and len(valid) >= FINE:
+        mixture = mixture_ahead(train, valid, list(candidates.values()), seed)
+        if mixture is not None:
+            return mixture
+    return candidates[best], best
+
+
+def mixture_ahead(train: Rows, valid: Rows, plain: Sequence[Base], seed: int) -> tuple[Base, str] | None:
+    """A mixture of wide Gaussians, with heavy tails or without, if it is surely nearer to held-out rows than
+    any of the plain bases."""
+    try:
+        mixture = wide_mixture(train, seed)
+    except ValueError:  # rows so far out that a Gaussian of them has no width
+        return None
+    name = f"mixture of {COMPONENTS} wide Gaussians"
+    named = {name: mixture, f"{name}, heavy tails": ContaminatedBase(mixture)}
+    nearest = min(named, key=lambda name: _nll(named[name], valid))
+    best = min(plain, key=lambda base: _nll(base, valid))
+    # The mean of what is gained, and its standard error.
+    gain, error = weighted_nll(best.log_prob(valid.x) - named[nearest].log_prob(valid.x), valid.weights)
+    return (named[nearest], nearest) if gain - 2 * error > WORTH else None
 
 
 def wide_mixture(train: Rows, seed: int) -> MixtureBase:
-    """A mixture of rows in model coordinates, each Gaussian wider than the rows that it stands for."""
-    rows = chosen_rows(train.x, train.weights, seed)
-    fitted = mixture_base(fitted_mixture(rows, COMPONENTS, seed=seed, iterations=ITERATIONS), train.x)
+    """A mixture of rows in model coordinates, each Gaussian wider than the rows that it stands for.
+
+    Raises:
+        ValueError: where rows are so far apart that numbers cannot tell the widths of a Gaussian.
+    """
+    rows = chosen_rows(train.x, train.weights, seed, most=MOST_ROWS).astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # of rows too far apart, which are refused
+        model = fitted_mixture(rows, COMPONENTS, seed=seed, iterations=ITERATIONS)
+    fitted = mixture_base(model, train.x)
     return MixtureBase(fitted.weights, fitted.means, WIDTH * fitted.factors)
 
 

@@ -17,7 +17,7 @@ from cnf.training.strata import Strata
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows with their context and weights, in the units of the data.
+    """Rows with their context and weights, in the units of the data where nothing else is said.
 
     Attributes:
         x: (rows, dim)
@@ -102,8 +102,8 @@ def in_model_coordinates(flow: CNF, rows: Rows) -> Rows:
 
 
 class Batches:
-    """Endless random batches in model coordinates, rows drawn in proportion to their weights, and spread
-    evenly over the data: the less chance in a batch, the less noise in its gradient."""
+    """Rows in model coordinates; of them, endless random batches drawn in proportion to their weights, and
+    spread evenly over the data: the less chance in a batch, the less noise in its gradient."""
 
     def __init__(self, y: Tensor, context: Tensor | None, weights: Tensor | None) -> None:
         self.y = y

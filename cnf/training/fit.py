@@ -48,7 +48,7 @@ def fit(
     Flow matching (Lipman et al. 2023) needs no solve and brings the field near; likelihood training follows
     log p itself, with the solver's error held down. The weights kept are those, averaged, that had the best
     held-out likelihood, less a tenth of a nat for every evaluation near and beyond the budget. Parts of the
-    flow left at "auto" are fitted to the training rows first, and the solver's grid is calibrated at the end.
+    flow left at "auto" are fitted and chosen first, and the solver's grid is calibrated at the end.
     Where a Gaussian mixture, its number of components chosen on held-out rows, leads by a tenth of a nat at
     the end, it becomes the base of a field at rest. Few rows stack several by cross-validation, and where no
     x_valid was given, the stack learns the rows set apart too, once it has been judged by them.
@@ -90,8 +90,8 @@ def fit(
     start = time.perf_counter()
     train, valid = _rows(flow, (x, context, weights), (x_valid, context_valid), seed)
     settings = default_settings(
-        rows=len(train), dim=flow.dim, steps=steps, seconds=seconds, likelihood_share=likelihood_share,
-        gradient=gradient, tolerance=tolerance, **chosen,
+        rows=len(train), dim=flow.dim, context_dim=flow.context_dim, steps=steps, seconds=seconds,
+        likelihood_share=likelihood_share, gradient=gradient, tolerance=tolerance, **chosen,
     )  # fmt: skip
     beginning = _begin(flow, train, valid, settings, seed)
     spent = time.perf_counter() - start

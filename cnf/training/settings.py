@@ -116,8 +116,9 @@ class Beginning:
 
 
 # Up to so many columns, pairs by optimal transport make paths straight for little; in more, blocks of rows
-# are too thin to pair well, and the time is better spent on updates. Rows of a region are too far apart for
-# what log p differs by between them to say where the field has most to learn.
+# are too thin to pair well, and the time is better spent on updates; rows of one region are too far apart for
+# what log p differs by between them to say where there is most to learn; and of mixtures, only those of so
+# few columns were found to be better bases than a normal one.
 FEW_COLUMNS = 3
 MOST_WEIGHT_DECAY = 0.3
 # Straight paths are cheap to follow.
@@ -136,6 +137,7 @@ def default_settings(
     *,
     rows: int,
     dim: int,
+    context_dim: int = 0,
     steps: int | None,
     seconds: float | None,
     likelihood_share: float | None,
@@ -150,7 +152,7 @@ def default_settings(
         phases,
         coupling_block=64 if few else None,
         times_a_pair=4 if few else 1,
-        allocation="neyman" if few else "proportional",
+        allocation="neyman" if dim + context_dim <= FEW_COLUMNS else "proportional",
         regularisers=STRAIGHT,
         nfe_budget=None if "regularisers" in chosen else NFE_BUDGET,
         weight_decay=default_weight_decay(rows),

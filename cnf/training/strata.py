@@ -37,12 +37,13 @@ class Strata:
         """Places of `size` rows, in random order."""
         return self.places(spaced(size, generator, self.order.device))
 
-    def places(self, shares: Tensor) -> Tensor:
-        """Of the rows at which these shares of all weight are passed, in the order of the cells."""
+    def places(self, levels: Tensor) -> Tensor:
+        """Places of the rows in whose turn the weight of all rows up to there, in an order in which near rows
+        follow each other, reaches these parts of the whole."""
         if self.cumulative is None:
-            at = (shares * len(self.order)).long()
+            at = (levels * len(self.order)).long()
         else:
-            at = torch.searchsorted(self.cumulative, shares * self.cumulative[-1])
+            at = torch.searchsorted(self.cumulative, levels * self.cumulative[-1])
         return self.order[at.clamp(max=len(self.order) - 1)]
 
 

@@ -81,6 +81,7 @@ class Trainer:
         pilot, rows = in_model_coordinates(flow, self.pilot), in_model_coordinates(flow, train)
         self.pilot_y, self.pilot_context = pilot.x, pilot.context
         self.batches = Batches(rows.x, rows.context, rows.weights)
+        self.allocation = Allocation(self.batches.strata)
         self.history = History()
         self.best = self.at_start = snapshot(flow.field)
         # Nats that too many evaluations of the best weights count for, where that was looked at.
@@ -116,7 +117,6 @@ class Trainer:
             self.flow.field, self.phase.optimiser, weight_decay=self.settings.weight_decay
         )
         self.judge = Judge(self.flow, self.phase.ema, self.valid)
-        self.allocation = Allocation(self.batches.strata)
 
     @property
     def phase(self) -> Phase:
@@ -249,7 +249,7 @@ class Trainer:
         return flow_matching_loss(self.flow, y, context, self.generator, block=block, times_a_pair=again)
 
     def _likelihood(self) -> Likelihood:
-        """Of the rows of one update, which tell the next draws where to go."""
+        """Draw rows and score them; the next draws go where these say."""
         solver = self._training_solver()
         drawn = self.allocation.draw(self.phase.batch, self.generator)
         y, context = self.batches.take(drawn.places)
@@ -292,6 +292,7 @@ class Trainer:
         if not sound:
             self.judge = Judge(self.flow, self.phase.ema, self.valid)
         self.window, self.went_well = [], 0
+        self.allocation = Allocation(self.batches.strata)  # the lost weights' densities say nothing
         for optimiser in self.optimisers:
             optimiser.state.clear()
 
