@@ -203,7 +203,7 @@ def test_what_came_before_the_first_update_comes_off_its_phase(spent, left):
     ("cost", "so_far", "times"),
     [
         (0.01, 0.0, [1.5, 2.9, 4.2, 5.4, 6.5, 7.5, 8.4, 9.2, 9.7, 10.0]),  # all marks
-        (0.19, 0.0, [5.4, 9.2, 10.0]),  # up to 0.5 seconds, spread over the marks, and the last
+        (0.2, 0.0, [4.2, 6.5, 9.2, 10.0]),  # up to 0.8 seconds in all, spread over the marks
         (1.0, -math.inf, [1.5, 2.9, 4.2, 5.4, 6.5, 7.5, 10.0]),  # up to a half of what is left
     ],
 )

@@ -31,7 +31,7 @@ SMALLEST_RATE_SCALE = 1e-3
 FEW = 5  # updates
 # Part of a phase's seconds left that a validation may take, and of all its seconds that all of them may take,
 # spent no faster than the clock of validations runs.
-MOST_OF_REST, MOST_OF_PHASE = 0.5, 0.05
+MOST_OF_REST, MOST_OF_PHASE = 0.5, 0.08
 # Part of the first phase that what came before it may have used up.
 MOST_SPENT = 0.5
 
