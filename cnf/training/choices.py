@@ -34,8 +34,8 @@ WORTH = 0.05
 # one profits from columns that look normal even where the map bends what was straight; how the gain changes
 # with finer mixtures says what will be left of it for a flow.
 COARSE, FINE = 10, 40
-# Of every mixture that is fitted for a choice.
-ITERATIONS, MOST_ROWS = 20, 10_000
+ITERATIONS = 20  # of every mixture that is fitted for a choice
+MOST_ROWS = 10_000
 FREEDOMS = (3.0, 6.0)
 # Of a base. With more Gaussians, or with such as fit the rows, a flow has to fill the gaps between them.
 COMPONENTS, WIDTH = 32, 1.5
@@ -158,7 +158,7 @@ def wide_mixture(train: Rows, seed: int) -> MixtureBase:
     Raises:
         ValueError: where rows are so far apart that numbers cannot tell the widths of a Gaussian.
     """
-    rows = chosen_rows(train.x, train.weights, seed, most=MOST_ROWS).astype(np.float64)
+    rows = chosen_rows(train.x, train.weights, seed).astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # of rows too far apart, which are refused
         model = fitted_mixture(rows, COMPONENTS, seed=seed, iterations=ITERATIONS)
     fitted = mixture_base(model, train.x)

@@ -132,9 +132,9 @@ def fitted_mixture(
         return model.fit(rows)
 
 
-def chosen_rows(y: Tensor, weights: Tensor | None, seed: int, *, most: int = MOST_ROWS) -> np.ndarray:
-    """At most so many rows in single precision, each as often as its weight says where they have any."""
-    rows, count = y.float().numpy(force=True), min(len(y), most)
+def chosen_rows(y: Tensor, weights: Tensor | None, seed: int) -> np.ndarray:
+    """At most `MOST_ROWS` rows in single precision, each as often as its weight says where they have any."""
+    rows, count = y.float().numpy(force=True), min(len(y), MOST_ROWS)
     if weights is not None:
         return rows[systematic(weights.double().numpy(force=True), count)]
     if len(rows) == count:
