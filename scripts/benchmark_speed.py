@@ -72,7 +72,9 @@ def trained(dim: int, rows: int, seed: int, steps: int) -> tuple[cnf.CNF, Tensor
     centres = 2 * torch.randn(5, dim)
     x = centres[torch.randint(5, (20_000,))] + 0.5 * torch.randn(20_000, dim)
     x = (x - x.mean(0)) / x.std(0)
-    flow = cnf.CNF(dim, field=cnf.MLPField(dim, hidden=(WIDTH, WIDTH)), preprocess=cnf.Affine.identity(dim))
+    # The map and the base that the peer has too.
+    maps = {"preprocess": cnf.Affine.identity(dim), "base": cnf.NormalBase(dim)}
+    flow = cnf.CNF(dim, field=cnf.MLPField(dim, hidden=(WIDTH, WIDTH)), **maps)
     cnf.fit(flow, x, steps=steps, likelihood_share=0.03, seed=seed)
     return fold_linear_time(flow).calibrate(x), x[:rows]
 
