@@ -20,9 +20,6 @@ AMPLE = 0.3
 # Where they disagree by more than this, the field exploits the solver. At the start of a phase less than what
 # is honest: the error weighs more then, and only later is the grid made finer.
 CHEATED = 0.005
-# Where steps belong is seen on every so manyth pilot row: it takes several times the evaluations of the other
-# solves, and the hardest twentieth of a quarter of the rows says the same.
-EVERY = 4
 MORE_STEPS, FEWEST_STEPS, MOST_STEPS = 3, 6, 128
 # Where they disagree by more than this on the largest grid, the solver has lost the field for good.
 LOST_BEYOND = 0.5
@@ -77,15 +74,11 @@ class Guard:
         def score(grid: Grid) -> Scores:
             return plain.score(self.y, self.context, grid)
 
-        def score_some(grid: Grid) -> Scores:
-            context = None if self.context is None else self.context[::EVERY]
-            return plain.score(self.y[::EVERY], context, grid)
-
         off = score(self.training_grid()).log_prob - score(self.grid.refined()).log_prob
         gap = off.abs().mean().item() / self.flow.dim
         cheated = not gap <= CHEATED
         self.error_weight = min(max(self.error_weight * (2 if cheated else 1 / 1.1), 1.0), MOST_WEIGHT)
-        self.grid = spread_evenly(score_some, steps_after(self.grid.steps, gap, done))
+        self.grid = spread_evenly(score, steps_after(self.grid.steps, gap, done))
         return self.grid.steps < MOST_STEPS or gap < LOST_BEYOND
 
 
