@@ -8,6 +8,7 @@ from problems import F64, normal, seeded
 from scipy import stats
 
 from cnf import ContaminatedBase, MixtureBase, NormalBase, StudentTBase
+from cnf.flows import Base
 
 LIKE = torch.empty(0, dtype=F64)
 
@@ -140,3 +141,18 @@ def test_an_outlier_is_cheap_under_heavy_tails():
 def test_contamination_out_of_range_is_refused(share, freedom):
     with pytest.raises(ValueError, match="share"):
         ContaminatedBase(NormalBase(1), share, freedom)
+
+
+def test_bases_say_what_they_are():
+    class Cauchy(Base):
+        log_prob = sample = None
+
+    said = {name: base(2).describe() for name, base in BASES.items()}
+    assert said == {
+        "normal": "normal",
+        "student-3": "Student-t, 3 degrees of freedom",
+        "student-30": "Student-t, 30 degrees of freedom",
+        "mixture": "mixture of 3 Gaussians",
+        "contaminated": "mixture of 3 Gaussians with heavy tails",
+    }
+    assert Cauchy(2).describe() == "Cauchy"

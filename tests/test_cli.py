@@ -472,7 +472,8 @@ def test_films_have_frames(kind, room, tmp_path, monkeypatch):
 
 def test_a_flow_saved_from_python_can_be_used(tmp_path, capsys):
     cnf.CNF(dim=2, hidden=(8, 8)).save(tmp_path / "m")
-    assert "columns       x0, x1" in outcome(capsys, "info", tmp_path / "m")[1]
+    told = outcome(capsys, "info", tmp_path / "m")[1]
+    assert "columns       x0, x1" in told and "base          normal\n" in told
     ran("sample", tmp_path / "m", "-n", 5, "-o", tmp_path / "s.csv")
     ran("plot", tmp_path / "m", "samples", "-o", tmp_path / "s.png")
     assert "no history" in refused(

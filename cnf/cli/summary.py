@@ -42,7 +42,7 @@ def summarise(model: Model) -> dict[str, Any]:
         "dim": flow.dim,
         "context_dim": flow.context_dim,
         "field": parts["field"],
-        "base": parts["base"],
+        "base": {**parts["base"], "description": flow.base.describe()},
         "parameters": parameters_of(flow),
         "solver": parts["solver"],
         "nfe": flow.solver.nfe if isinstance(flow.solver, Grid) else None,
@@ -82,7 +82,8 @@ def lines_of(summary: dict[str, Any]) -> list[str]:
     facts = {
         "columns": ", ".join(summary["columns"]) + _kinds(summary),
         "context": ", ".join(summary["context"]),
-        "field": f"{_name(field)}, {summary['parameters']:,} parameters; base {summary['base']['class']}",
+        "field": f"{_name(field)}, {summary['parameters']:,} parameters",
+        "base": summary["base"]["description"],
         "solver": f"{solver['method']}, {steps}, error bar below {summary['tolerance']:g} nats",
         **(_training(summary) if summary["gaussian"] is not None else {}),
         **_gaussian(summary),

@@ -30,6 +30,10 @@ class Base(nn.Module, ABC):
     ) -> Tensor:
         """Draws (*shape, dim) on the device and in the dtype of `like`."""
 
+    def describe(self) -> str:
+        """The base in words."""
+        return type(self).__name__
+
 
 class NormalBase(Base):
     """The standard normal density, log p(z) = −½|z|² − ½ dim log 2π.
@@ -48,6 +52,10 @@ class NormalBase(Base):
     ) -> Tensor:
         """Draws (*shape, dim) on the device and in the dtype of `like`."""
         return torch.randn((*shape, self.dim), generator=generator, device=like.device, dtype=like.dtype)
+
+    def describe(self) -> str:
+        """The base in words."""
+        return "normal"
 
 
 class StudentTBase(Base):
@@ -92,6 +100,10 @@ class StudentTBase(Base):
         u, v = torch.rand(size, generator=generator, device=like.device, dtype=torch.float64)
         radius = (self.freedom * ((1 - u) ** (-2 / self.freedom) - 1)).sqrt()
         return (self.scale * radius * torch.cos(2 * math.pi * v)).to(like.dtype)
+
+    def describe(self) -> str:
+        """The base in words."""
+        return f"Student-t, {self.freedom:g} degrees of freedom"
 
 
 class MixtureBase(Base):
@@ -141,6 +153,10 @@ class MixtureBase(Base):
         parts = zip(self.means, self.factors, noise[order].split(counts))
         sorted_draws = torch.cat([mean + part @ factor.T for mean, factor, part in parts])
         return torch.empty_like(noise).index_copy(0, order, sorted_draws).reshape(*shape, self.dim)
+
+    def describe(self) -> str:
+        """The base in words."""
+        return f"mixture of {len(self.weights)} Gaussians"
 
 
 class ContaminatedBase(Base):
@@ -194,3 +210,7 @@ class ContaminatedBase(Base):
         heavy = (normal[..., : self.dim] / spread).to(like.dtype)
         from_tails = torch.rand(shape, **settings) < self.share
         return torch.where(from_tails[..., None], heavy, self.base.sample(shape, like, generator))
+
+    def describe(self) -> str:
+        """The base in words."""
+        return f"{self.base.describe()} with heavy tails"

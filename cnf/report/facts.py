@@ -15,7 +15,7 @@ def facts(flow: CNF, names: Sequence[str]) -> dict[str, str]:
         "columns": ", ".join(names),
         "conditioned on": ", ".join(flow.metadata.get("context", ())),
         "velocity": velocity(flow),
-        "base": f"{type(flow.base).__name__} at t = 0",
+        "base": f"{flow.base.describe()} at t = 0",
         "solver": solver(flow),
         "training": training(flow),
         "phases": phases(flow),

@@ -111,7 +111,7 @@ def _quick_nll(map: Preprocess, train: Rows, valid: Rows, seed: int, components:
     return weighted_nll(scores + ladj, valid.weights)[0]
 
 
-def choose_base(train: Rows, valid: Rows, seed: int) -> tuple[Base, str]:
+def choose_base(train: Rows, valid: Rows, seed: int) -> Base:
     """The normal base, one with heavy tails where rows in model coordinates have outliers, or a mixture of a
     few wide Gaussians where that is much nearer to rows of few columns: the field then has less far to go.
 
@@ -121,35 +121,35 @@ def choose_base(train: Rows, valid: Rows, seed: int) -> tuple[Base, str]:
         seed: of the mixture.
     """
     dim = train.x.shape[1]
-    # These learn nothing from the rows, so that the training rows themselves can judge.
-    candidates = {
-        "normal": NormalBase(dim),
-        "normal with heavy tails": ContaminatedBase(NormalBase(dim)),
-        **{f"Student-t, {nu:g} degrees of freedom": StudentTBase(dim, nu) for nu in FREEDOMS},
-    }
-    nll = {name: _nll(base, train) for name, base in candidates.items()}
-    best = min(nll, key=lambda name: nll[name] + WORTH_A_COLUMN * dim * name.startswith("Student"))
     if dim <= FEW_COLUMNS and train.context is None and len(train) >= FEWEST_ROWS and len(valid) >= FINE:
-        mixture = mixture_ahead(train, valid, list(candidates.values()), seed)
+        mixture = mixture_ahead(train, valid, seed)
         if mixture is not None:
             return mixture
-    return candidates[best], best
+    # These learn nothing from the rows, so that the training rows themselves can judge.
+    return min(
+        plain_bases(dim),
+        key=lambda base: _nll(base, train) + WORTH_A_COLUMN * dim * isinstance(base, StudentTBase),
+    )
 
 
-def mixture_ahead(train: Rows, valid: Rows, plain: Sequence[Base], seed: int) -> tuple[Base, str] | None:
+def plain_bases(dim: int) -> list[Base]:
+    """Bases that no row has shaped."""
+    normal = NormalBase(dim)
+    return [normal, ContaminatedBase(normal), *(StudentTBase(dim, nu) for nu in FREEDOMS)]
+
+
+def mixture_ahead(train: Rows, valid: Rows, seed: int) -> Base | None:
     """A mixture of wide Gaussians, with heavy tails or without, if it is surely nearer to held-out rows than
     any of the plain bases."""
     try:
         mixture = wide_mixture(train, seed)
     except ValueError:  # rows so far out that a Gaussian of them has no width
         return None
-    name = f"mixture of {COMPONENTS} wide Gaussians"
-    named = {name: mixture, f"{name}, heavy tails": ContaminatedBase(mixture)}
-    nearest = min(named, key=lambda name: _nll(named[name], valid))
-    best = min(plain, key=lambda base: _nll(base, valid))
+    nearest = min((mixture, ContaminatedBase(mixture)), key=lambda base: _nll(base, valid))
+    plain = min(plain_bases(train.x.shape[1]), key=lambda base: _nll(base, valid))
     # The mean of what is gained, and its standard error.
-    gain, error = weighted_nll(best.log_prob(valid.x) - named[nearest].log_prob(valid.x), valid.weights)
-    return (named[nearest], nearest) if gain - 2 * error > WORTH else None
+    gain, error = weighted_nll(plain.log_prob(valid.x) - nearest.log_prob(valid.x), valid.weights)
+    return nearest if gain - 2 * error > WORTH else None
 
 
 def wide_mixture(train: Rows, seed: int) -> MixtureBase:

@@ -163,7 +163,8 @@ def fit_parts(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int
         flow.preprocess, choices["preprocess"] = candidates[chosen], names[chosen]
     if "base" in flow.automatic:
         parts = (in_model_coordinates(flow, rows) for rows in (train, valid))
-        flow.base, choices["base"] = choose_base(*parts, seed)
+        flow.base = choose_base(*parts, seed)
+        choices["base"] = flow.base.describe()
     flow.automatic &= {"solver"}
     return choices
 

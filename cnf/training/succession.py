@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cnf.flows import Base, ContaminatedBase
+from cnf.flows import Base
 from cnf.training.choices import standardised
 from cnf.training.data import Rows
 from cnf.training.few_rows import FEW, stack_ahead
@@ -48,7 +48,7 @@ def give_way(trainer: Trainer, train: Rows, valid: Rows, *, refit: bool) -> Succ
     if found is None:
         return None
     _take_place(trainer, found)
-    return Successor({"base": describe_mixture(found)}, None)
+    return Successor({"base": found.describe()}, None)
 
 
 def _give_way_to_stack(
@@ -63,7 +63,7 @@ def _give_way_to_stack(
     flow.preprocess = to_model
     _take_place(trainer, stack.base)
     choices = {"preprocess": "standardised"} if free else {}
-    return Successor({**choices, "base": describe_mixture(stack.base)}, stack.held_out)
+    return Successor({**choices, "base": stack.base.describe()}, stack.held_out)
 
 
 def _take_place(trainer: Trainer, base: Base) -> None:
@@ -81,9 +81,3 @@ def _rival(trainer: Trainer, train: Rows, valid: Rows, *, most: int, seconds: fl
         y.to(dtype), train.weights, held_out.to(dtype), ladj, valid.weights,
         seed=trainer.seed, most=most, seconds=seconds,
     )  # fmt: skip
-
-
-def describe_mixture(base: Base) -> str:
-    """What the base is, for people."""
-    inner, tails = (base.base, ", heavy tails") if isinstance(base, ContaminatedBase) else (base, "")
-    return f"mixture of {len(inner.weights)} Gaussians{tails}"

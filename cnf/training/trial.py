@@ -54,7 +54,7 @@ def best_map(
         tried.preprocess = map
         if "base" in flow.automatic:
             parts = (in_model_coordinates(tried, rows) for rows in (train, valid))
-            tried.base, _ = choose_base(*parts, seed)
+            tried.base = choose_base(*parts, seed)
         trainer = Trainer(tried, train, valid, short, seed=seed)
         with contextlib.suppress(TrainingError):  # judged by what it had reached
             trainer.run()
