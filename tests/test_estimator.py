@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import cnf
-from cnf.training.start import default_width
+from cnf.training.start import default_hidden
 
 TINY = cnf.CNFDensity(steps=5, hidden=(8, 8), random_state=0)
 
@@ -174,7 +174,8 @@ def test_unfit_input_is_refused(rows, spoil, message):
 
 def test_width_grows_with_the_table(rows):
     shapes = [(50_000, 2), (10**6, 2), (1999, 43), (2000, 3), (20_000, 43), (30_000, 7)]
-    assert [default_width(*shape) for shape in shapes] == [64, 96, 64, 128, 128, 192]
+    found = [default_hidden(*shape) for shape in shapes]
+    assert found == [(64, 64), (96, 64), (64, 64), (128, 128), (128, 128), (192, 192)]
     assert clone(TINY).set_params(hidden=None).fit(rows).flow_.field.hidden == (64, 64)
 
 

@@ -18,7 +18,7 @@ from cnf.training.fit import FEWEST_ROWS, fit
 from cnf.training.history import History
 from cnf.training.imputer import fit_imputer
 from cnf.training.judge import weighted_nll
-from cnf.training.start import default_frequency, default_width
+from cnf.training.start import default_frequency, default_hidden
 from cnf.training.symbols import SymbolRows, fit_symbols
 from cnf.training.table_budget import IMPUTER_SHARE, Budget
 from cnf.training.table_rows import TableRows, dequantised, encoded, merged, split
@@ -37,11 +37,11 @@ def fresh_table_flow(
 ) -> TableFlow:
     """A model of the right size for a table of so many rows; torch's own generator is left as it was."""
     dim = max(1, sum(column.numeric for column in schema.modelled))
-    width = min(default_width(rows, dim), WIDEST)
+    first, second = (min(width, WIDEST) for width in default_hidden(rows, dim))
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
         return TableFlow(
-            schema, hidden=hidden or (width, width), frequency=min(default_frequency(rows, dim), 3.0)
+            schema, hidden=hidden or (first, second), frequency=min(default_frequency(rows, dim), 3.0)
         )
 
 
