@@ -29,11 +29,10 @@ def fresh_flow(
         >>> fresh_flow(100, 3, seed=0).field.hidden
         (64, 64)
     """
+    hidden, frequency = hidden or default_hidden(rows, dim), default_frequency(rows, dim)
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
-        field = GatedField(
-            dim, hidden or default_hidden(rows, dim), context_dim=context_dim, frequency=default_frequency(rows, dim)
-        )
+        field = GatedField(dim, hidden, context_dim=context_dim, frequency=frequency)
         return CNF(dim, context_dim=context_dim, field=field)
 
 
