@@ -106,7 +106,7 @@ def test_fit_prints_one_json_object_that_info_repeats(room, tmp_path, capsys):
     told = json.loads(out)
     assert code == 0
     assert told["columns"] == ["a", "b"] and told["rows"] == 360 and told["valid_rows"] == 40
-    assert told["choices"]["steps"] == 20 and told["choices"]["width"] == 8 and told["updates"] == 20
+    assert told["choices"]["steps"] == 20 and told["choices"]["hidden"] == [8, 8] and told["updates"] == 20
     assert json.loads(outcome(capsys, "info", model, "--json")[1]) == told
 
 

@@ -169,7 +169,7 @@ def flow_of(
             "interrupted": interrupted,
             "seed": options.seed,
             "version": version("cnf"),
-            "choices": asdict(options) | {"width": flow.field.hidden[0]},
+            "choices": asdict(options) | {"hidden": flow.field.hidden},
         }
     )
     return flow

@@ -121,7 +121,7 @@ def fit_typed(options: FitOptions, table: pd.DataFrame, schema: Schema, checkpoi
             "interrupted": interrupted,
             "seed": options.seed,
             "version": version("cnf"),
-            "choices": asdict(options) | {"width": model.hidden[0]},
+            "choices": asdict(options) | {"hidden": model.hidden},
         }
     )
     return model

@@ -37,11 +37,11 @@ def fresh_table_flow(
 ) -> TableFlow:
     """A model of the right size for a table of so many rows; torch's own generator is left as it was."""
     dim = max(1, sum(column.numeric for column in schema.modelled))
-    first, second = (min(width, WIDEST) for width in default_hidden(rows, dim))
+    width = min(max(default_hidden(rows, dim)), WIDEST)  # symbols speak through the second layer too
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
         return TableFlow(
-            schema, hidden=hidden or (first, second), frequency=min(default_frequency(rows, dim), 3.0)
+            schema, hidden=hidden or (width, width), frequency=min(default_frequency(rows, dim), 3.0)
         )
 
 
