@@ -37,7 +37,8 @@ def fresh_table_flow(
 ) -> TableFlow:
     """A model of the right size for a table of so many rows; torch's own generator is left as it was."""
     dim = max(1, sum(column.numeric for column in schema.modelled))
-    width = min(max(default_hidden(rows, dim)), WIDEST)  # symbols speak through the second layer too
+    # A narrower second layer was measured where nothing but numbers passes it.
+    width = min(max(default_hidden(rows, dim)), WIDEST)
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
         return TableFlow(
