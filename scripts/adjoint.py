@@ -10,20 +10,19 @@ a target at t₁ = 4: L = ½|z(t₁) − target|². The adjoint a(t) = ∂L/∂z
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from results import write_json
 from torch import Tensor
 
 import cnf
 from cnf import plotting
-from cnf.files import atomic_path
 from cnf.neural_ode import Adjoint, adjoint
 from cnf.ode import Solver, solve
 from cnf.plotting.style import ACCENT, DATA, FAINT, INK, MODEL, styled
@@ -31,7 +30,6 @@ from cnf.plotting.style import ACCENT, DATA, FAINT, INK, MODEL, styled
 F64 = torch.float64
 START, TARGET = torch.tensor([2.0, 0.0], dtype=F64), torch.tensor([0.5, 1.5], dtype=F64)
 THETA = torch.tensor([2.0, 0.3], dtype=F64)
-NAMES = ("g", "c")
 END = 4.0
 FINE = cnf.Grid.uniform(120)
 
@@ -227,13 +225,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"Euler, {name}: observed order {order:.3f}, error {errors[name][-1]:.1e} at {steps[-1]} steps")
     plotting.save(draw(steps, errors, orders), options.out / "adjoint.png")
     found = {
-        "checks": [asdict(check) for check in checks],
+        "checks": checks,
         "steps": steps,
         "errors": errors,
         "orders": orders,
     }
-    with atomic_path(options.out / "adjoint.json") as path:
-        path.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    write_json(options.out / "adjoint.json", found)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ which a flow of the plane can separate: there the price tells, the evaluations o
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,13 +20,13 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from results import write_json
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor, nn
 
 import cnf
 from cnf import plotting
 from cnf.fields import MLPField
-from cnf.files import atomic_path
 from cnf.plotting.style import ACCENT, INK, MODEL, styled
 
 ROWS, BATCH, RATE = 1_500, 128, 1e-2
@@ -232,8 +231,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     report(results, floor)
     plotting.save(draw(results, nets, floor), options.out / "augmented.png")
     kept = [{k: v for k, v in asdict(r).items() if k not in ("losses", "nfe")} for r in results]
-    with atomic_path(options.out / "augmented.json") as path:
-        path.write_text(json.dumps({"floor": floor, "results": kept}, indent=1) + "\n")
+    write_json(options.out / "augmented.json", {"floor": floor, "results": kept})
 
 
 if __name__ == "__main__":

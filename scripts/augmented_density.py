@@ -10,22 +10,21 @@ over e, which one column allows, with the exact density of the toy, and with a p
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from results import write_json
 from torch import Tensor
 
 import cnf
 from cnf import plotting
 from cnf.datasets import TOYS
-from cnf.files import atomic_path
 from cnf.plotting.style import ACCENT, INK, MODEL, styled
 
 TOY = TOYS["circles"]
@@ -184,8 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     report(found)
     page = draw(model, found, draws=draws[2], resolution=resolution)
     plotting.save(page, options.out / "augmented_density.png")
-    with atomic_path(options.out / "augmented_density.json") as path:
-        path.write_text(json.dumps(found, indent=1, default=asdict) + "\n")
+    write_json(options.out / "augmented_density.json", found)
 
 
 if __name__ == "__main__":

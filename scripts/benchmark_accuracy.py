@@ -4,7 +4,8 @@
     python scripts/benchmark_accuracy.py --only magic_gamma --methods cnf NSF mixture --seconds 600
 
 Every cell, one method on one data set with one seed, is kept as JSON in --cells as soon as it is done; a
-rerun goes on where the last one stopped. Peers have the first of the seeds only. Prints a table: NLL in nats
+rerun goes on where the last one stopped. A cell does not know the code that made it: after a change of the
+recipe, give another folder. Peers have the first of the seeds only. Prints a table: NLL in nats
 a row (for a toy, the gap to its exact density), and the paired difference of ours to the best peer with its
 standard error; the tables of all runs so far are in figures/benchmark_accuracy.json, a picture beside it.
 Methods that a run leaves out keep the figures of the run before; differences are paired within one run.
@@ -17,7 +18,6 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,8 @@ import real_tables
 import torch
 from peers import METHODS
 from real_tables import Table
+from results import read_json, write_json
+from threadpoolctl import threadpool_limits
 
 from cnf import plotting
 from cnf.datasets import TOYS
@@ -50,6 +52,7 @@ class Cell(NamedTuple):
     method: str
     seconds: float
     seed: int
+    clock: str
     toy_rows: int
 
     def path(self, folder: Path) -> Path:
@@ -57,7 +60,7 @@ class Cell(NamedTuple):
         method = self.method.replace(", ", "_").replace(" ", "_")
         # Of toys fitted to other numbers of rows, the test rows differ too.
         data = f"{self.data}-{self.toy_rows}" if self.data in TOYS else self.data
-        return folder / f"{data}-{method}-{self.seconds:g}s-{self.seed}.json"
+        return folder / f"{data}-{method}-{self.seconds:g}s-{self.clock}-{self.seed}.json"
 
 
 def load(name: str, toy_rows: int) -> Table:
@@ -68,14 +71,15 @@ def load(name: str, toy_rows: int) -> Table:
     return Table(name, *x.double().split((toy_rows, HELD_OUT, HELD_OUT)))
 
 
-def compute(cell: Cell, folder: Path, clock: str) -> Cell:
+def compute(cell: Cell, folder: Path) -> Cell:
     """Fit, score the test rows, and keep their log-densities (for a toy, minus the gap of each row)."""
-    if clock == "cpu":
+    if cell.clock == "cpu":
         # Every side, ours and the peers, reads its budget from this clock.
         time.perf_counter = time.process_time
     torch.set_num_threads(1)
     table = load(cell.data, cell.toy_rows)
-    log_prob, notes = METHODS[cell.method](table, cell.seconds, cell.seed)
+    with threadpool_limits(1):
+        log_prob, notes = METHODS[cell.method](table, cell.seconds, cell.seed)
     found = log_prob.double()
     if cell.data in TOYS:
         found = found - TOYS[cell.data].log_prob(table.test)
@@ -89,8 +93,7 @@ def compute_all(cells: Sequence[Cell], options: argparse.Namespace) -> None:
     """The cells that are not there yet, a few at a time."""
     missing = [cell for cell in cells if not cell.path(options.cells).exists()]
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        job = partial(compute, folder=options.cells, clock=options.clock)
-        jobs = [pool.submit(job, cell) for cell in missing]
+        jobs = [pool.submit(compute, cell, options.cells) for cell in missing]
         for count, done in enumerate(as_completed(jobs), 1):
             cell = done.result()
             values, notes = read(cell, options.cells)
@@ -152,9 +155,19 @@ def print_table(name: str, found: dict) -> None:
         print(f"  ours − best peer {difference} ({found['best_peer']})")
 
 
+def place(name: str) -> tuple[bool, float, int]:
+    """Where a panel stands: tables first, by seconds, then toys."""
+    data, seconds = name.removesuffix(" s").split(", ")
+    return data in TOYS, float(seconds), [*TABLES, *TOYS].index(data)
+
+
 @styled
 def draw(data: dict[str, dict], path: Path) -> None:
-    """NLL of every method with two standard errors, a panel a data set; far behind is at the edge."""
+    """NLL of every method with two standard errors, a panel a data set that has a peer; far behind is at the
+    edge."""
+    data = {name: data[name] for name in sorted(data, key=place) if len(data[name]["nll"]) > 1}
+    if not data:
+        return
     columns = min(len(data), 4)
     figure, axes = plotting.figure(-(-len(data) // columns), columns, panel=(2.6, 2.0))
     for ax in axes.flat[len(data) :]:
@@ -165,16 +178,20 @@ def draw(data: dict[str, dict], path: Path) -> None:
         errors = np.array([2 * found["se"][method] for method in methods])
         toy = name.split(",")[0] in TOYS
         far = FAR_ON_TOYS if toy else FAR
-        edge = nll.min() + far
+        shown = nll <= nll.min() + far
+        least, most = (
+            (nll - errors)[shown].min() - 0.05 * far,
+            max(nll.min() + far, (nll + errors)[shown].max()),
+        )
+        ax.set_xlim(0 if toy else least, most)
         for row, (method, value, spread) in enumerate(zip(methods, nll, errors)):
             colour = MODEL if method in OWN else DATA
-            if value > edge:
-                ax.annotate(f"{value:.2f} →", (edge, row), ha="right", va="center", fontsize=6, color=colour)
-            else:
+            if shown[row]:
                 ax.errorbar(value, row, xerr=spread, fmt="o", markersize=4, color=colour)
+            else:
+                text = f"{value:.2f} →".replace("-", "−")
+                ax.annotate(text, (most, row), ha="right", va="center", fontsize=6, color=colour)
         ax.set_yticks(range(len(methods)), methods)
-        shown = nll <= edge
-        ax.set_xlim((nll - errors)[shown].min() - 0.05 * far, max(edge, (nll + errors)[shown].max()))
         ax.set_ylim(len(methods) - 0.5, -0.5)
         ax.set_title(name)
         ax.set_xlabel("gap to the exact density, nats a row" if toy else "NLL, nats a row")
@@ -213,18 +230,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in names:
         seconds = options.toy_seconds if name in TOYS else options.seconds
         cells[f"{name}, {seconds:g} s"] = [
-            Cell(name, method, seconds, seed, QUICK_ROWS if options.quick else TOY_ROWS)
+            Cell(name, method, seconds, seed, options.clock, QUICK_ROWS if options.quick else TOY_ROWS)
             for method in options.methods
             for seed in (options.seeds if method == "cnf" else options.seeds[:1])
         ]
     compute_all([cell for some in cells.values() for cell in some], options)
     kept = options.out / "benchmark_accuracy.json"
-    data = json.loads(kept.read_text()) if kept.exists() else {}
+    data = read_json(kept)
     for name, some in cells.items():
         data[name] = merged(data.get(name), summarise(some, options.cells))
         print_table(name, data[name])
-    with atomic_path(kept) as path:
-        path.write_text(json.dumps(data, indent=1) + "\n")
+    write_json(kept, data)
     draw(data, options.out / "benchmark_accuracy.png")
 
 

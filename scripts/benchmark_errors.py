@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import real_tables
 import torch
+from results import write_json
 from torch import Tensor
 from torchdiffeq import odeint
 
 import cnf
 from cnf.datasets import TOYS
-from cnf.files import atomic_path
 from cnf.training.start import fresh_flow
 
 TABLES = ("galaxy_photometry", "magic_gamma")
@@ -159,8 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         flow = fitted(name, train, steps, options.seed, options.models)
         results.append(measure(name, flow, test[:rows]))
         print(results[-1], flush=True)
-    with atomic_path(options.out / "benchmark_errors.json") as path:
-        path.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
+    write_json(options.out / "benchmark_errors.json", results)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from pathlib import Path
 
 import torch
 import zuko
+from results import write_json
 from same_weights import autograd_adjoint, ffjord_log_prob, fold_linear_time, to_zuko
 from torch import Tensor, nn
 
@@ -52,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     rows, repeats, dims = (100, 2, (2,)) if args.quick else (ROWS, args.repeats, DIMENSIONS)
     if args.compile:
         found = compiled(*trained(2, 10 * CHUNK, args.seed, steps=60 if args.quick else 1500), repeats)
-        (args.out / "compiled_speed.json").write_text(json.dumps(found, indent=1) + "\n")
+        write_json(args.out / "compiled_speed.json", found)
         return
     flows = {dim: trained(dim, rows, args.seed, steps=60 if args.quick else 1500) for dim in dims}
     results = {}
@@ -63,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     work = work_against_error(*flows[2])
     draw(work, args.out / "benchmark_speed.png")
     numbers = {"rows": rows, "repeats": repeats, "columns": results, "cost_by_rows": flat, "work": work}
-    (args.out / "benchmark_speed.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    write_json(args.out / "benchmark_speed.json", numbers)
 
 
 def trained(dim: int, rows: int, seed: int, steps: int) -> tuple[cnf.CNF, Tensor]:
@@ -261,22 +260,16 @@ def compiled(flow: cnf.CNF, x: Tensor, repeats: int) -> dict[str, dict | float]:
 
 
 @torch.no_grad()
-def cost_by_rows(flow: cnf.CNF, *, quick: bool) -> dict[int, dict[str, float]]:
-    """Microseconds a row of scoring more and more rows, and what that adds to the peak of memory (MB)."""
+def cost_by_rows(flow: cnf.CNF, *, quick: bool) -> dict[int, float]:
+    """Microseconds a row of scoring more and more rows."""
     found = {}
     for rows in (100, 1_000) if quick else (1_000, 10_000, 100_000, 1_000_000):
-        x, before = flow.sample((rows,)), peak_memory()
+        x = flow.sample((rows,))
         start = time.perf_counter()
         flow.evaluate(x)
-        seconds = time.perf_counter() - start
-        found[rows] = {"microseconds": 1e6 * seconds / rows, "megabytes": peak_memory() - before}
-        print(f"{rows:>9} rows: {found[rows]['microseconds']:.1f} µs a row", flush=True)
+        found[rows] = 1e6 * (time.perf_counter() - start) / rows
+        print(f"{rows:>9} rows: {found[rows]:.1f} µs a row", flush=True)
     return found
-
-
-def peak_memory() -> float:
-    """The most that the process has held so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def work_against_error(flow: cnf.CNF, x: Tensor) -> dict[str, list[tuple[float, float]]]:

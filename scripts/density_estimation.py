@@ -10,23 +10,22 @@ density_estimation.json (the numbers).
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from palette import shrink
+from results import write_json
+from toy_flows import fitted
 
 import cnf
 from cnf import plotting
 from cnf.datasets import TOYS, Toy
-from cnf.files import atomic_path
 from cnf.plotting.style import DATA, styled
-from cnf.training.start import fresh_flow
 
-TRAIN, SHOWN = 100_000, 4_000
+SHOWN = 4_000
 HEADER = f"{'toy':<14}{'entropy':>9}{'held-out NLL':>14}{'gap':>9}{'± s.e.':>9}{'NFE':>6}{'worst bar':>11}"
 
 
@@ -50,14 +49,6 @@ class Result:
             f"{self.toy:<14}{self.entropy:>9.4f}{self.nll:>14.4f}{self.gap:>9.4f}{self.gap_se:>9.4f}"
             f"{self.nfe:>6.0f}{self.worst_bar:>11.1e}"
         )
-
-
-def learn(toy: Toy, *, seconds: float, seed: int) -> cnf.CNF:
-    """A flow fitted to rows of the toy."""
-    x = toy.sample(TRAIN, torch.Generator().manual_seed(seed))
-    flow = fresh_flow(len(x), 2, seed=seed)
-    cnf.fit(flow, x, seed=seed, seconds=seconds)
-    return flow
 
 
 @torch.no_grad()
@@ -129,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flows, results = [], []
     print(HEADER, flush=True)
     for name in options.toys[: 2 if options.quick else None]:
-        flows.append(learn(TOYS[name], seconds=seconds, seed=options.seed))
+        flows.append(fitted(TOYS[name], seconds=seconds, seed=options.seed))
         results.append(measure(flows[-1], TOYS[name], held_out=held_out, seconds=seconds, seed=options.seed))
         print(results[-1], flush=True)
     gaps = torch.tensor([result.gap for result in results])
@@ -138,8 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     picture = options.out / "density_estimation.png"
     plotting.save(page, picture)
     shrink(picture)
-    with atomic_path(options.out / "density_estimation.json") as path:
-        path.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")
+    write_json(options.out / "density_estimation.json", results)
 
 
 if __name__ == "__main__":

@@ -10,21 +10,20 @@ the slope of log error on log step size; adaptive solvers are told one number in
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from results import write_json
 from torch import Tensor
 
 import cnf
 from cnf import plotting
 from cnf.fields import MLPField
-from cnf.files import atomic_path
 from cnf.ode import Solver, solve
 from cnf.plotting.style import ACCENT, FAINT, INK, MODEL, styled
 
@@ -198,8 +197,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"Euler block − residual network with tied weights: at most {max(tied.values()):.1e}")
     plotting.save(draw(grids, adaptive, orders), options.out / "euler.png")
     found = {"orders": orders, "tied": tied, "grids": grids, "adaptive": adaptive}
-    with atomic_path(options.out / "euler.json") as path:
-        path.write_text(json.dumps(found, indent=1, default=asdict) + "\n")
+    write_json(options.out / "euler.json", found)
 
 
 if __name__ == "__main__":

@@ -9,43 +9,22 @@ velocity at four times, and the film flow_trajectories.gif.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
+from toy_flows import density_at, fitted_from_noise, print_gap
 
 import cnf
 from cnf import plotting
 from cnf.datasets import TOYS, Toy
 from cnf.plotting.style import INK, styled
-from cnf.training.start import fresh_flow
 
-TRAIN = 100_000
 TIMES = (0.0, 0.4, 0.7, 1.0)
 Box = tuple[tuple[float, float], ...]
-
-
-def learn(toy: Toy, *, seconds: float, seed: int) -> cnf.CNF:
-    """A flow fitted to rows of the toy."""
-    x = toy.sample(TRAIN, torch.Generator().manual_seed(seed))
-    # From noise: `fit` would choose a base that is near the data already.
-    flow = cnf.CNF(2, field=fresh_flow(len(x), 2, seed=seed).field, base=cnf.NormalBase(2))
-    cnf.fit(flow, x, seed=seed, seconds=seconds)
-    return flow
-
-
-@torch.no_grad()
-def report(flow: cnf.CNF, toy: Toy, *, seed: int) -> None:
-    """Print how far the density is from the exact one."""
-    x = toy.sample(5_000, torch.Generator().manual_seed(seed))
-    gap = toy.log_prob(x) - flow.log_prob(x).double()
-    error = gap.std() / len(gap) ** 0.5
-    print(
-        f"{toy.name}: gap to the exact density {gap.mean():.4f} ± {error:.4f} nats, {len(x):,} fresh points"
-    )
 
 
 def base_points(flow: cnf.CNF, count: int, seed: int) -> Tensor:
@@ -56,11 +35,6 @@ def base_points(flow: cnf.CNF, count: int, seed: int) -> Tensor:
 def frame_of(path: Tensor) -> Box:
     """Limits that hold nearly all particles at all times."""
     return plotting.limits(path.flatten(0, 1), margin=0.03)
-
-
-def density_at(flow: cnf.CNF, t: float) -> Callable[[Tensor], Tensor]:
-    """log p at time t as a function of points."""
-    return lambda x: flow.log_prob(x, t=t)
 
 
 @styled
@@ -122,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     toy, seed = TOYS[options.toy], options.seed
-    flow = learn(toy, seconds=1 if options.quick else options.seconds, seed=seed)
-    report(flow, toy, seed=seed + 1_000_000)
+    flow = fitted_from_noise(toy, seconds=1 if options.quick else options.seconds, seed=seed)
+    print_gap(flow, toy, seed=seed)
     frames, coarse, fine = (20, 16, 24) if options.quick else (48, 80, 150)
     plotting.save(draw(flow, toy, resolution=fine, seed=seed), options.out / "flow_trajectories.png")
     film(flow, options.out / "flow_trajectories.gif", frames=frames, resolution=coarse, seed=seed)

@@ -19,7 +19,6 @@ and .json.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,15 +28,14 @@ from pathlib import Path
 import torch
 import weather
 import weather_forecast
-from cells import Cell, kept
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from results import Cell, kept, write_json
 from series_peers import Budget, GapRNN, Recurrence, count, peer_like, train
 from torch import Tensor, nn
 
 from cnf import plotting
 from cnf.datasets import spirals
-from cnf.files import atomic_path
 from cnf.neural_ode import LatentODE, Prediction, Series, fit_latent_ode
 from cnf.plotting.style import ACCENT, DATA, INK, MODEL, styled
 
@@ -265,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.quick:
             budget, n, n_test = Budget(8, 20, 0.05), 40, 20
         results = run_spirals(options, budget, n=n, n_test=n_test)
-        write(options.out / "latent_ode.json", [asdict(result) for result in results])
+        write_json(options.out / "latent_ode.json", results)
     if options.only == "spirals":
         return
     if not weather.FILE.is_file():
@@ -277,12 +275,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = weather_forecast.run(
         options.out, options.cells, budget, seed=options.seed, stride=stride, seeds=seeds
     )
-    write(options.out / "latent_ode_weather.json", found)
-
-
-def write(path: Path, numbers: list | dict) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(numbers, indent=1) + "\n")
+    write_json(options.out / "latent_ode_weather.json", found)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ once. Memory is the largest number of bytes in live tensors during one forward a
 from __future__ import annotations
 
 import argparse
-import json
 import weakref
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from results import write_json
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,7 +29,6 @@ from torch.utils._pytree import tree_map_only
 
 import cnf
 from cnf import plotting
-from cnf.files import atomic_path
 from cnf.neural_ode import CallCounter
 from cnf.plotting.style import ACCENT, DATA, FAINT, INK, MODEL, styled
 
@@ -275,9 +274,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = [compare(seed, epochs) for seed in range(seeds)]
     report(results, depths, memory)
     plotting.save(draw(results, depths, memory), options.out / "ode_classifier.png")
-    found = {"results": [asdict(result) for result in results], "depths": depths, "memory": memory}
-    with atomic_path(options.out / "ode_classifier.json") as path:
-        path.write_text(json.dumps(found, indent=1) + "\n")
+    found = {"results": results, "depths": depths, "memory": memory}
+    write_json(options.out / "ode_classifier.json", found)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Density estimators to stand beside, each fitted within a budget of seconds and judged on held-out rows.
 
+A mixture that is being fitted when the seconds are over is fitted to its end; kernels take what they take.
+
 Every function takes a table in standardised units and returns log-densities of its test rows, with notes.
 """
 

@@ -10,10 +10,10 @@ from functools import partial
 
 import pyro
 import torch
-from cells import Cell, kept
 from matplotlib.figure import Figure
 from pyro.infer import MCMC, NUTS
 from pyro.ops.stats import effective_sample_size, split_gelman_rubin
+from results import Cell, kept
 from sklearn.datasets import load_breast_cancer
 from torch import Tensor
 

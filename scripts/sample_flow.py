@@ -17,22 +17,14 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from toy_flows import fitted
 
 import cnf
 from cnf import plotting
 from cnf.datasets import TOYS, Toy
 from cnf.plotting.style import DATA, styled
-from cnf.training.start import fresh_flow
 
-TRAIN, SHOWN, COMPARED = 100_000, 5_000, 2_000
-
-
-def learn(toy: Toy, *, seconds: float, seed: int) -> cnf.CNF:
-    """A flow fitted to rows of the toy."""
-    x = toy.sample(TRAIN, torch.Generator().manual_seed(seed))
-    flow = fresh_flow(len(x), 2, seed=seed)
-    cnf.fit(flow, x, seed=seed, seconds=seconds)
-    return flow
+SHOWN, COMPARED = 5_000, 2_000
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
@@ -115,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     toy = TOYS[options.toy]
     seconds = 1 if options.quick else options.seconds
     flow = (
-        learn(toy, seconds=seconds, seed=options.seed) if options.model is None else cnf.load(options.model)
+        fitted(toy, seconds=seconds, seed=options.seed) if options.model is None else cnf.load(options.model)
     )
     generator = torch.Generator().manual_seed(options.seed + 1_000_000)
     report(flow, toy, generator, times=3 if options.quick else 10)

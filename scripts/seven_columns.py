@@ -68,7 +68,7 @@ def draw_pairs(flow: cnf.CNF, test: Tensor, names: list[str]) -> Figure:
 @styled
 @torch.no_grad()
 def draw_slices(flow: cnf.CNF, test: Tensor, names: list[str], *, resolution: int) -> Figure:
-    """Log-densities along every column through three rows, and the last two columns given the others."""
+    """Log-densities along every column through three rows, and the first two columns given the others."""
     page, axes = plotting.figure(2, COLUMNS, panel=(1.45, 1.7))
     last = axes[1]
     limits = plotting.limits(test)

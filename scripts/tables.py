@@ -13,7 +13,6 @@ column). Writes figures/tables.png and tables.json, one entry a table; a rerun r
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -22,11 +21,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from results import read_json, write_json
 from table_rivals import auc, chained_equations, crps, gaussian_copula, independent
 
 import cnf
 from cnf import plotting
-from cnf.files import atomic_path
 from cnf.plotting.style import ACCENT, DATA, FAINT, MODEL, styled
 from cnf.tables import read_typed_table
 from cnf.training.tables import fresh_table_flow
@@ -134,10 +133,9 @@ def refilled(model: cnf.TableFlow, train: pd.DataFrame, test: pd.DataFrame, seed
 
 def keep(results: dict[str, Any], path: Path) -> dict[str, Any]:
     """Write the results beside those that are there already, and return them all."""
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = read_json(path)
     known |= {name: known.get(name, {}) | found for name, found in results.items()}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(known, indent=1) + "\n")
+    write_json(path, known)
     return known
 
 

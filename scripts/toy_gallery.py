@@ -9,7 +9,7 @@ base to data, contours, particles coloured by the log-density where they are, th
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,35 +17,16 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from palette import shrink
-from torch import Tensor
+from toy_flows import density_at, fitted_from_noise, print_gap
 
 import cnf
 from cnf import plotting
 from cnf.datasets import TOYS, Toy
 from cnf.plotting.style import INK, styled
-from cnf.training.start import fresh_flow
 
-TRAIN, TEST = 100_000, 5_000
 TIMES = (0.0, 0.4, 0.7, 1.0)
 PARTICLES = 150
 Box = tuple[tuple[float, float], ...]
-
-
-def learn(toy: Toy, *, seconds: float, seed: int) -> cnf.CNF:
-    """A flow fitted to rows of the toy."""
-    x = toy.sample(TRAIN, torch.Generator().manual_seed(seed))
-    # A base that is given stays: these pictures are of flows that move, whatever a mixture could do.
-    flow = cnf.CNF(2, field=fresh_flow(len(x), 2, seed=seed).field, base=cnf.NormalBase(2))
-    cnf.fit(flow, x, seed=seed, seconds=seconds)
-    return flow
-
-
-@torch.no_grad()
-def report(flow: cnf.CNF, toy: Toy, *, seed: int) -> None:
-    """Print how far the density is from the exact one."""
-    x = toy.sample(TEST, torch.Generator().manual_seed(seed))
-    gap = toy.log_prob(x) - flow.log_prob(x).double()
-    print(f"{toy.name}: gap to the exact density {gap.mean():.4f} ± {gap.std() / len(gap) ** 0.5:.4f} nats")
 
 
 @styled
@@ -78,11 +59,6 @@ def draw_toy(row: Sequence[Axes], flow: cnf.CNF, toy: Toy, *, resolution: int, s
     bare(row, box)
 
 
-def density_at(flow: cnf.CNF, t: float) -> Callable[[Tensor], Tensor]:
-    """log p at time t as a function of points."""
-    return lambda x: flow.log_prob(x, t=t)
-
-
 def bare(row: Sequence[Axes], box: Box) -> None:
     """A thin frame without numbers: the pictures say what there is to see."""
     for ax in row:
@@ -107,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     flows = {}
     for name in names[:2] if options.quick else names:
         seconds = 0.5 if options.quick else options.seconds
-        flows[name] = learn(TOYS[name], seconds=seconds, seed=options.seed)
-        report(flows[name], TOYS[name], seed=options.seed + 1_000_000)
+        flows[name] = fitted_from_noise(TOYS[name], seconds=seconds, seed=options.seed)
+        print_gap(flows[name], TOYS[name], seed=options.seed)
     page = draw(flows, resolution=12 if options.quick else 90, seed=options.seed)
     picture = options.out / "toy_gallery.png"
     plotting.save(page, picture)

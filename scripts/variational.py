@@ -12,7 +12,6 @@ the parameters; writes variational and variational_posterior, each .png and .jso
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -20,15 +19,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from cells import Cell, kept
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from posterior import run_posterior
+from results import Cell, kept, write_json
 from torch import Tensor
 
 import cnf
 from cnf import plotting
-from cnf.files import atomic_path
 from cnf.plotting.style import DENSITY, styled
 from cnf.variational import (
     ENERGIES,
@@ -200,16 +198,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.only != "posterior":
         steps, draws = (10, 1_000) if options.quick else (450, 100_000)
         results = run_energies(options, steps=steps, draws=draws)
-        write(options.out / "variational.json", [asdict(result) for result in results])
+        write_json(options.out / "variational.json", results)
     if options.only != "energies":
         steps, draws, chain_draws = (5, 1_000, 40) if options.quick else (400, 50_000, 4_000)
         numbers = run_posterior(options, steps=steps, draws=draws, chain_draws=chain_draws)
-        write(options.out / "variational_posterior.json", numbers)
-
-
-def write(path: Path, numbers: list | dict) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(numbers, indent=1) + "\n")
+        write_json(options.out / "variational_posterior.json", numbers)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 import weather
-from cells import Cell, kept
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from results import Cell, kept
 from series_peers import Budget, count, peer_like, train
 from torch import Tensor, nn
 

@@ -298,21 +298,30 @@ def attack_works(room: Path, folder: Path, seed: int, count: int, run=in_process
 
 
 def attack_checkpoints(room: Path, folder: Path, seed: int, count: int) -> Counter:
-    """Damage the state of a fit, newest or both generations, and resume."""
+    """Damage the state of a fit, newest or both generations, and resume: from a whole generation to the same
+    end as a fit that nothing happened to."""
     chance, found = random.Random(seed), Counter()
     model, newest = folder / "f", folder / "f.checkpoint"
     words = ["fit", str(room / "table.csv"), "--steps", "6", "--width", "4", "-o", str(model)]
-    contents = states_of(words, newest)
+    assert in_process(words).code == 0
+    undisturbed, contents = weights_of(model), states_of(words, newest)
     for _ in range(count):
         for path, content, share in zip(generations(newest), contents, (1.0, 0.3)):
             path.write_bytes(mutate_file(content, chance) if chance.random() < share else content)
+        whole = any(path.read_bytes() == content for path, content in zip(generations(newest), contents))
         model.unlink(missing_ok=True)
         outcome = in_process([*words, "--resume"])
         assert "Traceback" not in outcome.err and outcome.seconds < SLOWEST_SECONDS, outcome
-        assert outcome.code in (0, 2) and model.exists() == (outcome.code == 0), outcome
+        assert outcome.code in ((0,) if whole else (0, 2)), outcome
+        assert model.exists() == (outcome.code == 0), outcome
+        assert outcome.code or torch.equal(weights_of(model), undisturbed), outcome
         require_clean(folder, {"f"} if outcome.code == 0 else {newest.name, f"{newest.name}.previous"})
         found[outcome.code] += 1
     return found
+
+
+def weights_of(model: Path) -> torch.Tensor:
+    return torch.cat([tensor.double().flatten() for tensor in cnf.load(model).state_dict().values()])
 
 
 def states_of(words: list[str], checkpoint: Path) -> list[bytes]:

@@ -32,8 +32,9 @@ def x():
 
 
 def flow_of(field):
-    parts = {"base": NormalBase(DIM), "preprocess": Affine.identity(DIM)}
-    return cnf.CNF(DIM, context_dim=DIM + 2, field=field, **parts)
+    return cnf.CNF(
+        DIM, context_dim=DIM + 2, field=field, base=NormalBase(DIM), preprocess=Affine.identity(DIM)
+    )
 
 
 def test_divergence_is_the_trace_over_present_columns(field, context, x):
@@ -52,9 +53,7 @@ def test_absent_values_never_enter(field, context, x):
 
 
 def test_rows_of_many_patterns_score_as_they_do_alone(field, context, x):
-    flow = cnf.CNF(
-        DIM, context_dim=DIM + 2, field=field, base=NormalBase(DIM), preprocess=Affine.identity(DIM)
-    )
+    flow = flow_of(field)
     together = flow.log_prob(x, context)
     alone = torch.cat([flow.log_prob(row[None], given[None]) for row, given in zip(x, context)])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
@@ -62,9 +61,7 @@ def test_rows_of_many_patterns_score_as_they_do_alone(field, context, x):
 
 
 def test_gradients_agree(field, context, x):
-    flow = cnf.CNF(
-        DIM, context_dim=DIM + 2, field=field, base=NormalBase(DIM), preprocess=Affine.identity(DIM)
-    )
+    flow = flow_of(field)
     found = []
     for gradient in ("discrete", "direct"):
         flow.zero_grad()

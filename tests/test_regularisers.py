@@ -13,7 +13,7 @@ from cnf.ode import Grid, System
 from cnf.training.data import Rows
 from cnf.training.objectives import likelihood_loss
 from cnf.training.regularisers import Regularisers
-from cnf.training.steering import COST, FIRST, HIGH, LOW, MOST, Steering
+from cnf.training.steering import Steering
 
 MATRIX = torch.tensor([[0.3, -0.8], [0.5, 0.1]], dtype=F64)
 
@@ -108,15 +108,18 @@ def test_steering_follows_the_evaluations_and_lets_a_given_solver_be():
     rows = Rows(flow.sample((128,), generator=seeded(1)))
     takes = copy.deepcopy(flow).calibrate(rows.x[::2]).evaluate(rows.x[1::2]).nfe.double().mean().item()
 
-    def looked(flow, budget) -> tuple[float, float]:
+    def looked(flow, budget: float | None) -> tuple[float, float]:
         steering = Steering(rows, budget, tolerance=1e-3)
         return steering.look(flow), steering.share
 
-    few, middle, many = int(takes / 2), round(takes / (LOW + HIGH) * 2), int(2 * takes)
-    assert looked(flow, many) == (0.0, 0.0)
-    height = (takes / middle - LOW) / (HIGH - LOW)
-    assert 0 < height < 1 and looked(flow, middle) == (0.0, pytest.approx(FIRST ** (1 - height)))
-    assert looked(flow, few) == (pytest.approx(COST * (takes - HIGH * few)), MOST)
+    # Nothing below six tenths of the budget, little from there on, all at eight tenths, ten times at most.
+    assert looked(flow, takes / 0.59) == (0.0, 0.0)
+    assert looked(flow, takes / 0.601) == (0.0, pytest.approx(0.0075, rel=0.05))
+    assert looked(flow, takes / 0.7) == (0.0, pytest.approx(0.0866, abs=0.0005))
+    assert looked(flow, takes / 0.799) == (0.0, pytest.approx(1.0, rel=0.05))
+    assert looked(flow, takes / 1.8)[1] == 10.0
+    # A tenth of a nat for every evaluation beyond.
+    assert looked(flow, takes / 1.3)[0] == pytest.approx(0.1 * takes * (1 - 0.8 / 1.3), rel=1e-6)
     given = copy.deepcopy(flow)
     given.automatic.discard("solver")
     assert looked(given, 1) == (0.0, 0.0) and looked(flow, None) == (0.0, 1.0)

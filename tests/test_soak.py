@@ -13,7 +13,7 @@ import torch
 import cnf
 from cnf.datasets import toy
 
-MOST_BYTES, ROWS, COLUMNS = 1.5 * 2**30, 1_000_000, 6
+MOST_BYTES, ROWS, COLUMNS = 700 * 2**20, 1_000_000, 6
 COMMAND = "import sys; from cnf.cli import main; sys.exit(main())"
 
 

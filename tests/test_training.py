@@ -409,7 +409,7 @@ def test_one_bad_update_rolls_back_to_the_average_with_a_smaller_rate():
         trainer.flow.field.W2.fill_(torch.nan)
     trainer.watchers = (lambda t: healthy.update(t.flow.field.state_dict()) if t.step == 1 else None,)
     trainer.run()
-    assert trainer.rate_scale <= 1 and all(tensor.isfinite().all() for tensor in healthy.values())
+    assert trainer.rate_scale == 0.5 and all(tensor.isfinite().all() for tensor in healthy.values())
     assert math.isfinite(trainer.best_nll)
 
 
@@ -503,7 +503,7 @@ def gap_after(flow, name, **options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name, limit", [("checkerboard", 0.10), ("8gaussians", 0.02)])
+@pytest.mark.parametrize("name, limit", [("checkerboard", 0.05), ("8gaussians", 0.008)])
 def test_the_default_recipe_comes_near_the_entropy_in_two_minutes(name, limit):
     torch.manual_seed(0)
     assert gap_after(cnf.CNF(2), name, seconds=120) < limit

@@ -1,9 +1,10 @@
-"""Results kept as soon as they are there, so that a run that was stopped goes on where it was."""
+"""Results as files: numbers as JSON, and cells, kept so that a run that was stopped goes on where it was."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,17 @@ from torch import Tensor
 from cnf.files import atomic_path
 
 Cell = tuple[dict, dict[str, Tensor]]  # numbers, and arrays by name
+
+
+def write_json(path: Path, found: dict | list) -> None:
+    """Numbers, indented; a dataclass becomes a dictionary."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=1, ensure_ascii=False, default=asdict) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """What an earlier run wrote, nothing if there was none."""
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def kept(folder: Path | None, name: str, compute: Callable[[], Cell]) -> Cell:
