@@ -38,6 +38,7 @@ bench: .venv/installed
 
 accuracy: .venv/installed
 	$(BIN)/python scripts/benchmark_accuracy.py
+	$(BIN)/python scripts/small_tables.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -196,6 +196,8 @@ class CNFDensity(DensityMixin, BaseEstimator):
         generator = torch.Generator().manual_seed(_seed(random_state))
         chosen = torch.randint(len(self.members_), (n_samples,), generator=generator).numpy()
         context = None if given is None else as_pandas(given)
+        if context is not None and len(context) not in (1, n_samples):
+            raise ValueError(f"given: expected 1 or {n_samples} rows; got {len(context)}")
         drawn = []
         for k, flow in enumerate(self.members_):
             places = np.flatnonzero(chosen == k)
@@ -270,6 +272,8 @@ def _checked_weights(X: Any, sample_weight: ArrayLike | None) -> np.ndarray | No
         return None
     weights = check_array(sample_weight, dtype=np.float64, ensure_2d=False)
     check_consistent_length(X, weights)
+    if (weights < 0).any():
+        raise ValueError(f"sample_weight: expected weights >= 0; got {weights.min():g}")
     if not weights.any():
         raise ValueError("sample_weight: expected a weight above zero; all are zero")
     return weights

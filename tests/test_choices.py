@@ -18,7 +18,7 @@ from cnf.training.data import Rows
 from cnf.training.few_rows import Weighted, stack_ahead, stacking_shares
 from cnf.training.fit import at_rest
 from cnf.training.judge import Judge, Verdict
-from cnf.training.mixtures import LARGE, Rival
+from cnf.training.mixtures import LARGE, Rival, fitted_mixture
 from cnf.training.settings import Phase, default_phases, default_settings
 from cnf.training.start import fresh_flow
 from cnf.training.trainer import Trainer
@@ -140,6 +140,18 @@ def rings(rows: int) -> torch.Tensor:
     return torch.stack([angle.cos(), angle.sin()], 1) + 0.01 * normal(rows, 2)
 
 
+def test_a_fit_outlives_outliers_that_mixtures_do_not():
+    """Of rows so far out, float32 cannot tell the covariance of a Gaussian."""
+    x = normal(2400, 8)
+    x[:3] *= 1e4
+    y = cnf.Affine.whiten(x).to_model(x)[0].float().numpy()
+    with pytest.raises(ValueError, match="ill-defined"):
+        fitted_mixture(y, 2, seed=0, iterations=20)
+    flow = cnf.CNF(8, hidden=(4, 4))
+    history = cnf.fit(flow, x, steps=10)
+    assert math.isfinite(history.valid_nll) and flow.evaluate(x[3:50]).ok.all()
+
+
 def rival(rows: int = 3000, **options) -> Rival:
     x = rings(rows)
     settings = {"seed": 0, "most": LARGE, "seconds": None, **options}
@@ -245,12 +257,28 @@ def test_weights_of_one_change_nothing_and_whole_ones_are_repetitions():
     assert np.array_equal(weighted.repeated(), x.repeat_interleave(counts, 0).numpy())
 
 
-def test_few_rows_keep_a_flow_that_leads():
-    """Of a ring, more Gaussians than few rows may choose."""
+def many_on_a_ring() -> cnf.MixtureBase:
+    """More Gaussians than few rows may choose."""
     angle = torch.linspace(0, 2 * math.pi, 201)[:-1]
     many = torch.stack([angle.cos(), angle.sin()], 1)
-    ring = cnf.MixtureBase(torch.ones(200), many, 0.02 * torch.eye(2).expand(200, 2, 2))
-    assert ahead(cnf.CNF(2, base=ring).double(), rings(400)) is None
+    return cnf.MixtureBase(torch.ones(200), many, 0.02 * torch.eye(2).expand(200, 2, 2))
+
+
+def test_few_rows_keep_a_flow_that_leads():
+    assert ahead(cnf.CNF(2, base=many_on_a_ring()).double(), rings(400)) is None
+
+
+def test_a_row_that_is_lost_does_not_decide_against_the_flow(monkeypatch):
+    """It counts as the worst of the others."""
+    solve = cnf.CNF.log_prob
+
+    def lose_one(flow, x):
+        log_prob = solve(flow, x)
+        log_prob[-1] = math.nan
+        return log_prob
+
+    monkeypatch.setattr(cnf.CNF, "log_prob", lose_one)
+    assert ahead(cnf.CNF(2, base=many_on_a_ring()).double(), rings(400)) is None
 
 
 def test_too_few_rows_or_no_time_choose_little():
@@ -277,6 +305,25 @@ def test_settings_follow_the_columns_and_the_user():
     assert settings(2, coupling_block=None, weight_decay=0.5).weight_decay == 0.5
     with pytest.raises(TypeError, match="unexpected keyword"):
         settings(2, wieght_decay=0.5)
+    with pytest.raises(ValueError, match="expected no steps"):
+        settings(2, phases=(Phase("likelihood", 1, None, 64, 1e-3, 0.99, 1),))
+
+
+def test_phases_have_names_that_are_known_and_there_is_one():
+    with pytest.raises(ValueError, match="phase: expected flow matching, likelihood; got 'flow_matching'"):
+        Phase("flow_matching", 1, None, 64, 1e-3, 0.99, 1)
+    with pytest.raises(ValueError, match="at least one"):
+        Settings(())
+
+
+def test_what_would_be_ignored_is_refused():
+    x, flow = normal(40, 2), cnf.CNF(2, hidden=(4, 4), preprocess=cnf.Affine.identity(2))
+    with pytest.raises(ValueError, match="ranges: expected none"):
+        cnf.fit(flow, x, steps=2, ranges=((None, None), (-9.0, None)))
+    with pytest.raises(ValueError, match="x_valid beside it"):
+        cnf.fit(
+            cnf.CNF(2, context_dim=1, hidden=(4, 4)), x, context=x[:, :1], context_valid=x[:, :1], steps=2
+        )
 
 
 def test_a_phase_that_starts_behind_the_one_before_goes_on_while_it_gets_better(monkeypatch):

@@ -161,6 +161,7 @@ def test_integer_weights_stand_for_repeated_rows(rows):
         (lambda X, w: (X, -w), "weights"),
         (lambda X, w: (X, w[1:]), "inconsistent"),
         (lambda X, w: (X, 0 * w), "all are zero"),
+        (lambda X, w: (np.tile(X, (2, 1)), np.concatenate([2 * w, -w])), "weights >= 0; got -1"),
         (lambda X, w: (X * [1, 0], w), "column 1 .* constant"),
         (lambda X, w: (X[:5], w[:5]), "minimum of 10"),
         (lambda X, w: (np.where(X.min() < X, X, np.nan), w), "NaN"),
@@ -295,6 +296,8 @@ def test_members_of_a_typed_table_draw_for_their_own_context():
     given = pd.DataFrame({"side": ["left", "right"] * 5})
     assert len(density.sample(10, given=given)) == 10 == len(density.sample(10, given=given.iloc[:1]))
     assert np.isfinite(density.score_samples(table)).all()
+    with pytest.raises(ValueError, match="expected 1 or 20 rows; got 10"):
+        density.sample(20, given=given)
 
 
 def test_members_below_one_are_refused(rows):

@@ -196,6 +196,47 @@ def test_ctrl_c_leaves_a_model_and_resume_goes_on_to_the_same_end(tmp_path, caps
     same(cnf.load(tmp_path / "m"), cnf.load(tmp_path / "whole").state_dict())
 
 
+def test_ctrl_c_while_an_imputer_is_fitted_leaves_the_state_of_the_flow_alone(tmp_path, capsys, monkeypatch):
+    table = tmp_path / "t.csv"
+    frame = pd.DataFrame(ROWS.numpy(), columns=["a", "b"])
+    frame.loc[::5, "b"] = math.nan
+    frame.to_csv(table, index=False)
+    fit = ["fit", str(table), "--steps", "20", "--width", "8", "-o"]
+    assert main([*fit, str(tmp_path / "whole")]) == 0
+    monkeypatch.setattr(CheckpointWriter.__init__, "__defaults__", (0.0,))
+    phases = []
+
+    def press(trainer):
+        phases.append(trainer.flow)
+        if trainer.flow is not phases[0] and trainer.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    @contextmanager
+    def pressing():
+        yield (press,)
+
+    monkeypatch.setattr("cnf.cli.typed.progress", pressing)
+    assert main([*fit, str(tmp_path / "m")]) == 130
+    assert phases[-1] is not phases[0]
+    monkeypatch.undo()
+    assert main([*fit, str(tmp_path / "m"), "--resume"]) == 0
+    same(cnf.load(tmp_path / "m"), cnf.load(tmp_path / "whole").state_dict())
+
+
+def test_an_interrupted_model_without_a_state_is_fitted_anew(tmp_path, capsys):
+    table = tmp_path / "t.csv"
+    pd.DataFrame(ROWS.numpy(), columns=["a", "b"]).to_csv(table, index=False)
+    fit = ["fit", str(table), "--steps", "10", "--width", "4", "-o", str(tmp_path / "m")]
+    assert main(fit) == 0
+    flow = cnf.load(tmp_path / "m")
+    flow.metadata["interrupted"] = True
+    flow.save(tmp_path / "m")
+    capsys.readouterr()
+    assert main([*fit, "--resume"]) == 0
+    assert "already finished" not in capsys.readouterr().out
+    assert not cnf.load(tmp_path / "m").metadata["interrupted"]
+
+
 # divergence
 
 

@@ -181,6 +181,13 @@ def test_sizes_beyond_all_bounds_with_nothing_in_them(model):
     refused(model)
 
 
+def test_what_would_not_be_read_is_not_written(tmp_path):
+    for solver in (cnf.Grid.uniform(5000), cnf.Torchdiffeq("dopri5", max_evaluations=2_000_000)):
+        with pytest.raises(ValueError, match=r"more than 4096|beyond 1e"):
+            cnf.CNF(2, solver=solver).save(tmp_path / "m")
+    assert not any(tmp_path.iterdir())
+
+
 def test_missing_files_and_folders(tmp_path):
     assert "no such" in refused(tmp_path / "absent")
     refused(tmp_path)

@@ -64,13 +64,14 @@ def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
 
 
 def is_finished(output: Path) -> bool:
-    """Whether the work of a fit is done: a model with a history, and no checkpoint of a fit under way."""
+    """Whether the work of a fit is done: a model of a whole history, and no checkpoint of a fit under way."""
     if any(generation.exists() for generation in generations(checkpoint_beside(output))):
         return False
     try:
-        return "history" in load(output).metadata
+        metadata = load(output).metadata
     except ModelFileError:
         return False
+    return "history" in metadata and not metadata.get("interrupted")
 
 
 def checkpoint_beside(output: Path) -> Path:
@@ -185,7 +186,7 @@ def train_flow(
 ) -> History:
     """Fit the flow, with a progress bar where there is a terminal."""
     checkpoint = checkpoint_beside(Path(options.output))
-    with progress() as shown, orderly_interrupts(checkpoint) as stopping:
+    with progress() as shown, orderly_interrupts() as stopping:
         return fit(
             flow,
             rows.x,

@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from cnf.training import Trainer
@@ -15,8 +14,9 @@ from cnf.training.trainer import Watcher
 
 
 @contextmanager
-def orderly_interrupts(checkpoint: Path) -> Iterator[tuple[Watcher, ...]]:
-    """Watchers that stop a fit after the update in which Ctrl-C was pressed; pressed again, at once."""
+def orderly_interrupts() -> Iterator[tuple[Watcher, ...]]:
+    """Watchers that stop a fit after the update in which Ctrl-C was pressed, its state written where it keeps
+    one; pressed again, at once."""
     if threading.current_thread() is not threading.main_thread():
         yield ()
         return
@@ -29,7 +29,9 @@ def orderly_interrupts(checkpoint: Path) -> Iterator[tuple[Watcher, ...]]:
 
     def stop(trainer: Trainer) -> None:
         if pressed:
-            CheckpointWriter(checkpoint).write(trainer)
+            for watcher in trainer.watchers:
+                if isinstance(watcher, CheckpointWriter):
+                    watcher.write(trainer)
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, note)

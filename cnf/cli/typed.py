@@ -135,7 +135,7 @@ def _train(
     checkpoint: Path,
 ) -> History:
     """Fit the model, with a progress bar where there is a terminal."""
-    with progress() as shown, orderly_interrupts(checkpoint) as stopping:
+    with progress() as shown, orderly_interrupts() as stopping:
         return fit_table(
             model,
             table,

@@ -28,6 +28,8 @@ FIELDS: dict[type[VelocityField], tuple[str, ...]] = {
 MOST_PROBES = 256
 # A draw takes so many normal numbers; tails of such freedom are a Gaussian's.
 MOST_FREEDOM = 1000
+# Of the lists, numbers and levels of a configuration.
+LONGEST, LARGEST, DEEPEST = 4096, 1e6, 12
 SOLVERS: tuple[type, ...] = (Grid, Torchdiffeq)
 DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "float64")}
 
@@ -36,9 +38,9 @@ def describe(flow: Any) -> dict[str, Any]:
     """The configuration of a `CNF` as JSON-ready data.
 
     Raises:
-        ValueError: for a field or base that a file cannot rebuild.
+        ValueError: for a field or base that a file cannot rebuild, or sizes that none would be read with.
     """
-    return {
+    configuration = {
         "dim": flow.dim,
         "context_dim": flow.context_dim,
         "field": _describe_field(flow.field),
@@ -50,6 +52,30 @@ def describe(flow: Any) -> dict[str, Any]:
         "automatic": sorted(flow.automatic),
         "dtype": str(flow.like.dtype).removeprefix("torch."),
     }
+    require_bounded(configuration)
+    return configuration
+
+
+def require_bounded(config: dict[str, Any]) -> None:
+    """Refuse sizes that no file of ours has, before anything is made of them, or written.
+
+    Raises:
+        ValueError: for a list or number beyond every size that has a meaning.
+    """
+    parts = [value for key, value in config.items() if key not in ("metadata", "schema")]
+    for _ in range(DEEPEST):
+        lists = [
+            part.values() if isinstance(part, dict) else part
+            for part in parts
+            if isinstance(part, list | tuple | dict)
+        ]
+        if long := [part for part in lists if len(part) > LONGEST]:
+            raise ValueError(f"a list of {len(long[0])} entries, more than {LONGEST}")
+        if large := [part for part in parts if isinstance(part, int | float) and abs(part) > LARGEST]:
+            raise ValueError(f"a number beyond {LARGEST:.0e}: {str(large[0])[:20]}")
+        parts = [value for part in lists for value in part]
+    if parts:
+        raise ValueError(f"nested deeper than {DEEPEST} levels")
 
 
 def _describe_field(field: VelocityField) -> dict[str, Any]:

@@ -321,6 +321,6 @@ class CNF(FlowParts):
         """Write configuration, weights and metadata to one safetensors file, atomically; see `cnf.load`.
 
         Raises:
-            ValueError: for a field or base of your own, which a file cannot rebuild.
+            ValueError: for a field or base of your own, which a file cannot rebuild, or too long a grid.
         """
         write_model(path, {**describe(self), "metadata": self.metadata}, self.state_dict())

@@ -20,12 +20,10 @@ from cnf.flows.configuration import (
     build_field,
     build_preprocess,
     build_solver,
+    require_bounded,
 )
 from cnf.flows.flow import CNF
 from cnf.flows.model_file import ModelFileError, read_model
-
-# Of the lists, numbers and levels of a configuration.
-LONGEST, LARGEST, DEEPEST = 4096, 1e6, 12
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF:
@@ -72,28 +70,6 @@ def misfits_reported(path: str | Path) -> Iterator[None]:
         raise ModelFileError(f"{path}: its configuration does not fit ({reason})") from failure
 
 
-def require_bounded(config: dict[str, Any]) -> None:
-    """Refuse sizes that no file of ours has, before anything is made of them.
-
-    Raises:
-        ValueError: for a list or number beyond every size that has a meaning.
-    """
-    parts = [value for key, value in config.items() if key not in ("metadata", "schema")]
-    for _ in range(DEEPEST):
-        lists = [
-            part.values() if isinstance(part, dict) else part
-            for part in parts
-            if isinstance(part, list | dict)
-        ]
-        if long := [part for part in lists if len(part) > LONGEST]:
-            raise ValueError(f"a list of {len(long[0])} entries, more than {LONGEST}")
-        if large := [part for part in parts if isinstance(part, int | float) and abs(part) > LARGEST]:
-            raise ValueError(f"a number beyond {LARGEST:.0e}: {str(large[0])[:20]}")
-        parts = [value for part in lists for value in part]
-    if parts:
-        raise ValueError(f"nested deeper than {DEEPEST} levels")
-
-
 def _build(config: dict[str, Any]) -> CNF:
     dim, context_dim = config["dim"], config["context_dim"]
     with torch.random.fork_rng(devices=()):  # fresh weights are drawn only to be replaced
@@ -102,7 +78,7 @@ def _build(config: dict[str, Any]) -> CNF:
             context_dim=context_dim,
             field=build_field(config["field"], dim, context_dim),
             base=build_base(config["base"], dim),
-            # Files of before 0.2 know one map only and do not name it.
+            # The first files know one map only and do not name it.
             preprocess=build_preprocess(config.get("preprocess", {"class": "Affine"}), dim),
             solver=build_solver(config["solver"]),
             divergence=build_divergence(config["divergence"]),

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from cnf.flows import CNF
-from cnf.flows.configuration import DTYPES, build_accuracy, build_automatic, build_solver
-from cnf.flows.loading import checked, misfits_reported, rebuilt, require_bounded
+from cnf.flows.configuration import DTYPES, build_accuracy, build_automatic, build_solver, require_bounded
+from cnf.flows.loading import checked, misfits_reported, rebuilt
 from cnf.flows.model_file import read_model
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema

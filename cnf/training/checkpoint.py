@@ -193,6 +193,7 @@ def _tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     state = configuration["state"]
+    trainer.flow.base.load_state_dict(_part(tensors, "base"))  # first: the judge starts as a copy of the flow
     trainer.start_phase(configuration["index"], unspent=state["unspent"])
     for name in SCALARS:
         setattr(trainer, name, state[name])
@@ -208,7 +209,6 @@ def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str,
     for weights in (trainer.best, trainer.at_start):  # so that they are known to fit when their time comes
         trainer.flow.field.load_state_dict(weights)
     trainer.flow.field.load_state_dict(_part(tensors, "field"))
-    trainer.flow.base.load_state_dict(_part(tensors, "base"))
     trainer.judge.average.module.load_state_dict(_part(tensors, "average"))
     trainer.judge.average.n_averaged.copy_(tensors["averaged"])
     trainer.generator.set_state(tensors["generator"])

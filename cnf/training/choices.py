@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -99,13 +100,17 @@ def promising_maps(train: Rows, valid: Rows, seed: int) -> dict[str, Preprocess]
 
 
 def _quick_nll(map: Preprocess, train: Rows, valid: Rows, seed: int, components: int) -> float:
-    """Held-out NLL of a small mixture in the coordinates of the map, nats a row in units of the data."""
+    """Held-out NLL of a small mixture in the coordinates of the map, nats a row in units of the data;
+    infinite where there is none."""
     generator = torch.Generator(train.x.device).manual_seed(seed)
     chosen = torch.randperm(len(train), generator=generator, device=train.x.device)[:MOST_ROWS]
     if train.weights is not None:
         chosen = torch.multinomial(train.weights, MOST_ROWS, replacement=True, generator=generator)
     rows = map.to_model(train.x[chosen])[0].float().numpy(force=True)
-    model = fitted_mixture(rows, components, seed=seed, iterations=ITERATIONS, smallest=1e-4)
+    try:
+        model = fitted_mixture(rows, components, seed=seed, iterations=ITERATIONS, smallest=1e-4)
+    except ValueError:  # rows so far out that a Gaussian of them has no width
+        return math.inf
     y, ladj = map.to_model(valid.x)
     scores = torch.as_tensor(model.score_samples(y.float().numpy(force=True)), device=y.device)
     return weighted_nll(scores + ladj, valid.weights)[0]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cnf.flows import CNF, MixtureBase, Preprocess
 from cnf.training.data import Rows
-from cnf.training.judge import exact, weighted_nll
+from cnf.training.judge import exact, lost_as_worst, weighted_nll
 from cnf.training.mixtures import mixture_base, systematic
 
 Matrix = NDArray[np.float64]
@@ -85,7 +85,7 @@ def stack_ahead(
         models, shares = _chosen(rows, seed, seconds)
         stack = _stacked(models, shares, rows, flow.like)
         log_prob = stack.to(held_out).log_prob(held_out) + ladj
-        behind, error = weighted_nll(exact(flow).log_prob(valid.x) - log_prob, valid.weights)
+        behind, error = weighted_nll(lost_as_worst(exact(flow).log_prob(valid.x)) - log_prob, valid.weights)
         if -behind > SURE * error:
             return None
         if refit:

@@ -50,7 +50,8 @@ def fit(
     held-out likelihood, less a tenth of a nat for every evaluation near and beyond the budget. Parts of the
     flow left at "auto" are fitted and chosen first, and the solver's grid is calibrated at the end.
     Where a Gaussian mixture, its number of components chosen on held-out rows, leads by a tenth of a nat at
-    the end, it becomes the base of a field at rest. Few rows stack several by cross-validation, and where no
+    the end, it becomes the base of a field at rest, if base was "auto", there is no context and the field was
+    at rest when it came. Few rows stack several by cross-validation, and where no
     x_valid was given, the stack learns the rows set apart too, once it has been judged by them.
 
     Args:
@@ -77,9 +78,11 @@ def fit(
         The history, with the held-out NLL in nats per row and in the units of x.
 
     Raises:
-        ValueError: for rows that do not fit the flow, are not finite, or too few.
+        ValueError: for rows that do not fit the flow, are not finite, or too few, and for settings that
+            exclude each other.
         TrainingError: if training diverges for good.
-        Interrupted: (a KeyboardInterrupt) on Ctrl-C; the flow then has the best weights so far, calibrated.
+        Interrupted: (a KeyboardInterrupt) on Ctrl-C while it is being trained; the flow then has the best
+            weights so far, calibrated.
 
     Example:
         >>> flow = CNF(dim=1, hidden=(8, 8))
@@ -149,6 +152,8 @@ def fit_parts(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int
     device = flow.like.device
     if settings.ranges is not None and len(settings.ranges) != flow.dim:
         raise ValueError(f"ranges: expected one for each of {flow.dim} columns; got {len(settings.ranges)}")
+    if settings.ranges is not None and "preprocess" not in flow.automatic:
+        raise ValueError('ranges: expected none, the flow\'s map is given; leave it at "auto" to have ends')
     if "context_map" in flow.automatic and train.context is not None:
         try:
             flow.context_map = Affine.standardize(train.context, train.weights).to(device)
@@ -175,6 +180,8 @@ def _rows(flow: CNF, given: tuple, valid: tuple, seed: int) -> tuple[Rows, Rows]
     train = as_rows("x", *given, device)
     if len(train) < FEWEST_ROWS:
         raise ValueError(f"x: expected at least {FEWEST_ROWS} rows; got {len(train)}")
+    if valid[0] is None and valid[1] is not None:
+        raise ValueError("context_valid: expected x_valid beside it; got none")
     if valid[0] is None:
         generator = torch.Generator(device).manual_seed(seed)
         train, held_out = train.split(HELD_OUT, generator)

@@ -66,10 +66,15 @@ class Judge:
         self.flow.solver = spread_evenly(score, STEPS)
         self.flow.accuracy = Accuracy(TOLERANCE)
         found = self.flow.evaluate(self.valid.x, self.valid.context)
-        sound = found.log_prob[found.log_prob.isfinite()]
-        log_prob = found.log_prob.nan_to_num(nan=sound.min().item()) if len(sound) else found.log_prob
+        log_prob = lost_as_worst(found.log_prob)
         nfe = round(found.nfe.double().mean().item())
         return Verdict(*weighted_nll(log_prob, self.valid.weights), nfe)
+
+
+def lost_as_worst(log_prob: Tensor) -> Tensor:
+    """Rows that could not be solved, which are NaN, as the worst of the others."""
+    sound = log_prob[log_prob.isfinite()]
+    return log_prob.nan_to_num(nan=sound.min().item()) if len(sound) else log_prob
 
 
 def judging_rows(rows: Rows) -> Rows:

@@ -72,7 +72,7 @@ class Rival:
         self.found: list[Judged] = []
         self.seconds_a_component = 0.0
         for components in SMALL:
-            if components <= self.most and self._affords(components, self.seconds):
+            if components <= self.most and self._affords(components):
                 self._fit(components)
 
     @property
@@ -103,12 +103,15 @@ class Rival:
         if self.found and components > self.found[-1].components:
             self._fit(components)
 
-    def _affords(self, components: int, seconds: float | None) -> bool:
-        return seconds is None or components * self.seconds_a_component <= seconds
+    def _affords(self, components: int) -> bool:
+        return self.seconds is None or components * self.seconds_a_component <= self.seconds
 
     def _fit(self, components: int) -> None:
         start = time.perf_counter()
-        model = fitted_mixture(self.rows, components, seed=self.seed, iterations=ITERATIONS)
+        try:
+            model = fitted_mixture(self.rows, components, seed=self.seed, iterations=ITERATIONS)
+        except ValueError:  # rows so far out that a Gaussian of them has no width
+            return
         plain = mixture_base(model, self.like)
         judged = [Judged(base, components, self._nll(base)) for base in (plain, ContaminatedBase(plain))]
         self.found.append(min(judged, key=lambda candidate: candidate.nll))
@@ -123,7 +126,11 @@ def fitted_mixture(
     rows: np.ndarray, components: int, *, seed: int, iterations: int, smallest: float = SMALLEST_VARIANCE
 ) -> GaussianMixture:
     """A mixture of rows (n, dim) after so many iterations at most: one that has not converged is judged by
-    held-out rows like any other. `smallest` is added to its variances."""
+    held-out rows like any other. `smallest` is added to its variances.
+
+    Raises:
+        ValueError: where rows are so far apart that numbers cannot tell the widths of a Gaussian.
+    """
     model = GaussianMixture(
         components, reg_covar=smallest, max_iter=iterations, init_params="k-means++", random_state=seed
     )

@@ -11,6 +11,7 @@ from cnf.training.optimisers import OptimiserName, check_optimiser
 from cnf.training.regularisers import NONE, Regularisers
 
 AllocationName = Literal["proportional", "neyman"]
+PhaseName = Literal["flow matching", "likelihood"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Phase:
         optimiser: "adam", or "muon" for matrices and Adam for the rest.
     """
 
-    name: str
+    name: PhaseName
     steps: int | None
     seconds: float | None
     batch: int
@@ -38,6 +39,8 @@ class Phase:
     optimiser: OptimiserName = "adam"
 
     def __post_init__(self) -> None:
+        if self.name not in get_args(PhaseName):
+            raise ValueError(f"phase: expected {', '.join(get_args(PhaseName))}; got {self.name!r}")
         check_optimiser(self.optimiser)
 
 
@@ -90,6 +93,8 @@ class Settings:
         return updates, sum(phase.seconds or 0.0 for phase in self.phases)
 
     def __post_init__(self) -> None:
+        if not self.phases:
+            raise ValueError("phases: expected at least one; got none")
         if self.gradient not in get_args(Gradient):
             raise ValueError(f"gradient: expected {', '.join(get_args(Gradient))}; got {self.gradient!r}")
         if self.allocation not in get_args(AllocationName):
@@ -143,7 +148,13 @@ def default_settings(
     likelihood_share: float | None,
     **chosen: Any,
 ) -> Settings:
-    """The settings for a table of so many rows and columns; `chosen` replaces any of them by name."""
+    """The settings for a table of so many rows and columns; `chosen` replaces any of them by name.
+
+    Raises:
+        ValueError: for a budget that is none, or one beside phases, which have their own.
+    """
+    if "phases" in chosen and any(part is not None for part in (steps, seconds, likelihood_share)):
+        raise ValueError("phases: expected no steps, seconds or likelihood_share beside it")
     few = dim <= FEW_COLUMNS
     phases = default_phases(
         steps=steps, seconds=seconds, likelihood_share=likelihood_share, rows=rows, batch=512 if few else 256

@@ -85,6 +85,8 @@ def fit_table(
     Raises:
         ValueError: for too few rows, weights that are negative or all zero, or, as a `TableError`, cells that
             the schema does not allow.
+        TrainingError: if training diverges for good.
+        Interrupted: (a KeyboardInterrupt) on Ctrl-C while flows are being trained.
 
     Example:
         >>> table = pd.DataFrame({"x": torch.randn(200).tolist(), "group": list("ab") * 100})
@@ -131,8 +133,9 @@ def _parts(
     """Checked rows to learn from, and to judge by."""
     rows = merged(encoded(model, table, weights))
     discrete = all(column.kind in ("categorical", "integer") for column in model.schema.modelled)
-    if len(rows) < (2 if discrete else FEWEST_ROWS):
-        raise ValueError(f"expected at least {FEWEST_ROWS} different rows; got {len(rows)}")
+    fewest = 2 if discrete else FEWEST_ROWS
+    if len(rows) < fewest:
+        raise ValueError(f"expected at least {fewest} different rows; got {len(rows)}")
     if table_valid is not None:
         return rows, encoded(model, table_valid, None)
     return split(rows, seed, repeating=discrete)
