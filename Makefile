@@ -20,7 +20,7 @@ test: .venv/installed
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal
 
 slow: .venv/installed
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --numprocesses=auto --dist=worksteal
 
 # The pictures of the flows first, then those of the other systems; real tables are drawn where CNF_SHARED_DATA is.
 GALLERY := density_estimation sample_flow flow_trajectories toy_gallery image_density tables \
