@@ -772,13 +772,3 @@ def test_a_command_that_fails_says_one_line_whatever_was_odd_on_the_way(tmp_path
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1 and said.err.startswith("cnf: ")
     assert not (tmp_path / "x.png").exists()
-
-
-def test_what_a_model_does_not_tell_is_said_to_be_unknown(room, tmp_path, capsys):
-    flow = cnf.load(room / "plane.safetensors")
-    for name in ("rows", "valid_rows"):
-        del flow.metadata[name]
-    flow.metadata["history"]["valid_se"] = None
-    flow.save(tmp_path / "m")
-    code, out, _ = outcome(capsys, "info", tmp_path / "m")
-    assert code == 0 and "unknown rows" in out and "not finite nats a row, on unknown rows" in out

@@ -198,3 +198,10 @@ def test_bad_types_are_refused(room, tmp_path, capsys):
     assert "no column 'agee'; did you mean 'age'" in refused(capsys, *fit, "--type", "agee=integer")
     assert "name=value" in refused(capsys, *fit, "--type", "age")
     assert "expected real, positive" in refused(capsys, *fit, "--type", "age=ordinal")
+
+
+def test_a_model_that_tells_half_of_its_rows_is_refused(room, tmp_path, capsys):
+    model = cnf.load(room / "all")
+    model.metadata["valid_rows"] = None
+    model.save(tmp_path / "m")
+    assert "says nothing of valid_rows, which rows needs" in refused(capsys, "info", tmp_path / "m")

@@ -44,6 +44,8 @@ KNOWN: dict[str, Any] = {
     "history": (HISTORY, (NONE,)),
     "quantiles": ({"levels": [NUMBER], "columns": (dict,)}, (NONE,)),
 }
+# What is there has these beside it.
+NEEDS = {"rows": ("valid_rows",), "gaussian": ("rows", "valid_rows", "seed"), "quantiles": ("columns",)}
 
 
 def require_known(path: Path, metadata: dict[str, Any]) -> None:
@@ -55,7 +57,7 @@ def require_known(path: Path, metadata: dict[str, Any]) -> None:
     for name, pattern in KNOWN.items():
         if name in metadata and not fits(metadata[name], pattern):
             raise ModelFileError(f"{path}: what it says of {name} is not as a fit writes it; fit it anew")
-    for name, needs in (("gaussian", ("rows", "valid_rows", "seed")), ("quantiles", ("columns",))):
+    for name, needs in NEEDS.items():
         missing = [need for need in needs if metadata.get(need) is None]
         if metadata.get(name) is not None and missing:
             raise ModelFileError(f"{path}: it says nothing of {missing[0]}, which {name} needs; fit it anew")

@@ -113,14 +113,10 @@ def _training(summary: dict[str, Any]) -> dict[str, str]:
     return {
         "interrupted": "yes: not trained to the end" if summary["interrupted"] else "",
         "rolled back": f"{len(rollbacks)} times, last in {rollbacks[-1]}" if rollbacks else "",
-        "training": f"{_counted(summary['rows'])} rows, {summary['updates'] or 0:,} updates in "
+        "training": f"{summary['rows']:,} rows, {summary['updates'] or 0:,} updates in "
         f"{summary['seconds'] or 0:.1f} s, seed {summary['seed']}, cnf {summary['version']}",
-        "held-out NLL": f"{_with_error(summary)} nats a row, on {_counted(summary['valid_rows'])} rows",
+        "held-out NLL": f"{_with_error(summary)} nats a row, on {summary['valid_rows']:,} rows",
     }
-
-
-def _counted(number: int | None) -> str:
-    return "unknown" if number is None else f"{number:,}"
 
 
 def _gaussian(summary: dict[str, Any]) -> dict[str, str]:
@@ -129,6 +125,6 @@ def _gaussian(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def _with_error(found: dict[str, Any]) -> str:
-    if found["nll"] is None or found["standard_error"] is None:
+    if found["nll"] is None:
         return "not finite"
     return f"{found['nll']:.4f} ± {found['standard_error']:.4f}"
