@@ -16,7 +16,7 @@ from cnf.training import Phase, Settings, Trainer
 from cnf.training.checkpoint import CheckpointWriter, resume, write_checkpoint
 from cnf.training.coupling import couple
 from cnf.training.data import Batches, Rows, as_rows
-from cnf.training.judge import Judge, Verdict, weighted_nll
+from cnf.training.judge import Judge, Verdict, snapshot, weighted_nll
 from cnf.training.mixtures import Rival
 from cnf.training.objectives import flow_matching_loss, likelihood_loss
 from cnf.training.settings import default_settings
@@ -116,7 +116,7 @@ def test_rows_drawn_more_often_weigh_less_in_an_update():
 
 def test_an_unknown_allocation_is_refused():
     with pytest.raises(ValueError, match="allocation: expected proportional, neyman; got 'random'"):
-        Settings((), allocation="random")
+        default_settings(rows=100, dim=2, steps=10, seconds=None, likelihood_share=None, allocation="random")
 
 
 @pytest.mark.parametrize("rows, block", [(64, 64), (64, 16), (8, 2)])
@@ -404,12 +404,15 @@ def test_fit_goes_on_from_its_checkpoint(tmp_path):
 
 def test_one_bad_update_rolls_back_to_the_average_with_a_smaller_rate():
     trainer = trainer_for(steps=40)
-    healthy = {name: tensor.clone() for name, tensor in trainer.judge.average.module.state_dict().items()}
+    average = snapshot(trainer.judge.average.module)
     with torch.no_grad():
         trainer.flow.field.W2.fill_(torch.nan)
-    trainer.watchers = (lambda t: healthy.update(t.flow.field.state_dict()) if t.step == 1 else None,)
-    trainer.run()
-    assert trainer.rate_scale == 0.5 and all(tensor.isfinite().all() for tensor in healthy.values())
+    seen = []
+    trainer.watchers = (lambda t: seen.append((t.rate_scale, snapshot(t.flow.field))),)
+    history = trainer.run()
+    rate_scale, weights = seen[0]
+    assert rate_scale == 0.5 and all(torch.equal(weights[name], average[name]) for name in average)
+    assert history.rollbacks == ["flow matching, update 1: the loss was not finite"]
     assert math.isfinite(trainer.best_nll)
 
 
