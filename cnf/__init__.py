@@ -18,93 +18,17 @@ Gradients of a solve: `gradient="discrete"`, "adjoint" or "direct". All randomne
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from cnf.estimator import CNFDensity
-    from cnf.fields import ConcatSquashField, GatedField, MaskedField, MLPField, SumField, VelocityField
-    from cnf.flows import (
-        CNF,
-        Affine,
-        AugmentedCNF,
-        Chain,
-        ContaminatedBase,
-        Gaussianize,
-        Hutchinson,
-        MixtureBase,
-        ModelFileError,
-        NormalBase,
-        StudentTBase,
-        Support,
-    )
-    from cnf.neural_ode import ODEBlock
-    from cnf.ode import Grid, Torchdiffeq
-    from cnf.tables import Column, Schema, TableError, TableFlow, load
-    from cnf.training import History, TrainingError, fit, fit_table
+import lazy_loader
 
-__version__ = "0.1.0"
-__all__ = [
-    "CNF",
-    "Affine",
-    "AugmentedCNF",
-    "CNFDensity",
-    "Chain",
-    "Column",
-    "ConcatSquashField",
-    "ContaminatedBase",
-    "GatedField",
-    "Gaussianize",
-    "Grid",
-    "History",
-    "Hutchinson",
-    "MLPField",
-    "MaskedField",
-    "MixtureBase",
-    "ModelFileError",
-    "NormalBase",
-    "ODEBlock",
-    "Schema",
-    "StudentTBase",
-    "SumField",
-    "Support",
-    "TableError",
-    "TableFlow",
-    "Torchdiffeq",
-    "TrainingError",
-    "VelocityField",
-    "fit",
-    "fit_table",
-    "load",
-]
+from cnf.deprecation import renamed
 
-_ROOMS = {
-    "estimator": ("CNFDensity",),
-    "fields": ("ConcatSquashField", "GatedField", "MLPField", "MaskedField", "SumField", "VelocityField"),
-    "flows": (
-        "CNF",
-        "Affine",
-        "AugmentedCNF",
-        "Chain",
-        "ContaminatedBase",
-        "Gaussianize",
-        "Hutchinson",
-        "MixtureBase",
-        "ModelFileError",
-        "NormalBase",
-        "StudentTBase",
-        "Support",
-    ),
-    "neural_ode": ("ODEBlock",),
-    "ode": ("Grid", "Torchdiffeq"),
-    "tables": ("Column", "Schema", "TableError", "TableFlow", "load"),
-    "training": ("History", "TrainingError", "fit", "fit_table"),
-}
+__version__ = "0.2.0"
+# torch is slow to load and scikit-learn slower. The names of `__init__.pyi` are imported when they are used,
+# so that `cnf --help` answers at once.
+_lazy, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    # torch is slow to load, scikit-learn slower: only who asks for them waits, and `cnf --help` does not.
-    for room, names in _ROOMS.items():
-        if name in names:
-            return globals().setdefault(name, getattr(import_module(f"cnf.{room}"), name))
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return renamed(__name__, name) or _lazy(name)

@@ -16,12 +16,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, validate_data
 
 from cnf.flows import CNF, Evaluation
+from cnf.recipe.architecture import default_flow, default_table_flow
+from cnf.recipe.fit import fit
+from cnf.recipe.tables.fit import fit_table
+from cnf.rows import FEWEST_ROWS
 from cnf.tables import Schema, TableFlow
-from cnf.tables.frames import as_native, as_pandas, library_of
+from cnf.tables.dataframes import as_native, as_pandas, library_of
 from cnf.training import History
-from cnf.training.fit import FEWEST_ROWS, fit
-from cnf.training.start import fresh_flow
-from cnf.training.tables import fit_table, fresh_table_flow
 
 # The bar that is reported covers this share of the rows it was taken on, at most so many of them.
 COVERED, BAR_ROWS = 0.99, 1000
@@ -93,7 +94,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
         Raises:
             ValueError: for fewer than 10 rows, numbers that are not finite, columns that are constant or
                 linearly dependent, weights that are negative, all zero or of another length, or, as a
-                `cnf.TableError`, a data frame that cannot be modelled.
+                `cnf.TableError`, a data frame that cannot be modeled.
         """
         table = _named_table(X)
         kinds = {"kinds": self.kinds, "context": self.context or ()}
@@ -122,9 +123,9 @@ class CNFDensity(DensityMixin, BaseEstimator):
         """One flow fitted to the rows, and the course of its fit."""
         budget = {"steps": self.steps, "seconds": self.seconds, "seed": seed}
         if isinstance(rows, pd.DataFrame):
-            flow = fresh_table_flow(self.schema_, len(rows), hidden=self.hidden, seed=seed)
+            flow = default_table_flow(self.schema_, len(rows), hidden=self.hidden, seed=seed)
             return flow, fit_table(flow, rows, weights=weights, imputer=self.imputer, **budget)
-        flow = fresh_flow(*rows.shape, hidden=self.hidden, seed=seed)
+        flow = default_flow(*rows.shape, hidden=self.hidden, seed=seed)
         ranges = None if self.schema_ is None else self.schema_.ranges
         return flow, fit(flow, torch.tensor(rows), weights=weights, ranges=ranges, **budget)
 
@@ -137,12 +138,12 @@ class CNFDensity(DensityMixin, BaseEstimator):
     def _matrix(self, X: ArrayLike, *, reset: bool) -> np.ndarray:
         rows = {"ensure_min_samples": FEWEST_ROWS} if reset else {}
         matrix = validate_data(self, X, dtype=np.float64, order="C", reset=reset, **rows)
-        return matrix if self.schema_ is None else matrix[:, np.isin(self.feature_names_in_, self._modelled)]
+        return matrix if self.schema_ is None else matrix[:, np.isin(self.feature_names_in_, self._modeled)]
 
     @property
-    def _modelled(self) -> list[str]:
+    def _modeled(self) -> list[str]:
         """The columns of a data frame that the density is of."""
-        return [column.name for column in self.schema_.modelled]
+        return [column.name for column in self.schema_.modeled]
 
     def _rows(self, X: ArrayLike) -> np.ndarray | pd.DataFrame:
         """Rows to be scored, checked against those of the fit."""
@@ -212,7 +213,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
         rows = np.concatenate(drawn)[order]
         if self._library is None:
             return rows
-        return as_native(pd.DataFrame(rows, columns=self._modelled), self._library)
+        return as_native(pd.DataFrame(rows, columns=self._modeled), self._library)
 
     @staticmethod
     def _draw(
@@ -226,7 +227,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
     def impute(
         self, X: Any, n: int = 1, random_state: int | np.random.RandomState | None = None
     ) -> list[Any]:
-        """X completed n times: missing cells of modelled columns, drawn by the first member given the others
+        """X completed n times: missing cells of modeled columns, drawn by the first member given the others
         of their row; see `TableFlow.impute`.
 
         Raises:

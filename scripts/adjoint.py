@@ -180,9 +180,9 @@ def draw_adjoint(ax: Axes, times: Tensor, states: Tensor, a: Tensor) -> None:
     """a(t) by its equation, by Euler in 160 steps, and by automatic differentiation."""
     coarse = torch.linspace(0, END, 161, dtype=F64)
     _, euler = carried_back(coarse, cnf.Grid.uniform(160, "euler"))
-    for column, (colour, name) in enumerate(((MODEL, "a₁ = ∂L/∂φ"), (ACCENT, "a₂ = ∂L/∂ω"))):
-        ax.plot(times, a[:, column], color=colour, label=name)
-        ax.plot(coarse, euler.a[:, column], color=colour, linestyle=":", label="160 steps of Euler")
+    for column, (color, name) in enumerate(((MODEL, "a₁ = ∂L/∂φ"), (ACCENT, "a₂ = ∂L/∂ω"))):
+        ax.plot(times, a[:, column], color=color, label=name)
+        ax.plot(coarse, euler.a[:, column], color=color, linestyle=":", label="160 steps of Euler")
     dots = range(0, len(times), 20)
     leaves = [states[k].clone().requires_grad_() for k in dots]
     found = [torch.autograd.grad(loss_from(times[k], z, THETA), z)[0] for k, z in zip(dots, leaves)]
@@ -197,9 +197,9 @@ def draw_errors(
     ax: Axes, steps: Sequence[int], errors: dict[str, list[float]], orders: dict[str, float]
 ) -> None:
     h = END / np.array(steps)
-    for (name, values), colour in zip(errors.items(), (DATA, MODEL, ACCENT)):
+    for (name, values), color in zip(errors.items(), (DATA, MODEL, ACCENT)):
         ax.loglog(
-            h, values, color=colour, marker="o", markersize=2.5, label=f"{name}: order {orders[name]:.2f}"
+            h, values, color=color, marker="o", markersize=2.5, label=f"{name}: order {orders[name]:.2f}"
         )
         ax.loglog(h, values[-1] * h / h[-1], color=FAINT, linewidth=0.8, zorder=1)
     ax.set(xlabel="step size h", ylabel="error", title="solved by Euler's method")

@@ -44,7 +44,7 @@ def shells(dim: int, count: int, inner: float, outer: float, generator: torch.Ge
 
 
 def spheres(dim: int) -> tuple[Tensor, Tensor]:
-    """A ball of a third of the points, labelled −1, in a shell of the others, labelled 1."""
+    """A ball of a third of the points, labeled −1, in a shell of the others, labeled 1."""
     generator = torch.Generator().manual_seed(0)
     ball = shells(dim, ROWS // 3, 0.0, 0.5, generator)
     shell = shells(dim, ROWS - len(ball), 1.0, 1.5, generator)
@@ -172,9 +172,9 @@ def draw(results: Sequence[Result], nets: dict[tuple[str, int], nn.Sequential], 
 
 def draw_losses(ax: Axes, results: Sequence[Result], problem: str, floor: float | None) -> None:
     """The losses of the batches, smoothed, seed by seed."""
-    for augment, colour in ((0, ACCENT), (AUGMENT, MODEL)):
+    for augment, color in ((0, ACCENT), (AUGMENT, MODEL)):
         for result in of(results, problem, augment):
-            ax.semilogy(smooth(result.losses), color=colour, linewidth=0.9)
+            ax.semilogy(smooth(result.losses), color=color, linewidth=0.9)
     if floor is not None:
         ax.axhline(floor, color=INK, linewidth=0.8, linestyle=":", label="best monotone fit")
         ax.legend(loc="center right")
@@ -183,9 +183,9 @@ def draw_losses(ax: Axes, results: Sequence[Result], problem: str, floor: float 
 
 def draw_evaluations(ax: Axes, results: Sequence[Result], problem: str) -> None:
     """Evaluations over training, mean of the seeds."""
-    for name, augment, colour in (("plain", 0, ACCENT), ("augmented", AUGMENT, MODEL)):
+    for name, augment, color in (("plain", 0, ACCENT), ("augmented", AUGMENT, MODEL)):
         nfe = np.array([r.nfe for r in of(results, problem, augment)])
-        ax.plot(nfe.mean(0), color=colour, linewidth=0.9, label=name)
+        ax.plot(nfe.mean(0), color=color, linewidth=0.9, label=name)
     ax.set(xlabel="step", ylabel="evaluations", title="price of a solve")
     ax.set_ylim(bottom=0)
     ax.legend(loc="lower right")
@@ -193,7 +193,7 @@ def draw_evaluations(ax: Axes, results: Sequence[Result], problem: str) -> None:
 
 @torch.no_grad()
 def draw_flow(ax: Axes, net: nn.Sequential, x: Tensor, y: Tensor) -> None:
-    """The ways of points, −1 and 1 in two colours: over time in one dimension, else in a plane.
+    """The ways of points, −1 and 1 in two colors: over time in one dimension, else in a plane.
 
     The plane of an augmented flow is that of the first column and the reading of the linear layer.
     """
@@ -206,7 +206,7 @@ def draw_flow(ax: Axes, net: nn.Sequential, x: Tensor, y: Tensor) -> None:
         plane, names = path, ("x₁", "x₂")
     else:
         plane, names = torch.stack([path[..., 0], linear(path)[..., 0]], -1), ("x₁", "output")
-    plotting.trajectories(plane, ax=ax, colour=y, names=names)
+    plotting.trajectories(plane, ax=ax, color=y, names=names)
     ax.set_aspect("auto")
 
 

@@ -119,8 +119,8 @@ def draw_bounds(ax: Axes, found: dict[str, Any]) -> None:
         ("plain", "plain flow", ACCENT, ":"),
         ("truth", "exact density", INK, "-"),
     )
-    for key, name, colour, style in lines:
-        ax.axhline(found[key], color=colour, linestyle=style, linewidth=0.9, label=name)
+    for key, name, color, style in lines:
+        ax.axhline(found[key], color=color, linestyle=style, linewidth=0.9, label=name)
     ax.set(xscale="log", xlabel="draws K", ylabel="nats", title="mean over held-out points")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=2)
 

@@ -64,7 +64,7 @@ class Cell(NamedTuple):
 
 
 def load(name: str, toy_rows: int) -> Table:
-    """So many rows of a toy as they are, or a real table in units standardised by its training part."""
+    """So many rows of a toy as they are, or a real table in units standardized by its training part."""
     if name not in TOYS:
         return real_tables.load(name)
     x = TOYS[name].sample(toy_rows + 2 * HELD_OUT, torch.Generator().manual_seed(0))
@@ -111,7 +111,7 @@ def error(values: np.ndarray) -> float:
     return float(values.std() / len(values) ** 0.5)
 
 
-def summarise(cells: Sequence[Cell], folder: Path) -> dict[str, object]:
+def summarize(cells: Sequence[Cell], folder: Path) -> dict[str, object]:
     """Of one data set: every method's NLL, the mean over its seeds, and the paired difference of ours to the
     best peer, negative where ours wins."""
     rows: dict[str, list[np.ndarray]] = {}
@@ -185,12 +185,12 @@ def draw(data: dict[str, dict], path: Path) -> None:
         )
         ax.set_xlim(0 if toy else least, most)
         for row, (method, value, spread) in enumerate(zip(methods, nll, errors)):
-            colour = MODEL if method in OWN else DATA
+            color = MODEL if method in OWN else DATA
             if shown[row]:
-                ax.errorbar(value, row, xerr=spread, fmt="o", markersize=4, color=colour)
+                ax.errorbar(value, row, xerr=spread, fmt="o", markersize=4, color=color)
             else:
                 text = f"{value:.2f} →".replace("-", "−")
-                ax.annotate(text, (most, row), ha="right", va="center", fontsize=6, color=colour)
+                ax.annotate(text, (most, row), ha="right", va="center", fontsize=6, color=color)
         ax.set_yticks(range(len(methods)), methods)
         ax.set_ylim(len(methods) - 0.5, -0.5)
         ax.set_title(name)
@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     kept = options.out / "benchmark_accuracy.json"
     data = read_json(kept)
     for name, some in cells.items():
-        data[name] = merged(data.get(name), summarise(some, options.cells))
+        data[name] = merged(data.get(name), summarize(some, options.cells))
         print_table(name, data[name])
     write_json(kept, data)
     draw(data, options.out / "benchmark_accuracy.png")

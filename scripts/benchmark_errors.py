@@ -23,7 +23,7 @@ from torchdiffeq import odeint
 
 import cnf
 from cnf.datasets import TOYS
-from cnf.training.start import fresh_flow
+from cnf.recipe.architecture import default_flow
 
 TABLES = ("galaxy_photometry", "magic_gamma")
 TRAIN = 50_000
@@ -78,7 +78,7 @@ def fitted(name: str, train: Tensor, steps: int, seed: int, models: Path | None)
     kept = models and models / f"{name}-{steps}-{seed}.safetensors"
     if kept and kept.exists():
         return cnf.load(kept).calibrate(train)
-    flow = fresh_flow(len(train), train.shape[1], seed=seed)
+    flow = default_flow(len(train), train.shape[1], seed=seed)
     cnf.fit(flow, train, seed=seed, steps=steps)
     if kept:
         models.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def measure(name: str, flow: cnf.CNF, x: Tensor) -> Result:
 def exact(flow: cnf.CNF, x: Tensor) -> Tensor:
     """log p by dopri8 at 1e-10 in float64."""
     fine = copy.deepcopy(flow).double()
-    y, ladj = fine.preprocess.to_model(x.double())
+    y, ladj = fine.preprocess(x.double())
     solver = cnf.Torchdiffeq("dopri8", rtol=1e-10, atol=1e-10)
     return torch.cat([fine.score(part, None, solver).log_prob for part in y.split(500)]) + ladj
 
@@ -116,8 +116,8 @@ def exact(flow: cnf.CNF, x: Tensor) -> Tensor:
 def dopri5_at(flow: cnf.CNF, x: Tensor, truth: Tensor, target: float) -> tuple[int, float]:
     """Evaluations and mean error of dopri5 at the loosest tolerance, a power of 10^(1/8), that hits the
     target."""
-    y, ladj = flow.preprocess.to_model(x)
-    y, bound = y.to(flow.like.dtype), flow.field.bind()
+    y, ladj = flow.preprocess(x)
+    y, bound = y.to(flow.dtype), flow.field.bind()
     times, calls = y.new_tensor([1.0, 0.0]), []
 
     def derivative(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

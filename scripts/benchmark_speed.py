@@ -66,10 +66,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def trained(dim: int, rows: int, seed: int, steps: int) -> tuple[cnf.CNF, Tensor]:
-    """A flow fitted to a mixture of five Gaussians in standardised units, and rows to score."""
+    """A flow fitted to a mixture of five Gaussians in standardized units, and rows to score."""
     torch.manual_seed(seed)
-    centres = 2 * torch.randn(5, dim)
-    x = centres[torch.randint(5, (20_000,))] + 0.5 * torch.randn(20_000, dim)
+    centers = 2 * torch.randn(5, dim)
+    x = centers[torch.randint(5, (20_000,))] + 0.5 * torch.randn(20_000, dim)
     x = (x - x.mean(0)) / x.std(0)
     # The map and the base that the peer has too.
     maps = {"preprocess": cnf.Affine.identity(dim), "base": cnf.NormalBase(dim)}

@@ -103,7 +103,7 @@ def judge_table(files: dict[str, Path], scores: Path) -> None:
     """Print held-out NLL of the flow beside those of Gaussians on the same rows."""
     train, valid, test = (read_table(file).to_numpy() for file in files.values())
     flow = -read_table(scores)["log_prob"].to_numpy()
-    # Scaled for the fit, as a mixture's regularisation is absolute; back in the file's units for the score.
+    # Scaled for the fit, as a mixture's regularization is absolute; back in the file's units for the score.
     scale = train.std(0)
     train, valid, test = (rows / scale for rows in (train, valid, test))
     mixtures = [GaussianMixture(k, random_state=0).fit(train) for k in COMPONENTS]

@@ -80,7 +80,7 @@ def draw(flows: Sequence[cnf.CNF], results: Sequence[Result], *, resolution: int
         generator = torch.Generator().manual_seed(seed)
         data = TOYS[result.toy].sample(SHOWN, generator)
         box = square(data)
-        plotting.samples(data, ax=column[0], limits=box, size=0.8, colour=DATA)
+        plotting.samples(data, ax=column[0], limits=box, size=0.8, color=DATA)
         plotting.density(flow.log_prob, box, ax=column[1], resolution=resolution)
         plotting.samples(flow.sample((SHOWN,), generator=generator), ax=column[2], limits=box, size=0.8)
         column[0].set_title(result.toy)

@@ -31,7 +31,7 @@ END = 6.0
 STARTS = torch.linspace(0.02, 0.98, 50, dtype=torch.float64)[:, None]
 ORDERS = {"euler": 1, "midpoint": 2, "rk4": 4, "dopri5": 5}
 ADAPTIVE = ("dopri5", "dopri8")
-COLOURS = {"euler": ACCENT, "midpoint": "#cc79a7", "rk4": "#009e73", "dopri5": MODEL, "dopri8": INK}
+COLORS = {"euler": ACCENT, "midpoint": "#cc79a7", "rk4": "#009e73", "dopri5": MODEL, "dopri8": INK}
 ROUNDING = 1e-11  # errors below are not of the method
 
 
@@ -116,10 +116,10 @@ def draw_euler(ax: Axes) -> None:
     start = torch.tensor([0.2], dtype=torch.float64)
     fine = torch.linspace(0, END, 200, dtype=torch.float64)
     ax.plot(fine, exact(fine, start), color=INK, label="solution")
-    for steps, colour in ((8, FAINT), (16, "#e9a37a"), (32, ACCENT)):
+    for steps, color in ((8, FAINT), (16, "#e9a37a"), (32, ACCENT)):
         t = torch.linspace(0, END, steps + 1, dtype=torch.float64)
         x = solve(velocity, start, t, solver=cnf.Grid.uniform(steps, "euler")).x
-        ax.plot(t, x, color=colour, marker="o", markersize=2, label=f"Euler, h = {END / steps:g}")
+        ax.plot(t, x, color=color, marker="o", markersize=2, label=f"Euler, h = {END / steps:g}")
     ax.set(xlabel="t", ylabel="x", title="dx/dt = 2 cos(t) x (1 − x)")
     legend_below(ax)
 
@@ -131,7 +131,7 @@ def draw_orders(ax: Axes, grids: Sequence[Result], orders: dict[str, float]) -> 
         above = error > ROUNDING
         ax.loglog(h, error[above][-1] * (h / h[above][-1]) ** order, color=FAINT, linewidth=0.8, zorder=1)
         label = f"{name}: order {orders[name]:.2f}"
-        ax.loglog(h, error, color=COLOURS[name], marker="o", markersize=2.5, label=label)
+        ax.loglog(h, error, color=COLORS[name], marker="o", markersize=2.5, label=label)
     ax.set(xlabel="step size h", ylabel="error at the end", title="error against step size", ylim=(1e-14, 3))
     legend_below(ax)
 
@@ -141,7 +141,7 @@ def draw_work(ax: Axes, grids: Sequence[Result], adaptive: Sequence[Result]) -> 
     for results, marker, line, kind in ((grids, "o", "-", "equal steps"), (adaptive, "s", "--", "adaptive")):
         for name in dict.fromkeys(r.method for r in results):
             nfe, error = np.array([(r.nfe, r.error) for r in results if r.method == name]).T
-            style = {"color": COLOURS[name], "marker": marker, "linestyle": line, "markersize": 2.5}
+            style = {"color": COLORS[name], "marker": marker, "linestyle": line, "markersize": 2.5}
             ax.loglog(nfe, error, label=f"{name}, {kind}", **style)
     ax.set(xlabel="evaluations of the velocity", ylabel="error at the end", title="error against work")
     ax.set_ylim(1e-14, 3)
@@ -156,9 +156,9 @@ def draw_tolerance(ax: Axes, adaptive: Sequence[Result]) -> None:
         rows = [(r.setting, r.error, r.nfe) for r in adaptive if r.method == name]
         tolerance, error, nfe = np.array(rows).T
         ax.loglog(
-            tolerance, error, color=COLOURS[name], marker="s", markersize=2.5, label=f"{name}: error (left)"
+            tolerance, error, color=COLORS[name], marker="s", markersize=2.5, label=f"{name}: error (left)"
         )
-        right.loglog(tolerance, nfe, color=COLOURS[name], linestyle=":", label=f"{name}: evaluations (right)")
+        right.loglog(tolerance, nfe, color=COLORS[name], linestyle=":", label=f"{name}: evaluations (right)")
     ax.loglog(tolerance, tolerance, color=FAINT, linewidth=0.8, zorder=1, label="error = tolerance")
     ax.set(xlabel="tolerance", ylabel="error at the end", title="accuracy is set by one number")
     right.set_ylabel("evaluations of the velocity")

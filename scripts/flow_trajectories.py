@@ -78,7 +78,9 @@ def film(flow: cnf.CNF, file: Path, *, frames: int, resolution: int, seed: int) 
     box = frame_of(path)
     grids = [plotting.density_grid(density_at(flow, t), box, resolution=resolution) for t in clock.tolist()]
     images = torch.stack([torch.from_numpy(grid) for grid in grids])
-    plotting.flow_film(path, clock, file, limits=box, density_frames=images, frames=frames, size=(3.2, 3.2))
+    plotting.flow_animation(
+        path, clock, file, limits=box, density_frames=images, frames=frames, size=(3.2, 3.2)
+    )
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

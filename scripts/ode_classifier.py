@@ -223,9 +223,9 @@ def draw_accuracy(ax: Axes, results: Sequence[Result]) -> None:
 
 
 def draw_memory(ax: Axes, depths: Sequence[int], memory: dict[str, list[int]]) -> None:
-    colours = dict(zip(memory, (ACCENT, "#009e73", MODEL, DATA)))
+    colors = dict(zip(memory, (ACCENT, "#009e73", MODEL, DATA)))
     for name, values in memory.items():
-        ax.plot(depths, np.array(values) / 2**20, color=colours[name], marker="o", markersize=2.5, label=name)
+        ax.plot(depths, np.array(values) / 2**20, color=colors[name], marker="o", markersize=2.5, label=name)
     ax.set(xlabel="depth: steps of rk4, or blocks", ylabel="peak memory, MiB", title="memory against depth")
     ax.set_ylim(bottom=0)
     ax.legend()
@@ -234,10 +234,10 @@ def draw_memory(ax: Axes, depths: Sequence[int], memory: dict[str, list[int]]) -
 def draw_evaluations(ax: Axes, nfe: np.ndarray) -> None:
     """Evaluations (seeds, epochs, 2) over training, with the range of the seeds."""
     epochs = np.arange(1, nfe.shape[1] + 1)
-    for way, (name, colour) in enumerate((("forwards", MODEL), ("backwards, by the adjoint", ACCENT))):
+    for way, (name, color) in enumerate((("forwards", MODEL), ("backwards, by the adjoint", ACCENT))):
         values = nfe[..., way]
-        ax.plot(epochs, values.mean(0), color=colour, label=name)
-        ax.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.2, linewidth=0)
+        ax.plot(epochs, values.mean(0), color=color, label=name)
+        ax.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0)
     ax.set(xlabel="epoch", ylabel="evaluations in a pass", title="dopri5 at tolerance 1e-3")
     ax.set_ylim(bottom=0)
     ax.legend()

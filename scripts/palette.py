@@ -8,11 +8,11 @@ from PIL import Image
 
 from cnf.files import atomic_path
 
-COLOURS = 192
+COLORS = 192
 
 
 def shrink(picture: Path) -> None:
-    """Two thirds of the size and a palette, where full colour would take megabytes."""
+    """Two thirds of the size and a palette, where full color would take megabytes."""
     with Image.open(picture) as image, atomic_path(picture) as temporary:
         small = image.convert("RGB").resize((image.width * 2 // 3, image.height * 2 // 3))
-        small.quantize(COLOURS).save(temporary, format="png")
+        small.quantize(COLORS).save(temporary, format="png")

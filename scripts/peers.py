@@ -2,7 +2,7 @@
 
 A mixture that is being fitted when the seconds are over is fitted to its end; kernels take what they take.
 
-Every function takes a table in standardised units and returns log-densities of its test rows, with notes.
+Every function takes a table in standardized units and returns log-densities of its test rows, with notes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from sklearn.neighbors import KernelDensity
 from torch import Tensor
 
 import cnf
-from cnf.training import Regularisers
-from cnf.training.start import fresh_flow
+from cnf.recipe.architecture import default_flow
+from cnf.training import Regularizers
 
 BATCH, RATE = 512, 1e-3
 VALIDATIONS = 20
@@ -52,7 +52,7 @@ def flow_matching(table: Table, seconds: float, seed: int) -> Scored:
 
 def without_budget(table: Table, seconds: float, seed: int) -> Scored:
     """The default recipe, however many evaluations scoring comes to take."""
-    return _fitted(table, seconds, seed, regularisers=Regularisers())
+    return _fitted(table, seconds, seed, regularizers=Regularizers())
 
 
 def adjoint(table: Table, seconds: float, seed: int) -> Scored:
@@ -61,7 +61,7 @@ def adjoint(table: Table, seconds: float, seed: int) -> Scored:
 
 
 def _fitted(table: Table, seconds: float, seed: int, **settings: object) -> Scored:
-    flow = fresh_flow(len(table.train), table.train.shape[1], seed=seed)
+    flow = default_flow(len(table.train), table.train.shape[1], seed=seed)
     start = time.perf_counter()
     history = cnf.fit(flow, table.train, table.valid, seed=seed, seconds=seconds, **settings)
     took = time.perf_counter() - start
@@ -125,7 +125,7 @@ def _neural(build: Callable[[], torch.nn.Module], table: Table, seconds: float, 
     torch.manual_seed(seed)
     model = build()
     train, valid, test = (part.float() for part in (table.train, table.valid[:2_000], table.test))
-    optimiser = torch.optim.Adam(model.parameters(), lr=RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
     best, best_nll, marks = copy.deepcopy(model.state_dict()), math.inf, 0
     updates = 0
     for rows in _batches(train):
@@ -137,12 +137,12 @@ def _neural(build: Callable[[], torch.nn.Module], table: Table, seconds: float, 
                 best, best_nll = copy.deepcopy(model.state_dict()), nll
         if done >= 1:
             break
-        optimiser.param_groups[0]["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * done))
+        optimizer.param_groups[0]["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * done))
         loss = -model().log_prob(rows).mean()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimiser.step()
+        optimizer.step()
         updates += 1
     model.load_state_dict(best)
     return Scored(_scored(model, test).double(), {"updates": updates})

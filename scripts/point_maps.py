@@ -23,10 +23,10 @@ import cnf
 from cnf import plotting
 from cnf.datasets import TOYS
 from cnf.plotting.style import INK, styled
+from cnf.recipe.architecture import default_flow
 from cnf.report.baselines import compare
-from cnf.report.subject import subject_of
-from cnf.training.data import Rows
-from cnf.training.start import fresh_flow
+from cnf.report.data import report_data
+from cnf.rows import Rows
 
 TABLES = {"us_zipcodes": "US postal codes", "baja_bathymetry": "soundings off Baja California"}
 DEGREES = ["longitude (°)", "latitude (°)"]
@@ -50,7 +50,7 @@ def stand_in(seed: int) -> tuple[Tensor, Tensor]:
 
 def learn(x: Tensor, *, steps: int, seed: int) -> cnf.CNF:
     """A flow fitted to places."""
-    flow = fresh_flow(len(x), 2, seed=seed)
+    flow = default_flow(len(x), 2, seed=seed)
     cnf.fit(flow, x, seed=seed, steps=steps)
     return flow.double()
 
@@ -58,7 +58,7 @@ def learn(x: Tensor, *, steps: int, seed: int) -> cnf.CNF:
 @torch.no_grad()
 def report(flow: cnf.CNF, train: Tensor, test: Tensor, name: str) -> None:
     """Print what held-out rows say of the flow and of a mixture."""
-    ours, mixture, _ = compare(subject_of(flow, Rows(test), Rows(train), DEGREES))
+    ours, mixture, _ = compare(report_data(flow, Rows(test), Rows(train), DEGREES))
     print(
         f"{name}: held-out NLL {ours.nll:.4f} ± {ours.error:.4f} nats a row, {len(test):,} rows;"
         f" {mixture.name} {mixture.behind:.4f} ± {mixture.behind_error:.4f} behind"

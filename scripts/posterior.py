@@ -24,7 +24,7 @@ from cnf.variational import Importance, LogisticPosterior, fit_reverse_kl, impor
 
 
 def cancer_posterior() -> tuple[LogisticPosterior, list[str]]:
-    """The logistic regression of benign against malignant on standardised columns, and their names."""
+    """The logistic regression of benign against malignant on standardized columns, and their names."""
     table = load_breast_cancer()
     x = torch.tensor((table.data - table.data.mean(0)) / table.data.std(0))
     names = ["intercept", *(str(name) for name in table.feature_names)]
@@ -89,7 +89,7 @@ def fit_posterior(
         "updates": steps,
         "seconds": seconds,
         "evidence_lower_bound": found.lower_bound,
-        "log_evidence": found.log_normaliser,
+        "log_evidence": found.log_normalizer,
         "efficiency": found.efficiency,
         "pareto_k": found.pareto_k,
     }
@@ -101,11 +101,11 @@ def draw_posterior(names: Sequence[str], chain: Tensor, flow: Tensor) -> Figure:
     """Means and central 95 % of every coefficient, by the sampler and by the flow."""
     page, axes = plotting.figure(1, 1, panel=(4.6, 4.6))
     ax, levels = axes[0, 0], torch.tensor((0.025, 0.975), dtype=torch.float64)
-    for w, colour, shift, label in ((chain, INK, 0.16, "NUTS"), (flow, MODEL, -0.16, "flow")):
+    for w, color, shift, label in ((chain, INK, 0.16, "NUTS"), (flow, MODEL, -0.16, "flow")):
         places = torch.arange(len(names)) + shift
         low, high = w.quantile(levels, dim=0)
-        ax.hlines(places, low, high, color=colour, linewidth=1.4)
-        ax.plot(w.mean(0), places, "o", color=colour, markersize=2.6, label=label)
+        ax.hlines(places, low, high, color=color, linewidth=1.4)
+        ax.plot(w.mean(0), places, "o", color=color, markersize=2.6, label=label)
     ax.axvline(0, color=FAINT, linewidth=0.6, zorder=0)
     ax.set_yticks(range(len(names)), names, fontsize=6)
     ax.invert_yaxis()

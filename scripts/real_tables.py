@@ -2,7 +2,7 @@
 
 Each has a data.npz with X, columns and step, the grid its columns were rounded to (0 where they were not).
 Rows are permuted, cells spread uniformly over their grid step, since a rounded column has no density, split
-80 : 10 : 10, and standardised by the training part.
+80 : 10 : 10, and standardized by the training part.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST_ROWS = 60_000
 
 @dataclass(frozen=True)
 class Table:
-    """Rows in units standardised by the training part."""
+    """Rows in units standardized by the training part."""
 
     name: str
     train: Tensor

@@ -81,7 +81,7 @@ def draw(flow: cnf.CNF, toy: Toy, generator: torch.Generator) -> Figure:
     page, axes = plotting.figure(1, 2)
     data = toy.sample(SHOWN, generator)
     box = plotting.limits(data, margin=0.1)
-    plotting.samples(data, ax=axes[0, 0], limits=box, size=2, colour=DATA)
+    plotting.samples(data, ax=axes[0, 0], limits=box, size=2, color=DATA)
     plotting.samples(flow.sample((SHOWN,), generator=generator), ax=axes[0, 1], limits=box, size=2)
     for ax, title in zip(axes[0], (f"{toy.name}: data", "samples of the flow")):
         ax.set_title(title)

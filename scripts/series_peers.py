@@ -12,7 +12,7 @@ from torch.distributions import Normal
 
 from cnf.neural_ode import Series
 from cnf.neural_ode.latent_objective import WARM_UP
-from cnf.training import descend
+from cnf.training import minimize
 
 Recurrence = type[nn.RNN] | type[nn.GRU]
 
@@ -94,7 +94,7 @@ def train(
         value = loss(torch.randint(rows, (batch,), generator=generator))
         return value, value
 
-    descend(
+    minimize(
         model.parameters(),
         objective,
         phase="recurrent network",

@@ -25,10 +25,10 @@ import cnf
 from cnf import plotting
 from cnf.datasets.bundled import bundled_table
 from cnf.plotting.style import styled
+from cnf.recipe.architecture import default_flow
 from cnf.report.baselines import compare
-from cnf.report.subject import subject_of
-from cnf.training.data import Rows
-from cnf.training.start import fresh_flow
+from cnf.report.data import report_data
+from cnf.rows import Rows
 
 COLUMNS = 7
 JUDGED = 5000
@@ -51,7 +51,7 @@ def table(*, quick: bool) -> tuple[list[str], Tensor, Tensor]:
 @torch.no_grad()
 def report(flow: cnf.CNF, train: Tensor, test: Tensor, names: list[str]) -> None:
     """Print what held-out rows say of the flow and of a mixture."""
-    ours, mixture, _ = compare(subject_of(flow, Rows(test[:JUDGED]), Rows(train), names))
+    ours, mixture, _ = compare(report_data(flow, Rows(test[:JUDGED]), Rows(train), names))
     print(
         f"held-out NLL {ours.nll:.4f} ± {ours.error:.4f} nats a row;"
         f" {mixture.name} {mixture.behind:.4f} ± {mixture.behind_error:.4f} behind"
@@ -90,13 +90,13 @@ def draw_slices(flow: cnf.CNF, test: Tensor, names: list[str], *, resolution: in
 @styled
 @torch.no_grad()
 def draw_flow(flow: cnf.CNF, names: list[str]) -> Figure:
-    """Particles in two columns and in principal axes, coloured by the log-density where they are."""
+    """Particles in two columns and in principal axes, colored by the log-density where they are."""
     page, axes = plotting.figure(1, 2, panel=(3.3, 3.0))
     start = flow.base.sample((PARTICLES,), flow.like, torch.Generator().manual_seed(0))
     path, log_prob = flow.trajectory_and_log_prob(start, torch.linspace(0, 1, 41))
-    plotting.trajectories(path, ax=axes[0, 0], colour=log_prob, columns=(0, 1), names=names)
+    plotting.trajectories(path, ax=axes[0, 0], color=log_prob, columns=(0, 1), names=names)
     plotting.trajectories(
-        path, ax=axes[0, 1], colour=log_prob, columns="principal", names=names, bar="log-density (nats)"
+        path, ax=axes[0, 1], color=log_prob, columns="principal", names=names, bar="log-density (nats)"
     )
     return page
 
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     names, train, test = table(quick=options.quick)
-    flow = fresh_flow(len(train), COLUMNS, seed=options.seed)
+    flow = default_flow(len(train), COLUMNS, seed=options.seed)
     cnf.fit(flow, train, seed=options.seed, steps=20 if options.quick else options.steps)
     flow.double()
     report(flow, train, test, names)

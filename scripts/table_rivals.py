@@ -59,11 +59,11 @@ def auc(real: pd.DataFrame, drawn: pd.DataFrame, seed: int) -> tuple[float, floa
     kinds = [not pd.api.types.is_numeric_dtype(both[name]) for name in both]
     labels = np.repeat([0, 1], [len(real), len(drawn)])
     order = np.random.default_rng(seed).permutation(len(labels))
-    learn, judge = np.split(order, 2)
+    learn, validator = np.split(order, 2)
     trees = HistGradientBoostingClassifier(max_iter=200, categorical_features=kinds, random_state=seed)
     trees.fit(features[learn], labels[learn])
-    area = float(roc_auc_score(labels[judge], trees.predict_proba(features[judge])[:, 1]))
-    return area, _area_error(area, len(judge) / 2)
+    area = float(roc_auc_score(labels[validator], trees.predict_proba(features[validator])[:, 1]))
+    return area, _area_error(area, len(validator) / 2)
 
 
 def _area_error(area: float, rows: float) -> float:

@@ -27,8 +27,8 @@ from table_rivals import auc, chained_equations, crps, gaussian_copula, independ
 import cnf
 from cnf import plotting
 from cnf.plotting.style import ACCENT, DATA, FAINT, MODEL, styled
+from cnf.recipe.architecture import default_table_flow
 from cnf.tables import read_typed_table
-from cnf.training.tables import fresh_table_flow
 
 FOLDER = Path(os.environ.get("CNF_SHARED_DATA", "../shared/data"))
 TABLES = {
@@ -65,11 +65,11 @@ def study(
 ) -> dict[str, Any]:
     """All figures of one table."""
     schema = cnf.Schema.infer(table)
-    table = table[[column.name for column in schema.modelled]].reset_index(drop=True)
+    table = table[[column.name for column in schema.modeled]].reset_index(drop=True)
     order = np.random.default_rng(seed).permutation(len(table))
     held = round(HELD_OUT * len(table))
     test, train = (table.iloc[part].reset_index(drop=True) for part in np.split(order, [held]))
-    model = fresh_table_flow(schema, len(train), hidden=hidden, seed=seed)
+    model = default_table_flow(schema, len(train), hidden=hidden, seed=seed)
     start = time.perf_counter()
     history = cnf.fit_table(
         model, train, steps=steps, seed=seed, imputer=impute, likelihood_share=likelihood_share
@@ -114,7 +114,7 @@ def told_apart(model: cnf.TableFlow, train: pd.DataFrame, test: pd.DataFrame, se
 
 def refilled(model: cnf.TableFlow, train: pd.DataFrame, test: pd.DataFrame, seed: int) -> dict[str, float]:
     """Mean CRPS of hidden numbers, in standard deviations, of ours and of chained equations."""
-    names = [c.name for c in model.schema.modelled if c.numeric]
+    names = [c.name for c in model.schema.modeled if c.numeric]
     hidden = (np.random.default_rng(seed).random(test.shape) < HIDDEN) & test.notna().to_numpy()
     holes = test.astype(object).mask(hidden).infer_objects()
     holes = holes.astype(dict.fromkeys(names, "float64"))
@@ -161,12 +161,12 @@ def draw(results: dict[str, Any], path: Path) -> None:
     page, axes = plotting.figure(1, 2, panel=(3.2, 1.3 + 0.3 * len(results)))
     ours, others = axes.flat
     for row, found in enumerate(results.values()):
-        for (method, (area, error)), colour in zip(found["auc"].items(), (MODEL, ACCENT, DATA)):
+        for (method, (area, error)), color in zip(found["auc"].items(), (MODEL, ACCENT, DATA)):
             label = method if row == 0 else None
-            ours.errorbar(area, row, xerr=2 * error, fmt="o", ms=4, color=colour, label=label)
-        for method, colour in (("cnf", MODEL), ("IterativeImputer", ACCENT)):
+            ours.errorbar(area, row, xerr=2 * error, fmt="o", ms=4, color=color, label=label)
+        for method, color in (("cnf", MODEL), ("IterativeImputer", ACCENT)):
             label = method if row == 0 else None
-            others.plot(found.get("crps", {}).get(method, np.nan), row, "o", ms=4, color=colour, label=label)
+            others.plot(found.get("crps", {}).get(method, np.nan), row, "o", ms=4, color=color, label=label)
     titles = ("AUC, real rows or samples (½: not told apart)", "CRPS of hidden cells, standard deviations")
     for ax, title in zip((ours, others), titles):
         ax.set(title=title, ylim=(len(results) - 0.4, -0.6), yticks=range(len(results)))

@@ -3,7 +3,7 @@
     python scripts/toy_gallery.py --out figures
 
 Fits each toy; prints the gap to its exact density; writes toy_gallery.png: data, the density on its way from
-base to data, contours, particles coloured by the log-density where they are, the velocity half-way.
+base to data, contours, particles colored by the log-density where they are, the velocity half-way.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def draw_toy(row: Sequence[Axes], flow: cnf.CNF, toy: Toy, *, resolution: int, s
     for ax, t in zip(row[1:], TIMES):
         plotting.density(density_at(flow, t), box, ax=ax, resolution=resolution)
     plotting.density(density_at(flow, 1.0), box, ax=row[-3], kind="contours", resolution=resolution)
-    plotting.trajectories(path, ax=row[-2], colour=log_prob)
+    plotting.trajectories(path, ax=row[-2], color=log_prob)
     plotting.field(partial(flow.velocity, 0.5), box, ax=row[-1], kind="streamlines", resolution=24)
     bare(row, box)
 

@@ -1,4 +1,4 @@
-"""Fit flows to densities that are known up to their normaliser, and to a posterior.
+"""Fit flows to densities that are known up to their normalizer, and to a posterior.
 
     python scripts/variational.py --out figures
 
@@ -76,7 +76,7 @@ class Result:
     parameters: int
     kl: float
     kl_se: float
-    log_normaliser_error: float
+    log_normalizer_error: float
     efficiency: float
     pareto_k: float
     updates: int
@@ -85,7 +85,7 @@ class Result:
     def __str__(self) -> str:
         return (
             f"{self.energy:<4}{self.flow:<16}{self.parameters:>6}{self.kl:>9.4f} ± {self.kl_se:.4f}"
-            f"{self.log_normaliser_error:>+10.4f}{self.efficiency:>8.3f}{self.pareto_k:>8.2f}"
+            f"{self.log_normalizer_error:>+10.4f}{self.efficiency:>8.3f}{self.pareto_k:>8.2f}"
             f"{self.updates:>8}{self.seconds:>7.0f}"
         )
 
@@ -115,9 +115,9 @@ def fit_energy(energy: Energy, contender: Contender, *, draws: int, seed: int) -
         energy=energy.name,
         flow=contender.name,
         parameters=sum(p.numel() for p in flow.parameters()),
-        kl=energy.log_normaliser - found.lower_bound,
+        kl=energy.log_normalizer - found.lower_bound,
         kl_se=found.lower_bound_error,
-        log_normaliser_error=found.log_normaliser - energy.log_normaliser,
+        log_normalizer_error=found.log_normalizer - energy.log_normalizer,
         efficiency=found.efficiency,
         pareto_k=found.pareto_k,
         updates=contender.steps,
@@ -158,7 +158,7 @@ def draw_energies(energies: Sequence[Energy], columns: Sequence[Sequence[tuple[R
 
 
 def histogram(ax: Axes, x: Tensor, peak: float) -> None:
-    """The density of draws x (n, 2), in the colours of the target."""
+    """The density of draws x (n, 2), in the colors of the target."""
     ax.hist2d(
         *x.T.numpy(), bins=90, range=FRAME, density=True, cmap=DENSITY, vmin=0, vmax=peak, rasterized=True
     )

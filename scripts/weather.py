@@ -83,9 +83,9 @@ def mean_by_day(days: pd.DataFrame) -> pd.DataFrame:
 
 def split(stride: int, seed: int, file: Path = FILE) -> dict[str, Windows]:
     """Windows to learn from, of the years to 1994 (one starts every `stride` days), and of 1995 to 2014."""
-    stations = load(file)
-    normals = {station: mean_by_day(days) for station, days in stations.items()}
-    known = pd.concat([d - normals[s] for s, d in stations.items()])
+    step_times = load(file)
+    normals = {station: mean_by_day(days) for station, days in step_times.items()}
+    known = pd.concat([d - normals[s] for s, d in step_times.items()])
     scale = known[known.index.year <= LAST_TRAINING].std().to_numpy()
     years = {
         "train": (0, LAST_TRAINING, stride),
@@ -94,7 +94,7 @@ def split(stride: int, seed: int, file: Path = FILE) -> dict[str, Windows]:
     found = {}
     for part, (first, last, every) in years.items():
         cut = []
-        for station, days in stations.items():
+        for station, days in step_times.items():
             inside = (days.index.year >= first) & (days.index.year <= last)
             pair = np.stack([(days - normals[station])[inside] / scale, normals[station][inside] / scale])
             starts = np.arange(0, max(pair.shape[1] - PAST - AHEAD + 1, 0), every)

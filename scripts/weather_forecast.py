@@ -40,7 +40,7 @@ class Result:
 HEADER = f"{'':<28}{'MSE':>8}" + "".join(f"{name:>8}" for name in weather.CHANNELS)
 
 
-def judge(method: str, forecast: Tensor, targets: Series, seed: int | None = None) -> Result:
+def validator(method: str, forecast: Tensor, targets: Series, seed: int | None = None) -> Result:
     """The errors of a forecast (windows, 10, channels)."""
     errors, mask = (forecast - targets.values).square(), targets.mask
     channels = {name: errors[..., k][mask[..., k]].mean().item() for k, name in enumerate(weather.CHANNELS)}
@@ -86,11 +86,11 @@ def draw_weather(
     page, axes = plotting.figure(1, 2, panel=(3.2, 2.3))
     draw_window(axes[0, 0], mean, deviation, test)
     ax, targets = axes[0, 1], test.targets()
-    colours = {"last value": DATA, "mean by day of year": INK, "GRU": ACCENT, "latent ODE": MODEL}
+    colors = {"last value": DATA, "mean by day of year": INK, "GRU": ACCENT, "latent ODE": MODEL}
     for name, forecast in forecasts.items():
         errors = (forecast - targets.values).square().masked_fill(~targets.mask, 0.0).sum((0, 2))
         ax.plot(
-            range(1, weather.AHEAD + 1), errors / targets.mask.sum((0, 2)), color=colours[name], label=name
+            range(1, weather.AHEAD + 1), errors / targets.mask.sum((0, 2)), color=colors[name], label=name
         )
     ax.set(xlabel="days ahead", title="mean squared error, all channels", ylim=(0, None))
     ax.legend(loc="lower right", fontsize=6)
@@ -103,9 +103,9 @@ def draw_window(ax: Axes, mean: Tensor, deviation: Tensor, test: weather.Windows
     observed, targets = test.observed(), test.targets()
     row = (observed.values[:, -1, channel].abs() * targets.mask[..., channel].all(1)).argmax()
     mean, deviation = mean[row, :, channel], deviation[row, :, channel]
-    for series, colour, name in ((observed, INK, "read"), (targets, DATA, "held out")):
+    for series, color, name in ((observed, INK, "read"), (targets, DATA, "held out")):
         seen = series.mask[row, :, channel]
-        ax.scatter(series.times[row][seen], series.values[row, seen, channel], s=7, color=colour, label=name)
+        ax.scatter(series.times[row][seen], series.values[row, seen, channel], s=7, color=color, label=name)
     days = targets.times[row]
     low, high = mean - 1.96 * deviation, mean + 1.96 * deviation
     ax.fill_between(days, low, high, color=MODEL, alpha=0.2, linewidth=0, label="central 95 %")
@@ -121,15 +121,15 @@ def run(out: Path, cells: Path | None, budget: Budget, *, seed: int, stride: int
     test = parts["test"]
     targets = test.targets()
     plain = {"last value": test.last_values(), "mean by day of year": torch.zeros_like(targets.values)}
-    results = [judge(name, forecast, targets) for name, forecast in plain.items()]
-    print(f"\n{len(parts['train'].values):,} windows to learn from, {len(test.values):,} to judge by")
+    results = [validator(name, forecast, targets) for name, forecast in plain.items()]
+    print(f"\n{len(parts['train'].values):,} windows to learn from, {len(test.values):,} to validator by")
     print(HEADER, *results, sep="\n", flush=True)
     gaps = []
     for start in range(seed, seed + seeds):
         compute = partial(fit, parts["train"], test, budget, start)
         sizes, found = kept(cells, f"weather {start}", compute)
         pair = {"GRU": found["rolled"], "latent ODE": found["mean"]}
-        results += [judge(name, forecast, targets, start) for name, forecast in pair.items()]
+        results += [validator(name, forecast, targets, start) for name, forecast in pair.items()]
         gaps.append(difference(found["mean"], found["rolled"], targets))
         print(
             *results[-2:], f"latent ODE − GRU: {gaps[-1][0]:+.4f} ± {gaps[-1][1]:.4f}", sep="\n", flush=True

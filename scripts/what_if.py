@@ -2,9 +2,9 @@
 
     CNF_SHARED_DATA=... python scripts/what_if.py --out figures
 
-Fits the colours g − r and r − i of galaxies given their redshift, from the folder CNF_SHARED_DATA; prints
+Fits the colors g − r and r − i of galaxies given their redshift, from the folder CNF_SHARED_DATA; prints
 held-out NLL beside that of a Gaussian mixture given the redshift; writes what_if.png: the density of the
-colours at a row of redshifts, and the quantiles of each colour as the redshift is swept. Without that folder,
+colors at a row of redshifts, and the quantiles of each color as the redshift is swept. Without that folder,
 and with --quick, an ellipse that turns with its context does.
 """
 
@@ -24,10 +24,10 @@ from matplotlib.figure import Figure
 import cnf
 from cnf import plotting
 from cnf.plotting.style import styled
+from cnf.recipe.architecture import default_flow
 from cnf.report.baselines import compare
-from cnf.report.subject import subject_of
-from cnf.training.data import Rows
-from cnf.training.start import fresh_flow
+from cnf.report.data import report_data
+from cnf.rows import Rows
 
 SHOWN = 5  # contexts whose density is drawn
 SWEPT = 31
@@ -36,7 +36,7 @@ JUDGED = 4000
 
 @dataclass(frozen=True)
 class Table:
-    """Rows to learn from and to judge by, and their names."""
+    """Rows to learn from and to validator by, and their names."""
 
     train: Rows
     test: Rows
@@ -45,7 +45,7 @@ class Table:
 
 
 def galaxies() -> Table:
-    """Colours given the redshift."""
+    """Colors given the redshift."""
     folder = Path(os.environ["CNF_SHARED_DATA"], "galaxy_photometry")
     with np.load(folder / "data.npz", allow_pickle=False) as data:
         z, _, g, r, i = torch.from_numpy(data["X"][:, :5]).double().T
@@ -69,7 +69,7 @@ def turning_ellipse(rows: int, seed: int) -> Table:
 @torch.no_grad()
 def report(flow: cnf.CNF, table: Table) -> None:
     """Print what held-out rows say of the flow and of a mixture, both given the context."""
-    ours, mixture, _ = compare(subject_of(flow, table.test, table.train, table.names))
+    ours, mixture, _ = compare(report_data(flow, table.test, table.train, table.names))
     print(
         f"held-out NLL {ours.nll:.4f} ± {ours.error:.4f} nats a row;"
         f" {mixture.name} {mixture.behind:.4f} ± {mixture.behind_error:.4f} behind"
@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     at_hand = "CNF_SHARED_DATA" in os.environ and not options.quick
     table = galaxies() if at_hand else turning_ellipse(1000, options.seed)
-    flow = fresh_flow(len(table.train), 2, context_dim=1, seed=options.seed)
+    flow = default_flow(len(table.train), 2, context_dim=1, seed=options.seed)
     steps = 20 if options.quick else options.steps
     cnf.fit(flow, table.train.x, context=table.train.context, seed=options.seed, steps=steps)
     flow.double()

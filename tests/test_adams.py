@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from problems import F64, logistic, logistic_solution, normal
 
 from cnf.ode import Grid, System, solve
-from cnf.ode.adams import ENTRY, Adams, entered, interpolate, last_visits
+from cnf.ode.adams import ENTRY, Adams, interpolate, last_visits, with_startup_steps
 
 LIKE = torch.empty(0, dtype=F64)
 EVEN = tuple(k / 10 for k in range(11))
 # Hairer, Nørsett & Wanner, "Solving Ordinary Differential Equations I", III.1: oldest first.
 BASHFORTH = torch.tensor([251, -1274, 2616, -2774, 1901], dtype=F64) / 720
 MOULTON = torch.tensor([-19, 106, -264, 646, 251], dtype=F64) / 720
-# Neighbouring steps that differ by at most a factor of three, as those of placed grids do.
+# Neighboring steps that differ by at most a factor of three, as those of placed grids do.
 NODES = st.lists(st.floats(1, 3), min_size=2, max_size=12).map(
     lambda lengths: (0.0, *(sum(lengths[:k]) / sum(lengths) for k in range(1, len(lengths))), 1.0)
 )
@@ -50,15 +50,15 @@ def test_weights_integrate_polynomials_exactly_on_any_times(nodes):
 
 @given(nodes=NODES)
 def test_a_solve_enters_its_first_step_in_pieces(nodes):
-    start, near, again, far, first, *rest = entered(nodes)
+    start, near, again, far, first, *rest = with_startup_steps(nodes)
     assert start == 0 and near == again and (0.0, first, *rest)[-1] == 1
     assert near == pytest.approx(far / ENTRY) and far == pytest.approx(first / ENTRY)
     assert {first, *rest} <= set(nodes) and near < far < first
-    assert Grid(nodes, "adams").nfe == len(entered(nodes))
+    assert Grid(nodes, "adams").nfe == len(with_startup_steps(nodes))
 
 
 def test_what_stands_twice_is_looked_back_on_once():
-    nodes = entered(EVEN)
+    nodes = with_startup_steps(EVEN)
     weights = Adams(nodes, LIKE).weights.view(-1, 2, 6)
     assert not weights[1].any()  # the step without length
     assert nodes[1] == nodes[2] and weights[2, 0, 3] == 0 != weights[2, 0, 4]
@@ -68,7 +68,7 @@ def test_what_stands_twice_is_looked_back_on_once():
 def test_a_first_step_that_is_far_shorter_than_the_second_gives_way():
     """A solve that starts just before a node would otherwise look ahead from points that all but coincide."""
     nodes = Grid(EVEN, "adams").between(0.2999, 1.0)
-    assert entered(nodes.nodes)[4] == pytest.approx((0.4 - 0.2999) / 0.7001)
+    assert with_startup_steps(nodes.nodes)[4] == pytest.approx((0.4 - 0.2999) / 0.7001)
     x0 = torch.tensor([logistic_solution(0.2999, 0.3)], dtype=F64)
     end = solve(logistic, x0, [0.2999, 1.0], solver=nodes).x[-1].item()
     assert end == pytest.approx(logistic_solution(1.0, 0.3), abs=1e-6)
@@ -92,7 +92,7 @@ def test_the_estimate_is_the_error_where_the_velocity_is_a_polynomial():
     solution = solve(
         lambda t, x: t**5 + 0 * x, torch.zeros(1, dtype=F64), [0.0, 1.0], solver=Grid(EVEN, "adams")
     )
-    steps = len(entered(EVEN)) - 1
+    steps = len(with_startup_steps(EVEN)) - 1
     assert solution.x_error.shape == (steps,)
     system = System.of(lambda t, x: t**5 + 0 * x)
     times = torch.tensor([0.0, 0.9, 1.0], dtype=F64)

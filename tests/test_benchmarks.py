@@ -36,7 +36,7 @@ def power(tmp_path):
     return tmp_path
 
 
-def test_power_splits_and_standardises_by_train_and_valid(power):
+def test_power_splits_and_standardizes_by_train_and_valid(power):
     split = load_benchmark("POWER", power)
     check_types(split)
     assert [tuple(part.shape) for part in split] == [(815, 6), (90, 6), (100, 6)]
@@ -157,7 +157,7 @@ def test_hepmass_names_columns_that_the_test_file_lacks(hepmass):
         load_benchmark("HEPMASS", root)
 
 
-def test_miniboone_splits_in_order_and_standardises_by_train_and_valid(tmp_path):
+def test_miniboone_splits_in_order_and_standardizes_by_train_and_valid(tmp_path):
     rows = RNG.gamma(2, 5, (1019, 43))
     save_array(tmp_path, "miniboone", rows)
     split = load_benchmark("MINIBOONE", tmp_path)

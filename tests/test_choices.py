@@ -12,52 +12,54 @@ from sklearn.mixture import GaussianMixture
 
 import cnf
 from cnf.datasets import TOYS
+from cnf.recipe.architecture import default_flow
+from cnf.recipe.bases import choose_base
+from cnf.recipe.defaults import default_phases, default_settings
+from cnf.recipe.fit import at_rest
+from cnf.recipe.gaussian_mixtures import LARGE, MixtureBaseline, fitted_mixture
+from cnf.recipe.pilot_fits import affords_pilot_fits, best_transform
+from cnf.recipe.stacking import WeightedRows, stacked_mixture_if_better, stacking_shares
+from cnf.recipe.transforms import candidate_transforms_of_reals
+from cnf.rows import Rows
 from cnf.training import Settings
-from cnf.training.choices import choose_base, promising_maps
-from cnf.training.data import Rows
-from cnf.training.few_rows import Weighted, stack_ahead, stacking_shares
-from cnf.training.fit import at_rest
-from cnf.training.judge import Judge, Verdict
-from cnf.training.mixtures import LARGE, Rival, fitted_mixture
-from cnf.training.settings import Phase, default_phases, default_settings
-from cnf.training.start import fresh_flow
+from cnf.training.config import Phase
 from cnf.training.trainer import Trainer
-from cnf.training.trial import bears_trials, best_map
+from cnf.training.validation import EMAValidator, ValidationResult
 
 
 def split(x):
     return Rows(x[: len(x) * 4 // 5]), Rows(x[len(x) * 4 // 5 :])
 
 
-GAUSSIANISED = "Gaussianised columns, whitened"
+GAUSSIANIZED = "Gaussianized columns, whitened"
 
 
-def test_skewed_columns_may_be_gaussianised_and_normal_ones_are_not():
+def test_skewed_columns_may_be_gaussianized_and_normal_ones_are_not():
     plain = normal(5000, 3) @ normal(3, 3, seed=1)
-    assert list(promising_maps(*split(plain), 0)) == ["whitened"]
-    maps = promising_maps(*split((2 * plain).exp()), 0)
-    assert list(maps) == ["whitened", GAUSSIANISED] and isinstance(maps[GAUSSIANISED], cnf.Chain)
+    assert list(candidate_transforms_of_reals(*split(plain), 0)) == ["whitened"]
+    maps = candidate_transforms_of_reals(*split((2 * plain).exp()), 0)
+    assert list(maps) == ["whitened", GAUSSIANIZED] and isinstance(maps[GAUSSIANIZED], cnf.Chain)
 
 
 def test_a_small_table_is_whitened_only():
-    assert list(promising_maps(*split(normal(500, 2).exp()), 0)) == ["whitened"]
+    assert list(candidate_transforms_of_reals(*split(normal(500, 2).exp()), 0)) == ["whitened"]
 
 
 def test_a_trial_likes_the_map_that_a_flow_gets_further_with():
     """Of two maps, the one that undoes what made the rows; and it leaves the flow as it was."""
     train, valid = split((2 * normal(2000, 2)).exp())
-    flow = fresh_flow(len(train), 2, hidden=(4, 4), seed=0)
+    flow = default_flow(len(train), 2, hidden=(4, 4), seed=0)
     before = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
     maps = [cnf.Affine.whiten(train.x), cnf.Gaussianize.fit(train.x)]
     settings = default_settings(rows=3000, dim=2, steps=9000, seconds=None, likelihood_share=None)
-    assert bears_trials(settings)
-    assert best_map(flow, maps, train, valid, settings, seed=0) == 1
+    assert affords_pilot_fits(settings)
+    assert best_transform(flow, maps, train, valid, settings, seed=0) == 1
     assert all(torch.equal(tensor, before[name]) for name, tensor in flow.state_dict().items())
 
 
 def test_a_small_budget_bears_no_trials():
     for budget in ({"steps": 1000, "seconds": None}, {"steps": None, "seconds": 30.0}):
-        assert not bears_trials(default_settings(rows=3000, dim=2, likelihood_share=None, **budget))
+        assert not affords_pilot_fits(default_settings(rows=3000, dim=2, likelihood_share=None, **budget))
 
 
 def test_likelihood_has_more_of_the_seconds_where_rows_are_many():
@@ -144,7 +146,7 @@ def test_a_fit_outlives_outliers_that_mixtures_do_not():
     """Of rows so far out, float32 cannot tell the covariance of a Gaussian."""
     x = normal(2400, 8)
     x[:3] *= 1e4
-    y = cnf.Affine.whiten(x).to_model(x)[0].float().numpy()
+    y = cnf.Affine.whiten(x)(x)[0].float().numpy()
     with pytest.raises(ValueError, match="ill-defined"):
         fitted_mixture(y, 2, seed=0, iterations=20)
     flow = cnf.CNF(8, hidden=(4, 4))
@@ -152,17 +154,17 @@ def test_a_fit_outlives_outliers_that_mixtures_do_not():
     assert math.isfinite(history.valid_nll) and flow.evaluate(x[3:50]).ok.all()
 
 
-def rival(rows: int = 3000, **options) -> Rival:
+def rival(rows: int = 3000, **options) -> MixtureBaseline:
     x = rings(rows)
     settings = {"seed": 0, "most": LARGE, "seconds": None, **options}
-    return Rival(x[: rows * 4 // 5], None, x[rows * 4 // 5 :], torch.tensor(0.0), None, **settings)
+    return MixtureBaseline(x[: rows * 4 // 5], None, x[rows * 4 // 5 :], torch.tensor(0.0), None, **settings)
 
 
 def test_a_mixture_grows_as_its_likelihood_promises():
     found = rival()
     small = found.best
-    assert small.components == 40 and found.promise < small.nll
-    found.grow()
+    assert small.components == 40 and found.extrapolated_nll < small.nll
+    found.fit_largest()
     assert found.found[-1].components == min(LARGE, 2400 // 25)
     assert found.best.nll == min(judged.nll for judged in found.found)
 
@@ -174,7 +176,7 @@ def test_rows_and_budget_bound_the_components():
     assert [judged.components for judged in without_time.found] == [
         2
     ]  # the first one tells what time it takes
-    without_time.grow()
+    without_time.fit_largest()
     assert len(without_time.found) == 1
 
 
@@ -188,7 +190,7 @@ def ahead(flow, x, weights=None, **options):
     rows = Rows(x, weights=weights)
     places = torch.arange(len(x)).split(len(x) * 4 // 5)
     parts = [rows.take(some) for some in (places[0], torch.cat(places[1:]))]
-    return stack_ahead(
+    return stacked_mixture_if_better(
         flow, flow.preprocess, *parts, **{"refit": True, "seed": 0, "seconds": None, **options}
     )
 
@@ -198,10 +200,10 @@ def test_few_rows_fall_back_on_the_mixture_that_leads():
     found = ahead(cnf.CNF(2).double(), x).base  # at rest: one Gaussian of unit variance
     low = found.means.sum(1) < 2
     torch.testing.assert_close(found.weights[low].sum(), x.new_tensor(0.5), atol=0.05, rtol=0)
-    for cluster, centre in ((low, 0.0), (~low, 2.0)):
+    for cluster, center in ((low, 0.0), (~low, 2.0)):
         shares = found.weights[cluster] / found.weights[cluster].sum()
         torch.testing.assert_close(
-            shares @ found.means[cluster], x.new_tensor([centre] * 2), atol=0.1, rtol=0
+            shares @ found.means[cluster], x.new_tensor([center] * 2), atol=0.1, rtol=0
         )
 
 
@@ -253,7 +255,7 @@ def test_weights_of_one_change_nothing_and_whole_ones_are_repetitions():
     plain, ones = ahead(flow, x).base, ahead(flow, x, weights=torch.ones(60, dtype=F64)).base
     assert torch.equal(plain.means, ones.means) and torch.equal(plain.weights, ones.weights)
     counts = torch.arange(60) % 3 + 1
-    weighted = Weighted.of(x, counts / counts.double().mean())
+    weighted = WeightedRows.of(x, counts / counts.double().mean())
     assert np.array_equal(weighted.repeated(), x.repeat_interleave(counts, 0).numpy())
 
 
@@ -289,9 +291,9 @@ def test_too_few_rows_or_no_time_choose_little():
 def test_a_fit_of_few_rows_falls_back():
     """A field of single units cannot part two clusters, and forty rows have no rival of their own."""
     x = two_clusters(50)
-    flow = fresh_flow(40, 2, hidden=(1, 1), seed=0)
+    flow = default_flow(40, 2, hidden=(1, 1), seed=0)
     history = cnf.fit(flow, x[:40], steps=500)
-    assert history.choices["preprocess"] == "standardised"
+    assert history.choices["preprocess"] == "standardized"
     assert history.choices["base"].startswith("mixture of") and at_rest(flow, Rows(x))
     one = torch.distributions.MultivariateNormal(x[:40].mean(0), x[:40].T.cov())
     assert flow.log_prob(x[40:]).mean() > one.log_prob(x[40:]).mean() + 0.1
@@ -329,7 +331,7 @@ def test_what_would_be_ignored_is_refused():
 def test_a_phase_that_starts_behind_the_one_before_goes_on_while_it_gets_better(monkeypatch):
     """And what is kept is the best of all phases."""
     nll = iter([0.5, *[2.0 - 0.1 * k for k in range(10)], *[1.5] * 10])
-    monkeypatch.setattr(Judge, "verdict", lambda *_: Verdict(next(nll), 0.1, 10))
+    monkeypatch.setattr(EMAValidator, "validate", lambda *_: ValidationResult(next(nll), 0.1, 10))
     phases = [Phase("likelihood", 60, None, 20, 1e-3, 0.9, validations=10) for _ in range(2)]
     flow = cnf.CNF(2, hidden=(4, 4))
     trainer = Trainer(flow, *split(normal(100, 2)), Settings(tuple(phases), patience=2), seed=0)
@@ -349,10 +351,10 @@ def test_seconds_that_a_phase_leaves_go_to_the_next():
     flow = cnf.CNF(2, hidden=(8, 8), base=cnf.NormalBase(2))
     spent: dict[str, float] = {}
 
-    def watch(trainer):
+    def callback(trainer):
         spent[trainer.phase.name] = trainer.phase_seconds
         if trainer.phase.name == "flow matching":
             trainer.stale = trainer.settings.patience  # the phase gives up after its first update
 
-    cnf.fit(flow, x, seconds=1.0, watchers=(watch,), patience=100)
+    cnf.fit(flow, x, seconds=1.0, callbacks=(callback,), patience=100)
     assert spent["flow matching"] < 0.4 < 0.6 < spent["likelihood"]

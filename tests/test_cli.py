@@ -26,10 +26,10 @@ from cnf import plotting
 from cnf.cli import fitting, main
 from cnf.cli.data import names_in, read_data
 from cnf.cli.model import load_any
-from cnf.cli.options import Colour, Kind
+from cnf.cli.options import Color, Kind
 from cnf.cli.output import require_writable
 from cnf.cli.pictures import PICTURES
-from cnf.cli.scene import scene_of
+from cnf.cli.plot_context import plot_context
 from cnf.cli.scoring import Tally
 from cnf.datasets import toy
 from cnf.tables import read_chunks
@@ -403,7 +403,7 @@ def test_what_if_sweeps_a_context(room, tmp_path, capsys):
     )
 
 
-def test_colours_of_trajectories_are_for_their_pictures_alone(room, tmp_path, capsys):
+def test_colors_of_trajectories_are_for_their_pictures_alone(room, tmp_path, capsys):
     for kind, ending in (("samples", "png"), ("trajectories", "gif")):
         output = "-o", tmp_path / f"x.{ending}"
         line = refused(
@@ -415,7 +415,7 @@ def test_colours_of_trajectories_are_for_their_pictures_alone(room, tmp_path, ca
 @pytest.mark.parametrize("kind", [Kind.contours, Kind.density])
 def test_rows_lie_on_the_axes_that_were_asked_for(room, kind):
     model, table = load_any(room / "plane.safetensors"), str(room / "table.csv")
-    scene = scene_of(model, kind, table, ("b", "a"), None, None, Colour.time)
+    scene = plot_context(model, kind, table, ("b", "a"), None, None, Color.time)
     ax = PICTURES[kind](scene).axes[0]
     (points,) = (part for part in ax.collections if isinstance(part, PathCollection))
     read = pd.read_csv(room / "table.csv")[["b", "a"]].to_numpy()
@@ -463,7 +463,7 @@ def test_a_conditional_flow_is_drawn_for_its_context(room, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("kind", ["density", "trajectories", "field"])
 def test_films_have_frames(kind, room, tmp_path, monkeypatch):
-    monkeypatch.setattr("cnf.cli.films.CELLS", 10)
+    monkeypatch.setattr("cnf.cli.animations.CELLS", 10)
     options = "--frames", 24, "--frame-rate", 10, "--inches", 2
     ran("plot", room / "plane.safetensors", kind, "-o", tmp_path / "d.gif", *options)
     with Image.open(tmp_path / "d.gif") as film:

@@ -10,7 +10,7 @@ from problems import normal
 
 import cnf
 from cnf.cli import main
-from cnf.diagnostics import Claim
+from cnf.diagnostics import CheckResult
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_what_cannot_be_drawn_is_one_line(room, capsys):
 
 
 def test_numbers_that_are_not_finite_are_null(room, capsys, monkeypatch):
-    broken = Claim.at_most("mass", "it integrates to one", float("inf"), 0.01)
+    broken = CheckResult.at_most("mass", "it integrates to one", float("inf"), 0.01)
     monkeypatch.setattr("cnf.cli.checking.check", lambda *_, **__: (broken,))
     code, out, _ = outcome(capsys, "check", "m", "own.csv", "--json")
     (claim,) = json.loads(out)["claims"]

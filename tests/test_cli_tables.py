@@ -154,7 +154,7 @@ BAD_TABLES = {
 
 
 @pytest.mark.parametrize("name", BAD_TABLES)
-def test_a_table_that_cannot_be_modelled_is_refused(tmp_path, capsys, name):
+def test_a_table_that_cannot_be_modeled_is_refused(tmp_path, capsys, name):
     content, told = BAD_TABLES[name]
     write = (tmp_path / "t.csv").write_bytes
     write(content if isinstance(content, bytes) else content.encode())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnf.training import TrainingError, descend
+from cnf.training import TrainingError, minimize
 
 
 def quadratic(x, seen=None):
@@ -19,7 +19,7 @@ def quadratic(x, seen=None):
 
 def test_descent_finds_the_minimum_and_keeps_what_is_recorded():
     x, seen = nn.Parameter(torch.zeros(2)), []
-    history = descend([x], quadratic(x, seen), phase="bowl", steps=250, learning_rate=0.1)
+    history = minimize([x], quadratic(x, seen), phase="bowl", steps=250, learning_rate=0.1)
     torch.testing.assert_close(x.detach(), torch.tensor([1.0, -2.0]), atol=1e-2, rtol=0)
     assert seen == list(range(1, 251))
     assert len(history.records) == 100 and history.records[-1].step == 250
@@ -29,7 +29,7 @@ def test_descent_finds_the_minimum_and_keeps_what_is_recorded():
 
 def test_rate_warms_up_and_falls_to_zero():
     x, told = nn.Parameter(torch.zeros(2)), []
-    history = descend(
+    history = minimize(
         [x], quadratic(x), phase="", steps=40, learning_rate=0.1, warm_up=0.5, watch=told.append
     )
     rates = [record.learning_rate for record in history.records]
@@ -47,10 +47,10 @@ def test_descent_stops_before_a_step_that_is_not_finite(bad):
         return value, value
 
     with pytest.raises(TrainingError, match=r"root: .* at update 3; lower the learning rate"):
-        descend([x], objective, phase="root", steps=5, learning_rate=1e-3)
+        minimize([x], objective, phase="root", steps=5, learning_rate=1e-3)
     assert x.isfinite().all()
 
 
 def test_descent_needs_a_step():
     with pytest.raises(ValueError, match="at least one update; got 0"):
-        descend([nn.Parameter(torch.ones(1))], lambda step: None, phase="", steps=0, learning_rate=0.1)
+        minimize([nn.Parameter(torch.ones(1))], lambda step: None, phase="", steps=0, learning_rate=0.1)

@@ -8,8 +8,9 @@ import torch
 from problems import make_flow, normal, seeded
 
 import cnf
-from cnf.diagnostics import Claim, check
-from cnf.diagnostics.case import Case
+from cnf.diagnostics import CheckResult, check
+from cnf.diagnostics.context import CheckContext
+from cnf.diagnostics.cost import steps, work
 from cnf.diagnostics.fitting import base, columns, overfitting, regions
 from cnf.diagnostics.mass import mass
 from cnf.diagnostics.numerics import (
@@ -21,11 +22,10 @@ from cnf.diagnostics.numerics import (
     solver_error,
     volume,
 )
-from cnf.diagnostics.solving import steps, work
 from cnf.diagnostics.two_sample import separability, two_sample
 from cnf.fields import VelocityField
 from cnf.flows.scoring import Accuracy
-from cnf.training.data import Rows
+from cnf.rows import Rows
 
 LINES = {
     *("round trip", "mass", "volume", "own samples", "solver error", "error bars", "divergence"),
@@ -128,8 +128,8 @@ class ForgetsContext(cnf.GatedField):
         return super().bind(context.detach())
 
 
-class Normalises(cnf.MLPField):
-    """A batch normalisation inside the field."""
+class Normalizes(cnf.MLPField):
+    """A batch normalization inside the field."""
 
     def forward(self, t, x, context=None):
         return super().forward(t, x - x.mean(-2, keepdim=True), context)
@@ -179,8 +179,8 @@ class TooHeavy(cnf.NormalBase):
 class ForgetsJacobian(cnf.Affine):
     """A map that keeps its Jacobian to itself."""
 
-    def to_model(self, x):
-        y, ladj = super().to_model(x)
+    def forward(self, x):
+        y, ladj = super()(x)
         return y, 0 * ladj
 
 
@@ -250,7 +250,7 @@ def shrunk(x):
     return x.mean(0) + 0.7 * (x - x.mean(0))
 
 
-def memorising():
+def memorizing():
     flow, rows = sound()
     flow.metadata = {"history": {"train_nll": -flow.log_prob(rows.x).mean().item() - 1, "train_se": 0.03}}
     return flow, rows
@@ -286,7 +286,7 @@ MUTANTS = {
         gradients,
         "gradients",
     ),
-    "batch normalisation": (lambda: with_field(Normalises, name="mlp-silu"), independence, "alone"),
+    "batch normalization": (lambda: with_field(Normalizes, name="mlp-silu"), independence, "alone"),
     "steps chosen by the batch": (adaptive, independence, "alone"),
     "noise redrawn": (lambda: with_field(RedrawsNoise, name="mlp-silu"), independence, "order"),
     "a row that knows its place": (lambda: with_field(KnowsThePlace, name="mlp-silu"), independence, "order"),
@@ -294,7 +294,7 @@ MUTANTS = {
     "a column of another shape": (lambda: other_rows(stretched), columns, "columns"),
     "rows too near the middle": (lambda: other_rows(shrunk), regions, "regions"),
     "columns that ignore each other": (strangers, two_sample, "two samples"),
-    "a flow that memorises": (memorising, overfitting, "overfitting"),
+    "a flow that memorizes": (memorizing, overfitting, "overfitting"),
     "rows without an answer": (lambda: coarse(tolerance=1e-15), work, "answers"),
     "many evaluations": (steep, work, "evaluations"),
     "steps too long": (steep, steps, "steps"),
@@ -305,7 +305,7 @@ MUTANTS = {
 def test_a_mutant_is_caught(name):
     make, measure, line = MUTANTS[name]
     flow, rows = make()
-    claims = {claim.name: claim for claim in measure(Case(flow, rows, seed=0, strict=False))}
+    claims = {claim.name: claim for claim in measure(CheckContext(flow, rows, seed=0, strict=False))}
     assert not claims[line].passed, claims[line]
 
 
@@ -316,11 +316,11 @@ def test_every_line_is_shown_to_fail():
 
 def test_claims_hold_a_number_against_a_limit():
     """A value that is no number never passes, on either side."""
-    for make, good, bad in ((Claim.at_most, 1.0, 3.0), (Claim.at_least, 3.0, 1.0)):
+    for make, good, bad in ((CheckResult.at_most, 1.0, 3.0), (CheckResult.at_least, 3.0, 1.0)):
         assert make("n", "c", good, 2.0).passed and not make("n", "c", bad, 2.0).passed
         for value in (float("nan"), float("inf"), -float("inf")):
             assert not make("n", "c", value, 2.0).passed
-    assert Claim.at_most("n", "c", 1.0, 2.0, unit="nats").as_dict()["unit"] == "nats"
+    assert CheckResult.at_most("n", "c", 1.0, 2.0, unit="nats").as_dict()["unit"] == "nats"
 
 
 def test_separability_is_that_of_two_normals():
@@ -333,13 +333,13 @@ def test_separability_is_that_of_two_normals():
 
 def test_a_claim_that_does_not_apply_is_left_out():
     flow, rows = sound(rows=50)
-    assert list(overfitting(Case(flow, rows, 0, strict=False))) == []
+    assert list(overfitting(CheckContext(flow, rows, 0, strict=False))) == []
     flow.solver = cnf.Torchdiffeq("dopri5")
-    assert list(steps(Case(flow, rows, 0, strict=False))) == []
+    assert list(steps(CheckContext(flow, rows, 0, strict=False))) == []
 
 
 def mass_of(flow, dim):
-    (claim,) = mass(Case(flow, Rows(normal(50, dim)), 0, strict=False))
+    (claim,) = mass(CheckContext(flow, Rows(normal(50, dim)), 0, strict=False))
     return claim
 
 

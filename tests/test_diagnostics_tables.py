@@ -10,8 +10,8 @@ from problems import normal
 
 from cnf.cli import main
 from cnf.diagnostics import check_table
+from cnf.recipe import fit_table
 from cnf.tables import Schema, TableFlow
-from cnf.training import fit_table
 
 
 @pytest.fixture(scope="module")

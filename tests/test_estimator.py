@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import cnf
-from cnf.training.start import default_hidden
+from cnf.recipe.architecture import default_hidden
 
 TINY = cnf.CNFDensity(steps=5, hidden=(8, 8), random_state=0)
 
@@ -59,7 +59,7 @@ def test_scores_of_a_row_do_not_depend_on_its_company(fitted, rows):
 def test_scores_agree_with_the_flow(fitted, rows):
     bare = fitted.flow_.log_prob(torch.tensor(rows)).detach().numpy()
     np.testing.assert_allclose(fitted.score_samples(rows), bare, atol=1e-4)
-    assert fitted.flow_.like.dtype == torch.float32
+    assert fitted.flow_.dtype == torch.float32
 
 
 def test_history_is_of_this_fit(fitted):

@@ -1,4 +1,4 @@
-"""Which rows count, and for how much: weights of zero, rows that are lost, rows that judge."""
+"""Which rows count, and for how much: weights of zero, rows that are lost, rows that validator."""
 
 import math
 
@@ -7,14 +7,14 @@ import torch
 
 import cnf
 from cnf.datasets import toy
-from cnf.flows.calibration import calibration_rows, expected_evaluations
+from cnf.flows.calibration import expected_evaluations
+from cnf.recipe.tables.discrete import DiscreteRows, _held_out
+from cnf.rows import Rows, evenly_spaced
 from cnf.training import Interrupted, Settings
 from cnf.training.checkpoint import CheckpointWriter
-from cnf.training.data import Rows
-from cnf.training.judge import Judge
-from cnf.training.settings import Phase
-from cnf.training.symbols import SymbolRows, _held_out
+from cnf.training.config import Phase
 from cnf.training.trainer import Trainer
+from cnf.training.validation import EMAValidator
 
 STEPS = 30
 
@@ -53,11 +53,9 @@ def test_one_row_that_is_lost_counts_as_the_worst_of_the_others():
     x, far = moons(200), torch.full((1, 2), 1e25).double()
     flow = small_flow(preprocess=cnf.Affine.whiten(x), base=cnf.NormalBase(2))
     log_prob = flow.log_prob(x).double()
-    nll = (
-        Judge(flow, 0.9, Rows(torch.cat([x, far]))).verdict(flow.preprocess.to_model(x)[0].float(), None).nll
-    )
+    nll = EMAValidator(flow, 0.9, Rows(torch.cat([x, far]))).validate(flow.preprocess(x)[0].float(), None).nll
     assert nll == pytest.approx(-(log_prob.sum() + log_prob.min()).item() / 201, abs=1e-4)
-    nowhere = Judge(flow, 0.9, Rows(far)).verdict(flow.preprocess.to_model(x)[0].float(), None).nll
+    nowhere = EMAValidator(flow, 0.9, Rows(far)).validate(flow.preprocess(x)[0].float(), None).nll
     assert math.isnan(nowhere)
 
 
@@ -71,13 +69,13 @@ def test_one_bad_update_costs_the_updates_of_the_average_and_no_others(update):
 
     def poison(trainer):
         if trainer.step == update - 1:
-            kept["average"] = trainer.judge.average.module.W2.detach().clone()
+            kept["average"] = trainer.validator.average.module.W2.detach().clone()
             with torch.no_grad():
                 trainer.flow.field.W2.fill_(math.nan)
         if trainer.step == update:
             kept["after"] = trainer.flow.field.W2.detach().clone()
 
-    trainer.watchers = (poison,)
+    trainer.callbacks = (poison,)
     trainer.run()
     assert torch.equal(kept["after"], kept["average"])
 
@@ -96,7 +94,7 @@ def test_a_fit_that_was_stopped_goes_on_with_the_same_flow(tmp_path):
     told = cnf.fit(whole, x, steps=500)
     assert told.choices["base"].startswith("mixture")
     with pytest.raises(Interrupted):
-        cnf.fit(stopped, x, steps=500, checkpoint=path, watchers=(stop,))
+        cnf.fit(stopped, x, steps=500, checkpoint=path, callbacks=(stop,))
     again = cnf.fit(stopped, x, steps=500, checkpoint=path)
     assert again.choices == told.choices and again.valid_nll == told.valid_nll
     assert torch.equal(weights_of(whole), weights_of(stopped))
@@ -113,7 +111,7 @@ def test_a_fit_within_ranges_goes_on_from_its_checkpoint(tmp_path):
     whole, resumed = small_flow(), small_flow()
     cnf.fit(whole, x, steps=10, ranges=ranges)
     with pytest.raises(Interrupted):
-        cnf.fit(small_flow(), x, steps=10, ranges=ranges, checkpoint=path, watchers=(stop,))
+        cnf.fit(small_flow(), x, steps=10, ranges=ranges, checkpoint=path, callbacks=(stop,))
     cnf.fit(resumed, x, steps=10, ranges=ranges, checkpoint=path)
     assert torch.equal(weights_of(whole), weights_of(resumed))
 
@@ -133,7 +131,7 @@ def test_another_context_or_other_weights_are_another_fit(tmp_path):
             x,
             steps=3,
             checkpoint=path,
-            watchers=(CheckpointWriter(path, seconds=0.0),),
+            callbacks=(CheckpointWriter(path, seconds=0.0),),
             **options,
         )
         for other in fits:
@@ -149,12 +147,12 @@ def test_rows_that_judge_symbols_are_spread_over_a_sorted_table():
 
     places = torch.arange(50_001)[:, None]
     blank = torch.zeros(50_001, 0)
-    rows = SymbolRows(places, blank, torch.zeros_like(places).bool(), torch.ones(50_001))
+    rows = DiscreteRows(places, blank, torch.zeros_like(places).bool(), torch.ones(50_001))
     assert _held_out(Place(), rows) == pytest.approx(25_000, rel=1e-3)
 
 
 def test_rows_to_calibrate_on_stay_within_the_largest_tables():
-    places = calibration_rows(torch.empty(1).expand(20_000_004), 256)
+    places = evenly_spaced(torch.empty(1).expand(20_000_004), 256)
     assert places[0] == 0 and places[-1] == 20_000_003 and len(places.unique()) == 256
 
 

@@ -17,13 +17,13 @@ import cnf
 from cnf.cli import main
 from cnf.datasets import toy
 from cnf.ode import Grid, SolverError
+from cnf.rows import Rows
 from cnf.training import Interrupted, Phase, Settings, Trainer, TrainingError
 from cnf.training import checkpoint as checkpoints
 from cnf.training import trainer as trainers
 from cnf.training.checkpoint import CheckpointWarning, CheckpointWriter, generations, resume, write_checkpoint
-from cnf.training.data import Rows
-from cnf.training.failures import exploded
-from cnf.training.guard import MOST_STEPS
+from cnf.training.errors import diverged
+from cnf.training.solver_control import MOST_STEPS
 
 STEPS = 24
 
@@ -61,7 +61,7 @@ def stopped(path, at=9):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fitted(watchers=(die,))
+        fitted(callbacks=(die,))
     return generations(path)
 
 
@@ -72,7 +72,7 @@ def test_two_generations_are_kept_and_the_newest_is_taken_up(tmp_path, whole):
     newest, previous = stopped(tmp_path / "c")
     assert sorted(tmp_path.iterdir()) == [newest, previous]
     seen = []
-    flow, _ = fitted(checkpoint=newest, watchers=(seen.append,))
+    flow, _ = fitted(checkpoint=newest, callbacks=(seen.append,))
     assert len(seen) == STEPS - 9
     same(flow, whole)
 
@@ -130,14 +130,14 @@ def test_a_full_disk_does_not_stop_the_fit(tmp_path, whole, monkeypatch):
     monkeypatch.setattr(checkpoints, "write_model", sometimes_full)
     monkeypatch.setattr(CheckpointWriter.__init__, "__defaults__", (0.0,))
     with pytest.warns(CheckpointWarning, match=r"could not be kept \(.*No space left") as told:
-        flow, _ = fitted(checkpoint=tmp_path / "c", watchers=(fill,))
+        flow, _ = fitted(checkpoint=tmp_path / "c", callbacks=(fill,))
     assert len(told) == STEPS - 4
     assert "update 5 " in str(told[0].message) and "\n" not in str(told[0].message)
     same(flow, whole)
     assert len(list(tmp_path.iterdir())) == 2
     full.clear()
     seen = []
-    same(fitted(checkpoint=tmp_path / "c", watchers=(seen.append,))[0], whole)
+    same(fitted(checkpoint=tmp_path / "c", callbacks=(seen.append,))[0], whole)
     assert len(seen) == STEPS - 4
 
 
@@ -158,7 +158,7 @@ def test_an_interrupted_fit_leaves_a_flow_that_can_be_used():
 
     flow = small_flow()
     with pytest.raises(Interrupted) as stop:
-        cnf.fit(flow, ROWS, steps=STEPS, watchers=(interrupt,))
+        cnf.fit(flow, ROWS, steps=STEPS, callbacks=(interrupt,))
     assert isinstance(stop.value, KeyboardInterrupt) and not flow.training
     history = stop.value.history
     assert history.valid_nll == pytest.approx(
@@ -259,13 +259,13 @@ def poison(trainer):
 def poison_average(trainer):
     poison(trainer)
     with torch.no_grad():
-        trainer.judge.average.module.W2.fill_(math.nan)
+        trainer.validator.average.module.W2.fill_(math.nan)
 
 
 @pytest.mark.parametrize("act", [poison, poison_average])
 def test_a_loss_that_is_not_finite_goes_back_and_says_so(act):
     fit = trainer()
-    fit.watchers = (once(12, act),)
+    fit.callbacks = (once(12, act),)
     history = fit.run()
     assert history.rollbacks == ["flow matching, update 13: the loss was not finite"]
     assert fit.rate_scale == 0.5 and fit.step == 30
@@ -279,13 +279,13 @@ def test_a_field_that_the_solver_cannot_follow_goes_back():
     def explode(trainer):
         with torch.no_grad():
             trainer.flow.field.W3.mul_(3e3)
-        trainer.guard.grid = Grid.uniform(MOST_STEPS - 1, "adams")
+        trainer.step_control.grid = Grid.uniform(MOST_STEPS - 1, "adams")
 
     fit = trainer("likelihood", 28)
     with torch.no_grad():
         for parameter in fit.flow.field.parameters():
             parameter.add_(0.1 * normal(*parameter.shape))
-    fit.watchers = (once(25, explode),)
+    fit.callbacks = (once(25, explode),)
     history = fit.run()
     assert any("the solver lost the field" in line for line in history.rollbacks)
     assert fit.rate_scale <= 0.5 and math.isfinite(fit.best_nll)
@@ -299,12 +299,12 @@ def test_weights_that_jump_together_with_their_average_go_back_to_the_best(phase
     """Finite and senseless, both of them: what is left is what validation saw."""
 
     def jump(trainer):
-        for field in (trainer.flow.field, trainer.judge.average.module):
+        for field in (trainer.flow.field, trainer.validator.average.module):
             with torch.no_grad():
                 field.W3.add_(30.0)
 
     fit = trainer(phase, 150)
-    fit.watchers = (once(85, jump),)
+    fit.callbacks = (once(85, jump),)
     history = fit.run()
     assert any(reason in line for line in history.rollbacks)
     assert fit.rate_scale <= 0.5 and fit.step == 150
@@ -317,7 +317,7 @@ def test_training_whose_loss_explodes_again_and_again_ends_with_an_error():
             trainer.flow.field.W3.add_(30.0 * (trainer.step > 40))
 
     fit = trainer(steps=600)
-    fit.watchers = (jump,)
+    fit.callbacks = (jump,)
     with pytest.raises(TrainingError, match="diverged in flow matching"):
         fit.run()
     assert len(fit.history.rollbacks) == 10
@@ -345,16 +345,16 @@ def test_rows_with_outliers_do_not_look_like_an_explosion():
     """Objectives with one row in ten thousand far out: in few batches, or in most of them."""
     chance = seeded(1)
     for share in (0.05, 0.5, 0.95):
-        calm = math.inf
+        baseline_loss = math.inf
         for _ in range(200):
             window = 1 + 500 * (torch.rand(20, generator=chance) < share)
-            assert not exploded(window.tolist(), calm, phase="flow matching", dim=2)
-            calm = min(calm, window.max().item())
+            assert not diverged(window.tolist(), baseline_loss, phase="flow matching", dim=2)
+            baseline_loss = min(baseline_loss, window.max().item())
 
 
 def test_rollbacks_are_kept_in_checkpoint_and_summary(tmp_path, capsys):
     fit, again = trainer(), trainer()
-    fit.watchers = (once(12, poison), once(20, lambda t: write_checkpoint(tmp_path / "c", t)))
+    fit.callbacks = (once(12, poison), once(20, lambda t: write_checkpoint(tmp_path / "c", t)))
     fit.run()
     assert resume(tmp_path / "c", again) and not resume(tmp_path / "nothing", trainer())
     assert again.history.rollbacks == fit.history.rollbacks != []

@@ -30,10 +30,10 @@ def test_galaxies_reach_a_density_that_no_mixture_does(tmp_path, capsys):
     assert main(["score", model, str(tmp_path / "test.csv"), "-o", str(scores), "--json"]) == 0
     reported = json.loads(capsys.readouterr().out)
 
-    # log p(x) = log p(x / s) − Σ log s: adding Σ log s gives the density of the standardised columns.
+    # log p(x) = log p(x / s) − Σ log s: adding Σ log s gives the density of the standardized columns.
     jacobian = np.log(parts["train"].std(0)).sum()
     log_prob = pd.read_csv(scores)["log_prob"].to_numpy()
     nll = -(log_prob + jacobian).mean()
-    print(f"test NLL {nll:.3f} ± {log_prob.std() / len(log_prob) ** 0.5:.3f} nats, standardised units")
+    print(f"test NLL {nll:.3f} ± {log_prob.std() / len(log_prob) ** 0.5:.3f} nats, standardized units")
     assert reported["mean_log_prob"] == pytest.approx(log_prob.mean(), abs=1e-6)
     assert nll < -7.3

@@ -6,22 +6,30 @@ import pytest
 import torch
 from problems import make_flow, normal
 
-from cnf.training.guard import AMPLE, HONEST_FIRST, HONEST_LAST, MORE_STEPS, MOST_STEPS, MOST_WEIGHT, Guard
+from cnf.training.solver_control import (
+    AMPLE,
+    HONEST_FIRST,
+    HONEST_LAST,
+    MORE_STEPS,
+    MOST_STEPS,
+    MOST_WEIGHT,
+    StepController,
+)
 
 
-def guard(steps: int = 12, scale: float = 1.0, error_weight: float = 10.0) -> Guard:
+def step_control(steps: int = 12, scale: float = 1.0, error_weight: float = 10.0) -> StepController:
     """Of a field that is `scale` times as fast as one that a few steps follow."""
     flow = make_flow("gated-sine")
     with torch.no_grad():
         flow.field.W3.mul_(scale)
     y, generator = normal(100, 2), torch.Generator().manual_seed(0)
-    return Guard(flow, y, None, steps=steps, error_weight=error_weight, generator=generator)
+    return StepController(flow, y, None, steps=steps, error_weight=error_weight, generator=generator)
 
 
 def test_where_the_grid_is_honest_the_error_weighs_less_and_less_but_never_nothing():
-    calm, weights = guard(scale=0.05), []
+    calm, weights = step_control(scale=0.05), []
     for _ in range(60):
-        assert calm.look(0.5)
+        assert calm.update(0.5)
         weights.append(calm.error_weight)
     # A step that was moved to be long may still be off now and then.
     assert min(weights) == 1.0 and weights[-1] < 3
@@ -30,10 +38,10 @@ def test_where_the_grid_is_honest_the_error_weighs_less_and_less_but_never_nothi
 @pytest.mark.parametrize(("done", "off"), [(0.0, 2 * HONEST_FIRST), (1.0, 2 * HONEST_LAST)])
 def test_the_grid_has_as_many_steps_as_it_takes_whatever_it_starts_with(done, off):
     """As told by a grid that is finer still, and more of them towards the end."""
-    few, many = guard(steps=6, scale=6.0), guard(steps=60, scale=6.0)
+    few, many = step_control(steps=6, scale=6.0), step_control(steps=60, scale=6.0)
     for field in (few, many):
         for _ in range(40):
-            field.look(done)
+            field.update(done)
         fine = field.grid.refined().refined()
         with torch.no_grad():
             moved = torch.stack(
@@ -45,22 +53,22 @@ def test_the_grid_has_as_many_steps_as_it_takes_whatever_it_starts_with(done, of
 
 
 def test_where_it_is_not_the_error_weighs_more_and_steps_are_added():
-    fast = guard(steps=4, scale=20.0)
-    fast.look(0.0)
+    fast = step_control(steps=4, scale=20.0)
+    fast.update(0.0)
     assert fast.error_weight == 20.0 and fast.grid.steps == 4 + MORE_STEPS
     for _ in range(60):
-        fast.look(0.0)
+        fast.update(0.0)
     assert fast.error_weight <= MOST_WEIGHT and fast.grid.steps <= MOST_STEPS
 
 
 @pytest.mark.parametrize("scale", [1e6, math.nan])
 def test_a_field_beyond_the_largest_grid_is_lost(scale):
-    lost = guard(steps=MOST_STEPS, scale=scale)
-    assert lost.look(0.0) is False
+    lost = step_control(steps=MOST_STEPS, scale=scale)
+    assert lost.update(0.0) is False
 
 
 def test_nodes_move_to_where_the_field_is_steep():
-    steady = guard()
-    steady.look(0.0)
+    steady = step_control()
+    steady.update(0.0)
     lengths = torch.tensor(steady.grid.nodes).diff()
     assert lengths.max() > 1.1 * lengths.min()

@@ -1,4 +1,4 @@
-"""Columns whose values heap, and outliers: found, modelled exactly, drawn as often as they are there."""
+"""Columns whose values heap, and outliers: found, modeled exactly, drawn as often as they are there."""
 
 import numpy as np
 import pandas as pd
@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import cnf
+from cnf.recipe.architecture import default_table_flow
 from cnf.tables import Column, Schema
 from cnf.tables.encoding import decode, encode
 from cnf.tables.features import SymbolFeatures
 from cnf.tables.heaps import heaped_values
 from cnf.tables.inference import infer
-from cnf.tables.whitening import Whitening
-from cnf.training.tables import fresh_table_flow
+from cnf.transforms.whitening import Whitening
 
 
 def weights_of_stones(rows: int, seed: int = 0) -> pd.DataFrame:
@@ -106,7 +106,7 @@ def test_places_of_many_atoms_rise_with_them():
 @pytest.fixture(scope="module")
 def fitted() -> cnf.TableFlow:
     table = weights_of_stones(3000)
-    model = fresh_table_flow(Schema.infer(table), len(table), hidden=(32, 32), seed=0)
+    model = default_table_flow(Schema.infer(table), len(table), hidden=(32, 32), seed=0)
     cnf.fit_table(model, table, steps=200, likelihood_share=0.0, imputer=True)
     return model
 
@@ -149,7 +149,7 @@ def test_outliers_do_not_widen_the_gaussian():
     whitening = Whitening(2, 0)
     whitening.fit(y, present, y[:, :0], ones)
     torch.testing.assert_close(whitening.covariance, covariance, rtol=0, atol=0.05)
-    assert whitening.to_model(y, present, y[:, :0])[0].abs().max() < 50  # 400 standard deviations, bent
+    assert whitening(y, present, y[:, :0])[0].abs().max() < 50  # 400 standard deviations, bent
 
 
 def test_a_gaussian_has_no_bent_tails():
@@ -165,12 +165,12 @@ def test_bent_tails_keep_inverse_and_jacobian():
     whitening.bend = torch.tensor([0.0, 0.5, 1.0]).double()
     y = 10 * torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).double()
     free = torch.ones(5, 3, dtype=torch.bool)
-    z, log_det = whitening.to_model(y, free, y[:, :0])
-    torch.testing.assert_close(whitening.to_data(z, torch.zeros_like(y), free, y[:, :0]), y)
+    z, log_det = whitening(y, free, y[:, :0])
+    torch.testing.assert_close(whitening.inverse(z, torch.zeros_like(y), free, y[:, :0]), y)
     jacobian = torch.stack(
         [
             torch.autograd.functional.jacobian(
-                lambda row: whitening.to_model(row[None], free[:1], y[:1, :0])[0][0], row
+                lambda row: whitening(row[None], free[:1], y[:1, :0])[0][0], row
             )
             for row in y
         ]

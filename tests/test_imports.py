@@ -11,11 +11,13 @@ PACKAGE = Path(__file__).parent.parent / "cnf"
 
 # A room may import from lower floors, and from itself; rooms on one floor do not see each other.
 FLOORS = (
-    {"files"},
+    {"files", "rows", "deprecation"},
     {"ode", "fields", "datasets", "plotting"},
+    {"transforms"},
     {"flows"},
     {"tables"},
     {"training"},
+    {"recipe"},
     {"neural_ode", "variational", "diagnostics"},
     {"report", "estimator"},
     {"cli"},
@@ -61,7 +63,7 @@ def edges() -> set[tuple[str, str]]:
 
 def test_every_room_has_a_floor():
     rooms = {p.stem if p.is_file() else p.name for p in PACKAGE.iterdir() if not p.name.startswith("__")}
-    assert rooms - {"py.typed", "py"} <= HEIGHT.keys()
+    assert rooms - {"py.typed", "py", "__init__"} <= HEIGHT.keys()
 
 
 def test_imports_point_downwards():

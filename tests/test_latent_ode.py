@@ -76,7 +76,7 @@ def test_pairs_that_do_not_fit_are_refused(second, words):
 
 def test_a_model_says_how_many_channels_it_has():
     with pytest.raises(ValueError, match="expected the 2 channels of the model; got 1"):
-        make_model().recognise(Series.of([(torch.zeros(4), torch.zeros(4, 1))]))
+        make_model().recognize(Series.of([(torch.zeros(4), torch.zeros(4, 1))]))
 
 
 def test_hidden_values_are_gone():
@@ -152,21 +152,21 @@ def test_padding_and_order_say_nothing():
     order = torch.randperm(6, generator=seeded(3))
     padded = Series(*(torch.cat([t[:, order], torch.zeros_like(t[:, :2])], 1) for t in
                       (series.times, series.values, series.mask)))  # fmt: skip
-    torch.testing.assert_close(model.recognise(padded).mean, model.recognise(series).mean)
-    lonely = model.recognise(series.take(slice(2, 3)))
-    torch.testing.assert_close(lonely.mean[0], model.recognise(series).mean[2])
+    torch.testing.assert_close(model.recognize(padded).mean, model.recognize(series).mean)
+    lonely = model.recognize(series.take(slice(2, 3)))
+    torch.testing.assert_close(lonely.mean[0], model.recognize(series).mean[2])
 
 
 def test_a_series_without_observations_is_read():
     series = make_series()
     empty = series.hide(torch.ones_like(series.mask))
-    assert make_model().recognise(empty).mean.isfinite().all()
+    assert make_model().recognize(empty).mean.isfinite().all()
 
 
 def test_context_matters_to_recognition_and_motion():
     model, series = make_model(context_dim=1), make_series()
     low, high = torch.zeros(4, 1, dtype=F64), torch.ones(4, 1, dtype=F64)
-    assert not torch.allclose(model.recognise(series, low).mean, model.recognise(series, high).mean)
+    assert not torch.allclose(model.recognize(series, low).mean, model.recognize(series, high).mean)
     z = normal(4, 3)
     assert not torch.allclose(model.states(z, series.times, low), model.states(z, series.times, high))
 
@@ -177,7 +177,7 @@ def test_context_matters_to_recognition_and_motion():
 def test_bound_is_what_it_says():
     model, series = make_model(noise=0.5), make_series()
     bound = lower_bound(model, series, series, generator=seeded(4))
-    posterior = model.recognise(series)
+    posterior = model.recognize(series)
     mean, deviation = posterior.mean, posterior.stddev
     z = mean + deviation * torch.randn(mean.shape, generator=seeded(4), dtype=F64)
     residual = (model.decoder(model.states(z, series.times)) - series.values) / 0.5
@@ -241,7 +241,7 @@ def test_agreement_reads_the_rest_of_the_path():
         after = times[k] >= c
         rest = Series.of([(times[k][after] - c + 2.0, whole.values[k][after])])
         reached = model.states(z[k : k + 1], torch.tensor([[c]], dtype=F64))[:, 0]
-        expected = model.recognise(rest).log_prob(reached).sum()
+        expected = model.recognize(rest).log_prob(reached).sum()
         torch.testing.assert_close(found[k], expected)
 
 
@@ -309,7 +309,7 @@ def test_training_for_agreement_gives_it():
         torch.manual_seed(0)
         model = LatentODE(2, latent=3, horizon=2.0, steps=4)
         fit_latent_ode(model, seen, steps=60, batch=64, learning_rate=0.02, agree=agree)
-        z = model.recognise(series).mean
+        z = model.recognize(series).mean
         gaps.append(agreement(model, z, series, generator=seeded()).mean().item())
     assert gaps[1] > gaps[0] + 1
 

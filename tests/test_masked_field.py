@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import cnf
-from cnf.flows import Affine, NormalBase
+from cnf.flows import NormalBase
+from cnf.transforms import Affine
 
 DIM, ROWS = 3, 24
 

@@ -95,7 +95,7 @@ def test_the_default_dtype_of_the_reader_does_not_matter(dtype, tmp_path):
         loaded = cnf.load(tmp_path / "flow")
     finally:
         torch.set_default_dtype(torch.float32)
-    assert loaded.like.dtype == dtype and torch.equal(numbers(loaded), expected)
+    assert loaded.dtype == dtype and torch.equal(numbers(loaded), expected)
 
 
 def test_a_flow_made_under_another_default_dtype(tmp_path):

@@ -57,7 +57,7 @@ def test_declared_categories_keep_their_zeros(tmp_path):
     assert set(drawn.zip) == set(cells)
 
 
-def test_columns_that_are_ignored_are_not_modelled(tmp_path):
+def test_columns_that_are_ignored_are_not_modeled(tmp_path):
     table = pd.DataFrame({"id": range(300), "x": NORMAL, "y": NORMAL**2 + RANDOM.normal(size=300)})
     data, model = fitted(tmp_path, table)
     assert cnf.load(model).metadata["columns"] == ["x", "y"]
@@ -83,7 +83,7 @@ def test_small_units_are_no_zeros():
     assert infer(tenths).step == 0.1
 
 
-def test_large_integers_keep_their_neighbours():
+def test_large_integers_keep_their_neighbors():
     base, late = 1_700_000_000_000, RANDOM.random(300) < 0.6
     column = infer(stamps := pd.Series(np.where(late, base + RANDOM.integers(1, 1000, 300), base), name="ms"))
     assert (
@@ -129,7 +129,7 @@ def test_a_context_may_count_rows_and_may_not_tell_all():
     with pytest.raises(TableError, match="'y' follow from the context 'time'"):
         Schema.infer(table.assign(y=2.0 * table.time, z=NORMAL[:60]), context=["time"])
     doubled = table.assign(again=2 * table.time)
-    assert len(Schema.infer(doubled, context=["time", "again"]).modelled) == 1
+    assert len(Schema.infer(doubled, context=["time", "again"]).modeled) == 1
 
 
 def test_errors_of_the_rows_to_judge_by_name_their_file(tmp_path, capsys):

@@ -189,9 +189,9 @@ def test_refined_halves_every_step(nodes):
 def test_stretched_spreads_its_nodes_as_the_grid_does(nodes, steps):
     """The density of nodes stays: a grid stretched to k times its steps has k nodes for each of its own."""
     grid = Grid(nodes, "rk4")
-    assert grid.stretched(steps).steps == steps and grid.stretched(steps).method == "rk4"
-    assert grid.stretched(grid.steps).nodes == pytest.approx(nodes)
-    assert grid.stretched(2 * grid.steps).nodes == pytest.approx(grid.refined().nodes)
+    assert grid.with_steps(steps).steps == steps and grid.with_steps(steps).method == "rk4"
+    assert grid.with_steps(grid.steps).nodes == pytest.approx(nodes)
+    assert grid.with_steps(2 * grid.steps).nodes == pytest.approx(grid.refined().nodes)
 
 
 @given(nodes=NODES, start=st.floats(0, 1), end=st.floats(0, 1))

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from cnf.fields import GatedField
-from cnf.training.optimisers import optimisers
-from cnf.training.settings import Phase, default_weight_decay
+from cnf.recipe.defaults import default_weight_decay
+from cnf.training.config import Phase
+from cnf.training.optimizers import optimizers
 
 MODULES = {
     "field": lambda: GatedField(3, hidden=(8, 8)),
@@ -17,12 +18,12 @@ MODULES = {
 
 @pytest.mark.parametrize("name", ["adam", "muon"])
 @pytest.mark.parametrize("build", MODULES.values(), ids=MODULES)
-def test_every_parameter_has_one_optimiser(build, name):
+def test_every_parameter_has_one_optimizer(build, name):
     module = build()
     shared_out = [
         parameter
-        for optimiser in optimisers(module, name, weight_decay=0.0)
-        for group in optimiser.param_groups
+        for optimizer in optimizers(module, name, weight_decay=0.0)
+        for group in optimizer.param_groups
         for parameter in group["params"]
     ]
     assert sorted(map(id, shared_out)) == sorted(map(id, module.parameters()))
@@ -32,7 +33,7 @@ def test_a_step_of_muon_turns_a_matrix_evenly_in_all_directions():
     """However lopsided the gradient, the singular values of the step are much alike."""
     module = nn.Linear(6, 4, bias=False)
     before = module.weight.detach().clone()
-    (muon,) = optimisers(module, "muon", weight_decay=0.0)
+    (muon,) = optimizers(module, "muon", weight_decay=0.0)
     left, right = (torch.linalg.qr(torch.randn(n, n))[0] for n in (4, 6))
     module.weight.grad = left @ torch.diag(torch.tensor([1.0, 0.5, 0.2, 0.1])) @ right[:4]
     muon.param_groups[0]["lr"] = 0.01
@@ -41,9 +42,9 @@ def test_a_step_of_muon_turns_a_matrix_evenly_in_all_directions():
     assert size.min() > 0.6 and size.max() < 1.3
 
 
-def test_an_unknown_optimiser_is_named():
+def test_an_unknown_optimizer_is_named():
     with pytest.raises(ValueError, match="adam, muon; got 'sgd'"):
-        Phase("likelihood", 10, None, 64, 1e-3, 0.99, 1, optimiser="sgd")
+        Phase("likelihood", 10, None, 64, 1e-3, 0.99, 1, optimizer="sgd")
 
 
 def test_few_rows_decay_more():

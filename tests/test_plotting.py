@@ -28,7 +28,7 @@ from cnf.plotting import (
     density_history,
     field,
     figure,
-    flow_film,
+    flow_animation,
     history,
     limits,
     marginals,
@@ -69,9 +69,9 @@ def nothing_global_changes() -> Iterator[None]:
     assert plt.get_fignums() == []
 
 
-def lightness(colour: tuple[float, ...]) -> float:
-    """CIELAB L* of an sRGB colour."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+def lightness(color: tuple[float, ...]) -> float:
+    """CIELAB L* of an sRGB color."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
     luminance = float(np.dot([0.2126, 0.7152, 0.0722], linear))
     return 116 * np.cbrt(luminance) - 16 if luminance > 0.008856 else 903.3 * luminance
 
@@ -175,7 +175,7 @@ def test_marginal_heights_are_the_density():
     assert np.abs(values - np.exp(-(middles**2) / 2) / np.sqrt(2 * np.pi)).max() < 0.01
 
 
-def test_integers_get_bins_centred_on_them():
+def test_integers_get_bins_centered_on_them():
     dice = torch.randint(1, 7, (6000, 1), generator=torch.Generator().manual_seed(0))
     (ax,) = marginals(dice)
     values, edges, _ = ax.patches[0].get_data()
@@ -220,7 +220,7 @@ def spiral() -> tuple[torch.Tensor, torch.Tensor]:
     return x, t
 
 
-def test_trajectories_follow_the_path_in_the_colours_of_time():
+def test_trajectories_follow_the_path_in_the_colors_of_time():
     path, t = spiral()
     ax = trajectories(path, times=t, columns=(0, 2), names=["x", "y", "height"], bar="t")
     lines, starts, ends = ax.collections
@@ -235,9 +235,9 @@ def test_trajectories_follow_the_path_in_the_colours_of_time():
     assert ax.child_axes[0].get_ylabel() == "t"
 
 
-def test_trajectories_take_one_colour_per_particle():
+def test_trajectories_take_one_color_per_particle():
     path, _ = spiral()
-    lines = trajectories(path, colour=torch.tensor([3.0, 1.0, 2.0])).collections[0]
+    lines = trajectories(path, color=torch.tensor([3.0, 1.0, 2.0])).collections[0]
     assert len(lines.get_segments()) == 3
     assert np.allclose(lines.get_segments()[1], path[:, 1, :2])
     assert lines.get_array().tolist() == [3, 1, 2]
@@ -338,14 +338,14 @@ def test_contours_are_the_regions_that_hold_their_shares():
 
 
 def test_slices_run_along_one_column_through_the_point(tmp_path: Path):
-    centre = torch.tensor([1.0, -2.0, 0.5])
+    center = torch.tensor([1.0, -2.0, 0.5])
     points = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0]])
-    axes = slices(lambda x: -(x - centre).square().sum(-1) / 2, points, [(-4, 4)] * 3, names=["a", "b", "c"])
+    axes = slices(lambda x: -(x - center).square().sum(-1) / 2, points, [(-4, 4)] * 3, names=["a", "b", "c"])
     for i, ax in enumerate(axes):
         for k, line in enumerate(ax.lines[::2]):
             x, y = line.get_data()
-            rest = sum((points[k, j] - centre[j]) ** 2 for j in range(3) if j != i)
-            assert np.allclose(y, -((x - centre[i].item()) ** 2 + float(rest)) / 2, atol=1e-5)
+            rest = sum((points[k, j] - center[j]) ** 2 for j in range(3) if j != i)
+            assert np.allclose(y, -((x - center[i].item()) ** 2 + float(rest)) / 2, atol=1e-5)
         dots = np.concatenate([line.get_xydata() for line in ax.lines[1::2]])
         assert np.allclose(dots[:, 0], points[:, i])
     assert [ax.get_xlabel() for ax in axes] == ["a", "b", "c"]
@@ -379,10 +379,10 @@ def test_particles_of_many_columns_are_shown_in_the_plane_of_their_ends():
     assert np.allclose(ax.collections[2].get_offsets(), plane[-1])
 
 
-def test_trajectories_take_one_colour_per_state():
+def test_trajectories_take_one_color_per_state():
     path, _ = spiral()
     heights = torch.arange(27.0).reshape(9, 3)
-    lines = trajectories(path, colour=heights, bar="log-density").collections[0]
+    lines = trajectories(path, color=heights, bar="log-density").collections[0]
     assert np.allclose(lines.get_array().reshape(8, 3), (heights[:-1] + heights[1:]) / 2)
     assert lines.get_clim() == (0, 26)
 
@@ -416,7 +416,7 @@ def test_a_film_turns_the_arrows_of_the_field(tmp_path: Path):
     winds[:, ..., 0] = np.linspace(1, 0, 5)[:, None, None]
     winds[:, ..., 1] = np.linspace(0, 1, 5)[:, None, None]
     away = np.full((5, 1, 2), 100.0)
-    flow_film(away, np.linspace(0, 1, 5), tmp_path / "w.gif", limits=BOX, field_frames=winds, frames=20)
+    flow_animation(away, np.linspace(0, 1, 5), tmp_path / "w.gif", limits=BOX, field_frames=winds, frames=20)
     with Image.open(tmp_path / "w.gif") as film:
         first = np.asarray(film.convert("L"))[60:340, 60:380] < 150
         film.seek(10)
@@ -433,13 +433,13 @@ def moving(n: int = 60) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def centroid(still: np.ndarray) -> float:
-    """The mean column of the coloured pixels: those of the particles."""
+    """The mean column of the colored pixels: those of the particles."""
     return float(np.nonzero(np.ptp(still.astype(int), axis=-1) > 60)[1].mean())
 
 
 def test_a_film_goes_to_the_data_and_back_for_ever(tmp_path: Path):
     told = []
-    flow_film(
+    flow_animation(
         *moving(),
         tmp_path / "flow.gif",
         frames=20,
@@ -463,7 +463,7 @@ def test_a_film_goes_to_the_data_and_back_for_ever(tmp_path: Path):
 
 def test_the_first_frame_is_the_base_and_the_middle_one_the_data(tmp_path: Path):
     path, times = moving(400)
-    flow_film(path, times, tmp_path / "f.gif", frames=20, limits=((-4, 4), (-4, 4)))
+    flow_animation(path, times, tmp_path / "f.gif", frames=20, limits=((-4, 4), (-4, 4)))
     with Image.open(tmp_path / "f.gif") as film:
         stills = []
         for frame in (0, 10):
@@ -482,7 +482,9 @@ def test_a_film_shows_the_density_of_every_time(tmp_path: Path):
     images[-1, :, -3:] = 1
     images[1:4] = 1
     path = np.full((5, 1, 2), 100.0)
-    flow_film(path, np.linspace(0, 1, 5), tmp_path / "d.gif", limits=((0, 1), (0, 1)), density_frames=images)
+    flow_animation(
+        path, np.linspace(0, 1, 5), tmp_path / "d.gif", limits=((0, 1), (0, 1)), density_frames=images
+    )
     with Image.open(tmp_path / "d.gif") as film:
         first = np.asarray(film.convert("L")).astype(int)
         film.seek(24)
@@ -494,7 +496,7 @@ def test_a_film_shows_the_density_of_every_time(tmp_path: Path):
 
 def test_the_paper_of_a_film_is_white_beside_the_palest_density(tmp_path: Path):
     images = density_grid(normal, BOX, resolution=60)[None].repeat(5, axis=0)
-    flow_film(*moving(), tmp_path / "d.gif", limits=BOX, density_frames=images, frames=20)
+    flow_animation(*moving(), tmp_path / "d.gif", limits=BOX, density_frames=images, frames=20)
     with Image.open(tmp_path / "d.gif") as film:
         for still in ImageSequence.Iterator(film):
             assert still.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
@@ -502,7 +504,7 @@ def test_the_paper_of_a_film_is_white_beside_the_palest_density(tmp_path: Path):
 
 def test_a_film_of_the_default_size_is_quick(tmp_path: Path):
     start = time.perf_counter()
-    flow_film(*moving(500), tmp_path / "flow.gif")
+    flow_animation(*moving(500), tmp_path / "flow.gif")
     assert time.perf_counter() - start < 20
     with Image.open(tmp_path / "flow.gif") as film:
         assert 40 <= film.n_frames <= 60
@@ -519,7 +521,7 @@ def test_an_mp4_is_every_frame_through_ffmpeg(tmp_path: Path):
     fake.write_text(FAKE_FFMPEG.format(python=sys.executable))
     fake.chmod(0o755)
     with matplotlib.rc_context({"animation.ffmpeg_path": str(fake)}):
-        flow_film(*moving(), tmp_path / "flow.mp4", frames=24, size=(2.0, 2.0))
+        flow_animation(*moving(), tmp_path / "flow.mp4", frames=24, size=(2.0, 2.0))
     stills = np.frombuffer((tmp_path / "flow.mp4").read_bytes(), np.uint8).reshape(-1, 200, 200, 4)
     assert len(stills) == 24
     assert centroid(stills[12, ..., :3]) > centroid(stills[0, ..., :3]) + 30
@@ -530,7 +532,7 @@ def test_without_ffmpeg_an_mp4_is_refused_in_one_line(tmp_path: Path):
         matplotlib.rc_context({"animation.ffmpeg_path": str(tmp_path / "none")}),
         pytest.raises(ValueError, match=r"flow\.mp4: ffmpeg is not installed.*\.gif"),
     ):
-        flow_film(*moving(), tmp_path / "flow.mp4")
+        flow_animation(*moving(), tmp_path / "flow.mp4")
     assert not list(tmp_path.iterdir())
 
 
@@ -551,16 +553,16 @@ def test_a_film_that_fails_leaves_the_old_file(tmp_path: Path):
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("colours, least", [(DENSITY, 80), (TIME, 45)])
-def test_lightness_runs_evenly_one_way(colours, least):
-    values = np.array([lightness(colours(s)) for s in np.linspace(0, 1, 65)])
+@pytest.mark.parametrize("colors, least", [(DENSITY, 80), (TIME, 45)])
+def test_lightness_runs_evenly_one_way(colors, least):
+    values = np.array([lightness(colors(s)) for s in np.linspace(0, 1, 65)])
     steps = np.diff(values) * np.sign(values[-1] - values[0])
     assert abs(values[-1] - values[0]) > least
     assert (steps > 0).all()
     assert steps.max() < 2 * steps.mean()
 
 
-def test_an_empty_density_has_the_colour_of_the_paper():
+def test_an_empty_density_has_the_color_of_the_paper():
     assert DENSITY(0.0)[:3] == to_rgb("white")
 
 
@@ -626,30 +628,39 @@ ERRORS = {
     "drawn": (lambda: what_if([0, 1], random(3, 5, 1)), r"drawn: expected shape \(2, n, dim\)"),
     "principal": (lambda: principal_axes(random(2, 5, 1)), "path: expected shape.*dim ≥ 2"),
     "winds": (
-        lambda: flow_film(*moving(), "f.gif", limits=BOX, field_frames=random(5, 4, 3, 2)),
+        lambda: flow_animation(*moving(), "f.gif", limits=BOX, field_frames=random(5, 4, 3, 2)),
         r"field_frames: expected shape \(5, cells, cells, 2\)",
     ),
     "panels": (lambda: density_history(lambda t: normal, [0, 1], BOX, [None]), "axes: expected one for"),
     "path": (lambda: trajectories(random(5, 2)), r"path: expected shape \(time, n, dim\).*\(5, 2\)"),
     "columns": (lambda: trajectories(random(5, 2, 2), columns=(0, 2)), "columns: expected two from 0 to 1"),
-    "colour": (lambda: trajectories(random(5, 2, 2), colour=random(3)), r"colour: expected shape \(2,\)"),
-    "colour name": (lambda: trajectories(random(5, 2, 2), colour="red"), "colour: expected 'time'.*'red'"),
+    "color": (lambda: trajectories(random(5, 2, 2), color=random(3)), r"color: expected shape \(2,\)"),
+    "color name": (lambda: trajectories(random(5, 2, 2), color="red"), "color: expected 'time'.*'red'"),
     "times": (lambda: trajectories(random(5, 2, 2), times=[0, 1]), r"times: expected shape \(5,\)"),
     "kind": (lambda: field(rotation, BOX, kind="lines"), "kind: expected 'arrows' or 'streamlines'"),
     "records": (lambda: history([]), "records: expected at least one"),
     "record": (lambda: history([{"phase": "likelihood"}]), "record 0: expected the keys"),
     "history axes": (lambda: history([record("a", 0)], axes=[None]), "axes: expected 4, got 1"),
     "ending": (lambda: save(figure()[0], "picture.jpgg"), "picture.jpgg: expected a file name that ends in"),
-    "film ending": (lambda: flow_film(*moving(), "film.avi"), "film.avi: expected a file name that ends in"),
-    "frames": (lambda: flow_film(*moving(), "film.gif", frames=19), "frames: expected at least 20, got 19"),
-    "film path": (lambda: flow_film(random(5, 2, 3), range(5), "f.gif"), r"path: expected.*\(5, 2, 3\)"),
-    "film times": (lambda: flow_film(random(2, 2, 2), [1, 0], "f.gif"), "times: expected 2 rising times"),
+    "film ending": (
+        lambda: flow_animation(*moving(), "film.avi"),
+        "film.avi: expected a file name that ends in",
+    ),
+    "frames": (
+        lambda: flow_animation(*moving(), "film.gif", frames=19),
+        "frames: expected at least 20, got 19",
+    ),
+    "film path": (lambda: flow_animation(random(5, 2, 3), range(5), "f.gif"), r"path: expected.*\(5, 2, 3\)"),
+    "film times": (
+        lambda: flow_animation(random(2, 2, 2), [1, 0], "f.gif"),
+        "times: expected 2 rising times",
+    ),
     "images": (
-        lambda: flow_film(*moving(), "f.gif", density_frames=random(4, 9, 9)),
+        lambda: flow_animation(*moving(), "f.gif", density_frames=random(4, 9, 9)),
         r"density_frames: expected shape \(5, rows, columns\)",
     ),
     "image limits": (
-        lambda: flow_film(*moving(), "f.gif", density_frames=random(5, 9, 9)),
+        lambda: flow_animation(*moving(), "f.gif", density_frames=random(5, 9, 9)),
         "limits: expected those of the grid",
     ),
 }

@@ -26,7 +26,7 @@ from cnf.plotting import (
 
 FOLDER = Path(__file__).parent / "pictures"
 BOX = ((-3.0, 3.0), (-3.0, 3.0))
-# Of 255, on average over a picture in grey whose pixels are means of 4 × 4: fonts and the edges of lines may
+# Of 255, on average over a picture in gray whose pixels are means of 4 × 4: fonts and the edges of lines may
 # be drawn a little otherwise from one version of a library to the next, but nothing may stand elsewhere.
 TOLERANCE = 2.0
 
@@ -64,10 +64,10 @@ PICTURES = {
 
 
 def blurred(path: Path) -> np.ndarray:
-    """Means of 4 × 4 pixels in grey."""
+    """Means of 4 × 4 pixels in gray."""
     with Image.open(path) as image:
-        grey = image.convert("L")
-        return np.asarray(grey.reduce(4), dtype=float)
+        gray = image.convert("L")
+        return np.asarray(gray.reduce(4), dtype=float)
 
 
 def drawn(name: str, folder: Path) -> Path:

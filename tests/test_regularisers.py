@@ -10,10 +10,10 @@ from problems import F64, normal, seeded
 import cnf
 from cnf.datasets import TOYS
 from cnf.ode import Grid, System
-from cnf.training.data import Rows
+from cnf.rows import Rows
+from cnf.training.nfe_control import PenaltyController
 from cnf.training.objectives import likelihood_loss
-from cnf.training.regularisers import Regularisers
-from cnf.training.steering import Steering
+from cnf.training.penalties import Regularizers
 
 MATRIX = torch.tensor([[0.3, -0.8], [0.5, 0.1]], dtype=F64)
 
@@ -25,8 +25,8 @@ def linear_system(matrix=MATRIX) -> System:
     return System.of(velocity, lambda t, x: (velocity(t, x), matrix.trace().expand(len(x), 1)))
 
 
-def penalty(regularisers: Regularisers, system: System, x, steps=20) -> torch.Tensor:
-    extended = regularisers.extend(system, x, seeded(0))
+def penalty(regularizers: Regularizers, system: System, x, steps=20) -> torch.Tensor:
+    extended = regularizers.extend(system, x, seeded(0))
     times = torch.tensor([0.0, 1.0], dtype=F64)
     return Grid.uniform(steps).solve(extended, x, times, gradient="direct").q[-1, :, -1]
 
@@ -47,13 +47,13 @@ def test_penalties_of_a_linear_field_are_integrals_along_its_path(name, power):
     x = normal(7, 2)
     factor = torch.linalg.matrix_power(MATRIX, power).T
     expected = quadrature(lambda t: (path(x, MATRIX, t) @ factor).square().sum(-1))
-    found = penalty(Regularisers(**{name: 3.0}), linear_system(), x)
+    found = penalty(Regularizers(**{name: 3.0}), linear_system(), x)
     torch.testing.assert_close(found, 3 * expected, rtol=2e-2, atol=1e-6)
 
 
 def test_the_jacobian_penalty_has_the_frobenius_norm_as_its_mean():
     x = normal(20_000, 2)
-    found = penalty(Regularisers(jacobian=1.0), linear_system(), x, steps=1)
+    found = penalty(Regularizers(jacobian=1.0), linear_system(), x, steps=1)
     assert found.mean().item() == pytest.approx(MATRIX.square().sum().item(), rel=0.03)
 
 
@@ -64,7 +64,7 @@ def test_straight_lines_at_constant_speed_cost_no_transport():
         return x / (2 + t)
 
     system = System.of(velocity, lambda t, x: (velocity(t, x), (2 / (2 + t)).expand(len(x), 1)))
-    assert penalty(Regularisers(transport=1.0), system, normal(9, 2)).max() < 1e-6
+    assert penalty(Regularizers(transport=1.0), system, normal(9, 2)).max() < 1e-6
 
 
 def test_nothing_else_changes_and_gradients_agree():
@@ -77,7 +77,7 @@ def test_nothing_else_changes_and_gradients_agree():
     for gradient in ("direct", "discrete"):
         parts = likelihood_loss(
             flow, y, None, seeded(1), solver=Grid.uniform(6), gradient=gradient,
-            regularisers=Regularisers(kinetic=0.1, jacobian=0.2, transport=0.3),
+            regularizers=Regularizers(kinetic=0.1, jacobian=0.2, transport=0.3),
         )  # fmt: skip
         flow.zero_grad()
         (parts.nll + parts.penalty).backward()
@@ -96,8 +96,8 @@ def test_a_budget_of_evaluations_is_held_by_stronger_penalties():
         cnf.fit(flow, x, steps=140, likelihood_share=0.7, **chosen)
         return flow
 
-    free = fitted(regularisers=Regularisers())
-    held = fitted(regularisers=Regularisers(transport=1.0), nfe_budget=17)
+    free = fitted(regularizers=Regularizers())
+    held = fitted(regularizers=Regularizers(transport=1.0), nfe_budget=17)
     assert held.solver.nfe <= 17 <= free.solver.nfe - 3
 
 
@@ -109,8 +109,8 @@ def test_steering_follows_the_evaluations_and_lets_a_given_solver_be():
     takes = copy.deepcopy(flow).calibrate(rows.x[::2]).evaluate(rows.x[1::2]).nfe.double().mean().item()
 
     def looked(flow, budget: float | None) -> tuple[float, float]:
-        steering = Steering(rows, budget, tolerance=1e-3)
-        return steering.look(flow), steering.share
+        penalty_control = PenaltyController(rows, budget, tolerance=1e-3)
+        return penalty_control.update(flow), penalty_control.share
 
     # Nothing below six tenths of the budget, little from there on, all at eight tenths, ten times at most.
     assert looked(flow, takes / 0.59) == (0.0, 0.0)
@@ -127,4 +127,4 @@ def test_steering_follows_the_evaluations_and_lets_a_given_solver_be():
 
 def test_weights_that_mean_nothing_are_refused():
     with pytest.raises(ValueError, match="transport: expected"):
-        Regularisers(transport=-1.0)
+        Regularizers(transport=-1.0)

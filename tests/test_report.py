@@ -15,18 +15,18 @@ from scipy.stats import multivariate_normal
 import cnf
 from cnf.cli import main
 from cnf.report import write_report
+from cnf.report.animation import DEPTH, TIMES, motion, packed
 from cnf.report.baselines import GaussianPart, chosen_mixture, compare
 from cnf.report.calibration import ranks
-from cnf.report.motion import DEPTH, TIMES, motion, packed
+from cnf.report.data import report_data
 from cnf.report.page import as_json
-from cnf.report.subject import subject_of
-from cnf.training.data import Rows
+from cnf.rows import Rows
 
 CORRELATED = torch.tensor([[1.0, 0.8], [0.8, 2.0]], dtype=F64)
 
 
 def subject(flow, x, context=None, train=None, names=None):
-    return subject_of(flow, Rows(x, context), train, names)
+    return report_data(flow, Rows(x, context), train, names)
 
 
 def still(dim=2, context_dim=0):
@@ -230,7 +230,7 @@ def test_a_conditional_flow_of_one_column_without_metadata(tmp_path):
     text = (tmp_path / "r.html").read_text()
     assert told == ["likelihood", "pictures", "the flow in motion", "checks"]
     assert "Columns in pairs" not in text and "Training</h2>" not in text
-    assert flow.like.dtype == torch.float32
+    assert flow.dtype == torch.float32
 
 
 def test_units_stand_beside_the_names():

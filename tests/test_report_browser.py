@@ -25,9 +25,9 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 import cnf
 from cnf.cli import main
-from cnf.report.motion import PARTICLES, TIMES
-from cnf.report.subject import subject_of
-from cnf.training.data import Rows
+from cnf.report.animation import PARTICLES, TIMES
+from cnf.report.data import report_data
+from cnf.rows import Rows
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 DRIVER = shutil.which("chromedriver")
@@ -42,7 +42,7 @@ ACCESSIBLE_NAME = """
 const element = arguments[0];
 const of = id => document.getElementById(id).textContent;
 return element.getAttribute("aria-label")
-  || (element.getAttribute("aria-labelledby") ? of(element.getAttribute("aria-labelledby")) : "")
+  || (element.getAttribute("aria-labeledby") ? of(element.getAttribute("aria-labeledby")) : "")
   || [...(element.labels || [])].map(label => label.textContent).join(" ")
   || (element.tagName === "BUTTON" ? element.textContent : "");
 """
@@ -138,7 +138,7 @@ def expected(model: Path, k: int, columns: list[int]) -> np.ndarray:
     """The same particles by the flow itself."""
     flow = cnf.load(model / "m.safetensors")
     table = pd.read_csv(model / "t.csv").to_numpy()
-    subject = subject_of(flow, Rows(torch.tensor(table)), None, None)
+    subject = report_data(flow, Rows(torch.tensor(table)), None, None)
     with torch.no_grad():
         path = subject.flow.trajectory(subject.base_points(PARTICLES), torch.linspace(0, 1, TIMES))
         return path[k][:, columns].numpy()
@@ -199,7 +199,7 @@ def test_the_map_follows_the_axes_it_is_turned_to(page):
 
 
 def pixel(page: webdriver.Chrome, place: np.ndarray) -> tuple[float, float]:
-    """Where a point of the picture is, from the picture's centre."""
+    """Where a point of the picture is, from the picture's center."""
     script = """
     const { _fullLayout: { xaxis, yaxis } } = document.getElementById("picture");
     const box = document.getElementById("picture").getBoundingClientRect();

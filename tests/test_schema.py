@@ -46,7 +46,7 @@ def test_what_a_column_is_found_to_be(name):
 def test_cells_come_back_as_they_were(name):
     table = pd.DataFrame({"it": KINDS[name][0]})
     schema = Schema.infer(table)
-    back = schema.decode(schema.encode(table, schema.modelled), schema.modelled)
+    back = schema.decode(schema.encode(table, schema.modeled), schema.modeled)
     pd.testing.assert_frame_equal(back, table)
 
 
@@ -115,7 +115,7 @@ def test_cells_that_a_column_cannot_hold(spoilt, message):
         (Column("g", "categorical", levels=("a", "b")), Column("x", "bounded", lower=0.0, upper=1.0))
     )
     with pytest.raises(TableError, match=message):
-        schema.encode(pd.DataFrame(spoilt), schema.modelled)
+        schema.encode(pd.DataFrame(spoilt), schema.modeled)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_cells_that_a_column_cannot_hold(spoilt, message):
         {"name": "a", "kind": "bounded", "lower": 1.0, "upper": 0.0},
         {"name": "a", "kind": "categorical", "levels": ["x", "x"]},
         {"name": "a", "kind": "real", "atoms": [float("nan")]},
-        {"name": "a", "kind": "real", "colour": "red"},
+        {"name": "a", "kind": "real", "color": "red"},
         "a",
     ],
 )
@@ -170,7 +170,7 @@ def test_any_table_has_a_schema_that_keeps_its_cells_or_is_refused(columns):
         assert "\n" not in str(error)
         return
     assert Schema.from_json(schema.as_json()) == schema
-    back = schema.decode(schema.encode(table, schema.modelled), schema.modelled)
+    back = schema.decode(schema.encode(table, schema.modeled), schema.modeled)
     for name in back:
         assert (back[name].isna() == table[name].isna()).all()
         if schema.column(name).numeric:

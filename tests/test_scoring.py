@@ -21,7 +21,7 @@ from cnf.flows.calibration import (
     expected_evaluations,
 )
 from cnf.flows.flow import UnsolvedWarning
-from cnf.flows.scoring import CHUNK, MOST_EVALUATIONS, RISE, Accuracy, Scores
+from cnf.flows.scoring import CHUNK, MOST_EVALUATIONS, RISE, Accuracy, SolveResult
 
 REFERENCE = cnf.Torchdiffeq("dopri8", 1e-10, 1e-10)
 
@@ -150,7 +150,7 @@ class CountedRough(Rough):
 def test_nfe_is_all_that_the_field_was_asked_for():
     flow, x = hard_and_easy()
     flow.field = CountedRough(2)
-    # Alone, a row has no neighbours in a product; an exact trace by automatic differentiation asks once.
+    # Alone, a row has no neighbors in a product; an exact trace by automatic differentiation asks once.
     for row in x:
         before = flow.field.rows
         assert flow.evaluate(row[None]).nfe.item() == flow.field.rows - before
@@ -164,7 +164,7 @@ def test_a_row_far_beyond_the_tolerance_skips_grids_that_cannot_do():
         grid, spent, bar = flow.solver, 0, math.inf
         while bar > flow.accuracy.tolerance:
             bar = flow.accuracy.estimate(flow.score(x[row : row + 1], None, grid)).item()
-            grid, spent = grid.stretched(math.ceil(RISE * grid.steps)), spent + grid.nfe
+            grid, spent = grid.with_steps(math.ceil(RISE * grid.steps)), spent + grid.nfe
         assert found.nfe[row] < 0.8 * spent
 
 
@@ -354,10 +354,10 @@ def test_a_calibrated_grid_makes_rows_cheap_in_all():
     flow.calibrate(x)
     chosen, spent = flow.solver, {}
     for factor in (0.7, 0.85, 1.0, 1.25, 1.5):
-        flow.solver = chosen.stretched(round(factor * chosen.steps))
-        flow.accuracy = flow.accuracy.on_finer(flow.solver.steps / chosen.steps)
+        flow.solver = chosen.with_steps(round(factor * chosen.steps))
+        flow.accuracy = flow.accuracy.for_refined_grid(flow.solver.steps / chosen.steps)
         spent[factor] = flow.evaluate(x).nfe.double().mean().item()
-        flow.accuracy = flow.accuracy.on_finer(chosen.steps / flow.solver.steps)
+        flow.accuracy = flow.accuracy.for_refined_grid(chosen.steps / flow.solver.steps)
     assert spent[1.0] <= 1.03 * min(spent.values())
 
 
@@ -373,7 +373,7 @@ def test_a_floor_shrinks_with_the_steps():
 def judged(estimates, errors):
     """Bars (rows,) for errors of rows that a solve of one step estimated so."""
     nothing = torch.zeros(1, len(estimates), dtype=F64)
-    scores = Scores(errors, estimates[None], nothing, 2, torch.zeros(len(estimates), 0))
+    scores = SolveResult(errors, estimates[None], nothing, 2, torch.zeros(len(estimates), 0))
     return _judged(scores, torch.zeros_like(errors), tolerance=1e-3)
 
 
@@ -397,7 +397,7 @@ def test_bars_cover_rows_that_an_estimate_overlooks(times):
 def test_a_row_at_rest_has_a_bar_from_its_divergence():
     """The state stays where it is and shows no error: the integral of the divergence alone does."""
     steps, rows = 3, 2
-    scores = Scores(
+    scores = SolveResult(
         torch.zeros(rows), torch.zeros(steps, rows), torch.full((steps, rows), 1e-2), 4, torch.zeros(rows, 0)
     )
     assert (Accuracy(quadrature_weight=min(QUADRATURE_WEIGHTS)).estimate(scores) > 0).all()

@@ -19,7 +19,7 @@ from PIL import Image
 from cnf.datasets.bundled import bundled_table
 
 ROOT = Path(__file__).parent.parent
-FEWEST_PIXELS, FEWEST_COLOURS, MOST_BYTES = 200, 20, 3_000_000
+FEWEST_PIXELS, FEWEST_COLORS, MOST_BYTES = 200, 20, 3_000_000
 # The table of the weather is not in this repository: without it the script says so and goes on.
 WEATHER = Path(os.environ.get("CNF_SHARED_DATA", ROOT), "ushcn_rhode_island", "data.csv.gz").is_file()
 WRITTEN = {
@@ -125,7 +125,7 @@ def test_pictures_show_something(run):
         with Image.open(path) as picture:
             pixels = np.asarray(picture.convert("RGB"))[::3, ::3]
         assert min(picture.size) >= FEWEST_PIXELS, path.name
-        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) >= FEWEST_COLOURS, path.name
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) >= FEWEST_COLORS, path.name
         assert 0.02 < (pixels < 240).any(-1).mean() < 0.98, path.name
         assert path.stat().st_size < MOST_BYTES, path.name
 
@@ -289,7 +289,7 @@ def test_classifier_of_continuous_depth_learns_and_counts_both_ways(run):
 def test_no_plain_flow_beats_the_best_monotone_fit(run):
     found = json.loads((run.out / "augmented.json").read_text())
     plain = [r for r in found["results"] if r["problem"].endswith("1-D") and r["augment"] == 0]
-    # Of three parts labelled 1, −1, 1 a monotone fit keeps one and averages the others, ⅔ of the variance.
+    # Of three parts labeled 1, −1, 1 a monotone fit keeps one and averages the others, ⅔ of the variance.
     assert found["floor"] == pytest.approx(2 / 3, abs=0.02)
     assert plain and all(result["loss"] > found["floor"] for result in plain)
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnf.training.data import Batches
-from cnf.training.strata import Strata, nearby
+from cnf.training.batches import Batches
+from cnf.training.stratified import StratifiedRows, kd_tree_order
 
 
 def generator(seed=0):
@@ -27,14 +27,14 @@ def generator(seed=0):
 def test_an_order_holds_every_row_once_and_a_batch_of_all_does_too(rows, columns, seed, dtype, ties):
     x = 1e30 * torch.randn(rows, columns, generator=generator(seed), dtype=dtype)
     x = (x / 1e30).round() if ties else x
-    assert nearby(x).sort().values.tolist() == list(range(rows))
-    assert Strata(x, None).draw(rows, generator(seed)).sort().values.tolist() == list(range(rows))
+    assert kd_tree_order(x).sort().values.tolist() == list(range(rows))
+    assert StratifiedRows(x, None).draw(rows, generator(seed)).sort().values.tolist() == list(range(rows))
 
 
 def test_halves_and_quarters_of_the_order_lie_apart():
     """Of a square that is wider than high, the halves are left and right, their halves below and above."""
     x = torch.rand(4096, 2, generator=generator()) * torch.tensor([1.5, 1.0])
-    x = x[nearby(x)]
+    x = x[kd_tree_order(x)]
     left, right = x.split(2048)
     assert left[:, 0].max() <= right[:, 0].min()
     for half in (left, right):
@@ -47,7 +47,7 @@ def test_every_row_comes_up_as_often_as_its_weight_says(weighted):
     """Counts of the rows beside those expected: their chi-square is at most that of independent draws."""
     x, batches = torch.randn(40, 3, generator=generator()), 4000
     weights = torch.linspace(0.2, 1.8, 40) if weighted else None
-    strata, source = Strata(x, weights), generator(1)
+    strata, source = StratifiedRows(x, weights), generator(1)
     drawn = torch.cat([strata.draw(16, source) for _ in range(batches)])
     share = torch.full((40,), 1 / 40) if weights is None else weights / weights.sum()
     expected = 16 * batches * share.double()
@@ -59,7 +59,7 @@ def test_the_mean_over_a_batch_strays_far_less_than_that_of_independent_rows():
     """In two columns the variance of a smooth mean falls with the square of the batch, not with the batch."""
     x = torch.rand(100_000, 2, generator=generator())
     f = (torch.sin(3 * x[:, 0]) * x[:, 1]).double()
-    strata, source = Strata(x, None), generator(1)
+    strata, source = StratifiedRows(x, None), generator(1)
     means = torch.stack([f[strata.draw(256, source)].mean() for _ in range(300)])
     assert means.mean().item() == pytest.approx(f.mean().item(), abs=5 * means.std().item() / math.sqrt(300))
     assert means.var() < f.var() / 256 / 50
@@ -75,6 +75,6 @@ def test_rows_keep_their_context_and_both_tell_what_is_near():
 
 
 def test_a_batch_larger_than_the_cells_and_than_the_table():
-    drawn = Strata(torch.randn(10, 2, generator=generator()), None).draw(5000, generator())
+    drawn = StratifiedRows(torch.randn(10, 2, generator=generator()), None).draw(5000, generator())
     counts = drawn.bincount(minlength=10)
     assert counts.min() >= 499 and counts.max() <= 501

@@ -1,4 +1,4 @@
-"""The density of typed tables: normalised for every pattern, exact where truth is known, told as it is."""
+"""The density of typed tables: normalized for every pattern, exact where truth is known, told as it is."""
 
 import copy
 import itertools
@@ -14,12 +14,12 @@ from scipy import stats
 
 import cnf
 from cnf.flows.model_file import read_model, write_model
+from cnf.recipe.architecture import default_table_flow
 from cnf.tables import Column, Schema, TableError
-from cnf.tables.marginals import Marginals
+from cnf.tables.discrete import DiscreteModel
 from cnf.tables.quadrature import cell_rule
-from cnf.tables.symbols import SymbolModel
-from cnf.tables.whitening import Whitening
-from cnf.training.tables import fresh_table_flow
+from cnf.transforms.marginals import MarginalTransform
+from cnf.transforms.whitening import Whitening
 
 REGION = Column("region", "categorical", levels=("north", "south"), dtype="str")
 LEVEL = Column("level", "real", missing=True)
@@ -63,7 +63,7 @@ def people(rows: int, seed: int = 0) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def fitted() -> cnf.TableFlow:
     table = people(600)
-    model = fresh_table_flow(
+    model = default_table_flow(
         Schema.infer(table, kinds={"share": "bounded:0:1"}), 600, hidden=(16, 16), seed=0
     )
     cnf.fit_table(model, table, steps=30, imputer=False)
@@ -123,9 +123,9 @@ def test_a_gaussian_with_holes_has_the_density_of_its_marginals():
         assert found[row] == pytest.approx(truth, abs=1e-6)
 
 
-def test_symbols_are_normalised_whatever_is_known():
+def test_symbols_are_normalized_whatever_is_known():
     torch.manual_seed(0)
-    model = SymbolModel([2, 1, 3, 4], extra=2).double()
+    model = DiscreteModel([2, 1, 3, 4], extra=2).double()
     torch.nn.init.normal_(model.network[-1].weight)
     every = torch.cartesian_prod(*(torch.arange(size) for size in model.sizes))
     extra = torch.randn(2).double().expand(len(every), 2)
@@ -138,7 +138,7 @@ def test_symbols_are_normalised_whatever_is_known():
 
 def test_drawn_symbols_have_their_probabilities():
     torch.manual_seed(0)
-    model = SymbolModel([2, 3]).double()
+    model = DiscreteModel([2, 3]).double()
     torch.nn.init.normal_(model.network[-1].weight)
     nothing = torch.zeros(20_000, 2, dtype=torch.long)
     drawn = model.sample(nothing, torch.zeros(20_000, 0).double(), nothing.bool(), generator=generator())
@@ -162,11 +162,11 @@ def test_whitening_given_columns_is_the_conditional_gaussian():
     whitening.covariance = covariance
     y = torch.tensor([[0.5, -1.0, 2.0]]).double()
     free, known = torch.tensor([[True, False, True]]), torch.tensor([[False, True, False]])
-    z, log_det = whitening.to_model(y, free, y[:, :0], known)
+    z, log_det = whitening(y, free, y[:, :0], known)
     found = -0.5 * z.square().sum() - math.log(2 * math.pi) + log_det
     joint = stats.multivariate_normal.logpdf(y[0].numpy(), None, covariance.numpy())
     assert found.item() == pytest.approx(joint - stats.norm.logpdf(-1.0), abs=1e-9)
-    back = whitening.to_data(z, y.where(known, 0.0), free, y[:, :0], known)
+    back = whitening.inverse(z, y.where(known, 0.0), free, y[:, :0], known)
     torch.testing.assert_close(back, y)
 
 
@@ -174,11 +174,11 @@ def test_whitening_given_columns_is_the_conditional_gaussian():
 
 
 @pytest.fixture(scope="module")
-def marginals() -> Marginals:
+def marginals() -> MarginalTransform:
     random = np.random.default_rng(0)
     x = np.stack([random.standard_t(2, 800), np.exp(random.normal(size=800)), random.random(800)], 1)
     share = Column("c", "bounded", lower=0.0, upper=1.0)
-    found = Marginals([Column("a", "real"), Column("b", "positive", lower=0.0), share])
+    found = MarginalTransform([(None, None), (0.0, None), share.range])
     found.fit(torch.tensor(x), torch.ones(800, 3, dtype=torch.bool), torch.ones(800).double())
     return found
 
@@ -190,26 +190,26 @@ def marginals() -> Marginals:
 )
 def test_maps_increase_invert_and_know_their_slope(marginals, x, step):
     x = torch.tensor([x]).double()
-    y, log_slope = marginals.to_model(x)
+    y, log_slope = marginals(x)
     h = 1e-6 * torch.stack([x[0, 0].abs() + 1, x[0, 1], (1 - x[0, 2]) * x[0, 2]])
-    slope = (marginals.to_model(x + h)[0] - marginals.to_model(x - h)[0]) / (2 * h)
+    slope = (marginals(x + h)[0] - marginals(x - h)[0]) / (2 * h)
     torch.testing.assert_close(log_slope.exp(), slope, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(marginals.to_data(y), x, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(marginals.inverse(y), x, rtol=1e-6, atol=1e-9)
     further = x + step * torch.stack([x[0, 0].abs() + 1, x[0, 1], (1 - x[0, 2]) * x[0, 2]])
-    assert (marginals.to_model(further)[0] > y).all()
+    assert (marginals(further)[0] > y).all()
 
 
 def test_maps_make_columns_nearly_gaussian(marginals):
     x = torch.distributions.StudentT(2.0).sample((2000, 1)).double().expand(2000, 3)
-    y = marginals.to_model(x)[0][:, 0]
+    y = marginals(x)[0][:, 0]
     assert stats.kstest(y.numpy(), "norm").statistic < 0.06
 
 
 def test_a_gaussian_column_stays_linear():
     x = 5 + 3 * torch.randn(2000, 1, generator=generator()).double()
-    found = Marginals([Column("a", "real")])
+    found = MarginalTransform([(None, None)])
     found.fit(x, torch.ones(2000, 1, dtype=torch.bool), torch.ones(2000).double())
-    y, _ = found.to_model(x)
+    y, _ = found(x)
     torch.testing.assert_close(y, (x - x.mean()) / x.std(unbiased=False))
 
 
@@ -234,7 +234,7 @@ def test_fits_do_not_depend_on_order_nor_on_whether_weights_or_repetition_count_
         (table.iloc[shuffled], counts[shuffled]),
         (table.loc[table.index.repeat(counts)], None),
     ]:
-        model = fresh_table_flow(schema, 80, hidden=(8, 8), seed=0)
+        model = default_table_flow(schema, 80, hidden=(8, 8), seed=0)
         cnf.fit_table(model, rows, weights=weights, steps=5, imputer=False)
         scores.append(model.log_prob(table))
     torch.testing.assert_close(scores[1], scores[0], rtol=0, atol=1e-12)
@@ -246,7 +246,7 @@ def test_other_units_change_scores_by_the_known_constant():
     model_scores = []
     for scale in (1.0, factor):
         rows = table.assign(level=table.level * scale, rain=table.rain * scale)
-        model = fresh_table_flow(Schema.infer(rows), 100, hidden=(8, 8), seed=0).double()
+        model = default_table_flow(Schema.infer(rows), 100, hidden=(8, 8), seed=0).double()
         cnf.fit_table(model, rows, steps=10, imputer=False)
         model_scores.append(model.log_prob(rows))
     held = table.level.notna().to_numpy().astype(int) + (table.rain > 0).to_numpy()
@@ -281,7 +281,7 @@ def test_a_file_keeps_the_model(fitted, tmp_path):
 SPOILT = {
     "no schema": lambda config: config.pop("schema"),
     "schema of another make": lambda config: config.update(schema={"a": "real"}),
-    "no modelled column": lambda config: config.update(schema=[{"name": "a", "kind": "ignored"}]),
+    "no modeled column": lambda config: config.update(schema=[{"name": "a", "kind": "ignored"}]),
     "unknown kind": lambda config: config["schema"][0].update(kind="ordinal"),
     "another level": lambda config: config["schema"][0]["levels"].append("east"),
     "another width": lambda config: config.update(hidden=[8, 8]),
@@ -312,7 +312,7 @@ def test_a_missing_cell_where_none_ever_was_has_no_score(fitted):
 
 def test_categories_alone_need_no_flow(tmp_path):
     table = pd.DataFrame({"a": list("xyxx") * 30, "b": list("ttff") * 30})
-    model = fresh_table_flow(Schema.infer(table), len(table), seed=0)
+    model = default_table_flow(Schema.infer(table), len(table), seed=0)
     cnf.fit_table(model, table, steps=5)
     model.save(tmp_path / "m")
     every = pd.DataFrame(itertools.product("xy", "tf"), columns=["a", "b"])
@@ -323,7 +323,7 @@ def test_categories_alone_need_no_flow(tmp_path):
 def test_context_must_be_given():
     table = people(100)
     schema = Schema.infer(table, context=["region", "level"])
-    model = fresh_table_flow(schema, 100, hidden=(8, 8), seed=0)
+    model = default_table_flow(schema, 100, hidden=(8, 8), seed=0)
     cnf.fit_table(model, table, steps=5)
     assert "region" not in model.sample(3, table.iloc[:1])
     assert len(model.sample(3, table.iloc[:3])) == 3
@@ -336,7 +336,7 @@ def test_context_must_be_given():
 
 def test_too_few_rows_are_refused():
     table = people(40)
-    model = fresh_table_flow(Schema.infer(table), 40, seed=0)
+    model = default_table_flow(Schema.infer(table), 40, seed=0)
     with pytest.raises(ValueError, match="at least 10 different rows; got 3"):
         cnf.fit_table(model, pd.concat([table[:3]] * 9))
 
@@ -350,7 +350,7 @@ def imputing() -> cnf.TableFlow:
     random = np.random.default_rng(0)
     table = pd.DataFrame(random.multivariate_normal(np.zeros(3), COVARIANCE, 2000), columns=list("abc"))
     table["g"] = np.where(table.a + 0.5 * random.normal(size=2000) > 0, "p", "q")
-    model = fresh_table_flow(Schema.infer(table), 2000, hidden=(16, 16), seed=0)
+    model = default_table_flow(Schema.infer(table), 2000, hidden=(16, 16), seed=0)
     # After 150 updates, the spread drawn still depends on the validation that was the best.
     cnf.fit_table(model, table, steps=300, imputer=True, likelihood_share=0.0)
     return model

@@ -7,17 +7,17 @@ import torch
 from scipy import stats
 
 import cnf
+from cnf.recipe.architecture import default_table_flow
 from cnf.tables import Schema
-from cnf.training.tables import fresh_table_flow
 
-SHARES, CENTRES, SPREADS = np.array([0.5, 0.3, 0.2]), np.array([0.0, 2.0, -2.0]), np.array([1.0, 0.5, 1.5])
+SHARES, CENTERS, SPREADS = np.array([0.5, 0.3, 0.2]), np.array([0.0, 2.0, -2.0]), np.array([1.0, 0.5, 1.5])
 
 
 def everything(rows: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
     """A category, a Gaussian, a count, a zero-inflated and a bounded column with holes, with their truth."""
     random = np.random.default_rng(seed)
     group = random.choice(3, rows, p=SHARES)
-    x = random.normal(CENTRES[group], SPREADS[group])
+    x = random.normal(CENTERS[group], SPREADS[group])
     rate = np.exp(1 + 0.3 * x.clip(-3, 3))
     count = random.poisson(rate)
     dry = random.random(rows) < 0.3 + 0.2 * group
@@ -26,7 +26,7 @@ def everything(rows: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
     share = random.beta(a, b)
     lost = 0.5 / (1 + np.exp(1 - x))
     hidden = random.random(rows) < lost
-    truth = np.log(SHARES[group]) + stats.norm.logpdf(x, CENTRES[group], SPREADS[group])
+    truth = np.log(SHARES[group]) + stats.norm.logpdf(x, CENTERS[group], SPREADS[group])
     truth += stats.poisson.logpmf(count, rate)
     wet = stats.lognorm.logpdf(np.where(dry, 1.0, rain), 0.7, scale=np.exp(0.5 * group))
     truth += np.where(dry, np.log(0.3 + 0.2 * group), np.log(0.7 - 0.2 * group) + wet)
@@ -40,7 +40,7 @@ def test_likelihood_is_near_the_truth():
     table, _ = everything(20_000, 0)
     held_out, truth = everything(1000, 1)
     schema = Schema.infer(table, kinds={"share": "bounded:0:1"})
-    model = fresh_table_flow(schema, len(table), hidden=(64, 64), seed=0)
+    model = default_table_flow(schema, len(table), hidden=(64, 64), seed=0)
     cnf.fit_table(model, table, steps=2000, imputer=False, likelihood_share=0.03)
     found = model.evaluate(held_out)
     gap = torch.tensor(truth) - found.log_prob

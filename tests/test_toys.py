@@ -13,7 +13,7 @@ from cnf.datasets import TOYS, toy
 
 SIDE, CELL = 5.0, 0.05
 NAMES = list(TOYS)
-CENTRES = torch.arange(-SIDE + CELL / 2, SIDE, CELL, dtype=torch.float64)
+CENTERS = torch.arange(-SIDE + CELL / 2, SIDE, CELL, dtype=torch.float64)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -22,9 +22,9 @@ def seeded(seed: int) -> torch.Generator:
 
 @pytest.fixture(scope="module", params=NAMES)
 def gridded(request):
-    """A toy and its log-density at the centres of square cells."""
+    """A toy and its log-density at the centers of square cells."""
     density = toy(request.param)
-    return density, density.log_prob(torch.cartesian_prod(CENTRES, CENTRES))
+    return density, density.log_prob(torch.cartesian_prod(CENTERS, CENTERS))
 
 
 def test_density_integrates_to_one(gridded):
@@ -41,7 +41,7 @@ def test_entropy_is_the_integral(gridded):
 def test_samples_fill_the_cells_as_the_density_says(gridded):
     density, log_p = gridded
     n, bins = 40_000, 20
-    per_bin = len(CENTRES) // bins
+    per_bin = len(CENTERS) // bins
     expected = (log_p.exp() * n * CELL**2).reshape(bins, per_bin, bins, per_bin).sum((1, 3)).numpy().ravel()
     edges = np.linspace(-SIDE, SIDE, bins + 1)
     observed = np.histogram2d(*density.sample(n, seeded(0)).T.numpy(), bins=(edges, edges))[0].ravel()

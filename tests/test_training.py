@@ -1,4 +1,4 @@
-"""Training: objectives with known minimisers, the guard on the solver, budgets, seeds, resuming."""
+"""Training: objectives with known minimizers, the guard on the solver, budgets, seeds, resuming."""
 
 import copy
 import math
@@ -12,14 +12,15 @@ from scipy.optimize import linear_sum_assignment
 import cnf
 from cnf.datasets import toy
 from cnf.ode import Grid
+from cnf.recipe.defaults import default_settings
+from cnf.recipe.gaussian_mixtures import MixtureBaseline
+from cnf.rows import Rows, as_rows, weighted_nll
 from cnf.training import Phase, Settings, Trainer
+from cnf.training.batches import Batches
 from cnf.training.checkpoint import CheckpointWriter, resume, write_checkpoint
-from cnf.training.coupling import couple
-from cnf.training.data import Batches, Rows, as_rows
-from cnf.training.judge import Judge, Verdict, snapshot, weighted_nll
-from cnf.training.mixtures import Rival
+from cnf.training.couplings import couple
 from cnf.training.objectives import flow_matching_loss, likelihood_loss
-from cnf.training.settings import default_settings
+from cnf.training.validation import EMAValidator, ValidationResult, snapshot
 
 
 def generator(seed=0):
@@ -47,7 +48,7 @@ def test_flow_matching_recovers_a_translation():
     y = torch.randn(64_000, 1, generator=generator()) + 3.0
     loss = flow_matching_loss(flow, y, None, generator(1))
     (gradient,) = torch.autograd.grad(loss, flow.field.rate)
-    # The loss is quadratic in the rate with curvature 2, so one Newton step lands on the minimiser.
+    # The loss is quadratic in the rate with curvature 2, so one Newton step lands on the minimizer.
     assert (-gradient / 2).item() == pytest.approx(3.0, abs=0.03)
 
 
@@ -65,7 +66,7 @@ def test_rows_of_a_likelihood_count_by_their_importance():
     torch.nn.init.normal_(flow.field.W3, std=0.3, generator=generator())
     y = torch.randn(6, 2, generator=generator(1))
     rare, often = y[:4], y[4:]
-    penalties = cnf.training.Regularisers(kinetic=1.0)
+    penalties = cnf.training.Regularizers(kinetic=1.0)
 
     def parts(rows, importance=None):
         found = likelihood_loss(
@@ -74,7 +75,7 @@ def test_rows_of_a_likelihood_count_by_their_importance():
             None,
             generator(2),
             solver=Grid.uniform(6),
-            regularisers=penalties,
+            regularizers=penalties,
             importance=importance,
         )
         return torch.stack([found.nll, found.solver_error, found.penalty])
@@ -147,18 +148,18 @@ def likelihood_only(flow, x, **choices):
 
 
 def cheated(x, entropy, seed):
-    """A flow trained without guard on two steps, stopped as soon as its objective lies below the entropy."""
+    """A flow trained unguarded on two steps, stopped as soon as its objective lies below the entropy."""
     flow = small_flow(seed=seed, preprocess=cnf.Affine.whiten(x))
-    (y, ladj), coarse = flow.preprocess.to_model(x), Grid.uniform(2)
+    (y, ladj), coarse = flow.preprocess(x), Grid.uniform(2)
     y = y.float()
-    optimiser = torch.optim.Adam(flow.parameters(), lr=5e-3)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=5e-3)
     batches, source = Batches(y, None, None), generator()
     for step in range(400):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         batch, _ = batches.draw(128, source)
         likelihood_loss(flow, batch, None, source, solver=coarse, gradient="direct").nll.backward()
         torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
-        optimiser.step()
+        optimizer.step()
         if step % 25 == 24:
             seen, true = (nll - ladj.item() for nll in honesty(flow, y[:1000], coarse))
             if seen < entropy - 0.5:
@@ -175,12 +176,12 @@ def test_a_coarse_grid_is_cheated_and_the_guard_holds_it():
     assert found[1] - found[0] > 1.0 and found[1] > entropy
 
     coarse, guarded = Grid.uniform(2), small_flow(preprocess=cnf.Affine.whiten(x))
-    y, jacobian = guarded.preprocess.to_model(x)
+    y, jacobian = guarded.preprocess(x)
     y, jacobian = y.float()[:1000], jacobian.item()
     trainer = likelihood_only(guarded, x)
-    trainer.guard.grid = coarse
+    trainer.step_control.grid = coarse
     trainer.run()
-    seen, true = honesty(guarded, y, trainer.guard.grid)
+    seen, true = honesty(guarded, y, trainer.step_control.grid)
     assert abs(true - seen) < 0.05
     assert true - jacobian > entropy - 0.05
 
@@ -234,8 +235,10 @@ def test_too_many_evaluations_count_against_weights(monkeypatch, verdicts, kept)
     trainer = Trainer(small_flow(), rows, rows, Settings((phase,), nfe_budget=10), seed=0)
     trainer.phase_step = 50
     for nll, excess in verdicts:
-        monkeypatch.setattr(trainer.judge, "verdict", lambda *rows, nll=nll: Verdict(nll, 0.1, 10))
-        monkeypatch.setattr(trainer.steering, "look", lambda flow, excess=excess: excess)
+        monkeypatch.setattr(
+            trainer.validator, "validate", lambda *rows, nll=nll: ValidationResult(nll, 0.1, 10)
+        )
+        monkeypatch.setattr(trainer.penalty_control, "update", lambda flow, excess=excess: excess)
         trainer._validate()
     assert trainer.best_nll == kept
 
@@ -321,13 +324,13 @@ def test_a_conditional_fit_follows_its_context():
 
 def test_the_moving_average_forgets_the_start():
     flow = small_flow()
-    judge = Judge(flow, 0.999, Rows(torch.randn(20, 2)))
+    validator = EMAValidator(flow, 0.999, Rows(torch.randn(20, 2)))
     with torch.no_grad():
         for parameter in flow.field.parameters():
             parameter.fill_(1.0)
     for _ in range(200):
-        judge.update(flow)
-    assert all((p - 1).abs().max() < 1e-2 for p in judge.average.module.parameters())
+        validator.update(flow)
+    assert all((p - 1).abs().max() < 1e-2 for p in validator.average.module.parameters())
 
 
 def trainer_for(steps=60, seed=0):
@@ -349,7 +352,7 @@ def test_a_resumed_fit_ends_bitwise_as_an_uninterrupted_one(tmp_path, stop_at):
 
     whole, broken, resumed = trainer_for(), trainer_for(), trainer_for()
     whole.run()
-    broken.watchers = (interrupt,)
+    broken.callbacks = (interrupt,)
     with pytest.raises(Stop):
         broken.run()
     resume(tmp_path / "c", resumed)
@@ -396,19 +399,19 @@ def test_fit_goes_on_from_its_checkpoint(tmp_path):
     whole, resumed, seen = small_flow(), small_flow(), []
     cnf.fit(whole, x, steps=10)
     with pytest.raises(KeyboardInterrupt):
-        cnf.fit(small_flow(), x, steps=10, checkpoint=path, watchers=(stop,))
-    cnf.fit(resumed, x, steps=10, checkpoint=path, watchers=(seen.append,))
+        cnf.fit(small_flow(), x, steps=10, checkpoint=path, callbacks=(stop,))
+    cnf.fit(resumed, x, steps=10, checkpoint=path, callbacks=(seen.append,))
     assert len(seen) == 3
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
 
 
 def test_one_bad_update_rolls_back_to_the_average_with_a_smaller_rate():
     trainer = trainer_for(steps=40)
-    average = snapshot(trainer.judge.average.module)
+    average = snapshot(trainer.validator.average.module)
     with torch.no_grad():
         trainer.flow.field.W2.fill_(torch.nan)
     seen = []
-    trainer.watchers = (lambda t: seen.append((t.rate_scale, snapshot(t.flow.field))),)
+    trainer.callbacks = (lambda t: seen.append((t.rate_scale, snapshot(t.flow.field))),)
     history = trainer.run()
     rate_scale, weights = seen[0]
     assert rate_scale == 0.5 and all(torch.equal(weights[name], average[name]) for name in average)
@@ -419,7 +422,7 @@ def test_one_bad_update_rolls_back_to_the_average_with_a_smaller_rate():
 def test_divergence_that_lasts_is_an_error():
     trainer = trainer_for(steps=40)
     with torch.no_grad():
-        for parameter in (*trainer.flow.field.parameters(), *trainer.judge.average.module.parameters()):
+        for parameter in (*trainer.flow.field.parameters(), *trainer.validator.average.module.parameters()):
             parameter.fill_(torch.nan)
         for tensor in trainer.best.values():
             tensor.fill_(torch.nan)
@@ -475,7 +478,7 @@ def test_a_held_out_likelihood_that_is_not_finite_does_not_stop_the_checkpoints(
     x = toy("moons").sample(100, generator())
     far = torch.cat([x[:5], torch.full((1, 2), 1e25)])
     writer = CheckpointWriter(tmp_path / "c", seconds=0.0)
-    cnf.fit(small_flow(), x, far, steps=2, watchers=(writer,))
+    cnf.fit(small_flow(), x, far, steps=2, callbacks=(writer,))
     assert (tmp_path / "c").exists()
 
 
@@ -523,9 +526,9 @@ def test_likelihood_through_the_adjoint_alone_comes_near_the_entropy(divergence,
 
 def clusters(rows: int = 600) -> torch.Tensor:
     """Three tight clusters: easy for a mixture, hopeless for a flow in a hundred updates."""
-    centres = torch.tensor([[-4.0, 0.0], [4.0, 1.0], [0.0, 5.0]], dtype=torch.float64)
+    centers = torch.tensor([[-4.0, 0.0], [4.0, 1.0], [0.0, 5.0]], dtype=torch.float64)
     noise = torch.randn(rows, 2, generator=generator(), dtype=torch.float64)
-    return centres[torch.arange(rows) % 3] + 0.05 * noise
+    return centers[torch.arange(rows) % 3] + 0.05 * noise
 
 
 def test_a_fit_falls_back_on_the_mixture_that_beats_it(tmp_path):
@@ -557,7 +560,7 @@ def test_a_resumed_fit_ends_on_the_same_mixture(tmp_path):
     whole, resumed = small_flow(), small_flow()
     cnf.fit(whole, x, steps=100)
     with pytest.raises(KeyboardInterrupt):
-        cnf.fit(small_flow(), x, steps=100, checkpoint=path, watchers=(stop,))
+        cnf.fit(small_flow(), x, steps=100, checkpoint=path, callbacks=(stop,))
     history = cnf.fit(resumed, x, steps=100, checkpoint=path)
     assert history.choices["base"].startswith("mixture of")
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
@@ -568,7 +571,7 @@ def test_weights_reach_the_mixture():
     x = clusters()
     weights = (torch.arange(len(x)) % 3 != 0).double()
     nothing = torch.tensor(0.0)
-    rival = Rival(x, weights, x[weights > 0], nothing, None, seed=0, most=5, seconds=None)
+    rival = MixtureBaseline(x, weights, x[weights > 0], nothing, None, seed=0, most=5, seconds=None)
     assert rival.best.components in (2, 5)
     base = rival.best.base
     for found in (getattr(base, "base", base),):

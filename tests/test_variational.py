@@ -1,4 +1,4 @@
-"""Variational inference: normalisers in closed form, Jacobians by autograd, known tails, a posterior."""
+"""Variational inference: normalizers in closed form, Jacobians by autograd, known tails, a posterior."""
 
 import math
 
@@ -37,22 +37,22 @@ class ShiftedGaussian:
 
     @classmethod
     def log_density(cls, x):
-        """Normalised but for a constant of 1.25 nats."""
+        """Normalized but for a constant of 1.25 nats."""
         return cls.law.log_prob(x.double()) + 1.25
 
 
 @pytest.mark.parametrize("name", STRIPS)
-def test_strips_have_their_closed_form_normaliser(name):
-    assert ENERGIES[name].log_normaliser == pytest.approx(math.log(STRIPS[name]), abs=1e-6)
+def test_strips_have_their_closed_form_normalizer(name):
+    assert ENERGIES[name].log_normalizer == pytest.approx(math.log(STRIPS[name]), abs=1e-6)
 
 
-def test_ring_has_the_normaliser_of_another_quadrature():
+def test_ring_has_the_normalizer_of_another_quadrature():
     def density(angle, radius):
         point = torch.tensor([radius * math.cos(angle), radius * math.sin(angle)], dtype=F64)
         return radius * ENERGIES["U1"].log_density(point).exp().item()
 
     found, _ = integrate.dblquad(density, 0, 6, 0, 2 * math.pi, epsabs=1e-5)
-    assert ENERGIES["U1"].log_normaliser == pytest.approx(math.log(found), abs=1e-5)
+    assert ENERGIES["U1"].log_normalizer == pytest.approx(math.log(found), abs=1e-5)
 
 
 def test_energies_are_those_of_the_paper():
@@ -131,7 +131,7 @@ def test_perfect_draws_have_equal_weights():
     found = importance_sample(flow, ShiftedGaussian.log_density, 25_000, generator=seeded())
     assert found.x.shape == (25_000, 3)  # more than one chunk
     assert found.efficiency == pytest.approx(1)
-    assert found.log_normaliser == pytest.approx(found.lower_bound) == pytest.approx(1.25)
+    assert found.log_normalizer == pytest.approx(found.lower_bound) == pytest.approx(1.25)
     torch.testing.assert_close(found.weights.sum(), torch.tensor(1.0, dtype=F64))
 
 
@@ -142,7 +142,7 @@ def test_weights_give_the_moments_of_the_target():
     truth = ShiftedGaussian.law.stddev
     assert ((mean - ShiftedGaussian.mean).abs() / truth).max() < 0.03
     torch.testing.assert_close(deviation, truth, rtol=0.03, atol=0)
-    assert found.log_normaliser == pytest.approx(1.25, abs=0.03)
+    assert found.log_normalizer == pytest.approx(1.25, abs=0.03)
 
 
 def test_efficiency_of_known_weights():
@@ -183,8 +183,8 @@ def test_reverse_kl_falls(kind):
     before = importance_sample(flow, energy.log_density, 2_000, generator=seeded())
     history = fit_reverse_kl(flow, energy.log_density, steps=100, learning_rate=0.02, batch=128)
     after = importance_sample(flow, energy.log_density, 2_000, generator=seeded())
-    assert energy.log_normaliser - after.lower_bound < 0.5 * (energy.log_normaliser - before.lower_bound)
-    assert after.lower_bound < energy.log_normaliser
+    assert energy.log_normalizer - after.lower_bound < 0.5 * (energy.log_normalizer - before.lower_bound)
+    assert after.lower_bound < energy.log_normalizer
     late = [record.objective for record in history.records[-25:]]
     assert np.mean(late) == pytest.approx(-after.lower_bound, abs=0.15)
     assert [record.step for record in history.records] == list(range(1, 101))

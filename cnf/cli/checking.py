@@ -14,8 +14,8 @@ from cnf.cli.model import Model, load_any
 from cnf.cli.output import say, say_json
 from cnf.cli.progress import bar
 from cnf.cli.typed import TypedModel
-from cnf.diagnostics import Claim, check, check_table
-from cnf.training.fit import FEWEST_ROWS
+from cnf.diagnostics import CheckResult, check, check_table
+from cnf.rows import FEWEST_ROWS
 
 VERDICTS = {True: "ok", False: "FAIL", None: "?"}
 SIGNS = {"at most": "≤", "at least": "≥"}
@@ -39,7 +39,7 @@ def check_model(path: Path, data: str, *, strict: bool, seed: int, device: str, 
     return passed
 
 
-def _claims(model: Model | TypedModel, data: str, **options: Any) -> tuple[Claim, ...]:
+def _claims(model: Model | TypedModel, data: str, **options: Any) -> tuple[CheckResult, ...]:
     if isinstance(model, TypedModel):
         measure = partial(check_table, model.model, pd.concat(model.chunks(data)))
     else:
@@ -52,13 +52,14 @@ def _claims(model: Model | TypedModel, data: str, **options: Any) -> tuple[Claim
         raise ValueError(f"{data}: {error}") from error
 
 
-def lines_of(claims: Sequence[Claim], title: str) -> list[str]:
+def lines_of(claims: Sequence[CheckResult], title: str) -> list[str]:
     """The claims as a table, and how many of them hold.
 
-    >>> print(*lines_of([Claim.at_most("mass", "it integrates to one", 0.5, 0.01)], "m on t"), sep="\\n")
+    >>> heavy = CheckResult.at_most("mass", "it integrates to one", 0.5, 0.01)
+    >>> print(*lines_of([heavy], "m on t"), sep="\\n")
       FAIL  mass  0.5 ≤ 0.01  it integrates to one
     m on t: 0 of 1 claims hold
-    >>> coarse = Claim.at_most("mass", "it integrates to one", 0.1, 0.2).undecided()
+    >>> coarse = CheckResult.at_most("mass", "it integrates to one", 0.1, 0.2).undecided()
     >>> print(*lines_of([coarse], "m on t"), sep="\\n")
       ?  mass  0.1 ≤ 0.2  it integrates to one
     m on t: 0 of 1 claims hold, 1 not decided
@@ -71,8 +72,8 @@ def lines_of(claims: Sequence[Claim], title: str) -> list[str]:
     return [*lines, f"{title}: {verdicts.count(True)} of {len(claims)} claims hold{open_ones}"]
 
 
-def _row(claim: Claim) -> tuple[str, str, str, str]:
-    """Verdict, name, numbers and words."""
+def _row(claim: CheckResult) -> tuple[str, str, str, str]:
+    """ValidationResult, name, numbers and words."""
     numbers = f"{claim.value:.3g} {SIGNS[claim.sense]} {claim.limit:.3g} {claim.unit}".rstrip()
     words = f"{claim.claim} ({claim.detail})" if claim.detail else claim.claim
     return VERDICTS[claim.passed], claim.name, numbers, words

@@ -9,7 +9,7 @@ import typer
 
 from cnf.cli.options import (
     AsJson,
-    Colour,
+    Color,
     Data,
     Device,
     FitOptions,
@@ -150,7 +150,9 @@ def plot(
     sweep: Annotated[
         str | None, typer.Option(help="The context column that what-if sweeps: name=low:high.")
     ] = None,
-    colour: Annotated[Colour, typer.Option(help="What the colours of trajectories tell.")] = Colour.time,
+    color: Annotated[
+        Color, typer.Option("--color", "--colour", help="What the colors of trajectories tell.")
+    ] = Color.time,
     frames: Annotated[int, typer.Option(min=20, max=2000, help="Of a film.")] = 48,
     frame_rate: Annotated[int, typer.Option(min=1, max=100, help="Frames a second of a film.")] = 20,
     inches: Annotated[
@@ -164,8 +166,8 @@ def plot(
     pairs, slices, calibration (of --data), what-if (a context swept). Of the work: steps, history.
     png, svg or pdf; density, trajectories and field also as films: gif or mp4.
     """
+    from cnf.cli.animations import AnimationOptions
     from cnf.cli.data import names_in
-    from cnf.cli.films import FilmOptions
     from cnf.cli.model import use_threads
     from cnf.cli.pictures import plot_model
 
@@ -178,8 +180,8 @@ def plot(
         axes=names_in(axes),
         given=given,
         sweep=sweep,
-        colour=colour,
-        film=FilmOptions(frames, frame_rate, inches),
+        color=color,
+        film=AnimationOptions(frames, frame_rate, inches),
     )
 
 

@@ -22,17 +22,17 @@ from cnf.cli.output import plain, require_writable, say, writing
 from cnf.cli.progress import progress
 from cnf.cli.summary import inform
 from cnf.cli.typed import fit_typed, read_for_fit
-from cnf.flows import CNF, Affine, ModelFileError, NormalBase, Range
+from cnf.flows import CNF, ModelFileError, NormalBase
+from cnf.recipe import fit
+from cnf.recipe.architecture import default_flow
+from cnf.recipe.defaults import default_settings
+from cnf.recipe.transforms import require_inside
+from cnf.rows import FEWEST_ROWS, HELD_OUT, Rows, as_rows, weighted_nll
 from cnf.tables import TableFlow, load, require_fittable
 from cnf.tables.formats import choose_columns, listed
-from cnf.training import History, Interrupted, TrainingError, fit
+from cnf.training import History, Interrupted, TrainingError
 from cnf.training.checkpoint import discard, generations
-from cnf.training.choices import require_inside
-from cnf.training.data import Rows, as_rows
-from cnf.training.fit import FEWEST_ROWS, HELD_OUT
-from cnf.training.judge import weighted_nll
-from cnf.training.settings import default_settings
-from cnf.training.start import fresh_flow
+from cnf.transforms import Affine, Range
 
 LEVELS = (0.005, 0.025, 0.25, 0.5, 0.75, 0.975, 0.995)
 
@@ -98,7 +98,7 @@ def fit_any(options: FitOptions) -> CNF | TableFlow:
     table, schema = read_for_fit(options)
     if options.kinds or not schema.plain:
         return fit_typed(options, table, schema, checkpoint_beside(Path(options.output)))
-    flow = fit_flow(replace(options, columns=tuple(column.name for column in schema.modelled)), schema.ranges)
+    flow = fit_flow(replace(options, columns=tuple(column.name for column in schema.modeled)), schema.ranges)
     flow.metadata["schema"] = schema.as_json()
     return flow
 
@@ -151,7 +151,7 @@ def flow_of(
     train, valid = split(rows, options.seed) if judges is None else (rows, judges)
     gaussian = gaussian_nll(train, valid)
     hidden = None if options.width is None else (options.width, options.width)
-    flow = fresh_flow(
+    flow = default_flow(
         len(train), len(columns), context_dim=len(options.context), hidden=hidden, seed=options.seed
     ).to(rows.x.device)
     try:
@@ -199,7 +199,7 @@ def train_flow(
             steps=options.steps,
             seconds=options.seconds,
             checkpoint=checkpoint,
-            watchers=(*shown, *stopping),
+            callbacks=(*shown, *stopping),
         )
 
 
@@ -212,14 +212,14 @@ def gaussian_nll(train: Rows, valid: Rows) -> tuple[float, float]:
 
     def regressors(rows: Rows) -> Tensor:
         ones = rows.x.new_ones(len(rows), 1)
-        return ones if context is None else torch.cat((ones, context.to_model(rows.context)[0]), 1)
+        return ones if context is None else torch.cat((ones, context(rows.context)[0]), 1)
 
     weights = train.x.new_ones(len(train)) if train.weights is None else train.weights
     root = weights.sqrt()[:, None]
     # The pseudo-inverse takes context columns that depend on each other, as those of categories do.
     slope = torch.linalg.pinv(root * regressors(train)) @ (root * train.x)
     whiten = Affine.whiten(train.x - regressors(train) @ slope, weights)
-    y, ladj = whiten.to_model(valid.x - regressors(valid) @ slope)
+    y, ladj = whiten(valid.x - regressors(valid) @ slope)
     return weighted_nll(NormalBase(y.shape[1]).log_prob(y) + ladj, valid.weights)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from cnf.training import Trainer
 from cnf.training.checkpoint import CheckpointWriter
-from cnf.training.trainer import Watcher
+from cnf.training.trainer import Callback
 
 
 @contextmanager
-def orderly_interrupts() -> Iterator[tuple[Watcher, ...]]:
+def orderly_interrupts() -> Iterator[tuple[Callback, ...]]:
     """Watchers that stop a fit after the update in which Ctrl-C was pressed, its state written where it keeps
     one; pressed again, at once."""
     if threading.current_thread() is not threading.main_thread():
@@ -29,7 +29,7 @@ def orderly_interrupts() -> Iterator[tuple[Watcher, ...]]:
 
     def stop(trainer: Trainer) -> None:
         if pressed:
-            for watcher in trainer.watchers:
+            for watcher in trainer.callbacks:
                 if isinstance(watcher, CheckpointWriter):
                     watcher.write(trainer)
             raise KeyboardInterrupt

@@ -42,8 +42,8 @@ class Model:
 
     def split(self, table: pd.DataFrame) -> tuple[Tensor, Tensor | None]:
         """Rows x (rows, dim) and context (rows, context_dim) of a table, found by name."""
-        x = as_tensor(table, self.columns, self.flow.like.device)
-        return x, as_tensor(table, self.context, self.flow.like.device) if self.context else None
+        x = as_tensor(table, self.columns, self.flow.device)
+        return x, as_tensor(table, self.context, self.flow.device) if self.context else None
 
     def given(self, text: str | None) -> Tensor | None:
         """The context (context_dim,) that --given spells.
@@ -57,7 +57,7 @@ class Model:
             wanted = f'--given "{example}"' if self.context else "no --given: the model has no context"
             raise ValueError(f"{self.path}: expected {wanted}; got {text!r}")
         context = torch.tensor([values[name] for name in self.context], dtype=torch.float64)
-        return context.to(self.flow.like.device) if self.context else None
+        return context.to(self.flow.device) if self.context else None
 
 
 def load_any(path: Path, device: str = "cpu") -> Model | TypedModel:

@@ -30,8 +30,8 @@ class Kind(str, Enum):
     history = "history"
 
 
-class Colour(str, Enum):
-    """What the colours of trajectories tell."""
+class Color(str, Enum):
+    """What the colors of trajectories tell."""
 
     time = "time"
     log_density = "log-density"
@@ -77,7 +77,7 @@ class FitOptions:
 
     @property
     def beside(self) -> tuple[str, ...]:
-        """The columns that are not modelled themselves."""
+        """The columns that are not modeled themselves."""
         return self.context if self.weights is None else (*self.context, self.weights)
 
     @property

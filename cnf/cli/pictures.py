@@ -10,17 +10,17 @@ import torch
 from matplotlib.figure import Figure
 
 from cnf import plotting
-from cnf.cli.films import ENDINGS, FILMS, FilmOptions
+from cnf.cli.animations import ENDINGS, FILMS, AnimationOptions
 from cnf.cli.model import load_any
-from cnf.cli.options import Colour, Kind
+from cnf.cli.options import Color, Kind
 from cnf.cli.output import require_writable, writing
-from cnf.cli.scene import ROWS, Scene, scene_of, some
+from cnf.cli.plot_context import ROWS, PlotContext, plot_context, some
 from cnf.cli.typed import TypedModel
 from cnf.cli.typed_pictures import draw_typed
 from cnf.ode import Grid
 from cnf.plotting.style import DATA, styled
 from cnf.report.calibration import ranks
-from cnf.report.subject import subject_of
+from cnf.report.data import report_data
 
 PARTICLES = 200  # whose ways are drawn
 DOTS = 1000  # over a field
@@ -39,8 +39,8 @@ def plot_model(
     axes: tuple[str, ...] = (),
     given: str | None = None,
     sweep: str | None = None,
-    colour: Colour = Colour.time,
-    film: FilmOptions | None = None,
+    color: Color = Color.time,
+    film: AnimationOptions | None = None,
 ) -> None:
     """Draw a picture of the model, or a film if the output is a gif or mp4.
 
@@ -53,39 +53,39 @@ def plot_model(
     moving = output.suffix.lower() in ENDINGS
     if moving and (kind not in FILMS or isinstance(model, TypedModel)):
         raise ValueError(f"{output}: {kind.value} is no film: give a name that ends in .png, .svg or .pdf")
-    require_options_of(kind, sweep, colour, moving=moving)
+    require_options_of(kind, sweep, color, moving=moving)
     if isinstance(model, TypedModel):
         page = draw_typed(model, kind, data=data, axes=axes, given=given)
         with writing(output):
             plotting.save(page, output)
         return
     model.flow.double()  # columns may be far from zero, where float32 cannot tell rows apart
-    scene = scene_of(model, kind, data, axes, given, sweep, colour)
+    scene = plot_context(model, kind, data, axes, given, sweep, color)
     if moving:
         with writing(output):
-            FILMS[kind](scene, output, film or FilmOptions())
+            FILMS[kind](scene, output, film or AnimationOptions())
     else:
         page = PICTURES[kind](scene)
         with writing(output):
             plotting.save(page, output)
 
 
-def require_options_of(kind: Kind, sweep: str | None, colour: Colour, *, moving: bool) -> None:
-    """Raise a ValueError for a sweep or colours that a picture or film of this kind would leave unheeded."""
+def require_options_of(kind: Kind, sweep: str | None, color: Color, *, moving: bool) -> None:
+    """Raise a ValueError for a sweep or colors that a picture or film of this kind would leave unheeded."""
     if sweep is not None and kind is not Kind.what_if:
         raise ValueError(f"--sweep: {kind.value} has one context: give it by --given")
-    if colour is not Colour.time and (moving or kind is not Kind.trajectories):
+    if color is not Color.time and (moving or kind is not Kind.trajectories):
         what = f"a film of {kind.value}" if moving else kind.value
-        raise ValueError(f"--colour: is for pictures of trajectories; {what} has its own colours")
+        raise ValueError(f"--colour: is for pictures of trajectories; {what} has its own colors")
 
 
 @styled
-def draw_density(scene: Scene) -> Figure:
+def draw_density(scene: PlotContext) -> Figure:
     """The density, beside the data if there are rows."""
     page, axes = plotting.figure(1, 1 if scene.data is None else 2)
     if scene.data is not None:
         plotting.samples(
-            scene.data[:, scene.axes], ax=axes[0, 0], limits=scene.limits, colour=DATA, names=scene.names
+            scene.data[:, scene.axes], ax=axes[0, 0], limits=scene.limits, color=DATA, names=scene.names
         )
         axes[0, 0].set_title("data")
         axes[0, 1].set_title("model")
@@ -93,23 +93,23 @@ def draw_density(scene: Scene) -> Figure:
     return page
 
 
-def draw_samples(scene: Scene) -> Figure:
+def draw_samples(scene: PlotContext) -> Figure:
     """Samples, over the data if there are rows."""
     over = None if scene.data is None else scene.data[:, scene.axes]
     points = scene.samples(ROWS)[:, scene.axes]
     return plotting.samples(points, over=over, limits=scene.limits, names=scene.names).figure
 
 
-def draw_contours(scene: Scene) -> Figure:
+def draw_contours(scene: PlotContext) -> Figure:
     """The edges of highest-density regions, under the data if there are rows."""
     ax = plotting.density(scene.log_prob(), scene.limits, kind="contours", names=scene.names)
     if scene.data is not None:
         rows = scene.data[:, scene.axes]
-        plotting.samples(rows, ax=ax, limits=scene.limits, colour=DATA, size=1.5, names=scene.names)
+        plotting.samples(rows, ax=ax, limits=scene.limits, color=DATA, size=1.5, names=scene.names)
     return ax.figure
 
 
-def draw_evolution(scene: Scene) -> Figure:
+def draw_evolution(scene: PlotContext) -> Figure:
     """The density at a row of times."""
     times = torch.linspace(0, 1, 6).tolist()
     return plotting.density_history(
@@ -117,59 +117,59 @@ def draw_evolution(scene: Scene) -> Figure:
     )[0].figure
 
 
-def draw_trajectories(scene: Scene) -> Figure:
+def draw_trajectories(scene: PlotContext) -> Figure:
     """The ways of particles."""
     times = torch.linspace(0, 1, 33)
     path, log_prob = scene.path_and_log_prob(times, PARTICLES)
-    coloured = scene.colour is Colour.log_density
+    colored = scene.color is Color.log_density
     return plotting.trajectories(
         path,
         times=times,
         columns=scene.axes,
         names=scene.model.columns,
-        colour=log_prob if coloured else "time",
-        bar="log-density (nats)" if coloured else "time",
+        color=log_prob if colored else "time",
+        bar="log-density (nats)" if colored else "time",
     ).figure
 
 
-def draw_field(scene: Scene) -> Figure:
+def draw_field(scene: PlotContext) -> Figure:
     """The velocity by arrows."""
     return field_at_times(scene, "arrows")
 
 
-def draw_streamlines(scene: Scene) -> Figure:
+def draw_streamlines(scene: PlotContext) -> Figure:
     """The velocity by streamlines."""
     return field_at_times(scene, "streamlines")
 
 
-def field_at_times(scene: Scene, kind: Literal["arrows", "streamlines"]) -> Figure:
+def field_at_times(scene: PlotContext, kind: Literal["arrows", "streamlines"]) -> Figure:
     """The velocity at the start, half-way and at the end; with data, where their rows are at that time."""
     times = torch.tensor([0.0, 0.5, 1.0])
     page, axes = plotting.figure(1, len(times))
     rows = None if scene.data is None else scene.path(times, DOTS)[..., scene.axes]
     for i, (ax, t) in enumerate(zip(axes[0], times.tolist())):
         if rows is not None:
-            plotting.samples(rows[i], ax=ax, limits=scene.limits, colour=DATA, names=scene.names)
+            plotting.samples(rows[i], ax=ax, limits=scene.limits, color=DATA, names=scene.names)
         plotting.field(scene.velocity(t), scene.limits, ax=ax, kind=kind, names=scene.names)
         ax.set_title(f"t = {t:g}")
     return page
 
 
-def draw_marginals(scene: Scene) -> Figure:
+def draw_marginals(scene: PlotContext) -> Figure:
     """Every column of samples, over the data if there are rows."""
     drawn = scene.samples(ROWS)
     tables = (drawn,) if scene.data is None else (scene.data, drawn)
     return plotting.marginals(*tables, names=scene.model.columns)[0].figure
 
 
-def draw_pairs(scene: Scene) -> Figure:
+def draw_pairs(scene: PlotContext) -> Figure:
     """Columns in pairs: samples, or the data below and samples above."""
     drawn = scene.samples(ROWS)
     tables = (drawn,) if scene.data is None else (scene.data, drawn)
     return plotting.pairs(*tables, names=scene.model.columns)[0, 0].figure
 
 
-def draw_slices(scene: Scene) -> Figure:
+def draw_slices(scene: PlotContext) -> Figure:
     """The log-density along every column, through five rows."""
     flow = scene.model.flow
     return plotting.slices(
@@ -181,7 +181,7 @@ def draw_slices(scene: Scene) -> Figure:
 
 
 @styled
-def draw_conditional(scene: Scene) -> Figure:
+def draw_conditional(scene: PlotContext) -> Figure:
     """Two columns given the others, as these are in three rows."""
     flow = scene.model.flow
     others = [i for i in range(flow.dim) if i not in scene.axes]
@@ -199,7 +199,7 @@ def draw_conditional(scene: Scene) -> Figure:
     return page
 
 
-def draw_what_if(scene: Scene) -> Figure:
+def draw_what_if(scene: PlotContext) -> Figure:
     """How columns answer to a context that is swept, the rest of it held."""
     name, low, high = scene.sweep
     values = torch.linspace(low, high, SWEPT, dtype=torch.float64)
@@ -210,9 +210,9 @@ def draw_what_if(scene: Scene) -> Figure:
 
 
 @styled
-def draw_calibration(scene: Scene) -> Figure:
+def draw_calibration(scene: PlotContext) -> Figure:
     """Coverage of highest-density regions, and the ranks of every column."""
-    found = ranks(subject_of(scene.model.flow, scene.judges, None, scene.model.columns))
+    found = ranks(report_data(scene.model.flow, scene.judges, None, scene.model.columns))
     across = min(scene.model.flow.dim + 1, 4)
     page, grid = plotting.figure(-(-(scene.model.flow.dim + 1) // across), across, panel=(2.0, 1.9))
     first, *others = grid.ravel()
@@ -223,7 +223,7 @@ def draw_calibration(scene: Scene) -> Figure:
     return page
 
 
-def draw_steps(scene: Scene) -> Figure:
+def draw_steps(scene: PlotContext) -> Figure:
     """Lengths of steps, and the error that rows make in each."""
     flow = scene.model.flow
     if not isinstance(flow.solver, Grid) or not flow.solver.estimates_error:
@@ -232,18 +232,18 @@ def draw_steps(scene: Scene) -> Figure:
         )
     rows = some(scene.samples(JUDGES) if scene.data is None else scene.data, JUDGES)
     context = None if scene.context is None else scene.context.expand(len(rows), -1)
-    inner = flow.preprocess.to_model(rows)[0].to(flow.like)
-    held = None if context is None else flow.context_map.to_model(context)[0].to(flow.like)
+    inner = flow.preprocess(rows)[0].to(flow.like)
+    held = None if context is None else flow.context_map(context)[0].to(flow.like)
     found = flow.score(inner, held, flow.solver)
     made = found.x_error + flow.accuracy.quadrature_weight * found.q_error
     # Scoring solves from the data to the base, and pictures run from the base to the data.
-    times = 1 - torch.tensor(flow.solver.between(1.0, 0.0).stations, dtype=torch.float64).flip(0)
+    times = 1 - torch.tensor(flow.solver.between(1.0, 0.0).step_times, dtype=torch.float64).flip(0)
     moves = times.diff() > 0  # a time that stands twice makes a step without length
     errors = (made * flow.accuracy.bar_scale)[moves]
     return plotting.steps(torch.cat([times[:-1][moves], times[-1:]]), errors)[0].figure
 
 
-def draw_history(scene: Scene) -> Figure:
+def draw_history(scene: PlotContext) -> Figure:
     """The course of the training."""
     known = scene.model.flow.metadata.get("history")
     if known is None:
@@ -251,7 +251,7 @@ def draw_history(scene: Scene) -> Figure:
     return plotting.history(known["records"])[0].figure
 
 
-PICTURES: dict[Kind, Callable[[Scene], Figure]] = {
+PICTURES: dict[Kind, Callable[[PlotContext], Figure]] = {
     Kind.density: draw_density,
     Kind.contours: draw_contours,
     Kind.evolution: draw_evolution,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from cnf.training import Trainer
-from cnf.training.trainer import Watcher
+from cnf.training.trainer import Callback
 
 
 @contextmanager
@@ -25,8 +25,8 @@ def bar(task: str) -> Iterator[Callable[[float], None]]:
 
 
 @contextmanager
-def progress() -> Iterator[tuple[Watcher, ...]]:
-    """What `cnf.fit` takes as watchers: a bar on standard error, or nothing if that is no terminal."""
+def progress() -> Iterator[tuple[Callback, ...]]:
+    """What `cnf.fit` takes as callbacks: a bar on standard error, or nothing if that is no terminal."""
     if not sys.stderr.isatty():
         yield ()
         return

@@ -20,7 +20,7 @@ from cnf.cli.typed import TypedModel
 from cnf.flows import CNF
 from cnf.report import write_report
 from cnf.report.page import Tell
-from cnf.training.data import Rows
+from cnf.rows import Rows
 
 
 def report_model(path: Path, data: str, output: Path) -> None:
@@ -58,7 +58,7 @@ def numbers_of(model: TypedModel, data: str) -> tuple[CNF, Rows, list[str]]:
     found = table.coordinates(cells.take(whole), context[whole])
     flow = copy.copy(table.flow)
     flow.metadata = table.metadata
-    columns = [table.schema.modelled[i].name for i in table.numeric]
+    columns = [table.schema.modeled[i].name for i in table.numeric]
     return flow, Rows(found.z, found.conditions), [f"{name} (scaled)" for name in columns]
 
 

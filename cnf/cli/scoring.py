@@ -83,7 +83,7 @@ def score_table(path: Path, data: str, output: Path, *, device: str, as_json: bo
 
 
 def _evaluate(model: Model | TypedModel, chunk: pd.DataFrame, data: str) -> Evaluation:
-    """Scores of a chunk; a cell that its column cannot hold is told with the name of the file."""
+    """SolveResult of a chunk; a cell that its column cannot hold is told with the name of the file."""
     try:
         return model.evaluate(chunk)
     except TableError as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 from cnf.cli.model import Model, load_any
 from cnf.cli.output import say, say_json
-from cnf.cli.typed import summarise_typed
+from cnf.cli.typed import summarize_typed
 from cnf.flows.configuration import describe, parameters_of
 from cnf.ode import Grid
 from cnf.tables import Schema
@@ -20,7 +20,7 @@ def inform(path: Path, *, as_json: bool) -> None:
         ModelFileError: if the file holds no model.
     """
     model = load_any(path)
-    summary = summarise(model) if isinstance(model, Model) else summarise_typed(model)
+    summary = summarize(model) if isinstance(model, Model) else summarize_typed(model)
     if as_json:
         say_json(summary)
     else:
@@ -28,7 +28,7 @@ def inform(path: Path, *, as_json: bool) -> None:
         say("\n".join(lines))
 
 
-def summarise(model: Model) -> dict[str, Any]:
+def summarize(model: Model) -> dict[str, Any]:
     """The facts about a model; what its file does not tell is None."""
     flow, known = model.flow, model.flow.metadata
     parts = describe(flow)
@@ -96,7 +96,7 @@ def _kinds(summary: dict[str, Any]) -> str:
     if not summary["schema"]:
         return ""
     ends = [
-        f"{c.name} {c.describe()}" for c in Schema.from_json(summary["schema"]).modelled if c.kind != "real"
+        f"{c.name} {c.describe()}" for c in Schema.from_json(summary["schema"]).modeled if c.kind != "real"
     ]
     return "; real numbers" + (f", {'; '.join(ends)}" if ends else " all")
 

@@ -17,12 +17,13 @@ from cnf.cli.options import FitOptions
 from cnf.cli.output import plain
 from cnf.cli.progress import progress
 from cnf.flows import Evaluation
+from cnf.recipe import fit_table
+from cnf.recipe.architecture import default_table_flow
+from cnf.rows import FEWEST_ROWS, HELD_OUT
 from cnf.tables import Schema, TableError, TableFlow, read_typed_chunks, read_typed_table
+from cnf.tables.cells import numbers
 from cnf.tables.formats import choose_columns
-from cnf.tables.series import numbers
-from cnf.training import History, Interrupted, TrainingError, fit_table
-from cnf.training.fit import FEWEST_ROWS, HELD_OUT
-from cnf.training.tables import fresh_table_flow
+from cnf.training import History, Interrupted, TrainingError
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class TypedModel:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that are modelled."""
-        return [column.name for column in self.model.schema.modelled]
+        """The columns that are modeled."""
+        return [column.name for column in self.model.schema.modeled]
 
     @property
     def context(self) -> list[str]:
@@ -77,7 +78,7 @@ def read_for_fit(options: FitOptions) -> tuple[pd.DataFrame, Schema]:
     """The table to fit and its schema; the column of weights is read, but not part of the schema.
 
     Raises:
-        ValueError: as a `TableError`, for a table that cannot be modelled.
+        ValueError: as a `TableError`, for a table that cannot be modeled.
     """
     kinds = assignments(options.kinds)
     table = read_typed_table(
@@ -104,7 +105,7 @@ def read_for_fit(options: FitOptions) -> tuple[pd.DataFrame, Schema]:
 def fit_typed(options: FitOptions, table: pd.DataFrame, schema: Schema, checkpoint: Path) -> TableFlow:
     """A model fitted to the table, its metadata filled in."""
     hidden = None if options.width is None else (options.width, options.width)
-    model = fresh_table_flow(schema, len(table), hidden=hidden, seed=options.seed).to(options.device)
+    model = default_table_flow(schema, len(table), hidden=hidden, seed=options.seed).to(options.device)
     valid = _valid(options, model)
     try:
         history, interrupted = _train(model, table, valid, options, checkpoint), False
@@ -145,7 +146,7 @@ def _train(
             steps=options.steps,
             seconds=options.seconds,
             checkpoint=checkpoint,
-            watchers=(*shown, *stopping),
+            callbacks=(*shown, *stopping),
         )
 
 
@@ -161,7 +162,7 @@ def _valid(options: FitOptions, model: TableFlow) -> pd.DataFrame | None:
     return table
 
 
-def summarise_typed(typed: TypedModel) -> dict[str, Any]:
+def summarize_typed(typed: TypedModel) -> dict[str, Any]:
     """The facts about a model of a typed table."""
     model, known = typed.model, typed.model.metadata
     history = known.get("history") or {}

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from cnf import plotting
 from cnf.cli.options import Kind
-from cnf.cli.scene import ROWS
+from cnf.cli.plot_context import ROWS
 from cnf.cli.typed import TypedModel
 from cnf.tables import Column
-from cnf.tables.series import levels, numbers
+from cnf.tables.cells import levels, numbers
 
 DRAWN = (Kind.marginals, Kind.pairs, Kind.samples, Kind.history)
 # Names of levels under a panel, and letters of each.
@@ -23,7 +23,7 @@ MOST_NAMES, MOST_LETTERS = 12, 9
 def draw_typed(
     typed: TypedModel, kind: Kind, *, data: str | None, axes: tuple[str, ...], given: str | None
 ) -> Figure:
-    """Marginals of all columns, pairs or samples of the numeric ones, or the history.
+    """MarginalTransform of all columns, pairs or samples of the numeric ones, or the history.
 
     Raises:
         ValueError: for another kind, a context or table that does not fit, or columns that are not numeric.
@@ -40,7 +40,7 @@ def draw_typed(
     tables = [] if data is None else [_some_rows(typed, data)]
     tables.append(typed.sample(ROWS, typed.given(given), torch.Generator().manual_seed(0)))
     if kind is Kind.marginals:
-        return _marginals(typed.model.schema.modelled, tables)
+        return _marginals(typed.model.schema.modeled, tables)
     return _numbers(typed, kind, axes, tables)
 
 
@@ -48,7 +48,7 @@ def _some_rows(typed: TypedModel, data: str) -> pd.DataFrame:
     """Rows of a file, spread evenly over it, typed as those of the model."""
     table, schema = pd.concat(typed.chunks(data)), typed.model.schema
     table = table.iloc[np.linspace(0, len(table) - 1, min(ROWS, len(table))).round().astype(int)]
-    return schema.decode(schema.encode(table, schema.modelled), schema.modelled)
+    return schema.decode(schema.encode(table, schema.modeled), schema.modeled)
 
 
 def _codes(table: pd.DataFrame, column: Column) -> np.ndarray:
@@ -79,7 +79,7 @@ def _name_levels(ax: Axes, names: list[str]) -> None:
 
 def _numbers(typed: TypedModel, kind: Kind, axes: tuple[str, ...], tables: list[pd.DataFrame]) -> Figure:
     """Pairs of the numeric columns, or two of them; rows with a missing cell among them are left out."""
-    numeric = [column for column in typed.model.schema.modelled if column.numeric]
+    numeric = [column for column in typed.model.schema.modeled if column.numeric]
     wanted = axes or tuple(column.name for column in numeric[: 2 if kind is Kind.samples else None])
     chosen = [column for column in numeric if column.name in wanted]
     if len(chosen) < len(wanted) or len(chosen) < 2 or (kind is Kind.samples and len(chosen) > 2):

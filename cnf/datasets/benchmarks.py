@@ -2,7 +2,7 @@
 
 The files are the user's own, in the layout of that article: `power/data.npy`, `gas/ethylene_CO.parquet`,
 `hepmass/1000_train.csv` and `hepmass/1000_test.csv`, `miniboone/data.npy`, `BSDS300/BSDS300.hdf5` under one
-root. Published test log-likelihoods are in nats of these standardised columns. POWER's shuffle and noise come
+root. Published test log-likelihoods are in nats of these standardized columns. POWER's shuffle and noise come
 here from a torch generator, so its rows are split and dithered alike in law, not bit by bit.
 """
 
@@ -28,7 +28,7 @@ class Split(NamedTuple):
 
 
 def load_benchmark(name: str, root: str | Path, *, generator: torch.Generator | None = None) -> Split:
-    """Load one of `BENCHMARKS` from the folder `root`, preprocessed and standardised.
+    """Load one of `BENCHMARKS` from the folder `root`, preprocessed and standardized.
 
     The generator shuffles and dithers POWER and touches nothing else; without one the seed is 42, since a
     split that changed between calls would mix test rows into training. ValueError for an unknown name or a
@@ -52,7 +52,7 @@ def _power(root: Path, generator: torch.Generator) -> Split:
     resolution = torch.tensor([0.001, 0.01, 1, 1, 1, 0], dtype=torch.float64)
     noise = torch.rand(rows.shape, generator=generator, dtype=torch.float64)
     split = _split(rows + resolution * noise)
-    return _standardise(split, torch.cat((split.train, split.valid)), correction=0)
+    return _standardize(split, torch.cat((split.train, split.valid)), correction=0)
 
 
 def _gas(root: Path, generator: torch.Generator) -> Split:
@@ -72,7 +72,7 @@ def _gas(root: Path, generator: torch.Generator) -> Split:
     _require("GAS", path, others, table)
     rows = _tensor(table.drop(columns=others))
     rows = rows[:, _uncorrelated(rows)]
-    return _standardise(_split(rows), rows, correction=1)
+    return _standardize(_split(rows), rows, correction=1)
 
 
 def _hepmass(root: Path, generator: torch.Generator) -> Split:
@@ -83,13 +83,13 @@ def _hepmass(root: Path, generator: torch.Generator) -> Split:
     # The test file has one column more at its end, so its columns are chosen by name.
     kept = [column for column in train if (train[column] == train[column].min()).sum() <= 5]
     rows = _tensor(train[kept])
-    return _standardise(Split(*_hold_out_tenth(rows), _tensor(test[kept])), rows, correction=1)
+    return _standardize(Split(*_hold_out_tenth(rows), _tensor(test[kept])), rows, correction=1)
 
 
 def _miniboone(root: Path, generator: torch.Generator) -> Split:
     """The file holds the 43 chosen columns already."""
     split = _split(_array("MINIBOONE", root / "miniboone/data.npy", columns=43))
-    return _standardise(split, torch.cat((split.train, split.valid)), correction=0)
+    return _standardize(split, torch.cat((split.train, split.valid)), correction=0)
 
 
 def _bsds300(root: Path, generator: torch.Generator) -> Split:
@@ -158,6 +158,6 @@ def _hold_out_tenth(rows: Tensor) -> tuple[Tensor, Tensor]:
     return rows[:kept], rows[kept:]
 
 
-def _standardise(split: Split, reference: Tensor, *, correction: int) -> Split:
+def _standardize(split: Split, reference: Tensor, *, correction: int) -> Split:
     mean, scale = reference.mean(0), reference.std(0, correction=correction)
     return Split(*((part - mean) / scale for part in split))

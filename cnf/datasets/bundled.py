@@ -19,7 +19,7 @@ BUNDLED: dict[str, Callable[..., Bunch]] = {
 def bundled_table(name: str) -> pd.DataFrame:
     """Return the continuous features of a table by its name in `BUNDLED`, under scikit-learn's column names.
 
-    Targets are left out, and so is `sex` of diabetes, which is binary. Diabetes has its columns centred and
+    Targets are left out, and so is `sex` of diabetes, which is binary. Diabetes has its columns centered and
     scaled as scikit-learn gives them; the other tables are in their own units. ValueError for an unknown
     name.
 

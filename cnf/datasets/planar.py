@@ -91,17 +91,17 @@ class GaussianCircle(Toy):
     radius: float
     scale: float
 
-    def _centres(self, index: Tensor) -> Tensor:
+    def _centers(self, index: Tensor) -> Tensor:
         angle = 2 * math.pi / self.components * index
         return self.radius * torch.stack((angle.cos(), angle.sin()), dim=-1)
 
     def _draw(self, n: int, like: dict[str, Any]) -> Tensor:
         index = (self.components * torch.rand(n, **like)).floor()
-        return self._centres(index) + self.scale * torch.randn(n, 2, **like)
+        return self._centers(index) + self.scale * torch.randn(n, 2, **like)
 
     def _log_density(self, x: Tensor) -> Tensor:
-        centres = self._centres(torch.arange(self.components, dtype=x.dtype, device=x.device))
-        exponents = log_normal(x[:, None] - centres, self.scale).sum(-1)
+        centers = self._centers(torch.arange(self.components, dtype=x.dtype, device=x.device))
+        exponents = log_normal(x[:, None] - centers, self.scale).sum(-1)
         return exponents.logsumexp(1) - math.log(self.components)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from cnf.diagnostics.case import MOST_ROWS, Case
-from cnf.diagnostics.claim import Claim
+from cnf.diagnostics.context import MOST_ROWS, CheckContext
+from cnf.diagnostics.cost import steps, work
 from cnf.diagnostics.fitting import base, columns, overfitting, regions
 from cnf.diagnostics.mass import mass
 from cnf.diagnostics.numerics import (
@@ -22,14 +22,13 @@ from cnf.diagnostics.numerics import (
     solver_error,
     volume,
 )
-from cnf.diagnostics.solving import steps, work
+from cnf.diagnostics.result import CheckResult
 from cnf.diagnostics.two_sample import two_sample
 from cnf.flows import CNF
 from cnf.ode import SolverError
-from cnf.training.data import Rows, as_rows
-from cnf.training.fit import FEWEST_ROWS
+from cnf.rows import FEWEST_ROWS, Rows, as_rows
 
-Measure = Callable[[Case], Iterable[Claim]]
+Measure = Callable[[CheckContext], Iterable[CheckResult]]
 CHECKS: tuple[Measure, ...] = (
     round_trip,
     mass,
@@ -57,7 +56,7 @@ def check(
     strict: bool = False,
     seed: int = 0,
     watch: Callable[[float], None] = lambda done: None,
-) -> tuple[Claim, ...]:
+) -> tuple[CheckResult, ...]:
     """Every claim that a flow makes, measured on rows it was not fitted to.
 
     A claim that does not apply is left out: the overfitting of a flow whose history is not known, say. One
@@ -80,8 +79,8 @@ def check(
         >>> [claim.name for claim in claims if not claim.passed]
         []
     """
-    case = Case(_ready(flow), _rows(flow, x, context, seed), seed, strict)
-    claims: list[Claim] = []
+    case = CheckContext(_ready(flow), _rows(flow, x, context, seed), seed, strict)
+    claims: list[CheckResult] = []
     for k, measure in enumerate(CHECKS):
         watch(k / len(CHECKS))
         claims += measured(measure, case)
@@ -89,14 +88,14 @@ def check(
     return tuple(claims)
 
 
-def measured(measure: Measure, case: Case) -> Iterator[Claim]:
+def measured(measure: Measure, case: CheckContext) -> Iterator[CheckResult]:
     """The claims of one check; a solve that cannot be finished is a claim that does not hold."""
     try:
         yield from measure(case)
     except SolverError as failure:
         name = measure.__name__.replace("_", " ")
         claim = "the equation can be solved, so that the rest can be measured"
-        yield Claim.at_most(name, claim, math.nan, 0.0, detail=str(failure))
+        yield CheckResult.at_most(name, claim, math.nan, 0.0, detail=str(failure))
 
 
 def _ready(flow: CNF) -> CNF:
@@ -105,14 +104,14 @@ def _ready(flow: CNF) -> CNF:
 
 
 def _rows(flow: CNF, x: Any, context: Any, seed: int) -> Rows:
-    rows = as_rows("x", x, context, None, flow.like.device)
+    rows = as_rows("x", x, context, None, flow.device)
     if len(rows) < FEWEST_ROWS:
         raise ValueError(f"x: expected at least {FEWEST_ROWS} rows; got {len(rows)}")
     generator = torch.Generator(rows.x.device).manual_seed(seed)
     order = torch.randperm(len(rows), generator=generator, device=rows.x.device)
     none = rows.take(order[:0])
     flow.log_prob(none.x, none.context)  # says what is wrong with columns or context
-    if len(outside := flow.preprocess.to_model(rows.x)[1].isinf().nonzero()):
+    if len(outside := flow.preprocess(rows.x)[1].isinf().nonzero()):
         where = f"row {outside[0].item()} lies outside the ranges of the columns"
         raise ValueError(f"{where}, where the density is zero; correct or remove it")
     return rows.take(order[:MOST_ROWS])

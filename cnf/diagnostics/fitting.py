@@ -9,22 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnf.diagnostics.case import Case
-from cnf.diagnostics.claim import Claim
+from cnf.diagnostics.context import CheckContext
+from cnf.diagnostics.result import CheckResult
 from cnf.flows import Evaluation
-from cnf.training.judge import weighted_nll
+from cnf.rows import weighted_nll
 
 BASE_SAMPLES = 20_000
-# Chance leads a claim beyond its room once in so many.
+# Chance leads a claim beyond its margin once in so many.
 LEVEL = 1e-3
 STANDARD_ERRORS = 4
 
 
-def room(*counts: int, columns: int = 1) -> float:
+def sampling_margin(*counts: int, columns: int = 1) -> float:
     """What chance does to the largest distance between distribution functions, √(ln(2 columns/level)/2n) for
     each sample of n, by the inequality of Dvoretzky, Kiefer and Wolfowitz (Massart 1990).
 
-    >>> round(room(2000), 4)
+    >>> round(sampling_margin(2000), 4)
     0.0436
     """
     return sum(math.sqrt(math.log(2 * columns / LEVEL) / (2 * n)) for n in counts)
@@ -50,7 +50,7 @@ def ranks(values: Tensor, samples: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def base(case: Case) -> Iterator[Claim]:
+def base(case: CheckContext) -> Iterator[CheckResult]:
     """Held-out rows at t = 0 against the base, column by column and by its density."""
     flow, rows = case.flow, case.rows
     z = case.base_points(flow, rows)
@@ -59,24 +59,24 @@ def base(case: Case) -> Iterator[Claim]:
     pairs = [*zip(z.T, drawn.T), (flow.base.log_prob(z), flow.base.log_prob(drawn))]
     u = torch.stack([ranks(values, samples[:, None]) for values, samples in pairs], 1)
     worst = distance(u).max().item() if len(u) else math.nan
-    yield Claim.at_most(
+    yield CheckResult.at_most(
         "base",
         "held-out rows, carried to t = 0, are distributed as the base",
         worst,
-        case.limit(0.05, 0.02) + room(len(rows), columns=len(pairs)),
+        case.limit(0.05, 0.02) + sampling_margin(len(rows), columns=len(pairs)),
         kind="fit",
         detail=f"largest distance of distributions, {len(rows)} rows",
     )
 
 
 @torch.no_grad()
-def columns(case: Case) -> Iterator[Claim]:
+def columns(case: CheckContext) -> Iterator[CheckResult]:
     """The probability integral transform of each column: ranks of held-out rows among samples."""
     (samples, _), rows = case.drawn, case.compared
     values = rows.x.to(samples.dtype)
     u = torch.stack([ranks(x, s) for x, s in zip(values.T, samples.unbind(-1))], 1)
     found = distance(u)
-    yield Claim.at_most(
+    yield CheckResult.at_most(
         "columns",
         "each column of held-out rows is distributed as that of samples",
         found.max().item(),
@@ -87,12 +87,12 @@ def columns(case: Case) -> Iterator[Claim]:
 
 
 @torch.no_grad()
-def regions(case: Case) -> Iterator[Claim]:
+def regions(case: CheckContext) -> Iterator[CheckResult]:
     """The region of highest density that holds a share q of samples holds a share q of held-out rows."""
     (_, of_samples), rows = case.drawn, case.compared
     of_rows = case.scored.log_prob[: len(rows)]
     u = ranks(of_rows.nan_to_num(nan=-torch.inf), of_samples.to(of_rows.dtype))
-    yield Claim.at_most(
+    yield CheckResult.at_most(
         "regions",
         "regions of highest density hold the share of rows that they should",
         distance(u[:, None]).item(),
@@ -102,26 +102,32 @@ def regions(case: Case) -> Iterator[Claim]:
     )
 
 
-def _room(case: Case, rows: int, columns: int = 1) -> float:
+def _room(case: CheckContext, rows: int, columns: int = 1) -> float:
     """Samples are either shared by all rows, or each row has its own few."""
     count = len(case.drawn[0])
     shared = case.rows.context is None
-    return room(rows, count, columns=columns) if shared else room(rows, columns=columns) + 1 / count
+    return (
+        sampling_margin(rows, count, columns=columns)
+        if shared
+        else sampling_margin(rows, columns=columns) + 1 / count
+    )
 
 
-def overfitting(case: Case) -> Iterator[Claim]:
+def overfitting(case: CheckContext) -> Iterator[CheckResult]:
     """Held-out NLL minus that of training rows, which the history of the fit keeps."""
-    yield from memorised(case.flow.metadata, case.scored, case.flow.dim, strict=case.strict)
+    yield from memorized(case.flow.metadata, case.scored, case.flow.dim, strict=case.strict)
 
 
-def memorised(metadata: dict[str, Any], scored: Evaluation, dim: int, *, strict: bool) -> Iterator[Claim]:
+def memorized(
+    metadata: dict[str, Any], scored: Evaluation, dim: int, *, strict: bool
+) -> Iterator[CheckResult]:
     """How much likelier the rows of training are than those scored; nothing where that is not known."""
     history = metadata.get("history") or {}
     seen, seen_error = history.get("train_nll"), history.get("train_se")
     if seen is None:
         return
     nll, error = weighted_nll(scored.log_prob[scored.ok], None)
-    yield Claim.at_most(
+    yield CheckResult.at_most(
         "overfitting",
         "held-out rows are as likely as those it was fitted to",
         nll - seen,

@@ -9,8 +9,8 @@ import torch
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from cnf.diagnostics.case import Case, at_first_look, log_volume
-from cnf.diagnostics.claim import Claim
+from cnf.diagnostics.context import CheckContext, at_first_look, log_volume
+from cnf.diagnostics.result import CheckResult
 from cnf.flows import CNF, MixtureBase
 from cnf.ode import Grid
 
@@ -28,7 +28,7 @@ STANDARD_ERRORS = 4
 
 
 @torch.no_grad()
-def mass(case: Case) -> Iterator[Claim]:
+def mass(case: CheckContext) -> Iterator[CheckResult]:
     """∫ p(x) dx = ∫ p(x(y)) |det ∂x/∂y| dy over model coordinates y, for the context of the first row.
 
     Not decided where no proposal comes near the density, as in many columns.
@@ -37,8 +37,8 @@ def mass(case: Case) -> Iterator[Claim]:
     x = case.exact.sample((SAMPLES,), context, generator=case.generator(6)).reshape(SAMPLES, case.flow.dim)
     flow = _for_the_tails(case.flow)
     measure = _on_a_grid if flow.dim in POINTS else _by_importance
-    total, error, decided, detail = measure(flow, flow.preprocess.to_model(x)[0], context, case.generator(7))
-    claim = Claim.at_most(
+    total, error, decided, detail = measure(flow, flow.preprocess(x)[0], context, case.generator(7))
+    claim = CheckResult.at_most(
         "mass",
         "the density integrates to one",
         abs(total - 1),
@@ -93,7 +93,7 @@ def _by_importance(flow: CNF, y: Tensor, context: Tensor | None, generator: torc
 
 def _density(flow: CNF, y: Tensor, context: Tensor | None) -> Tensor:
     """p(x(y)) |det ∂x/∂y| (rows,); none where a score has no answer."""
-    log_prob = flow.evaluate(flow.preprocess.to_data(y), context).log_prob.double()
+    log_prob = flow.evaluate(flow.preprocess.inverse(y), context).log_prob.double()
     return (log_prob + log_volume(flow, y)).exp().nan_to_num(nan=0.0)
 
 

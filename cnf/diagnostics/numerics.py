@@ -9,8 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cnf.diagnostics.case import Case, jacobian
-from cnf.diagnostics.claim import Claim
+from cnf.diagnostics.context import CheckContext, jacobian
+from cnf.diagnostics.result import CheckResult
 from cnf.flows import CNF
 from cnf.flows.divergence import exact_divergence
 from cnf.ode import Torchdiffeq
@@ -23,14 +23,14 @@ VOLUMES, GRADIENT_ROWS, ALONE = 16, 32, 24
 
 
 @torch.no_grad()
-def round_trip(case: Case) -> Iterator[Claim]:
+def round_trip(case: CheckContext) -> Iterator[CheckResult]:
     """x → z → x, in standard deviations of the column."""
     flow, rows = case.flow, case.few
     z = case.base_points(flow, rows)
     back = flow.trajectory(z, [1.0], rows.context)[0]
     scale = case.rows.x.std(0).clamp(min=1e-300)
     distance = ((back - rows.x).abs() / scale).amax(-1)
-    yield Claim.at_most(
+    yield CheckResult.at_most(
         "round trip",
         "a row carried to the base and back is where it was",
         _quantile(distance, 0.99),
@@ -41,7 +41,7 @@ def round_trip(case: Case) -> Iterator[Claim]:
 
 
 @torch.no_grad()
-def volume(case: Case) -> Iterator[Claim]:
+def volume(case: CheckContext) -> Iterator[CheckResult]:
     """log p(x) = log p₀(z) − log |det ∂x/∂z|, the Jacobian of the sampling map by central differences."""
     flow, context = case.without_retries(), None
     if case.rows.context is not None:
@@ -50,7 +50,7 @@ def volume(case: Case) -> Iterator[Claim]:
     image = partial(_image, flow, context)
     carried = flow.base.log_prob(z) - torch.linalg.slogdet(jacobian(image, z, 1e-5)).logabsdet
     difference = (flow.evaluate(image(z), context).log_prob - carried).abs()
-    yield Claim.at_most(
+    yield CheckResult.at_most(
         "volume",
         "log_prob is that of the base, carried by the map that samples",
         _quantile(difference, 0.5),
@@ -66,13 +66,13 @@ def _image(flow: CNF, context: Tensor | None, z: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def own_samples(case: Case) -> Iterator[Claim]:
+def own_samples(case: CheckContext) -> Iterator[CheckResult]:
     """log_prob of samples is the log-density that they were drawn with."""
     context = case.few.context
     shape = (len(case.few),) if context is None else ()
     x, log_prob = case.exact.sample_and_log_prob(shape, context, generator=case.generator(3))
     difference = (case.flow.evaluate(x, context).log_prob - log_prob).abs()
-    yield Claim.at_most(
+    yield CheckResult.at_most(
         "own samples",
         "log_prob of samples is the density they were drawn with",
         _quantile(difference, 0.95),
@@ -83,7 +83,7 @@ def own_samples(case: Case) -> Iterator[Claim]:
 
 
 @torch.no_grad()
-def solver_error(case: Case) -> Iterator[Claim]:
+def solver_error(case: CheckContext) -> Iterator[CheckResult]:
     """The score on the flow's own solver against dopri8 in float64."""
     precise = copy.copy(case.exact)
     precise.solver, precise.divergence = REFERENCE, "auto"
@@ -92,7 +92,7 @@ def solver_error(case: Case) -> Iterator[Claim]:
     error = (found.log_prob.double() - precise.evaluate(rows.x, rows.context).log_prob).abs()
     bar = found.error.double()
     limit = case.flow.accuracy.tolerance
-    yield Claim.at_most(
+    yield CheckResult.at_most(
         "solver error",
         "scores agree with dopri8 in float64 to the tolerance",
         _quantile(error, 0.99),
@@ -100,7 +100,7 @@ def solver_error(case: Case) -> Iterator[Claim]:
         unit="nats",
         detail=f"99 % of {len(error)} rows",
     )
-    yield Claim.at_least(
+    yield CheckResult.at_least(
         "error bars",
         "the error bar of a score covers its true error",
         (error <= bar).double().mean().item(),
@@ -109,10 +109,10 @@ def solver_error(case: Case) -> Iterator[Claim]:
     )
 
 
-def divergence(case: Case) -> Iterator[Claim]:
+def divergence(case: CheckContext) -> Iterator[CheckResult]:
     """The closed form against the trace by automatic differentiation, in float64, along the paths."""
     flow, rows = case.exact, case.few
-    context = None if rows.context is None else flow.context_map.to_model(rows.context)[0]
+    context = None if rows.context is None else flow.context_map(rows.context)[0]
     bound = flow.field.bind(context)
     if not bound.closed_form:
         return
@@ -120,12 +120,12 @@ def divergence(case: Case) -> Iterator[Claim]:
     with torch.no_grad():
         path = flow.trajectory(rows.x, TIMES, rows.context, reverse=True)
         for x, at in zip(path, bound.at(path.new_tensor(TIMES))):
-            y = flow.preprocess.to_model(x)[0]
+            y = flow.preprocess(x)[0]
             found, truth = at.velocity_and_divergence(y)[1], exact_divergence(at.velocity, y)[1]
             worst = max(
                 worst, ((found - truth).abs() / (1 + truth.abs())).nan_to_num(nan=torch.inf).max().item()
             )
-    yield Claim.at_most(
+    yield CheckResult.at_most(
         "divergence",
         "the closed form of the divergence is the trace of the Jacobian",
         worst,
@@ -134,7 +134,7 @@ def divergence(case: Case) -> Iterator[Claim]:
     )
 
 
-def gradients(case: Case) -> Iterator[Claim]:
+def gradients(case: CheckContext) -> Iterator[CheckResult]:
     """Gradients of the mean log_prob against central differences, along one random direction of each kind."""
     flow = copy.deepcopy(case.without_retries()).requires_grad_(requires_grad=True)
     rows = case.answered.take(torch.arange(min(GRADIENT_ROWS, len(case.answered)), device=case.rows.x.device))
@@ -148,7 +148,7 @@ def gradients(case: Case) -> Iterator[Claim]:
         _slope_mismatch(lambda: flow.evaluate(x, context).log_prob.mean(), group, generator)
         for group in leaves.values()
     )
-    yield Claim.at_most(
+    yield CheckResult.at_most(
         "gradients",
         "gradients of log_prob are its slopes",
         worst,
@@ -186,7 +186,7 @@ def _direction(leaf: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def independence(case: Case) -> Iterator[Claim]:
+def independence(case: CheckContext) -> Iterator[CheckResult]:
     """The score of a row, alone, among others and in another order, in float64."""
     flow, rows = case.exact, case.answered
     together = flow.evaluate(rows.x, rows.context).log_prob
@@ -194,7 +194,7 @@ def independence(case: Case) -> Iterator[Claim]:
     limit = case.limit(1e-6, 1e-9)
     singles = order[:ALONE].split(1)
     alone = torch.cat([flow.evaluate(part.x, part.context).log_prob for part in map(rows.take, singles)])
-    yield Claim.at_most(
+    yield CheckResult.at_most(
         "alone",
         "the score of a row does not depend on the rows beside it",
         _largest(alone - together[order[:ALONE]]),
@@ -203,7 +203,7 @@ def independence(case: Case) -> Iterator[Claim]:
         detail=f"{len(alone)} rows alone and among {len(rows)}, in float64",
     )
     shuffled = rows.take(order)
-    yield Claim.at_most(
+    yield CheckResult.at_most(
         "order",
         "the score of a row does not depend on the order of the rows",
         _largest(flow.evaluate(shuffled.x, shuffled.context).log_prob - together[order]),

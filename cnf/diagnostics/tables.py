@@ -11,18 +11,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.diagnostics.case import Case
 from cnf.diagnostics.checking import measured
-from cnf.diagnostics.claim import Claim
-from cnf.diagnostics.fitting import distance, memorised, ranks, room
+from cnf.diagnostics.context import CheckContext
+from cnf.diagnostics.cost import answered, steps
+from cnf.diagnostics.fitting import distance, memorized, ranks, sampling_margin
 from cnf.diagnostics.numerics import divergence, independence, own_samples, round_trip, solver_error, volume
-from cnf.diagnostics.solving import answered, steps
+from cnf.diagnostics.result import CheckResult
 from cnf.diagnostics.two_sample import indistinguishable
 from cnf.flows import Evaluation
+from cnf.rows import FEWEST_ROWS, Rows
 from cnf.tables import TableFlow
 from cnf.tables.schema import Cells
-from cnf.training.data import Rows
-from cnf.training.fit import FEWEST_ROWS
 
 # A row with integer cells costs a solve for each point of its cell.
 MOST_ROWS = 600
@@ -30,7 +29,7 @@ NUMERICS = (round_trip, volume, own_samples, solver_error, divergence, independe
 
 
 @dataclass(frozen=True)
-class Trial:
+class TableCheckContext:
     """Held-out rows beside as many samples, one drawn for the context of each, and the scores of both."""
 
     rows: Cells
@@ -47,7 +46,7 @@ def check_table(
     strict: bool = False,
     seed: int = 0,
     watch: Callable[[float], None] = lambda done: None,
-) -> tuple[Claim, ...]:
+) -> tuple[CheckResult, ...]:
     """Every claim that the model of a typed table makes, on rows it was not fitted to; see `check`.
 
     The flow over the numbers answers for correctness, given the symbols of the rows; whole rows answer for
@@ -72,12 +71,12 @@ def check_table(
     """
     if len(table) < FEWEST_ROWS:
         raise ValueError(f"expected at least {FEWEST_ROWS} rows; got {len(table)}")
-    generator = torch.Generator(model.like.device).manual_seed(seed)
+    generator = torch.Generator(model.device).manual_seed(seed)
     order = torch.randperm(len(table), generator=generator, device=generator.device)[:MOST_ROWS].tolist()
     model, table = copy.deepcopy(model).eval().requires_grad_(requires_grad=False), table.iloc[order]
     trial = _trial(model, table, generator)
     case = _case(model, trial, seed, strict=strict)
-    claims: list[Claim] = []
+    claims: list[CheckResult] = []
     if case is not None:
         for k, measure in enumerate(NUMERICS):
             watch(k / len(NUMERICS))
@@ -87,58 +86,58 @@ def check_table(
     return tuple(claims)
 
 
-def _trial(model: TableFlow, table: pd.DataFrame, generator: torch.Generator) -> Trial:
+def _trial(model: TableFlow, table: pd.DataFrame, generator: torch.Generator) -> TableCheckContext:
     rows, context = model.encode(table)
     given = table[[column.name for column in model.schema.context]] if model.schema.context else None
     drawn, _ = model.encode(
         pd.concat([model.sample(len(table), given, generator=generator), *_beside(given)], axis=1)
     )
     scored = model.evaluate_cells(rows, context)
-    return Trial(rows, drawn, context, scored, model.evaluate_cells(drawn, context).log_prob)
+    return TableCheckContext(rows, drawn, context, scored, model.evaluate_cells(drawn, context).log_prob)
 
 
 def _beside(given: pd.DataFrame | None) -> list[pd.DataFrame]:
     return [] if given is None else [given.reset_index(drop=True)]
 
 
-def _case(model: TableFlow, trial: Trial, seed: int, *, strict: bool) -> Case | None:
+def _case(model: TableFlow, trial: TableCheckContext, seed: int, *, strict: bool) -> CheckContext | None:
     """The flow over the numbers, conditioned on symbols and context; None where all columns are symbols."""
     if model.flow is None:
         return None
     known = (trial.rows.symbols >= 0).all(1).nonzero().squeeze(1)
     at = model.coordinates(trial.rows.take(known), trial.context[known])
-    return Case(model.flow, Rows(at.z, at.conditions), seed, strict)
+    return CheckContext(model.flow, Rows(at.z, at.conditions), seed, strict)
 
 
-def _fit(model: TableFlow, trial: Trial, seed: int, *, strict: bool) -> Iterator[Claim]:
+def _fit(model: TableFlow, trial: TableCheckContext, seed: int, *, strict: bool) -> Iterator[CheckResult]:
     count = len(trial.rows)
-    room_of_columns = room(count, count, columns=len(model.sizes) + len(model.numeric))
+    margin_of_columns = sampling_margin(count, count, columns=len(model.sizes) + len(model.numeric))
     worst, name = max(_distances(model, trial))
-    yield Claim.at_most(
+    yield CheckResult.at_most(
         "columns",
         "each column of held-out rows is distributed as that of samples",
         worst,
-        (0.02 if strict else 0.05) + room_of_columns,
+        (0.02 if strict else 0.05) + margin_of_columns,
         kind="fit",
         detail=f"worst is {name!r}; {count} rows",
     )
     u = ranks(trial.scored.log_prob.nan_to_num(nan=-torch.inf), trial.of_drawn[:, None])
-    yield Claim.at_most(
+    yield CheckResult.at_most(
         "regions",
         "regions of highest probability hold the share of rows that they should",
         distance(u[:, None]).item(),
-        (0.02 if strict else 0.05) + room(count, count),
+        (0.02 if strict else 0.05) + sampling_margin(count, count),
         kind="fit",
         detail=f"largest difference of shares, {count} rows",
     )
     yield indistinguishable(_table(trial.rows), _table(trial.drawn), seed, strict=strict)
-    yield from memorised(model.metadata, trial.scored, len(model.numeric), strict=strict)
+    yield from memorized(model.metadata, trial.scored, len(model.numeric), strict=strict)
     yield from answered(trial.scored, strict=strict)
 
 
-def _distances(model: TableFlow, trial: Trial) -> Iterator[tuple[float, str]]:
+def _distances(model: TableFlow, trial: TableCheckContext) -> Iterator[tuple[float, str]]:
     """The largest difference of shares in each column, between its symbols and between its numbers."""
-    names = [column.name for column in model.schema.modelled]
+    names = [column.name for column in model.schema.modeled]
     for name, a, b in zip(names, trial.rows.symbols.T, trial.drawn.symbols.T):
         shares = [
             torch.bincount(part + 1, minlength=int(max(a.max(), b.max())) + 2) / len(part) for part in (a, b)

@@ -12,15 +12,15 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from torch import Tensor
 
-from cnf.diagnostics.case import Case
-from cnf.diagnostics.claim import Claim
+from cnf.diagnostics.context import CheckContext
+from cnf.diagnostics.result import CheckResult
 
 FOLDS = 3
 STANDARD_ERRORS = 3
 
 
 @torch.no_grad()
-def two_sample(case: Case) -> Iterator[Claim]:
+def two_sample(case: CheckContext) -> Iterator[CheckResult]:
     """The area under the curve of a boosted classifier, cross-validated (Lopez-Paz & Oquab 2017).
 
     One half says that rows and samples cannot be told apart, one that they always can. A condition stands
@@ -33,11 +33,11 @@ def two_sample(case: Case) -> Iterator[Claim]:
     yield indistinguishable(*parts, case.seed, strict=case.strict)
 
 
-def indistinguishable(rows: Tensor, samples: Tensor, seed: int, *, strict: bool) -> Claim:
+def indistinguishable(rows: Tensor, samples: Tensor, seed: int, *, strict: bool) -> CheckResult:
     """The claim that a classifier cannot tell rows (n, columns) from samples (n, columns)."""
     area = separability(rows.double().cpu().numpy(), samples.double().cpu().numpy(), seed)
     chance = math.sqrt((2 * len(rows) + 1) / 12) / len(rows)
-    return Claim.at_most(
+    return CheckResult.at_most(
         "two samples",
         "a classifier cannot tell held-out rows from samples",
         area,

@@ -110,7 +110,7 @@ class MixtureBase(Base):
     """A mixture of Gaussians, log p(z) = logsumexpₖ (log wₖ + log N(z; μₖ, LₖLₖᵀ)).
 
     Args:
-        weights: w, positive, normalised here, (components,)
+        weights: w, positive, normalized here, (components,)
         means: μ, (components, dim)
         factors: L, lower triangular with positive diagonal, (components, dim, dim)
 

@@ -17,7 +17,7 @@ from cnf.flows.scoring import (
     RISE,
     USUAL_ROUNDING,
     Accuracy,
-    Scores,
+    SolveResult,
     levels_above,
 )
 from cnf.ode import Grid, place
@@ -54,7 +54,7 @@ PILOT_STEPS = 16
 # steps there. Tried are these; without time to try, the usual one will do.
 POWERS, USUAL_POWER = (2.0, 2.5, 3.0, 4.0, 5.0), 3.0
 
-ScoreOn = Callable[[Grid], Scores]
+ScoreOn = Callable[[Grid], SolveResult]
 
 
 def spread_evenly(score: ScoreOn, steps: int) -> Grid:
@@ -155,7 +155,7 @@ def _rounding(log_prob: Tensor, exact: Tensor) -> float:
     return max(units.nan_to_num(nan=0.0, posinf=0.0).quantile(0.99).item(), USUAL_ROUNDING)
 
 
-def _judged(scores: Scores, truth: Tensor, tolerance: float) -> tuple[Accuracy, Tensor]:
+def _judged(scores: SolveResult, truth: Tensor, tolerance: float) -> tuple[Accuracy, Tensor]:
     """Bars that cover the true error of all but one per cent of the rows, with a margin, but for what
     rounding adds, so that the scores are those of float64; and the bars of these rows (rows,).
 
@@ -175,7 +175,7 @@ def _judged(scores: Scores, truth: Tensor, tolerance: float) -> tuple[Accuracy, 
     return sound[best], bars[best]
 
 
-def _covers(accuracy: Accuracy, scores: Scores, true: Tensor) -> bool:
+def _covers(accuracy: Accuracy, scores: SolveResult, true: Tensor) -> bool:
     """Whether all but one per cent of the bars are no smaller than the true error: a scale has a limit, at
     which they may be."""
     bars = accuracy.estimate(scores) + Accuracy().lost(scores.log_prob)
@@ -187,7 +187,7 @@ def _hard(values: Tensor) -> Tensor:
     return values.nan_to_num(nan=torch.inf).quantile(HARD, dim=-1, interpolation="higher")
 
 
-def _fitted(accuracy: Accuracy, multiple: float, scores: Scores, true: Tensor) -> Accuracy:
+def _fitted(accuracy: Accuracy, multiple: float, scores: SolveResult, true: Tensor) -> Accuracy:
     """The accuracy with a floor of a multiple of the median estimate, and `MARGIN` times the scale that
     covers all but one per cent of the true errors."""
     sound = accuracy.estimate(scores).nan_to_num(nan=torch.nan, posinf=torch.nan)
@@ -198,9 +198,3 @@ def _fitted(accuracy: Accuracy, multiple: float, scores: Scores, true: Tensor) -
     ratio = ((true - rounding).clamp(min=0) / (accuracy.estimate(scores) + rounding)).nan_to_num(nan=1.0)
     scale = MARGIN * ratio.quantile(0.99).item()
     return replace(accuracy, bar_scale=min(max(scale, 1e-3), 100.0))
-
-
-def calibration_rows(x: Tensor, most: int) -> Tensor:
-    """Places of at most `most` rows, spread evenly over the table."""
-    places = torch.linspace(0, len(x) - 1, min(most, len(x)), device=x.device, dtype=torch.float64)
-    return places.round().long()

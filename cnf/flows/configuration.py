@@ -11,11 +11,11 @@ from torch import nn
 from cnf.fields import ConcatSquashField, GatedField, MaskedField, MLPField, SumField, VelocityField
 from cnf.flows.bases import Base, ContaminatedBase, MixtureBase, NormalBase, StudentTBase
 from cnf.flows.divergence import Hutchinson
-from cnf.flows.gaussianization import Gaussianize
-from cnf.flows.preprocessing import Affine, Chain, Preprocess
 from cnf.flows.scoring import Accuracy
-from cnf.flows.support import Support
 from cnf.ode import Grid, Solver, Torchdiffeq
+from cnf.transforms.affine import Affine, Chain, Transform
+from cnf.transforms.bounded import BoundedToReal
+from cnf.transforms.gaussianize import Gaussianize
 
 # Class name -> the constructor arguments that are also attributes.
 FIELDS: dict[type[VelocityField], tuple[str, ...]] = {
@@ -50,7 +50,7 @@ def describe(flow: Any) -> dict[str, Any]:
         "accuracy": asdict(flow.accuracy),
         "divergence": asdict(flow.divergence) if isinstance(flow.divergence, Hutchinson) else flow.divergence,
         "automatic": sorted(flow.automatic),
-        "dtype": str(flow.like.dtype).removeprefix("torch."),
+        "dtype": str(flow.dtype).removeprefix("torch."),
     }
     require_bounded(configuration)
     return configuration
@@ -110,13 +110,13 @@ def describe_base(base: Base) -> dict[str, Any]:
     return described
 
 
-def _describe_preprocess(map: Preprocess) -> dict[str, Any]:
+def _describe_preprocess(map: Transform) -> dict[str, Any]:
     described: dict[str, Any] = {"class": type(map).__name__}
     if isinstance(map, Chain):
         return {**described, "maps": [_describe_preprocess(part) for part in map.maps]}
     if isinstance(map, Gaussianize):
         return {**described, "knots": map.knots.shape[1]}
-    if type(map) not in (Affine, Support):
+    if type(map) not in (Affine, BoundedToReal):
         raise ValueError(
             f"a model file cannot rebuild {type(map).__name__}: save the flow's state_dict() yourself"
         )
@@ -153,15 +153,15 @@ def build_base(config: dict[str, Any], dim: int) -> Base:
     return {"NormalBase": NormalBase}[config["class"]](dim)
 
 
-def build_preprocess(config: dict[str, Any], dim: int) -> Preprocess:
+def build_preprocess(config: dict[str, Any], dim: int) -> Transform:
     """The map that `describe` described; its numbers come with the tensors of the file."""
     if config["class"] == "Chain":
         return Chain(*(build_preprocess(part, dim) for part in config["maps"]))
     if config["class"] == "Gaussianize":
         line = torch.arange(config["knots"]).expand(dim, -1)
         return Gaussianize(line, line, torch.ones_like(line))
-    if config["class"] == "Support":
-        return Support([(None, None)] * dim)
+    if config["class"] == "BoundedToReal":
+        return BoundedToReal([(None, None)] * dim)
     return {"Affine": Affine}[config["class"]].identity(dim)
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnf.flows.calibration import calibrate, calibration_rows
+from cnf.flows.calibration import calibrate
 from cnf.flows.configuration import describe
 from cnf.flows.distribution import FlowDistribution
 from cnf.flows.model_file import write_model
 from cnf.flows.parts import AUTO, FlowParts, increasing_times
-from cnf.flows.scoring import Evaluation, Scores, evaluate_rows
+from cnf.flows.scoring import Evaluation, SolveResult, evaluate_rows
 from cnf.ode import Gradient, Grid, Solver, System
+from cnf.rows import evenly_spaced
 
 
 class UnsolvedWarning(UserWarning):
@@ -111,18 +112,18 @@ class CNF(FlowParts):
         if not 0 <= t <= 1:
             raise ValueError(f"t: expected a time in [0, 1]; got {t}")
         rows, context, shape = self._rows(x, context)
-        y, ladj = self.preprocess.to_model(rows)
+        y, ladj = self.preprocess(rows)
         solver = self.solver
         if gradient == "adjoint" and isinstance(solver, Grid) and t > 0:
             # What solves is not the grid, so its estimate says nothing about the row.
-            solver = solver.between(t, 0.0).counterpart(t)
+            solver = solver.between(t, 0.0).as_torchdiffeq(t)
 
-        def score(y: Tensor, given: Tensor | None, solver: Solver) -> Scores:
+        def score(y: Tensor, given: Tensor | None, solver: Solver) -> SolveResult:
             kind = gradient or self._usual_gradient(solver, len(rows), context)
             return self.score(y, given, solver, t=t, gradient=kind, generator=generator)
 
-        found = evaluate_rows(score, y.to(self.like.dtype), context, solver, self.accuracy)
-        dtype = x.dtype if x.is_floating_point() else self.like.dtype
+        found = evaluate_rows(score, y.to(self.dtype), context, solver, self.accuracy)
+        dtype = x.dtype if x.is_floating_point() else self.dtype
         parts = (found.log_prob.to(dtype) + ladj.to(dtype), found.error, found.nfe, found.ok)
         return Evaluation(*(part.reshape(shape) for part in parts))
 
@@ -136,7 +137,7 @@ class CNF(FlowParts):
         gradient: Gradient | None = None,
         generator: torch.Generator | None = None,
         extend: Callable[[System], System] | None = None,
-    ) -> Scores:
+    ) -> SolveResult:
         """Log-density of model coordinates y (rows, dim) from one solve, as it stands: no second look at hard
         rows, no Jacobian of the preprocessing. This is what likelihood training differentiates.
 
@@ -144,7 +145,7 @@ class CNF(FlowParts):
         """
         if t == 0:
             nothing = y.new_zeros(1, len(y))
-            return Scores(self.base.log_prob(y), nothing, nothing, 0, y.new_zeros(len(y), 0))
+            return SolveResult(self.base.log_prob(y), nothing, nothing, 0, y.new_zeros(len(y), 0))
         make_system = self._density_system
         if generator is not None or extend is not None:
             make_system = partial(self._density_system, generator=generator, extend=extend)
@@ -153,7 +154,7 @@ class CNF(FlowParts):
         log_prob = self.base.log_prob(solution.x[-1]) + solution.q[-1, ..., 0]
         x_error, q_error = solution.x_error.flip(0), solution.q_error[..., 0].flip(0)
         # The solve runs from the data to the base, and integrals change sign with its direction.
-        return Scores(log_prob, x_error, q_error, solution.nfe, -solution.q[-1, ..., 1:])
+        return SolveResult(log_prob, x_error, q_error, solution.nfe, -solution.q[-1, ..., 1:])
 
     def sample(
         self,
@@ -179,8 +180,8 @@ class CNF(FlowParts):
     ) -> Tensor:
         """`sample`, as a differentiable function of context and parameters."""
         z, context, batch = self._start(shape, context, generator)
-        y = self._carry(z, context, (0.0, 1.0), self._system)[0][-1]
-        return self.preprocess.to_data(y).reshape(*batch, self.dim)
+        y = self._integrate(z, context, (0.0, 1.0), self._system)[0][-1]
+        return self.preprocess.inverse(y).reshape(*batch, self.dim)
 
     def sample_and_log_prob(
         self,
@@ -195,9 +196,9 @@ class CNF(FlowParts):
         """
         z, context, batch = self._start(shape, context, generator)
         make_system = partial(self._density_system, generator=generator)
-        states, quadratures = self._carry(z, context, (0.0, 1.0), make_system)
-        x = self.preprocess.to_data(states[-1])
-        ladj = self.preprocess.to_model(x)[1].to(x.dtype)
+        states, quadratures = self._integrate(z, context, (0.0, 1.0), make_system)
+        x = self.preprocess.inverse(states[-1])
+        ladj = self.preprocess(x)[1].to(x.dtype)
         log_prob = self.base.log_prob(z) - quadratures[-1, ..., 0] + ladj
         return x.reshape(*batch, self.dim), log_prob.reshape(batch)
 
@@ -217,13 +218,13 @@ class CNF(FlowParts):
         """
         times = increasing_times(t)
         rows, context, shape = self._rows(z, context)
-        start = self.preprocess.to_model(rows)[0].to(self.like.dtype) if reverse else rows.to(self.like.dtype)
+        start = self.preprocess(rows)[0].to(self.dtype) if reverse else rows.to(self.dtype)
         way = [1.0, *reversed(times)] if reverse else [0.0, *times]
         # Where the first time asked for is the start itself, it must not stand there twice.
         way = way if way[0] != way[1] else way[1:]
-        path = self._carry(start, context, way, self._system)[0] if len(way) > 1 else start[None]
+        path = self._integrate(start, context, way, self._system)[0] if len(way) > 1 else start[None]
         path = path[-len(times) :].flip(0) if reverse else path[-len(times) :]
-        return self.preprocess.to_data(path).reshape(len(times), *shape, self.dim)
+        return self.preprocess.inverse(path).reshape(len(times), *shape, self.dim)
 
     def trajectory_and_log_prob(
         self, z: Tensor, t: Tensor | Sequence[float], context: Tensor | None = None
@@ -243,23 +244,23 @@ class CNF(FlowParts):
         """
         times = increasing_times(t)
         rows, context, shape = self._rows(z, context)
-        rows = rows.to(self.like.dtype)
+        rows = rows.to(self.dtype)
         way = [0.0, *times] if times[0] > 0 else times
         if len(way) > 1:
-            path, quadratures = self._carry(rows, context, way, self._density_system)
+            path, quadratures = self._integrate(rows, context, way, self._density_system)
         else:
             path, quadratures = rows[None], rows.new_zeros(1, len(rows), 1)
-        x = self.preprocess.to_data(path[-len(times) :])
-        ladj = self.preprocess.to_model(x)[1].to(x.dtype)
+        x = self.preprocess.inverse(path[-len(times) :])
+        ladj = self.preprocess(x)[1].to(x.dtype)
         log_prob = self.base.log_prob(rows) - quadratures[-len(times) :, :, 0] + ladj
         return x.reshape(len(times), *shape, self.dim), log_prob.reshape(len(times), *shape)
 
     def velocity(self, t: float, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Velocity dx/dt (*batch, dim) at time t and points x (*batch, dim), in the units of the data."""
         rows, context, shape = self._rows(x, context)
-        y = self.preprocess.to_model(rows)[0].to(self.like.dtype)
+        y = self.preprocess(rows)[0].to(self.dtype)
         v = self.field.bind(context).velocity(torch.tensor(t, dtype=y.dtype, device=y.device), y)
-        return self.preprocess.velocity_to_data(v, y).reshape(*shape, self.dim)
+        return self.preprocess.pushforward(v, y).reshape(*shape, self.dim)
 
     @torch.no_grad()
     def calibrate(self, x: Tensor, tolerance: float = 1e-3, *, context: Tensor | None = None) -> CNF:
@@ -285,13 +286,13 @@ class CNF(FlowParts):
         places = finite.nonzero().squeeze(1)
         if len(places) == 0:
             raise ValueError("calibrate: expected at least one finite row of x; got none")
-        chosen = places[calibration_rows(places, 1024)]
-        y, context = self.preprocess.to_model(rows[chosen])[0], None if context is None else context[chosen]
+        chosen = places[evenly_spaced(places, 1024)]
+        y, context = self.preprocess(rows[chosen])[0], None if context is None else context[chosen]
         # Probes of an estimate would differ between the two and pass for errors of the solver.
         plain = copy.deepcopy(self).eval()
         plain.divergence = AUTO
         exact, context64 = copy.deepcopy(plain).double(), None if context is None else context.double()
-        score = partial(plain.score, y.to(self.like.dtype), context)
+        score = partial(plain.score, y.to(self.dtype), context)
         reference = partial(exact.score, y.double(), context64)
         self.solver, self.accuracy = calibrate(score, reference, tolerance)
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cnf.files import atomic_path
+from cnf.flows.upgrades import upgraded_part, upgraded_tensors
 
-FORMAT = 1
+# The format that is written, and the earlier one that is read too.
+FORMAT, EARLIER = "2", "1"
 # A header longer than this is not one of ours; JSON nests a few levels only.
 LONGEST_HEADER = 32 * 2**20
 
@@ -27,7 +30,7 @@ def write_model(path: str | Path, configuration: dict[str, Any], tensors: dict[s
     text = json.dumps(configuration, allow_nan=False)
     # The file is read back on any device, so tensors are written as they lie in ordinary memory.
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    header = {"format": str(FORMAT), "configuration": text, "digest": _digest(text, plain)}
+    header = {"format": FORMAT, "configuration": text, "digest": _digest(text, plain)}
     content = save(plain, metadata={"cnf": json.dumps(header)})
     with atomic_path(Path(path)) as temporary:
         temporary.write_bytes(content)
@@ -55,16 +58,19 @@ def read_model(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from failure
     if _digest(header["configuration"], tensors) != header["digest"]:
         raise ModelFileError(f"{path}: damaged (its digest does not fit its contents); fetch or fit it again")
-    return _parsed(header["configuration"]), tensors
+    if header["format"] == FORMAT:
+        return _parsed(header["configuration"]), tensors
+    return _parsed(header["configuration"], upgraded_part), upgraded_tensors(tensors)
 
 
-def _parsed(text: str) -> Any:
-    """JSON as it is defined: without the words for numbers that are not finite, which Python would take."""
+def _parsed(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """JSON as it is defined: without the words for numbers that are not finite, which Python would take.
+    `hook` is applied to every object."""
 
     def refuse(word: str) -> None:
         raise ValueError(f"{word} is no number")
 
-    return json.loads(text, parse_constant=refuse)
+    return json.loads(text, parse_constant=refuse, object_hook=hook)
 
 
 def _digest(configuration: str, tensors: dict[str, Tensor]) -> str:
@@ -79,7 +85,7 @@ def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, str]:
         raise ModelFileError(f"{path}: a safetensors file, but not a model of cnf; write one with `cnf fit`")
     try:
         header = _parsed(text)
-        known = header["format"] == str(FORMAT)
+        known = header["format"] in (FORMAT, EARLIER)
         whole = known and isinstance(_parsed(header["configuration"]), dict) and "digest" in header
     except (ValueError, KeyError, TypeError, RecursionError) as failure:
         raise ModelFileError(f"{path}: its configuration is damaged ({_one_line(failure)})") from failure

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from cnf.fields import FieldAt, GatedField, VelocityField
 from cnf.flows.bases import Base, NormalBase
 from cnf.flows.divergence import Hutchinson, choose_divergence
-from cnf.flows.preprocessing import Affine, Preprocess
 from cnf.flows.scoring import Accuracy, chunk_size
 from cnf.ode import Gradient, Grid, Solution, Solver, System, SystemAt, tensor_like
+from cnf.transforms.affine import Affine, Transform
 
 AUTO = "auto"
 # Evaluations of the field, summed over rows, whose graph is kept: some hundreds of megabytes in a wide one.
@@ -37,7 +37,7 @@ class FlowParts(nn.Module):
         context_dim: int = 0,
         field: VelocityField | None = None,
         base: Base | str = AUTO,
-        preprocess: Preprocess | str = AUTO,
+        preprocess: Transform | str = AUTO,
         solver: Solver | str = AUTO,
         divergence: Hutchinson | str = AUTO,
     ) -> None:
@@ -48,9 +48,9 @@ class FlowParts(nn.Module):
         given = {"base": base, "preprocess": preprocess, "solver": solver}
         # What `cnf.fit` is free to choose; the map of the context is always its own.
         self.automatic = {"context_map", *(name for name, part in given.items() if isinstance(part, str))}
-        self.preprocess: Preprocess = Affine.identity(dim) if isinstance(preprocess, str) else preprocess
+        self.preprocess: Transform = Affine.identity(dim) if isinstance(preprocess, str) else preprocess
         self.context_map = Affine.identity(context_dim)
-        self.base = (NormalBase(dim) if isinstance(base, str) else base).to(self.like.dtype)
+        self.base = (NormalBase(dim) if isinstance(base, str) else base).to(self.dtype)
         self.solver: Solver = Grid.uniform(16) if isinstance(solver, str) else solver
         self.divergence = Hutchinson() if divergence == "hutchinson" else divergence
         self.accuracy = Accuracy()
@@ -71,6 +71,16 @@ class FlowParts(nn.Module):
             )
         if self.base.dim != self.dim or self.preprocess.dim != self.dim:
             raise ValueError(f"base and preprocess must have {self.dim} columns, as the flow has")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the arithmetic."""
+        return self.like.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the arithmetic is done."""
+        return self.like.device
 
     @property
     def like(self) -> Tensor:
@@ -96,7 +106,7 @@ class FlowParts(nn.Module):
         given = (0,) if context is None else tuple(context.shape)
         if given[-1:] != (self.context_dim,):
             raise ValueError(f"context: expected {self.context_dim} columns; got shape {given}")
-        return None if context is None else self.context_map.to_model(context)[0].to(self.like.dtype)
+        return None if context is None else self.context_map(context)[0].to(self.dtype)
 
     def _start(
         self, shape: Sequence[int], context: Tensor | None, generator: torch.Generator | None
@@ -109,7 +119,7 @@ class FlowParts(nn.Module):
             return z, None, batch
         return z, context.expand(*batch, -1).reshape(-1, self.context_dim), batch
 
-    def _carry(
+    def _integrate(
         self, z: Tensor, context: Tensor | None, way: Sequence[float], make_system: MakeSystem
     ) -> tuple[Tensor, Tensor]:
         """States (time, rows, dim) and quadratures (time, rows, rates) along the way, chunk by chunk."""
@@ -142,10 +152,10 @@ class FlowParts(nn.Module):
         # Other spans, numbers of rows or grids would want programs of their own, each of which takes minutes.
         fits = solver == self.compiled and sorted(way) == [0.0, 1.0] and len(x) == chunk_size(x)
         known = make_system in (self._system, self._density_system) and not torch.is_grad_enabled()
-        solve = _program() if fits and known else FlowParts._as_it_stands
+        solve = _program() if fits and known else FlowParts._solve_eager
         return solve(self, make_system, x, context, tuple(way), solver, gradient, estimate=estimate)
 
-    def _as_it_stands(
+    def _solve_eager(
         self,
         make_system: MakeSystem,
         x: Tensor,
@@ -219,8 +229,8 @@ class FlowParts(nn.Module):
 
 @cache
 def _program() -> Callable[..., Solution]:
-    """`_as_it_stands`, compiled for the shapes and the grid that it meets, when it meets them."""
-    return torch.compile(FlowParts._as_it_stands, dynamic=False)
+    """`_solve_eager`, compiled for the shapes and the grid that it meets, when it meets them."""
+    return torch.compile(FlowParts._solve_eager, dynamic=False)
 
 
 def increasing_times(t: Tensor | Sequence[float]) -> list[float]:

@@ -31,7 +31,7 @@ GLOBAL_ORDER = 5
 USUAL_ROUNDING = 8.0
 
 
-class Scores(NamedTuple):
+class SolveResult(NamedTuple):
     """From one solve.
 
     Attributes:
@@ -91,12 +91,12 @@ class Accuracy:
     floor: float = 0.0
     rounding: float = USUAL_ROUNDING
 
-    def estimate(self, scores: Scores) -> Tensor:
+    def estimate(self, scores: SolveResult) -> Tensor:
         """The error of each row's log-density (rows,), in nats, but for rounding."""
         own = (scores.x_error + self.quadrature_weight * scores.q_error).sum(0)
         return self.bar_scale * (self.floor + own)
 
-    def on_finer(self, factor: float) -> Accuracy:
+    def for_refined_grid(self, factor: float) -> Accuracy:
         """The same for a grid of `factor` times the steps."""
         return replace(self, floor=self.floor / factor**GLOBAL_ORDER)
 
@@ -110,7 +110,7 @@ class Accuracy:
         return max(self.tolerance, USUAL_ROUNDING * self.bar_scale * torch.finfo(dtype).eps)
 
 
-Score = Callable[[Tensor, Tensor | None, Solver], Scores]
+Score = Callable[[Tensor, Tensor | None, Solver], SolveResult]
 
 
 def evaluate_rows(
@@ -165,7 +165,7 @@ def _evaluate_with_bars(
 
     def on(finer: Grid, places: Tensor) -> tuple[Evaluation, Tensor]:
         parts = [places[chunk] for chunk in chunks(places)]
-        there = accuracy.on_finer(finer.steps / grid.steps)
+        there = accuracy.for_refined_grid(finer.steps / grid.steps)
         judged = [_judge(score(rows[part], _of(context, part), finer), there) for part in parts]
         return _concatenate([found for found, _ in judged]), torch.cat([excess for _, excess in judged])
 
@@ -175,7 +175,7 @@ def _evaluate_with_bars(
     levels, looks = _levels(excess), torch.ones_like(result.nfe)
     while len(hard := ((excess > 1) & (looks <= RETRIES)).nonzero().squeeze(-1)):
         level = levels[hard].min().item()
-        finer = grid.stretched(math.ceil(grid.steps * RISE**level))
+        finer = grid.with_steps(math.ceil(grid.steps * RISE**level))
         if finer.nfe > MOST_EVALUATIONS:
             break
         hard = hard[levels[hard] == level]
@@ -203,7 +203,7 @@ def _levels(excess: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _judge(scores: Scores, accuracy: Accuracy) -> tuple[Evaluation, Tensor]:
+def _judge(scores: SolveResult, accuracy: Accuracy) -> tuple[Evaluation, Tensor]:
     """The rows with their bars: the scaled sum of their steps' errors and what rounding may add. Beside them
     the former alone, which a finer grid makes smaller, in multiples of what it is held to (rows,)."""
     estimate, sound = accuracy.estimate(scores), scores.log_prob.isfinite()

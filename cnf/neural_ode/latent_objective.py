@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 
 from cnf.neural_ode.latent_ode import LatentODE
 from cnf.neural_ode.latent_series import Series
-from cnf.training import History, descend
+from cnf.training import History, minimize
 
 WARM_UP = 0.02
 EARLY = 0.7  # share of a series in which a path is read anew
@@ -50,7 +50,7 @@ def lower_bound(
         context: (batch, context_dim).
         generator: of the draw.
     """
-    posterior = model.recognise(observed, context)
+    posterior = model.recognize(observed, context)
     noise = torch.randn(
         posterior.mean.shape,
         generator=generator,
@@ -94,7 +94,7 @@ def agreement(
     moved = Series(times - after, observed.values, observed.mask)
     rest = moved.hide((moved.times < model.start)[..., None].expand_as(moved.mask))
     reached = model.states(z, model.start + after, context)[:, 0]
-    return model.recognise(rest, context).log_prob(reached).sum(-1)
+    return model.recognize(rest, context).log_prob(reached).sum(-1)
 
 
 def fit_latent_ode(
@@ -112,7 +112,7 @@ def fit_latent_ode(
     seed: int = 0,
     watch: Callable[[int], None] | None = None,
 ) -> History:
-    """Maximise the lower bound by Adam, its divergence weighted by a β that rises from 0 on.
+    """Maximize the lower bound by Adam, its divergence weighted by a β that rises from 0 on.
 
     With β = 1 at the end it bounds the evidence of the targets. Where these lie beyond what is observed, that
     makes the model pay for everything it takes over from the observations; with β = 0 the recognition network
@@ -161,7 +161,7 @@ def fit_latent_ode(
         loss = -gain.sum() / aim.mask.sum()
         return loss, loss
 
-    return descend(
+    return minimize(
         model.parameters(),
         objective,
         phase="latent ODE",

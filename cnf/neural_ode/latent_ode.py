@@ -106,7 +106,7 @@ class LatentODE(nn.Module):
         self.decoder = SkipNet(latent, units, channels)
         self.log_noise = nn.Parameter(torch.full((channels,), math.log(noise)))
 
-    def recognise(self, observed: Series, context: Tensor | None = None) -> Normal:
+    def recognize(self, observed: Series, context: Tensor | None = None) -> Normal:
         """The approximate posterior of z(start), independent columns (batch, latent).
 
         Raises ValueError for series of another number of channels.
@@ -158,7 +158,7 @@ class LatentODE(nn.Module):
             draws: of z(start), whose spread is the uncertainty.
             generator: of the draws.
         """
-        posterior = self.recognise(observed, context)
+        posterior = self.recognize(observed, context)
         times = times.expand(len(observed), -1)
         found = []
         for _ in range(draws):

@@ -49,7 +49,7 @@ class Adams(Scheme):
     that in place of the one at the predicted point.
 
     Args:
-        nodes: fractions of the span at which the steps start and end, as `entered` gives them.
+        nodes: fractions of the span at which the steps start and end, as `with_startup_steps` gives them.
         like: dtype and device of the arithmetic.
     """
 
@@ -83,13 +83,13 @@ class Adams(Scheme):
         q = ahead_q.view_as(rates) + change_q
         return Step(predicted + change, q, MILNE * change, MILNE * change_q, (*carried[1:], new))
 
-    def march(
+    def iterate(
         self, system: System, x: Tensor, plan: Tensor, carried: tuple[Tensor, ...], *, estimate: bool
     ) -> Iterator[Step]:
         """The past lies in a ring of rows. A step writes its derivatives over the oldest, and its sums where
         the step before it had them: fresh memory would cost more than the arithmetic."""
         if x.numel() == 0:  # a flat row does not say how many quadratures no rows have
-            yield from super().march(system, x, plan, carried, estimate=estimate)
+            yield from super().iterate(system, x, plan, carried, estimate=estimate)
             return
         ring = torch.stack(carried)
         sums = torch.empty_like(ring[:2])
@@ -128,14 +128,14 @@ def _turning(weights: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
     return past.gather(2, order).unbind(), past[:, 1, MEMORY].unbind()
 
 
-def entered(nodes: tuple[float, ...]) -> tuple[float, ...]:
+def with_startup_steps(nodes: tuple[float, ...]) -> tuple[float, ...]:
     """The nodes with two more inside the first step, where a solve starts without a past.
 
     The nearer one stands twice, for a second evaluation: the first is at a point that Euler's method has
     predicted, and so close to the start that to look ahead from the two would magnify its error.
 
     Example:
-        >>> entered((0.0, 0.75, 1.0))
+        >>> with_startup_steps((0.0, 0.75, 1.0))
         (0.0, 0.03, 0.03, 0.15, 0.75, 1.0)
     """
     start, first, *rest = nodes

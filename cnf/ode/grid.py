@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from cnf.ode.adams import Adams, entered, interpolate, last_visits
+from cnf.ode.adams import Adams, interpolate, last_visits, with_startup_steps
 from cnf.ode.rungekutta import RungeKutta
 from cnf.ode.stepping import integrate
 from cnf.ode.system import Gradient, Solution, System, check_gradient, tensor_like
@@ -71,19 +71,19 @@ class Grid:
         return len(self.nodes) - 1
 
     @property
-    def stations(self) -> tuple[float, ...]:
+    def step_times(self) -> tuple[float, ...]:
         """The fractions where the steps of a solve start and end: Adams enters the first by smaller ones.
 
-        >>> Grid.uniform(2).stations, len(Grid.uniform(2, "adams").stations) > 3
+        >>> Grid.uniform(2).step_times, len(Grid.uniform(2, "adams").step_times) > 3
         ((0.0, 0.5, 1.0), True)
         """
-        return entered(self.nodes) if self.method == ADAMS else self.nodes
+        return with_startup_steps(self.nodes) if self.method == ADAMS else self.nodes
 
     @property
     def nfe(self) -> int:
         """Velocity evaluations of a solve from end to end."""
         if self.method == ADAMS:
-            return len(self.stations)
+            return len(self.step_times)
         return TABLEAUX[self.method].evaluations(self.steps)
 
     def refined(self) -> Grid:
@@ -91,7 +91,7 @@ class Grid:
         halves = [(a + b) / 2 for a, b in pairwise(self.nodes)]
         return Grid(tuple(sorted((*self.nodes, *halves))), self.method)
 
-    def stretched(self, steps: int) -> Grid:
+    def with_steps(self, steps: int) -> Grid:
         """A grid of so many steps whose nodes are spread as those of this one."""
         places = [k * self.steps / steps for k in range(1, steps)]
         whole = [(int(place), place - int(place)) for place in places]
@@ -99,7 +99,7 @@ class Grid:
         return Grid((0.0, *inner, 1.0), self.method)
 
     def jittered(self, generator: torch.Generator) -> Grid:
-        """The grid with every inner node moved at random, by up to half of the way to its neighbours.
+        """The grid with every inner node moved at random, by up to half of the way to its neighbors.
 
         A field that is trained on nodes which never stay the same cannot adapt to them.
         """
@@ -115,7 +115,7 @@ class Grid:
         fractions = sorted((node - start) / (end - start) for node in self.nodes)
         return Grid((0.0, *(f for f in fractions if NEAR < f < 1 - NEAR), 1.0), self.method)
 
-    def counterpart(self, span: float) -> Torchdiffeq:
+    def as_torchdiffeq(self, span: float) -> Torchdiffeq:
         """torchdiffeq's method of the same name in as many equal steps; dopri5 where errors are estimated."""
         if self.method in FIXED_STEP:
             return Torchdiffeq(self.method, step_size=abs(span) / self.steps)
@@ -126,7 +126,7 @@ class Grid:
     ) -> Solution:
         """States of `system` at the times t (time,), which are increasing or decreasing, from x at t[0].
 
-        With `gradient="adjoint"` the `counterpart` of the grid solves the equation and its adjoint. With
+        With `gradient="adjoint"` the `as_torchdiffeq` of the grid solves the equation and its adjoint. With
         `estimate=False` the solution has no errors, whose norms take their time.
 
         Raises:
@@ -134,7 +134,7 @@ class Grid:
         """
         check_gradient(gradient)
         if gradient == "adjoint":
-            return self.counterpart((t[-1] - t[0]).item()).solve(system, x, t, gradient="adjoint")
+            return self.as_torchdiffeq((t[-1] - t[0]).item()).solve(system, x, t, gradient="adjoint")
         if self.method == ADAMS:
             return self._solve_by_adams(system, x, t, gradient, estimate=estimate)
         mesh, requested = self._mesh(t)
@@ -148,7 +148,7 @@ class Grid:
         self, system: System, x: Tensor, t: Tensor, gradient: Gradient, *, estimate: bool
     ) -> Solution:
         """The times asked for make no steps of their own: states there are interpolated."""
-        nodes, span = self.stations, t[-1] - t[0]
+        nodes, span = self.step_times, t[-1] - t[0]
         mesh = t[0] + span * tensor_like(nodes, t)
         inner = (t[1:-1] - t[0]) / span
         at = last_visits(nodes) if len(inner) else (0, len(nodes) - 1)

@@ -1,4 +1,4 @@
-"""Steps along a mesh of times, whatever makes a step, and the adjoint of the discretised equation."""
+"""Steps along a mesh of times, whatever makes a step, and the adjoint of the discretized equation."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Scheme(ABC):
     def step(self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]) -> Step:
         """One step from x, with the system at the step's times and the step's plan (numbers,)."""
 
-    def march(
+    def iterate(
         self, system: System, x: Tensor, plan: Tensor, carried: tuple[Tensor, ...], *, estimate: bool
     ) -> Iterator[Step]:
         """The steps in turn, where no gradient is asked: of one, only x and q outlive the next. Without
@@ -110,7 +110,7 @@ def integrate(
     carried = scheme.begin(system, mesh[0], x)
     if torch.is_grad_enabled():
         return collect(x, take_steps(system, x, scheme, plan, carried), at)
-    return collect(x, scheme.march(system, x, plan, carried, estimate=estimate), at)
+    return collect(x, scheme.iterate(system, x, plan, carried, estimate=estimate), at)
 
 
 def take_steps(
@@ -148,7 +148,7 @@ def _collect(x: Tensor, made: Iterable[Step], at: Sequence[int], *, estimate: bo
 
 
 class _DiscreteAdjoint(torch.autograd.Function):
-    """The adjoint of the discretised equation: a few steps at a time are evaluated again, backwards.
+    """The adjoint of the discretized equation: a few steps at a time are evaluated again, backwards.
 
     With aₖ = ∂L/∂xₖ, each step x' = Φ(x, p; θ) of plan p gives aₖ = aₖ₊₁ ∂Φ/∂x and adds aₖ₊₁ ∂Φ/∂θ to ∂L/∂θ.
     What a step hands on to the next one belongs to the state.

@@ -9,7 +9,7 @@
     steps                                  lengths and errors of the steps of a solve
     history                                the course of a training
     pit, calibration                       ranks of rows among draws, coverage of regions
-    animate, flow_film                     films
+    animate, flow_animation                animations
     figure, save, limits, density_grid     what these are made of
 
 Arrays are of numpy or torch; densities and velocities are callables on tensors of points (n, 2). Every
@@ -17,16 +17,21 @@ function draws on the axes it is given, or on a figure of its own (`ax.figure`),
 the style holds while a picture is drawn and changes no global setting.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
+from cnf.deprecation import renamed
+from cnf.plotting.animations import animate, flow_animation
 from cnf.plotting.columns import marginals, pairs
-from cnf.plotting.contexts import what_if
-from cnf.plotting.cuts import conditional, slices
 from cnf.plotting.densities import density, density_grid, density_history, samples
-from cnf.plotting.film import animate, flow_film
 from cnf.plotting.motion import field, principal_axes, trajectories
 from cnf.plotting.progress import history
 from cnf.plotting.ranks import calibration, pit
+from cnf.plotting.slices import conditional, slices
+from cnf.plotting.solver_steps import steps
 from cnf.plotting.style import figure, limits, save
-from cnf.plotting.work import steps
+from cnf.plotting.what_if import what_if
 
 __all__ = [
     "animate",
@@ -37,7 +42,7 @@ __all__ = [
     "density_history",
     "field",
     "figure",
-    "flow_film",
+    "flow_animation",
     "history",
     "limits",
     "marginals",
@@ -51,3 +56,10 @@ __all__ = [
     "trajectories",
     "what_if",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    found = renamed(__name__, name)
+    if found is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return found

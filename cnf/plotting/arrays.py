@@ -51,8 +51,8 @@ def window(limits: Limits) -> np.ndarray:
     return box
 
 
-def centres(limits: Limits, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """The cells' centres along each side of a `resolution` × `resolution` grid that fills the limits."""
+def centers(limits: Limits, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+    """The cells' centers along each side of a `resolution` × `resolution` grid that fills the limits."""
     if resolution < 2:
         raise ValueError(f"resolution: expected at least 2 cells a side, got {resolution}")
     steps = (np.arange(resolution) + 0.5) / resolution

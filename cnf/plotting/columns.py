@@ -61,7 +61,7 @@ def marginals(
     """Draw the distribution of every column of data (n, dim) and, over it, samples (m, dim); give the axes.
 
     Bins cover the data's range but for its extreme half per cent, and a histogram's area is the share of rows
-    inside: samples that stray show as missing area. Integers get bins centred on them.
+    inside: samples that stray show as missing area. Integers get bins centered on them.
     Raises ValueError for wrong shapes and for a column without a finite value.
 
     >>> axes = marginals(torch.rand(50, 3), torch.rand(90, 3), names=["age", "income", "height"])
@@ -149,14 +149,14 @@ def draw_triangle(
     rows: np.ndarray,
     spans: list[tuple[float, float]],
     panels: tuple[np.ndarray, np.ndarray],
-    colour: str,
+    color: str,
 ) -> None:
     """Scatter column j against column i in panel (i, j), inside the range of each."""
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).numpy()
     some = rows[order[:MOST_POINTS]]
     for i, j in zip(*panels):
         axes[i, j].scatter(
-            some[:, j], some[:, i], s=1.5, color=colour, alpha=0.5, linewidths=0, rasterized=True
+            some[:, j], some[:, i], s=1.5, color=color, alpha=0.5, linewidths=0, rasterized=True
         )
         axes[i, j].set(xlim=spans[j], ylim=spans[i])
 

@@ -10,14 +10,14 @@ from matplotlib.axes import Axes
 from matplotlib.contour import QuadContourSet
 from matplotlib.image import AxesImage
 
-from cnf.plotting.arrays import Array, Function, Limits, centres, numbers, on_grid, table
+from cnf.plotting.arrays import Array, Function, Limits, centers, numbers, on_grid, table
 from cnf.plotting.style import (
     ACCENT,
     DATA,
     DENSITY,
     MODEL,
     chosen_limits,
-    colour_bar,
+    color_bar,
     figure,
     frame,
     label,
@@ -30,14 +30,14 @@ SHARES = (*(k / 10 for k in range(1, 10)), 0.99)  # of the mass, inside the cont
 
 
 def density_grid(log_prob: Function, limits: Limits, *, resolution: int = 200) -> np.ndarray:
-    """exp(log_prob) at the centres of a grid of cells, (resolution, resolution), rows from bottom to top.
+    """exp(log_prob) at the centers of a grid of cells, (resolution, resolution), rows from bottom to top.
 
     `log_prob` takes points (n, 2) and gives (n,), in nats. Raises ValueError for another shape.
 
     >>> density_grid(lambda x: 0 * x[:, 0], ((0, 1), (0, 1)), resolution=2).sum()
     np.float64(4.0)
     """
-    x, y = centres(limits, resolution)
+    x, y = centers(limits, resolution)
     with np.errstate(over="ignore"):
         return np.exp(on_grid(log_prob, x, y, "log_prob", width=()))
 
@@ -86,7 +86,7 @@ def density(
     the highest-density regions that hold 10, 20, … 90, 99 of 100 parts of the mass in the picture; `regions`
     draws the outlines of those that hold these shares. `log` maps log p down to 10 nats below its peak;
     `maximum` is the density drawn darkest (the peak, if not given), for panels to compare; `bar` names a
-    colour bar.
+    color bar.
     Raises ValueError for a wrong shape or kind and for a density that is zero everywhere or infinite.
 
     >>> ax = density(lambda x: -x.square().sum(-1), ((-2, 2), (-2, 2)), regions=(0.5, 0.9), names=["a", "b"])
@@ -104,7 +104,7 @@ def density(
     if regions:
         outline(ax, values, limits, regions)
     if bar is not None:
-        colour_bar(ax, drawn, bar)
+        color_bar(ax, drawn, bar)
     frame(ax, limits, names)
     return ax
 
@@ -123,15 +123,15 @@ def draw_map(ax: Axes, values: np.ndarray, limits: Limits, *, log: bool, maximum
 def fill_contours(ax: Axes, values: np.ndarray, limits: Limits) -> QuadContourSet:
     """The highest-density regions, one over the other, the smaller the darker."""
     levels = [*region_levels(values, SHARES), peak_of(values)]
-    colours = DENSITY(np.linspace(0.08, 1, len(levels) - 1))
-    return ax.contourf(*centres(limits, len(values)), np.nan_to_num(values), levels, colors=colours, zorder=0)
+    colors = DENSITY(np.linspace(0.08, 1, len(levels) - 1))
+    return ax.contourf(*centers(limits, len(values)), np.nan_to_num(values), levels, colors=colors, zorder=0)
 
 
 def outline(ax: Axes, values: np.ndarray, limits: Limits, regions: Sequence[float]) -> None:
     """The outlines of the highest-density regions."""
     levels = region_levels(values, regions)
     if levels:
-        grid = centres(limits, len(values))
+        grid = centers(limits, len(values))
         ax.contour(*grid, np.nan_to_num(values), levels, colors=ACCENT, linewidths=0.8)
 
 
@@ -143,10 +143,10 @@ def samples(
     over: Array | None = None,
     limits: Limits | None = None,
     size: float = 3.0,
-    colour: str = MODEL,
+    color: str = MODEL,
     names: Sequence[str] | None = None,
 ) -> Axes:
-    """Draw points x (n, 2), over the data in grey if `over` (m, 2) is given; `size` in square points.
+    """Draw points x (n, 2), over the data in gray if `over` (m, 2) is given; `size` in square points.
 
     Raises ValueError for a wrong shape.
 
@@ -159,16 +159,16 @@ def samples(
     ax = figure()[1][0, 0] if ax is None else ax
     if over is not None:
         scatter(ax, data, DATA, size, "data")
-    scatter(ax, points, colour, size, "samples")
+    scatter(ax, points, color, size, "samples")
     if over is not None:
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2, markerscale=2)
     frame(ax, chosen_limits(limits, data), names)
     return ax
 
 
-def scatter(ax: Axes, points: np.ndarray, colour: str, size: float, name: str) -> None:
+def scatter(ax: Axes, points: np.ndarray, color: str, size: float, name: str) -> None:
     """Small dots without an edge, an image inside vector files."""
-    ax.scatter(*points.T, s=size, color=colour, alpha=0.6, linewidths=0, rasterized=True, label=name)
+    ax.scatter(*points.T, s=size, color=color, alpha=0.6, linewidths=0, rasterized=True, label=name)
 
 
 @styled
@@ -185,7 +185,7 @@ def density_history(
     """Draw the density at a row of times, from the base (t = 0) to the data (t = 1); gives the axes.
 
     `log_prob_at(t)` is the log density at time t, a callable as in `density`, or under the value t of
-    whatever else `symbol` names: a context, say. Every panel has its own colour scale.
+    whatever else `symbol` names: a context, say. Every panel has its own color scale.
     Raises ValueError where axes and times differ in number.
 
     >>> axes = density_history(lambda t: lambda x: -x.square().sum(-1), [0, 0.5, 1], ((-2, 2), (-2, 2)))

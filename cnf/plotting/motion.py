@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.quiver import Quiver
 
-from cnf.plotting.arrays import Array, Function, Limits, centres, column_names, numbers, on_grid
-from cnf.plotting.style import INK, TIME, colour_bar, figure, frame, limits, styled
+from cnf.plotting.arrays import Array, Function, Limits, centers, column_names, numbers, on_grid
+from cnf.plotting.style import INK, TIME, color_bar, figure, frame, limits, styled
 
 # Arrows along the axes' own units, of one width.
 ARROW_UNITS = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "inches", "width": 0.01}
@@ -25,25 +25,25 @@ def trajectories(
     *,
     ax: Axes | None = None,
     times: Array | None = None,
-    colour: Literal["time"] | Array = "time",
+    color: Literal["time"] | Array = "time",
     columns: tuple[int, int] | Literal["principal"] = (0, 1),
     names: Sequence[str] | None = None,
     bar: str | None = None,
 ) -> Axes:
     """Draw the ways of particles, path (time, n, dim), from rings to dots, in the plane of two columns.
 
-    `times` (time,) go with the states, evenly spaced from 0 to 1 if not given; `colour` follows them, or is
+    `times` (time,) go with the states, evenly spaced from 0 to 1 if not given; `color` follows them, or is
     one value per particle (n,), or one per state (time, n): log-densities, say. `columns` are two places, or
     "principal" for the plane that the ends spread in most, see `principal_axes`; `names` are those of all dim
-    columns; `bar` names a colour bar.
-    Raises ValueError for wrong shapes, another colour and columns that are not there.
+    columns; `bar` names a color bar.
+    Raises ValueError for wrong shapes, another color and columns that are not there.
 
     >>> ax = trajectories(np.cumsum(np.ones((5, 3, 2)), axis=0), names=["height", "weight"])
     >>> ax.get_xlabel()
     'height'
     """
-    if isinstance(colour, str) and colour != "time":
-        raise ValueError(f"colour: expected 'time' or one value per particle, got {colour!r}")
+    if isinstance(color, str) and color != "time":
+        raise ValueError(f"color: expected 'time' or one value per particle, got {color!r}")
     states = numbers(path)
     if states.ndim != 3 or states.shape[0] < 2 or states.shape[1] < 1:
         raise ValueError(f"path: expected shape (time, n, dim) with at least 2 times, got {states.shape}")
@@ -52,13 +52,13 @@ def trajectories(
         plane, shown = principal_axes(states, names=labels)
     else:
         plane, shown = chosen(states, columns), [labels[i] for i in columns]
-    lines = coloured(plane, times) if isinstance(colour, str) else valued(plane, numbers(colour))
+    lines = colored(plane, times) if isinstance(color, str) else valued(plane, numbers(color))
     ax = figure()[1][0, 0] if ax is None else ax
     ax.add_collection(lines, autolim=False)
     ax.scatter(*plane[0].T, s=5, facecolors="white", edgecolors=INK, linewidths=0.4, zorder=3, label="start")
     ax.scatter(*plane[-1].T, s=4, color=INK, linewidths=0, zorder=4, label="end")
     if bar is not None:
-        colour_bar(ax, lines, bar)
+        color_bar(ax, lines, bar)
     frame(ax, limits(plane.reshape(-1, 2), (0, 1), 0.06), shown)
     if columns == "principal":
         ax.set_aspect("auto")  # the first axis is the longer one by construction
@@ -112,8 +112,8 @@ def weights(direction: np.ndarray, names: Sequence[str], most: int = 3) -> str:
     return (" " if max(map(len, terms)) <= LONG else "\n").join(terms)
 
 
-def coloured(plane: np.ndarray, times: Array | None) -> LineCollection:
-    """One segment per particle and step, coloured by the time in its middle."""
+def colored(plane: np.ndarray, times: Array | None) -> LineCollection:
+    """One segment per particle and step, colored by the time in its middle."""
     times = np.linspace(0, 1, len(plane)) if times is None else numbers(times)
     if times.shape != plane.shape[:1]:
         raise ValueError(f"times: expected shape {plane.shape[:1]}, one for each state, got {times.shape}")
@@ -121,19 +121,19 @@ def coloured(plane: np.ndarray, times: Array | None) -> LineCollection:
 
 
 def valued(plane: np.ndarray, values: np.ndarray) -> LineCollection:
-    """One line per particle in the colour of its value, or a segment for each step in that of its middle."""
+    """One line per particle in the color of its value, or a segment for each step in that of its middle."""
     if values.shape == plane.shape[:2]:
         return stepwise(plane, values)
     if values.shape != plane.shape[1:2]:
         raise ValueError(
-            f"colour: expected shape {plane.shape[1:2]}, one per particle, or {plane.shape[:2]}, one per "
+            f"color: expected shape {plane.shape[1:2]}, one per particle, or {plane.shape[:2]}, one per "
             f"state, got {values.shape}"
         )
     return collection(plane.swapaxes(0, 1), values, (values.min(), values.max()), plane.size // 2)
 
 
 def stepwise(plane: np.ndarray, values: np.ndarray) -> LineCollection:
-    """One segment per particle and step, in the colour of the mean of its ends' values (time, n)."""
+    """One segment per particle and step, in the color of the mean of its ends' values (time, n)."""
     segments = np.stack([plane[:-1], plane[1:]], axis=2).reshape(-1, 2, 2)
     middles = ((values[:-1] + values[1:]) / 2).ravel()
     return collection(segments, middles, (values.min(), values.max()), len(segments))
@@ -142,7 +142,7 @@ def stepwise(plane: np.ndarray, values: np.ndarray) -> LineCollection:
 def collection(
     lines: np.ndarray, values: np.ndarray, span: tuple[float, float], segments: int
 ) -> LineCollection:
-    """Thin lines in the colours of time."""
+    """Thin lines in the colors of time."""
     drawn = LineCollection(list(lines), cmap=TIME, linewidths=0.7, capstyle="round", zorder=2)
     drawn.set(array=values, clim=span, rasterized=segments > MOST_VECTORS)
     return drawn
@@ -159,10 +159,10 @@ def field(
     bar: str | None = None,
     names: Sequence[str] | None = None,
 ) -> Axes:
-    """Draw a velocity, a callable (n, 2) -> (n, 2), by arrows or streamlines coloured by speed.
+    """Draw a velocity, a callable (n, 2) -> (n, 2), by arrows or streamlines colored by speed.
 
     Arrows point the way of the velocity on a grid of `resolution` cells a side; the fastest tenth
-    are as long as a cell, the others in proportion. `bar` names a colour bar.
+    are as long as a cell, the others in proportion. `bar` names a color bar.
     Raises ValueError for a wrong shape or kind.
 
     >>> ax = field(lambda x: -x, ((-1, 1), (-1, 1)), resolution=10)
@@ -171,13 +171,13 @@ def field(
     """
     if kind not in ("arrows", "streamlines"):
         raise ValueError(f"kind: expected 'arrows' or 'streamlines', got {kind!r}")
-    x, y = centres(limits, resolution)
+    x, y = centers(limits, resolution)
     flow = on_grid(velocity, x, y, "velocity", width=(2,))
     ax = figure()[1][0, 0] if ax is None else ax
     draw = arrows if kind == "arrows" else streamlines
     drawn = draw(ax, x, y, flow)
     if bar is not None:
-        colour_bar(ax, drawn, bar)
+        color_bar(ax, drawn, bar)
     frame(ax, limits, names)
     return ax
 

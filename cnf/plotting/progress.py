@@ -93,7 +93,7 @@ def draw_objective(ax: Axes, steps: np.ndarray, objective: np.ndarray, starts: S
 
 
 def moving_mean(y: np.ndarray, width: int) -> np.ndarray:
-    """Means of `width` neighbours."""
+    """Means of `width` neighbors."""
     return np.convolve(y, np.full(width, 1 / width), mode="valid")
 
 

@@ -24,7 +24,7 @@ def pit(
     """Draw histograms of ranks (n, dim) between 0 and 1, one panel a column; gives the axes.
 
     The rank of a value under a density is its probability integral transform, u = P(X ≤ x): uniform where
-    the density is calibrated (Dawid 1984), ∪ where it is too narrow, ∩ where it is too wide. The grey band
+    the density is calibrated (Dawid 1984), ∪ where it is too narrow, ∩ where it is too wide. The gray band
     holds 99 of 100 bars of a calibrated density.
     Raises ValueError for wrong shapes and ranks outside [0, 1].
 
@@ -55,7 +55,7 @@ def calibration(shares: Array, *, ax: Axes | None = None) -> Axes:
     """Draw the share of rows that lie in each highest-density region against the region's probability.
 
     `shares` (n,) is, row by row, the probability of the smallest highest-density region that holds the row:
-    uniform where the density is calibrated, so that the curve is the diagonal. The grey band is
+    uniform where the density is calibrated, so that the curve is the diagonal. The gray band is
     Kolmogorov's: it holds the whole curve of 95 of 100 calibrated densities.
     Raises ValueError for another shape and for numbers outside [0, 1].
 

@@ -1,4 +1,4 @@
-"""One style for every picture: its settings, its colours, and the frame around the data."""
+"""One style for every picture: its settings, its colors, and the frame around the data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cnf.plotting.arrays import Array, Limits, column_names, numbers, window
 INK, FAINT = "#333333", "#b8b8b8"
 DATA, MODEL, ACCENT = "#7a7a7a", "#0072b2", "#d55e00"  # blue and vermilion: told apart by every eye
 
-# White to ink in equal steps of CIELAB lightness: empty regions keep the colour of the paper.
+# White to ink in equal steps of CIELAB lightness: empty regions keep the color of the paper.
 DENSITY = LinearSegmentedColormap.from_list(
     "density",
     ["#ffffff", "#c3e5fb", "#8ccaf3", "#5eace5", "#3d8fce", "#3071ae", "#2f5488", "#2b3a5e", "#202236"],
@@ -154,8 +154,8 @@ def place_image(ax: Axes, values: np.ndarray, box: Limits) -> AxesImage:
     return ax.imshow(values, DENSITY, extent=extent, origin="lower", interpolation="bilinear", zorder=0)
 
 
-def colour_bar(ax: Axes, artist: ScalarMappable, name: str) -> None:
-    """A slim bar beside the axes that says what the artist's colours mean."""
+def color_bar(ax: Axes, artist: ScalarMappable, name: str) -> None:
+    """A slim bar beside the axes that says what the artist's colors mean."""
     bar = ax.figure.colorbar(artist, cax=ax.inset_axes((1.03, 0, 0.04, 1)))
     bar.outline.set_visible(False)
     bar.set_label(name, parse_math=False)

@@ -2,7 +2,7 @@
 
     subject                   the flow, the rows it is judged by, their names
     baselines, calibration    what it is measured against: a Gaussian, a mixture, uniform ranks
-    facts, drawings, motion   what the page shows: words, pictures, particles and maps that move
+    model_card, figures, animation   what the page shows: words, pictures, particles and maps that move
     page                      the file; page.html, page.css and flow.js are its frame, its look and its script
 
 `cnf.plotting` draws what stands still and plotly.js, which the page carries in itself, what moves.

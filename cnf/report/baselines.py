@@ -13,15 +13,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from cnf.report.subject import SEED, Subject
-from cnf.training.data import Rows
-from cnf.training.judge import weighted_nll
+from cnf.report.data import SEED, ReportData
+from cnf.rows import Rows, weighted_nll
 
 COMPONENTS = (2, 5, 10, 20, 40)
 MOST_ROWS = 10_000  # that a baseline learns from
 ROWS_A_COMPONENT = 25
 HELD_OUT = 0.1  # of a baseline's own rows, to choose the number of components by
-SMALLEST_VARIANCE = 1e-6  # in standardised units
+SMALLEST_VARIANCE = 1e-6  # in standardized units
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Score:
     behind_error: float
 
 
-def compare(subject: Subject) -> list[Score]:
+def compare(subject: ReportData) -> list[Score]:
     """The flow and its baselines on the subject's rows."""
     gaussian, mixture, components = baseline_scores(subject)
     contestants = {
@@ -54,7 +53,7 @@ def compare(subject: Subject) -> list[Score]:
     return [score_of(name, log_prob, subject) for name, log_prob in contestants.items()]
 
 
-def score_of(name: str, log_prob: Tensor, subject: Subject) -> Score:
+def score_of(name: str, log_prob: Tensor, subject: ReportData) -> Score:
     """The mean over rows that the flow could score."""
     known = subject.log_prob.isfinite()
     weights = None if subject.rows.weights is None else subject.rows.weights[known]
@@ -62,7 +61,7 @@ def score_of(name: str, log_prob: Tensor, subject: Subject) -> Score:
     return Score(name, *weighted_nll(log_prob[known], weights), behind, behind_error)
 
 
-def baseline_scores(subject: Subject) -> tuple[Tensor, Tensor, str]:
+def baseline_scores(subject: ReportData) -> tuple[Tensor, Tensor, str]:
     """Log-densities (rows,) of a Gaussian and a mixture that have not seen the row, and the mixture's size.
 
     They learn from the rows of the training, or, where these are not at hand, from the half of the rows
@@ -79,7 +78,7 @@ def baseline_scores(subject: Subject) -> tuple[Tensor, Tensor, str]:
     return gaussian, mixture, " and ".join(map(str, sorted(sizes))) + " components"
 
 
-def folds(subject: Subject) -> list[tuple[np.ndarray, Tensor]]:
+def folds(subject: ReportData) -> list[tuple[np.ndarray, Tensor]]:
     """Rows to learn from, and the places of the rows to judge by."""
     if subject.train is not None:
         return [(drawn(subject.train), torch.arange(len(subject.rows)))]
@@ -105,7 +104,7 @@ def drawn(rows: Rows) -> np.ndarray:
 
 @dataclass(frozen=True)
 class GaussianPart:
-    """A mixture of Gaussians of columns and context together, in standardised units."""
+    """A mixture of Gaussians of columns and context together, in standardized units."""
 
     model: GaussianMixture
     shift: np.ndarray
@@ -113,7 +112,7 @@ class GaussianPart:
 
     @classmethod
     def fitted(cls, train: np.ndarray, components: int) -> GaussianPart:
-        """By expectation-maximisation."""
+        """By expectation-maximization."""
         spread = train.std(0)
         shift, scale = train.mean(0), np.where(spread > 0, spread, 1.0)
         model = GaussianMixture(

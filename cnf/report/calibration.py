@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cnf.diagnostics.fitting import ranks as among
-from cnf.report.subject import SEED, Subject, evenly
+from cnf.report.data import SEED, ReportData, evenly
 
 MOST_ROWS = 4000
 DRAWS = 4000
@@ -30,14 +30,14 @@ class Ranks(NamedTuple):
 
 
 @torch.no_grad()
-def ranks(subject: Subject) -> Ranks:
+def ranks(subject: ReportData) -> Ranks:
     """The ranks of rows, spread evenly over all, among draws under the same context."""
     conditioned = subject.rows.context is not None
     most, draws = (MOST_CONDITIONED, DRAWS_EACH) if conditioned else (MOST_ROWS, DRAWS)
     places = evenly(len(subject.rows), min(most, len(subject.rows)))
     x, log_prob = subject.rows.x[places], subject.log_prob[places].nan_to_num(nan=-torch.inf)  # nowhere dense
     context = subject.rows.context[places] if conditioned else None
-    generator = torch.Generator(subject.flow.like.device).manual_seed(SEED)
+    generator = torch.Generator(subject.flow.device).manual_seed(SEED)
     drawn, density = subject.flow.sample_and_log_prob((draws,), context, generator=generator)
     if not conditioned:
         drawn, density = drawn[:, None], density[:, None]

@@ -64,17 +64,17 @@
 
   // ---- how it looks
 
-  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;");
 
-  // Colours run evenly with the density itself, while the map holds its logarithm.
+  // Colors run evenly with the density itself, while the map holds its logarithm.
   function shades(hues) {
     const stops = hues.map((hue, i) => [i / (hues.length - 1), hue]);
     return [[0, hues[0]], ...stops.map(([p, hue]) => [1 + Math.log(Math.max(p, Math.exp(-scene.depth * 0.999))) / scene.depth, hue])];
   }
 
-  function centres(axis, cells) {
+  function centers(axis, cells) {
     const [low, high] = scene.limits[axis];
     return Array.from({ length: cells }, (_, i) => low + ((i + 0.5) * (high - low)) / cells);
   }
@@ -84,7 +84,7 @@
     const shown = { type: "heatmap", showscale: false, zsmooth: "fast", hovertemplate: "log-density of both columns: %{z:.2f}<extra></extra>" };
     if (!found) return { ...shown, visible: false, z: [[0]] };
     return {
-      ...shown, z: found.z, x: centres(state.across, found.cells), y: centres(state.up, found.cells),
+      ...shown, z: found.z, x: centers(state.across, found.cells), y: centers(state.up, found.cells),
       zmin: found.peak - scene.depth, zmax: found.peak, colorscale: shades(dark.matches ? scene.dark : scene.light),
     };
   }
@@ -99,8 +99,8 @@
 
   function traces() {
     const followed = [...state.followed];
-    const accent = colour("--accent");
-    const crowd = followed.length ? { size: 4, color: colour("--soft"), opacity: 0.45 } : { size: 5, color: accent, opacity: 0.85 };
+    const accent = color("--accent");
+    const crowd = followed.length ? { size: 4, color: color("--soft"), opacity: 0.45 } : { size: 5, color: accent, opacity: 0.85 };
     const outside = state.across === height || state.up === height;
     const row = (axis) => Array.from(table.subarray(axis * scene.rows.shape[1], (axis + 1) * scene.rows.shape[1]));
     const pointed = state.pointed === null ? [] : [state.pointed];
@@ -108,21 +108,21 @@
       density(),
       state.rows && !outside
         ? { type: "scatter", mode: "markers", x: row(state.across), y: row(state.up), hoverinfo: "skip",
-            marker: { size: 3, symbol: "cross", color: colour("--ink"), opacity: 0.6 } }
+            marker: { size: 3, symbol: "cross", color: color("--ink"), opacity: 0.6 } }
         : { type: "scatter", visible: false },
       dots(everyone, crowd),
       { type: "scatter", mode: "lines", x: trails(state.across, followed), y: trails(state.up, followed),
         line: { color: accent, width: 1 }, opacity: 0.7, hoverinfo: "skip" },
-      dots(followed, { size: 7, color: accent, line: { color: colour("--paper"), width: 1 } }),
-      dots(pointed, { size: 13, symbol: "circle-open", color: colour("--ink"), line: { width: 2 } }, { hoverinfo: "skip" }),
+      dots(followed, { size: 7, color: accent, line: { color: color("--paper"), width: 1 } }),
+      dots(pointed, { size: 13, symbol: "circle-open", color: color("--ink"), line: { width: 2 } }, { hoverinfo: "skip" }),
     ];
   }
 
   function layout() {
-    const ink = colour("--ink");
+    const ink = color("--ink");
     const axis = (index) => ({
       title: { text: plain(scene.names[index]) }, range: scene.limits[index], color: ink, gridcolor: "rgba(0,0,0,0)",
-      zeroline: false, linecolor: colour("--soft"), ticks: "outside", constrain: "domain", fixedrange: true,
+      zeroline: false, linecolor: color("--soft"), ticks: "outside", constrain: "domain", fixedrange: true,
     });
     const span = (index) => scene.limits[index][1] - scene.limits[index][0];
     const ratio = span(state.across) / span(state.up);
@@ -132,7 +132,7 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: (dark.matches ? scene.dark : scene.light)[0], showlegend: false,
       margin: { l: 58, r: 8, t: 8, b: 48 }, dragmode: "select", hovermode: "closest", autosize: true, selections: [],
       font: { color: ink, family: getComputedStyle(document.body).fontFamily, size: 13 },
-      hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--soft"), font: { color: ink } },
+      hoverlabel: { bgcolor: color("--card"), bordercolor: color("--soft"), font: { color: ink } },
     };
   }
 

@@ -21,13 +21,13 @@ from cnf.diagnostics import check
 from cnf.files import atomic_path
 from cnf.flows import CNF
 from cnf.plotting.style import DENSITY
+from cnf.report.animation import PARTICLES, TIMES, motion
 from cnf.report.baselines import compare
 from cnf.report.calibration import ranks
-from cnf.report.drawings import MOST_PAIRED, calibration, history, marginals, pairs
-from cnf.report.facts import facts
-from cnf.report.motion import PARTICLES, TIMES, motion
-from cnf.report.subject import Subject, subject_of
-from cnf.training.data import Rows
+from cnf.report.data import ReportData, report_data
+from cnf.report.figures import MOST_PAIRED, calibration, history, marginals, pairs
+from cnf.report.model_card import model_card
+from cnf.rows import Rows
 
 SAMPLES = 5000
 SHADES = 16  # of a map
@@ -65,12 +65,12 @@ def write_report(
         ValueError: for another number of columns than the flow has, fewer than 10 rows, or an output that
             cannot be written.
     """
-    subject = subject_of(flow, rows, train, names)
+    subject = report_data(flow, rows, train, names)
     with atomic_path(output) as temporary:
         temporary.write_text(page(subject, title, source, tell), encoding="utf-8")
 
 
-def page(subject: Subject, title: str, source: str, tell: Tell) -> str:
+def page(subject: ReportData, title: str, source: str, tell: Tell) -> str:
     """The text of the page."""
     tell("likelihood")
     scores = compare(subject)
@@ -94,7 +94,7 @@ def page(subject: Subject, title: str, source: str, tell: Tell) -> str:
     )
 
 
-def pictures_of(subject: Subject) -> dict[str, Any]:
+def pictures_of(subject: ReportData) -> dict[str, Any]:
     """Every picture that stands still; None where there is nothing to draw."""
     samples = subject.samples(SAMPLES)
     return {
@@ -105,14 +105,14 @@ def pictures_of(subject: Subject) -> dict[str, Any]:
     }
 
 
-def words_of(subject: Subject) -> dict[str, Any]:
+def words_of(subject: ReportData) -> dict[str, Any]:
     """What the page says about the flow and the rows that judge it."""
     return {
         "names": subject.names,
         "rows": len(subject.rows),
         "judged": judged(subject),
         "unscored": int((~subject.log_prob.isfinite()).sum()),
-        "facts": facts(subject.flow, subject.names),
+        "facts": model_card(subject.flow, subject.names),
     }
 
 
@@ -139,12 +139,12 @@ def as_json(moving: dict[str, Any]) -> str:
         ) from failure
 
 
-def records(subject: Subject) -> list[dict[str, Any]]:
+def records(subject: ReportData) -> list[dict[str, Any]]:
     """The moments of the training, if the flow remembers it."""
     return (subject.flow.metadata.get("history") or {}).get("records", [])
 
 
-def judged(subject: Subject) -> str:
+def judged(subject: ReportData) -> str:
     """What the rows are to the flow and its baselines."""
     if subject.train is not None:
         return "The flow and its baselines learned from other rows of the same table."
@@ -173,8 +173,8 @@ def shade(*, exact: bool) -> str:
 
 
 def shades() -> list[str]:
-    """The colours of a map, from none to the peak."""
-    return [to_hex(colour) for colour in DENSITY(np.linspace(0, 1, SHADES))]
+    """The colors of a map, from none to the peak."""
+    return [to_hex(color) for color in DENSITY(np.linspace(0, 1, SHADES))]
 
 
 def squeezed(text: str) -> str:

@@ -14,7 +14,7 @@ from cnf.tables.formats import Append, Choose, Kept, TableError, block, damage_r
 
 
 def read_npy(path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()) -> Iterator[pd.DataFrame]:
-    """The chosen columns of a rows × columns array, called x0, x1, ..., labelled by row; read as needed."""
+    """The chosen columns of a rows × columns array, called x0, x1, ..., labeled by row; read as needed."""
     # numpy's parser raises whatever it stumbles over in a damaged header.
     with damage_reported(path, "npy of numbers", Exception):
         array = np.lib.format.open_memmap(path, mode="r")
@@ -22,7 +22,7 @@ def read_npy(path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()) -> It
 
 
 def read_npz(path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()) -> Iterator[pd.DataFrame]:
-    """The chosen columns of the array `X`, named by the array `columns` if there is one, labelled by row."""
+    """The chosen columns of the array `X`, named by the array `columns` if there is one, labeled by row."""
     kind = "npz of numbers, names as dtype=str"
     with damage_reported(path, kind, Exception), path.open("rb") as file, NpzFile(file) as archive:
         arrays = {name: archive[name] for name in ("X", "columns") if name in archive.files}

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 Kind = Literal["real", "positive", "bounded", "integer", "categorical", "ignored"]
-Role = Literal["modelled", "context"]
+Role = Literal["modeled", "context"]
 Level = str | int | float | bool
 # More categories than this cannot be learnt one by one.
 MOST_LEVELS = 1000
@@ -47,7 +47,7 @@ class Column:
 
     name: str
     kind: Kind
-    role: Role = "modelled"
+    role: Role = "modeled"
     lower: float | None = None
     upper: float | None = None
     step: float | None = None
@@ -75,6 +75,11 @@ class Column:
     def numeric(self) -> bool:
         """Whether its cells are numbers."""
         return self.kind not in ("categorical", "ignored")
+
+    @property
+    def range(self) -> tuple[float | None, float | None]:
+        """The ends of the support of its density, None for no end."""
+        return self.lower, self.upper
 
     @property
     def bounded_below(self) -> bool:

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from cnf.fields.masked import MaskedField
-from cnf.flows import CNF, Affine, Evaluation, NormalBase
+from cnf.flows import CNF, Evaluation, NormalBase
+from cnf.tables.discrete import DiscreteModel
 from cnf.tables.features import ContextFeatures, SymbolFeatures
-from cnf.tables.marginals import Marginals
 from cnf.tables.quadrature import cell_rule
 from cnf.tables.schema import Cells, Schema
-from cnf.tables.symbols import SymbolModel
-from cnf.tables.whitening import Whitening
+from cnf.transforms import Affine
+from cnf.transforms.marginals import MarginalTransform
+from cnf.transforms.whitening import Whitening
 
 # Solves of one row and another point of its cell go together, in parts of about this many.
 AT_ONCE = 2**16
@@ -49,13 +50,13 @@ class TableDensity(nn.Module):
         self.schema = schema
         self.hidden = tuple(hidden)
         self.frequency = frequency
-        self.numeric = [i for i, column in enumerate(schema.modelled) if column.numeric]
-        numbers = [schema.modelled[i] for i in self.numeric]
-        self.sizes = [column.symbols for column in schema.modelled]
+        self.numeric = [i for i, column in enumerate(schema.modeled) if column.numeric]
+        numbers = [schema.modeled[i] for i in self.numeric]
+        self.sizes = [column.symbols for column in schema.modeled]
         self.context_features = ContextFeatures(schema.context)
-        self.symbols = SymbolModel(self.sizes, self.context_features.width)
-        self.symbol_features = SymbolFeatures(schema.modelled)
-        self.marginals = Marginals([column.closed for column in numbers])
+        self.symbols = DiscreteModel(self.sizes, self.context_features.width)
+        self.symbol_features = SymbolFeatures(schema.modeled)
+        self.marginals = MarginalTransform([column.closed.range for column in numbers])
         self.rule = cell_rule(numbers)
         dim, features = len(numbers), self.symbol_features.width + self.context_features.width
         self.whitening = Whitening(dim, features)
@@ -63,18 +64,28 @@ class TableDensity(nn.Module):
         self.metadata: dict[str, Any] = {}
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the arithmetic."""
+        return self.like.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the arithmetic is done."""
+        return self.like.device
+
+    @property
     def like(self) -> Tensor:
         """An empty tensor with the dtype and on the device of the arithmetic."""
         return self.symbols.network[0].weight.detach().new_empty(0)
 
     def encode(self, table: pd.DataFrame) -> tuple[Cells, Tensor]:
-        """The modelled cells of a data frame, and the features of its context (rows, width).
+        """The modeled cells of a data frame, and the features of its context (rows, width).
 
         Raises:
             TableError: for a column that is not there, or a cell that its column cannot hold.
         """
-        device = self.like.device
-        cells = self.schema.encode(table, self.schema.modelled)
+        device = self.device
+        cells = self.schema.encode(table, self.schema.modeled)
         given = self.schema.encode(table, self.schema.context)
         cells, given = (Cells(c.values.to(device), c.symbols.to(device)) for c in (cells, given))
         return cells, self.context_features(given)
@@ -91,8 +102,8 @@ class TableDensity(nn.Module):
         """The numbers of some rows in the coordinates of the flow."""
         present = self.present(cells.symbols)
         features = self.features(cells.symbols, context)
-        y, log_slope = self.marginals.to_model(cells.values)
-        z, log_det = self.whitening.to_model(y.where(present, 0.0), present, features)
+        y, log_slope = self.marginals(cells.values)
+        z, log_det = self.whitening(y.where(present, 0.0), present, features)
         ladj = log_slope.where(present, 0.0).sum(1) + log_det
         return Coordinates(z, torch.cat((present.to(z.dtype), features), 1), ladj)
 
@@ -100,7 +111,7 @@ class TableDensity(nn.Module):
         """Log-probability (rows,) of every row of a data frame, its columns found by name.
 
         In nats: a density in the units of the table for real numbers, a probability for integers, categories,
-        atoms and missing cells. NaN where a cell, modelled or of the context, is missing in a column that
+        atoms and missing cells. NaN where a cell, modeled or of the context, is missing in a column that
         never had a missing cell.
 
         Raises:
@@ -134,7 +145,7 @@ class TableDensity(nn.Module):
         return rows[group.argsort(stable=True)]
 
     def _evaluate(self, cells: Cells, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        log_symbols = self.symbols.log_prob(cells.symbols, context.to(self.like.dtype)).double()
+        log_symbols = self.symbols.log_prob(cells.symbols, context.to(self.dtype)).double()
         if self.flow is None:
             zero = torch.zeros_like(log_symbols)
             return log_symbols, zero, zero.long(), log_symbols.isfinite()
@@ -154,7 +165,7 @@ class TableDensity(nn.Module):
 
     def _log_steps(self, symbols: Tensor) -> Tensor:
         """The logarithm of the width of each row's integer cells (rows,)."""
-        steps = [self.schema.modelled[i].step or 1.0 for i in self.numeric]
+        steps = [self.schema.modeled[i].step or 1.0 for i in self.numeric]
         logs = torch.tensor(steps, dtype=torch.float64, device=symbols.device).log()
         return (self.present(symbols) * logs).sum(1)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from cnf.tables.cells import levels, numbers, place
 from cnf.tables.columns import MOST_STEPS, Column
 from cnf.tables.formats import TableError, listed, shown
-from cnf.tables.heaps import close_up, open_up
-from cnf.tables.series import levels, numbers, place
+from cnf.tables.heaps import compact, expand_compacted
 
 
 def encode(series: pd.Series, column: Column) -> tuple[np.ndarray | None, np.ndarray]:
@@ -24,7 +24,7 @@ def encode(series: pd.Series, column: Column) -> tuple[np.ndarray | None, np.nda
         symbols[values == atom] = i + 1
     symbols[missing] = column.symbols - 1 if column.missing else -1
     _require_support(series, values, symbols == 0, column)
-    return np.where(symbols == 0, close_up(values, column), 0.0), symbols
+    return np.where(symbols == 0, compact(values, column), 0.0), symbols
 
 
 def _encode_levels(series: pd.Series, column: Column) -> np.ndarray:
@@ -75,7 +75,7 @@ def decode(values: np.ndarray | None, symbols: np.ndarray, column: Column) -> pd
     exact = np.array([0.0, *column.atoms, 0.0])  # the last for missing cells
     dense = _in_range(values, column.closed)
     if column.kind == "integer":
-        dense = open_up(np.round(dense / column.step), column) * column.step
+        dense = expand_compacted(np.round(dense / column.step), column) * column.step
     numbers = np.where(symbols == 0, dense, exact[symbols])
     if column.kind == "integer" and column.step < 1:
         numbers = np.round(numbers, 10)  # 0.29 rather than 29 · 0.01, which is another number

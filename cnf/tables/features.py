@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cnf.flows.double import Double
 from cnf.tables.columns import Column
-from cnf.tables.marginals import Marginals
 from cnf.tables.schema import Cells
+from cnf.transforms.float64 import Float64Module
+from cnf.transforms.marginals import MarginalTransform
 
 # Atoms beyond so many are told by their place; that of the first and the last ends here.
 MOST_ONE_HOT, MOST_SCORE = 16, 3.0
 
 
-class SymbolFeatures(Double):
+class SymbolFeatures(Float64Module):
     """Symbols as numbers: one-hot, or for a numeric column with many atoms in four numbers.
 
     Those are whether the cell shows a plain number, whether nothing, and for an atom its normal score (the
@@ -24,7 +24,7 @@ class SymbolFeatures(Double):
     the symbol is not known (−1) all are zero.
 
     Args:
-        columns: the modelled columns of a schema.
+        columns: the modeled columns of a schema.
 
     Example:
         >>> features = SymbolFeatures([Column("group", "categorical", levels=("a", "b"))])
@@ -36,9 +36,9 @@ class SymbolFeatures(Double):
         super().__init__()
         self.sizes = [column.symbols for column in columns]
         self.missing = [column.symbols - 1 if column.missing else -1 for column in columns]
-        self.uncertain = [j for j, size in enumerate(self.sizes) if size > 1]
-        self.coarse = {j for j in self.uncertain if len(columns[j].atoms) > MOST_ONE_HOT}
-        self.width = sum(4 if j in self.coarse else self.sizes[j] for j in self.uncertain)
+        self.non_constant = [j for j, size in enumerate(self.sizes) if size > 1]
+        self.coarse = {j for j in self.non_constant if len(columns[j].atoms) > MOST_ONE_HOT}
+        self.width = sum(4 if j in self.coarse else self.sizes[j] for j in self.non_constant)
         for j in self.coarse:
             self.register_buffer(f"scores{j}", torch.zeros(self.sizes[j], dtype=torch.float64))
 
@@ -53,7 +53,7 @@ class SymbolFeatures(Double):
 
     def forward(self, symbols: Tensor) -> Tensor:
         """Features (rows, width) in float64 of symbols (rows, columns)."""
-        parts = [self._of(j, symbols[:, j]) for j in self.uncertain]
+        parts = [self._of(j, symbols[:, j]) for j in self.non_constant]
         return torch.cat([symbols.new_zeros(len(symbols), 0).double(), *parts], 1)
 
     def _of(self, j: int, shown: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class ContextFeatures(nn.Module):
         super().__init__()
         self.symbols = SymbolFeatures(columns)
         self.numeric = [i for i, column in enumerate(columns) if column.numeric]
-        self.marginals = Marginals([columns[i] for i in self.numeric])
+        self.marginals = MarginalTransform([columns[i].range for i in self.numeric])
         self.width = self.symbols.width + len(self.numeric)
 
     def fit(self, cells: Cells, weights: Tensor) -> None:
@@ -92,6 +92,6 @@ class ContextFeatures(nn.Module):
     def forward(self, cells: Cells) -> Tensor:
         """Features (rows, width) in float64; a number that is not there is zero. All are NaN where a cell is
         missing in a column that never had a missing cell."""
-        numbers = self.marginals.to_model(cells.values)[0].where(cells.symbols[:, self.numeric] == 0, 0.0)
+        numbers = self.marginals(cells.values)[0].where(cells.symbols[:, self.numeric] == 0, 0.0)
         features = torch.cat((self.symbols(cells.symbols), numbers), 1)
         return features.masked_fill((cells.symbols < 0).any(1, keepdim=True), torch.nan)

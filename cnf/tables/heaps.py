@@ -1,4 +1,4 @@
-"""Values of an integer column that stand out from their neighbours, and the grid closed up over them.
+"""Values of an integer column that stand out from their neighbors, and the grid closed up over them.
 
 Prices end in nines, weights are rounded to halves, wind speeds are sums of one lattice: no smooth density
 follows that. Such values become atoms, and the density lives on what is left of the grid, moved together, so
@@ -55,13 +55,13 @@ def _around(steps: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return (within - counts) / np.maximum(last - first, 1)
 
 
-def close_up(values: np.ndarray, column: Column) -> np.ndarray:
+def compact(values: np.ndarray, column: Column) -> np.ndarray:
     """Values beside the heaps of a column, each moved down by a step for every heap below it."""
     heaps = np.array(column.heaps)
     return values - np.searchsorted(heaps, values) * column.step if len(heaps) else values
 
 
-def open_up(steps: np.ndarray, column: Column) -> np.ndarray:
-    """What `close_up` came from, in whole steps."""
+def expand_compacted(steps: np.ndarray, column: Column) -> np.ndarray:
+    """The whole steps that `compact` came from, in whole steps."""
     heaps = np.round(np.array(column.heaps) / column.step)
     return steps + np.searchsorted(heaps - np.arange(len(heaps)), steps, "right")

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from cnf.fields.masked import MaskedField
-from cnf.flows import CNF, Affine, NormalBase
+from cnf.flows import CNF, NormalBase
 from cnf.flows.scoring import Accuracy
 from cnf.ode import Grid
-from cnf.tables.symbols import SymbolModel
+from cnf.tables.discrete import DiscreteModel
+from cnf.transforms import Affine
 
 # Draws need no error bar: a fixed grid does.
 STEPS, TOLERANCE = 12, 0.1
@@ -32,7 +33,7 @@ class Imputer(nn.Module):
 
     As the joint density, symbols first and numbers after them: an autoregressive network for the symbols, a
     flow for the numbers. Both read the known numbers beside their flags, and are fitted with known sets drawn
-    at random (amortised conditioning). The flow starts from the conditional Gaussian of `Whitening`, so that
+    at random (amortized conditioning). The flow starts from the conditional Gaussian of `Whitening`, so that
     for Gaussian columns the draws are exact from the start; beyond, they are as good as the fit.
 
     Args:
@@ -47,7 +48,7 @@ class Imputer(nn.Module):
         self, sizes: list[int], dim: int, context: int, features: int, hidden: tuple[int, int]
     ) -> None:
         super().__init__()
-        self.symbols = SymbolModel(sizes, context + 2 * dim)
+        self.symbols = DiscreteModel(sizes, context + 2 * dim)
         self.flow = _flow(dim, features + 2 * dim, hidden) if dim else None
 
     def extra(self, known: Known, context: Tensor) -> Tensor:

@@ -19,10 +19,10 @@ import math
 import numpy as np
 import pandas as pd
 
+from cnf.tables.cells import dtype_of, is_numeric, levels, numbers
 from cnf.tables.columns import MOST_LEVELS, MOST_STEPS, Column, Level
 from cnf.tables.formats import TableError, shown
 from cnf.tables.heaps import heaped_values
-from cnf.tables.series import dtype_of, is_numeric, levels, numbers
 
 FEW_VALUES, FREQUENT, FREQUENT_ROWS = 12, 0.02, 10
 DECIMALS = 4
@@ -36,16 +36,16 @@ END_SHARE, END_ROWS = 0.01, 5
 NEARER_BY = 0.05
 
 
-def infer(series: pd.Series, kind: str | None = None, role: str = "modelled") -> Column:
+def infer(series: pd.Series, kind: str | None = None, role: str = "modeled") -> Column:
     """The column that a series of a data frame is.
 
     Args:
         series: its cells.
         kind: what the user says it is: a kind, "bounded:0:1", or "integer:0.5" with its step.
-        role: "modelled" or "context".
+        role: "modeled" or "context".
 
     Raises:
-        TableError: for cells that do not fit the kind, or a column that cannot be modelled.
+        TableError: for cells that do not fit the kind, or a column that cannot be modeled.
 
     Example:
         >>> infer(pd.Series(["a", "b", None], name="group")).describe()
@@ -118,7 +118,7 @@ def _dtype(series: pd.Series) -> str:
 
 def decimal_step(distinct: np.ndarray, counts: np.ndarray) -> float | None:
     """1 or the power of ten that the values are multiples of; None where they are real numbers, or so large
-    that neighbouring multiples are one number.
+    that neighboring multiples are one number.
 
     >>> once = np.array([50, 50])
     >>> decimal_step(np.array([0.25, 0.5]), once), decimal_step(np.array([0.1234567, 0.5]), once)
@@ -157,7 +157,7 @@ def _integer(name: str, values: np.ndarray, step: float, common: dict) -> Column
     if lower is None and 0 <= distinct[0] < np.ptp(distinct) / 2:
         lower = -0.5  # what is counted is not negative
     heaped = np.zeros(len(distinct), dtype=bool)
-    if common["role"] == "modelled":
+    if common["role"] == "modeled":
         rest = np.isin(np.arange(len(distinct)), [end % len(distinct) for end in atoms], invert=True)
         heaped[rest] = heaped_values(distinct[rest], counts[rest])
     heaped[atoms] = True

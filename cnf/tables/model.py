@@ -25,10 +25,10 @@ class TableFlow(TableDensity):
         p(row | context) = p(s | context) · p(x | s, context)
 
     p(s) is an exact autoregressive product. p(x | s) is one `CNF` conditioned on s, over whichever cells hold
-    a number: the velocity of the others is zero and their value never enters, so the density is normalised
-    for every pattern. Before it, each column goes through its own increasing map (`Marginals`) and all
-    through a Gaussian (`Whitening`). An integer cell holds the density integrated over the cell, times the
-    step: a probability.
+    a number: the velocity of the others is zero and their value never enters, so the density is normalized
+    for every pattern. Before it, each column goes through its own increasing map (`MarginalTransform`) and
+    all through a Gaussian (`Whitening`). An integer cell holds the density integrated over the cell, times
+    the step: a probability.
 
     Args:
         schema: what the columns are.
@@ -72,11 +72,9 @@ class TableFlow(TableDensity):
         """
         context = self._context_of(given, rows)
         nothing = torch.zeros(rows, len(self.sizes), dtype=torch.long, device=context.device)
-        symbols = self.symbols.sample(
-            nothing, context.to(self.like.dtype), nothing.bool(), generator=generator
-        )
+        symbols = self.symbols.sample(nothing, context.to(self.dtype), nothing.bool(), generator=generator)
         return self.schema.decode(
-            Cells(self._numbers(symbols, context, generator), symbols), self.schema.modelled
+            Cells(self._numbers(symbols, context, generator), symbols), self.schema.modeled
         )
 
     def _context_of(self, given: pd.DataFrame | None, rows: int) -> Tensor:
@@ -92,7 +90,7 @@ class TableFlow(TableDensity):
         if len(given) != rows:
             raise TableError(f"given: expected 1 or {rows} rows of context; found {len(given)}")
         cells = self.schema.encode(given, self.schema.context)
-        device = self.like.device
+        device = self.device
         return _known(self.context_features(Cells(cells.values.to(device), cells.symbols.to(device))))
 
     def _numbers(self, symbols: Tensor, context: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -102,8 +100,8 @@ class TableFlow(TableDensity):
         present, features = self.present(symbols), self.features(symbols, context)
         conditions = torch.cat((present.to(features.dtype), features), 1)
         z = self.flow.sample((), conditions, generator=generator).double()
-        y = self.whitening.to_data(z, torch.zeros_like(z), present, features)
-        return self.marginals.to_data(y).where(present, 0.0)
+        y = self.whitening.inverse(z, torch.zeros_like(z), present, features)
+        return self.marginals.inverse(y).where(present, 0.0)
 
     @torch.no_grad()
     def impute(
@@ -115,7 +113,7 @@ class TableFlow(TableDensity):
         never a missing cell. Columns of the table come back in the order of the schema.
 
         Args:
-            table: rows with the columns of the schema; cells may be missing in any modelled column.
+            table: rows with the columns of the schema; cells may be missing in any modeled column.
             n: how many completed tables.
             generator: source of all randomness.
 
@@ -128,7 +126,7 @@ class TableFlow(TableDensity):
         cells, context = self.encode(table)
         known, context = self.known(cells), _known(context)
         frames = [
-            self.schema.decode(self._completed(cells, known, context, generator), self.schema.modelled)
+            self.schema.decode(self._completed(cells, known, context, generator), self.schema.modeled)
             for _ in range(n)
         ]
         return [frame.set_index(table.index) for frame in frames]
@@ -140,11 +138,11 @@ class TableFlow(TableDensity):
             seen = seen & ~hidden
         symbols = cells.symbols.where(seen, -1)
         given = symbols[:, self.numeric] == 0
-        return Known(symbols, seen, self.marginals.to_model(cells.values)[0].where(given, 0.0), given)
+        return Known(symbols, seen, self.marginals(cells.values)[0].where(given, 0.0), given)
 
     def _missing(self, device: torch.device) -> Tensor:
         """The symbol of a missing cell in each column; −1 where there is none."""
-        columns = self.schema.modelled
+        columns = self.schema.modeled
         return torch.tensor([c.symbols - 1 if c.missing else -1 for c in columns], device=device)
 
     def _completed(
@@ -158,8 +156,8 @@ class TableFlow(TableDensity):
         features = self.features(symbols, context)
         conditions = self.imputer.conditions(free, features, known)
         z = self.imputer.flow.sample((), conditions, generator=generator).double()
-        y = self.whitening.to_data(z, known.y, free, features, known.given)
-        return Cells(self.marginals.to_data(y).where(free, cells.values), symbols)
+        y = self.whitening.inverse(z, known.y, free, features, known.given)
+        return Cells(self.marginals.inverse(y).where(free, cells.values), symbols)
 
     def save(self, path: str | Path) -> None:
         """Write schema, configuration, weights and metadata to one safetensors file, atomically."""
@@ -170,7 +168,7 @@ class TableFlow(TableDensity):
             "frequency": self.frequency,
             "flow": None if self.flow is None else describe(self.flow),
             "imputer": self.imputer is not None,
-            "dtype": str(self.like.dtype).removeprefix("torch."),
+            "dtype": str(self.dtype).removeprefix("torch."),
             "metadata": self.metadata,
         }
         write_model(path, configuration, self.state_dict())

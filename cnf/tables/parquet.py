@@ -15,7 +15,7 @@ from cnf.tables.formats import Append, Choose, Kept, TableError, damage_reported
 
 
 def read_parquet(path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()) -> Iterator[pd.DataFrame]:
-    """The chosen columns, labelled by row; those not in `kept` are real, integer, decimal or boolean."""
+    """The chosen columns, labeled by row; those not in `kept` are real, integer, decimal or boolean."""
     damage = pa.ArrowException, OSError, UnicodeDecodeError
     with damage_reported(path, "parquet", *damage), parquet.ParquetFile(path) as file:
         schema = file.schema_arrow

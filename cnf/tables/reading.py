@@ -98,7 +98,7 @@ def read_typed_table(
     texts: Collection[str] = (),
     rows_needed: int = 1,
 ) -> pd.DataFrame:
-    """The columns of a file as what they hold: numbers, booleans or text; rows labelled by line or row.
+    """The columns of a file as what they hold: numbers, booleans or text; rows labeled by line or row.
 
     In csv a column is of numbers if its cells spell numbers, unless it is one of `texts`, and missing cells
     are as in `read_table`.
@@ -123,8 +123,8 @@ def read_typed_table(
 
 
 def read_typed_chunks(path: str | os.PathLike[str], schema: Schema) -> Iterator[pd.DataFrame]:
-    """The columns of a schema in chunks of bounded memory, rows labelled by line or row."""
-    columns = [*schema.modelled, *schema.context]
+    """The columns of a schema in chunks of bounded memory, rows labeled by line or row."""
+    columns = [*schema.modeled, *schema.context]
     choose = functools.partial(choose_columns, path=path, columns=[c.name for c in columns], ignore=())
     yield from _frames(Path(path), choose, {column.name for column in columns if not column.numeric})
 

@@ -10,12 +10,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cnf.tables.cells import require_workable
 from cnf.tables.columns import Column
-from cnf.tables.dependence import counts_rows, dependent_columns, refuse
 from cnf.tables.encoding import decode, encode
 from cnf.tables.formats import TableError, choose_columns
 from cnf.tables.inference import infer
-from cnf.tables.series import require_workable
+from cnf.tables.redundancy import dependent_columns, is_row_counter, refuse
 
 MOST_COLUMNS = 500
 
@@ -85,15 +85,15 @@ class Schema:
         columns = []
         for name in table.columns:
             require_workable(table[name])
-            counter = name not in context and counts_rows(table[name])
+            counter = name not in context and is_row_counter(table[name])
             kind = kinds.get(name) or ("ignored" if counter else None)
-            columns.append(infer(table[name], kind, "context" if name in context else "modelled"))
+            columns.append(infer(table[name], kind, "context" if name in context else "modeled"))
         schema = cls(tuple(columns))
         while found := dependent_columns(schema.columns, table):
             if not drop_dependent:
                 refuse(*found)
             schema = schema._ignoring(found[0][-1])
-        if not schema.modelled:
+        if not schema.modeled:
             raise TableError("no columns are left to model; choose at least one")
         return schema
 
@@ -102,9 +102,9 @@ class Schema:
         return replace(self, columns=tuple(ignored if c.name == name else c for c in self.columns))
 
     @property
-    def modelled(self) -> tuple[Column, ...]:
+    def modeled(self) -> tuple[Column, ...]:
         """The columns that the density is of."""
-        return tuple(c for c in self.columns if c.kind != "ignored" and c.role == "modelled")
+        return tuple(c for c in self.columns if c.kind != "ignored" and c.role == "modeled")
 
     @property
     def context(self) -> tuple[Column, ...]:
@@ -114,12 +114,12 @@ class Schema:
     @property
     def plain(self) -> bool:
         """Whether every column is continuous, without atoms or missing cells, as a `CNF` alone takes them."""
-        return all(column.plain for column in (*self.modelled, *self.context))
+        return all(column.plain for column in (*self.modeled, *self.context))
 
     @property
     def ranges(self) -> tuple[tuple[float | None, float | None], ...] | None:
-        """The ends of every modelled column, None for none; None altogether where no column has any."""
-        ends = tuple((column.lower, column.upper) for column in self.modelled)
+        """The ends of every modeled column, None for none; None altogether where no column has any."""
+        ends = tuple((column.lower, column.upper) for column in self.modeled)
         return ends if any(end is not None for pair in ends for end in pair) else None
 
     def column(self, name: str) -> Column:
@@ -174,13 +174,13 @@ class Schema:
             raise ValueError("a schema is a list of columns")
         schema = cls(tuple(Column.from_json(column) for column in data))
         names = [column.name for column in schema.columns]
-        if len(set(names)) < len(names) or not schema.modelled:
-            raise ValueError("a schema has columns of different names, at least one of them modelled")
+        if len(set(names)) < len(names) or not schema.modeled:
+            raise ValueError("a schema has columns of different names, at least one of them modeled")
         return schema
 
 
 def _check_names(table: pd.DataFrame, named: list[str]) -> None:
-    """The table can be modelled at all, and the columns that the user named are there."""
+    """The table can be modeled at all, and the columns that the user named are there."""
     names = list(table.columns)
     if odd := [name for name in names if not isinstance(name, str)]:
         raise TableError(f"expected text as names of columns, found {odd[0]!r}; rename the column")
@@ -189,7 +189,7 @@ def _check_names(table: pd.DataFrame, named: list[str]) -> None:
         choose_columns(names, path="table", columns=[name], ignore=())
     if len(names) > MOST_COLUMNS:
         raise TableError(
-            f"the table has {len(names):,} columns, at most {MOST_COLUMNS} can be modelled together; "
+            f"the table has {len(names):,} columns, at most {MOST_COLUMNS} can be modeled together; "
             "choose columns"
         )
     if not len(table):

@@ -26,7 +26,7 @@ MOST_SPOILT = 0.1
 
 
 def read_csv(path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()) -> Iterator[pd.DataFrame]:
-    """The chosen columns, labelled by line; rows are as wide as the header and chosen cells are numbers.
+    """The chosen columns, labeled by line; rows are as wide as the header and chosen cells are numbers.
 
     Columns in `kept` may hold any text, None where a cell is missing.
     """

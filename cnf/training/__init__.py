@@ -1,12 +1,19 @@
-"""Training: objectives, the loop, the default recipe `fit`, and `descend` for an objective of one's own."""
+"""The training engine: a module, an objective, rows. It knows no tables, no mixtures and no defaults.
 
-from cnf.training.descent import descend
-from cnf.training.failures import Interrupted, TrainingError
-from cnf.training.fit import fit
+Trainer, Phase, Settings, History    the loop, what it is told, what it tells
+minimize                             the loop for an objective of one's own
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cnf.deprecation import renamed
+from cnf.training.config import Phase, Settings
+from cnf.training.errors import Interrupted, TrainingError
 from cnf.training.history import History, Record
-from cnf.training.regularisers import Regularisers
-from cnf.training.settings import Phase, Settings
-from cnf.training.tables import fit_table
+from cnf.training.minimize import minimize
+from cnf.training.penalties import Regularizers
 from cnf.training.trainer import Trainer
 
 __all__ = [
@@ -14,11 +21,16 @@ __all__ = [
     "Interrupted",
     "Phase",
     "Record",
-    "Regularisers",
+    "Regularizers",
     "Settings",
     "Trainer",
     "TrainingError",
-    "descend",
-    "fit",
-    "fit_table",
+    "minimize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    found = renamed(__name__, name)
+    if found is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return found

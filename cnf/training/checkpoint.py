@@ -19,8 +19,8 @@ from cnf.files import atomic_path
 from cnf.flows.calibration import METHOD
 from cnf.flows.model_file import ModelFileError, read_model, write_model
 from cnf.ode import Grid
+from cnf.training.config import FitPlan
 from cnf.training.history import History
-from cnf.training.settings import Beginning
 from cnf.training.trainer import Trainer
 
 SECONDS_BETWEEN = 10.0
@@ -35,7 +35,7 @@ SCALARS = (
     "losses",
     "window",
     "went_well",
-    "calm",
+    "baseline_loss",
     "best_nll",
     "best_excess",
     "unspent",
@@ -92,15 +92,18 @@ def discard(path: Path) -> None:
 
 
 def write_checkpoint(path: Path, trainer: Trainer) -> None:
-    """Write weights, moving average, base, optimiser, random state, what the draws follow, schedule and
+    """Write weights, moving average, base, optimizer, random state, what the draws follow, schedule and
     history; keep the state before."""
     state = {name: getattr(trainer, name) for name in SCALARS}
-    state["grid"], state["error_weight"] = list(trainer.guard.grid.nodes), trainer.guard.error_weight
-    state["penalty_share"] = trainer.steering.share
+    state["grid"], state["error_weight"] = (
+        list(trainer.step_control.grid.nodes),
+        trainer.step_control.error_weight,
+    )
+    state["penalty_scale"] = trainer.penalty_control.share
     state["history"] = trainer.history.as_dict()
     configuration = {
         "fit": fingerprint(trainer),
-        "beginning": asdict(trainer.beginning),
+        "plan": asdict(trainer.plan),
         "index": trainer.index,
         "state": _plain(state),
     }
@@ -174,18 +177,18 @@ def _digest(numbers: Tensor) -> float:
 def _tensors(trainer: Trainer) -> dict[str, Tensor]:
     tensors = {
         "generator": trainer.generator.get_state(),
-        "averaged": trainer.judge.average.n_averaged,
+        "averaged": trainer.validator.average.n_averaged,
         "seen": trainer.allocation.seen,
     }
-    field, average = trainer.flow.field, trainer.judge.average.module
+    field, average = trainer.flow.field, trainer.validator.average.module
     weights = (field.state_dict(), average.state_dict(), trainer.best, trainer.at_start)
     # The base was fitted to the rows: on another machine it may come out a little different.
     weights += (trainer.flow.base.state_dict(),)
     for kind, named in zip(("field", "average", "best", "start", "base"), weights):
         tensors.update({f"{kind}.{name}": tensor for name, tensor in named.items()})
-    for which, optimiser in enumerate(trainer.optimisers):
-        for index, moments in optimiser.state_dict()["state"].items():
-            named = {f"optimiser.{which}.{index}.{name}": torch.as_tensor(m) for name, m in moments.items()}
+    for which, optimizer in enumerate(trainer.optimizers):
+        for index, moments in optimizer.state_dict()["state"].items():
+            named = {f"optimizer.{which}.{index}.{name}": torch.as_tensor(m) for name, m in moments.items()}
             tensors.update(named)
     # Tensors that share memory, such as a best that is still the start, cannot stand in one file twice.
     return {name: tensor.clone() for name, tensor in tensors.items()}
@@ -193,32 +196,34 @@ def _tensors(trainer: Trainer) -> dict[str, Tensor]:
 
 def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     state = configuration["state"]
-    trainer.flow.base.load_state_dict(_part(tensors, "base"))  # first: the judge starts as a copy of the flow
+    trainer.flow.base.load_state_dict(
+        _part(tensors, "base")
+    )  # first: the validator starts as a copy of the flow
     trainer.start_phase(configuration["index"], unspent=state["unspent"])
     for name in SCALARS:
         setattr(trainer, name, state[name])
-    for name in ("best_nll", "phase_best", "calm"):
+    for name in ("best_nll", "phase_best", "baseline_loss"):
         if getattr(trainer, name) is None:  # what is not finite is not said
             setattr(trainer, name, math.inf)
-    trainer.guard.grid = Grid(tuple(state["grid"]), METHOD)
-    trainer.guard.error_weight = state["error_weight"]
-    trainer.steering.share = state["penalty_share"]
+    trainer.step_control.grid = Grid(tuple(state["grid"]), METHOD)
+    trainer.step_control.error_weight = state["error_weight"]
+    trainer.penalty_control.share = state["penalty_scale"]
     trainer.history = History.from_dict(state["history"])
-    trainer.beginning = Beginning(**configuration["beginning"])
+    trainer.plan = FitPlan(**configuration["plan"])
     trainer.best, trainer.at_start = _part(tensors, "best"), _part(tensors, "start")
     for weights in (trainer.best, trainer.at_start):  # so that they are known to fit when their time comes
         trainer.flow.field.load_state_dict(weights)
     trainer.flow.field.load_state_dict(_part(tensors, "field"))
-    trainer.judge.average.module.load_state_dict(_part(tensors, "average"))
-    trainer.judge.average.n_averaged.copy_(tensors["averaged"])
+    trainer.validator.average.module.load_state_dict(_part(tensors, "average"))
+    trainer.validator.average.n_averaged.copy_(tensors["averaged"])
     trainer.generator.set_state(tensors["generator"])
     trainer.allocation.seen.copy_(tensors["seen"])
-    for which, optimiser in enumerate(trainer.optimisers):
+    for which, optimizer in enumerate(trainer.optimizers):
         moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _part(tensors, f"optimiser.{which}").items():
+        for name, tensor in _part(tensors, f"optimizer.{which}").items():
             index, moment = name.split(".")
             moments.setdefault(int(index), {})[moment] = tensor
-        optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
 
 
 def _part(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:

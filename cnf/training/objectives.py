@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""What training minimizes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from cnf.flows import CNF
 from cnf.ode import Gradient, Solver
-from cnf.training.coupling import couple
-from cnf.training.regularisers import NONE, Regularisers
+from cnf.training.couplings import couple
+from cnf.training.penalties import NONE, Regularizers
 
 
 def flow_matching_loss(
@@ -26,7 +26,7 @@ def flow_matching_loss(
 ) -> Tensor:
     """Mean of |v(t, (1 − t) z + t y) − (y − z)|² over times t and base points z (Lipman et al. 2023).
 
-    Its minimiser carries the base to the data; no equation is solved. Rows share `times` stratified times, so
+    Its minimizer carries the base to the data; no equation is solved. Rows share `times` stratified times, so
     that the gates of a field are computed once for all rows of a time.
 
     Args:
@@ -72,21 +72,21 @@ def likelihood_loss(
     *,
     solver: Solver,
     gradient: Gradient | None = None,
-    regularisers: Regularisers = NONE,
+    regularizers: Regularizers = NONE,
     importance: Tensor | None = None,
 ) -> Likelihood:
     """Mean of −log p(y) by one solve, and the means of the solver's error estimate and of the penalty.
 
     A solver with few steps can be cheated: the field learns to make steps whose error looks like likelihood.
-    Minimising the error along with the objective keeps the field where the solver can be believed. Rows that
+    Minimizing the error along with the objective keeps the field where the solver can be believed. Rows that
     were drawn more or less often than others have an `importance` in the means (rows,).
     """
-    extend = partial(regularisers.extend, like=y, generator=generator) if regularisers else None
+    extend = partial(regularizers.extend, like=y, generator=generator) if regularizers else None
     scores = flow.score(y, context, solver, gradient=gradient, generator=generator, extend=extend)
 
     def mean(values: Tensor) -> Tensor:
         return values.mean() if importance is None else (importance.to(values) * values).mean()
 
-    penalty = mean(scores.extra.sum(-1)) if regularisers else scores.log_prob.new_zeros(())
+    penalty = mean(scores.extra.sum(-1)) if regularizers else scores.log_prob.new_zeros(())
     error = mean(scores.step_error.sum(0))
     return Likelihood(-mean(scores.log_prob), error, penalty, scores.log_prob.detach())

@@ -10,23 +10,23 @@ import torch
 from torch import Tensor, nn
 
 from cnf.flows import CNF
-from cnf.flows.calibration import calibration_rows
 from cnf.ode import Solver, SolverError, Torchdiffeq
-from cnf.training.allocation import Allocation
-from cnf.training.data import Batches, Rows, in_model_coordinates
-from cnf.training.failures import WINDOW, TrainingError, exploded
-from cnf.training.guard import Guard
+from cnf.rows import Rows, evenly_spaced
+from cnf.training.batches import Batches, in_model_coordinates
+from cnf.training.config import FitPlan, Phase, Settings
+from cnf.training.errors import WINDOW, TrainingError, diverged
 from cnf.training.history import History, Record
-from cnf.training.judge import Judge, snapshot
-from cnf.training.marks import late, passes
+from cnf.training.neyman import NeymanSampler
+from cnf.training.nfe_control import PenaltyController
 from cnf.training.objectives import Likelihood, flow_matching_loss, likelihood_loss
-from cnf.training.optimisers import optimisers
-from cnf.training.settings import Beginning, Phase, Settings
-from cnf.training.steering import Steering
+from cnf.training.optimizers import optimizers
+from cnf.training.schedules import crosses_milestone, late_weighted_progress
+from cnf.training.solver_control import StepController
+from cnf.training.validation import EMAValidator, snapshot
 
 RECORDS = 100  # of each phase
 WARM_UP = 0.05  # of each phase
-GUARD_EVERY = 25  # likelihood updates
+CONTROL_EVERY = 25  # likelihood updates
 SMALLEST_RATE_SCALE = 1e-3
 FEW = 5  # updates
 # Part of a phase's seconds left that a validation may take, and of all its seconds that all of them may take,
@@ -36,7 +36,7 @@ MOST_OF_REST, MOST_OF_PHASE = 0.5, 0.08
 MOST_SPENT = 0.5
 
 
-class Watcher(Protocol):
+class Callback(Protocol):
     """Who is told how training goes: a progress bar, a writer of checkpoints."""
 
     def __call__(self, trainer: Trainer) -> None:
@@ -49,13 +49,13 @@ class Trainer:
     Args:
         flow: what is trained, in place; its preprocessing and base are already fitted.
         train: rows to learn from.
-        valid: rows to judge by.
+        valid: rows to validator by.
         settings: every choice.
         seed: of all randomness in training.
-        beginning: what was settled before it.
+        plan: what was settled before it.
         spent: seconds of the budget that are gone already; the first phase makes up for them, but keeps half
             of its time.
-        watchers: called after every update.
+        callbacks: called after every update.
     """
 
     def __init__(
@@ -66,40 +66,40 @@ class Trainer:
         settings: Settings,
         *,
         seed: int,
-        beginning: Beginning | None = None,
+        plan: FitPlan | None = None,
         spent: float = 0.0,
-        watchers: tuple[Watcher, ...] = (),
+        callbacks: tuple[Callback, ...] = (),
     ) -> None:
         self.flow = flow
         self.valid = valid
         self.settings = settings
-        self.watchers = watchers
+        self.callbacks = callbacks
         self.seed = seed
-        self.beginning = beginning or Beginning()
-        self.generator = torch.Generator(flow.like.device).manual_seed(seed)
-        self.pilot = train.take(calibration_rows(train.x, 256))
+        self.plan = plan or FitPlan()
+        self.generator = torch.Generator(flow.device).manual_seed(seed)
+        self.pilot = train.take(evenly_spaced(train.x, 256))
         pilot, rows = in_model_coordinates(flow, self.pilot), in_model_coordinates(flow, train)
         self.pilot_y, self.pilot_context = pilot.x, pilot.context
         self.batches = Batches(rows.x, rows.context, rows.weights)
-        self.allocation = Allocation(self.batches.strata)
+        self.allocation = NeymanSampler(self.batches.strata)
         self.history = History()
         self.best = self.at_start = snapshot(flow.field)
         # Nats that too many evaluations of the best weights count for, where that was looked at.
         self.best_excess: float | None = None
         self.step = 0
         self.seconds = 0.0
-        self.guard = Guard(
+        self.step_control = StepController(
             flow, self.pilot_y, self.pilot_context,
             steps=settings.solver_steps, error_weight=settings.error_weight, generator=self.generator,
         )  # fmt: skip
-        self.steering = Steering(self.pilot, settings.nfe_budget, settings.tolerance)
+        self.penalty_control = PenaltyController(self.pilot, settings.nfe_budget, settings.tolerance)
         gone = min(spent, MOST_SPENT * (settings.phases[0].seconds or 0.0))
         self.validation_seconds = 0.0  # of the last one
         self.start_phase(0, unspent=-gone)
-        self.best_nll = self.judge.verdict(self.pilot_y, self.pilot_context).nll
+        self.best_nll = self.validator.validate(self.pilot_y, self.pilot_context).nll
 
     def start_phase(self, index: int, *, unspent: float) -> None:
-        """Begin a phase with a fresh optimiser and moving average, and the seconds that the last one left."""
+        """Begin a phase with a fresh optimizer and moving average, and the seconds that the last one left."""
         self.index = index
         self.unspent = unspent
         self.phase_step = 0
@@ -112,11 +112,11 @@ class Trainer:
         self.went_well = 0  # updates since the start or the last rollback
         self.losses: list[float] = []
         self.window: list[float] = []
-        self.calm = math.inf
-        self.optimisers = optimisers(
-            self.flow.field, self.phase.optimiser, weight_decay=self.settings.weight_decay
+        self.baseline_loss = math.inf
+        self.optimizers = optimizers(
+            self.flow.field, self.phase.optimizer, weight_decay=self.settings.weight_decay
         )
-        self.judge = Judge(self.flow, self.phase.ema, self.valid)
+        self.validator = EMAValidator(self.flow, self.phase.ema, self.valid)
 
     @property
     def phase(self) -> Phase:
@@ -178,20 +178,22 @@ class Trainer:
             self.validation_seconds = time.perf_counter() - start
             self.all_validation_seconds += self.validation_seconds
             self._book(start)
-        elif passes(before, done, RECORDS):
+        elif crosses_milestone(before, done, RECORDS):
             self._record()
-        for watch in self.watchers:
-            watch(self)
+        for callback in self.callbacks:
+            callback(self)
 
     def _validation_is_due(self, before: float, done: float) -> bool:
         """Where seconds are the budget, only if it leaves most of those gone and of the rest to updates; at
         the end of a phase, always."""
-        if not passes(late(before), late(done), self.phase.validations):
+        if not crosses_milestone(
+            late_weighted_progress(before), late_weighted_progress(done), self.phase.validations
+        ):
             return False
         if done >= 1 or self.phase.seconds is None:
             return True
         once_more = self.all_validation_seconds + self.validation_seconds
-        allowed = MOST_OF_PHASE * late(done) * (self.phase_seconds + self.seconds_left)
+        allowed = MOST_OF_PHASE * late_weighted_progress(done) * (self.phase_seconds + self.seconds_left)
         return once_more <= allowed and self.validation_seconds < MOST_OF_REST * self.seconds_left
 
     def _book(self, start: float) -> None:
@@ -200,8 +202,8 @@ class Trainer:
         self.phase_seconds += elapsed
 
     def _update(self) -> None:
-        for optimiser in self.optimisers:
-            for group in optimiser.param_groups:
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate
         self.step += 1
         self.phase_step += 1
@@ -216,9 +218,9 @@ class Trainer:
         if not (norm.isfinite() and loss.isfinite()):
             self._roll_back("the loss was not finite")
             return
-        for optimiser in self.optimisers:
-            optimiser.step()
-        self.judge.update(self.flow)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.validator.update(self.flow)
         self.went_well += 1
         self.losses.append(objective)
         self._watch_for_explosion(objective)
@@ -228,11 +230,11 @@ class Trainer:
         if len(self.window) < WINDOW:
             return
         window, self.window = self.window, []
-        if exploded(window, self.calm, phase=self.phase.name, dim=self.flow.dim):
+        if diverged(window, self.baseline_loss, phase=self.phase.name, dim=self.flow.dim):
             self.went_well = 0  # the average is of the weights that led there
             self._roll_back("the loss exploded")
         else:
-            self.calm = min(self.calm, max(window))
+            self.baseline_loss = min(self.baseline_loss, max(window))
 
     def _loss(self) -> tuple[Tensor, float]:
         """What is differentiated, and the phase's objective as a number."""
@@ -240,7 +242,10 @@ class Trainer:
             loss = self._matching_loss()
             return loss, loss.item()
         parts = self._likelihood()
-        return parts.nll + self.guard.error_weight * parts.solver_error + parts.penalty, parts.nll.item()
+        return (
+            parts.nll + self.step_control.error_weight * parts.solver_error + parts.penalty,
+            parts.nll.item(),
+        )
 
     def _matching_loss(self) -> Tensor:
         again = self.settings.times_a_pair
@@ -261,7 +266,7 @@ class Trainer:
             solver=solver,
             # The two are the same gradient to rounding, and the flow knows when keeping the graph is faster.
             gradient=None if self.settings.gradient == "discrete" else self.settings.gradient,
-            regularisers=self.settings.regularisers.scaled(self.steering.share),
+            regularizers=self.settings.regularizers.scaled(self.penalty_control.share),
             importance=drawn.importance,
         )
         if self.settings.allocation == "neyman":
@@ -272,9 +277,9 @@ class Trainer:
         """The grid of likelihood training, placed anew as the field changes; torchdiffeq for its adjoint."""
         if self.settings.gradient == "adjoint":
             return Torchdiffeq("dopri5", rtol=1e-3, atol=1e-3)
-        if self.phase_step % GUARD_EVERY == 1 and not self.guard.look(self.phase_done):
+        if self.phase_step % CONTROL_EVERY == 1 and not self.step_control.update(self.phase_done):
             self._roll_back("the solver lost the field")
-        return self.guard.training_grid()
+        return self.step_control.training_grid()
 
     def _roll_back(self, reason: str) -> None:
         """Return with half the learning rate to the average, or, where it is not finite or led here before
@@ -286,28 +291,28 @@ class Trainer:
                 f"training diverged in {self.phase.name} at update {self.step} and again after every smaller"
                 " learning rate; look for extreme values in the rows, or lower the learning rate"
             )
-        average = self.judge.average.module.state_dict()
+        average = self.validator.average.module.state_dict()
         sound = self.went_well >= FEW and all(tensor.isfinite().all() for tensor in average.values())
         self.flow.field.load_state_dict(average if sound else self.best)
         if not sound:
-            self.judge = Judge(self.flow, self.phase.ema, self.valid)
+            self.validator = EMAValidator(self.flow, self.phase.ema, self.valid)
         self.window, self.went_well = [], 0
-        self.allocation = Allocation(self.batches.strata)  # the lost weights' densities say nothing
-        for optimiser in self.optimisers:
-            optimiser.state.clear()
+        self.allocation = NeymanSampler(self.batches.strata)  # the lost weights' densities say nothing
+        for optimizer in self.optimizers:
+            optimizer.state.clear()
 
     def _validate(self) -> None:
-        verdict = self.judge.verdict(self.pilot_y, self.pilot_context)
-        steered = self.phase.name == "likelihood" and self.phase_step >= GUARD_EVERY
-        excess = self.steering.look(self.judge.flow) if steered else None
+        found = self.validator.validate(self.pilot_y, self.pilot_context)
+        steered = self.phase.name == "likelihood" and self.phase_step >= CONTROL_EVERY
+        excess = self.penalty_control.update(self.validator.flow) if steered else None
         more = 0.0 if excess is None or self.best_excess is None else excess - self.best_excess
-        worth = verdict.nll + (excess or 0.0)
+        worth = found.nll + (excess or 0.0)
         self.stale = 0 if worth < self.phase_best else self.stale + 1
         self.phase_best = min(self.phase_best, worth)
-        if verdict.nll + more < self.best_nll:
-            self.best_nll, self.best_excess = verdict.nll, excess
-            self.best = snapshot(self.judge.average.module)
-        self._record(valid_nll=verdict.nll, valid_se=verdict.se, nfe=verdict.nfe)
+        if found.nll + more < self.best_nll:
+            self.best_nll, self.best_excess = found.nll, excess
+            self.best = snapshot(self.validator.average.module)
+        self._record(valid_nll=found.nll, valid_se=found.se, nfe=found.nfe)
 
     def _record(self, **held_out: float) -> None:
         objective = sum(self.losses) / max(len(self.losses), 1)

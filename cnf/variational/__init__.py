@@ -1,4 +1,4 @@
-"""Variational inference: a flow is fitted to a density known up to its normaliser, without data.
+"""Variational inference: a flow is fitted to a density known up to its normalizer, without data.
 
     ENERGIES, Energy    the planar energies U1 to U4 of Rezende and Mohamed (2015)
     LogisticPosterior   the posterior of a Bayesian logistic regression

@@ -1,4 +1,4 @@
-"""The planar energies of Rezende and Mohamed (2015, table 1), made proper and normalised.
+"""The planar energies of Rezende and Mohamed (2015, table 1), made proper and normalized.
 
 p(x) = exp(−U(x)) / Z. U2 to U4 do not depend on x₁ but for a wave, so that their exp(−U) has no integral;
 here they are confined by ½ (max(0, |x₁| − 4) / 0.4)², which leaves them alone in the frame of the paper's
@@ -45,10 +45,10 @@ class Energy:
         return -self.potential(*x.unbind(-1))
 
     @cached_property
-    def log_normaliser(self) -> float:
+    def log_normalizer(self) -> float:
         """log Z = log ∫ exp(−U) dx in nats, by quadrature on [−8, 8]²; the error is below 1e-6.
 
-        >>> round(ENERGIES["U2"].log_normaliser, 6)  # log of 0.4 √2π (8 + 0.4 √2π)
+        >>> round(ENERGIES["U2"].log_normalizer, 6)  # log of 0.4 √2π (8 + 0.4 √2π)
         2.200167
         """
         axis = torch.arange(-EDGE, EDGE + SPACING / 2, SPACING, dtype=torch.float64)
@@ -56,8 +56,8 @@ class Energy:
         return (torch.cat(columns).logsumexp(0) + 2 * math.log(SPACING)).item()
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """log p (*batch,) of points x (*batch, 2), normalised, in nats."""
-        return self.log_density(x) - self.log_normaliser
+        """log p (*batch,) of points x (*batch, 2), normalized, in nats."""
+        return self.log_density(x) - self.log_normalizer
 
 
 def _ring(x1: Tensor, x2: Tensor) -> Tensor:

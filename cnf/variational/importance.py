@@ -16,7 +16,7 @@ CHUNK = 20_000
 
 @dataclass(frozen=True)
 class Importance:
-    """Draws x ~ q with their weights w = p̃(x) / q(x), up to the normaliser of p̃.
+    """Draws x ~ q with their weights w = p̃(x) / q(x), up to the normalizer of p̃.
 
     Attributes:
         x: draws (n, dim).
@@ -37,13 +37,13 @@ class Importance:
         return (self.log_weights.std() / len(self.log_weights) ** 0.5).item()
 
     @property
-    def log_normaliser(self) -> float:
+    def log_normalizer(self) -> float:
         """log of the mean weight: an estimate of log Z in nats, good where `pareto_k` is below 0.7."""
         return (self.log_weights.logsumexp(0) - math.log(len(self.log_weights))).item()
 
     @property
     def weights(self) -> Tensor:
-        """w normalised to sum to one, (n,)."""
+        """w normalized to sum to one, (n,)."""
         return self.log_weights.softmax(0)
 
     @property
@@ -89,7 +89,7 @@ def importance_sample(
 
 
 def pareto_k(log_weights: Tensor) -> float:
-    """The shape k of the generalised Pareto distribution that fits the largest weights (Vehtari et al. 2024).
+    """The shape k of the generalized Pareto distribution that fits the largest weights (Vehtari et al. 2024).
 
     Weights have a finite mean for k < 1 and a finite variance for k < ½; estimates by weights are reliable
     for k < 0.7. The tail is the largest min(n/5, 3√n) of n weights, its fit that of Zhang and Stephens
@@ -121,7 +121,7 @@ def pareto_k(log_weights: Tensor) -> float:
 
 
 def _pareto_shape(x: Tensor) -> float:
-    """k of a generalised Pareto sample x > 0, ascending: the posterior mean of Zhang and Stephens (2009)."""
+    """k of a generalized Pareto sample x > 0, ascending: the posterior mean of Zhang and Stephens (2009)."""
     n = len(x)
     candidates = 30 + int(n**0.5)
     rank = torch.arange(1, candidates + 1, dtype=x.dtype, device=x.device)

@@ -1,4 +1,4 @@
-"""A posterior that is known up to its normaliser, and the Gaussian at its mode."""
+"""A posterior that is known up to its normalizer, and the Gaussian at its mode."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.functional import hessian, jacobian
 from torch.nn.functional import logsigmoid
 
-from cnf.flows import Affine
+from cnf.transforms import Affine
 from cnf.variational.reverse_kl import LogDensity
 
 NEWTON_STEPS = 50
@@ -19,7 +19,7 @@ class LogisticPosterior:
     Intercept and coefficients have independent normal priors of mean 0 and the standard deviation s.
 
     Args:
-        features: x (rows, columns), best standardised.
+        features: x (rows, columns), best standardized.
         labels: true or false, (rows,).
         prior_scale: s.
 

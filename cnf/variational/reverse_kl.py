@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from cnf.flows import CNF
 from cnf.ode import Grid
-from cnf.training import History, descend
+from cnf.training import History, minimize
 
 LogDensity = Callable[[Tensor], Tensor]
-GUARD_EVERY = 10  # updates
+CONTROL_EVERY = 10  # updates
 PILOTS = 128  # draws that the solver is judged on
 # Training is honest while a grid and one of half the steps agree within this, in nats a draw.
 HONEST_WITHIN = 0.02
@@ -84,7 +84,7 @@ def fit_reverse_kl(
             log_p = log_density(x)
             return (log_q - beta * log_p).mean(), (log_q - log_p).mean()
 
-        return descend(
+        return minimize(
             flow.parameters(),
             objective,
             phase="reverse KL",
@@ -106,12 +106,12 @@ def _honest_nodes(
 
     def move_nodes(step: int) -> None:
         nonlocal grid
-        if step % GUARD_EVERY == 0:
+        if step % CONTROL_EVERY == 0:
             error = _solver_error(flow, log_density, grid)
             if error > HONEST_WITHIN:
-                grid = given.stretched(min(grid.steps + 1, max(MOST_STEPS, given.steps)))
+                grid = given.with_steps(min(grid.steps + 1, max(MOST_STEPS, given.steps)))
             elif error < HONEST_WITHIN / 4 and grid.steps > given.steps:
-                grid = given.stretched(grid.steps - 1)
+                grid = given.with_steps(grid.steps - 1)
         flow.solver = grid.jittered(generator)
 
     try:
@@ -125,7 +125,7 @@ def _solver_error(flow: CNF, log_density: LogDensity, grid: Grid) -> float:
     """Mean change of log q − log p̃, in nats, when every step is halved, from the same base points."""
     found = []
     for flow.solver in (grid, grid.refined()):
-        same = torch.Generator(flow.like.device).manual_seed(0)
+        same = torch.Generator(flow.device).manual_seed(0)
         x, log_q = flow.sample_and_log_prob((PILOTS,), generator=same)
         found.append(log_q - log_density(x))
     return (found[0] - found[1]).abs().mean().item()

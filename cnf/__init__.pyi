@@ -1,0 +1,79 @@
+from .estimator import CNFDensity as CNFDensity
+from .fields import (
+    ConcatSquashField as ConcatSquashField,
+)
+from .fields import (
+    GatedField as GatedField,
+)
+from .fields import (
+    MaskedField as MaskedField,
+)
+from .fields import (
+    MLPField as MLPField,
+)
+from .fields import (
+    SumField as SumField,
+)
+from .fields import (
+    VelocityField as VelocityField,
+)
+from .flows import (
+    CNF as CNF,
+)
+from .flows import (
+    AugmentedCNF as AugmentedCNF,
+)
+from .flows import (
+    ContaminatedBase as ContaminatedBase,
+)
+from .flows import (
+    Hutchinson as Hutchinson,
+)
+from .flows import (
+    MixtureBase as MixtureBase,
+)
+from .flows import (
+    ModelFileError as ModelFileError,
+)
+from .flows import (
+    NormalBase as NormalBase,
+)
+from .flows import (
+    StudentTBase as StudentTBase,
+)
+from .neural_ode import ODEBlock as ODEBlock
+from .ode import Grid as Grid
+from .ode import Torchdiffeq as Torchdiffeq
+from .recipe import fit as fit
+from .recipe import fit_table as fit_table
+from .tables import (
+    Column as Column,
+)
+from .tables import (
+    Schema as Schema,
+)
+from .tables import (
+    TableError as TableError,
+)
+from .tables import (
+    TableFlow as TableFlow,
+)
+from .tables import (
+    load as load,
+)
+from .training import History as History
+from .training import TrainingError as TrainingError
+from .transforms import (
+    Affine as Affine,
+)
+from .transforms import (
+    BoundedToReal as BoundedToReal,
+)
+from .transforms import (
+    Chain as Chain,
+)
+from .transforms import (
+    Gaussianize as Gaussianize,
+)
+
+__version__: str

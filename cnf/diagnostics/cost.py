@@ -1,0 +1,68 @@
+"""Claims about the price of a score: evaluations, steps, and how steep the field is along the paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+
+from cnf.diagnostics.context import CheckContext, jacobian
+from cnf.diagnostics.result import CheckResult
+from cnf.flows import Evaluation
+from cnf.ode import Grid
+
+PATHS = 64
+# Beyond this, hL of an explicit Runge-Kutta step of order four or five, a decaying solution grows.
+STABLE = 3.3
+
+
+def work(case: CheckContext) -> Iterator[CheckResult]:
+    """Rows that found an answer, and what it took."""
+    yield from answered(case.scored, strict=case.strict)
+    nfe = case.scored.nfe.double()
+    yield CheckResult.at_most(
+        "evaluations",
+        "a score takes few evaluations of the field",
+        nfe.mean().item(),
+        case.limit(250, 120),
+        kind="cost",
+        detail=f"mean of {len(case.rows)} rows; at most {int(nfe.max())}",
+    )
+
+
+def answered(scored: Evaluation, *, strict: bool) -> Iterator[CheckResult]:
+    """Rows whose score is within the tolerance."""
+    yield CheckResult.at_least(
+        "answers",
+        "every finite row has a score within the tolerance",
+        scored.ok.double().mean().item(),
+        0.999 if strict else 0.99,
+        kind="cost",
+        detail=f"share of {len(scored.ok)} rows",
+    )
+
+
+@torch.no_grad()
+def steps(case: CheckContext) -> Iterator[CheckResult]:
+    """Length of a step times the Lipschitz constant of the field there, over the grid."""
+    flow, rows = case.exact, case.first(PATHS)
+    if not isinstance(flow.solver, Grid):
+        return
+    nodes = rows.x.new_tensor(flow.solver.nodes, dtype=torch.float64)
+    middle = (nodes[1:] + nodes[:-1]) / 2
+    path = flow.trajectory(rows.x, middle.tolist(), rows.context, reverse=True)
+    context = None if rows.context is None else flow.context_map(rows.context)[0]
+    moments = flow.field.bind(context).at(middle)
+    slopes = [jacobian(at.velocity, flow.preprocess(x)[0], 1e-5) for at, x in zip(moments, path)]
+    typical = torch.linalg.matrix_norm(torch.stack(slopes), ord=2).quantile(0.95, dim=1)
+    lengths = [b - a for a, b in pairwise(flow.solver.nodes)]
+    yield CheckResult.at_most(
+        "steps",
+        "no step is so long that its rounding grows",
+        (nodes.diff() * typical).max().item(),
+        case.limit(STABLE, STABLE / 2),
+        kind="cost",
+        detail=f"hL over {len(lengths)} steps of {min(lengths):.3g} to {max(lengths):.3g};"
+        f" Lipschitz constant up to {typical.max():.1f}",
+    )

@@ -1,0 +1,260 @@
+"""Moving pictures: GIF by pillow, MP4 by ffmpeg where it is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from matplotlib.animation import FFMpegWriter
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from cnf.files import atomic_path
+from cnf.plotting.arrays import Array, Limits, centers, numbers
+from cnf.plotting.motion import ARROW_UNITS
+from cnf.plotting.style import ACCENT, INK, MODEL, chosen_limits, frame, place_image, styled
+
+Update: TypeAlias = "Callable[[int], None]"
+
+FEWEST_FRAMES = 20
+DPI = 100
+
+
+@styled
+def animate(
+    draw: Callable[[Figure], Update],
+    frames: int,
+    path: str | Path,
+    *,
+    size: tuple[float, float] = (4.0, 4.0),
+    frame_rate: int = 20,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write a film that loops for ever: a .gif, or an .mp4 where ffmpeg is installed.
+
+    `draw(figure)` sets the stage and gives a function that moves what stands on it to frame
+    0, …, frames − 1. `size` is in inches, at 100 dots each; `frame_rate` per second; `progress(done, frames)`
+    is told every frame.
+    Raises ValueError for another ending and where ffmpeg is missing.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> def draw(page):
+    ...     title = page.suptitle("")
+    ...     return lambda k: title.set_text(f"frame {k}")
+    >>> with TemporaryDirectory() as folder:
+    ...     animate(draw, 3, Path(folder, "count.gif"), size=(1, 1))
+    ...     with Image.open(Path(folder, "count.gif")) as film:
+    ...         print(film.n_frames, film.size)
+    3 (100, 100)
+    """
+    path = Path(path)
+    write = writer_for(path)
+    if frames < 1:
+        raise ValueError(f"frames: expected at least 1, got {frames}")
+    page = Figure(figsize=size, dpi=DPI, layout="compressed")
+    FigureCanvasAgg(page)
+    update = draw(page)
+    update(0)
+    page.canvas.draw()
+    page.set_layout_engine("none")  # laid out once: faster, and nothing trembles
+    with atomic_path(path) as temporary:
+        write(page, update, Course(frames, frame_rate, progress), temporary)
+
+
+@dataclass(frozen=True)
+class Course:
+    """How many frames, how fast, and who is told."""
+
+    frames: int
+    rate: int
+    progress: Callable[[int, int], None] | None
+
+    def __iter__(self) -> Iterator[int]:
+        for k in range(self.frames):
+            yield k
+            if self.progress is not None:
+                self.progress(k + 1, self.frames)
+
+
+def writer_for(path: Path) -> Callable[[Figure, Update, Course, Path], None]:
+    """The function that writes this kind of file."""
+    kind = path.suffix.lower()
+    if kind == ".gif":
+        return write_gif
+    if kind != ".mp4":
+        raise ValueError(f"{path}: expected a file name that ends in .gif or .mp4")
+    if not FFMpegWriter.isAvailable():
+        raise ValueError(f"{path}: ffmpeg is not installed: install it, or write a .gif")
+    return write_mp4
+
+
+def write_mp4(page: Figure, update: Update, course: Course, path: Path) -> None:
+    """Frames through ffmpeg."""
+    writer = FFMpegWriter(fps=course.rate)
+    with writer.saving(page, path, DPI):
+        for k in course:
+            update(k)
+            writer.grab_frame()
+
+
+def write_gif(page: Figure, update: Update, course: Course, path: Path) -> None:
+    """Frames in one palette, so that colors do not flicker and unchanged parts cost nothing."""
+    palette = shared_palette(
+        [shot(page, update, i) for i in np.linspace(0, course.frames - 1, 5).astype(int)]
+    )
+    stills = (shot(page, update, i).quantize(palette=palette, dither=Image.Dither.NONE) for i in course)
+    first = next(stills)
+    first.save(path, format="GIF", save_all=True, append_images=stills, duration=1000 / course.rate, loop=0)
+
+
+def shot(page: Figure, update: Update, k: int) -> Image.Image:
+    """The figure at one frame."""
+    update(k)
+    page.canvas.draw()
+    return Image.fromarray(np.asarray(page.canvas.buffer_rgba())[..., :3].copy())
+
+
+def shared_palette(stills: Sequence[Image.Image]) -> Image.Image:
+    """256 colors for all pictures."""
+    montage = np.concatenate([np.asarray(still) for still in stills])
+    palette = Image.fromarray(montage).quantize(256, Image.Quantize.MEDIANCUT)
+    colors = np.array(palette.getpalette()).reshape(-1, 3)
+    nearly_white = (colors > 247).all(axis=1)  # pillow takes them for white: the paper must not turn gray
+    colors[nearly_white] = 255
+    palette.putpalette(colors.ravel().tolist())
+    return palette
+
+
+def flow_animation(
+    path: Array,
+    times: Array,
+    file: str | Path,
+    *,
+    limits: Limits | None = None,
+    density_frames: Array | None = None,
+    field_frames: Array | None = None,
+    frames: int = 48,
+    frame_rate: int = 20,
+    size: tuple[float, float] = (4.0, 4.0),
+    names: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Film particles that flow from base to data and back, over the density and the field if these are given.
+
+    `path` (time, n, 2) holds the particles at `times` (time,), rising; `density_frames` (time, rows,
+    columns) the density on a grid that fills `limits` (`density_grid` makes one), drawn on a scale of its
+    own at every time; `field_frames` (time, cells, cells, 2) the velocity at the centers of such a grid,
+    drawn as arrows. Frames between two times are interpolated; motion slows at both ends:
+    frame k shows t = t₀ + (t₁ − t₀)(1 − cos(2πk / frames)) / 2.
+    Raises ValueError for wrong shapes, for under 20 frames, and as `animate` does.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> start = np.linspace(-1, 1, 200).reshape(100, 2)
+    >>> with TemporaryDirectory() as folder:
+    ...     animate(np.stack([start, start / 2]), [0, 1], Path(folder, "shrink.gif"), frames=20)
+    ...     print([file.name for file in Path(folder).iterdir()])
+    ['shrink.gif']
+    """
+    states, clock = checked_path(path, times)
+    images = None if density_frames is None else checked_images(density_frames, len(clock), limits)
+    fields = None if field_frames is None else checked_fields(field_frames, len(clock), limits)
+    if frames < FEWEST_FRAMES:
+        raise ValueError(f"frames: expected at least {FEWEST_FRAMES}, got {frames}")
+    ease = (1 - np.cos(2 * np.pi * np.arange(frames) / frames)) / 2
+    moments = clock[0] + (clock[-1] - clock[0]) * ease
+    box = chosen_limits(limits, states[[0, -1]].reshape(-1, 2))
+
+    def draw(page: Figure) -> Update:
+        ax = page.add_subplot()
+        move = [particles(ax, states, clock, MODEL if images is None else ACCENT)]
+        if images is not None:
+            move.append(background(ax, images, clock, box))
+        if fields is not None:
+            move.append(wind(ax, fields, clock, box))
+        frame(ax, box, names)
+
+        def update(k: int) -> None:
+            for moved in move:
+                moved(moments[k])
+            ax.set_title(f"t = {moments[k]:.2f}")
+
+        return update
+
+    animate(draw, frames, file, size=size, frame_rate=frame_rate, progress=progress)
+
+
+def particles(ax: Axes, states: np.ndarray, clock: np.ndarray, color: str) -> Callable[[float], None]:
+    """Dots, and the function that moves them to a time."""
+    dots = ax.scatter(*states[0].T, s=7, color=color, alpha=0.8, linewidths=0)
+    return lambda t: dots.set_offsets(between(states, clock, t))
+
+
+def background(ax: Axes, images: np.ndarray, clock: np.ndarray, box: Limits) -> Callable[[float], None]:
+    """A map of the density, and the function that sets it to a time."""
+    shown = place_image(ax, images[0], box)
+
+    def update(t: float) -> None:
+        image = between(images, clock, t)
+        shown.set(data=image, clim=(0, np.nanmax(image)))
+
+    return update
+
+
+def wind(ax: Axes, fields: np.ndarray, clock: np.ndarray, box: Limits) -> Callable[[float], None]:
+    """Arrows along the velocity, on one scale at all times, and the function that turns them to a time."""
+    x, y = centers(box, fields.shape[1])
+    speed = np.linalg.norm(fields, axis=-1)
+    cell = min(x[1] - x[0], y[1] - y[0])
+    scaled = cell * fields / np.maximum(speed, np.nanquantile(speed, 0.95) or 1.0)[..., None]
+    drawn = ax.quiver(
+        x, y, *np.moveaxis(scaled[0], -1, 0), color=INK, alpha=0.7, pivot="mid", zorder=3, **ARROW_UNITS
+    )
+    return lambda t: drawn.set_UVC(*np.moveaxis(between(scaled, clock, t), -1, 0))
+
+
+def between(values: np.ndarray, clock: np.ndarray, t: float) -> np.ndarray:
+    """The values at time t, on the straight line between their neighbors in time.
+
+    >>> between(np.array([[0.0], [4.0]]), np.array([0.0, 1.0]), 0.25)
+    array([1.])
+    """
+    after = min(max(int(np.searchsorted(clock, t)), 1), len(clock) - 1)
+    share = (t - clock[after - 1]) / (clock[after] - clock[after - 1])
+    return (1 - share) * values[after - 1] + share * values[after]
+
+
+def checked_path(path: Array, times: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Particles and their times, of fitting shapes."""
+    states, clock = numbers(path), numbers(times)
+    if states.ndim != 3 or states.shape[0] < 2 or states.shape[2] != 2:
+        raise ValueError(f"path: expected shape (time, n, 2) with at least 2 times, got {states.shape}")
+    if clock.shape != states.shape[:1] or (np.diff(clock) <= 0).any():
+        raise ValueError(
+            f"times: expected {len(states)} rising times, one for each state, got {clock.tolist()}"
+        )
+    return states, clock
+
+
+def checked_images(density_frames: Array, count: int, limits: Limits | None) -> np.ndarray:
+    """One picture of the density for each time."""
+    images = numbers(density_frames)
+    if images.ndim != 3 or len(images) != count:
+        raise ValueError(f"density_frames: expected shape ({count}, rows, columns), got {images.shape}")
+    if limits is None:
+        raise ValueError("limits: expected those of the grid that density_frames fill, got none")
+    return images
+
+
+def checked_fields(field_frames: Array, count: int, limits: Limits | None) -> np.ndarray:
+    """One velocity on a square grid for each time."""
+    fields = numbers(field_frames)
+    if fields.ndim != 4 or len(fields) != count or fields.shape[1] != fields.shape[2] or fields.shape[3] != 2:
+        raise ValueError(f"field_frames: expected shape ({count}, cells, cells, 2), got {fields.shape}")
+    if limits is None:
+        raise ValueError("limits: expected those of the grid that field_frames fill, got none")
+    return fields

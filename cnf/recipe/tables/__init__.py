@@ -1,0 +1,1 @@
+"""Fitting typed tables: discrete states first, then the flow over the numbers, then the imputer."""

@@ -1,0 +1,82 @@
+"""Rows of typed tables on their way into training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cnf.rows import HELD_OUT, as_weights
+from cnf.tables.model import TableFlow
+from cnf.tables.schema import Cells
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Encoded rows: modeled cells, context cells, weights (rows,) of mean one, and their sums as given."""
+
+    cells: Cells
+    context: Cells
+    weights: Tensor
+    counts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def take(self, places: Tensor) -> TableRows:
+        """The rows at `places`."""
+        weights, counts = self.weights[places], self.counts[places]
+        return TableRows(self.cells.take(places), self.context.take(places), weights, counts)
+
+
+def encoded(model: TableFlow, table: pd.DataFrame, weights: Any) -> TableRows:
+    """Checked rows of a data frame on the model's device."""
+    device = model.device
+    parts = [model.schema.encode(table, columns) for columns in (model.schema.modeled, model.schema.context)]
+    cells, context = (Cells(part.values.to(device), part.symbols.to(device)) for part in parts)
+    ones = torch.ones(len(table), dtype=torch.float64, device=device)
+    if weights is None:
+        return TableRows(cells, context, ones, ones)
+    counts = as_weights(weights, len(table), device)
+    return TableRows(cells, context, counts / counts.mean(), counts)
+
+
+def merged(rows: TableRows) -> TableRows:
+    """The different rows of weight above zero, sorted, each with the sum of its weights; of mean one."""
+    parts = (rows.cells.values, rows.cells.symbols, rows.context.values, rows.context.symbols)
+    keys = torch.cat([part.double() for part in parts], 1).cpu().numpy()
+    _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    sums = torch.bincount(torch.from_numpy(inverse.ravel()), rows.counts.cpu()).to(rows.weights)
+    kept = rows.take(torch.from_numpy(first).to(rows.weights.device))
+    chosen = (sums > 0).nonzero().squeeze(1)
+    return replace(kept, weights=sums / sums[chosen].mean(), counts=sums).take(chosen)
+
+
+def split(rows: TableRows, seed: int, *, repeating: bool) -> tuple[TableRows, TableRows]:
+    """The rows to learn from under this seed, and the tenth that judges.
+
+    Where rows repeat, as those of integers and categories do, one that is there often enough gives a tenth of
+    its weight to validator by: a row set apart whole would never be learnt.
+    """
+    generator = torch.Generator(rows.weights.device).manual_seed(seed)
+    order = torch.randperm(len(rows), generator=generator, device=rows.weights.device)
+    share = torch.zeros_like(rows.weights)
+    share[order[: max(1, round(HELD_OUT * len(rows)))]] = 1.0
+    if repeating:
+        share[rows.counts >= 1 / HELD_OUT] = HELD_OUT
+    parts = (replace(rows, weights=(1 - share) * rows.weights), replace(rows, weights=share * rows.weights))
+    return tuple(part.take((part.weights > 0).nonzero().squeeze(1)) for part in parts)
+
+
+def dequantized(model: TableFlow, cells: Cells, generator: torch.Generator) -> Cells:
+    """The cells with integers spread evenly over their steps."""
+    steps = [model.schema.modeled[i].step or 0.0 for i in model.numeric]
+    width = torch.tensor(steps, dtype=torch.float64, device=cells.values.device)
+    noise = (
+        torch.rand(cells.values.shape, generator=generator, device=width.device, dtype=torch.float64) - 0.5
+    )
+    return Cells(cells.values + noise * width, cells.symbols)

@@ -1,0 +1,127 @@
+"""What the interactive flow shows at a row of times: particles, their log-densities, maps of the density."""
+
+from __future__ import annotations
+
+import base64
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from cnf.plotting.arrays import centers
+from cnf.plotting.style import column_range
+from cnf.report.data import ReportData, evenly
+
+TIMES = 33
+PARTICLES = 400  # that are drawn
+CROWD = 10_000  # that a map of two columns of many is counted from
+ROWS = 1000  # of the data
+MOST_COLUMNS = 7  # to choose from
+EXACT_CELLS, COUNTED_CELLS = 64, 48  # a side of a map
+BLUR = 1.0  # cells
+DEPTH = 10.0  # nats below its peak that a map still tells
+LOG_DENSITY = "log-density"
+INSIDE = (0.005, 0.995), 0.08  # quantiles that limits hold, and the margin around them
+
+
+@torch.no_grad()
+def motion(subject: ReportData) -> dict[str, Any]:
+    """Arrays for the page, as JSON has them: see `packed`.
+
+    Axes are the first columns and, last, the log-density. A flow of two columns without context has its exact
+    density in its one map; the other maps are counted from particles.
+    """
+    times = torch.linspace(0, 1, TIMES, dtype=torch.float64)
+    shown = min(subject.dim, MOST_COLUMNS)
+    drawn = with_log_density(subject, times)
+    rows = subject.rows.x[evenly(len(subject.rows), min(ROWS, len(subject.rows)))][:, :shown]
+    limits = limits_of(np.concatenate([drawn[..., :shown].reshape(-1, shown), numbers(rows)]), drawn[..., -1])
+    exact = subject.dim == 2 and subject.flow.context_dim == 0
+    maps = exact_maps(subject, times, limits) if exact else counted_maps(subject, times, limits, shown)
+    return {
+        "names": [*subject.names[:shown], LOG_DENSITY],
+        "times": times.tolist(),
+        "limits": limits,
+        "particles": packed(drawn[..., [*range(shown), -1]].transpose(2, 0, 1)),
+        "rows": packed(numbers(rows).T),
+        "maps": {pair: packed_map(levels) for pair, levels in maps.items()},
+        "depth": DEPTH,
+        "exact": exact,
+    }
+
+
+def paths(subject: ReportData, times: Tensor, count: int) -> np.ndarray:
+    """Particles (time, count, dim) from the base to the data."""
+    return numbers(subject.flow.trajectory(subject.base_points(count), times, subject.context_of(count)))
+
+
+def with_log_density(subject: ReportData, times: Tensor) -> np.ndarray:
+    """The particles that are drawn, log p at their time and place as one more column, (time, n, dim + 1)."""
+    start, context = subject.base_points(PARTICLES), subject.context_of(PARTICLES)
+    path, height = subject.flow.trajectory_and_log_prob(start, times, context)
+    return numbers(torch.cat([path, height[..., None]], -1))
+
+
+def limits_of(points: np.ndarray, heights: np.ndarray) -> list[tuple[float, float]]:
+    """The range of every column over all times and rows, and of the log-density."""
+    columns = [*points.T, heights.ravel()]
+    return [column_range(column, i, *INSIDE) for i, column in enumerate(columns)]
+
+
+def exact_maps(
+    subject: ReportData, times: Tensor, limits: list[tuple[float, float]]
+) -> dict[str, np.ndarray]:
+    """log p of both columns on a grid, (time, cells, cells), as one solve gives it."""
+    x, y = (torch.from_numpy(side) for side in centers(limits[:2], EXACT_CELLS))
+    points = torch.cartesian_prod(y, x).flip(1)
+    flow = subject.flow
+    inner, ladj = flow.preprocess(points.to(flow.like))
+    maps = [flow.score(inner, None, flow.solver, t=t).log_prob + ladj for t in times.tolist()]
+    return {"0,1": numbers(torch.stack(maps)).reshape(-1, EXACT_CELLS, EXACT_CELLS)}
+
+
+def counted_maps(
+    subject: ReportData, times: Tensor, limits: list[tuple[float, float]], shown: int
+) -> dict[str, np.ndarray]:
+    """log p of every two columns, (time, cells, cells), counted from particles, blurred by one cell."""
+    if shown < 2:
+        return {}
+    crowd = paths(subject, times, CROWD)
+    return {
+        f"{a},{b}": counted(crowd[..., [a, b]], [limits[a], limits[b]])
+        for a, b in combinations(range(shown), 2)
+    }
+
+
+def counted(crowd: np.ndarray, box: list[tuple[float, float]]) -> np.ndarray:
+    """log p of one pair of columns."""
+    (left, right), (bottom, top) = box
+    area = (right - left) * (top - bottom) / COUNTED_CELLS**2
+    counts = [np.histogram2d(*points.T, COUNTED_CELLS, box)[0].T for points in crowd]
+    with np.errstate(divide="ignore"):
+        return np.log([gaussian_filter(count, BLUR) / (crowd.shape[1] * area) for count in counts])
+
+
+def packed_map(maps: np.ndarray) -> dict[str, Any]:
+    """Levels from 1, `DEPTH` nats below the peak, to 255, the peak, of every time; 0 is lower or unknown."""
+    peaks = np.where(np.isfinite(maps), maps, -np.inf).max((1, 2))
+    with np.errstate(invalid="ignore"):
+        depth = np.nan_to_num((maps - peaks[:, None, None]) / DEPTH, nan=-2.0, neginf=-2.0)
+    levels = np.where(depth < -1, 0, np.round(1 + 254 * (1 + depth)))
+    cells = base64.b64encode(levels.astype(np.uint8).tobytes()).decode()
+    return {"cells": maps.shape[1], "peaks": peaks.tolist(), "levels": cells}
+
+
+def packed(values: np.ndarray) -> dict[str, Any]:
+    """An array as its shape and its float32 numbers, little-endian, in base64."""
+    with np.errstate(over="ignore"):  # what is out of bounds is infinitely far away
+        numbers = values.astype("<f4")
+    return {"shape": values.shape, "numbers": base64.b64encode(numbers.tobytes()).decode()}
+
+
+def numbers(x: Tensor) -> np.ndarray:
+    """The values of a tensor."""
+    return x.double().cpu().numpy()

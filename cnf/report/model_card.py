@@ -1,0 +1,58 @@
+"""What a flow is and how it was trained, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cnf.flows import CNF
+from cnf.flows.configuration import parameters_of
+from cnf.ode import Grid
+
+
+def model_card(flow: CNF, names: Sequence[str]) -> dict[str, str]:
+    """Facts by name; what the flow does not know of itself is left out."""
+    known = {
+        "columns": ", ".join(names),
+        "conditioned on": ", ".join(flow.metadata.get("context", ())),
+        "velocity": velocity(flow),
+        "base": f"{flow.base.describe()} at t = 0",
+        "solver": solver(flow),
+        "training": training(flow),
+        "phases": phases(flow),
+    }
+    return {name: fact for name, fact in known.items() if fact}
+
+
+def velocity(flow: CNF) -> str:
+    """The field."""
+    return f"{type(flow.field).__name__}, {parameters_of(flow):,} parameters"
+
+
+def solver(flow: CNF) -> str:
+    """How the equation is solved, and how exactly."""
+    tolerance = f"error bar of a score below {flow.accuracy.tolerance:g} nats"
+    if isinstance(flow.solver, Grid):
+        nfe = f"{flow.solver.nfe} evaluations a row"
+        return f"{flow.solver.method} on {flow.solver.steps} fixed steps, {nfe}; {tolerance}"
+    return f"{flow.solver.method}, adaptive; {tolerance}"
+
+
+def training(flow: CNF) -> str:
+    """Rows, updates, time, seed."""
+    history = flow.metadata.get("history") or {}
+    if not history.get("records"):
+        return ""
+    last = history["records"][-1]
+    rows, seed = flow.metadata.get("rows"), flow.metadata.get("seed")
+    parts = [
+        "" if rows is None else f"{rows:,} rows",
+        f"{last['step']:,} updates in {last['seconds']:.0f} s",
+        "" if seed is None else f"seed {seed}",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def phases(flow: CNF) -> str:
+    """The phases of the training, in order."""
+    records = (flow.metadata.get("history") or {}).get("records", [])
+    return ", then ".join(dict.fromkeys(record["phase"] for record in records))

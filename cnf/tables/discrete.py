@@ -1,0 +1,119 @@
+"""An exact distribution over the symbols of a row: categories, atoms and which cells are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class DiscreteModel(nn.Module):
+    """p(symbols | known symbols, extra) = ∏ⱼ p(symbolⱼ | symbols before j, known symbols, extra).
+
+    One network with two hidden layers gives every factor: it reads the symbols that are known, one-hot, with
+    a flag for each, and answers a softmax for the next (as orderless autoregressive networks do: Uria, Murray
+    & Larochelle 2014). Each factor is normalized, so the product is, whichever symbols are known. It starts
+    from the frequencies of single columns that `start_from` is given.
+
+    Args:
+        sizes: how many symbols each column has; those with one are certain.
+        extra: number of further columns that the network reads.
+        hidden: width of the hidden layers.
+
+    Example:
+        >>> model = DiscreteModel([2, 3])
+        >>> every = torch.cartesian_prod(torch.arange(2), torch.arange(3))
+        >>> model.log_prob(every, torch.zeros(6, 0)).logsumexp(0).abs() < 1e-5
+        tensor(True)
+    """
+
+    def __init__(self, sizes: Sequence[int], extra: int = 0, hidden: int = 64) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        self.extra = extra
+        self.non_constant = [j for j, size in enumerate(sizes) if size > 1]
+        width = sum(self.sizes[j] for j in self.non_constant)
+        self.network = nn.Sequential(
+            nn.Linear(max(width + len(self.non_constant) + extra, 1), hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, max(width, 1)),
+        )
+        nn.init.zeros_(self.network[-1].weight)
+        nn.init.zeros_(self.network[-1].bias)
+
+    @torch.no_grad()
+    def start_from(self, symbols: Tensor, weights: Tensor) -> None:
+        """Let every column start from how often its symbols (rows, columns) occur, one row added to each."""
+        parts = []
+        for j in self.non_constant:
+            seen = symbols[:, j] >= 0
+            counts = torch.bincount(symbols[seen, j], weights[seen], minlength=self.sizes[j]) + 1
+            parts.append((counts / counts.sum()).log())
+        if parts:
+            self.network[-1].bias.copy_(torch.cat(parts))
+
+    def log_prob(self, symbols: Tensor, extra: Tensor, known: Tensor | None = None) -> Tensor:
+        """Log-probability (rows,) of the symbols (rows, columns) that are not known, given those that are.
+
+        Args:
+            symbols: −1 where there is none: not known, and not asked for.
+            extra: (rows, extra)
+            known: which symbols are given (rows, columns).
+        """
+        total = extra.new_zeros(len(symbols))
+        known = torch.zeros_like(symbols, dtype=torch.bool) if known is None else known
+        for j in self.non_constant:
+            asked = ~known[:, j] & (symbols[:, j] >= 0)
+            log_probs = self.log_probs(j, symbols, known, extra)
+            picked = log_probs.gather(1, symbols[:, j : j + 1].clamp(min=0)).squeeze(1)
+            total = total + picked.where(asked, 0.0)
+            known = known.clone()
+            known[:, j] = symbols[:, j] >= 0
+        return total
+
+    def log_probs(self, column: int, symbols: Tensor, known: Tensor, extra: Tensor) -> Tensor:
+        """Log-probabilities (rows, symbols) of one column's symbol, given the known ones."""
+        parts = [
+            nn.functional.one_hot(symbols[:, j].clamp(min=0), self.sizes[j]) * known[:, j : j + 1]
+            for j in self.non_constant
+        ]
+        inputs = torch.cat([*parts, known[:, self.non_constant]], 1).to(extra.dtype)
+        at = self.non_constant.index(column)
+        start = sum(self.sizes[j] for j in self.non_constant[:at])
+        logits = self.network(torch.cat((inputs, extra), 1))[:, start : start + self.sizes[column]]
+        return logits.log_softmax(1)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        symbols: Tensor,
+        extra: Tensor,
+        known: Tensor,
+        *,
+        generator: torch.Generator | None,
+        barred: Sequence[int | None] | None = None,
+    ) -> Tensor:
+        """The symbols (rows, columns) with those that are not known drawn, column by column.
+
+        Args:
+            symbols: (rows, columns); read where `known`.
+            extra: (rows, extra)
+            known: (rows, columns)
+            generator: source of the draws.
+            barred: for each column a symbol that is not drawn, or None.
+        """
+        symbols, known = symbols.clone(), known.clone()
+        for j in range(len(self.sizes)):
+            if self.sizes[j] == 1:
+                symbols[:, j] = symbols[:, j].where(known[:, j], 0)
+                continue
+            chances = self.log_probs(j, symbols, known, extra).exp()
+            if barred is not None and barred[j] is not None:
+                chances[:, barred[j]] = 0.0
+            drawn = torch.multinomial(chances, 1, generator=generator).squeeze(1)
+            symbols[:, j] = symbols[:, j].where(known[:, j], drawn)
+            known[:, j] = True
+        return symbols

@@ -1,0 +1,88 @@
+"""Columns that tell nothing new: counters of rows, and columns that follow exactly from others."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from cnf.tables.cells import is_numeric, levels, numbers
+from cnf.tables.columns import Column
+from cnf.tables.formats import TableError, listed, shown
+
+MOST_ROWS = 20_000
+FEWEST_COUNTED = 50
+# A correlation matrix whose smallest eigenvalue is below this has columns that depend on each other.
+DEPENDENT = 1e-9
+SHARES = 1e-3  # of the null vector's largest entry, for a column to belong to the dependence
+
+
+def is_row_counter(series: pd.Series) -> bool:
+    """Whether a column is the number of the row: whole, and one more in every row.
+
+    >>> is_row_counter(pd.Series(range(100))), is_row_counter(pd.Series(range(0, 200, 2)))
+    (True, False)
+    """
+    if not is_numeric(series) or len(series) < FEWEST_COUNTED or series.isna().any():
+        return False
+    values = series.to_numpy(dtype=np.float64)
+    return bool((np.diff(values) == 1).all() and values[0] in (0, 1))
+
+
+def dependent_columns(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], str] | None:
+    """The names of columns that depend on each other exactly, and a sentence on it; None where none do."""
+    return _equal_categories(columns, table) or _linear(columns, table)
+
+
+def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], str] | None:
+    numeric = [column for column in columns if column.numeric]
+    rows = table[[column.name for column in numeric]].dropna()
+    if len(rows) <= len(numeric) + 1:
+        return None
+    rows = rows.iloc[np.linspace(0, len(rows) - 1, min(MOST_ROWS, len(rows))).astype(int)]
+    moving = [column for column in numeric if np.ptp(numbers(rows[column.name])) > 0]
+    names = [column.name for column in moving if column.role == "modeled"]
+    given = [column.name for column in moving if column.role == "context"]
+    if not names or len(moving) < 2:
+        return None
+    values, context = _standardized(rows, names), _standardized(rows, given)
+    values = values - context @ (np.linalg.pinv(context) @ values)  # what the context does not tell already
+    eigenvalues, vectors = np.linalg.eigh(values.T @ values / len(values))
+    if eigenvalues[0] > DEPENDENT:
+        return None
+    equal = [(a, b) for a, b in itertools.combinations(names, 2) if (rows[a] == rows[b]).all()]
+    if equal:
+        return list(equal[0]), f"columns {shown(equal[0][0])} and {shown(equal[0][1])} are equal"
+    share = np.abs(vectors[:, 0]) / np.abs(vectors[:, 0]).max()
+    found = [name for name, part in zip(names, share) if part > SHARES]
+    if given:
+        return found, f"columns {listed(found)} follow from the context {listed(given)} and from each other"
+    return found, f"columns {listed(found)} are dependent, one a sum of multiples of the others"
+
+
+def _standardized(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """Columns (rows, names) of mean zero and variance one."""
+    values = np.array([numbers(rows[name]) for name in names]).reshape(len(names), len(rows)).T
+    return (values - values.mean(0)) / values.std(0)
+
+
+def _equal_categories(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], str] | None:
+    """Two columns whose categories go together one to one."""
+    codes: dict[bytes, str] = {}
+    for column in columns:
+        if column.kind != "categorical" or column.role != "modeled" or len(column.levels) < 2:
+            continue
+        # Levels numbered in the order of their first row: equal for columns that only differ in their names.
+        order = pd.factorize(levels(table[column.name]))[0].tobytes()
+        if order in codes:
+            names = [codes[order], column.name]
+            return names, f"the categories of columns {listed(names)} go together one to one"
+        codes[order] = column.name
+    return None
+
+
+def refuse(names: list[str], how: str) -> None:
+    """Raise the error that names the columns."""
+    raise TableError(f"{how}, so the rows have no density; ignore one, {shown(names[-1])} for instance")

@@ -1,0 +1,36 @@
+"""Rows in model coordinates, and random batches of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cnf.flows import CNF
+from cnf.rows import Rows
+from cnf.training.stratified import StratifiedRows
+
+
+def in_model_coordinates(flow: CNF, rows: Rows) -> Rows:
+    """Rows and their context where the field lives, in its dtype."""
+    dtype = flow.dtype
+    context = None if rows.context is None else flow.context_map(rows.context)[0].to(dtype)
+    return Rows(flow.preprocess(rows.x)[0].to(dtype), context, rows.weights)
+
+
+class Batches:
+    """Rows in model coordinates; of them, endless random batches drawn in proportion to their weights, and
+    spread evenly over the data: the less chance in a batch, the less noise in its gradient."""
+
+    def __init__(self, y: Tensor, context: Tensor | None, weights: Tensor | None) -> None:
+        self.y = y
+        self.context = context
+        self.weights = weights
+        self.strata = StratifiedRows(y if context is None else torch.cat([y, context], 1), weights)
+
+    def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """`size` rows and their context."""
+        return self.take(self.strata.draw(size, generator))
+
+    def take(self, places: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The rows at `places` and their context."""
+        return self.y[places], None if self.context is None else self.context[places]

@@ -1,0 +1,81 @@
+"""What likelihood training may add to its objective so that paths stay easy to solve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from cnf.ode import System, SystemAt
+
+# Step of the differences that stand for derivatives along the path, in time and in model coordinates.
+STEP = 1e-2
+
+
+@dataclass(frozen=True)
+class Regularizers:
+    """Weights of penalties, each an integral over time along the path of a row.
+
+    Attributes:
+        kinetic: of ∫ |v|² dt, short paths (Finlay et al. 2020).
+        jacobian: of ∫ |∂v/∂x|² dt in the Frobenius norm, smooth fields (Finlay et al. 2020).
+        transport: of ∫ |∂v/∂t + (v·∇)v|² dt, which is zero where particles go straight at constant speed, as
+            optimal transport has them (Onken et al. 2021, who hold a potential to that).
+    """
+
+    kinetic: float = 0.0
+    jacobian: float = 0.0
+    transport: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, weight in vars(self).items():
+            if not weight >= 0:
+                raise ValueError(f"{name}: expected a weight of at least 0; got {weight}")
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
+
+    def scaled(self, factor: float) -> Regularizers:
+        """All weights times a factor."""
+        return Regularizers(*(factor * weight for weight in vars(self).values()))
+
+    def extend(self, system: System, like: Tensor, generator: torch.Generator) -> System:
+        """The system with the weighted sum of the penalties as one more quadrature.
+
+        Args:
+            system: velocity and divergence.
+            like: the rows (rows, dim) that the solve starts from.
+            generator: of the probe ε of |∂v/∂x|² = E|(∂v/∂x) ε|², drawn once for the solve.
+        """
+        probe = torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+
+        def at(times: Tensor) -> Sequence[SystemAt]:
+            # Later for the first half of time and earlier for the second: never outside of it.
+            shift = STEP * (1 - 2 * (times > 0.5).to(times.dtype))
+            moved = system.at(times + shift) if self.transport else system.at(times)
+            return [
+                SystemAt(here.velocity, partial(self._rates, here, there, step, probe))
+                for here, there, step in zip(system.at(times), moved, shift.unbind())
+            ]
+
+        return System(at, system.tensors)
+
+    def _rates(
+        self, here: SystemAt, there: SystemAt, step: Tensor, probe: Tensor, x: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """v, and the rates of the system with the penalty's beside them."""
+        v, rates = here.evaluate(x)
+        penalty = self.kinetic * v.square().sum(-1)
+        if self.jacobian:
+            product = (here.velocity(x + STEP * probe) - v) / STEP
+            penalty = penalty + self.jacobian * product.square().sum(-1)
+        if self.transport:
+            acceleration = (there.velocity(x + step * v) - v) / step
+            penalty = penalty + self.transport * acceleration.square().sum(-1)
+        return v, torch.cat([rates, penalty[..., None]], -1)
+
+
+NONE = Regularizers()

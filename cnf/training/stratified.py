@@ -1,0 +1,79 @@
+"""Random rows that are spread evenly over the data."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Cells that an order of rows tells apart: no batch is larger by much.
+CELLS = 2048
+# Rows of a cell that tell in which column it is widest.
+ENOUGH = 500
+
+
+class StratifiedRows:
+    """Places of rows, drawn one from each of as many cells of equal weight as rows are asked for.
+
+    Every row comes up as often as its weight says, as in independent draws, but no region by chance more than
+    its share: what a sum over the rows of a batch differs from its mean by is what differs within cells alone
+    (stratified sampling with proportional allocation; Cochran, "Sampling Techniques", 5.6).
+
+    Args:
+        x: what tells which rows are near each other (rows, columns).
+        weights: (rows,), or None for equal ones.
+
+    Example:
+        >>> strata = StratifiedRows(torch.randn(1000, 2), None)
+        >>> len(strata.draw(1000, torch.Generator()).unique())
+        1000
+    """
+
+    def __init__(self, x: Tensor, weights: Tensor | None) -> None:
+        self.order = kd_tree_order(x)
+        self.cumulative = None if weights is None else weights[self.order].double().cumsum(0)
+
+    def draw(self, size: int, generator: torch.Generator) -> Tensor:
+        """Places of `size` rows, in random order."""
+        return self.places(stratified_uniform(size, generator, self.order.device))
+
+    def places(self, levels: Tensor) -> Tensor:
+        """Places of the rows in whose turn the weight of all rows up to there, in an order in which near rows
+        follow each other, reaches these parts of the whole."""
+        if self.cumulative is None:
+            at = (levels * len(self.order)).long()
+        else:
+            at = torch.searchsorted(self.cumulative, levels * self.cumulative[-1])
+        return self.order[at.clamp(max=len(self.order) - 1)]
+
+
+def stratified_uniform(size: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """Numbers in [0, 1), one in each of `size` equal parts, in random order."""
+    parts = torch.randperm(size, generator=generator, device=device)
+    return (parts + torch.rand(size, generator=generator, device=device, dtype=torch.float64)) / size
+
+
+def kd_tree_order(x: Tensor) -> Tensor:
+    """An order of the rows of x, all finite, in which near ones follow each other.
+
+    The tree of Bentley (1975): it halves the rows at the median of the column in which they are widest, and
+    the halves likewise.
+
+    Example:
+        >>> x = torch.tensor([[5.0], [1.0], [4.0], [2.0]])
+        >>> x[kd_tree_order(x)].flatten().tolist()
+        [1.0, 2.0, 4.0, 5.0]
+    """
+    rows = x.numpy(force=True)
+    order, smallest = np.arange(len(rows)), max(len(rows) // CELLS, 1)
+    pending = [(0, len(rows))]
+    while pending:
+        start, end = pending.pop()
+        if end - start <= smallest:
+            continue
+        inside, half = order[start:end], (end - start) // 2
+        sampled = inside[:: max(len(inside) // ENOUGH, 1)]
+        widest = rows[sampled].var(0, dtype=np.float64).argmax()
+        order[start:end] = inside[np.argpartition(rows[inside, widest], half)]
+        pending += [(start, start + half), (start + half, end)]
+    return torch.from_numpy(order).to(x.device)

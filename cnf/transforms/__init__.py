@@ -1,0 +1,27 @@
+"""Transforms: invertible maps between the units of the data and the coordinates of a flow.
+
+Affine, Chain                        whitening and standardizing; one transform after another
+Gaussianize                          monotone splines, column by column
+BoundedToReal                        columns with a lower or upper end
+MarginalTransform, Whitening         typed tables: quantiles of mixtures, a Gaussian a pattern of cells
+Float64Module                        a module that keeps float64 whatever the flow computes in
+"""
+
+from cnf.transforms.affine import Affine, Chain, Transform
+from cnf.transforms.bounded import BoundedToReal, Range
+from cnf.transforms.float64 import Float64Module
+from cnf.transforms.gaussianize import Gaussianize
+from cnf.transforms.marginals import MarginalTransform
+from cnf.transforms.whitening import Whitening
+
+__all__ = [
+    "Affine",
+    "BoundedToReal",
+    "Chain",
+    "Float64Module",
+    "Gaussianize",
+    "MarginalTransform",
+    "Range",
+    "Transform",
+    "Whitening",
+]

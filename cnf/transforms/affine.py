@@ -1,0 +1,169 @@
+"""Maps between the units of the data and the coordinates of the flow."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from cnf.transforms.float64 import Float64Module
+
+
+class Transform(Float64Module, ABC):
+    """An invertible map from data x to model coordinates y, so that densities stay in the units of the data.
+
+    It is part of the flow. Its numbers are float64, since raw columns may be large beside their spread.
+
+    Args:
+        dim: number of columns.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Model coordinates y (*batch, dim) in float64, and log |det ∂y/∂x|, () or (*batch,)."""
+
+    @abstractmethod
+    def inverse(self, y: Tensor) -> Tensor:
+        """Data x (*batch, dim), in the dtype of y."""
+
+    @abstractmethod
+    def pushforward(self, v: Tensor, y: Tensor) -> Tensor:
+        """dx/dt (*batch, dim) for dy/dt = v at y (*batch, dim), in the dtype of v."""
+
+
+class Affine(Transform):
+    """x = shift + A y: data x, model coordinates y, log |det ∂y/∂x| = −log |det A|.
+
+    Args:
+        shift: (dim,)
+        matrix: A, invertible, (dim, dim)
+
+    Example:
+        >>> map = Affine.whiten(torch.randn(1000, 2) * torch.tensor([1.0, 100.0]))
+        >>> y, ladj = map(torch.tensor([[0.0, 100.0]]))
+        >>> y.shape, ladj.shape
+        (torch.Size([1, 2]), torch.Size([]))
+    """
+
+    def __init__(self, shift: Tensor, matrix: Tensor) -> None:
+        super().__init__(len(shift))
+        self.register_buffer("shift", shift.double())
+        self.register_buffer("matrix", matrix.double())
+        self.register_buffer("inverse_matrix", torch.linalg.inv(self.matrix))
+
+    @classmethod
+    def identity(cls, dim: int) -> Affine:
+        """x = y."""
+        return cls(torch.zeros(dim), torch.eye(dim))
+
+    @classmethod
+    def standardize(cls, x: Tensor, weights: Tensor | None = None) -> Affine:
+        """Every column of x (rows, dim) to mean 0 and standard deviation 1."""
+        mean, covariance = _moments(x, weights)
+        return cls(mean, covariance.diagonal().sqrt().diag())
+
+    @classmethod
+    def whiten(cls, x: Tensor, weights: Tensor | None = None) -> Affine:
+        """Columns of x (rows, dim) to mean 0 and the identity as covariance.
+
+        With standard deviations S and correlation P, A = S P^½: of all whitening maps the one that leaves
+        the columns most alike, whatever their units and order (Kessy, Lewin & Strimmer 2018, "ZCA-cor").
+        No more rows than columns lie in a plane, which says nothing of the columns: P is halved towards 1.
+
+        Raises:
+            ValueError: if columns are linearly dependent, so that no density exists.
+        """
+        mean, covariance = _moments(x, weights)
+        deviation = covariance.diagonal().sqrt()
+        correlation = covariance / deviation / deviation[:, None]
+        if len(x) <= len(mean):
+            correlation = (correlation + torch.eye(len(mean)).to(correlation)) / 2
+        eigenvalues, vectors = torch.linalg.eigh(correlation)
+        if eigenvalues[0] < 1e-10:
+            worst = vectors[:, 0].abs().topk(2).indices.tolist()
+            raise ValueError(
+                f"columns are linearly dependent (above all columns {worst[0]} and {worst[1]}, from 0),"
+                " so the rows have no density: drop one of them"
+            )
+        return cls(mean, deviation[:, None] * (vectors * eigenvalues.sqrt()) @ vectors.T)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Model coordinates y (*batch, dim) in float64, and the log-Jacobian log |det ∂y/∂x| ()."""
+        y = (x.to(self.shift.dtype) - self.shift) @ self.inverse_matrix.T
+        return y, -torch.linalg.slogdet(self.matrix).logabsdet
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Data x (*batch, dim), in the dtype of y."""
+        return (self.shift + y.to(self.shift.dtype) @ self.matrix.T).to(y.dtype)
+
+    def pushforward(self, v: Tensor, y: Tensor) -> Tensor:
+        """dx/dt (*batch, dim) for dy/dt = v anywhere, in the dtype of v."""
+        return (v.to(self.shift.dtype) @ self.matrix.T).to(v.dtype)
+
+
+class Chain(Transform):
+    """One map after another, y = mₙ(… m₁(x)); log-Jacobians add.
+
+    Args:
+        maps: the first one takes the data.
+
+    Example:
+        >>> double = Affine(torch.zeros(1), torch.tensor([[0.5]]))
+        >>> Chain(double, double)(torch.ones(1))[0].item()
+        4.0
+    """
+
+    def __init__(self, *maps: Transform) -> None:
+        super().__init__(maps[0].dim)
+        self.maps = nn.ModuleList(maps)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Model coordinates y (*batch, dim) in float64, and log |det ∂y/∂x|, () or (*batch,)."""
+        total: Tensor | float = 0.0
+        for map in self.maps:
+            x, ladj = map(x)
+            total = total + ladj
+        return x, total
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Data x (*batch, dim), in the dtype of y."""
+        x = y.double()
+        for map in reversed(self.maps):
+            x = map.inverse(x)
+        return x.to(y.dtype)
+
+    def pushforward(self, v: Tensor, y: Tensor) -> Tensor:
+        """dx/dt (*batch, dim) for dy/dt = v at y, in the dtype of v."""
+        at = y.double()
+        for map in reversed(self.maps):
+            v, at = map.pushforward(v, at), map.inverse(at)
+        return v
+
+
+def column_moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of columns in float64, each (dim,).
+
+    Raises:
+        ValueError: if a column is constant.
+    """
+    mean, covariance = _moments(x, weights)
+    return mean, covariance.diagonal().sqrt()
+
+
+def _moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and covariance in float64; raises where a column does not vary."""
+    x = x.double()
+    mass = x.new_ones(len(x)) if weights is None else weights.double()
+    mean = (mass @ x) / mass.sum()
+    centered = x - mean
+    covariance = (mass[:, None] * centered).T @ centered / mass.sum()
+    spread = covariance.diagonal().sqrt()
+    constant = (spread <= 1e-12 * mean.abs()).nonzero().flatten().tolist()
+    if constant:
+        raise ValueError(f"column {constant[0]} (counted from 0) is constant and has no density: drop it")
+    return mean, covariance

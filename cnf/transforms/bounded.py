@@ -1,0 +1,88 @@
+"""Columns whose numbers have an end: a map that opens their range to the whole line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cnf.transforms.affine import Transform
+
+Range = tuple[float | None, float | None]
+
+
+class BoundedToReal(Transform):
+    """y = log(x − a), −log(b − x) or log((x − a)/(b − x)) where a column ends at a, b or both; else y = x.
+
+    Whatever y is, x lies inside. Outside the density is zero: the log-Jacobian is −∞ there.
+
+    Args:
+        ranges: (a, b) of every column, None for no end.
+
+    Raises:
+        ValueError: for ends that are not finite, or not in rising order.
+
+    Example:
+        >>> prices = BoundedToReal([(0.0, None)])
+        >>> prices.inverse(torch.tensor([[-30.0], [0.0], [2.0]])).flatten() > 0
+        tensor([True, True, True])
+        >>> prices(torch.tensor([[1.0], [-1.0]]))[1]
+        tensor([0., -inf], dtype=torch.float64)
+    """
+
+    def __init__(self, ranges: Sequence[Range]) -> None:
+        super().__init__(len(ranges))
+        for low, high in ranges:
+            ends = [end for end in (low, high) if end is not None]
+            if not all(math.isfinite(end) for end in ends) or (len(ends) == 2 and not low < high):
+                raise ValueError(
+                    f"range of a column: expected finite ends in rising order; got {low}, {high}"
+                )
+        for name, ends in zip(("lower", "upper"), zip(*ranges)):
+            self.register_buffer(name, torch.tensor([end or 0.0 for end in ends], dtype=torch.float64))
+            self.register_buffer(f"has_{name}", torch.tensor([end is not None for end in ends]))
+
+    def outside(self, x: Tensor) -> Tensor:
+        """Which cells (*batch, dim) of x are not inside the range of their column."""
+        return (self.has_lower & (x <= self.lower)) | (self.has_upper & (x >= self.upper))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Model coordinates y (*batch, dim) in float64, and log |det ∂y/∂x| (*batch,)."""
+        x = x.double()
+        outside = self.outside(x)
+        # What is outside has to stand somewhere: at zero, the middle of the line.
+        log_below, log_above = self._logs(x.where(~outside, self._close(torch.zeros_like(x))))
+        y = torch.where(self.has_lower | self.has_upper, log_below - log_above, x)
+        width = torch.where(self.has_lower & self.has_upper, self.upper - self.lower, 1.0).log()
+        ladj = (width - log_below - log_above).sum(-1)
+        return y, ladj.masked_fill(outside.any(-1), -torch.inf)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Data x (*batch, dim), in the dtype of y, inside the range however far out y is."""
+        x = self._close(y.double()).to(y.dtype)
+        up, down = torch.full_like(x, torch.inf), torch.full_like(x, -torch.inf)
+        lowest = torch.nextafter(self.lower.to(x.dtype).expand_as(x), up)
+        highest = torch.nextafter(self.upper.to(x.dtype).expand_as(x), down)
+        x = torch.where(self.has_lower, x.maximum(lowest), x)
+        return torch.where(self.has_upper, x.minimum(highest), x)
+
+    def pushforward(self, v: Tensor, y: Tensor) -> Tensor:
+        """dx/dt (*batch, dim) for dy/dt = v at y (*batch, dim), in the dtype of v."""
+        log_below, log_above = self._logs(self._close(y.double()))
+        width = torch.where(self.has_lower & self.has_upper, self.upper - self.lower, 1.0)
+        return (v.double() * (log_below + log_above).exp() / width).to(v.dtype)
+
+    def _logs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """log(x − a) and log(b − x), zero where there is no end."""
+        return (
+            torch.where(self.has_lower, x - self.lower, 1.0).log(),
+            torch.where(self.has_upper, self.upper - x, 1.0).log(),
+        )
+
+    def _close(self, y: Tensor) -> Tensor:
+        both = self.has_lower & self.has_upper
+        x = torch.where(self.has_lower, self.lower + y.exp(), y)
+        x = torch.where(self.has_upper, self.upper - (-y).exp(), x)
+        return torch.where(both, torch.lerp(self.lower, self.upper, y.sigmoid()), x)

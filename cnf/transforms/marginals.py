@@ -1,0 +1,213 @@
+"""Strictly increasing maps of single columns to nearly Gaussian coordinates, with their Jacobians."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.special import erfc, ndtri
+
+from cnf.transforms.bounded import Range
+from cnf.transforms.float64 import Float64Module
+
+KERNELS = 16
+EM_STEPS = 25
+MOST_ROWS = 10_000
+# In units of the column's spread: keeps a kernel from collapsing onto a heap.
+SMALLEST_SCALE = 5e-3
+# Nats a cell that the kernels must gain over one Gaussian, and for each kernel the rows it could overfit.
+GAIN = 0.005
+TINY = 1e-300
+MOST_LOG = 690.0
+# A probability below which logarithms are needed.
+FAR = 1e-30
+LOG_2PI = math.log(2 * math.pi)
+
+
+class MarginalTransform(Float64Module):
+    """y = Φ⁻¹(F(s(x))) for each column: s opens the support, F is a mixture of Gaussians.
+
+    s is log(x − a), −log(b − x) or log((x − a)/(b − x)) where the support ends at a, b or both, and x itself
+    elsewhere. F = Σₖ wₖ Φ((s − μₖ)/σₖ) is the column's own distribution, so that y is nearly standard normal.
+    The map is smooth and strictly increasing, and its tails are linear, those of the widest kernel. Where one
+    Gaussian does as well, all kernels are that one, and y = (s − μ)/σ. All numbers are float64.
+
+    Args:
+        ranges: (lower, upper) of every column, None for no end.
+
+    Example:
+        >>> marginals = MarginalTransform([(0.0, None)])
+        >>> x = torch.randn(1000, 1).double().exp()
+        >>> marginals.fit(x, torch.ones(1000, 1, dtype=torch.bool), torch.ones(1000).double())
+        >>> y, log_slope = marginals(x)
+        >>> torch.allclose(marginals.inverse(y), x)
+        True
+    """
+
+    def __init__(self, ranges: Sequence[Range]) -> None:
+        super().__init__()
+        ends = [[low or 0.0 for low, _ in ranges], [high or 0.0 for _, high in ranges]]
+        self.register_buffer("ends", torch.tensor(ends, dtype=torch.float64), persistent=False)
+        bounded = [[low is not None for low, _ in ranges], [high is not None for _, high in ranges]]
+        self.register_buffer("bounded", torch.tensor(bounded, dtype=torch.bool), persistent=False)
+        shape = (len(ranges), KERNELS)
+        self.register_buffer("centres", torch.zeros(shape, dtype=torch.float64))
+        self.register_buffer("scales", torch.ones(shape, dtype=torch.float64))
+        self.register_buffer("weights", torch.full(shape, 1 / KERNELS, dtype=torch.float64))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, present: Tensor, weights: Tensor) -> None:
+        """Fit every column to its present cells.
+
+        Args:
+            x: (rows, columns)
+            present: which cells hold a number (rows, columns).
+            weights: of the rows (rows,).
+        """
+        for j in range(x.shape[1]):
+            chosen = present[:, j].nonzero().squeeze(1)
+            chosen = chosen[:: 1 + len(chosen) // MOST_ROWS]
+            if len(chosen) < 2:
+                continue
+            s = self._open(x)[0][chosen, j]
+            mixture = fit_mixture(s, weights[chosen])
+            for buffer, found in zip((self.centres, self.scales, self.weights), mixture):
+                buffer[j] = found
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Coordinates y (rows, columns) and the logarithm of each cell's slope dy/dx (rows, columns)."""
+        s, log_opening = self._open(x)
+        y, log_slope = self._normalize(s)
+        return y, log_slope + log_opening
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """x (rows, columns) at y, by bisection and Newton's method on the increasing map."""
+        spread = self.scales * y[..., None] + self.centres
+        # F is an average, so the answer lies between those of the single kernels.
+        low, high = spread.amin(-1), spread.amax(-1)
+        s = (low + high) / 2
+        for _ in range(60):
+            found, log_slope = self._normalize(s)
+            low, high = torch.where(found < y, s, low), torch.where(found < y, high, s)
+            step = s - (found - y) * torch.exp(-log_slope)
+            s = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
+            if ((found - y).abs() <= 1e-7 * (1 + y.abs())).all():  # the next error is the square of this one
+                break
+        return self._close(s)
+
+    def _open(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """s(x) and log ds/dx; cells outside the support, such as absent ones, are moved inside."""
+        (lower, upper), (below, above) = self.ends, self.bounded
+        log_a, log_b = (x - lower).clamp(min=TINY).log(), (upper - x).clamp(min=TINY).log()
+        zero = torch.zeros((), dtype=x.dtype, device=x.device)
+        s = torch.where(below, log_a, zero) - torch.where(above, log_b, zero)
+        width = torch.where(below & above, upper - lower, 1.0).log()
+        log_slope = width - torch.where(below, log_a, zero) - torch.where(above, log_b, zero)
+        return torch.where(below | above, s, x), log_slope
+
+    def _close(self, s: Tensor) -> Tensor:
+        (lower, upper), (below, above) = self.ends, self.bounded
+        both = lower + (upper - lower) * torch.sigmoid(s)
+        s = torch.where(below | above, s.clamp(-MOST_LOG, MOST_LOG), s)
+        one = torch.where(below, lower + s.exp(), upper - (-s).exp())
+        return torch.where(below & above, both, torch.where(below | above, one, s))
+
+    def _normalize(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        """Φ⁻¹(F(s)) and the logarithm of its slope."""
+        z = (s[..., None] - self.centres) / self.scales
+        below, above = (self.weights * ndtr(z)).sum(-1), (self.weights * ndtr(-z)).sum(-1)
+        y = torch.where(below < above, quantile(below), -quantile(above))
+        log_density = (self.weights / self.scales * (-0.5 * z.square()).exp()).sum(-1).log()
+        far = (torch.minimum(below, above) < FAR).nonzero(as_tuple=True)
+        if len(far[0]):
+            y = y.index_put(far, self._tail(z[far], far[-1]))
+            log_parts = (self.weights / self.scales).clamp(min=TINY).log()[far[-1]] - 0.5 * z[far].square()
+            log_density = log_density.index_put(far, log_parts.logsumexp(-1))
+        return y, log_density + 0.5 * y.square()
+
+    def _tail(self, z: Tensor, columns: Tensor) -> Tensor:
+        """Φ⁻¹(F) by logarithms, for cells (n, KERNELS) in the far tails of their columns (n,)."""
+        log_weights = self.weights.clamp(min=TINY).log()[columns]
+        log_below = (torch.special.log_ndtr(z) + log_weights).logsumexp(-1)
+        log_above = (torch.special.log_ndtr(-z) + log_weights).logsumexp(-1)
+        return torch.where(log_below < log_above, far_quantile(log_below), -far_quantile(log_above))
+
+
+def ndtr(z: Tensor) -> Tensor:
+    """Φ(z), with all its digits in the left tail too."""
+    return 0.5 * erfc(-math.sqrt(0.5) * z)
+
+
+def quantile(p: Tensor) -> Tensor:
+    """Φ⁻¹(p) for p up to ½, by `ndtri`, good to nine digits, and one step of Newton's method.
+
+    >>> quantile(torch.tensor(1e-10).double())
+    tensor(-6.3613, dtype=torch.float64)
+    """
+    y = ndtri(p.clamp(min=FAR, max=0.5))
+    return y - (ndtr(y) - p) * (0.5 * (y.square() + LOG_2PI)).exp()
+
+
+def far_quantile(log_p: Tensor) -> Tensor:
+    """Φ⁻¹(p) for small p, given log p.
+
+    >>> far_quantile(torch.tensor(-5000.0).double())
+    tensor(-99.9447, dtype=torch.float64)
+    """
+    depth = -2 * log_p.clamp(max=-10)
+    y = -(depth - (2 * math.pi * depth).log()).sqrt()
+    for _ in range(5):  # Newton's method on log Φ(y) = log p
+        log_ndtr = torch.special.log_ndtr(y)
+        log_slope = -0.5 * y.square() - 0.5 * LOG_2PI - log_ndtr
+        y = y - (log_ndtr - log_p.clamp(max=-10)) * torch.exp(-log_slope)
+    return y
+
+
+def fit_mixture(s: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Centres, scales and weights (KERNELS,) of a mixture of Gaussians by expectation-maximization.
+
+    All kernels are one Gaussian where a mixture gains too little.
+    """
+    share = weights / weights.sum()
+    mean = share @ s
+    spread = (share @ (s - mean).square()).sqrt().clamp(min=TINY)
+    z = (s - mean) / spread
+    one = (z.new_zeros(KERNELS), z.new_ones(KERNELS), z.new_full((KERNELS,), 1 / KERNELS))
+    centres, scales, portions = start = _start(z, share)
+    rows = 1 / share.square().sum()
+    for _ in range(EM_STEPS):
+        parts = _log_parts(z, centres, scales, portions)
+        claims = torch.softmax(parts, -1) * share[:, None]
+        portions = claims.sum(0)
+        mass = portions + 1e-12
+        centres = (claims.T @ z) / mass
+        variance = (claims * (z[:, None] - centres).square()).sum(0) / mass
+        # A little of the starting scales, worth one row, smooths kernels that hold few rows.
+        scales = ((mass * variance + start[1].square() / rows) / (mass + 1 / rows)).sqrt()
+        scales = scales.clamp(min=SMALLEST_SCALE)
+    gain = share @ (_log_parts(z, centres, scales, portions).logsumexp(-1) + 0.5 * z.square())
+    chosen = (centres, scales, portions) if gain > GAIN + KERNELS / rows else one
+    return mean + spread * chosen[0], spread * chosen[1], chosen[2] / chosen[2].sum()
+
+
+def _log_parts(z: Tensor, centres: Tensor, scales: Tensor, portions: Tensor) -> Tensor:
+    """log wₖ N(z; μₖ, σₖ), less ½ log 2π (rows, KERNELS)."""
+    scaled = (z[:, None] - centres) / scales
+    return portions.clamp(min=TINY).log() - scales.log() - 0.5 * scaled.square()
+
+
+def _start(z: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Kernels at quantiles, denser in levels towards the tails, as wide as their distances."""
+    order = z.argsort()
+    levels = share[order].cumsum(0)
+    reach = math.log(max(len(z), 4))
+    edges = torch.sigmoid(torch.linspace(-reach, reach, KERNELS + 1, dtype=z.dtype, device=z.device))
+    middles = (edges[1:] + edges[:-1]) / 2
+    at = torch.searchsorted(levels, middles).clamp(max=len(z) - 1)
+    centres = z[order][at]
+    padded = torch.cat((centres[:1], centres, centres[-1:]))
+    scales = ((padded[2:] - padded[:-2]) / 2).clamp(min=0.05)
+    portions = edges.diff()
+    return centres, scales, portions / portions.sum()

@@ -1,0 +1,223 @@
+"""The Gaussian that a flow over typed columns starts from: a mean by features, one covariance."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cnf.transforms.float64 import Float64Module
+from cnf.transforms.patterns import by_pattern
+
+# One row's worth of pull towards zero keeps the slopes of rare categories small.
+RIDGE = 1.0
+# Of the correlation's eigenvalues: directions narrower than this are not stretched further.
+SMALLEST_EIGENVALUE = 1e-6
+# Patterns that have a covariance of their own: the most frequent ones, of so many rows a column at least; it
+# counts the one for all as if that had been seen in some rows more.
+MOST_PATTERNS, MOST_NUMBERS, ROWS_A_COLUMN, PRIOR_ROWS = 16, 2**16, 10, 2
+# Rows further out than any of so many Gaussian ones count less in mean and covariance, again and again.
+FAR, REWEIGHTED = 1e-5, 8
+# How much tails are bent, 1 / a, and the nats a cell that a bent tail must gain.
+BENDS, GAIN = (0.25, 0.5), 0.005
+
+
+class Whitener(NamedTuple):
+    """Of one pattern: z = W (r_free − G r_given) for the free columns, with log |det W|."""
+
+    free: Tensor
+    given: Tensor
+    matrix: Tensor
+    gain: Tensor
+    log_det: Tensor
+
+
+class Whitening(Float64Module):
+    """z = W (y − E[y | features, given columns]), by the Gaussian y | features ~ N(B · features, Σ).
+
+    Every row has its own pattern: some columns free, some given, the rest absent. With the conditional
+    covariance C of the free columns given the given ones, in standard deviations S and correlation P,
+    W = P^(−½) S⁻¹ (as `Affine.whiten`). So where columns are jointly Gaussian, z is standard normal for every
+    pattern, and the flow has nothing left to do. A frequent pattern has a Σ of its own: what a column that is
+    absent would have told makes the others wider. Outliers would widen the Gaussian and lie far from what the
+    flow starts from: the fit counts them less, and where a column has heavy tails beyond the Gaussian, its
+    coordinate is a · asinh(z / a), as good as z inside and its logarithm outside. All numbers are float64.
+
+    Args:
+        dim: number of columns of y.
+        features: number of columns that the mean is linear in.
+
+    Example:
+        >>> y = torch.randn(500, 2).double() @ torch.tensor([[1.0, 0.9], [0.0, 0.1]]).double()
+        >>> whitening = Whitening(2, 0)
+        >>> whitening.fit(y, torch.ones(500, 2, dtype=torch.bool), y[:, :0], torch.ones(500).double())
+        >>> z, log_det = whitening(y, torch.ones(500, 2, dtype=torch.bool), y[:, :0])
+        >>> bool((z.T.cov() - torch.eye(2)).abs().max() < 0.01)
+        True
+    """
+
+    def __init__(self, dim: int, features: int) -> None:
+        super().__init__()
+        self.register_buffer("slopes", torch.zeros(dim, 1 + features, dtype=torch.float64))
+        self.register_buffer("covariance", torch.eye(dim, dtype=torch.float64))
+        self.register_buffer("bend", torch.zeros(dim, dtype=torch.float64))
+        kept = min(MOST_PATTERNS, MOST_NUMBERS // dim**2) if dim else 0
+        self.register_buffer("patterns", torch.full((kept, dim), -1.0, dtype=torch.float64))
+        self.register_buffer("covariances", torch.eye(dim, dtype=torch.float64).repeat(kept, 1, 1))
+
+    @torch.no_grad()
+    def fit(self, y: Tensor, present: Tensor, features: Tensor, weights: Tensor) -> None:
+        """Mean and covariance from the present cells of rows y (rows, dim), by column and by pair."""
+        self.bend.zero_()
+        if not self.bend.numel():
+            return
+        y = y.where(present, 0.0)
+        groups = self._frequent(present, weights)
+        dims = present.sum(1).double()
+        # The quantile of χ² for so many columns (Wilson & Hilferty 1931).
+        spread = 2 / (9 * dims.clamp(min=1))
+        reach = dims * (1 - spread - spread.sqrt() * torch.special.ndtri(spread.new_tensor(FAR))) ** 3
+        counted = weights
+        for _ in range(REWEIGHTED):
+            self._fit_gaussian(y, present, features, counted, groups)
+            distance = self(y, present, features)[0].square().sum(1)
+            counted = weights * (reach / distance.clamp(min=1e-300)).clamp(max=1.0).square()
+            if torch.equal(counted, weights):
+                break
+        self._fit_bend(self(y, present, features)[0], present, weights)
+
+    def _frequent(self, present: Tensor, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The patterns that get a covariance of their own, and the places of their rows."""
+        groups = [(pattern, rows) for pattern, rows in by_pattern(present) if pattern.any()]
+        groups.sort(key=lambda group: -weights[group[1]].sum())
+        large = [g for g in groups if weights[g[1]].sum() >= ROWS_A_COLUMN * present.shape[1]]
+        large = large[: len(self.patterns)] if len(groups) > 1 else []
+        self.patterns.fill_(-1.0)
+        for k, (pattern, _) in enumerate(large):
+            self.patterns[k] = pattern.double()
+        return large
+
+    def _fit_gaussian(
+        self,
+        y: Tensor,
+        present: Tensor,
+        features: Tensor,
+        weights: Tensor,
+        groups: list[tuple[Tensor, Tensor]],
+    ) -> None:
+        x = _with_one(features)
+        pull = RIDGE * torch.eye(x.shape[1], dtype=y.dtype, device=y.device)
+        pull[0, 0] = 1e-9  # the level itself is free
+        for j in range(y.shape[1]):
+            mass = weights * present[:, j]
+            self.slopes[j] = torch.linalg.solve(
+                (mass[:, None] * x).T @ x + pull, (mass[:, None] * x).T @ y[:, j]
+            )
+        rest = (y - x @ self.slopes.T).where(present, 0.0)
+        self.covariance = _by_pairs(rest, present.to(y.dtype), weights)
+        for k, (pattern, rows) in enumerate(groups):
+            mass, prior = weights[rows], PRIOR_ROWS * y.shape[1]
+            products = (mass[:, None] * rest[rows]).T @ rest[rows]
+            own = (products + prior * self.covariance) / (mass.sum() + prior)
+            self.covariances[k] = _sound(own * torch.outer(pattern, pattern) + (~pattern).double().diag())
+
+    def _fit_bend(self, z: Tensor, present: Tensor, weights: Tensor) -> None:
+        """Bend the tails of the columns that are nearer to a Gaussian then."""
+        mass = weights[:, None] * present
+        total = mass.sum(0).clamp(min=1e-9)
+        best = (mass * z.square()).sum(0) / total / 2 - GAIN
+        for bend in BENDS:
+            u, log_slope = _bent(z, z.new_full((z.shape[1],), bend))
+            found = (mass * (u.square() / 2 - log_slope)).sum(0) / total
+            self.bend = torch.where(found < best, bend, self.bend)
+            best = torch.minimum(found, best)
+
+    def forward(
+        self, y: Tensor, free: Tensor, features: Tensor, given: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Coordinates z (rows, dim), zero where not free, and the log-Jacobian (rows,)."""
+        rest = y - self._mean(features)
+        z, log_det = torch.zeros_like(y), y.new_zeros(len(y))
+        for whitener, rows in self._whiteners(free, given):
+            centered = _pick(rest, rows, whitener.free) - _pick(rest, rows, whitener.given) @ whitener.gain.T
+            z[rows[:, None], whitener.free] = centered @ whitener.matrix.T
+            log_det[rows] = whitener.log_det
+        z, log_slope = _bent(z, self.bend)
+        return z, log_det + log_slope.sum(1)
+
+    def inverse(
+        self, z: Tensor, y: Tensor, free: Tensor, features: Tensor, given: Tensor | None = None
+    ) -> Tensor:
+        """y (rows, dim) with its free columns put where z is; the others stay as they are."""
+        mean = self._mean(features)
+        rest = y - mean
+        y, z = y.clone(), _straight(z, self.bend)
+        for whitener, rows in self._whiteners(free, given):
+            inverse = torch.linalg.inv(whitener.matrix)
+            centered = _pick(z, rows, whitener.free) @ inverse.T
+            centered = centered + _pick(rest, rows, whitener.given) @ whitener.gain.T
+            y[rows[:, None], whitener.free] = centered + _pick(mean, rows, whitener.free)
+        return y
+
+    def _mean(self, features: Tensor) -> Tensor:
+        return _with_one(features) @ self.slopes.T
+
+    def _whiteners(self, free: Tensor, given: Tensor | None) -> list[tuple[Whitener, Tensor]]:
+        both = torch.cat((free, torch.zeros_like(free) if given is None else given), 1)
+        return [(self._whitener(*pattern.chunk(2)), rows) for pattern, rows in by_pattern(both)]
+
+    def _covariance_of(self, present: Tensor) -> Tensor:
+        own = (self.patterns == present).all(1).nonzero()
+        return self.covariances[own[0, 0]] if len(own) else self.covariance
+
+    def _whitener(self, free: Tensor, given: Tensor) -> Whitener:
+        covariance = self._covariance_of(free | given)
+        free, given = (mask.nonzero().squeeze(1) for mask in (free, given))
+        crossed = covariance[free][:, given]
+        gain = torch.linalg.solve(covariance[given][:, given], crossed.T).T
+        conditional = covariance[free][:, free] - gain @ crossed.T
+        deviation = conditional.diagonal().sqrt()
+        eigenvalues, vectors = torch.linalg.eigh(conditional / deviation / deviation[:, None])
+        root = (vectors * eigenvalues.clamp(min=1e-12).rsqrt()) @ vectors.T
+        log_det = -0.5 * eigenvalues.clamp(min=1e-12).log().sum() - deviation.log().sum()
+        return Whitener(free, given, root / deviation, gain, log_det)
+
+
+def _bent(z: Tensor, bend: Tensor) -> tuple[Tensor, Tensor]:
+    """asinh(b z) / b by column, z itself where b is zero, and the logarithm of its slope."""
+    safe = bend.where(bend > 0, 1.0)
+    u, log_slope = torch.asinh(safe * z) / safe, -0.5 * (safe * z).square().log1p()
+    return u.where(bend > 0, z), log_slope.where(bend > 0, 0.0)
+
+
+def _straight(u: Tensor, bend: Tensor) -> Tensor:
+    """z from asinh(b z) / b."""
+    safe = bend.where(bend > 0, 1.0)
+    return (torch.sinh(safe * u) / safe).where(bend > 0, u)
+
+
+def _pick(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return values[rows[:, None], columns]
+
+
+def _with_one(features: Tensor) -> Tensor:
+    return torch.cat((features.new_ones(len(features), 1), features), 1)
+
+
+def _by_pairs(rest: Tensor, mass: Tensor, weights: Tensor) -> Tensor:
+    """Variances of the columns, and the correlation of each pair in the rows that have both."""
+    weighed = weights[:, None] * mass
+    pairs = (weighed.T @ mass).clamp(min=1e-9)
+    squares = (weights[:, None] * rest.square()).T @ mass
+    correlation = (weights[:, None] * rest).T @ rest / (squares * squares.T).clamp(min=1e-300).sqrt()
+    deviation = (squares / pairs).diagonal().sqrt()
+    return _sound(deviation[:, None] * correlation * deviation)
+
+
+def _sound(covariance: Tensor) -> Tensor:
+    """The covariance with no direction narrower than a floor: one put together by pairs may have some."""
+    deviation = covariance.diagonal().clamp(min=1e-12).sqrt()
+    eigenvalues, vectors = torch.linalg.eigh(covariance / deviation / deviation[:, None])
+    floored = (vectors * eigenvalues.clamp(min=SMALLEST_EIGENVALUE)) @ vectors.T
+    return deviation[:, None] * floored * deviation
