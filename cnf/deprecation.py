@@ -29,7 +29,8 @@ RENAMED = {
 
 
 def renamed(module: str, name: str) -> Any:
-    """The object that `name` of a module was renamed to, with a DeprecationWarning; None for other names."""
+    """The object that `name` of a module was renamed to, with a DeprecationWarning; None for other
+    names."""
     target = RENAMED[module].get(name)
     if target is None:
         return None

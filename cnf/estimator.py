@@ -13,7 +13,12 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_array, check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    check_array,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 
 from cnf.flows import CNF, Evaluation
 from cnf.recipe.architecture import default_flow, default_table_flow
@@ -29,32 +34,32 @@ COVERED, BAR_ROWS = 0.99, 1000
 
 
 class CNFDensity(DensityMixin, BaseEstimator):
-    """A continuous normalizing flow as a scikit-learn density estimator: fit, score_samples, score, sample.
+    """A continuous normalizing flow as a scikit-learn density estimator: fit, score_samples,
+    score, sample.
 
-    It takes arrays of numbers, and data frames of pandas or polars whose columns may be numbers, integers,
-    categories or booleans, with cells missing. It goes into pipelines, searches and cross-validation as any
-    estimator does; scores are in nats per row and in the units of X, computed in float64. Neither the order
-    of the rows matters to a fit, nor whether a weight or a repetition says how often a row is there.
+    It takes arrays of numbers, and data frames of pandas or polars whose columns may be numbers,
+    integers, categories or booleans, with cells missing. It goes into pipelines, searches and
+    cross-validation as any estimator does; scores are in nats per row and in the units of X,
+    computed in float64. Neither the order of the rows matters to a fit, nor whether a weight or a
+    repetition says how often a row is there.
 
-    Args:
-        steps: budget of the fit in updates; None grows with the rows.
-        seconds: budget in seconds instead.
-        hidden: widths of the two hidden layers; None chooses by rows and columns.
-        kinds: what columns of a data frame are, by name, where it is not seen; as in `cnf.Schema.infer`.
+    Args: steps: budget of the fit in updates; None grows with the rows. seconds: budget in seconds
+        instead. hidden: widths of the two hidden layers; None chooses by rows and columns. kinds:
+        what columns of a data frame are, by name, where it is not seen; as in `cnf.Schema.infer`.
         context: names of columns that the density is conditioned on: p(other columns | context).
         imputer: whether `impute` is fitted too; None: where a data frame has missing cells.
-        members: flows that are fitted, each with its own seed and validation part and the whole budget;
+        members: flows that are fitted, each with its own seed and validation part and the whole
+        budget;
             the density is the mean of theirs, p(x) = (1/K) Σₖ pₖ(x).
-        random_state: seed of the first weights and of the fit: an int, a RandomState, or None for numpy's.
+        random_state: seed of the first weights and of the fit: an int, a RandomState, or None for
+        numpy's.
 
-    Attributes:
-        flow_: the fitted `cnf.CNF`, or the `cnf.TableFlow` of a typed table, in float32; the first member.
-        members_: all of them.
-        schema_: what the columns of a data frame were found to be; None for an array.
-        history_: the course of the first member's fit, a `cnf.History`.
-        log_prob_error_: bar of the numerical error, in nats, that 99 % of the rows of the fit keep within.
-        n_features_in_: number of columns.
-        feature_names_in_: their names, where X had any.
+    Attributes: flow_: the fitted `cnf.CNF`, or the `cnf.TableFlow` of a typed table, in float32;
+        the first member. members_: all of them. schema_: what the columns of a data frame were
+        found to be; None for an array. history_: the course of the first member's fit, a
+        `cnf.History`. log_prob_error_: bar of the numerical error, in nats, that 99 % of the rows
+        of the fit keep within. n_features_in_: number of columns. feature_names_in_: their names,
+        where X had any.
 
     Example:
         >>> X = np.random.default_rng(0).normal(size=(200, 2))
@@ -88,19 +93,24 @@ class CNFDensity(DensityMixin, BaseEstimator):
         self.members = members
         self.random_state = random_state
 
-    def fit(self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None) -> CNFDensity:
-        """Fit the density to rows X (rows, columns), weighted by sample_weight (rows,); y is not used.
+    def fit(
+        self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None
+    ) -> CNFDensity:
+        """Fit the density to rows X (rows, columns), weighted by sample_weight (rows,); y is not
+        used.
 
-        Raises:
-            ValueError: for fewer than 10 rows, numbers that are not finite, columns that are constant or
-                linearly dependent, weights that are negative, all zero or of another length, or, as a
-                `cnf.TableError`, a data frame that cannot be modeled.
+        Raises: ValueError: for fewer than 10 rows, numbers that are not finite, columns that are
+            constant or
+                linearly dependent, weights that are negative, all zero or of another length, or,
+                as a `cnf.TableError`, a data frame that cannot be modeled.
         """
         table = _named_table(X)
         kinds = {"kinds": self.kinds, "context": self.context or ()}
         self.schema_ = None if table is None else Schema.infer(table, **kinds)
         if self.schema_ is None and (self.kinds or self.context or self.imputer):
-            raise ValueError("kinds, context and imputer need a data frame with named columns; got an array")
+            raise ValueError(
+                "kinds, context and imputer need a data frame with named columns; got an array"
+            )
         self._library = None if table is None else library_of(X)
         typed = self._is_typed()
         X = validate_data(self, X, skip_check_array=True) if typed else self._matrix(X, reset=True)
@@ -138,7 +148,11 @@ class CNFDensity(DensityMixin, BaseEstimator):
     def _matrix(self, X: ArrayLike, *, reset: bool) -> np.ndarray:
         rows = {"ensure_min_samples": FEWEST_ROWS} if reset else {}
         matrix = validate_data(self, X, dtype=np.float64, order="C", reset=reset, **rows)
-        return matrix if self.schema_ is None else matrix[:, np.isin(self.feature_names_in_, self._modeled)]
+        return (
+            matrix
+            if self.schema_ is None
+            else matrix[:, np.isin(self.feature_names_in_, self._modeled)]
+        )
 
     @property
     def _modeled(self) -> list[str]:
@@ -167,7 +181,9 @@ class CNFDensity(DensityMixin, BaseEstimator):
 
     def _bar(self, rows: np.ndarray | pd.DataFrame) -> float:
         some = np.linspace(0, len(rows) - 1, min(BAR_ROWS, len(rows))).astype(int)
-        error = self._evaluate(rows.iloc[some] if isinstance(rows, pd.DataFrame) else rows[some]).error
+        error = self._evaluate(
+            rows.iloc[some] if isinstance(rows, pd.DataFrame) else rows[some]
+        ).error
         return float(error.double().nanquantile(COVERED))
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
@@ -183,11 +199,11 @@ class CNFDensity(DensityMixin, BaseEstimator):
     ) -> Any:
         """Draw rows (n_samples, columns) from the fitted density; random_state seeds the draws.
 
-        They come as what the fit was given: an array, or a frame with its columns, dtypes and categories.
-        `given` is a frame of context, one row for all or one for each.
+        They come as what the fit was given: an array, or a frame with its columns, dtypes and
+        categories. `given` is a frame of context, one row for all or one for each.
 
-        Raises:
-            ValueError: for fewer than no rows, or, as a `cnf.TableError`, a context that does not fit.
+        Raises: ValueError: for fewer than no rows, or, as a `cnf.TableError`, a context that does
+            not fit.
         """
         check_is_fitted(self)
         if n_samples < 0:
@@ -204,7 +220,9 @@ class CNFDensity(DensityMixin, BaseEstimator):
             places = np.flatnonzero(chosen == k)
             each = context is not None and len(context) == n_samples
             drawn.append(
-                self._draw(_exact(flow), len(places), context.iloc[places] if each else context, generator)
+                self._draw(
+                    _exact(flow), len(places), context.iloc[places] if each else context, generator
+                )
             )
         # The members' rows one after the other, back to the places they were drawn for.
         order = np.argsort(np.argsort(chosen, kind="stable"), kind="stable")
@@ -227,8 +245,8 @@ class CNFDensity(DensityMixin, BaseEstimator):
     def impute(
         self, X: Any, n: int = 1, random_state: int | np.random.RandomState | None = None
     ) -> list[Any]:
-        """X completed n times: missing cells of modeled columns, drawn by the first member given the others
-        of their row; see `TableFlow.impute`.
+        """X completed n times: missing cells of modeled columns, drawn by the first member given
+        the others of their row; see `TableFlow.impute`.
 
         Raises:
             ValueError: if no imputer was fitted.
@@ -262,9 +280,12 @@ def average_density(found: Sequence[Evaluation]) -> Evaluation:
 
 
 def _named_table(X: Any) -> pd.DataFrame | None:
-    """X as a data frame with rows and named columns; None where it is none, and is taken as an array."""
+    """X as a data frame with rows and named columns; None where it is none, and is taken as an
+    array."""
     table = as_pandas(X)
-    named = table is not None and len(table) and all(isinstance(name, str) for name in table.columns)
+    named = (
+        table is not None and len(table) and all(isinstance(name, str) for name in table.columns)
+    )
     return table if named else None
 
 
@@ -281,7 +302,8 @@ def _checked_weights(X: Any, sample_weight: ArrayLike | None) -> np.ndarray | No
 
 
 def _merged(X: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """The different rows of weight above zero, sorted, and the sums of their weights; None if equal.
+    """The different rows of weight above zero, sorted, and the sums of their weights; None if
+    equal.
 
     Too few different rows for a fit are taken several times each.
     """

@@ -15,12 +15,12 @@ from pathlib import Path
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path to write to, with the name of `path`, that takes its place when the block ends well.
 
-    The file is made in a temporary folder beside its target, so the last step is one rename: whoever opens
-    `path` finds the old file or the new one. An exception in the block removes what was written and leaves
-    `path` as it was.
+    The file is made in a temporary folder beside its target, so the last step is one rename:
+    whoever opens `path` finds the old file or the new one. An exception in the block removes what
+    was written and leaves `path` as it was.
 
-    Raises:
-        ValueError: on entering, before any work: `path` is a folder, or its own folder is missing or closed
+    Raises: ValueError: on entering, before any work: `path` is a folder, or its own folder is
+        missing or closed
             to writing.
 
     >>> folder = tempfile.TemporaryDirectory()
@@ -38,7 +38,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         try:
             _sweep(target.parent)
             prefix = f"{_mine()}{os.getpid()}-"
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent))
+            folder = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix=prefix, dir=target.parent)
+            )
         except OSError as error:
             reason = f"{error.strerror}: {target.parent}"
             raise ValueError(

@@ -1,4 +1,5 @@
-"""Rows of data with their context and weights: what training, checks and reports pass on to each other."""
+"""Rows of data with their context and weights: what training, checks and reports pass on to each
+other."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ class Rows:
 
     def take(self, places: Tensor) -> Rows:
         """The rows at `places`."""
-        pick = [None if part is None else part[places] for part in (self.x, self.context, self.weights)]
+        pick = [
+            None if part is None else part[places] for part in (self.x, self.context, self.weights)
+        ]
         return Rows(*pick)
 
     def split(self, fraction: float, generator: torch.Generator) -> tuple[Rows, Rows]:
@@ -48,13 +51,16 @@ class Rows:
 
 
 def as_rows(name: str, x: Any, context: Any, weights: Any, device: torch.device) -> Rows:
-    """Check arrays or tensors and put them on the device of the flow; rows of weight zero are left out.
+    """Check arrays or tensors and put them on the device of the flow; rows of weight zero are left
+    out.
 
-    Raises:
-        ValueError: for a wrong number of axes or rows, or numbers that are not finite, naming the row.
+    Raises: ValueError: for a wrong number of axes or rows, or numbers that are not finite, naming
+        the row.
     """
     x = _matrix(name, x, device)
-    context = None if context is None else _matrix(f"{name}'s context", context, device, rows=len(x))
+    context = (
+        None if context is None else _matrix(f"{name}'s context", context, device, rows=len(x))
+    )
     if weights is None:
         return Rows(x, context)
     weights = as_weights(weights, len(x), device)
@@ -65,8 +71,8 @@ def as_rows(name: str, x: Any, context: Any, weights: Any, device: torch.device)
 def as_weights(weights: Any, rows: int, device: torch.device) -> Tensor:
     """Weights (rows,), as they are, on the device of the flow.
 
-    Raises:
-        ValueError: for another number of them, or numbers that are negative, not finite, or all zero.
+    Raises: ValueError: for another number of them, or numbers that are negative, not finite, or
+        all zero.
     """
     weights = weights if isinstance(weights, Tensor) else np.asarray(weights)
     if tuple(weights.shape) != (rows,):

@@ -2,10 +2,10 @@
 
     python scripts/adjoint.py            # writes figures/adjoint.png and figures/adjoint.json
 
-A damped pendulum, z = (angle φ, speed ω), dφ/dt = ω, dω/dt = −g sin φ − c ω, starts at t₀ = 0 and shall be at
-a target at t₁ = 4: L = ½|z(t₁) − target|². The adjoint a(t) = ∂L/∂z(t) obeys da/dt = −aᵀ∂f/∂z, and
-∂L/∂θ = ∫ aᵀ∂f/∂θ dt for θ = (g, c). Each formula is checked along the way, solved finely, and then by Euler.
-"""
+A damped pendulum, z = (angle φ, speed ω), dφ/dt = ω, dω/dt = −g sin φ − c ω, starts at t₀ = 0 and
+shall be at a target at t₁ = 4: L = ½|z(t₁) − target|². The adjoint a(t) = ∂L/∂z(t) obeys da/dt =
+−aᵀ∂f/∂z, and ∂L/∂θ = ∫ aᵀ∂f/∂θ dt for θ = (g, c). Each formula is checked along the way, solved
+finely, and then by Euler."""
 
 from __future__ import annotations
 
@@ -69,14 +69,18 @@ def carried_back(times: Tensor, solver: Solver) -> tuple[Tensor, Adjoint]:
 
     with torch.no_grad():
         states = solve(f, START, times, solver=solver).x
-    return states, adjoint(f, states[-1], states[-1] - TARGET, times, tensors=[theta], solver=solver)
+    return states, adjoint(
+        f, states[-1], states[-1] - TARGET, times, tensors=[theta], solver=solver
+    )
 
 
 def central(function: Callable[[Tensor], Tensor], at: Tensor, h: float = 1e-5) -> Tensor:
     """Central differences of a function (n,) -> () at one point."""
     with torch.no_grad():
         units = h * torch.eye(len(at), dtype=at.dtype)
-        return torch.stack([(function(at + unit) - function(at - unit)) / (2 * h) for unit in units])
+        return torch.stack(
+            [(function(at + unit) - function(at - unit)) / (2 * h) for unit in units]
+        )
 
 
 def compared(formula: str, against: str, found: Tensor, truth: Tensor) -> Check:
@@ -91,12 +95,16 @@ def check_state(times: Tensor) -> list[Check]:
         leaf = z.clone().requires_grad_()
         automatic += torch.autograd.grad(loss_from(t, leaf, THETA), leaf)
     finite = [central(lambda z, t=t: loss_from(t, z, THETA), z) for t, z in zip(times, states)]
-    jacobians = [torch.autograd.functional.jacobian(lambda z: velocity(times[0], z), z) for z in states]
+    jacobians = [
+        torch.autograd.functional.jacobian(lambda z: velocity(times[0], z), z) for z in states
+    ]
     right = -torch.einsum("ti,tij->tj", found.a, torch.stack(jacobians))
     return [
         compared("a(t) = ∂L/∂z(t)", "autograd", found.a, torch.stack(automatic)),
         compared("a(t) = ∂L/∂z(t)", "finite differences", found.a, torch.stack(finite)),
-        compared("da/dt = −aᵀ ∂f/∂z", "finite differences in time", right[1:-1], slopes(times[1:-1])),
+        compared(
+            "da/dt = −aᵀ ∂f/∂z", "finite differences in time", right[1:-1], slopes(times[1:-1])
+        ),
     ]
 
 
@@ -114,7 +122,9 @@ def check_parameters() -> list[Check]:
     ends = torch.tensor([0.0, END], dtype=F64)
     _, found = carried_back(ends, FINE)
     theta, times = THETA.clone().requires_grad_(), ends.clone().requires_grad_()
-    to_theta, to_times = torch.autograd.grad(loss_from(times[0], START, theta, times[1]), (theta, times))
+    to_theta, to_times = torch.autograd.grad(
+        loss_from(times[0], START, theta, times[1]), (theta, times)
+    )
     zero = ends[0]
     finite = central(lambda theta: loss_from(zero, START, theta), THETA)
     finite_ends = central(lambda ends: loss_from(ends[0], START, THETA, ends[1]), ends)
@@ -170,7 +180,11 @@ def draw_way(ax: Axes, states: Tensor, a: Tensor) -> None:
     ax.scatter(*START, s=14, facecolors="white", edgecolors=INK, zorder=4)
     ax.scatter(*states[-1], s=14, color=INK, zorder=4)
     ax.scatter(*TARGET, s=40, color=INK, marker="*", zorder=4)
-    for point, name, offset in ((START, "z(t₀)", -12), (states[-1], "z(t₁)", -12), (TARGET, "target", 6)):
+    for point, name, offset in (
+        (START, "z(t₀)", -12),
+        (states[-1], "z(t₁)", -12),
+        (TARGET, "target", 6),
+    ):
         ax.annotate(name, point.tolist(), xytext=(6, offset), textcoords="offset points")
     ax.margins(0.15)
     ax.set(xlabel="angle φ", ylabel="speed ω", title="the way z(t), arrows a(t) = ∂L/∂z(t)")
@@ -185,7 +199,9 @@ def draw_adjoint(ax: Axes, times: Tensor, states: Tensor, a: Tensor) -> None:
         ax.plot(coarse, euler.a[:, column], color=color, linestyle=":", label="160 steps of Euler")
     dots = range(0, len(times), 20)
     leaves = [states[k].clone().requires_grad_() for k in dots]
-    found = [torch.autograd.grad(loss_from(times[k], z, THETA), z)[0] for k, z in zip(dots, leaves)]
+    found = [
+        torch.autograd.grad(loss_from(times[k], z, THETA), z)[0] for k, z in zip(dots, leaves)
+    ]
     ax.plot(times[::20], torch.stack(found), "o", color=INK, markersize=2.5)
     ax.plot([], [], "o", color=INK, markersize=2.5, label="autograd")
     ax.axhline(0, color=FAINT, linewidth=0.6, zorder=0)
@@ -199,7 +215,12 @@ def draw_errors(
     h = END / np.array(steps)
     for (name, values), color in zip(errors.items(), (DATA, MODEL, ACCENT)):
         ax.loglog(
-            h, values, color=color, marker="o", markersize=2.5, label=f"{name}: order {orders[name]:.2f}"
+            h,
+            values,
+            color=color,
+            marker="o",
+            markersize=2.5,
+            label=f"{name}: order {orders[name]:.2f}",
         )
         ax.loglog(h, values[-1] * h / h[-1], color=FAINT, linewidth=0.8, zorder=1)
     ax.set(xlabel="step size h", ylabel="error", title="solved by Euler's method")
@@ -215,14 +236,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    checks = check_state(torch.linspace(0, END, 3 if options.quick else 17, dtype=F64)) + check_parameters()
+    checks = (
+        check_state(torch.linspace(0, END, 3 if options.quick else 17, dtype=F64))
+        + check_parameters()
+    )
     for check in checks:
-        print(f"{check.formula:<26} against {check.against:<27} relative difference {check.difference:.1e}")
+        print(
+            f"{check.formula:<26} against {check.against:<27} relative difference {check.difference:.1e}"
+        )
     steps = [50 * 2**k for k in range(5 if options.quick else 9)]
     errors = euler_errors(steps)
     orders = {name: observed_order(steps, values) for name, values in errors.items()}
     for name, order in orders.items():
-        print(f"Euler, {name}: observed order {order:.3f}, error {errors[name][-1]:.1e} at {steps[-1]} steps")
+        print(
+            f"Euler, {name}: observed order {order:.3f}, error {errors[name][-1]:.1e} at {steps[-1]} steps"
+        )
     plotting.save(draw(steps, errors, orders), options.out / "adjoint.png")
     found = {
         "checks": checks,

@@ -1,11 +1,13 @@
-"""What a flow cannot do in its own dimensions, and can with more: nested spheres and separable points.
+"""What a flow cannot do in its own dimensions, and can with more: nested spheres and separable
+points.
 
     python scripts/augmented.py            # writes figures/augmented.png and figures/augmented.json
 
 The function of Dupont et al. (2019) is −1 where |x| < ½ and 1 where 1 < |x| < 1.5, in one and two
-dimensions. An ODE block and a linear layer are fitted to it by least squares, plain and with five zeros
-beside x, in equal training; losses are those of a tight solve. In one dimension a flow keeps the order of
-points, so no plain network gets below the best monotone fit. Both networks are also fitted to two moons,
+dimensions. An ODE block and a linear layer are fitted to it by least squares, plain and with five
+zeros beside x, in equal training; losses are those of a tight solve. In one dimension a flow keeps
+the order of points, so no plain network gets below the best monotone fit. Both networks are also
+fitted to two moons,
 which a flow of the plane can separate: there the price tells, the evaluations of a solve.
 """
 
@@ -52,7 +54,8 @@ def spheres(dim: int) -> tuple[Tensor, Tensor]:
 
 
 def moons() -> tuple[Tensor, Tensor]:
-    """Two half circles that reach into each other: no line separates them, a flow of the plane can."""
+    """Two half circles that reach into each other: no line separates them, a flow of the plane
+    can."""
     generator = torch.Generator().manual_seed(0)
     angle = torch.pi * torch.rand(ROWS, generator=generator)
     y = torch.where(torch.arange(ROWS) < ROWS // 2, -1.0, 1.0)
@@ -158,7 +161,9 @@ def report(results: Sequence[Result], floor: float) -> None:
 
 
 @styled
-def draw(results: Sequence[Result], nets: dict[tuple[str, int], nn.Sequential], floor: float) -> Figure:
+def draw(
+    results: Sequence[Result], nets: dict[tuple[str, int], nn.Sequential], floor: float
+) -> Figure:
     page, axes = plotting.figure(3, 4, panel=(2.3, 2.2))
     for row, problem in zip(axes, PROBLEMS):
         draw_losses(row[0], results, problem, floor if problem.endswith("1-D") else None)
@@ -201,7 +206,10 @@ def draw_flow(ax: Axes, net: nn.Sequential, x: Tensor, y: Tensor) -> None:
     times = torch.linspace(0, 1, 41)
     path = block.solve(x, times).x
     if path.shape[-1] == 1:
-        plane, names = torch.stack([times[:, None].expand(path.shape[:2]), path[..., 0]], -1), ("t", "x")
+        plane, names = (
+            torch.stack([times[:, None].expand(path.shape[:2]), path[..., 0]], -1),
+            ("t", "x"),
+        )
     elif path.shape[-1] == 2:
         plane, names = path, ("x₁", "x₂")
     else:

@@ -1,11 +1,12 @@
-"""An augmented flow has no density, but a lower bound: how tight it is, and against what it is checked.
+"""An augmented flow has no density, but a lower bound: how tight it is, and against what it is
+checked.
 
     python scripts/augmented_density.py            # writes figures/augmented_density.png and .json
 
-A flow over the plane and one noise column e is fitted to the circles. The bound of K draws,
-log (1/K) Σ p(x, eₖ)/q(eₖ), is compared on fresh points with the log-density of the same model by quadrature
-over e, which one column allows, with the exact density of the toy, and with a plain flow in equal training.
-"""
+A flow over the plane and one noise column e is fitted to the circles. The bound of K draws, log
+(1/K) Σ p(x, eₖ)/q(eₖ), is compared on fresh points with the log-density of the same model by
+quadrature over e, which one column allows, with the exact density of the toy, and with a plain
+flow in equal training."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ NOISE = torch.linspace(-6, 6, 121)  # nodes of the quadrature over e
 
 @dataclass(frozen=True)
 class Bound:
-    """The bound of so many draws in nats, mean over held-out points, and how far it lies below log p(x).
+    """The bound of so many draws in nats, mean over held-out points, and how far it lies below log
+    p(x).
 
     Attributes:
         mean: of the bound.
@@ -71,7 +73,9 @@ def bounds(model: cnf.AugmentedCNF, x: Tensor, exact: Tensor, draws: Sequence[in
 @torch.no_grad()
 def marginal(model: cnf.AugmentedCNF, x: Tensor) -> Tensor:
     """log p(x) of the model, ∫ p(x, e) de by the trapezoidal rule, in float64."""
-    joint = torch.cat([x.expand(len(NOISE), *x.shape), NOISE[:, None, None].expand(-1, len(x), 1)], -1)
+    joint = torch.cat(
+        [x.expand(len(NOISE), *x.shape), NOISE[:, None, None].expand(-1, len(x), 1)], -1
+    )
     log_prob = model.flow.log_prob(joint).double()
     return log_prob.logsumexp(0) + math.log((NOISE[1] - NOISE[0]).item())
 
@@ -82,7 +86,9 @@ def mass(model: cnf.AugmentedCNF, *, draws: int, repeats: int, resolution: int) 
     generator = torch.Generator().manual_seed(draws)
 
     def bound(x: Tensor) -> Tensor:
-        values = [model.log_prob_bound(x, draws=draws, generator=generator) for _ in range(repeats)]
+        values = [
+            model.log_prob_bound(x, draws=draws, generator=generator) for _ in range(repeats)
+        ]
         return torch.stack(values).mean(0)
 
     (left, right), (bottom, top) = BOX
@@ -157,8 +163,12 @@ def report(found: dict[str, Any]) -> None:
             f"bound of {bound.draws:>4} draws {bound.mean:.4f} nats,"
             f" below log p(x) by {bound.below:.4f} ± {bound.error:.4f}"
         )
-    print(f"log p(x) of the model by quadrature {found['marginal']:.4f}; plain flow {found['plain']:.4f}")
-    print(f"exact density {found['truth']:.4f}; gap of the model {found['gap']:.4f} ± {found['gap_se']:.4f}")
+    print(
+        f"log p(x) of the model by quadrature {found['marginal']:.4f}; plain flow {found['plain']:.4f}"
+    )
+    print(
+        f"exact density {found['truth']:.4f}; gap of the model {found['gap']:.4f} ± {found['gap_se']:.4f}"
+    )
     print(
         f"mass over the plane: exp of the mean bound of one draw {found['mass_of_one_draw']:.4f},"
         f" mean weight of 64 draws {found['mass_of_weights']:.4f}"
@@ -178,7 +188,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.quick:
         train_rows, rows, draws, resolution, steps = 1_000, 100, (1, 4, 16), 20, 20
     else:
-        train_rows, rows, draws, resolution, steps = 20_000, 2_000, (1, 4, 16, 64, 256), 80, options.steps
+        train_rows, rows, draws, resolution, steps = (
+            20_000,
+            2_000,
+            (1, 4, 16, 64, 256),
+            80,
+            options.steps,
+        )
     model, found = measure(steps, train_rows, rows, draws, resolution)
     report(found)
     page = draw(model, found, draws=draws[2], resolution=resolution)

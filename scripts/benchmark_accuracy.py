@@ -1,15 +1,16 @@
-"""Held-out likelihood beside other density estimators: the same rows, the same seconds, one thread each.
+"""Held-out likelihood beside other density estimators: the same rows, the same seconds, one thread
+each.
 
     python scripts/benchmark_accuracy.py                  # toys, and the tables of CNF_SHARED_DATA
     python scripts/benchmark_accuracy.py --only magic_gamma --methods cnf NSF mixture --seconds 600
 
-Every cell, one method on one data set with one seed, is kept as JSON in --cells as soon as it is done; a
-rerun goes on where the last one stopped. A cell does not know the code that made it: after a change of the
-recipe, give another folder. Peers have the first of the seeds only. Prints a table: NLL in nats
-a row (for a toy, the gap to its exact density), and the paired difference of ours to the best peer with its
-standard error; the tables of all runs so far are in figures/benchmark_accuracy.json, a picture beside it.
-Methods that a run leaves out keep the figures of the run before; differences are paired within one run.
-"""
+Every cell, one method on one data set with one seed, is kept as JSON in --cells as soon as it is
+done; a rerun goes on where the last one stopped. A cell does not know the code that made it: after
+a change of the recipe, give another folder. Peers have the first of the seeds only. Prints a
+table: NLL in nats a row (for a toy, the gap to its exact density), and the paired difference of
+ours to the best peer with its standard error; the tables of all runs so far are in
+figures/benchmark_accuracy.json, a picture beside it. Methods that a run leaves out keep the
+figures of the run before; differences are paired within one run."""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ class Cell(NamedTuple):
 
 
 def load(name: str, toy_rows: int) -> Table:
-    """So many rows of a toy as they are, or a real table in units standardized by its training part."""
+    """So many rows of a toy as they are, or a real table in units standardized by its training
+    part."""
     if name not in TOYS:
         return real_tables.load(name)
     x = TOYS[name].sample(toy_rows + 2 * HELD_OUT, torch.Generator().manual_seed(0))
@@ -72,7 +74,8 @@ def load(name: str, toy_rows: int) -> Table:
 
 
 def compute(cell: Cell, folder: Path) -> Cell:
-    """Fit, score the test rows, and keep their log-densities (for a toy, minus the gap of each row)."""
+    """Fit, score the test rows, and keep their log-densities (for a toy, minus the gap of each
+    row)."""
     if cell.clock == "cpu":
         # Every side, ours and the peers, reads its budget from this clock.
         time.perf_counter = time.process_time
@@ -83,7 +86,11 @@ def compute(cell: Cell, folder: Path) -> Cell:
     found = log_prob.double()
     if cell.data in TOYS:
         found = found - TOYS[cell.data].log_prob(table.test)
-    kept = {**cell._asdict(), "notes": notes, "log_prob": [round(value, DIGITS) for value in found.tolist()]}
+    kept = {
+        **cell._asdict(),
+        "notes": notes,
+        "log_prob": [round(value, DIGITS) for value in found.tolist()],
+    }
     with atomic_path(cell.path(folder)) as path:
         path.write_text(json.dumps(kept) + "\n")
     return cell
@@ -98,7 +105,10 @@ def compute_all(cells: Sequence[Cell], options: argparse.Namespace) -> None:
             cell = done.result()
             values, notes = read(cell, options.cells)
             nll = f"{values.mean():.3f} ± {error(values):.3f}"
-            print(f"[{count}/{len(jobs)}] {cell.data} {cell.method} {cell.seed}: {nll} {notes}", flush=True)
+            print(
+                f"[{count}/{len(jobs)}] {cell.data} {cell.method} {cell.seed}: {nll} {notes}",
+                flush=True,
+            )
 
 
 def read(cell: Cell, folder: Path) -> tuple[np.ndarray, dict]:
@@ -112,8 +122,8 @@ def error(values: np.ndarray) -> float:
 
 
 def summarize(cells: Sequence[Cell], folder: Path) -> dict[str, object]:
-    """Of one data set: every method's NLL, the mean over its seeds, and the paired difference of ours to the
-    best peer, negative where ours wins."""
+    """Of one data set: every method's NLL, the mean over its seeds, and the paired difference of
+    ours to the best peer, negative where ours wins."""
     rows: dict[str, list[np.ndarray]] = {}
     notes: dict[str, list[dict]] = {}
     for cell in cells:
@@ -131,13 +141,16 @@ def summarize(cells: Sequence[Cell], folder: Path) -> dict[str, object]:
         best = min(peers, key=lambda method: means[method].mean())
         difference = means["cnf"] - means[best]
         summary["best_peer"] = best
-        summary["difference"], summary["difference_se"] = float(difference.mean()), error(difference)
+        summary["difference"], summary["difference_se"] = (
+            float(difference.mean()),
+            error(difference),
+        )
     return summary
 
 
 def merged(before: dict | None, now: dict) -> dict:
-    """The summary of a run, with the methods that it left out as they stood before; a paired difference is
-    that of the run."""
+    """The summary of a run, with the methods that it left out as they stood before; a paired
+    difference is that of the run."""
     if before is None:
         return now
     parts = {key: {**before[key], **now[key]} for key in ("nll", "se", "notes")}
@@ -163,8 +176,8 @@ def place(name: str) -> tuple[bool, float, int]:
 
 @styled
 def draw(data: dict[str, dict], path: Path) -> None:
-    """NLL of every method with two standard errors, a panel a data set that has a peer; far behind is at the
-    edge."""
+    """NLL of every method with two standard errors, a panel a data set that has a peer; far behind
+    is at the edge."""
     data = {name: data[name] for name in sorted(data, key=place) if len(data[name]["nll"]) > 1}
     if not data:
         return
@@ -204,15 +217,22 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     root = Path(__file__).parent.parent
     parser.add_argument("--out", type=Path, default=root / "figures")
-    parser.add_argument("--cells", type=Path, default=root / "demo" / "accuracy", help="folder of the cells")
+    parser.add_argument(
+        "--cells", type=Path, default=root / "demo" / "accuracy", help="folder of the cells"
+    )
     parser.add_argument("--only", nargs="+", choices=(*TOYS, *TABLES), help="which data sets")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seconds", type=float, default=150, help="budget of a table's cell")
     parser.add_argument("--toy-seconds", type=float, default=60, help="budget of a toy's cell")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of ours; peers have the first")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1], help="of ours; peers have the first"
+    )
     parser.add_argument("--workers", type=int, default=2, help="cells at a time, one thread each")
     parser.add_argument(
-        "--clock", choices=("wall", "cpu"), default="wall", help="cpu: for machines that other work shares"
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: for machines that other work shares",
     )
     parser.add_argument("--quick", action="store_true", help="a trial run: one toy, two methods")
     return parser.parse_args(argv)
@@ -230,7 +250,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in names:
         seconds = options.toy_seconds if name in TOYS else options.seconds
         cells[f"{name}, {seconds:g} s"] = [
-            Cell(name, method, seconds, seed, options.clock, QUICK_ROWS if options.quick else TOY_ROWS)
+            Cell(
+                name,
+                method,
+                seconds,
+                seed,
+                options.clock,
+                QUICK_ROWS if options.quick else TOY_ROWS,
+            )
             for method in options.methods
             for seed in (options.seeds if method == "cnf" else options.seeds[:1])
         ]

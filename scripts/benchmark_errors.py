@@ -2,10 +2,10 @@
 
     python scripts/benchmark_errors.py            # writes figures/benchmark_errors.json
 
-Flows are fitted to the eight toys and, where their folder is there, to two real tables. Held-out rows are
-scored in single precision on the calibrated grid; the truth is dopri8 at 1e-10 in float64. Beside it stands
-torchdiffeq's dopri5, as `odeint` runs it, at the loosest tolerance whose mean error is no larger.
-"""
+Flows are fitted to the eight toys and, where their folder is there, to two real tables. Held-out
+rows are scored in single precision on the calibrated grid; the truth is dopri8 at 1e-10 in
+float64. Beside it stands torchdiffeq's dopri5, as `odeint` runs it, at the loosest tolerance whose
+mean error is no larger."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ def exact(flow: cnf.CNF, x: Tensor) -> Tensor:
 
 
 def dopri5_at(flow: cnf.CNF, x: Tensor, truth: Tensor, target: float) -> tuple[int, float]:
-    """Evaluations and mean error of dopri5 at the loosest tolerance, a power of 10^(1/8), that hits the
-    target."""
+    """Evaluations and mean error of dopri5 at the loosest tolerance, a power of 10^(1/8), that
+    hits the target."""
     y, ladj = flow.preprocess(x)
     y, bound = y.to(flow.dtype), flow.field.bind()
     times, calls = y.new_tensor([1.0, 0.0]), []
@@ -142,7 +142,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
     parser.add_argument("--steps", type=int, default=3_000, help="updates of every fit")
-    parser.add_argument("--models", type=Path, help="folder that keeps the fitted flows for the next run")
+    parser.add_argument(
+        "--models", type=Path, help="folder that keeps the fitted flows for the next run"
+    )
     parser.add_argument("--rows", type=int, default=1_000, help="held-out rows scored")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a trial run on one toy")

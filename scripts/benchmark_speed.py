@@ -1,14 +1,14 @@
-"""Speed and error of scoring, gradients and sampling, beside zuko's CNF and FFJORD's way with torchdiffeq.
+"""Speed and error of scoring, gradients and sampling, beside zuko's CNF and FFJORD's way with
+torchdiffeq.
 
     python scripts/benchmark_speed.py            # writes figures/benchmark_speed.json and .png
     python scripts/benchmark_speed.py --compile  # what torch.compile makes of it: writes compiled_speed.json
 
-One process, one thread. The same trained weights are on every side: a network with two hidden layers of 64
-and tanh. Sides are timed in turns; what is printed are medians, with the smallest and largest time beside
-them. Errors are against dopri8 at 1e-10 in float64: of log_prob in nats, of samples the distance from where
-their base points belong. Peers run at their defaults, and zuko once more at the loosest tolerance whose error
-is still no larger than ours.
-"""
+One process, one thread. The same trained weights are on every side: a network with two hidden
+layers of 64 and tanh. Sides are timed in turns; what is printed are medians, with the smallest and
+largest time beside them. Errors are against dopri8 at 1e-10 in float64: of log_prob in nats, of
+samples the distance from where their base points belong. Peers run at their defaults, and zuko
+once more at the loosest tolerance whose error is still no larger than ours."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
     parser.add_argument("--quick", action="store_true", help="two columns, few rows and repeats")
-    parser.add_argument("--compile", action="store_true", help="two columns, with and without, and no peers")
+    parser.add_argument(
+        "--compile", action="store_true", help="two columns, with and without, and no peers"
+    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
@@ -50,7 +52,9 @@ def main(argv: list[str] | None = None) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     rows, repeats, dims = (100, 2, (2,)) if args.quick else (ROWS, args.repeats, DIMENSIONS)
     if args.compile:
-        found = compiled(*trained(2, 10 * CHUNK, args.seed, steps=60 if args.quick else 1500), repeats)
+        found = compiled(
+            *trained(2, 10 * CHUNK, args.seed, steps=60 if args.quick else 1500), repeats
+        )
         write_json(args.out / "compiled_speed.json", found)
         return
     flows = {dim: trained(dim, rows, args.seed, steps=60 if args.quick else 1500) for dim in dims}
@@ -61,7 +65,13 @@ def main(argv: list[str] | None = None) -> None:
     flat = cost_by_rows(flows[2][0], quick=args.quick)
     work = work_against_error(*flows[2])
     draw(work, args.out / "benchmark_speed.png")
-    numbers = {"rows": rows, "repeats": repeats, "columns": results, "cost_by_rows": flat, "work": work}
+    numbers = {
+        "rows": rows,
+        "repeats": repeats,
+        "columns": results,
+        "cost_by_rows": flat,
+        "work": work,
+    }
     write_json(args.out / "benchmark_speed.json", numbers)
 
 
@@ -84,7 +94,9 @@ def benchmark(flow: cnf.CNF, x: Tensor, repeats: int) -> dict[str, dict]:
     peer = to_zuko(flow).eval()
     log_probs = {"cnf": flow.log_prob, "zuko": lambda x: peer().log_prob(x)}
     ours = error(flow.log_prob, x, truth)["mean"]
-    matched = matched_peer(flow, lambda peer: error(lambda x: peer().log_prob(x), x, truth)["mean"] <= ours)
+    matched = matched_peer(
+        flow, lambda peer: error(lambda x: peer().log_prob(x), x, truth)["mean"] <= ours
+    )
     log_probs["zuko, equal error"] = lambda x: matched().log_prob(x)
     log_probs["torchdiffeq, FFJORD's way"] = partial(ffjord_log_prob, flow)
     samples, sample_errors = sampling(flow, peer, len(x))
@@ -116,7 +128,8 @@ def gradients(
 
 
 def gradient_difference(flow: cnf.CNF, x: Tensor) -> float:
-    """Largest difference of the discrete adjoint to direct backpropagation, relative, in float64."""
+    """Largest difference of the discrete adjoint to direct backpropagation, relative, in
+    float64."""
     flow, found = copy.deepcopy(flow).double(), []
     for kind in ("direct", "discrete"):
         gradient(flow, partial(flow.log_prob, gradient=kind), x.double())()
@@ -129,7 +142,8 @@ def gradient_difference(flow: cnf.CNF, x: Tensor) -> float:
 def sampling(
     flow: cnf.CNF, peer: zuko.flows.CNF, rows: int
 ) -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
-    """Drawing rows on every side, and how far each carries base points from where they belong (mean norm)."""
+    """Drawing rows on every side, and how far each carries base points from where they belong
+    (mean norm)."""
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(rows, flow.dim, generator=generator)
     fine = copy.deepcopy(flow).double()
@@ -146,7 +160,10 @@ def sampling(
         "zuko": no_grad(lambda z: peer().sample((len(z),)), z),
         "zuko, equal error": no_grad(lambda z: matched().sample((len(z),)), z),
     }
-    errors = {"zuko": off(peer().transform.inv(z)), "zuko, equal error": off(matched().transform.inv(z))}
+    errors = {
+        "zuko": off(peer().transform.inv(z)),
+        "zuko, equal error": off(matched().transform.inv(z)),
+    }
     return sides, {"cnf": ours, **errors}
 
 
@@ -180,7 +197,9 @@ def no_grad(f: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], object]:
     return torch.no_grad()(partial(f, x))
 
 
-def gradient(module: nn.Module, log_prob: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
+def gradient(
+    module: nn.Module, log_prob: Callable[[Tensor], Tensor], x: Tensor
+) -> Callable[[], None]:
     """The gradient of the mean log-likelihood with respect to all parameters."""
 
     def run() -> None:
@@ -207,7 +226,8 @@ def spread(seconds: list[float]) -> dict[str, float]:
 
 
 def field_times(flow: cnf.CNF, x: Tensor, repeats: int) -> dict[str, dict[str, float]]:
-    """One evaluation of field and exact divergence, beside a plain forward pass of the same network."""
+    """One evaluation of field and exact divergence, beside a plain forward pass of the same
+    network."""
     t = torch.tensor(0.3)
     inputs = torch.cat([x, flow.field.time(t).expand(len(x), -1)], 1)
     first, second, last = flow.field.layers
@@ -229,8 +249,13 @@ def print_table(dim: int, found: dict[str, dict]) -> None:
             median, low, high = (1e3 * seconds[key] for key in ("median", "min", "max"))
             times = f"{median:10.2f} ms ({low:.2f} to {high:.2f})"
             note = note_of(task, name, found)
-            print(f"  {task:9} {name:27} {times:36} {seconds['median'] / own:7.2f} x{note}", flush=True)
-    print(f"  discrete adjoint and direct gradient differ by {found['gradient_difference']:.1e} (float64)")
+            print(
+                f"  {task:9} {name:27} {times:36} {seconds['median'] / own:7.2f} x{note}",
+                flush=True,
+            )
+    print(
+        f"  discrete adjoint and direct gradient differ by {found['gradient_difference']:.1e} (float64)"
+    )
 
 
 def note_of(task: str, name: str, found: dict[str, dict]) -> str:
@@ -243,7 +268,8 @@ def note_of(task: str, name: str, found: dict[str, dict]) -> str:
 
 @torch.no_grad()
 def compiled(flow: cnf.CNF, x: Tensor, repeats: int) -> dict[str, dict | float]:
-    """Scoring and drawing whole chunks of rows before and after `compile`, and the seconds that it takes."""
+    """Scoring and drawing whole chunks of rows before and after `compile`, and the seconds that it
+    takes."""
     tasks = {"log_prob": partial(flow.log_prob, x), "sample": partial(flow.sample, (len(x),))}
     before = in_turns(tasks, repeats)
     flow.compile()
@@ -279,14 +305,18 @@ def work_against_error(flow: cnf.CNF, x: Tensor) -> dict[str, list[tuple[float, 
     found: dict[str, list[tuple[float, float]]] = {}
     for method in ("euler", "midpoint", "rk4", "dopri5", "adams"):
         grids = [Grid.uniform(steps, method) for steps in (4, 6, 8, 12, 16, 24, 32, 64)]
-        found[f"{method} on a uniform grid"] = [measure(flow, grid, x, reference) for grid in grids]
+        found[f"{method} on a uniform grid"] = [
+            measure(flow, grid, x, reference) for grid in grids
+        ]
     tolerances = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
     placed = [copy.deepcopy(flow).calibrate(x, tolerance).solver for tolerance in tolerances]
     found["adams on a calibrated grid"] = [measure(flow, grid, x, reference) for grid in placed]
     for method in ("dopri5", "dopri8", "bosh3"):
         tolerances = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
         adaptive = [cnf.Torchdiffeq(method, rtol=tol, atol=tol) for tol in tolerances]
-        found[f"torchdiffeq {method}"] = [measure(flow, solver, x, reference) for solver in adaptive]
+        found[f"torchdiffeq {method}"] = [
+            measure(flow, solver, x, reference) for solver in adaptive
+        ]
     return found
 
 

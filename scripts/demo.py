@@ -1,9 +1,10 @@
-"""The first run: fit a toy and a table by the commands of `cnf`, and compare with what can be known.
+"""The first run: fit a toy and a table by the commands of `cnf`, and compare with what can be
+known.
 
     python scripts/demo.py --out demo
 
-Takes under five minutes and writes nothing outside its folder. The toy has an exact entropy, which no model
-can beat; the table, one that scikit-learn brings along, has Gaussians to compare with.
+Takes under five minutes and writes nothing outside its folder. The toy has an exact entropy, which
+no model can beat; the table, one that scikit-learn brings along, has Gaussians to compare with.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def judge_toy(model: Path, *, rows: int, seed: int) -> None:
 
 
 def write_tumours(out: Path, *, seed: int) -> dict[str, Path]:
-    """Three files of the breast-cancer table that comes with scikit-learn: 569 tumours, 30 measurements."""
+    """Three files of the breast-cancer table that comes with scikit-learn: 569 tumours, 30
+    measurements."""
     measurements = bundled_table(TABLE)
     shuffled = measurements.sample(frac=1, random_state=seed)
     cuts = (0, round(0.6 * len(shuffled)), round(0.7 * len(shuffled)), len(shuffled))
@@ -103,14 +105,17 @@ def judge_table(files: dict[str, Path], scores: Path) -> None:
     """Print held-out NLL of the flow beside those of Gaussians on the same rows."""
     train, valid, test = (read_table(file).to_numpy() for file in files.values())
     flow = -read_table(scores)["log_prob"].to_numpy()
-    # Scaled for the fit, as a mixture's regularization is absolute; back in the file's units for the score.
+    # Scaled for the fit, as a mixture's regularization is absolute; back in the file's units for
+    # the score.
     scale = train.std(0)
     train, valid, test = (rows / scale for rows in (train, valid, test))
     mixtures = [GaussianMixture(k, random_state=0).fit(train) for k in COMPONENTS]
     best = max(mixtures, key=lambda mixture: mixture.score(valid))
     jacobian = np.log(scale).sum()
     one, many = (jacobian - mixture.score_samples(test) for mixture in (mixtures[0], best))
-    print(f"\nOn the {len(test):,} test rows, in nats and the units of the file (lower is better):")
+    print(
+        f"\nOn the {len(test):,} test rows, in nats and the units of the file (lower is better):"
+    )
     print(f"  one Gaussian               {summary(one)}")
     print(
         f"  mixture of {best.n_components:3} Gaussians   {summary(many)}   (components chosen on valid rows)"

@@ -2,10 +2,9 @@
 
     python scripts/density_estimation.py --out figures --seconds 60
 
-Prints the gap of every toy, the mean of log p_true − log p_model over held-out points in nats ± its standard
-error (zero for a perfect model), and writes density_estimation.png (data, learned density, samples) and
-density_estimation.json (the numbers).
-"""
+Prints the gap of every toy, the mean of log p_true − log p_model over held-out points in nats ±
+its standard error (zero for a perfect model), and writes density_estimation.png (data, learned
+density, samples) and density_estimation.json (the numbers)."""
 
 from __future__ import annotations
 
@@ -31,7 +30,8 @@ HEADER = f"{'toy':<14}{'entropy':>9}{'held-out NLL':>14}{'gap':>9}{'± s.e.':>9}
 
 @dataclass(frozen=True)
 class Result:
-    """One toy: entropy, held-out NLL and gap in nats; evaluations a row; the largest error bar in nats."""
+    """One toy: entropy, held-out NLL and gap in nats; evaluations a row; the largest error bar in
+    nats."""
 
     toy: str
     entropy: float
@@ -73,7 +73,9 @@ def measure(flow: cnf.CNF, toy: Toy, *, held_out: int, seconds: float, seed: int
 
 @styled
 @torch.no_grad()
-def draw(flows: Sequence[cnf.CNF], results: Sequence[Result], *, resolution: int, seed: int) -> Figure:
+def draw(
+    flows: Sequence[cnf.CNF], results: Sequence[Result], *, resolution: int, seed: int
+) -> Figure:
     """Rows: data, learned density, samples; a column for every toy."""
     page, axes = plotting.figure(3, len(flows), panel=(1.25, 1.25))
     for column, flow, result in zip(axes.T, flows, results):
@@ -82,10 +84,16 @@ def draw(flows: Sequence[cnf.CNF], results: Sequence[Result], *, resolution: int
         box = square(data)
         plotting.samples(data, ax=column[0], limits=box, size=0.8, color=DATA)
         plotting.density(flow.log_prob, box, ax=column[1], resolution=resolution)
-        plotting.samples(flow.sample((SHOWN,), generator=generator), ax=column[2], limits=box, size=0.8)
+        plotting.samples(
+            flow.sample((SHOWN,), generator=generator), ax=column[2], limits=box, size=0.8
+        )
         column[0].set_title(result.toy)
         column[1].text(
-            *(0.5, -0.04), f"gap {result.gap:.3f}", transform=column[1].transAxes, ha="center", va="top"
+            *(0.5, -0.04),
+            f"gap {result.gap:.3f}",
+            transform=column[1].transAxes,
+            ha="center",
+            va="top",
         )
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[], xlabel="", ylabel="")
@@ -99,7 +107,9 @@ def square(data: torch.Tensor) -> tuple[tuple[float, float], ...]:
     """Limits of the data, with sides of equal length."""
     (left, right), (bottom, top) = plotting.limits(data, margin=0.1)
     half = max(right - left, top - bottom) / 2
-    return tuple((middle - half, middle + half) for middle in ((left + right) / 2, (bottom + top) / 2))
+    return tuple(
+        (middle - half, middle + half) for middle in ((left + right) / 2, (bottom + top) / 2)
+    )
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -116,12 +126,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = arguments(argv)
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    seconds, held_out, resolution = (0.5, 500, 24) if options.quick else (options.seconds, 20_000, 160)
+    seconds, held_out, resolution = (
+        (0.5, 500, 24) if options.quick else (options.seconds, 20_000, 160)
+    )
     flows, results = [], []
     print(HEADER, flush=True)
     for name in options.toys[: 2 if options.quick else None]:
         flows.append(fitted(TOYS[name], seconds=seconds, seed=options.seed))
-        results.append(measure(flows[-1], TOYS[name], held_out=held_out, seconds=seconds, seed=options.seed))
+        results.append(
+            measure(flows[-1], TOYS[name], held_out=held_out, seconds=seconds, seed=options.seed)
+        )
         print(results[-1], flush=True)
     gaps = torch.tensor([result.gap for result in results])
     print(f"mean gap {gaps.mean():.4f} nats, from {gaps.min():.4f} to {gaps.max():.4f}")

@@ -2,10 +2,10 @@
 
     python scripts/euler.py            # writes figures/euler.png and figures/euler.json
 
-The equation is dx/dt = 2 cos(t) x (1 − x) from t = 0 to 6, solved from 50 starts; its solution is known,
-x/(1 − x) = x₀/(1 − x₀) exp(2 sin t). An error is the largest at t = 6, in float64. The order of a method is
-the slope of log error on log step size; adaptive solvers are told one number instead, the tolerance.
-"""
+The equation is dx/dt = 2 cos(t) x (1 − x) from t = 0 to 6, solved from 50 starts; its solution is
+known, x/(1 − x) = x₀/(1 − x₀) exp(2 sin t). An error is the largest at t = 6, in float64. The
+order of a method is the slope of log error on log step size; adaptive solvers are told one number
+instead, the tolerance."""
 
 from __future__ import annotations
 
@@ -129,21 +129,33 @@ def draw_orders(ax: Axes, grids: Sequence[Result], orders: dict[str, float]) -> 
     for name, order in ORDERS.items():
         h, error = np.array([(r.setting, r.error) for r in grids if r.method == name]).T
         above = error > ROUNDING
-        ax.loglog(h, error[above][-1] * (h / h[above][-1]) ** order, color=FAINT, linewidth=0.8, zorder=1)
+        ax.loglog(
+            h, error[above][-1] * (h / h[above][-1]) ** order, color=FAINT, linewidth=0.8, zorder=1
+        )
         label = f"{name}: order {orders[name]:.2f}"
         ax.loglog(h, error, color=COLORS[name], marker="o", markersize=2.5, label=label)
-    ax.set(xlabel="step size h", ylabel="error at the end", title="error against step size", ylim=(1e-14, 3))
+    ax.set(
+        xlabel="step size h",
+        ylabel="error at the end",
+        title="error against step size",
+        ylim=(1e-14, 3),
+    )
     legend_below(ax)
 
 
 def draw_work(ax: Axes, grids: Sequence[Result], adaptive: Sequence[Result]) -> None:
     """Error against evaluations."""
-    for results, marker, line, kind in ((grids, "o", "-", "equal steps"), (adaptive, "s", "--", "adaptive")):
+    for results, marker, line, kind in (
+        (grids, "o", "-", "equal steps"),
+        (adaptive, "s", "--", "adaptive"),
+    ):
         for name in dict.fromkeys(r.method for r in results):
             nfe, error = np.array([(r.nfe, r.error) for r in results if r.method == name]).T
             style = {"color": COLORS[name], "marker": marker, "linestyle": line, "markersize": 2.5}
             ax.loglog(nfe, error, label=f"{name}, {kind}", **style)
-    ax.set(xlabel="evaluations of the velocity", ylabel="error at the end", title="error against work")
+    ax.set(
+        xlabel="evaluations of the velocity", ylabel="error at the end", title="error against work"
+    )
     ax.set_ylim(1e-14, 3)
     legend_below(ax)
 
@@ -156,10 +168,19 @@ def draw_tolerance(ax: Axes, adaptive: Sequence[Result]) -> None:
         rows = [(r.setting, r.error, r.nfe) for r in adaptive if r.method == name]
         tolerance, error, nfe = np.array(rows).T
         ax.loglog(
-            tolerance, error, color=COLORS[name], marker="s", markersize=2.5, label=f"{name}: error (left)"
+            tolerance,
+            error,
+            color=COLORS[name],
+            marker="s",
+            markersize=2.5,
+            label=f"{name}: error (left)",
         )
-        right.loglog(tolerance, nfe, color=COLORS[name], linestyle=":", label=f"{name}: evaluations (right)")
-    ax.loglog(tolerance, tolerance, color=FAINT, linewidth=0.8, zorder=1, label="error = tolerance")
+        right.loglog(
+            tolerance, nfe, color=COLORS[name], linestyle=":", label=f"{name}: evaluations (right)"
+        )
+    ax.loglog(
+        tolerance, tolerance, color=FAINT, linewidth=0.8, zorder=1, label="error = tolerance"
+    )
     ax.set(xlabel="tolerance", ylabel="error at the end", title="accuracy is set by one number")
     right.set_ylabel("evaluations of the velocity")
     legend_below(ax, right)

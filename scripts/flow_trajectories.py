@@ -1,10 +1,10 @@
-"""Fit a toy and watch the flow at work: particles, velocity and density on the way from base to data.
+"""Fit a toy and watch the flow at work: particles, velocity and density on the way from base to
+data.
 
     python scripts/flow_trajectories.py --toy pinwheel --out figures
 
-Prints the gap to the exact density; writes flow_trajectories.png, the ways of particles beside density and
-velocity at four times, and the film flow_trajectories.gif.
-"""
+Prints the gap to the exact density; writes flow_trajectories.png, the ways of particles beside
+density and velocity at four times, and the film flow_trajectories.gif."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def draw(flow: cnf.CNF, toy: Toy, *, resolution: int, seed: int) -> Figure:
     for t, (above, below) in zip(TIMES, axes.T[2:]):
         plotting.density(density_at(flow, t), box, ax=above, resolution=resolution)
         below.scatter(*path[round(100 * t), :800].T, s=1.6, color=INK, linewidths=0, zorder=3)
-        plotting.field(lambda x, t=t: flow.velocity(t, x), box, ax=below, kind="streamlines", resolution=30)
+        plotting.field(
+            lambda x, t=t: flow.velocity(t, x), box, ax=below, kind="streamlines", resolution=30
+        )
         above.set_title(f"t = {t:g}")
     for ax in (large, *axes[:, 2:].flat):
         ax.set(xticks=[], yticks=[], xlabel="", ylabel="")
@@ -76,7 +78,10 @@ def film(flow: cnf.CNF, file: Path, *, frames: int, resolution: int, seed: int) 
     clock = torch.linspace(0, 1, 25)
     path = flow.trajectory(base_points(flow, 600, seed), clock)
     box = frame_of(path)
-    grids = [plotting.density_grid(density_at(flow, t), box, resolution=resolution) for t in clock.tolist()]
+    grids = [
+        plotting.density_grid(density_at(flow, t), box, resolution=resolution)
+        for t in clock.tolist()
+    ]
     images = torch.stack([torch.from_numpy(grid) for grid in grids])
     plotting.flow_animation(
         path, clock, file, limits=box, density_frames=images, frames=frames, size=(3.2, 3.2)
@@ -101,7 +106,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     flow = fitted_from_noise(toy, seconds=1 if options.quick else options.seconds, seed=seed)
     print_gap(flow, toy, seed=seed)
     frames, coarse, fine = (20, 16, 24) if options.quick else (48, 80, 150)
-    plotting.save(draw(flow, toy, resolution=fine, seed=seed), options.out / "flow_trajectories.png")
+    plotting.save(
+        draw(flow, toy, resolution=fine, seed=seed), options.out / "flow_trajectories.png"
+    )
     film(flow, options.out / "flow_trajectories.gif", frames=frames, resolution=coarse, seed=seed)
 
 

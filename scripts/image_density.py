@@ -2,10 +2,10 @@
 
     python scripts/image_density.py --image portrait.png --out figures
 
-Draws points from the darkness of a PNG's pixels, fits a flow to them, and prints held-out NLL beside that of
-the picture itself, whose density is known pixel by pixel. Writes image_density.png: the picture, points drawn
-from the flow, its density. Without --image, three letters are the picture.
-"""
+Draws points from the darkness of a PNG's pixels, fits a flow to them, and prints held-out NLL
+beside that of the picture itself, whose density is known pixel by pixel. Writes image_density.png:
+the picture, points drawn from the flow, its density. Without --image, three letters are the
+picture."""
 
 from __future__ import annotations
 
@@ -51,12 +51,15 @@ def darkness(file: Path | None) -> np.ndarray:
         pixels = np.asarray(image, dtype=float) / 255
     dark = pixels[..., 3] * (1 - pixels[..., :3].mean(-1))
     if not dark.sum() > 0:
-        raise ValueError(f"{file}: expected a picture with dark places, got one that is white all over")
+        raise ValueError(
+            f"{file}: expected a picture with dark places, got one that is white all over"
+        )
     return dark
 
 
 def points(dark: np.ndarray, count: int, seed: int) -> Tensor:
-    """Places drawn in proportion to the darkness, even inside a pixel; one unit is the picture's height."""
+    """Places drawn in proportion to the darkness, even inside a pixel; one unit is the picture's
+    height."""
     generator = torch.Generator().manual_seed(seed)
     weights = torch.from_numpy(dark).ravel()
     cells = torch.multinomial(weights, count, replacement=True, generator=generator)
@@ -96,7 +99,9 @@ def draw(flow: cnf.CNF, dark: np.ndarray, *, resolution: int) -> Figure:
     axes[0, 1].scatter(*drawn.T, s=0.4, color=INK, linewidths=0, rasterized=True)
     plotting.density(flow.log_prob, box, ax=axes[0, 2], resolution=resolution)
     for ax, title in zip(axes[0], ("picture", "points of the flow", "density of the flow")):
-        ax.set(xlim=box[0], ylim=box[1], aspect="equal", xticks=[], yticks=[], xlabel="", ylabel="")
+        ax.set(
+            xlim=box[0], ylim=box[1], aspect="equal", xticks=[], yticks=[], xlabel="", ylabel=""
+        )
         ax.spines[:].set(visible=True, color="#cccccc")
         ax.set_title(title)
     return page
@@ -123,7 +128,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     flow.double()
     report(flow, dark, options.seed + 1)
     plotting.save(
-        draw(flow, dark, resolution=24 if options.quick else 160), options.out / "image_density.png"
+        draw(flow, dark, resolution=24 if options.quick else 160),
+        options.out / "image_density.png",
     )
 
 

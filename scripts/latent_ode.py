@@ -1,20 +1,21 @@
-"""Latent ODEs on irregular series, beside recurrent networks of the same size trained in the same run.
+"""Latent ODEs on irregular series, beside recurrent networks of the same size trained in the same
+run.
 
     python scripts/latent_ode.py --out figures
 
-Two-spiral data of the Neural ODE paper: 1,000 spirals of 100 points, of which 30, 50 or 100 are observed at
-random times with noise 0.1 (the radius goes from 0.2 to 2.1); RMSE of the forecast of 100 further points
-against the noise-free curve, beside an RNN (tanh) and a GRU that are told the gaps. All sides learn from the
-same noisy observations, none of them beyond the observed range: the latent ODE by its lower bound and the
-agreement of its readings; the networks, as in the paper, by the likelihood of each next observation. The RNN
-is trained at two learning rates, and the better of its forecasts counts. Settings were chosen on the spirals
-of seed 0; seed 5 is the default. The paper does not state its generator, scale or noise, so its figures stand
-beside but are not comparable.
+Two-spiral data of the Neural ODE paper: 1,000 spirals of 100 points, of which 30, 50 or 100 are
+observed at random times with noise 0.1 (the radius goes from 0.2 to 2.1); RMSE of the forecast of
+100 further points against the noise-free curve, beside an RNN (tanh) and a GRU that are told the
+gaps. All sides learn from the
+same noisy observations, none of them beyond the observed range: the latent ODE by its lower bound
+and the agreement of its readings; the networks, as in the paper, by the likelihood of each next
+observation. The RNN is trained at two learning rates, and the better of its forecasts counts.
+Settings were chosen on the spirals of seed 0; seed 5 is the default. The paper does not state its
+generator, scale or noise, so its figures stand beside but are not comparable.
 
-Then daily weather of Rhode Island (see weather.py), where CNF_SHARED_DATA has it: 20 days with half of the
-values removed, mean squared error of the next 10 days. Writes latent_ode and latent_ode_weather, each .png
-and .json.
-"""
+Then daily weather of Rhode Island (see weather.py), where CNF_SHARED_DATA has it: 20 days with
+half of the values removed, mean squared error of the next 10 days. Writes latent_ode and
+latent_ode_weather, each .png and .json."""
 
 from __future__ import annotations
 
@@ -40,7 +41,10 @@ from cnf.neural_ode import LatentODE, Prediction, Series, fit_latent_ode
 from cnf.plotting.style import ACCENT, DATA, INK, MODEL, styled
 
 OBSERVED, RANGE, NOISE = (30, 50, 100), 100, 0.1
-PEERS = {"rnn": (nn.RNN, (0.01, 0.02)), "gru": (nn.GRU, (0.01,))}  # and learning rates: the best counts
+PEERS = {
+    "rnn": (nn.RNN, (0.01, 0.02)),
+    "gru": (nn.GRU, (0.01,)),
+}  # and learning rates: the best counts
 # Chen et al. 2018, table 2: another generator, scale and noise.
 PAPER = {30: (0.1642, 0.3937), 50: (0.1502, 0.3202), 100: (0.1346, 0.1813)}
 
@@ -55,18 +59,22 @@ class Spirals:
 
 
 def observe(n: int, observed: int, points: int, seed: int) -> Spirals:
-    """n spirals, of whose first 100 points `observed` are seen, each series at times of its own."""
+    """n spirals, of whose first 100 points `observed` are seen, each series at times of its
+    own."""
     generator = torch.Generator().manual_seed(seed)
     times, curves = spirals(n, points, generator)
     noisy = curves[:, :RANGE] + NOISE * torch.randn(n, RANGE, 2, generator=generator)
     chosen = torch.rand(n, RANGE, generator=generator).argsort(1)[:, :observed].sort(1).values
     values = noisy.gather(1, chosen[..., None].expand(-1, -1, 2))
-    return Spirals(Series(times[chosen], values, torch.ones_like(values, dtype=torch.bool)), times, curves)
+    return Spirals(
+        Series(times[chosen], values, torch.ones_like(values, dtype=torch.bool)), times, curves
+    )
 
 
 @dataclass(frozen=True)
 class SpiralResult:
-    """RMSE against the noise-free curve, beyond the observations and (for the latent ODE) among them."""
+    """RMSE against the noise-free curve, beyond the observations and (for the latent ODE) among
+    them."""
 
     observed: int
     latent_ode: float
@@ -107,12 +115,14 @@ class Fitted:
 
 
 def latent_ode() -> LatentODE:
-    """Of the paper's sizes: 4 latent dimensions, 25 units to read with, 20 to move and to decode with."""
+    """Of the paper's sizes: 4 latent dimensions, 25 units to read with, 20 to move and to decode
+    with."""
     return LatentODE(2, latent=4, hidden=25, units=20, steps=10, noise=NOISE)
 
 
 def fit_latent(data: Spirals, test: Spirals, budget: Budget, seed: int) -> Cell:
-    """Train a latent ODE and forecast the test set: mean (series, 200, 2), and draws of the first series."""
+    """Train a latent ODE and forecast the test set: mean (series, 200, 2), and draws of the first
+    series."""
     torch.manual_seed(seed)
     model, start = latent_ode(), time.perf_counter()
     fit_latent_ode(model, data.series, **asdict(budget), agree=1.0, seed=seed)
@@ -176,7 +186,8 @@ def fit_spirals(
 def roll_spirals(peer: GapRNN, test: Spirals) -> Tensor:
     """The network's forecast (series, 100, 2) of the points after the observed range.
 
-    It takes strides of the mean gap that it was trained on, from every offset in turn, so that each point is
+    It takes strides of the mean gap that it was trained on, from every offset in turn, so that
+    each point is
     reached once: on smaller steps than it has learned it goes astray.
     """
     stride = RANGE // test.series.times.shape[1]
@@ -188,7 +199,8 @@ def roll_spirals(peer: GapRNN, test: Spirals) -> Tensor:
 
 
 def coverage(prediction: Prediction, noisy: Tensor) -> float:
-    """Share of fresh noisy values beyond the observations that lie in the central 95 % of the forecast."""
+    """Share of fresh noisy values beyond the observations that lie in the central 95 % of the
+    forecast."""
     inside = (noisy - prediction.mean).abs() < 1.96 * prediction.deviation
     return inside[:, RANGE:].double().mean().item()
 
@@ -214,7 +226,9 @@ def draw_spiral(ax: Axes, fitted: Fitted) -> None:
     ax.plot(*truth.T, color=DATA, linewidth=2.4, alpha=0.5, label="truth")
     ax.plot(*fitted.mean[0].T, color=MODEL, label="latent ODE")
     ax.plot(*fitted.rolled[0].T, color=ACCENT, label="RNN")
-    ax.scatter(*fitted.test.series.values[0].T, s=5, color=INK, linewidths=0, zorder=3, label="seen")
+    ax.scatter(
+        *fitted.test.series.values[0].T, s=5, color=INK, linewidths=0, zorder=3, label="seen"
+    )
     half = 1.2 * truth.abs().max().item()
     ax.set(xlim=(-half, half), ylim=(-half, half), xticks=[], yticks=[], aspect="equal")
     ax.spines[:].set(visible=True, color="#cccccc")
@@ -234,11 +248,17 @@ def draw_errors(ax: Axes, fits: Sequence[Fitted]) -> None:
     ax.legend(loc="upper left", fontsize=6)
 
 
-def run_spirals(options: argparse.Namespace, budget: Budget, *, n: int, n_test: int) -> list[SpiralResult]:
+def run_spirals(
+    options: argparse.Namespace, budget: Budget, *, n: int, n_test: int
+) -> list[SpiralResult]:
     fits = []
     print(SPIRAL_HEADER, flush=True)
     for observed in OBSERVED:
-        fits.append(fit_spirals(observed, budget, n=n, n_test=n_test, seed=options.seed, cells=options.cells))
+        fits.append(
+            fit_spirals(
+                observed, budget, n=n, n_test=n_test, seed=options.seed, cells=options.cells
+            )
+        )
         print(fits[-1].result, flush=True)
     plotting.save(draw_spirals(fits), options.out / "latent_ode.png")
     return [fitted.result for fitted in fits]
@@ -247,7 +267,9 @@ def run_spirals(options: argparse.Namespace, budget: Budget, *, n: int, n_test: 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to")
-    parser.add_argument("--cells", type=Path, help="folder to keep what is done, for a rerun to go on")
+    parser.add_argument(
+        "--cells", type=Path, help="folder to keep what is done, for a rerun to go on"
+    )
     parser.add_argument("--only", choices=("spirals", "weather"), help="one part of the two")
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a trial run with a few updates")

@@ -1,12 +1,13 @@
-"""A classifier of continuous depth against a residual network with as many parameters, on 8x8 digits.
+"""A classifier of continuous depth against a residual network with as many parameters, on 8x8
+digits.
 
     python scripts/ode_classifier.py            # writes figures/ode_classifier.png and .json
 
-Both networks are Linear(64, 32), a trunk of 6,368 parameters, Linear(32, 10): the trunk is four residual
-blocks with hidden layers of 24 units, or an ODE whose velocity has one of 96 and is trained by the adjoint.
-Five seeds, each with its own fifth of scikit-learn's 1,797 digits held out, so that every image is tested
-once. Memory is the largest number of bytes in live tensors during one forward and backward pass.
-"""
+Both networks are Linear(64, 32), a trunk of 6,368 parameters, Linear(32, 10): the trunk is four
+residual blocks with hidden layers of 24 units, or an ODE whose velocity has one of 96 and is
+trained by the adjoint. Five seeds, each with its own fifth of scikit-learn's 1,797 digits held
+out, so that every image is tested once. Memory is the largest number of bytes in live tensors
+during one forward and backward pass."""
 
 from __future__ import annotations
 
@@ -55,7 +56,10 @@ class Residual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first, self.last = nn.Linear(WIDTH, HIDDEN // BLOCKS), nn.Linear(HIDDEN // BLOCKS, WIDTH)
+        self.first, self.last = (
+            nn.Linear(WIDTH, HIDDEN // BLOCKS),
+            nn.Linear(HIDDEN // BLOCKS, WIDTH),
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         return z + self.last(torch.tanh(self.first(z)))
@@ -90,8 +94,8 @@ def fold(seed: int) -> Fold:
 def train(net: nn.Sequential, data: Fold, *, seed: int, epochs: int) -> list[tuple[float, float]]:
     """Train with AdamW on one cycle of the learning rate.
 
-    Returns the mean number of evaluations of an ODE's velocity forwards and backwards, epoch by epoch.
-    """
+    Returns the mean number of evaluations of an ODE's velocity forwards and backwards, epoch by
+    epoch."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY)
     updates = epochs * -(-len(data.x) // BATCH)
@@ -106,7 +110,9 @@ def train(net: nn.Sequential, data: Fold, *, seed: int, epochs: int) -> list[tup
     return nfe
 
 
-def update(net: nn.Sequential, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> tuple[int, int]:
+def update(
+    net: nn.Sequential, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor
+) -> tuple[int, int]:
     """One step on a batch; evaluations of the trunk's velocity forwards and backwards."""
     trunk = net[1]
     with CallCounter(trunk.f if isinstance(trunk, cnf.ODEBlock) else trunk) as counter:
@@ -148,7 +154,8 @@ def compare(seed: int, epochs: int) -> Result:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows every tensor that is made while it is open, until it is freed; `peak` is the most at once."""
+    """Follows every tensor that is made while it is open, until it is freed; `peak` is the most at
+    once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,7 +189,8 @@ def peak_bytes(trunk: nn.Module, x: Tensor) -> int:
 
 
 def memory_by_depth(depths: Sequence[int]) -> dict[str, list[int]]:
-    """Peak bytes of fourth-order Runge-Kutta for each gradient, and of residual blocks, at each depth."""
+    """Peak bytes of fourth-order Runge-Kutta for each gradient, and of residual blocks, at each
+    depth."""
     torch.manual_seed(0)
     x, f = torch.randn(ROWS, WIDTH), Velocity()
     found = {
@@ -215,7 +223,12 @@ def draw_accuracy(ax: Axes, results: Sequence[Result]) -> None:
         offset = (-8 if side == "right" else 8, 0)
         text = f"mean\n{means[place]:.2f} %"
         ax.annotate(
-            text, (place, means[place]), xytext=offset, textcoords="offset points", ha=side, va="center"
+            text,
+            (place, means[place]),
+            xytext=offset,
+            textcoords="offset points",
+            ha=side,
+            va="center",
         )
     ax.set(xlim=(-0.8, 1.8), xticks=[0, 1], xticklabels=["residual\nnetwork", "ODE"])
     ax.set(ylabel="held-out accuracy, %", title="digits, as many parameters")
@@ -225,8 +238,19 @@ def draw_accuracy(ax: Axes, results: Sequence[Result]) -> None:
 def draw_memory(ax: Axes, depths: Sequence[int], memory: dict[str, list[int]]) -> None:
     colors = dict(zip(memory, (ACCENT, "#009e73", MODEL, DATA)))
     for name, values in memory.items():
-        ax.plot(depths, np.array(values) / 2**20, color=colors[name], marker="o", markersize=2.5, label=name)
-    ax.set(xlabel="depth: steps of rk4, or blocks", ylabel="peak memory, MiB", title="memory against depth")
+        ax.plot(
+            depths,
+            np.array(values) / 2**20,
+            color=colors[name],
+            marker="o",
+            markersize=2.5,
+            label=name,
+        )
+    ax.set(
+        xlabel="depth: steps of rk4, or blocks",
+        ylabel="peak memory, MiB",
+        title="memory against depth",
+    )
     ax.set_ylim(bottom=0)
     ax.legend()
 
@@ -234,7 +258,9 @@ def draw_memory(ax: Axes, depths: Sequence[int], memory: dict[str, list[int]]) -
 def draw_evaluations(ax: Axes, nfe: np.ndarray) -> None:
     """Evaluations (seeds, epochs, 2) over training, with the range of the seeds."""
     epochs = np.arange(1, nfe.shape[1] + 1)
-    for way, (name, color) in enumerate((("forwards", MODEL), ("backwards, by the adjoint", ACCENT))):
+    for way, (name, color) in enumerate(
+        (("forwards", MODEL), ("backwards, by the adjoint", ACCENT))
+    ):
         values = nfe[..., way]
         ax.plot(epochs, values.mean(0), color=color, label=name)
         ax.fill_between(epochs, values.min(0), values.max(0), color=color, alpha=0.2, linewidth=0)
@@ -255,7 +281,9 @@ def report(results: Sequence[Result], depths: Sequence[int], memory: dict[str, l
     print(f"ODE − residual network: {gaps.mean():+.2f} {spread}points, seeds: {len(gaps)}")
     for name, values in memory.items():
         growth = values[-1] / values[0]
-        print(f"memory, {name}: {values[0]:,} bytes at {depths[0]}, {growth:.2f} times that at {depths[-1]}")
+        print(
+            f"memory, {name}: {values[0]:,} bytes at {depths[0]}, {growth:.2f} times that at {depths[-1]}"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -264,7 +292,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--quick", action="store_true", help="one epoch of one seed, shallow networks")
+    parser.add_argument(
+        "--quick", action="store_true", help="one epoch of one seed, shallow networks"
+    )
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,11 @@
-"""Density estimators to stand beside, each fitted within a budget of seconds and judged on held-out rows.
+"""Density estimators to stand beside, each fitted within a budget of seconds and judged on
+held-out rows.
 
-A mixture that is being fitted when the seconds are over is fitted to its end; kernels take what they take.
+A mixture that is being fitted when the seconds are over is fitted to its end; kernels take what
+they take.
 
-Every function takes a table in standardized units and returns log-densities of its test rows, with notes.
-"""
+Every function takes a table in standardized units and returns log-densities of its test rows, with
+notes."""
 
 from __future__ import annotations
 
@@ -87,10 +89,12 @@ def confirmation(flow: cnf.CNF, rows: Tensor) -> dict[str, float]:
     low, high = rows.double().aminmax(dim=0)
     margin = 0.3 * (high - low)
     side = (high - low + 2 * margin) / MASS_CELLS
-    # A point drawn in every cell: where a density has edges along the columns, as checkerboard's, points in
-    # rows and columns of their own would all err to the same side.
+    # A point drawn in every cell: where a density has edges along the columns, as checkerboard's,
+    # points in rows and columns of their own would all err to the same side.
     corners = torch.cartesian_prod(*[torch.arange(MASS_CELLS)] * 2)
-    places = corners + torch.rand(corners.shape, generator=torch.Generator().manual_seed(0)).double()
+    places = (
+        corners + torch.rand(corners.shape, generator=torch.Generator().manual_seed(0)).double()
+    )
     density = flow.log_prob(low - margin + side * places).exp()
     return {"off_dopri8": off, "mass": (density.sum() * side.prod()).item()}
 
@@ -99,7 +103,10 @@ def nsf(table: Table, seconds: float, seed: int) -> Scored:
     """Neural spline flow (Durkan et al. 2019)."""
     dim = table.train.shape[1]
     return _neural(
-        lambda: zuko.flows.NSF(dim, transforms=4, bins=8, hidden_features=(128, 128)), table, seconds, seed
+        lambda: zuko.flows.NSF(dim, transforms=4, bins=8, hidden_features=(128, 128)),
+        table,
+        seconds,
+        seed,
     )
 
 
@@ -112,14 +119,17 @@ def maf(table: Table, seconds: float, seed: int) -> Scored:
 
 
 def zuko_cnf(table: Table, seconds: float, seed: int) -> Scored:
-    """zuko's continuous flow, trained with the exact trace up to four columns; scored with it always."""
+    """zuko's continuous flow, trained with the exact trace up to four columns; scored with it
+    always."""
     dim = table.train.shape[1]
     return _neural(
         lambda: zuko.flows.CNF(dim, hidden_features=(64, 64), exact=dim <= 4), table, seconds, seed
     )
 
 
-def _neural(build: Callable[[], torch.nn.Module], table: Table, seconds: float, seed: int) -> Scored:
+def _neural(
+    build: Callable[[], torch.nn.Module], table: Table, seconds: float, seed: int
+) -> Scored:
     """Maximum likelihood with Adam and a cosine; the weights that were best on held-out rows."""
     start = time.perf_counter()
     torch.manual_seed(seed)
@@ -169,11 +179,15 @@ def mixture(table: Table, seconds: float, seed: int) -> Scored:
     for components in COMPONENTS:
         if time.perf_counter() - start > seconds:
             break
-        model = GaussianMixture(components, random_state=seed, reg_covar=1e-5).fit(table.train.numpy())
+        model = GaussianMixture(components, random_state=seed, reg_covar=1e-5).fit(
+            table.train.numpy()
+        )
         score = model.score(table.valid.numpy())
         if score > best_score:
             best, best_score = model, score
-    return Scored(torch.as_tensor(best.score_samples(table.test.numpy())), {"components": best.n_components})
+    return Scored(
+        torch.as_tensor(best.score_samples(table.test.numpy())), {"components": best.n_components}
+    )
 
 
 def kernels(table: Table, seconds: float, seed: int) -> Scored:
@@ -181,7 +195,9 @@ def kernels(table: Table, seconds: float, seed: int) -> Scored:
     rows = np.random.default_rng(seed).permutation(table.train.numpy())[:KERNELS]
     models = [KernelDensity(bandwidth=width, rtol=1e-4).fit(rows) for width in BANDWIDTHS]
     best = max(models, key=lambda model: model.score(table.valid.numpy()[:1_000]))
-    return Scored(torch.as_tensor(best.score_samples(table.test.numpy())), {"bandwidth": best.bandwidth})
+    return Scored(
+        torch.as_tensor(best.score_samples(table.test.numpy())), {"bandwidth": best.bandwidth}
+    )
 
 
 METHODS: dict[str, Callable[[Table, float, int], Scored]] = {

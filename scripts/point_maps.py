@@ -2,10 +2,10 @@
 
     CNF_SHARED_DATA=... python scripts/point_maps.py --out figures
 
-Fits the longitudes and latitudes of two tables (us_zipcodes, baja_bathymetry) that lie in the folder
-CNF_SHARED_DATA; prints held-out NLL beside that of a Gaussian mixture, in nats a row; writes point_maps.png,
-the points beside the density. Without that folder, and with --quick, the moons stand in for the places.
-"""
+Fits the longitudes and latitudes of two tables (us_zipcodes, baja_bathymetry) that lie in the
+folder CNF_SHARED_DATA; prints held-out NLL beside that of a Gaussian mixture, in nats a row;
+writes point_maps.png, the points beside the density. Without that folder, and with --quick, the
+moons stand in for the places."""
 
 from __future__ import annotations
 
@@ -75,10 +75,16 @@ def draw(flows: dict[str, cnf.CNF], tables: dict[str, Tensor], *, resolution: in
         box = plotting.limits(x, quantiles=(0.0005, 0.9995), margin=0.04)
         row[0].scatter(*x[:SHOWN].T, s=0.25, color=INK, linewidths=0, rasterized=True)
         plotting.density(flow.log_prob, box, ax=row[1], resolution=resolution, names=DEGREES)
-        plotting.density(flow.log_prob, box, ax=row[2], resolution=resolution, log=True, names=DEGREES)
+        plotting.density(
+            flow.log_prob, box, ax=row[2], resolution=resolution, log=True, names=DEGREES
+        )
         row[0].set(xlim=box[0], ylim=box[1], aspect=row[1].get_aspect())
         row[0].set(xlabel=DEGREES[0], ylabel=DEGREES[1])
-        titles = f"{TABLES.get(name, name)}: {len(x):,} points", "density", "log-density, down to −10 nats"
+        titles = (
+            f"{TABLES.get(name, name)}: {len(x):,} points",
+            "density",
+            "log-density, down to −10 nats",
+        )
         for ax, title in zip(row, titles):
             ax.set_title(title)
         for ax in row[1:]:
@@ -100,10 +106,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     at_hand = "CNF_SHARED_DATA" in os.environ and not options.quick
-    splits = {name: places(name) for name in TABLES} if at_hand else {"moons": stand_in(options.seed)}
+    splits = (
+        {name: places(name) for name in TABLES} if at_hand else {"moons": stand_in(options.seed)}
+    )
     flows = {}
     for name, (train, test) in splits.items():
-        flows[name] = learn(train, steps=100 if options.quick else options.steps, seed=options.seed)
+        flows[name] = learn(
+            train, steps=100 if options.quick else options.steps, seed=options.seed
+        )
         report(flows[name], train, test, name)
     tables = {name: train for name, (train, _) in splits.items()}
     page = draw(flows, tables, resolution=40 if options.quick else 220)

@@ -1,4 +1,5 @@
-"""The posterior of a Bayesian logistic regression, by a flow and by pyro's NUTS; `variational.py` runs it."""
+"""The posterior of a Bayesian logistic regression, by a flow and by pyro's NUTS; `variational.py`
+runs it."""
 
 from __future__ import annotations
 
@@ -20,11 +21,18 @@ from torch import Tensor
 import cnf
 from cnf import plotting
 from cnf.plotting.style import FAINT, INK, MODEL, styled
-from cnf.variational import Importance, LogisticPosterior, fit_reverse_kl, importance_sample, laplace
+from cnf.variational import (
+    Importance,
+    LogisticPosterior,
+    fit_reverse_kl,
+    importance_sample,
+    laplace,
+)
 
 
 def cancer_posterior() -> tuple[LogisticPosterior, list[str]]:
-    """The logistic regression of benign against malignant on standardized columns, and their names."""
+    """The logistic regression of benign against malignant on standardized columns, and their
+    names."""
     table = load_breast_cancer()
     x = torch.tensor((table.data - table.data.mean(0)) / table.data.std(0))
     names = ["intercept", *(str(name) for name in table.feature_names)]
@@ -32,7 +40,8 @@ def cancer_posterior() -> tuple[LogisticPosterior, list[str]]:
 
 
 def chain(posterior: LogisticPosterior, start: Tensor, *, draws: int, seed: int) -> Cell:
-    """Draws w (draws, dim) of pyro's No-U-Turn sampler with a dense mass matrix, and how well it mixed."""
+    """Draws w (draws, dim) of pyro's No-U-Turn sampler with a dense mass matrix, and how well it
+    mixed."""
     pyro.set_rng_seed(seed)
     kernel = NUTS(potential_fn=lambda at: -posterior.log_density(at["w"]), full_mass=True)
     sampler = MCMC(
@@ -56,7 +65,8 @@ def chain(posterior: LogisticPosterior, start: Tensor, *, draws: int, seed: int)
 
 @dataclass(frozen=True)
 class Comparison:
-    """Largest distance of means, in posterior deviations, and of deviations, as a share, over all columns."""
+    """Largest distance of means, in posterior deviations, and of deviations, as a share, over all
+    columns."""
 
     mean: float
     deviation: float
@@ -73,14 +83,19 @@ def compare(mean: Tensor, deviation: Tensor, w: Tensor) -> Comparison:
 def fit_posterior(
     posterior: LogisticPosterior, gaussian: cnf.Affine, *, steps: int, draws: int, seed: int
 ) -> Cell:
-    """A CNF that starts as the Laplace approximation; its draws x (draws, dim) with their log-weights."""
+    """A CNF that starts as the Laplace approximation; its draws x (draws, dim) with their
+    log-weights."""
     torch.manual_seed(seed)
     solver = cnf.Grid.uniform(3)
     flow = cnf.CNF(posterior.dim, hidden=(64, 64), preprocess=gaussian, solver=solver)
     start = time.perf_counter()
-    fit_reverse_kl(flow, posterior.log_density, steps=steps, batch=128, learning_rate=3e-3, seed=seed)
+    fit_reverse_kl(
+        flow, posterior.log_density, steps=steps, batch=128, learning_rate=3e-3, seed=seed
+    )
     seconds = time.perf_counter() - start
-    flow.calibrate(flow.sample((1_000,), generator=torch.Generator().manual_seed(seed + 1)), tolerance=1e-2)
+    flow.calibrate(
+        flow.sample((1_000,), generator=torch.Generator().manual_seed(seed + 1)), tolerance=1e-2
+    )
     found = importance_sample(
         flow, posterior.log_density, draws, generator=torch.Generator().manual_seed(seed + 2)
     )
@@ -114,7 +129,9 @@ def draw_posterior(names: Sequence[str], chain: Tensor, flow: Tensor) -> Figure:
     return page
 
 
-def run_posterior(options: argparse.Namespace, *, steps: int, draws: int, chain_draws: int) -> dict:
+def run_posterior(
+    options: argparse.Namespace, *, steps: int, draws: int, chain_draws: int
+) -> dict:
     """The posterior by flow and by sampler, their distances, and their picture."""
     posterior, names = cancer_posterior()
     gaussian = laplace(posterior.log_density, torch.zeros(posterior.dim))

@@ -1,4 +1,5 @@
-"""Results as files: numbers as JSON, and cells, kept so that a run that was stopped goes on where it was."""
+"""Results as files: numbers as JSON, and cells, kept so that a run that was stopped goes on where
+it was."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ Cell = tuple[dict, dict[str, Tensor]]  # numbers, and arrays by name
 def write_json(path: Path, found: dict | list) -> None:
     """Numbers, indented; a dataclass becomes a dictionary."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(found, indent=1, ensure_ascii=False, default=asdict) + "\n")
+        temporary.write_text(
+            json.dumps(found, indent=1, ensure_ascii=False, default=asdict) + "\n"
+        )
 
 
 def read_json(path: Path) -> dict:
@@ -28,7 +31,8 @@ def read_json(path: Path) -> dict:
 
 
 def kept(folder: Path | None, name: str, compute: Callable[[], Cell]) -> Cell:
-    """The cell of this name: from the folder if it is there, else computed, and kept if there is a folder."""
+    """The cell of this name: from the folder if it is there, else computed, and kept if there is a
+    folder."""
     if folder is None:
         return compute()
     path = folder / f"{name}.npz"

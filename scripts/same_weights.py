@@ -22,7 +22,8 @@ def fold_linear_time(flow: cnf.CNF) -> cnf.CNF:
 
 
 def to_zuko(flow: cnf.CNF, **tolerances: float) -> zuko.flows.CNF:
-    """zuko's flow with the same velocity: its time runs from data to base, so v(t) becomes −v(1 − t)."""
+    """zuko's flow with the same velocity: its time runs from data to base, so v(t) becomes −v(1 −
+    t)."""
     dim = flow.dim
     peer = zuko.flows.CNF(dim, hidden_features=flow.field.hidden, activation=nn.Tanh, **tolerances)
     first, second, last = flow.field.layers
@@ -42,23 +43,29 @@ def to_zuko(flow: cnf.CNF, **tolerances: float) -> zuko.flows.CNF:
 
 
 def ffjord_log_prob(flow: cnf.CNF, x: Tensor) -> Tensor:
-    """FFJORD's way: torchdiffeq's dopri5 with the trace by one vector-Jacobian product a column."""
+    """FFJORD's way: torchdiffeq's dopri5 with the trace by one vector-Jacobian product a
+    column."""
 
     def derivative(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             at = state[0].detach().requires_grad_()
             v = flow.field(t, at)
             columns = range(flow.dim)
-            parts = [torch.autograd.grad(v[:, k].sum(), at, retain_graph=True)[0][:, k] for k in columns]
+            parts = [
+                torch.autograd.grad(v[:, k].sum(), at, retain_graph=True)[0][:, k] for k in columns
+            ]
         return v.detach(), sum(parts)
 
     times = torch.tensor([1.0, 0.0], dtype=x.dtype)
-    z, ladj = odeint(derivative, (x, x.new_zeros(len(x))), times, rtol=1e-5, atol=1e-5, method="dopri5")
+    z, ladj = odeint(
+        derivative, (x, x.new_zeros(len(x))), times, rtol=1e-5, atol=1e-5, method="dopri5"
+    )
     return flow.base.log_prob(z[-1]) + ladj[-1]
 
 
 def autograd_adjoint(flow: cnf.CNF, x: Tensor) -> Tensor:
-    """log p by torchdiffeq's continuous adjoint with the exact trace by automatic differentiation."""
+    """log p by torchdiffeq's continuous adjoint with the exact trace by automatic
+    differentiation."""
 
     def with_trace(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         v, divergence = exact_divergence(partial(flow.field, t), x)
@@ -66,5 +73,7 @@ def autograd_adjoint(flow: cnf.CNF, x: Tensor) -> Tensor:
 
     system = System.of(flow.field, with_trace, tuple(flow.field.parameters()))
     times = torch.tensor([1.0, 0.0])
-    solution = cnf.Torchdiffeq("dopri5", rtol=1e-5, atol=1e-5).solve(system, x, times, gradient="adjoint")
+    solution = cnf.Torchdiffeq("dopri5", rtol=1e-5, atol=1e-5).solve(
+        system, x, times, gradient="adjoint"
+    )
     return flow.base.log_prob(solution.x[-1]) + solution.q[-1, :, 0]

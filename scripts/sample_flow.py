@@ -1,11 +1,11 @@
-"""Fit a toy, draw samples, and compare them with the data by eye, by clock and by a two-sample statistic.
+"""Fit a toy, draw samples, and compare them with the data by eye, by clock and by a two-sample
+statistic.
 
     python scripts/sample_flow.py --toy 2spirals --out figures
     python scripts/sample_flow.py --toy 2spirals --model 2spirals.safetensors
 
-Prints samples per second and the squared energy distance between samples and data beside that of data and
-data, which has mean zero; writes sample_flow.png.
-"""
+Prints samples per second and the squared energy distance between samples and data beside that of
+data and data, which has mean zero; writes sample_flow.png."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ SHOWN, COMPARED = 5_000, 2_000
 
 
 def energy_distance(x: Tensor, y: Tensor) -> float:
-    """2 E|X − Y| − E|X − X′| − E|Y − Y′|, zero for equal distributions only (Székely & Rizzo 2004).
+    """2 E|X − Y| − E|X − X′| − E|Y − Y′|, zero for equal distributions only (Székely & Rizzo
+    2004).
 
     Pairs of a row with itself are left out: the estimate has no bias, and may be below zero.
     """
@@ -68,7 +69,9 @@ def report(flow: cnf.CNF, toy: Toy, generator: torch.Generator, *, times: int) -
         f"samples per second   {rates.median():,.0f}   (from {rates[0]:,.0f} to {rates[-1]:,.0f};"
         f" {times} runs on one thread)"
     )
-    print(f"energy distance      mean of {times} comparisons of {COMPARED:,} with {COMPARED:,} rows ± s.e.")
+    print(
+        f"energy distance      mean of {times} comparisons of {COMPARED:,} with {COMPARED:,} rows ± s.e."
+    )
     for name, one in (("samples and data", samples), ("data and data", data)):
         mean, error = repeated(lambda one=one: energy_distance(one(), data()), times)
         print(f"  {name:<18} {mean:+.5f} ± {error:.5f}")
@@ -107,7 +110,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     toy = TOYS[options.toy]
     seconds = 1 if options.quick else options.seconds
     flow = (
-        fitted(toy, seconds=seconds, seed=options.seed) if options.model is None else cnf.load(options.model)
+        fitted(toy, seconds=seconds, seed=options.seed)
+        if options.model is None
+        else cnf.load(options.model)
     )
     generator = torch.Generator().manual_seed(options.seed + 1_000_000)
     report(flow, toy, generator, times=3 if options.quick else 10)

@@ -1,4 +1,5 @@
-"""The recurrent networks that the latent ODE is compared with: they are told the gaps between times."""
+"""The recurrent networks that the latent ODE is compared with: they are told the gaps between
+times."""
 
 from __future__ import annotations
 
@@ -27,26 +28,31 @@ class Budget:
 
 
 class GapRNN(nn.Module):
-    """Given a value (zeros where missing), its mask and the gap to the next time, the next value's mean.
+    """Given a value (zeros where missing), its mask and the gap to the next time, the next value's
+    mean.
 
     It goes on for ever when it is fed its own predictions.
     """
 
-    def __init__(self, cell: Recurrence, channels: int, hidden: int, *, noise: float = 0.1) -> None:
+    def __init__(
+        self, cell: Recurrence, channels: int, hidden: int, *, noise: float = 0.1
+    ) -> None:
         super().__init__()
         self.cell = cell(2 * channels + 1, hidden, batch_first=True)
         self.head = nn.Linear(hidden, channels)
         self.log_noise = nn.Parameter(torch.full((channels,), math.log(noise)))
 
     def read(self, series: Series, until: Tensor) -> tuple[Tensor, Tensor]:
-        """Means at the next times (batch, length, channels), of which the last is at `until` (batch,)."""
+        """Means at the next times (batch, length, channels), of which the last is at `until`
+        (batch,)."""
         gaps = torch.cat([series.times, until[:, None]], 1).diff(dim=1)
         inputs = torch.cat([series.values, series.mask.to(series.values), gaps[..., None]], -1)
         states, last = self.cell(inputs)
         return self.head(states), last
 
     def one_ahead(self, series: Series) -> Tensor:
-        """Log-likelihood (batch,) of every observation but the first, each given those before it."""
+        """Log-likelihood (batch,) of every observation but the first, each given those before
+        it."""
         means, _ = self.read(series, series.times[:, -1])
         return self.score(means[:, :-1], series.values[:, 1:], series.mask[:, 1:])
 
@@ -56,7 +62,8 @@ class GapRNN(nn.Module):
         return law.log_prob(values).masked_fill(~mask, 0.0).sum((1, 2))
 
     def roll(self, series: Series, times: Tensor) -> Tensor:
-        """Means (batch, length, channels) at later times (batch, length), on its own predictions."""
+        """Means (batch, length, channels) at later times (batch, length), on its own
+        predictions."""
         means, state = self.read(series, times[:, 0])
         found, ones = [means[:, -1]], torch.ones_like(means[:, -1])
         for gap in times.diff(dim=1).unbind(1):
@@ -67,7 +74,8 @@ class GapRNN(nn.Module):
 
 
 def peer_like(model: nn.Module, cell: Recurrence, channels: int) -> GapRNN:
-    """A network with about as many parameters as the model has, and the noise that it started with."""
+    """A network with about as many parameters as the model has, and the noise that it started
+    with."""
     wanted = count(model)
     hidden = min(range(4, 200), key=lambda h: abs(count(GapRNN(cell, channels, h)) - wanted))
     return GapRNN(cell, channels, hidden, noise=model.log_noise.exp().mean().item())

@@ -2,11 +2,11 @@
 
     CNF_SHARED_DATA=... python scripts/seven_columns.py --out figures
 
-Fits 80,000 galaxies (redshift and six magnitudes) from the folder CNF_SHARED_DATA; prints held-out NLL
-beside that of a Gaussian mixture; writes seven_columns_pairs.png (data and samples), seven_columns_slices.png
-(log-densities along every column, and two columns given the others) and seven_columns_flow.png (particles in
-two columns and in principal axes). Without that folder, and with --quick, a bundled table's columns do.
-"""
+Fits 80,000 galaxies (redshift and six magnitudes) from the folder CNF_SHARED_DATA; prints held-out
+NLL beside that of a Gaussian mixture; writes seven_columns_pairs.png (data and samples),
+seven_columns_slices.png (log-densities along every column, and two columns given the others) and
+seven_columns_flow.png (particles in two columns and in principal axes). Without that folder, and
+with --quick, a bundled table's columns do."""
 
 from __future__ import annotations
 
@@ -68,12 +68,15 @@ def draw_pairs(flow: cnf.CNF, test: Tensor, names: list[str]) -> Figure:
 @styled
 @torch.no_grad()
 def draw_slices(flow: cnf.CNF, test: Tensor, names: list[str], *, resolution: int) -> Figure:
-    """Log-densities along every column through three rows, and the first two columns given the others."""
+    """Log-densities along every column through three rows, and the first two columns given the
+    others."""
     page, axes = plotting.figure(2, COLUMNS, panel=(1.45, 1.7))
     last = axes[1]
     limits = plotting.limits(test)
     ranks = test[:, 0].argsort()[torch.tensor([0.1, 0.35, 0.6, 0.85]).mul(len(test)).long()]
-    plotting.slices(flow.log_prob, test[ranks[:3]], limits, names=names, axes=axes[0], resolution=resolution)
+    plotting.slices(
+        flow.log_prob, test[ranks[:3]], limits, names=names, axes=axes[0], resolution=resolution
+    )
     for ax in axes[0, 1:]:
         ax.set_ylabel("")
     grid = last[0].get_gridspec()
@@ -82,7 +85,13 @@ def draw_slices(flow: cnf.CNF, test: Tensor, names: list[str], *, resolution: in
     for k, row in enumerate(test[ranks[:3]]):
         ax = page.add_subplot(grid[1, 2 * k : 2 * k + 2])
         plotting.conditional(
-            flow.log_prob, row, limits[:2], columns=(0, 1), ax=ax, names=names, resolution=resolution // 4
+            flow.log_prob,
+            row,
+            limits[:2],
+            columns=(0, 1),
+            ax=ax,
+            names=names,
+            resolution=resolution // 4,
         )
     return page
 
@@ -90,13 +99,19 @@ def draw_slices(flow: cnf.CNF, test: Tensor, names: list[str], *, resolution: in
 @styled
 @torch.no_grad()
 def draw_flow(flow: cnf.CNF, names: list[str]) -> Figure:
-    """Particles in two columns and in principal axes, colored by the log-density where they are."""
+    """Particles in two columns and in principal axes, colored by the log-density where they
+    are."""
     page, axes = plotting.figure(1, 2, panel=(3.3, 3.0))
     start = flow.base.sample((PARTICLES,), flow.like, torch.Generator().manual_seed(0))
     path, log_prob = flow.trajectory_and_log_prob(start, torch.linspace(0, 1, 41))
     plotting.trajectories(path, ax=axes[0, 0], color=log_prob, columns=(0, 1), names=names)
     plotting.trajectories(
-        path, ax=axes[0, 1], color=log_prob, columns="principal", names=names, bar="log-density (nats)"
+        path,
+        ax=axes[0, 1],
+        color=log_prob,
+        columns="principal",
+        names=names,
+        bar="log-density (nats)",
     )
     return page
 
@@ -124,7 +139,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     plotting.save(draw_pairs(flow, test, names), pairs)
     shrink(pairs)
     plotting.save(
-        draw_slices(flow, test, names, resolution=resolution), options.out / "seven_columns_slices.png"
+        draw_slices(flow, test, names, resolution=resolution),
+        options.out / "seven_columns_slices.png",
     )
     plotting.save(draw_flow(flow, names), options.out / "seven_columns_flow.png")
 

@@ -1,13 +1,14 @@
-"""Small tables: held-out likelihood by ten-fold cross-validation, beside a Gaussian and a Gaussian mixture.
+"""Small tables: held-out likelihood by ten-fold cross-validation, beside a Gaussian and a Gaussian
+mixture.
 
     python scripts/small_tables.py            # writes figures/small_tables.json and .png
 
-Every choice is made inside the training folds: `CNFDensity` at its defaults holds out rows of its own, and
-the mixture's number of components and shape of covariance are chosen by five-fold cross-validation. (The
-principal components of the digits are those of all rows, for every density alike: they are the table.) Scores
-are nats a row in units standardized by the training fold; the differences are paired, row by row, to the
-better of Gaussian and mixture, positive where the flow is worse.
-"""
+Every choice is made inside the training folds: `CNFDensity` at its defaults holds out rows of its
+own, and the mixture's number of components and shape of covariance are chosen by five-fold
+cross-validation. (The
+principal components of the digits are those of all rows, for every density alike: they are the
+table.) Scores are nats a row in units standardized by the training fold; the differences are
+paired, row by row, to the better of Gaussian and mixture, positive where the flow is worse."""
 
 from __future__ import annotations
 
@@ -78,7 +79,9 @@ def fold(name: str, number: int, steps: int | None) -> dict[str, Matrix]:
     train, test = list(KFold(FOLDS, shuffle=True, random_state=0).split(x))[number]
     scale = StandardScaler().fit(x[train])
     train, test = scale.transform(x[train]), scale.transform(x[test])
-    chosen = GridSearchCV(GaussianMixture(reg_covar=1e-4, n_init=2, random_state=0), GRID, cv=5).fit(train)
+    chosen = GridSearchCV(
+        GaussianMixture(reg_covar=1e-4, n_init=2, random_state=0), GRID, cv=5
+    ).fit(train)
     densities = {
         "cnf": cnf.CNFDensity(steps=steps, random_state=0).fit(train),
         "Gaussian": GaussianMixture(1, reg_covar=1e-6).fit(train),
@@ -105,7 +108,12 @@ def draw(results: dict[str, dict], path: Path) -> None:
     differences = [found["difference"] for found in results.values()]
     errors = [found["difference_se"] for found in results.values()]
     ax.errorbar(
-        differences, list(results), xerr=[2 * error for error in errors], fmt="o", color="#c44", markersize=4
+        differences,
+        list(results),
+        xerr=[2 * error for error in errors],
+        fmt="o",
+        color="#c44",
+        markersize=4,
     )
     ax.axvline(0, color="#888", linewidth=0.8)
     ax.set_xscale("symlog", linthresh=0.1)
@@ -128,21 +136,30 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     options = arguments(argv)
     options.out.mkdir(parents=True, exist_ok=True)
-    there = [name for name in TABLES if name != "galaxies" or real_tables.there("galaxy_photometry")]
+    there = [
+        name for name in TABLES if name != "galaxies" or real_tables.there("galaxy_photometry")
+    ]
     names, folds, steps = options.only or there, range(FOLDS), None
     if options.quick:
         names, folds, steps, options.workers = ["iris"], range(2), 40, 1
     path = options.out / "small_tables.json"
     results = {} if options.quick else read_json(path)
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        jobs = {name: [pool.submit(fold, name, number, steps) for number in folds] for name in names}
+        jobs = {
+            name: [pool.submit(fold, name, number, steps) for number in folds] for name in names
+        }
         for name, some in jobs.items():
             parts = [job.result() for job in some]
-            scores = {method: np.concatenate([part[method] for part in parts]) for method in parts[0]}
+            scores = {
+                method: np.concatenate([part[method] for part in parts]) for method in parts[0]
+            }
             results[name] = found = compare(scores)
             each = "  ".join(f"{method} {value:8.3f}" for method, value in found["nll"].items())
             difference = f"{found['difference']:+.3f} ± {found['difference_se']:.3f}"
-            print(f"{name:<22} {each}   {difference}{'   worse' if found['worse'] else ''}", flush=True)
+            print(
+                f"{name:<22} {each}   {difference}{'   worse' if found['worse'] else ''}",
+                flush=True,
+            )
             write_json(path, {name: results[name] for name in TABLES if name in results})
     draw(read_json(path), options.out / "small_tables.png")
 

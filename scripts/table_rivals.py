@@ -1,4 +1,5 @@
-"""What typed tables are compared with: a Gaussian copula, independent columns, chained equations."""
+"""What typed tables are compared with: a Gaussian copula, independent columns, chained
+equations."""
 
 from __future__ import annotations
 
@@ -16,12 +17,15 @@ from sklearn.metrics import roc_auc_score
 
 def independent(train: pd.DataFrame, rows: int, random: np.random.Generator) -> pd.DataFrame:
     """Every column drawn from its own cells, missing ones included."""
-    columns = {name: train[name].to_numpy()[random.integers(len(train), size=rows)] for name in train}
+    columns = {
+        name: train[name].to_numpy()[random.integers(len(train), size=rows)] for name in train
+    }
     return pd.DataFrame(columns).astype(train.dtypes.to_dict())
 
 
 def gaussian_copula(train: pd.DataFrame, rows: int, random: np.random.Generator) -> pd.DataFrame:
-    """Empirical columns joined by a Gaussian: ranks (ties at random) as normal scores, their correlation.
+    """Empirical columns joined by a Gaussian: ranks (ties at random) as normal scores, their
+    correlation.
 
     A missing cell ranks last.
     """
@@ -36,7 +40,8 @@ def gaussian_copula(train: pd.DataFrame, rows: int, random: np.random.Generator)
     z = random.multivariate_normal(np.zeros(len(scores)), np.corrcoef(scores), size=rows)
     places = np.minimum((stats.norm.cdf(z) * len(train)).astype(int), len(train) - 1)
     columns = {
-        name: column.iloc[places[:, i]].to_numpy() for i, (name, column) in enumerate(zip(train, ordered))
+        name: column.iloc[places[:, i]].to_numpy()
+        for i, (name, column) in enumerate(zip(train, ordered))
     }
     return pd.DataFrame(columns).astype(train.dtypes.to_dict())
 
@@ -50,7 +55,8 @@ def codes_of(column: pd.Series) -> pd.Series:
 
 
 def auc(real: pd.DataFrame, drawn: pd.DataFrame, seed: int) -> tuple[float, float]:
-    """How well boosted trees tell real rows from drawn ones, on rows they have not seen; ½ is not at all.
+    """How well boosted trees tell real rows from drawn ones, on rows they have not seen; ½ is not
+    at all.
 
     With the standard error of the area (Hanley & McNeil 1982).
     """
@@ -60,7 +66,9 @@ def auc(real: pd.DataFrame, drawn: pd.DataFrame, seed: int) -> tuple[float, floa
     labels = np.repeat([0, 1], [len(real), len(drawn)])
     order = np.random.default_rng(seed).permutation(len(labels))
     learn, validator = np.split(order, 2)
-    trees = HistGradientBoostingClassifier(max_iter=200, categorical_features=kinds, random_state=seed)
+    trees = HistGradientBoostingClassifier(
+        max_iter=200, categorical_features=kinds, random_state=seed
+    )
     trees.fit(features[learn], labels[learn])
     area = float(roc_auc_score(labels[validator], trees.predict_proba(features[validator])[:, 1]))
     return area, _area_error(area, len(validator) / 2)
@@ -75,9 +83,11 @@ def _area_error(area: float, rows: float) -> float:
 def chained_equations(
     train: pd.DataFrame, holes: pd.DataFrame, names: list[str], draws: int, seed: int
 ) -> np.ndarray:
-    """scikit-learn's IterativeImputer with posterior draws (draws, rows, columns) of numeric columns.
+    """scikit-learn's IterativeImputer with posterior draws (draws, rows, columns) of numeric
+    columns.
 
-    Categories stand beside the numbers one-hot; that of a hidden category is missing. Draws stay within what
+    Categories stand beside the numbers one-hot; that of a hidden category is missing. Draws stay
+    within what
     was seen of a column: without bounds the chains of nearly dependent columns run away.
     """
     levels = {name: sorted(train[name].dropna().unique()) for name in train if name not in names}
@@ -86,7 +96,9 @@ def chained_equations(
         parts = [table[names].astype("float64").to_numpy()]
         for name, found in levels.items():
             hidden = np.where(table[name].isna(), np.nan, 0.0)[:, None]
-            parts.append((table[name].to_numpy()[:, None] == np.array(found, dtype=object)) + hidden)
+            parts.append(
+                (table[name].to_numpy()[:, None] == np.array(found, dtype=object)) + hidden
+            )
         return np.column_stack(parts).astype("float64")
 
     known, rows = matrix(train), matrix(holes)
@@ -99,7 +111,8 @@ def chained_equations(
 
 
 def crps(draws: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Continuous ranked probability score (n,) of draws (draws, n): E|X − y| − ½ E|X − X′|, unbiased."""
+    """Continuous ranked probability score (n,) of draws (draws, n): E|X − y| − ½ E|X − X′|,
+    unbiased."""
     count = len(draws)
     ordered = np.sort(draws, axis=0)
     weights = 2 * np.arange(count) - count + 1

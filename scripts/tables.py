@@ -4,11 +4,11 @@
     python scripts/tables.py --only diamonds --steps 2000
     python scripts/tables.py --quick               # a generated table, seconds
 
-For each table: boosted trees tell held-out rows from samples of ours, of a Gaussian copula with empirical
-columns and of independent columns (AUC, ½ is best); a fifth of the cells of held-out rows is hidden and drawn
-again by ours and by scikit-learn's IterativeImputer (mean CRPS of numbers, in standard deviations of the
-column). Writes figures/tables.png and tables.json, one entry a table; a rerun replaces what it computed.
-"""
+For each table: boosted trees tell held-out rows from samples of ours, of a Gaussian copula with
+empirical columns and of independent columns (AUC, ½ is best); a fifth of the cells of held-out
+rows is hidden and drawn again by ours and by scikit-learn's IterativeImputer (mean CRPS of
+numbers, in standard deviations of the column). Writes figures/tables.png and tables.json, one
+entry a table; a rerun replaces what it computed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ JUDGED_ROWS, IMPUTED_ROWS, SCORED_ROWS, DRAWS, HIDDEN = 8000, 1000, 500, 20, 0.2
 
 
 def generated(rows: int = 1500) -> pd.DataFrame:
-    """A table of known make: a category, a count, a positive and a real column, the last with holes."""
+    """A table of known make: a category, a count, a positive and a real column, the last with
+    holes."""
     random = np.random.default_rng(0)
     z = random.normal(size=(rows, 3))
     return pd.DataFrame(
@@ -85,7 +86,9 @@ def study(
     found["log_prob"] = held_out(model, test)
     found["auc"] = told_apart(model, train, test[:JUDGED_ROWS], seed)
     if impute:
-        found["crps"] = refilled(model, train, test[:IMPUTED_ROWS], seed) | {"steps": found["steps"]}
+        found["crps"] = refilled(model, train, test[:IMPUTED_ROWS], seed) | {
+            "steps": found["steps"]
+        }
     return found
 
 
@@ -101,7 +104,9 @@ def held_out(model: cnf.TableFlow, test: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def told_apart(model: cnf.TableFlow, train: pd.DataFrame, test: pd.DataFrame, seed: int) -> dict[str, Any]:
+def told_apart(
+    model: cnf.TableFlow, train: pd.DataFrame, test: pd.DataFrame, seed: int
+) -> dict[str, Any]:
     """AUC and its standard error of ours and of what samples without a flow."""
     random = np.random.default_rng(seed)
     drawn = {
@@ -112,7 +117,9 @@ def told_apart(model: cnf.TableFlow, train: pd.DataFrame, test: pd.DataFrame, se
     return {name: auc(test, rows[list(test)], seed) for name, rows in drawn.items()}
 
 
-def refilled(model: cnf.TableFlow, train: pd.DataFrame, test: pd.DataFrame, seed: int) -> dict[str, float]:
+def refilled(
+    model: cnf.TableFlow, train: pd.DataFrame, test: pd.DataFrame, seed: int
+) -> dict[str, float]:
     """Mean CRPS of hidden numbers, in standard deviations, of ours and of chained equations."""
     names = [c.name for c in model.schema.modeled if c.numeric]
     hidden = (np.random.default_rng(seed).random(test.shape) < HIDDEN) & test.notna().to_numpy()
@@ -147,11 +154,14 @@ def show(name: str, found: dict[str, Any]) -> None:
     print(f"  held-out log-probability {mean:.3f} ± {error:.3f}, bar {bar:.4f}")
     print(
         "  AUC   "
-        + ", ".join(f"{method} {area:.3f} ± {spread:.3f}" for method, (area, spread) in areas.items())
+        + ", ".join(
+            f"{method} {area:.3f} ± {spread:.3f}" for method, (area, spread) in areas.items()
+        )
     )
     if scores:
         print(
-            f"  CRPS  cnf {scores['cnf']:.3f}, IterativeImputer {scores['IterativeImputer']:.3f}", flush=True
+            f"  CRPS  cnf {scores['cnf']:.3f}, IterativeImputer {scores['IterativeImputer']:.3f}",
+            flush=True,
         )
 
 
@@ -166,8 +176,13 @@ def draw(results: dict[str, Any], path: Path) -> None:
             ours.errorbar(area, row, xerr=2 * error, fmt="o", ms=4, color=color, label=label)
         for method, color in (("cnf", MODEL), ("IterativeImputer", ACCENT)):
             label = method if row == 0 else None
-            others.plot(found.get("crps", {}).get(method, np.nan), row, "o", ms=4, color=color, label=label)
-    titles = ("AUC, real rows or samples (½: not told apart)", "CRPS of hidden cells, standard deviations")
+            others.plot(
+                found.get("crps", {}).get(method, np.nan), row, "o", ms=4, color=color, label=label
+            )
+    titles = (
+        "AUC, real rows or samples (½: not told apart)",
+        "CRPS of hidden cells, standard deviations",
+    )
     for ax, title in zip((ours, others), titles):
         ax.set(title=title, ylim=(len(results) - 0.4, -0.6), yticks=range(len(results)))
         ax.set_yticklabels([name.replace("_", " ") for name in results] if ax is ours else [])
@@ -184,8 +199,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--steps", type=int)
     parser.add_argument("--width", type=int)
-    parser.add_argument("--likelihood-share", type=float, help="of the steps; the default is that of cnf.fit")
-    parser.add_argument("--no-imputation", action="store_true", help="samples alone, in half the time")
+    parser.add_argument(
+        "--likelihood-share", type=float, help="of the steps; the default is that of cnf.fit"
+    )
+    parser.add_argument(
+        "--no-imputation", action="store_true", help="samples alone, in half the time"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a generated table and few steps")
     options = parser.parse_args()
@@ -198,7 +217,10 @@ def main() -> None:
         there = [name for name in options.only if (FOLDER / TABLES[name]).is_file()]
         if not there:
             parser.exit(message=f"no table in {FOLDER}: set CNF_SHARED_DATA\n")
-        jobs = {name: (read_typed_table(FOLDER / TABLES[name]), options.steps, hidden) for name in there}
+        jobs = {
+            name: (read_typed_table(FOLDER / TABLES[name]), options.steps, hidden)
+            for name in there
+        }
     for name, (table, steps, widths) in jobs.items():
         found = study(
             table,

@@ -23,7 +23,8 @@ def fitted(toy: Toy, *, seconds: float, seed: int) -> cnf.CNF:
 
 
 def fitted_from_noise(toy: Toy, *, seconds: float, seed: int) -> cnf.CNF:
-    """The same from a normal base: left to itself `fit` may choose one that is near the data already."""
+    """The same from a normal base: left to itself `fit` may choose one that is near the data
+    already."""
     x = toy.sample(ROWS, torch.Generator().manual_seed(seed))
     flow = cnf.CNF(2, field=default_flow(len(x), 2, seed=seed).field, base=cnf.NormalBase(2))
     cnf.fit(flow, x, seed=seed, seconds=seconds)
@@ -36,7 +37,9 @@ def print_gap(flow: cnf.CNF, toy: Toy, *, seed: int) -> None:
     x = toy.sample(FRESH, torch.Generator().manual_seed(seed + 1_000_000))
     gap = toy.log_prob(x) - flow.log_prob(x).double()
     error = gap.std() / len(gap) ** 0.5
-    print(f"{toy.name}: gap to the exact density {gap.mean():.4f} ± {error:.4f} nats, {FRESH:,} fresh points")
+    print(
+        f"{toy.name}: gap to the exact density {gap.mean():.4f} ± {error:.4f} nats, {FRESH:,} fresh points"
+    )
 
 
 def density_at(flow: cnf.CNF, t: float) -> Callable[[Tensor], Tensor]:

@@ -2,9 +2,9 @@
 
     python scripts/toy_gallery.py --out figures
 
-Fits each toy; prints the gap to its exact density; writes toy_gallery.png: data, the density on its way from
-base to data, contours, particles colored by the log-density where they are, the velocity half-way.
-"""
+Fits each toy; prints the gap to its exact density; writes toy_gallery.png: data, the density on
+its way from base to data, contours, particles colored by the log-density where they are, the
+velocity half-way."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def draw_toy(row: Sequence[Axes], flow: cnf.CNF, toy: Toy, *, resolution: int, s
     row[0].scatter(*x.T, s=0.3, color=INK, linewidths=0)
     for ax, t in zip(row[1:], TIMES):
         plotting.density(density_at(flow, t), box, ax=ax, resolution=resolution)
-    plotting.density(density_at(flow, 1.0), box, ax=row[-3], kind="contours", resolution=resolution)
+    plotting.density(
+        density_at(flow, 1.0), box, ax=row[-3], kind="contours", resolution=resolution
+    )
     plotting.trajectories(path, ax=row[-2], color=log_prob)
     plotting.field(partial(flow.velocity, 0.5), box, ax=row[-1], kind="streamlines", resolution=24)
     bare(row, box)

@@ -2,12 +2,12 @@
 
     python scripts/variational.py --out figures
 
-The four energies of Rezende and Mohamed (2015), by planar flows with K = 8 and K = 32 maps (the baseline of
-the Neural ODE paper) and by CNFs of width 8 and 32, all trained by reverse KL in this run; then the posterior
-of a Bayesian logistic regression on scikit-learn's breast-cancer table, beside a long run of pyro's NUTS.
-Prints KL(q ‖ p) in nats ± its standard error, the effective sample size as a share of the draws, Pareto k and
-the parameters; writes variational and variational_posterior, each .png and .json.
-"""
+The four energies of Rezende and Mohamed (2015), by planar flows with K = 8 and K = 32 maps (the
+baseline of the Neural ODE paper) and by CNFs of width 8 and 32, all trained by reverse KL in this
+run; then the posterior of a Bayesian logistic regression on scikit-learn's breast-cancer table,
+beside a long run of pyro's NUTS. Prints KL(q ‖ p) in nats ± its standard error, the effective
+sample size as a share of the draws, Pareto k and the parameters; writes variational and
+variational_posterior, each .png and .json."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def continuous(width: int) -> cnf.CNF:
 
 @dataclass(frozen=True)
 class Contender:
-    """A flow to fit: how it is made, and how it is trained (a planar update costs about a quarter)."""
+    """A flow to fit: how it is made, and how it is trained (a planar update costs about a
+    quarter)."""
 
     name: str
     make: Callable[[], Sampler]
@@ -69,7 +70,8 @@ def contenders(steps: int) -> list[Contender]:
 
 @dataclass(frozen=True)
 class Result:
-    """One flow on one energy: KL(q ‖ p) in nats with its standard error, and what its weights are worth."""
+    """One flow on one energy: KL(q ‖ p) in nats with its standard error, and what its weights are
+    worth."""
 
     energy: str
     flow: str
@@ -91,7 +93,8 @@ class Result:
 
 
 HEADER = (
-    f"{'':<4}{'flow':<16}{'par.':>6}{'KL, nats':>18}{'log Z −':>10}{'ESS/n':>8}{'k':>8}{'updates':>8}{'s':>7}"
+    f"{'':<4}{'flow':<16}{'par.':>6}{'KL, nats':>18}{'log Z −':>10}{'ESS/n':>8}{'k':>8}"
+    f"{'updates':>8}{'s':>7}"
 )
 
 
@@ -137,7 +140,9 @@ def seeded(seed: int) -> torch.Generator:
 
 
 @styled
-def draw_energies(energies: Sequence[Energy], columns: Sequence[Sequence[tuple[Result, Tensor]]]) -> Figure:
+def draw_energies(
+    energies: Sequence[Energy], columns: Sequence[Sequence[tuple[Result, Tensor]]]
+) -> Figure:
     """A row for each energy: its density, and the draws of every flow as a histogram."""
     page, axes = plotting.figure(len(energies), 1 + len(columns[0]), panel=(1.35, 1.35))
     for row, energy, found in zip(axes, energies, columns):
@@ -146,7 +151,9 @@ def draw_energies(energies: Sequence[Energy], columns: Sequence[Sequence[tuple[R
         row[0].set_ylabel(energy.name)
         for ax, (result, x) in zip(row[1:], found):
             histogram(ax, x, peak)
-            ax.text(0.97, 0.96, f"KL {result.kl:.3f}", transform=ax.transAxes, ha="right", va="top")
+            ax.text(
+                0.97, 0.96, f"KL {result.kl:.3f}", transform=ax.transAxes, ha="right", va="top"
+            )
     for ax, name in zip(axes[0], ("target", *(result.flow for result, _ in columns[0]))):
         ax.set_title(name)
     for ax in axes.flat:
@@ -160,7 +167,14 @@ def draw_energies(energies: Sequence[Energy], columns: Sequence[Sequence[tuple[R
 def histogram(ax: Axes, x: Tensor, peak: float) -> None:
     """The density of draws x (n, 2), in the colors of the target."""
     ax.hist2d(
-        *x.T.numpy(), bins=90, range=FRAME, density=True, cmap=DENSITY, vmin=0, vmax=peak, rasterized=True
+        *x.T.numpy(),
+        bins=90,
+        range=FRAME,
+        density=True,
+        cmap=DENSITY,
+        vmin=0,
+        vmax=peak,
+        rasterized=True,
     )
     ax.set_aspect("equal")
 
@@ -184,7 +198,9 @@ def run_energies(options: argparse.Namespace, *, steps: int, draws: int) -> list
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to")
-    parser.add_argument("--cells", type=Path, help="folder to keep what is done, for a rerun to go on")
+    parser.add_argument(
+        "--cells", type=Path, help="folder to keep what is done, for a rerun to go on"
+    )
     parser.add_argument("--only", choices=("energies", "posterior"), help="one part of the two")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a trial run on two energies")

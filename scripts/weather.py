@@ -1,8 +1,7 @@
 """Daily weather of Rhode Island (USHCN), as irregular windows with missing channels.
 
-The table is found through CNF_SHARED_DATA: ushcn_rhode_island/data.csv.gz with the columns station, date,
-PRCP, SNOW, SNWD, TMAX and TMIN, empty where missing.
-"""
+The table is found through CNF_SHARED_DATA: ushcn_rhode_island/data.csv.gz with the columns
+station, date, PRCP, SNOW, SNWD, TMAX and TMIN, empty where missing."""
 
 from __future__ import annotations
 
@@ -17,7 +16,9 @@ from torch import Tensor
 
 from cnf.neural_ode import Series
 
-FILE = Path(os.environ.get("CNF_SHARED_DATA", "../shared/data"), "ushcn_rhode_island", "data.csv.gz")
+FILE = Path(
+    os.environ.get("CNF_SHARED_DATA", "../shared/data"), "ushcn_rhode_island", "data.csv.gz"
+)
 CHANNELS = ("PRCP", "SNOW", "SNWD", "TMAX", "TMIN")
 AMOUNTS = ("PRCP", "SNOW", "SNWD")  # heavy tails: taken as log(1 + x)
 PAST, AHEAD = 20, 10  # days that are read, and days to forecast
@@ -27,7 +28,8 @@ SMOOTHING = 15  # days over which the mean by day of year is taken
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows of 30 days: deviations from the mean by day of year, in standard deviations of the channel.
+    """Windows of 30 days: deviations from the mean by day of year, in standard deviations of the
+    channel.
 
     Attributes:
         values: (windows, 30, channels), NaN where missing.
@@ -61,7 +63,8 @@ class Windows:
 
 
 def load(file: Path = FILE) -> dict[str, pd.DataFrame]:
-    """Every station's days without a gap in the calendar; columns are channels, amounts as log(1 + x)."""
+    """Every station's days without a gap in the calendar; columns are channels, amounts as log(1 +
+    x)."""
     table = pd.read_csv(file, dtype={"station": str}, parse_dates=["date"])
     table[list(AMOUNTS)] = np.log1p(table[list(AMOUNTS)])
     return {
@@ -71,18 +74,24 @@ def load(file: Path = FILE) -> dict[str, pd.DataFrame]:
 
 
 def mean_by_day(days: pd.DataFrame) -> pd.DataFrame:
-    """The mean of the training years for every day of year, over 15 days around it, for every row of days."""
+    """The mean of the training years for every day of year, over 15 days around it, for every row
+    of days."""
     known = days[days.index.year <= LAST_TRAINING]
     day = np.minimum(known.index.day_of_year, 365)
     sums = known.groupby(day).sum(min_count=0).reindex(range(1, 366), fill_value=0)
     counts = known.groupby(day).count().reindex(range(1, 366), fill_value=0)
-    around = [np.roll(np.arange(365), shift) for shift in range(-(SMOOTHING // 2), SMOOTHING // 2 + 1)]
+    around = [
+        np.roll(np.arange(365), shift) for shift in range(-(SMOOTHING // 2), SMOOTHING // 2 + 1)
+    ]
     mean = sum(sums.to_numpy()[k] for k in around) / sum(counts.to_numpy()[k] for k in around)
-    return pd.DataFrame(mean[np.minimum(days.index.day_of_year, 365) - 1], days.index, days.columns)
+    return pd.DataFrame(
+        mean[np.minimum(days.index.day_of_year, 365) - 1], days.index, days.columns
+    )
 
 
 def split(stride: int, seed: int, file: Path = FILE) -> dict[str, Windows]:
-    """Windows to learn from, of the years to 1994 (one starts every `stride` days), and of 1995 to 2014."""
+    """Windows to learn from, of the years to 1994 (one starts every `stride` days), and of 1995 to
+    2014."""
     step_times = load(file)
     normals = {station: mean_by_day(days) for station, days in step_times.items()}
     known = pd.concat([d - normals[s] for s, d in step_times.items()])
@@ -96,7 +105,9 @@ def split(stride: int, seed: int, file: Path = FILE) -> dict[str, Windows]:
         cut = []
         for station, days in step_times.items():
             inside = (days.index.year >= first) & (days.index.year <= last)
-            pair = np.stack([(days - normals[station])[inside] / scale, normals[station][inside] / scale])
+            pair = np.stack(
+                [(days - normals[station])[inside] / scale, normals[station][inside] / scale]
+            )
             starts = np.arange(0, max(pair.shape[1] - PAST - AHEAD + 1, 0), every)
             cut.append(pair[:, starts[:, None] + np.arange(PAST + AHEAD)])
         values, normal = torch.tensor(np.concatenate(cut, 1), dtype=torch.float32)

@@ -43,12 +43,15 @@ HEADER = f"{'':<28}{'MSE':>8}" + "".join(f"{name:>8}" for name in weather.CHANNE
 def validator(method: str, forecast: Tensor, targets: Series, seed: int | None = None) -> Result:
     """The errors of a forecast (windows, 10, channels)."""
     errors, mask = (forecast - targets.values).square(), targets.mask
-    channels = {name: errors[..., k][mask[..., k]].mean().item() for k, name in enumerate(weather.CHANNELS)}
+    channels = {
+        name: errors[..., k][mask[..., k]].mean().item() for k, name in enumerate(weather.CHANNELS)
+    }
     return Result(method, seed, errors[mask].mean().item(), channels)
 
 
 def difference(first: Tensor, second: Tensor, targets: Series) -> tuple[float, float]:
-    """First minus second mean squared error, over all values, and its standard error over windows."""
+    """First minus second mean squared error, over all values, and its standard error over
+    windows."""
     gap = (first - targets.values).square() - (second - targets.values).square()
     rows = gap.masked_fill(~targets.mask, 0.0).sum((1, 2)) * len(gap) / targets.mask.sum()
     return rows.mean().item(), (rows.std() / len(rows) ** 0.5).item()
@@ -90,7 +93,10 @@ def draw_weather(
     for name, forecast in forecasts.items():
         errors = (forecast - targets.values).square().masked_fill(~targets.mask, 0.0).sum((0, 2))
         ax.plot(
-            range(1, weather.AHEAD + 1), errors / targets.mask.sum((0, 2)), color=colors[name], label=name
+            range(1, weather.AHEAD + 1),
+            errors / targets.mask.sum((0, 2)),
+            color=colors[name],
+            label=name,
         )
     ax.set(xlabel="days ahead", title="mean squared error, all channels", ylim=(0, None))
     ax.legend(loc="lower right", fontsize=6)
@@ -105,7 +111,13 @@ def draw_window(ax: Axes, mean: Tensor, deviation: Tensor, test: weather.Windows
     mean, deviation = mean[row, :, channel], deviation[row, :, channel]
     for series, color, name in ((observed, INK, "read"), (targets, DATA, "held out")):
         seen = series.mask[row, :, channel]
-        ax.scatter(series.times[row][seen], series.values[row, seen, channel], s=7, color=color, label=name)
+        ax.scatter(
+            series.times[row][seen],
+            series.values[row, seen, channel],
+            s=7,
+            color=color,
+            label=name,
+        )
     days = targets.times[row]
     low, high = mean - 1.96 * deviation, mean + 1.96 * deviation
     ax.fill_between(days, low, high, color=MODEL, alpha=0.2, linewidth=0, label="central 95 %")
@@ -115,14 +127,21 @@ def draw_window(ax: Axes, mean: Tensor, deviation: Tensor, test: weather.Windows
     ax.legend(loc="upper left", fontsize=6)
 
 
-def run(out: Path, cells: Path | None, budget: Budget, *, seed: int, stride: int, seeds: int) -> dict:
+def run(
+    out: Path, cells: Path | None, budget: Budget, *, seed: int, stride: int, seeds: int
+) -> dict:
     """Forecasts of both networks from several seeds beside those that need no training."""
     parts = weather.split(stride, seed)
     test = parts["test"]
     targets = test.targets()
-    plain = {"last value": test.last_values(), "mean by day of year": torch.zeros_like(targets.values)}
+    plain = {
+        "last value": test.last_values(),
+        "mean by day of year": torch.zeros_like(targets.values),
+    }
     results = [validator(name, forecast, targets) for name, forecast in plain.items()]
-    print(f"\n{len(parts['train'].values):,} windows to learn from, {len(test.values):,} to validator by")
+    print(
+        f"\n{len(parts['train'].values):,} windows to learn from, {len(test.values):,} to validator by"
+    )
     print(HEADER, *results, sep="\n", flush=True)
     gaps = []
     for start in range(seed, seed + seeds):
@@ -132,7 +151,10 @@ def run(out: Path, cells: Path | None, budget: Budget, *, seed: int, stride: int
         results += [validator(name, forecast, targets, start) for name, forecast in pair.items()]
         gaps.append(difference(found["mean"], found["rolled"], targets))
         print(
-            *results[-2:], f"latent ODE − GRU: {gaps[-1][0]:+.4f} ± {gaps[-1][1]:.4f}", sep="\n", flush=True
+            *results[-2:],
+            f"latent ODE − GRU: {gaps[-1][0]:+.4f} ± {gaps[-1][1]:.4f}",
+            sep="\n",
+            flush=True,
         )
     page = draw_weather(plain | pair, found["mean"], found["deviation"], test)
     plotting.save(page, out / "latent_ode_weather.png")

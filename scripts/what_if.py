@@ -2,11 +2,10 @@
 
     CNF_SHARED_DATA=... python scripts/what_if.py --out figures
 
-Fits the colors g − r and r − i of galaxies given their redshift, from the folder CNF_SHARED_DATA; prints
-held-out NLL beside that of a Gaussian mixture given the redshift; writes what_if.png: the density of the
-colors at a row of redshifts, and the quantiles of each color as the redshift is swept. Without that folder,
-and with --quick, an ellipse that turns with its context does.
-"""
+Fits the colors g − r and r − i of galaxies given their redshift, from the folder CNF_SHARED_DATA;
+prints held-out NLL beside that of a Gaussian mixture given the redshift; writes what_if.png: the
+density of the colors at a row of redshifts, and the quantiles of each color as the redshift is
+swept. Without that folder, and with --quick, an ellipse that turns with its context does."""
 
 from __future__ import annotations
 
@@ -79,7 +78,8 @@ def report(flow: cnf.CNF, table: Table) -> None:
 @styled
 @torch.no_grad()
 def draw(flow: cnf.CNF, table: Table, *, resolution: int, draws: int) -> Figure:
-    """Densities at a row of contexts, over the quantiles of each column as the context is swept."""
+    """Densities at a row of contexts, over the quantiles of each column as the context is
+    swept."""
     page, axes = plotting.figure(2, SHOWN, panel=(1.6, 1.7))
     seen = table.train.context[:, 0]
     levels = torch.linspace(0.1, 0.9, SHOWN, dtype=seen.dtype)
@@ -90,15 +90,25 @@ def draw(flow: cnf.CNF, table: Table, *, resolution: int, draws: int) -> Figure:
 
     contexts = seen.quantile(levels).tolist()
     plotting.density_history(
-        given, contexts, box, axes[0], symbol=table.context, resolution=resolution, names=table.names
+        given,
+        contexts,
+        box,
+        axes[0],
+        symbol=table.context,
+        resolution=resolution,
+        names=table.names,
     )
     grid = axes[1, 0].get_gridspec()
     for ax in axes[1]:
         ax.remove()
     below = [page.add_subplot(grid[1, :2]), page.add_subplot(grid[1, 2:4])]
-    values = torch.linspace(*seen.quantile(torch.tensor([0.02, 0.98]).double()).tolist(), SWEPT).double()
+    values = torch.linspace(
+        *seen.quantile(torch.tensor([0.02, 0.98]).double()).tolist(), SWEPT
+    ).double()
     drawn = flow.sample((draws,), values[:, None], generator=torch.Generator().manual_seed(0))
-    plotting.what_if(values, drawn.transpose(0, 1), context=table.context, names=table.names, axes=below)
+    plotting.what_if(
+        values, drawn.transpose(0, 1), context=table.context, names=table.names, axes=below
+    )
     return page
 
 

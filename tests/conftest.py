@@ -9,7 +9,9 @@ from hypothesis import settings
 
 matplotlib.use("Agg")
 torch.set_num_threads(1)
-settings.register_profile("cnf", deadline=None, max_examples=int(os.environ.get("CNF_EXAMPLES", "30")))
+settings.register_profile(
+    "cnf", deadline=None, max_examples=int(os.environ.get("CNF_EXAMPLES", "30"))
+)
 settings.load_profile("cnf")
 
 

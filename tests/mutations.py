@@ -1,4 +1,5 @@
-"""Damage: bytes, JSON, tensors, tables and command lines as chance, or malice, might leave them."""
+"""Damage: bytes, JSON, tensors, tables and command lines as chance, or malice, might leave
+them."""
 
 from __future__ import annotations
 
@@ -23,7 +24,10 @@ def mutate_bytes(content: bytes, chance: random.Random) -> bytes:
     """The content with one to four pieces flipped, cut, filled, repeated or moved."""
     data = bytearray(content)
     for _ in range(chance.randint(1, 4)):
-        i, size = chance.randrange(len(data) + 1), min(chance.choice((1, 1, 2, 8, 64, 700)), len(data))
+        i, size = (
+            chance.randrange(len(data) + 1),
+            min(chance.choice((1, 1, 2, 8, 64, 700)), len(data)),
+        )
         act = chance.randrange(7)
         if act == 0 and data:
             data[min(i, len(data) - 1)] ^= 1 << chance.randrange(8)
@@ -46,7 +50,13 @@ def mutate_bytes(content: bytes, chance: random.Random) -> bytes:
 def places(value, path=()):
     """The paths of every part of JSON data."""
     found = [path] if path else []
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    inner = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, part in inner:
         found += places(part, (*path, key))
     return found
@@ -72,11 +82,15 @@ def mutate_json(value: dict, chance: random.Random) -> dict:
         elif act == 4 and isinstance(holder, dict):
             holder[f"{key}_"] = holder.pop(key)
         else:
-            holder[key] = {"class": holder[key], "maps": [holder[key]]} if act == 4 else [holder[key]]
+            holder[key] = (
+                {"class": holder[key], "maps": [holder[key]]} if act == 4 else [holder[key]]
+            )
     return value
 
 
-def mutate_tensors(tensors: dict[str, torch.Tensor], chance: random.Random) -> dict[str, torch.Tensor]:
+def mutate_tensors(
+    tensors: dict[str, torch.Tensor], chance: random.Random
+) -> dict[str, torch.Tensor]:
     """Tensors with one dropped, renamed, filled, reshaped, or of another kind."""
     tensors = dict(tensors)
     name = chance.choice(sorted(tensors))
@@ -84,11 +98,15 @@ def mutate_tensors(tensors: dict[str, torch.Tensor], chance: random.Random) -> d
     if act == 1:
         tensors[f"{name}_"] = tensor
     elif act == 2 and tensor.is_floating_point():
-        tensors[name] = torch.full_like(tensor, chance.choice((0.0, -1.0, 1e30, -1e30, 1e-38, torch.nan)))
+        tensors[name] = torch.full_like(
+            tensor, chance.choice((0.0, -1.0, 1e30, -1e30, 1e-38, torch.nan))
+        )
     elif act == 3:
         tensors[name] = tensor.flatten()
     elif act == 4:
-        tensors[name] = tensor.to(chance.choice((torch.float16, torch.float64, torch.int8, torch.bool)))
+        tensors[name] = tensor.to(
+            chance.choice((torch.float16, torch.float64, torch.int8, torch.bool))
+        )
     elif act == 5:
         tensors[name] = torch.cat([tensor, tensor]) if tensor.dim() else tensor[None]
     elif act == 6:
@@ -114,7 +132,9 @@ def mutate_header(content: bytes, chance: random.Random) -> bytes:
         ours = mutate_json(json.loads(header["__metadata__"]["cnf"]), chance)
         header["__metadata__"]["cnf"] = json.dumps(ours)
     elif act == 2:
-        deep = chance.choice(('{"a":', "[", '{"configuration":"')) * chance.choice((10, 1000, 100_000))
+        deep = chance.choice(('{"a":', "[", '{"configuration":"')) * chance.choice(
+            (10, 1000, 100_000)
+        )
         header["__metadata__"]["cnf"] = chance.choice(
             (deep, json.dumps({"format": "1", "configuration": deep}))
         )
@@ -124,7 +144,8 @@ def mutate_header(content: bytes, chance: random.Random) -> bytes:
 
 
 def mutate_file(content: bytes, chance: random.Random) -> bytes:
-    """A damaged model: bytes as they fall, anywhere or in the header, or a header that says otherwise."""
+    """A damaged model: bytes as they fall, anywhere or in the header, or a header that says
+    otherwise."""
     act, size = chance.randrange(3), 8 + int.from_bytes(content[:8], "little")
     if act == 0:
         return mutate_bytes(content, chance)
@@ -134,7 +155,8 @@ def mutate_file(content: bytes, chance: random.Random) -> bytes:
 
 
 def mutate_model(path: Path, content: bytes, parts: tuple, chance: random.Random) -> None:
-    """Write a damaged model, or one whose contents were changed and signed, as another program might."""
+    """Write a damaged model, or one whose contents were changed and signed, as another program
+    might."""
     act = chance.randrange(10)
     if act < 6:
         path.write_bytes(mutate_file(content, chance))
@@ -188,7 +210,9 @@ def mutate_csv(text: str, chance: random.Random) -> str:
             del lines[chance.randrange(1, len(lines)) :]
         else:
             chance.shuffle(lines[i])
-    return chance.choice(("\n", "\n", "\n", "\r\n", "\r", ";")).join(",".join(line) for line in lines)
+    return chance.choice(("\n", "\n", "\n", "\r\n", "\r", ";")).join(
+        ",".join(line) for line in lines
+    )
 
 
 EXTREMES = [
@@ -239,6 +263,8 @@ def mutate_words(words: list[str], chance: random.Random) -> list[str]:
                 words[i] = chance.choice(WORDS)
             else:
                 words[i] = (
-                    mutate_bytes(words[i].encode(), chance).decode("utf-8", "replace").replace("\0", "")
+                    mutate_bytes(words[i].encode(), chance)
+                    .decode("utf-8", "replace")
+                    .replace("\0", "")
                 )
     return words

@@ -1,4 +1,5 @@
-"""Problems that know their answers: equations solved in closed form, fields, and flows to try the laws on."""
+"""Problems that know their answers: equations solved in closed form, fields, and flows to try the
+laws on."""
 
 import math
 from functools import partial
@@ -66,7 +67,9 @@ def awake(field: VelocityField, scale: float = 0.6) -> VelocityField:
     for k, parameter in enumerate(field.parameters()):
         noise = normal(*parameter.shape, seed=100 + k)
         with torch.no_grad():
-            parameter.copy_(parameter + scale * noise / math.sqrt(max(parameter.shape[-1:] or (1,))))
+            parameter.copy_(
+                parameter + scale * noise / math.sqrt(max(parameter.shape[-1:] or (1,)))
+            )
     return field
 
 
@@ -81,7 +84,9 @@ def stirred(flow: cnf.CNF) -> cnf.CNF:
 # Fields by name; those of CLOSED have their divergence in closed form.
 CLOSED = ("gated-sine", "gated-tanh", "mlp", "sum")
 FIELDS = {
-    "gated-sine": lambda dim, c: awake(GatedField(dim, (12, 10), context_dim=c, frequency=1.0, modulation=8)),
+    "gated-sine": lambda dim, c: awake(
+        GatedField(dim, (12, 10), context_dim=c, frequency=1.0, modulation=8)
+    ),
     "gated-tanh": lambda dim, c: awake(
         GatedField(dim, (10, 12), context_dim=c, first="tanh", frequency=1.0, modulation=8)
     ),
@@ -109,7 +114,9 @@ def make_field(name: str, dim: int = 2, context_dim: int = 0) -> VelocityField:
 def make_flow(name: str = "gated-sine", dim: int = 2, context_dim: int = 0, **parts) -> cnf.CNF:
     """A float64 flow over one of FIELDS with a transport that is far from the identity."""
     parts.setdefault("solver", cnf.Grid.uniform(24))
-    return cnf.CNF(dim, context_dim=context_dim, field=make_field(name, dim, context_dim), **parts).double()
+    return cnf.CNF(
+        dim, context_dim=context_dim, field=make_field(name, dim, context_dim), **parts
+    ).double()
 
 
 def jacobian_trace(field: VelocityField, t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:

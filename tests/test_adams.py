@@ -1,4 +1,5 @@
-"""The predictor-corrector method: its weights, its start, its estimate, and states between its nodes."""
+"""The predictor-corrector method: its weights, its start, its estimate, and states between its
+nodes."""
 
 import math
 from itertools import pairwise
@@ -29,7 +30,10 @@ def weights_of(nodes, step):
     behind = min(step + 1, 5)
     predictor, corrector = row[:5], (row[:6] + row[6:])[1:]
     past = nodes[step + 1 - behind : step + 1]
-    return (predictor[-behind:], past), (corrector[-min(step + 2, 5) :], (*past, nodes[step + 1])[-5:])
+    return (predictor[-behind:], past), (
+        corrector[-min(step + 2, 5) :],
+        (*past, nodes[step + 1])[-5:],
+    )
 
 
 def test_even_times_give_the_classical_weights():
@@ -66,7 +70,8 @@ def test_what_stands_twice_is_looked_back_on_once():
 
 
 def test_a_first_step_that_is_far_shorter_than_the_second_gives_way():
-    """A solve that starts just before a node would otherwise look ahead from points that all but coincide."""
+    """A solve that starts just before a node would otherwise look ahead from points that all but
+    coincide."""
     nodes = Grid(EVEN, "adams").between(0.2999, 1.0)
     assert with_startup_steps(nodes.nodes)[4] == pytest.approx((0.4 - 0.2999) / 0.7001)
     x0 = torch.tensor([logistic_solution(0.2999, 0.3)], dtype=F64)
@@ -88,9 +93,13 @@ def test_errors_fall_as_those_of_order_five(start, end):
 
 
 def test_the_estimate_is_the_error_where_the_velocity_is_a_polynomial():
-    """f = t⁵ has a constant sixth derivative of x: Milne's device is exact on even times, start apart."""
+    """f = t⁵ has a constant sixth derivative of x: Milne's device is exact on even times, start
+    apart."""
     solution = solve(
-        lambda t, x: t**5 + 0 * x, torch.zeros(1, dtype=F64), [0.0, 1.0], solver=Grid(EVEN, "adams")
+        lambda t, x: t**5 + 0 * x,
+        torch.zeros(1, dtype=F64),
+        [0.0, 1.0],
+        solver=Grid(EVEN, "adams"),
     )
     steps = len(with_startup_steps(EVEN)) - 1
     assert solution.x_error.shape == (steps,)
@@ -116,7 +125,10 @@ def test_states_between_nodes_are_exact_for_polynomials_of_degree_five():
 def test_times_asked_for_cost_no_evaluation_and_change_nothing():
     grid, times = Grid.uniform(20, "adams"), torch.linspace(0, 2, 41, dtype=F64)
     x0 = normal(3, 1).sigmoid()
-    many, two = solve(logistic, x0, times, solver=grid), solve(logistic, x0, [0.0, 2.0], solver=grid)
+    many, two = (
+        solve(logistic, x0, times, solver=grid),
+        solve(logistic, x0, [0.0, 2.0], solver=grid),
+    )
     assert many.nfe == two.nfe == grid.nfe
     assert torch.equal(many.x[[0, -1]], two.x)
 
@@ -124,7 +136,10 @@ def test_times_asked_for_cost_no_evaluation_and_change_nothing():
 def test_a_stiff_equation_shows_in_the_estimate():
     """Few steps blow up where the velocity is steep: the estimate must say so."""
     solution = solve(
-        lambda t, x: -80 * x, torch.ones(1, dtype=F64), [0.0, 1.0], solver=Grid.uniform(15, "adams")
+        lambda t, x: -80 * x,
+        torch.ones(1, dtype=F64),
+        [0.0, 1.0],
+        solver=Grid.uniform(15, "adams"),
     )
     error = abs(solution.x[-1].item() - math.exp(-80))
     assert error > 1e-3 and solution.x_error.sum().item() > error / 100
@@ -140,4 +155,6 @@ def test_steps_that_nothing_records_are_those_that_a_gradient_sees(times):
         quiet = grid.solve(system, normal(4, 2), times)
     assert recorded.x.requires_grad and not quiet.x.requires_grad
     for part in ("x", "q", "x_error", "q_error"):
-        torch.testing.assert_close(getattr(quiet, part), getattr(recorded, part), rtol=1e-12, atol=1e-15)
+        torch.testing.assert_close(
+            getattr(quiet, part), getattr(recorded, part), rtol=1e-12, atol=1e-15
+        )

@@ -38,7 +38,9 @@ def solved(f, start, times=TIMES, solver=FINE, fine=FINE):
     return states, adjoint(f, states[-1], a, times, tensors=tuple(f.parameters()), solver=solver)
 
 
-@pytest.mark.parametrize("solver", [FINE, Torchdiffeq("dopri8", 1e-10, 1e-10)], ids=["grid", "adaptive"])
+@pytest.mark.parametrize(
+    "solver", [FINE, Torchdiffeq("dopri8", 1e-10, 1e-10)], ids=["grid", "adaptive"]
+)
 def test_adjoint_is_the_gradient_of_the_state_at_every_time(solver):
     f = network()
     states, found = solved(f, normal(3, 2), solver=solver)
@@ -55,7 +57,9 @@ def test_adjoint_agrees_with_finite_differences_of_the_loss():
     with torch.no_grad():
         for k in (0, 3, 5):
             for unit in torch.eye(2, dtype=F64):
-                rise = loss_from(f, k, states[k] + h * unit) - loss_from(f, k, states[k] - h * unit)
+                rise = loss_from(f, k, states[k] + h * unit) - loss_from(
+                    f, k, states[k] - h * unit
+                )
                 assert rise.item() / (2 * h) == pytest.approx((found.a[k] @ unit).item(), abs=1e-7)
 
 

@@ -16,7 +16,8 @@ def generator(seed=0):
 
 
 def square_with_an_edge(rows=40_000):
-    """Rows of the unit square, and a log-density that is rough in a twentieth of it and smooth elsewhere."""
+    """Rows of the unit square, and a log-density that is rough in a twentieth of it and smooth
+    elsewhere."""
     x = torch.rand(rows, 2, generator=generator())
     rough = (x[:, 0] < 0.05) * torch.randn(rows, generator=generator(1))
     return x, (rough + 0.1 * x[:, 1]).double()
@@ -32,7 +33,8 @@ def learnt(strata, log_prob, batches=150, size=1024):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_every_row_counts_for_its_weight_however_often_it_is_drawn(weighted):
-    """Of 640 rows, Σ importance beside what their weights say, in standard errors of what was drawn."""
+    """Of 640 rows, Σ importance beside what their weights say, in standard errors of what was
+    drawn."""
     rows, size, batches = 640, 64, 4000
     x = torch.rand(rows, 2, generator=generator())
     weights = torch.linspace(0.2, 1.8, rows) if weighted else None
@@ -49,13 +51,15 @@ def test_every_row_counts_for_its_weight_however_often_it_is_drawn(weighted):
     counted, squared = counted
     expected = (torch.ones(rows) if weights is None else weights / weights.mean()).double() / rows
     off = (counted - size * batches * expected) / squared.sqrt()
-    # A cell's draws are spread more evenly than independent ones, so that its rows are off by less.
+    # A cell's draws are spread more evenly than independent ones, so that its rows are off by
+    # less.
     assert off.square().mean() < 1 + 5 * math.sqrt(2 / rows)
     assert counted.sum().item() / (size * batches) == pytest.approx(1.0, abs=2e-3)
 
 
 def test_means_stray_less_where_draws_follow_the_spread():
-    """Beside draws in proportion, of the same strata and size, the variance falls by half and more."""
+    """Beside draws in proportion, of the same strata and size, the variance falls by half and
+    more."""
     x, f = square_with_an_edge()
     strata = StratifiedRows(x, None)
     allocation, source = learnt(strata, f), generator(4)
@@ -111,4 +115,6 @@ def test_what_was_seen_long_ago_is_forgotten():
         drawn = allocation.draw(1024, source)
         allocation.observe(drawn.cells, moved[drawn.places])
     drawn = allocation.draw(10_000, source)
-    assert (x[drawn.places, 1] > 0.95).double().mean() > 2 * (x[drawn.places, 0] < 0.05).double().mean()
+    assert (x[drawn.places, 1] > 0.95).double().mean() > 2 * (
+        x[drawn.places, 0] < 0.05
+    ).double().mean()

@@ -74,7 +74,8 @@ def test_density_of_the_mean_weight_integrates_to_one_and_that_of_the_bound_to_l
     exact = marginal(model.flow.field.gaussian())
     x = torch.linspace(-6, 6, 61, dtype=F64)[:, None] * exact.scale + exact.loc
     found = bounds(model, x, draws=4, repeats=200)
-    # Within six standard deviations lies all of the mass; the trapezoidal rule is exact for a Gaussian.
+    # Within six standard deviations lies all of the mass; the trapezoidal rule is exact for a
+    # Gaussian.
     total = torch.trapezoid(found.exp(), x[:, 0])
     assert total.mean().item() == pytest.approx(1, abs=4 * total.std().item() / len(total) ** 0.5)
     honest = torch.trapezoid(found.mean(0).exp(), x[:, 0]).item()
@@ -86,7 +87,9 @@ def test_samples_are_those_of_the_marginal():
     exact = marginal(model.flow.field.gaussian())
     x = model.sample((20_000,), generator=seeded())
     assert x.shape == (20_000, 1)
-    assert x.mean().item() == pytest.approx(exact.loc.item(), abs=4 * exact.scale.item() / 20_000**0.5)
+    assert x.mean().item() == pytest.approx(
+        exact.loc.item(), abs=4 * exact.scale.item() / 20_000**0.5
+    )
     assert x.std().item() == pytest.approx(exact.scale.item(), rel=4 / 40_000**0.5)
 
 
@@ -99,15 +102,22 @@ def test_context_moves_bound_and_samples():
     torch.testing.assert_close(found, truth, rtol=0, atol=0.3)
     means = model.sample((4_000,), context, generator=seeded()).mean(0)[:, 0]
     for mean, density in zip(means, exact):
-        assert mean.item() == pytest.approx(density.loc.item(), abs=4 * density.scale.item() / 4_000**0.5)
+        assert mean.item() == pytest.approx(
+            density.loc.item(), abs=4 * density.scale.item() / 4_000**0.5
+        )
 
 
 def test_one_row_has_a_bound_under_each_of_many_contexts():
-    model, context = linear_model(context_dim=1), torch.tensor([[-2.0], [0.0], [2.0], [3.0]], dtype=F64)
+    model, context = (
+        linear_model(context_dim=1),
+        torch.tensor([[-2.0], [0.0], [2.0], [3.0]], dtype=F64),
+    )
     exact = [marginal(model.flow.field.gaussian(given)).log_prob(POINT[0]) for given in context]
     with torch.no_grad():
         for draws in (1, 3, 4):
-            assert model.log_prob_bound(POINT, context, draws=draws, generator=seeded()).shape == (4,)
+            assert model.log_prob_bound(POINT, context, draws=draws, generator=seeded()).shape == (
+                4,
+            )
         found = model.log_prob_bound(POINT, context, draws=5_000, generator=seeded())
     torch.testing.assert_close(found, torch.stack(exact).detach(), rtol=0, atol=0.3)
 
@@ -118,7 +128,9 @@ def test_bound_is_repeatable_with_a_generator_and_differentiable():
     first, again = (model.log_prob_bound(x, draws=3, generator=seeded(7)) for _ in range(2))
     assert first.shape == (4, 5) and torch.equal(first, again)
     first.mean().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.flow.field.parameters())
+    assert all(
+        p.grad is not None and p.grad.isfinite().all() for p in model.flow.field.parameters()
+    )
 
 
 def test_fitting_the_joint_rows_raises_the_bound():

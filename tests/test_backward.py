@@ -1,4 +1,5 @@
-"""The backward pass that is written out, against finite differences and automatic differentiation."""
+"""The backward pass that is written out, against finite differences and automatic
+differentiation."""
 
 import numpy as np
 import pytest
@@ -14,9 +15,18 @@ ROWS, DIM, FIRST, SECOND = 3, 2, 4, 5
 
 
 def inputs(seed):
-    shapes = ((ROWS, DIM), (FIRST, DIM), (FIRST,), (SECOND, FIRST), (SECOND,), (DIM, SECOND), (DIM,))
+    shapes = (
+        (ROWS, DIM),
+        (FIRST, DIM),
+        (FIRST,),
+        (SECOND, FIRST),
+        (SECOND,),
+        (DIM, SECOND),
+        (DIM,),
+    )
     made = [
-        normal(*shape, seed=seed + k).requires_grad_() for k, shape in enumerate((*shapes, (FIRST, SECOND)))
+        normal(*shape, seed=seed + k).requires_grad_()
+        for k, shape in enumerate((*shapes, (FIRST, SECOND)))
     ]
     return made[0], made[1:]
 
@@ -42,7 +52,9 @@ def test_gradients_are_those_of_automatic_differentiation(first, part):
         plain_layers(first, x, *weights)[part].sum(), (x, *weights), allow_unused=True
     )
     for found, expected in zip(ours, plain):
-        torch.testing.assert_close(found, torch.zeros_like(found) if expected is None else expected)
+        torch.testing.assert_close(
+            found, torch.zeros_like(found) if expected is None else expected
+        )
 
 
 @pytest.mark.parametrize("first", ["sine", "tanh"])
@@ -68,10 +80,16 @@ def test_recorded_and_unrecorded_evaluations_agree(first):
 @pytest.mark.parametrize("first", ["sine", "tanh"])
 def test_folded_layers_are_those_of_the_formula(first, context_dim):
     """Of `GatedField`, with numpy's tanh, gates and all."""
-    field = cnf.GatedField(DIM, hidden=(FIRST, SECOND), first=first, context_dim=context_dim).double()
+    field = cnf.GatedField(
+        DIM, hidden=(FIRST, SECOND), first=first, context_dim=context_dim
+    ).double()
     for parameter in field.parameters():
         torch.nn.init.normal_(parameter)
-    x, context, t = normal(6, DIM), normal(6, context_dim, seed=1), torch.tensor(0.4, dtype=torch.float64)
+    x, context, t = (
+        normal(6, DIM),
+        normal(6, context_dim, seed=1),
+        torch.tensor(0.4, dtype=torch.float64),
+    )
     with torch.no_grad():
         features = torch.cat([field.time(t).expand(6, -1), context], 1)
         inner = np.tanh(field.inner(features).numpy())
@@ -89,18 +107,24 @@ def test_folded_layers_are_those_of_the_formula(first, context_dim):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("recorded", [False, True])
 def test_tanh_by_way_of_the_sigmoid(dtype, recorded):
-    z = torch.cat([torch.linspace(-30, 30, 6001), torch.tensor([1e-30, 1e30, torch.inf, -torch.inf])])
+    z = torch.cat(
+        [torch.linspace(-30, 30, 6001), torch.tensor([1e-30, 1e30, torch.inf, -torch.inf])]
+    )
     z = z.to(dtype).requires_grad_(recorded)
     with torch.set_grad_enabled(recorded):
         found, nothing = tanh(z), tanh(torch.full((3,), torch.nan, dtype=dtype))
     off = 2e-7 if dtype is torch.float32 else 5e-16
-    np.testing.assert_allclose(found.detach(), np.tanh(z.detach().double().numpy()), atol=off, rtol=0)
+    np.testing.assert_allclose(
+        found.detach(), np.tanh(z.detach().double().numpy()), atol=off, rtol=0
+    )
     if recorded:
         (slope,) = torch.autograd.grad(found[:6001].sum(), z)
         expected = 1 / np.cosh(z[:6001].detach().double().numpy()) ** 2
         np.testing.assert_allclose(slope[:6001], expected, atol=2 * off, rtol=0)
     assert nothing.isnan().all()
-    torch.testing.assert_close(z[:6001].detach(), torch.linspace(-30, 30, 6001).to(dtype))  # as it was
+    torch.testing.assert_close(
+        z[:6001].detach(), torch.linspace(-30, 30, 6001).to(dtype)
+    )  # as it was
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (3, 4), (0,), (4, 0)])
@@ -120,11 +144,17 @@ def test_no_rows_have_a_gradient_too(gradient):
 
 @pytest.mark.parametrize("steps", [2, 12])
 def test_gradients_of_a_whole_solve_are_the_same_where_they_are_recorded(steps):
-    """And their gradients are those of finite differences. Twelve steps would take minutes if each walked
-    through those before it."""
-    flow = cnf.CNF(DIM, field=cnf.GatedField(DIM, hidden=(FIRST, SECOND)), base=cnf.NormalBase(DIM)).double()
+    """And their gradients are those of finite differences. Twelve steps would take minutes if each
+    walked through those before it."""
+    flow = cnf.CNF(
+        DIM, field=cnf.GatedField(DIM, hidden=(FIRST, SECOND)), base=cnf.NormalBase(DIM)
+    ).double()
     torch.nn.init.normal_(flow.field.W3)
-    grid, y, parameters = cnf.Grid.uniform(steps, "adams"), normal(3, DIM), list(flow.field.parameters())
+    grid, y, parameters = (
+        cnf.Grid.uniform(steps, "adams"),
+        normal(3, DIM),
+        list(flow.field.parameters()),
+    )
 
     def loss():
         return flow.score(y, None, grid, gradient="direct").log_prob.sum()

@@ -15,8 +15,12 @@ LIKE = torch.empty(0, dtype=F64)
 
 def mixture(dim: int = 2) -> MixtureBase:
     factors = 0.3 * normal(3, dim, dim, seed=1).tril()
-    factors.diagonal(dim1=-2, dim2=-1).copy_(torch.tensor([0.4, 1.0, 0.7], dtype=F64)[:, None].expand(3, dim))
-    return MixtureBase(torch.tensor([1.0, 2.0, 5.0], dtype=F64), 2 * normal(3, dim, seed=2), factors)
+    factors.diagonal(dim1=-2, dim2=-1).copy_(
+        torch.tensor([0.4, 1.0, 0.7], dtype=F64)[:, None].expand(3, dim)
+    )
+    return MixtureBase(
+        torch.tensor([1.0, 2.0, 5.0], dtype=F64), 2 * normal(3, dim, seed=2), factors
+    )
 
 
 BASES = {
@@ -46,7 +50,9 @@ def test_density_integrates_to_one(name):
 def test_density_integrates_to_one_in_the_plane(name):
     u = torch.linspace(-7, 7, 401, dtype=F64)
     points = torch.cartesian_prod(u.sinh(), u.sinh())
-    density = BASES[name](2).log_prob(points).exp().reshape(401, 401) * u.cosh() * u.cosh()[:, None]
+    density = (
+        BASES[name](2).log_prob(points).exp().reshape(401, 401) * u.cosh() * u.cosh()[:, None]
+    )
     assert torch.trapezoid(torch.trapezoid(density, u), u).item() == pytest.approx(1, abs=1e-5)
 
 
@@ -54,7 +60,9 @@ def test_density_integrates_to_one_in_the_plane(name):
 def test_log_density_is_scipys(name):
     z = 3 * normal(50, 3)
     expected = COLUMNS[name].logpdf(z.numpy()).sum(-1)
-    torch.testing.assert_close(BASES[name](3).log_prob(z), torch.from_numpy(expected), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        BASES[name](3).log_prob(z), torch.from_numpy(expected), rtol=1e-12, atol=0
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -66,7 +74,9 @@ def test_draws_follow_the_density(name, dtype):
         assert stats.kstest(column.numpy(), COLUMNS[name].cdf).pvalue > 1e-3
     assert abs(stats.spearmanr(draws[:, 0], draws[:, 1]).statistic) < 0.03
     if name != "student-3":
-        torch.testing.assert_close(draws.double().var(0), torch.ones(2, dtype=F64), rtol=0.05, atol=0)
+        torch.testing.assert_close(
+            draws.double().var(0), torch.ones(2, dtype=F64), rtol=0.05, atol=0
+        )
 
 
 def test_mixture_is_torchs():
@@ -115,14 +125,17 @@ def test_contamination_is_scipys_mixture_of_densities():
     heavy, light = stats.multivariate_t(shape=torch.eye(3).numpy(), df=4), stats.norm()
     expected = 0.1 * heavy.pdf(z.numpy()) + 0.9 * light.pdf(z.numpy()).prod(-1)
     base = ContaminatedBase(NormalBase(3), 0.1, 4)
-    torch.testing.assert_close(base.log_prob(z).exp(), torch.from_numpy(expected), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        base.log_prob(z).exp(), torch.from_numpy(expected), rtol=1e-12, atol=0
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_contaminated_draws_have_the_radius_of_both_parts(dtype):
     draws = ContaminatedBase(NormalBase(2), 0.4, 3).sample((4000,), LIKE.to(dtype), seeded(5))
     assert draws.dtype == dtype
-    # In the plane |z|² is exponential for the normal part, and |z|²/2 follows F(2, ν) for the heavy one.
+    # In the plane |z|² is exponential for the normal part, and |z|²/2 follows F(2, ν) for the
+    # heavy one.
     square = draws.double().square().sum(-1).numpy()
     assert (
         stats.kstest(
@@ -134,7 +147,9 @@ def test_contaminated_draws_have_the_radius_of_both_parts(dtype):
 
 def test_an_outlier_is_cheap_under_heavy_tails():
     far = torch.tensor([[46.0, 0.0, 0.0]], dtype=F64)
-    assert NormalBase(3).log_prob(far) < -1000 < -30 < ContaminatedBase(NormalBase(3)).log_prob(far)
+    assert (
+        NormalBase(3).log_prob(far) < -1000 < -30 < ContaminatedBase(NormalBase(3)).log_prob(far)
+    )
 
 
 @pytest.mark.parametrize(("share", "freedom"), [(0.0, 2), (1.0, 2), (0.1, 0)])

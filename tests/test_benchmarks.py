@@ -1,4 +1,5 @@
-"""The standard benchmarks from small files in their layout, and the tables bundled with scikit-learn."""
+"""The standard benchmarks from small files in their layout, and the tables bundled with
+scikit-learn."""
 
 import h5py
 import numpy as np
@@ -84,7 +85,8 @@ def test_power_is_repeatable_and_its_generator_decides(power):
 
 @pytest.fixture
 def gas(tmp_path):
-    """Columns a, b independent; c near −a, d near a, e near d: a goes, then d, so that b, c, e stay."""
+    """Columns a, b independent; c near −a, d near a, e near d: a goes, then d, so that b, c, e
+    stay."""
     a, b, small = RNG.normal(size=(3, 2000))
     columns = {"Time": np.arange(2000.0), "Meth": b, "Eth": b, "a": a, "b": b}
     columns |= {"c": -a + 0.01 * small, "d": 5 + a + 0.02 * small, "e": 3 * a - 0.02 * small}
@@ -122,7 +124,8 @@ def test_gas_names_missing_columns(gas):
 
 
 def hepmass_table(rows):
-    """A label, a continuous feature, a discrete one, and a continuous one that repeats its largest value."""
+    """A label, a continuous feature, a discrete one, and a continuous one that repeats its largest
+    value."""
     table = pd.DataFrame({"# label": np.arange(rows) % 2.0})
     table["f0"] = RNG.normal(3, 2, rows)
     table["f1"] = RNG.integers(0, 3, rows).astype(float)
@@ -185,7 +188,9 @@ def test_bsds300_names_missing_data_sets(tmp_path):
     (tmp_path / "BSDS300").mkdir()
     with h5py.File(tmp_path / "BSDS300/BSDS300.hdf5", "w") as file:
         file["train"] = file["test"] = np.zeros((2, 63))
-    with pytest.raises(ValueError, match=r"BSDS300: expected validation in .*hdf5, got test, train"):
+    with pytest.raises(
+        ValueError, match=r"BSDS300: expected validation in .*hdf5, got test, train"
+    ):
         load_benchmark("BSDS300", tmp_path)
 
 
@@ -212,13 +217,20 @@ def test_pickled_arrays_are_refused(tmp_path):
 
 
 def test_unknown_benchmark_lists_the_names():
-    with pytest.raises(ValueError, match=r"'power': expected one of POWER, GAS, HEPMASS, MINIBOONE, BSDS300"):
+    with pytest.raises(
+        ValueError, match=r"'power': expected one of POWER, GAS, HEPMASS, MINIBOONE, BSDS300"
+    ):
         load_benchmark("power", ".")
 
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("iris", (150, 4)), ("wine", (178, 13)), ("breast_cancer", (569, 30)), ("diabetes", (442, 9))],
+    [
+        ("iris", (150, 4)),
+        ("wine", (178, 13)),
+        ("breast_cancer", (569, 30)),
+        ("diabetes", (442, 9)),
+    ],
 )
 def test_bundled_tables_are_continuous_and_named(name, shape):
     table = bundled_table(name)

@@ -59,7 +59,9 @@ def test_a_trial_likes_the_map_that_a_flow_gets_further_with():
 
 def test_a_small_budget_bears_no_trials():
     for budget in ({"steps": 1000, "seconds": None}, {"steps": None, "seconds": 30.0}):
-        assert not affords_pilot_fits(default_settings(rows=3000, dim=2, likelihood_share=None, **budget))
+        assert not affords_pilot_fits(
+            default_settings(rows=3000, dim=2, likelihood_share=None, **budget)
+        )
 
 
 def test_likelihood_has_more_of_the_seconds_where_rows_are_many():
@@ -70,7 +72,11 @@ def test_likelihood_has_more_of_the_seconds_where_rows_are_many():
 
     few, many = (shares(rows, steps=None, seconds=100.0) for rows in (10_000, 100_000))
     assert 0.5 < few < many < 0.95
-    assert shares(10_000, steps=1000, seconds=None) == shares(100_000, steps=1000, seconds=None) == 0.1
+    assert (
+        shares(10_000, steps=1000, seconds=None)
+        == shares(100_000, steps=1000, seconds=None)
+        == 0.1
+    )
 
 
 def test_outliers_bring_heavy_tails():
@@ -96,7 +102,8 @@ def whitened(x):
 
 @pytest.mark.parametrize("name", ["checkerboard", "2spirals", "8gaussians"])
 def test_a_mixture_of_wide_gaussians_is_the_base_of_two_columns_far_from_normal(name):
-    """It is nearer to held-out rows than a normal base, and no density of them falls into a gap of it."""
+    """It is nearer to held-out rows than a normal base, and no density of them falls into a gap of
+    it."""
     train, valid = whitened(TOYS[name].sample(20_000, torch.Generator().manual_seed(0)).double())
     base = choose_base(train, valid, 0)
     assert isinstance(base, cnf.MixtureBase) and base.describe() == "mixture of 32 Gaussians"
@@ -121,15 +128,21 @@ def test_few_rows_more_columns_and_a_context_keep_the_plain_base():
 @pytest.mark.parametrize("far", [1e9, 1e160])
 def test_rows_too_far_out_for_a_mixture_keep_a_plain_base(far):
     """As a map that is given may leave them."""
-    train, valid = whitened(TOYS["8gaussians"].sample(6000, torch.Generator().manual_seed(0)).double())
+    train, valid = whitened(
+        TOYS["8gaussians"].sample(6000, torch.Generator().manual_seed(0)).double()
+    )
     for rows in (train, valid):
         rows.x[::100] *= far
     assert not isinstance(choose_base(train, valid, 0), cnf.MixtureBase)
 
 
 def test_outliers_of_a_mixture_bring_heavy_tails():
-    train, valid = whitened(TOYS["8gaussians"].sample(20_000, torch.Generator().manual_seed(0)).double())
-    for seed, rows in enumerate((train, valid)):  # no Gaussian of its own for those that are held out
+    train, valid = whitened(
+        TOYS["8gaussians"].sample(20_000, torch.Generator().manual_seed(0)).double()
+    )
+    for seed, rows in enumerate(
+        (train, valid)
+    ):  # no Gaussian of its own for those that are held out
         rows.x[:2] = 12 * normal(2, 2, seed=seed)
     base = choose_base(train, valid, 0)
     assert isinstance(base, cnf.ContaminatedBase) and isinstance(base.base, cnf.MixtureBase)
@@ -157,7 +170,9 @@ def test_a_fit_outlives_outliers_that_mixtures_do_not():
 def rival(rows: int = 3000, **options) -> MixtureBaseline:
     x = rings(rows)
     settings = {"seed": 0, "most": LARGE, "seconds": None, **options}
-    return MixtureBaseline(x[: rows * 4 // 5], None, x[rows * 4 // 5 :], torch.tensor(0.0), None, **settings)
+    return MixtureBaseline(
+        x[: rows * 4 // 5], None, x[rows * 4 // 5 :], torch.tensor(0.0), None, **settings
+    )
 
 
 def test_a_mixture_grows_as_its_likelihood_promises():
@@ -215,7 +230,9 @@ def test_stacked_mixtures_are_better_than_the_best_of_them():
     )
     found = ahead(cnf.CNF(2).double(), x).base
     nll = [
-        -GaussianMixture(components, covariance_type=shape, n_init=2, random_state=0).fit(x).score(fresh)
+        -GaussianMixture(components, covariance_type=shape, n_init=2, random_state=0)
+        .fit(x)
+        .score(fresh)
         for components in (1, 2, 3, 5, 8, 12)
         for shape in ("full", "diag")
     ]
@@ -238,7 +255,8 @@ def test_shares_of_a_stack_are_where_no_other_has_a_higher_likelihood():
 
 
 def test_rows_that_judged_a_stack_do_not_say_how_good_it_is():
-    """What is told is what the mixtures of the training rows made of them; a refit learns them only then."""
+    """What is told is what the mixtures of the training rows made of them; a refit learns them
+    only then."""
     x = 3 * normal(100, 6) @ normal(6, 6, seed=1)
     fresh = 3 * normal(20_000, 6, seed=2) @ normal(6, 6, seed=1)
     refit, left = (ahead(cnf.CNF(6).double(), x, refit=refit) for refit in (True, False))
@@ -289,7 +307,8 @@ def test_too_few_rows_or_no_time_choose_little():
 
 
 def test_a_fit_of_few_rows_falls_back():
-    """A field of single units cannot part two clusters, and forty rows have no rival of their own."""
+    """A field of single units cannot part two clusters, and forty rows have no rival of their
+    own."""
     x = two_clusters(50)
     flow = default_flow(40, 2, hidden=(1, 1), seed=0)
     history = cnf.fit(flow, x[:40], steps=500)
@@ -301,7 +320,9 @@ def test_a_fit_of_few_rows_falls_back():
 
 def test_settings_follow_the_columns_and_the_user():
     def settings(dim: int, **chosen) -> Settings:
-        return default_settings(rows=1000, dim=dim, steps=100, seconds=None, likelihood_share=None, **chosen)
+        return default_settings(
+            rows=1000, dim=dim, steps=100, seconds=None, likelihood_share=None, **chosen
+        )
 
     assert settings(2).coupling_block == 64 and settings(10).coupling_block is None
     assert settings(2, coupling_block=None, weight_decay=0.5).weight_decay == 0.5
@@ -312,7 +333,9 @@ def test_settings_follow_the_columns_and_the_user():
 
 
 def test_phases_have_names_that_are_known_and_there_is_one():
-    with pytest.raises(ValueError, match="phase: expected flow matching, likelihood; got 'flow_matching'"):
+    with pytest.raises(
+        ValueError, match="phase: expected flow matching, likelihood; got 'flow_matching'"
+    ):
         Phase("flow_matching", 1, None, 64, 1e-3, 0.99, 1)
     with pytest.raises(ValueError, match="at least one"):
         Settings(())
@@ -324,7 +347,11 @@ def test_what_would_be_ignored_is_refused():
         cnf.fit(flow, x, steps=2, ranges=((None, None), (-9.0, None)))
     with pytest.raises(ValueError, match="x_valid beside it"):
         cnf.fit(
-            cnf.CNF(2, context_dim=1, hidden=(4, 4)), x, context=x[:, :1], context_valid=x[:, :1], steps=2
+            cnf.CNF(2, context_dim=1, hidden=(4, 4)),
+            x,
+            context=x[:, :1],
+            context_valid=x[:, :1],
+            steps=2,
         )
 
 

@@ -1,4 +1,5 @@
-"""The commands: what they write and print, agreement with the library, one line for what is wrong."""
+"""The commands: what they write and print, agreement with the library, one line for what is
+wrong."""
 
 from __future__ import annotations
 
@@ -40,7 +41,9 @@ COMMAND = [sys.executable, "-c", "import sys; from cnf.cli import main; sys.exit
 
 def normal_table(rows: int, seed: int = 0) -> pd.DataFrame:
     """Columns a and b, Gaussian with correlation, and c, which shifts them."""
-    z = torch.randn(rows, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).numpy()
+    z = torch.randn(
+        rows, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    ).numpy()
     c = 2 * z[:, 2]
     return pd.DataFrame({"a": 100 + z[:, 0] + c, "b": 5 * (0.6 * z[:, 0] + 0.8 * z[:, 1]), "c": c})
 
@@ -102,21 +105,30 @@ def test_fit_says_what_was_chosen_and_how_good_it_is(room, tmp_path, capsys):
 
 def test_fit_prints_one_json_object_that_info_repeats(room, tmp_path, capsys):
     model = tmp_path / "m.safetensors"
-    code, out, _ = outcome(capsys, "fit", room / "table.csv", "-o", model, "--ignore", "c,w", *TINY, "--json")
+    code, out, _ = outcome(
+        capsys, "fit", room / "table.csv", "-o", model, "--ignore", "c,w", *TINY, "--json"
+    )
     told = json.loads(out)
     assert code == 0
     assert told["columns"] == ["a", "b"] and told["rows"] == 360 and told["valid_rows"] == 40
-    assert told["choices"]["steps"] == 20 and told["choices"]["hidden"] == [8, 8] and told["updates"] == 20
+    assert (
+        told["choices"]["steps"] == 20
+        and told["choices"]["hidden"] == [8, 8]
+        and told["updates"] == 20
+    )
     assert json.loads(outcome(capsys, "info", model, "--json")[1]) == told
 
 
 def test_the_nll_is_that_of_the_rows_held_out_in_the_units_of_the_file(room, capsys):
-    """The Gaussian of the table is known: its entropy, in the units of the file, bounds both numbers."""
+    """The Gaussian of the table is known: its entropy, in the units of the file, bounds both
+    numbers."""
     model = room / "plane.safetensors"
     told = json.loads(outcome(capsys, "info", model, "--json")[1])
     covariance = np.array([[5.0, 3.0], [3.0, 25.0]])
     entropy = math.log(2 * math.pi * math.e) + 0.5 * math.log(np.linalg.det(covariance))
-    assert told["gaussian"]["nll"] == pytest.approx(entropy, abs=4 * told["gaussian"]["standard_error"])
+    assert told["gaussian"]["nll"] == pytest.approx(
+        entropy, abs=4 * told["gaussian"]["standard_error"]
+    )
     assert told["nll"] == pytest.approx(entropy, abs=0.5)
     held_out = cnf.load(model).metadata["valid_rows"]
     assert told["gaussian"]["standard_error"] == pytest.approx(1 / math.sqrt(held_out), rel=0.4)
@@ -125,7 +137,9 @@ def test_the_nll_is_that_of_the_rows_held_out_in_the_units_of_the_file(room, cap
 def test_flow_and_gaussian_are_judged_on_the_same_rows(room, tmp_path, monkeypatch):
     judged = []
     gaussian_nll = fitting.gaussian_nll
-    monkeypatch.setattr(fitting, "gaussian_nll", lambda *rows: judged.extend(rows) or gaussian_nll(*rows))
+    monkeypatch.setattr(
+        fitting, "gaussian_nll", lambda *rows: judged.extend(rows) or gaussian_nll(*rows)
+    )
     ran("fit", room / "table.csv", "-o", tmp_path / "m", "--weights", "w", *TINY)
     flow, (train, valid) = cnf.load(tmp_path / "m"), judged
     with torch.no_grad():
@@ -138,12 +152,24 @@ def test_flow_and_gaussian_are_judged_on_the_same_rows(room, tmp_path, monkeypat
 def test_the_gaussian_of_a_conditional_model_knows_the_context(room, capsys):
     told = json.loads(outcome(capsys, "info", room / "given.safetensors", "--json")[1])
     entropy = math.log(2 * math.pi * math.e) + 0.5 * math.log(25 * 0.64)
-    assert told["gaussian"]["nll"] == pytest.approx(entropy, abs=4 * told["gaussian"]["standard_error"])
+    assert told["gaussian"]["nll"] == pytest.approx(
+        entropy, abs=4 * told["gaussian"]["standard_error"]
+    )
 
 
 def test_fit_is_reproducible_under_its_seed(room, tmp_path):
     for name, seed in (("one", 7), ("two", 7), ("other", 8)):
-        ran("fit", room / "table.csv", "-o", tmp_path / name, "--columns", "a,b", *TINY, "--seed", seed)
+        ran(
+            "fit",
+            room / "table.csv",
+            "-o",
+            tmp_path / name,
+            "--columns",
+            "a,b",
+            *TINY,
+            "--seed",
+            seed,
+        )
     one, two, other = (cnf.load(tmp_path / name).state_dict() for name in ("one", "two", "other"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
@@ -157,7 +183,11 @@ def test_fitting_leaves_the_generator_of_torch_alone(room, tmp_path):
 
 def test_the_model_keeps_what_later_commands_need(room):
     known = cnf.load(room / "plane.safetensors").metadata
-    assert known["columns"] == ["a", "b"] and known["context"] == [] and known["version"] == cnf.__version__
+    assert (
+        known["columns"] == ["a", "b"]
+        and known["context"] == []
+        and known["version"] == cnf.__version__
+    )
     assert known["choices"]["data"].endswith("table.csv")
     assert [record["phase"] for record in known["history"]["records"]][-1] == "likelihood"
     levels, quantiles = known["quantiles"]["levels"], known["quantiles"]["columns"]
@@ -172,7 +202,15 @@ def test_weights_count_as_rows_would(tmp_path, capsys):
     table = normal_table(400)[["a", "b"]].assign(w=np.arange(400) % 2)
     table.loc[table.w == 0, ["a", "b"]] += 30.0
     _, out, _ = outcome(
-        capsys, "fit", write(tmp_path, table), "-o", tmp_path / "m", "--weights", "w", *TINY, "--json"
+        capsys,
+        "fit",
+        write(tmp_path, table),
+        "-o",
+        tmp_path / "m",
+        "--weights",
+        "w",
+        *TINY,
+        "--json",
     )
     told = json.loads(out)
     entropy = math.log(2 * math.pi * math.e) + 0.5 * math.log(5 * 25 - 9)
@@ -195,13 +233,17 @@ def test_validation_rows_of_their_own(room, tmp_path, capsys):
     table = normal_table(57, seed=3)
     x, context = torch.tensor(table[["a", "b"]].to_numpy()), torch.tensor(table[["c"]].to_numpy())
     with torch.no_grad():
-        assert told["nll"] == pytest.approx(-cnf.load(tmp_path / "m").log_prob(x, context).mean().item())
+        assert told["nll"] == pytest.approx(
+            -cnf.load(tmp_path / "m").log_prob(x, context).mean().item()
+        )
 
 
 def test_a_toy_is_a_table_of_its_own():
     table = read_data("toy:rings", seed=5)
     assert list(table) == ["x0", "x1"] and len(table) == 100_000
-    assert table.equals(read_data("toy:rings", seed=5)) and not table.equals(read_data("toy:rings", seed=6))
+    assert table.equals(read_data("toy:rings", seed=5)) and not table.equals(
+        read_data("toy:rings", seed=6)
+    )
     mean = toy("rings").log_prob(torch.tensor(table.to_numpy()[:5000])).mean().item()
     assert -mean == pytest.approx(toy("rings").entropy, abs=0.05)
 
@@ -252,8 +294,20 @@ def test_scores_are_those_of_the_flow(room, tmp_path, capsys):
 def test_columns_are_found_by_name_and_others_may_hold_anything(room, tmp_path):
     table = normal_table(50, seed=2)
     odd = table.assign(name="Ada")[["name", "c", "b", "a"]]
-    ran("score", room / "given.safetensors", write(tmp_path, table), "-o", tmp_path / "straight.parquet")
-    ran("score", room / "given.safetensors", write(tmp_path, odd, "odd.csv"), "-o", tmp_path / "odd.parquet")
+    ran(
+        "score",
+        room / "given.safetensors",
+        write(tmp_path, table),
+        "-o",
+        tmp_path / "straight.parquet",
+    )
+    ran(
+        "score",
+        room / "given.safetensors",
+        write(tmp_path, odd, "odd.csv"),
+        "-o",
+        tmp_path / "odd.parquet",
+    )
     straight, odd = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("straight", "odd"))
     assert straight.equals(odd)
     assert straight.log_prob.nunique() == 50
@@ -263,13 +317,24 @@ def test_rows_without_an_answer_keep_their_place(room, tmp_path, capsys):
     table = normal_table(6)
     table.loc[1, "a"], table.loc[3, "b"] = np.nan, np.inf
     _, out, _ = outcome(
-        capsys, "score", room / "plane.safetensors", write(tmp_path, table), "-o", tmp_path / "s.csv"
+        capsys,
+        "score",
+        room / "plane.safetensors",
+        write(tmp_path, table),
+        "-o",
+        tmp_path / "s.csv",
     )
     lines = (tmp_path / "s.csv").read_text().splitlines()
     assert lines[2] == lines[4] == "," and len(lines) == 7
     assert "6 rows" in out and "2 have no log-density" in out
     full = pd.read_csv(tmp_path / "s.csv").log_prob
-    ran("score", room / "plane.safetensors", write(tmp_path, normal_table(6)), "-o", tmp_path / "f.csv")
+    ran(
+        "score",
+        room / "plane.safetensors",
+        write(tmp_path, normal_table(6)),
+        "-o",
+        tmp_path / "f.csv",
+    )
     alone = pd.read_csv(tmp_path / "f.csv").log_prob
     np.testing.assert_allclose(full.drop([1, 3]), alone.drop([1, 3]), rtol=1e-6)
 
@@ -297,7 +362,9 @@ def test_samples_of_a_column_far_from_zero_keep_their_spread(room, tmp_path):
 
 
 def read_in_chunks(rows: int, monkeypatch) -> None:
-    monkeypatch.setattr("cnf.cli.data.read_chunks", functools.partial(read_chunks, chunk_rows=rows))
+    monkeypatch.setattr(
+        "cnf.cli.data.read_chunks", functools.partial(read_chunks, chunk_rows=rows)
+    )
 
 
 def test_chunks_change_nothing(room, tmp_path, monkeypatch, capsys):
@@ -312,12 +379,16 @@ def test_chunks_change_nothing(room, tmp_path, monkeypatch, capsys):
 
 
 def test_a_tally_in_parts_is_that_of_the_whole():
-    values = 1e6 + torch.randn(1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values = 1e6 + torch.randn(
+        1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     tally = Tally()
     for part in values.split([0, 1, 400, 0, 599]):
         tally.add(part)
     assert tally.mean == pytest.approx(values.mean().item(), abs=1e-9)
-    assert tally.standard_error == pytest.approx(values.std(correction=0).item() / math.sqrt(1000), rel=1e-9)
+    assert tally.standard_error == pytest.approx(
+        values.std(correction=0).item() / math.sqrt(1000), rel=1e-9
+    )
 
 
 # sample
@@ -327,12 +398,23 @@ def test_samples_have_the_columns_and_moments_of_the_table(room, tmp_path):
     ran("sample", room / "plane.safetensors", "-n", 3000, "-o", tmp_path / "s.parquet")
     drawn = pd.read_parquet(tmp_path / "s.parquet")
     assert list(drawn) == ["a", "b"] and len(drawn) == 3000
-    assert drawn.a.mean() == pytest.approx(100, abs=0.5) and drawn.b.std() == pytest.approx(5, rel=0.2)
+    assert drawn.a.mean() == pytest.approx(100, abs=0.5) and drawn.b.std() == pytest.approx(
+        5, rel=0.2
+    )
 
 
 def test_samples_follow_from_the_seed(room, tmp_path):
     for name, seed in (("one", 4), ("two", 4), ("other", 5)):
-        ran("sample", room / "plane.safetensors", "-n", 20, "-o", tmp_path / f"{name}.csv", "--seed", seed)
+        ran(
+            "sample",
+            room / "plane.safetensors",
+            "-n",
+            20,
+            "-o",
+            tmp_path / f"{name}.csv",
+            "--seed",
+            seed,
+        )
     one, two, other = ((tmp_path / f"{name}.csv").read_text() for name in ("one", "two", "other"))
     assert one == two != other
 
@@ -347,7 +429,16 @@ def test_samples_come_in_chunks(room, tmp_path, monkeypatch):
 
 def test_given_sets_the_context(room, tmp_path):
     for value in (-2.0, 2.0):
-        ran("sample", room / "given.safetensors", "-n", 50, "-o", tmp_path / "s.npy", "--given", f"c={value}")
+        ran(
+            "sample",
+            room / "given.safetensors",
+            "-n",
+            50,
+            "-o",
+            tmp_path / "s.npy",
+            "--given",
+            f"c={value}",
+        )
         context, generator = torch.tensor([value]), torch.Generator().manual_seed(0)
         with torch.no_grad():
             flow = cnf.load(room / "given.safetensors").double()
@@ -358,13 +449,23 @@ def test_given_sets_the_context(room, tmp_path):
 # plot
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in (Kind.what_if, Kind.calibration)])
+@pytest.mark.parametrize(
+    "kind", [kind for kind in Kind if kind not in (Kind.what_if, Kind.calibration)]
+)
 def test_every_kind_draws(kind, room, tmp_path, coarse):
     ran("plot", room / "plane.safetensors", kind.value, "-o", tmp_path / "plain.png")
     ran(
-        "plot", room / "plane.safetensors", kind.value, "-o", tmp_path / "d.png", "--data", room / "table.csv"
+        "plot",
+        room / "plane.safetensors",
+        kind.value,
+        "-o",
+        tmp_path / "d.png",
+        "--data",
+        room / "table.csv",
     )
-    plain, data = (np.asarray(Image.open(tmp_path / name).convert("L")) for name in ("plain.png", "d.png"))
+    plain, data = (
+        np.asarray(Image.open(tmp_path / name).convert("L")) for name in ("plain.png", "d.png")
+    )
     assert plain.std() > 5 and min(plain.shape) > 200
     without = kind in (Kind.history, Kind.evolution, Kind.conditional, Kind.steps)
     assert without or plain.shape != data.shape or (plain != data).any()
@@ -374,7 +475,9 @@ def test_every_kind_draws(kind, room, tmp_path, coarse):
 def coarse(monkeypatch):
     """Maps of a few cells: what they show is tested elsewhere."""
     monkeypatch.setattr(plotting, "density", functools.partial(plotting.density, resolution=20))
-    monkeypatch.setattr(plotting, "conditional", functools.partial(plotting.conditional, resolution=20))
+    monkeypatch.setattr(
+        plotting, "conditional", functools.partial(plotting.conditional, resolution=20)
+    )
     monkeypatch.setattr("cnf.cli.pictures.EVOLUTION", 20)
 
 
@@ -392,7 +495,9 @@ def test_what_if_sweeps_a_context(room, tmp_path, capsys):
     ran("plot", model, "what-if", "-o", tmp_path / "w.svg", "--sweep", "c=-3:3")
     assert (tmp_path / "w.svg").read_text().count("<!-- c -->") == 2
     for sweep in ([], ["--sweep", "c=3:1"], ["--sweep", "z=0:1"], ["--sweep", "c"]):
-        message = refused(capsys, tmp_path, "plot", model, "what-if", "-o", tmp_path / "x.png", *sweep)
+        message = refused(
+            capsys, tmp_path, "plot", model, "what-if", "-o", tmp_path / "x.png", *sweep
+        )
         assert '--sweep "c=LOW:HIGH"' in message
     plane = "plot", room / "plane.safetensors"
     assert "none" in refused(
@@ -407,7 +512,14 @@ def test_colors_of_trajectories_are_for_their_pictures_alone(room, tmp_path, cap
     for kind, ending in (("samples", "png"), ("trajectories", "gif")):
         output = "-o", tmp_path / f"x.{ending}"
         line = refused(
-            capsys, tmp_path, "plot", room / "plane.safetensors", kind, *output, "--colour", "log-density"
+            capsys,
+            tmp_path,
+            "plot",
+            room / "plane.safetensors",
+            kind,
+            *output,
+            "--colour",
+            "log-density",
         )
         assert "--colour: is for pictures of trajectories" in line
 
@@ -487,7 +599,10 @@ BAD_TABLES = {
     "ragged": ("a,b\n" + "1,2\n" * 20 + "3\n", ["line 22", "expected 2 cells"]),
     "constant": ("a,b\n" + "".join(f"{i},7\n" for i in range(20)), ["'b'", "constant"]),
     "equal": ("a,b\n" + "".join(f"{i},{i}\n" for i in range(20)), ["'a' and 'b'", "equal"]),
-    "dependent": ("a,b\n" + "".join(f"{i},{2 * i + 1}\n" for i in range(20)), ["dependent", "'a', 'b'"]),
+    "dependent": (
+        "a,b\n" + "".join(f"{i},{2 * i + 1}\n" for i in range(20)),
+        ["dependent", "'a', 'b'"],
+    ),
     "one row": ("a,b\n1,2\n", ["found 1"]),
     "no rows": ("a,b\n", ["found 0"]),
     "empty": ("", ["empty"]),
@@ -529,7 +644,10 @@ BAD_FITS = {
     "nothing left": (["table.csv", "-o", "m", "--ignore", "a,b,c"], ["no columns"]),
     "repeated column": (["table.csv", "-o", "m", "--context", "a,a"], ["a,a"]),
     "no names": (["table.csv", "-o", "m", "--columns", ""], ["names of columns"]),
-    "valid without column": (["table.csv", "-o", "m", "--valid", "short.csv"], ["short.csv", "'c'"]),
+    "valid without column": (
+        ["table.csv", "-o", "m", "--valid", "short.csv"],
+        ["short.csv", "'c'"],
+    ),
 }
 
 
@@ -549,7 +667,10 @@ BAD_USES = {
     "no command": ([], ["command"]),
     "unknown command": (["scroe"], ["scroe"]),
     "missing model": (["info", "nowhere"], ["nowhere"]),
-    "not a model": (["score", "table.csv", "table.csv", "-o", "s.csv"], ["table.csv", "not a model"]),
+    "not a model": (
+        ["score", "table.csv", "table.csv", "-o", "s.csv"],
+        ["table.csv", "not a model"],
+    ),
     "damaged model": (["sample", "damaged", "-o", "s.csv"], ["damaged"]),
     "missing table": (["score", "plane", "nowhere.csv", "-o", "s.csv"], ["nowhere.csv"]),
     "missing column": (["score", "plane", "other.csv", "-o", "s.csv"], ["'a'", "other.csv", "aa"]),
@@ -568,7 +689,10 @@ BAD_USES = {
     "picture of no kind": (["plot", "plane", "samples", "-o", "p.foo"], ["p.foo", ".png"]),
     "film of no film": (["plot", "plane", "samples", "-o", "p.gif"], ["p.gif", "no film"]),
     "density of three": (["plot", "space", "density", "-o", "p.png"], ["2 columns", "3"]),
-    "unknown axes": (["plot", "space", "samples", "-o", "p.png", "--axes", "a,z"], ["--axes", "z"]),
+    "unknown axes": (
+        ["plot", "space", "samples", "-o", "p.png", "--axes", "a,z"],
+        ["--axes", "z"],
+    ),
     "one axis": (["plot", "space", "samples", "-o", "p.png", "--axes", "a"], ["--axes", "two"]),
     "data without column": (
         ["plot", "plane", "samples", "-o", "p.png", "--data", "other.csv"],
@@ -607,7 +731,9 @@ def test_a_training_that_diverges_is_told(room, tmp_path, capsys, monkeypatch):
         raise cnf.TrainingError("training diverged")
 
     monkeypatch.setattr("cnf.cli.fitting.train_flow", diverge)
-    line = refused(capsys, tmp_path, "fit", room / "table.csv", "-o", tmp_path / "m", "--ignore", "w", *TINY)
+    line = refused(
+        capsys, tmp_path, "fit", room / "table.csv", "-o", tmp_path / "m", "--ignore", "w", *TINY
+    )
     assert "table.csv" in line and "diverged" in line
 
 
@@ -616,7 +742,13 @@ def test_a_failure_leaves_an_old_output_as_it_was(room, tmp_path, capsys, monkey
     (tmp_path / "s.csv").write_text("old")
     (tmp_path / "text.csv").write_text("a,b\n" + "1,2\n" * 30 + "1,two\n")
     refused(
-        capsys, tmp_path, "score", room / "plane.safetensors", tmp_path / "text.csv", "-o", tmp_path / "s.csv"
+        capsys,
+        tmp_path,
+        "score",
+        room / "plane.safetensors",
+        tmp_path / "text.csv",
+        "-o",
+        tmp_path / "s.csv",
     )
     assert (tmp_path / "s.csv").read_text() == "old"
 
@@ -626,7 +758,9 @@ def test_an_interrupted_command_says_so_and_leaves_nothing(room, tmp_path, capsy
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cnf.cli.fitting.train_flow", interrupt)
-    code, out, err = outcome(capsys, "fit", room / "table.csv", "-o", tmp_path / "m", "--ignore", "w", *TINY)
+    code, out, err = outcome(
+        capsys, "fit", room / "table.csv", "-o", tmp_path / "m", "--ignore", "w", *TINY
+    )
     assert (code, out, err) == (
         130,
         "",
@@ -686,7 +820,9 @@ def test_a_model_that_finds_no_room_is_told(room, tmp_path):
 
 def test_a_picture_that_finds_no_room_is_told(room, tmp_path):
     output = tmp_path / "p.png"
-    assert "p.png" in on_a_tiny_disk(tmp_path, "plot", room / "plane.safetensors", "samples", "-o", output)
+    assert "p.png" in on_a_tiny_disk(
+        tmp_path, "plot", room / "plane.safetensors", "samples", "-o", output
+    )
 
 
 def test_progress_goes_to_a_terminal(room, tmp_path, capsys, monkeypatch):
@@ -729,7 +865,11 @@ def test_a_standard_output_that_is_full_is_told(room):
             text=True,
             check=False,
         )
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and os.strerror(errno.ENOSPC) in done.stderr
+    assert (
+        done.returncode == 2
+        and done.stderr.count("\n") == 1
+        and os.strerror(errno.ENOSPC) in done.stderr
+    )
 
 
 KILLED_HALFWAY = """
@@ -760,7 +900,10 @@ def test_a_killed_fit_goes_on_to_the_same_model(room, tmp_path, capsys):
     ran(*words, "--resume")
     assert not checkpoint.exists()
     whole, resumed = (cnf.load(tmp_path / name) for name in ("whole", "model"))
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.state_dict().values(), resumed.state_dict().values())
+    )
 
 
 def test_a_command_that_fails_says_one_line_whatever_was_odd_on_the_way(tmp_path, capsys):

@@ -47,7 +47,9 @@ def test_a_model_of_something_else_fails(room, capsys):
     failed = {claim["name"] for claim in told["claims"] if not claim["passed"]}
     assert (code, err, told["passed"], told["strict"]) == (1, "", False, False)
     assert failed == {"base", "columns", "regions", "two samples"}
-    assert all(claim["claim"] and claim["sense"] in ("at most", "at least") for claim in told["claims"])
+    assert all(
+        claim["claim"] and claim["sense"] in ("at most", "at least") for claim in told["claims"]
+    )
     code, out, _ = outcome(capsys, "check", "m", "other.csv", "--strict")
     assert code == 1 and out.count("  FAIL  ") >= 4
 

@@ -44,7 +44,8 @@ def refused(capsys, *arguments: object) -> str:
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory) -> Path:
-    """A table as csv and parquet, and two models of it: of all columns, and of two given region and age."""
+    """A table as csv and parquet, and two models of it: of all columns, and of two given region
+    and age."""
     folder = tmp_path_factory.mktemp("typed")
     table = people(300)
     table.to_csv(folder / "t.csv", index=False)
@@ -68,7 +69,13 @@ def test_fit_and_info_show_the_schema(room, capsys):
     ]:
         assert told in out
     known = json.loads(outcome(capsys, "info", room / "all", "--json")[1])
-    assert [column["name"] for column in known["schema"]] == ["region", "age", "member", "debt", "mood"]
+    assert [column["name"] for column in known["schema"]] == [
+        "region",
+        "age",
+        "member",
+        "debt",
+        "mood",
+    ]
     assert known["columns"] == ["region", "age", "member", "debt", "mood"]
 
 
@@ -92,7 +99,9 @@ def test_samples_read_back_with_the_types_of_the_table(room, tmp_path, capsys, e
 @pytest.mark.parametrize("data", ["t.csv", "t.parquet"])
 def test_scores_are_those_of_the_model(room, tmp_path, capsys, data, monkeypatch):
     monkeypatch.setattr("cnf.tables.reading.CHUNK_ROWS", 70)
-    assert outcome(capsys, "score", room / "all", room / data, "-o", tmp_path / "s.parquet")[0] == 0
+    assert (
+        outcome(capsys, "score", room / "all", room / data, "-o", tmp_path / "s.parquet")[0] == 0
+    )
     scores = pd.read_parquet(tmp_path / "s.parquet")
     direct = cnf.load(room / "all").evaluate(people(300))
     np.testing.assert_allclose(scores.log_prob, direct.log_prob, atol=1e-4)
@@ -108,7 +117,9 @@ def test_samples_are_given_their_context(room, tmp_path, capsys):
     assert list(pd.read_csv(tmp_path / "s.csv")) == ["member", "debt"]
     line = refused(capsys, "sample", room / "given", "-o", tmp_path / "s.csv")
     assert '--given "region=north,age=0"' in line
-    line = refused(capsys, "sample", room / "given", "--given", "region=west,age=3", "-o", tmp_path / "s.csv")
+    line = refused(
+        capsys, "sample", room / "given", "--given", "region=west,age=3", "-o", tmp_path / "s.csv"
+    )
     assert "unseen category 'west'; expected one of 'north'" in line
 
 
@@ -116,14 +127,19 @@ def test_a_missing_cell_where_none_was_keeps_its_place(room, tmp_path, capsys):
     table = people(4)
     table.loc[1, "region"] = None
     table.to_csv(tmp_path / "t.csv", index=False)
-    _, out, _ = outcome(capsys, "score", room / "all", tmp_path / "t.csv", "-o", tmp_path / "s.csv", "--json")
+    _, out, _ = outcome(
+        capsys, "score", room / "all", tmp_path / "t.csv", "-o", tmp_path / "s.csv", "--json"
+    )
     assert json.loads(out)["not_ok"] == 1
     assert pd.read_csv(tmp_path / "s.csv").log_prob.isna().tolist() == [False, True, False, False]
 
 
 LINES = "north,31,True,0.0,0.5,1\n"
 BAD_ROWS = {
-    "unseen category": ("west,31,True,0.0,0.5,1\n", ["line 4", "'region'", "unseen category 'west'"]),
+    "unseen category": (
+        "west,31,True,0.0,0.5,1\n",
+        ["line 4", "'region'", "unseen category 'west'"],
+    ),
     "text for a number": ("north,old,True,0.0,0.5,1\n", ["line 4", "'age'", "'old'"]),
     "infinity": ("north,31,True,0.0,inf,1\n", ["line 4", "'mood'", "infinity"]),
     "outside": ("north,31,True,-2.0,0.5,1\n", ["line 4", "'debt'", "-2 is outside"]),
@@ -141,8 +157,14 @@ def test_a_row_that_cannot_be_scored_is_named(room, tmp_path, capsys, name):
 
 
 BAD_TABLES = {
-    "one text among numbers": ("a,b\n" + "1.5,x\n2.5,y\n" * 20 + "old,x\n", ["line 42", "'a'", "'old'"]),
-    "wrong encoding": (("a,b\n" + "1.5,caf\xe9\n2.5,th\xe9\n" * 20).encode("latin-1"), ["line 2", "UTF-8"]),
+    "one text among numbers": (
+        "a,b\n" + "1.5,x\n2.5,y\n" * 20 + "old,x\n",
+        ["line 42", "'a'", "'old'"],
+    ),
+    "wrong encoding": (
+        ("a,b\n" + "1.5,caf\xe9\n2.5,th\xe9\n" * 20).encode("latin-1"),
+        ["line 2", "UTF-8"],
+    ),
     "repeated name": ("a,a\n" + "1,2\n" * 20, ["'a' twice"]),
     "empty column": ("a,b\n" + "1.5,\n2.5,\n" * 20, ["'b'", "every cell is missing"]),
     "twins": ("a,b\n" + "x,n\ny,s\n" * 20, ["'a', 'b'", "one to one"]),
@@ -185,9 +207,13 @@ def test_typed_tables_have_pictures(room, tmp_path, capsys, kind):
 def test_pictures_that_typed_tables_have_not_are_refused(room, tmp_path, capsys):
     line = refused(capsys, "plot", room / "all", "density", "-o", tmp_path / "s.png")
     assert "no density; draw marginals" in line
-    line = refused(capsys, "plot", room / "all", "samples", "-o", tmp_path / "s.png", "--axes", "age,region")
+    line = refused(
+        capsys, "plot", room / "all", "samples", "-o", tmp_path / "s.png", "--axes", "age,region"
+    )
     assert "two numeric columns" in line
-    assert "no film" in refused(capsys, "plot", room / "all", "trajectories", "-o", tmp_path / "s.gif")
+    assert "no film" in refused(
+        capsys, "plot", room / "all", "trajectories", "-o", tmp_path / "s.gif"
+    )
     marginals = "plot", room / "all", "marginals", "-o", tmp_path / "s.png"
     assert "--sweep" in refused(capsys, *marginals, "--sweep", "age=0:1")
     assert "--colour" in refused(capsys, *marginals, "--colour", "log-density")
@@ -195,7 +221,9 @@ def test_pictures_that_typed_tables_have_not_are_refused(room, tmp_path, capsys)
 
 def test_bad_types_are_refused(room, tmp_path, capsys):
     fit = ["fit", room / "t.csv", "-o", tmp_path / "m", *TINY]
-    assert "no column 'agee'; did you mean 'age'" in refused(capsys, *fit, "--type", "agee=integer")
+    assert "no column 'agee'; did you mean 'age'" in refused(
+        capsys, *fit, "--type", "agee=integer"
+    )
     assert "name=value" in refused(capsys, *fit, "--type", "age")
     assert "expected real, positive" in refused(capsys, *fit, "--type", "age=ordinal")
 
@@ -204,4 +232,6 @@ def test_a_model_that_tells_half_of_its_rows_is_refused(room, tmp_path, capsys):
     model = cnf.load(room / "all")
     model.metadata["valid_rows"] = None
     model.save(tmp_path / "m")
-    assert "says nothing of valid_rows, which rows needs" in refused(capsys, "info", tmp_path / "m")
+    assert "says nothing of valid_rows, which rows needs" in refused(
+        capsys, "info", tmp_path / "m"
+    )

@@ -74,7 +74,10 @@ def test_a_compiled_solve_is_one_program_and_gives_the_same():
     flow, x = flow_on_a_grid(), torch.randn(CHUNK, 2)
     counters.clear()
     with torch.no_grad():
-        before = flow.evaluate(x), flow.sample((CHUNK,), generator=torch.Generator().manual_seed(1))
+        before = (
+            flow.evaluate(x),
+            flow.sample((CHUNK,), generator=torch.Generator().manual_seed(1)),
+        )
         flow.compile()
         after = flow.evaluate(x), flow.sample((CHUNK,), generator=torch.Generator().manual_seed(1))
         for parameter in flow.field.parameters():  # are read, and not part of the program

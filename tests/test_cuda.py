@@ -1,4 +1,5 @@
-"""The same on an accelerator: numbers agree with the processor's, and scoring never waits for the device."""
+"""The same on an accelerator: numbers agree with the processor's, and scoring never waits for the
+device."""
 
 import contextlib
 import copy
@@ -34,7 +35,9 @@ def no_waiting():
 def test_scores_and_draws_agree_with_the_processor(kind, grid):
     flow, x = make_flow(kind, solver=GRIDS[grid]), normal(300, 2)
     there = copy.deepcopy(flow).cuda()
-    torch.testing.assert_close(there.log_prob(x.cuda()).cpu(), flow.log_prob(x), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        there.log_prob(x.cuda()).cpu(), flow.log_prob(x), rtol=0, atol=1e-10
+    )
     times = [0.0, 0.4, 1.0]
     torch.testing.assert_close(
         there.trajectory(x.cuda(), times).cpu(), flow.trajectory(x, times), rtol=0, atol=1e-10

@@ -1,4 +1,5 @@
-"""Descent on an objective of one's own: quadratics, schedules, records, and what cannot be descended."""
+"""Descent on an objective of one's own: quadratics, schedules, records, and what cannot be
+descended."""
 
 import pytest
 import torch
@@ -24,7 +25,9 @@ def test_descent_finds_the_minimum_and_keeps_what_is_recorded():
     assert seen == list(range(1, 251))
     assert len(history.records) == 100 and history.records[-1].step == 250
     assert {record.phase for record in history.records} == {"bowl"}
-    assert history.records[0].objective > 9 and history.records[-1].objective == pytest.approx(5, abs=1e-3)
+    assert history.records[0].objective > 9 and history.records[-1].objective == pytest.approx(
+        5, abs=1e-3
+    )
 
 
 def test_rate_warms_up_and_falls_to_zero():
@@ -43,7 +46,11 @@ def test_descent_stops_before_a_step_that_is_not_finite(bad):
     x = nn.Parameter(torch.ones(1))
 
     def objective(step):
-        value = (x if step < 3 else x * 0).sqrt().sum() if bad == "gradient" else (x - step + 2).log().sum()
+        value = (
+            (x if step < 3 else x * 0).sqrt().sum()
+            if bad == "gradient"
+            else (x - step + 2).log().sum()
+        )
         return value, value
 
     with pytest.raises(TrainingError, match=r"root: .* at update 3; lower the learning rate"):
@@ -53,4 +60,6 @@ def test_descent_stops_before_a_step_that_is_not_finite(bad):
 
 def test_descent_needs_a_step():
     with pytest.raises(ValueError, match="at least one update; got 0"):
-        minimize([nn.Parameter(torch.ones(1))], lambda step: None, phase="", steps=0, learning_rate=0.1)
+        minimize(
+            [nn.Parameter(torch.ones(1))], lambda step: None, phase="", steps=0, learning_rate=0.1
+        )

@@ -62,16 +62,25 @@ FLOWS = {
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_sound_flow_passes(name):
     flow, rows = sound(**FLOWS[name])
-    before = copy.deepcopy(flow.state_dict()), flow.solver, flow.accuracy, torch.random.get_rng_state()
+    before = (
+        copy.deepcopy(flow.state_dict()),
+        flow.solver,
+        flow.accuracy,
+        torch.random.get_rng_state(),
+    )
     nll = -flow.log_prob(rows.x, rows.context).mean().item()
     flow.metadata = {"history": {"train_nll": nll, "train_se": 0.03}}
     claims = check(flow, rows.x, context=rows.context)
     assert [claim for claim in claims if not claim.passed] == []
-    assert {claim.name for claim in claims} == LINES - ({"divergence"} if name == "automatic" else set())
+    assert {claim.name for claim in claims} == LINES - (
+        {"divergence"} if name == "automatic" else set()
+    )
     assert all(torch.equal(a, b) for a, b in zip(before[0].values(), flow.state_dict().values()))
     assert before[1:3] == (flow.solver, flow.accuracy)
     assert torch.equal(before[3], torch.random.get_rng_state())
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in flow.parameters())
+    assert all(
+        parameter.requires_grad and parameter.grad is None for parameter in flow.parameters()
+    )
 
 
 def test_a_check_is_repeatable_and_strict_is_stricter():
@@ -102,7 +111,9 @@ class ForgetsSkip(cnf.GatedField):
 
             return at._replace(velocity_and_divergence=velocity_and_divergence)
 
-        return replace(bound, at=lambda times: [without(a, t) for a, t in zip(bound.at(times), times)])
+        return replace(
+            bound, at=lambda times: [without(a, t) for a, t in zip(bound.at(times), times)]
+        )
 
 
 class Detaches(cnf.GatedField):
@@ -139,7 +150,10 @@ class KnowsThePlace(cnf.MLPField):
     """A field whose answer depends on where a row stands."""
 
     def forward(self, t, x, context=None):
-        return super().forward(t, x, context) * torch.linspace(0.9, 1.1, x.shape[-2], dtype=x.dtype)[:, None]
+        return (
+            super().forward(t, x, context)
+            * torch.linspace(0.9, 1.1, x.shape[-2], dtype=x.dtype)[:, None]
+        )
 
 
 class RedrawsNoise(cnf.MLPField):
@@ -217,7 +231,9 @@ def as_part(flow, **parts):
 
 def scaled():
     flow, rows = sound()
-    return as_part(flow, preprocess=ForgetsJacobian(torch.zeros(2), 2 * torch.eye(2))), Rows(2 * rows.x)
+    return as_part(flow, preprocess=ForgetsJacobian(torch.zeros(2), 2 * torch.eye(2))), Rows(
+        2 * rows.x
+    )
 
 
 def coarse(steps=3, **accuracy):
@@ -252,12 +268,16 @@ def shrunk(x):
 
 def memorizing():
     flow, rows = sound()
-    flow.metadata = {"history": {"train_nll": -flow.log_prob(rows.x).mean().item() - 1, "train_se": 0.03}}
+    flow.metadata = {
+        "history": {"train_nll": -flow.log_prob(rows.x).mean().item() - 1, "train_se": 0.03}
+    }
     return flow, rows
 
 
 def steep():
-    return cnf.CNF(2, field=Fast(2), solver=cnf.Grid.uniform(8)).double().eval(), Rows(normal(100, 2))
+    return cnf.CNF(2, field=Fast(2), solver=cnf.Grid.uniform(8)).double().eval(), Rows(
+        normal(100, 2)
+    )
 
 
 def adaptive():
@@ -270,26 +290,54 @@ MUTANTS = {
     "sampling in one step": (lambda: kind(SamplesInOneStep), round_trip, "round trip"),
     "a base that is too heavy": (lambda: with_base(*sound()), mass, "mass"),
     "a base that is too heavy, three columns": (lambda: with_base(*sound(dim=3)), mass, "mass"),
-    "a base that is too heavy, given a context": (lambda: with_base(*sound(context_dim=1)), mass, "mass"),
+    "a base that is too heavy, given a context": (
+        lambda: with_base(*sound(context_dim=1)),
+        mass,
+        "mass",
+    ),
     "a map without its Jacobian": (scaled, mass, "mass"),
     "a map without its Jacobian, by volume": (scaled, volume, "volume"),
     "a closed form without the skip": (lambda: with_field(ForgetsSkip), divergence, "divergence"),
-    "a closed form without the skip, by volume": (lambda: with_field(ForgetsSkip), volume, "volume"),
+    "a closed form without the skip, by volume": (
+        lambda: with_field(ForgetsSkip),
+        volume,
+        "volume",
+    ),
     "a closed form without the skip, by mass": (lambda: with_field(ForgetsSkip), mass, "mass"),
     "the other sign in sampling": (lambda: kind(FlipsTheSign), own_samples, "own samples"),
-    "few steps and no second look": (lambda: coarse(1, tolerance=10.0), own_samples, "own samples"),
-    "a relaxed tolerance": (lambda: coarse(tolerance=1e-3, bar_scale=1e-6), solver_error, "solver error"),
-    "an overconfident bar": (lambda: coarse(tolerance=1e-3, bar_scale=1e-6), solver_error, "error bars"),
+    "few steps and no second look": (
+        lambda: coarse(1, tolerance=10.0),
+        own_samples,
+        "own samples",
+    ),
+    "a relaxed tolerance": (
+        lambda: coarse(tolerance=1e-3, bar_scale=1e-6),
+        solver_error,
+        "solver error",
+    ),
+    "an overconfident bar": (
+        lambda: coarse(tolerance=1e-3, bar_scale=1e-6),
+        solver_error,
+        "error bars",
+    ),
     "a trace without gradient": (lambda: with_field(Detaches), gradients, "gradients"),
     "a context without gradient": (
         lambda: with_field(ForgetsContext, context_dim=1),
         gradients,
         "gradients",
     ),
-    "batch normalization": (lambda: with_field(Normalizes, name="mlp-silu"), independence, "alone"),
+    "batch normalization": (
+        lambda: with_field(Normalizes, name="mlp-silu"),
+        independence,
+        "alone",
+    ),
     "steps chosen by the batch": (adaptive, independence, "alone"),
     "noise redrawn": (lambda: with_field(RedrawsNoise, name="mlp-silu"), independence, "order"),
-    "a row that knows its place": (lambda: with_field(KnowsThePlace, name="mlp-silu"), independence, "order"),
+    "a row that knows its place": (
+        lambda: with_field(KnowsThePlace, name="mlp-silu"),
+        independence,
+        "order",
+    ),
     "rows of another place": (lambda: other_rows(shifted), base, "base"),
     "a column of another shape": (lambda: other_rows(stretched), columns, "columns"),
     "rows too near the middle": (lambda: other_rows(shrunk), regions, "regions"),
@@ -305,7 +353,9 @@ MUTANTS = {
 def test_a_mutant_is_caught(name):
     make, measure, line = MUTANTS[name]
     flow, rows = make()
-    claims = {claim.name: claim for claim in measure(CheckContext(flow, rows, seed=0, strict=False))}
+    claims = {
+        claim.name: claim for claim in measure(CheckContext(flow, rows, seed=0, strict=False))
+    }
     assert not claims[line].passed, claims[line]
 
 
@@ -344,7 +394,8 @@ def mass_of(flow, dim):
 
 
 def test_a_mass_that_cannot_be_told_is_not_decided():
-    """Heavy tails in twenty columns: no proposal comes near, and nothing is claimed of right or wrong."""
+    """Heavy tails in twenty columns: no proposal comes near, and nothing is claimed of right or
+    wrong."""
     claim = mass_of(cnf.CNF(20, base=cnf.StudentTBase(20, 2.1), hidden=(2, 2)), 20)
     assert claim.passed is None and "effective of 8,192" in claim.detail
     # A breach beyond all chance decides where the draws are many; six columns are no trouble.

@@ -1,4 +1,5 @@
-"""The check of typed tables: a sound model passes on its own rows; other rows and a broken flow are told."""
+"""The check of typed tables: a sound model passes on its own rows; other rows and a broken flow
+are told."""
 
 import copy
 import json
@@ -36,12 +37,20 @@ def test_a_sound_model_passes_and_stays_as_it_is(sound):
     before = copy.deepcopy(model.state_dict())
     claims = check_table(model, rows)
     assert [claim for claim in claims if not claim.passed] == []
-    assert {"solver error", "divergence", "columns", "regions", "two samples", "overfitting", "answers"} <= {
-        claim.name for claim in claims
-    }
+    assert {
+        "solver error",
+        "divergence",
+        "columns",
+        "regions",
+        "two samples",
+        "overfitting",
+        "answers",
+    } <= {claim.name for claim in claims}
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values()))
     assert check_table(model, rows) == claims
-    assert sum(c.limit != s.limit for c, s in zip(claims, check_table(model, rows, strict=True))) > 5
+    assert (
+        sum(c.limit != s.limit for c, s in zip(claims, check_table(model, rows, strict=True))) > 5
+    )
 
 
 def test_rows_of_another_table_are_told(sound):
@@ -56,7 +65,9 @@ def test_a_broken_flow_inside_is_told(sound):
     model, rows = copy.deepcopy(sound[0]), sound[1]
     with torch.no_grad():
         for parameter in model.flow.field.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+            parameter.add_(
+                0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+            )
     model.flow.solver = type(model.flow.solver).uniform(1, "euler")
     assert {"solver error", "own samples", "round trip"} & failed(model, rows)
 
@@ -71,7 +82,9 @@ def test_a_model_of_symbols_alone(sound):
     table = sound[1][["group"]]
     model = TableFlow(Schema.infer(table), hidden=(4, 4))
     fit_table(model, table, steps=5)
-    assert {"columns", "regions", "two samples"} <= {claim.name for claim in check_table(model, table)}
+    assert {"columns", "regions", "two samples"} <= {
+        claim.name for claim in check_table(model, table)
+    }
 
 
 def test_cnf_check_takes_a_typed_model(sound, tmp_path, capsys):

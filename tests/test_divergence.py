@@ -1,11 +1,21 @@
-"""Divergence estimators: exact against the full Jacobian, Hutchinson in law, and one draw per solve."""
+"""Divergence estimators: exact against the full Jacobian, Hutchinson in law, and one draw per
+solve."""
 
 import math
 from functools import partial
 
 import pytest
 import torch
-from problems import F64, FIELDS, LinearField, jacobian_trace, make_field, make_flow, normal, seeded
+from problems import (
+    F64,
+    FIELDS,
+    LinearField,
+    jacobian_trace,
+    make_field,
+    make_flow,
+    normal,
+    seeded,
+)
 
 import cnf
 from cnf.fields import VelocityField
@@ -33,7 +43,9 @@ def test_exact_divergence_is_the_trace_of_the_jacobian(name, context_dim, time, 
     assert v.shape == (*shape, 3) and trace.shape == shape
     torch.testing.assert_close(v, field(t, x, context))
     if x.numel():
-        torch.testing.assert_close(trace, jacobian_trace(field, t, x, context), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            trace, jacobian_trace(field, t, x, context), rtol=1e-12, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("grad", [True, False])
@@ -58,14 +70,21 @@ def test_inference_mode_is_exact_or_refused_never_wrong():
 
 def test_a_field_that_depends_on_nothing_has_no_divergence():
     v, trace = exact_divergence(partial(Frozen(2), torch.tensor(0.0)), normal(3, 2))
-    assert torch.equal(v, torch.ones(3, 2, dtype=F64)) and torch.equal(trace, torch.zeros(3, dtype=F64))
+    assert torch.equal(v, torch.ones(3, 2, dtype=F64)) and torch.equal(
+        trace, torch.zeros(3, dtype=F64)
+    )
     flow = cnf.CNF(2, field=Frozen(2))
     x = torch.randn(5, 2)
     torch.testing.assert_close(flow.log_prob(x), cnf.NormalBase(2).log_prob(x - 1))
 
 
 def z_score(estimates: torch.Tensor, truth: torch.Tensor) -> float:
-    return ((estimates.mean(0) - truth) / (estimates.std(0) / math.sqrt(len(estimates)))).abs().max().item()
+    return (
+        ((estimates.mean(0) - truth) / (estimates.std(0) / math.sqrt(len(estimates))))
+        .abs()
+        .max()
+        .item()
+    )
 
 
 def draws(kind: cnf.Hutchinson, count: int, dim: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,7 +99,8 @@ def draws(kind: cnf.Hutchinson, count: int, dim: int = 3) -> tuple[torch.Tensor,
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_trap_probes_summed_not_averaged(kind):
-    """Unbiased for any number of probes: the mean over many draws is the trace, within four deviations."""
+    """Unbiased for any number of probes: the mean over many draws is the trace, within four
+    deviations."""
     estimates, truth = draws(kind, 20_000)
     assert truth.abs().min() > 0.05
     assert z_score(estimates, truth) < 4
@@ -94,7 +114,9 @@ def test_variance_falls_as_one_over_the_probes(noise):
 
 @pytest.mark.parametrize("noise", ["rademacher", "gaussian"])
 def test_probes_have_unit_covariance(noise):
-    probes = cnf.Hutchinson(2, noise).draw(torch.zeros(20_000, 3, dtype=F64), seeded()).reshape(-1, 3)
+    probes = (
+        cnf.Hutchinson(2, noise).draw(torch.zeros(20_000, 3, dtype=F64), seeded()).reshape(-1, 3)
+    )
     torch.testing.assert_close(probes.T.cov(), torch.eye(3, dtype=F64), rtol=0, atol=0.03)
     assert probes.mean(0).abs().max() < 0.03
     if noise == "rademacher":
@@ -125,8 +147,12 @@ def test_log_prob_is_unbiased():
 
 def test_repeatable_under_a_seed_and_fresh_without():
     flow, x = estimating(), normal(5, 2)
-    assert torch.equal(flow.log_prob(x, generator=seeded(1)), flow.log_prob(x, generator=seeded(1)))
-    assert not torch.equal(flow.log_prob(x, generator=seeded(1)), flow.log_prob(x, generator=seeded(2)))
+    assert torch.equal(
+        flow.log_prob(x, generator=seeded(1)), flow.log_prob(x, generator=seeded(1))
+    )
+    assert not torch.equal(
+        flow.log_prob(x, generator=seeded(1)), flow.log_prob(x, generator=seeded(2))
+    )
     first, second = (flow.sample_and_log_prob((5,), generator=seeded(1)) for _ in range(2))
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
 
@@ -138,10 +164,11 @@ def test_trap_noise_never_redrawn_between_solves():
 
 @pytest.mark.parametrize("solver", [cnf.Grid.uniform(6), cnf.Torchdiffeq()])
 def test_trap_noise_redrawn_inside_a_solve(solver, monkeypatch):
-    """One draw for one solve, gradient included, and an estimate that depends on nothing but that draw.
+    """One draw for one solve, gradient included, and an estimate that depends on nothing but that
+    draw.
 
-    With a linear field the estimate is εᵀAε at every time, so the log-density is known from the probes.
-    """
+    With a linear field the estimate is εᵀAε at every time, so the log-density is known from the
+    probes."""
     drawn = []
     original = cnf.Hutchinson.draw
 
@@ -182,7 +209,9 @@ def test_discrete_gradient_of_an_estimate_uses_the_same_probes_backwards():
 def test_auto_estimates_only_in_training_beyond_moderate_dimension(name, dim, training, random):
     bound, x = make_field(name, dim).bind(), normal(3, dim)
     (at,) = bound.at(torch.tensor([0.5], dtype=F64))
-    values = [choose_divergence(bound, "auto", x, None, training=training)(at, x)[1] for _ in range(2)]
+    values = [
+        choose_divergence(bound, "auto", x, None, training=training)(at, x)[1] for _ in range(2)
+    ]
     assert torch.equal(*values) is not random
 
 

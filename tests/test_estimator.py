@@ -1,4 +1,5 @@
-"""The scikit-learn face: its contract, scikit-learn's own checks, the laws of scores, seeds and weights."""
+"""The scikit-learn face: its contract, scikit-learn's own checks, the laws of scores, seeds and
+weights."""
 
 import copy
 import math
@@ -82,14 +83,17 @@ def test_samples_lie_where_the_rows_are(fitted, rows):
 
 
 def test_samples_follow_their_seed(fitted):
-    np.testing.assert_array_equal(fitted.sample(5, random_state=3), fitted.sample(5, random_state=3))
+    np.testing.assert_array_equal(
+        fitted.sample(5, random_state=3), fitted.sample(5, random_state=3)
+    )
     assert not np.array_equal(fitted.sample(5, random_state=3), fitted.sample(5, random_state=4))
     assert not np.array_equal(fitted.sample(5), fitted.sample(5))
 
 
 def test_fits_follow_their_seed(rows):
     first, again, other = (
-        clone(TINY).set_params(random_state=seed).fit(rows).score_samples(rows) for seed in (1, 1, 2)
+        clone(TINY).set_params(random_state=seed).fit(rows).score_samples(rows)
+        for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -101,7 +105,9 @@ def test_torch_generator_is_left_alone(rows):
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize("carry", [copy.deepcopy, lambda estimator: pickle.loads(pickle.dumps(estimator))])
+@pytest.mark.parametrize(
+    "carry", [copy.deepcopy, lambda estimator: pickle.loads(pickle.dumps(estimator))]
+)
 def test_copies_of_a_fitted_estimator_score_alike(fitted, rows, carry):
     np.testing.assert_array_equal(carry(fitted).score_samples(rows), fitted.score_samples(rows))
 
@@ -213,16 +219,22 @@ def test_a_frame_of_types_comes_back_as_it_was(typed):
     assert 0 < typed.log_prob_error_ < 0.1
 
 
-@pytest.mark.parametrize("carry", [copy.deepcopy, lambda estimator: pickle.loads(pickle.dumps(estimator))])
+@pytest.mark.parametrize(
+    "carry", [copy.deepcopy, lambda estimator: pickle.loads(pickle.dumps(estimator))]
+)
 def test_copies_of_a_typed_estimator_score_alike(typed, carry):
-    np.testing.assert_array_equal(carry(typed).score_samples(people(20)), typed.score_samples(people(20)))
+    np.testing.assert_array_equal(
+        carry(typed).score_samples(people(20)), typed.score_samples(people(20))
+    )
 
 
 def test_holes_are_filled(typed):
     holes = people(30)
     one, two = typed.impute(holes, 2, random_state=0)
     assert one.mood.notna().all() and not one.equals(two)
-    pd.testing.assert_frame_equal(one.drop(columns="mood"), holes.drop(columns="mood"), check_dtype=False)
+    pd.testing.assert_frame_equal(
+        one.drop(columns="mood"), holes.drop(columns="mood"), check_dtype=False
+    )
 
 
 def test_a_frame_of_polars_comes_back_as_one(typed):
@@ -277,7 +289,9 @@ def test_members_are_averaged_as_densities(rows):
         one.members_ = [density.members_[k]]
     scores = np.stack([one.score_samples(rows) for one in alone])
     assert np.ptp(scores, axis=0).min() > 0  # the members differ
-    np.testing.assert_allclose(np.exp(density.score_samples(rows)), np.exp(scores).mean(0), rtol=1e-10)
+    np.testing.assert_allclose(
+        np.exp(density.score_samples(rows)), np.exp(scores).mean(0), rtol=1e-10
+    )
 
 
 def test_samples_of_members_come_from_all_of_them(rows):
@@ -291,10 +305,14 @@ def test_samples_of_members_come_from_all_of_them(rows):
 
 def test_members_of_a_typed_table_draw_for_their_own_context():
     random = np.random.default_rng(0)
-    table = pd.DataFrame({"x": random.normal(size=120), "side": random.choice(["left", "right"], 120)})
+    table = pd.DataFrame(
+        {"x": random.normal(size=120), "side": random.choice(["left", "right"], 120)}
+    )
     density = clone(TINY).set_params(members=2, context=["side"]).fit(table)
     given = pd.DataFrame({"side": ["left", "right"] * 5})
-    assert len(density.sample(10, given=given)) == 10 == len(density.sample(10, given=given.iloc[:1]))
+    assert (
+        len(density.sample(10, given=given)) == 10 == len(density.sample(10, given=given.iloc[:1]))
+    )
     assert np.isfinite(density.score_samples(table)).all()
     with pytest.raises(ValueError, match="expected 1 or 20 rows; got 10"):
         density.sample(20, given=given)

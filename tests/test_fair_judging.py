@@ -53,7 +53,11 @@ def test_one_row_that_is_lost_counts_as_the_worst_of_the_others():
     x, far = moons(200), torch.full((1, 2), 1e25).double()
     flow = small_flow(preprocess=cnf.Affine.whiten(x), base=cnf.NormalBase(2))
     log_prob = flow.log_prob(x).double()
-    nll = EMAValidator(flow, 0.9, Rows(torch.cat([x, far]))).validate(flow.preprocess(x)[0].float(), None).nll
+    nll = (
+        EMAValidator(flow, 0.9, Rows(torch.cat([x, far])))
+        .validate(flow.preprocess(x)[0].float(), None)
+        .nll
+    )
     assert nll == pytest.approx(-(log_prob.sum() + log_prob.min()).item() / 201, abs=1e-4)
     nowhere = EMAValidator(flow, 0.9, Rows(far)).validate(flow.preprocess(x)[0].float(), None).nll
     assert math.isnan(nowhere)
@@ -64,7 +68,9 @@ def test_one_bad_update_costs_the_updates_of_the_average_and_no_others(update):
     """Wherever it falls between the looks for explosions."""
     rows = Rows(moons(200))
     settings = Settings((Phase("flow matching", 80, None, 64, 2e-3, 0.9, 1),))
-    trainer = Trainer(small_flow(preprocess=cnf.Affine.whiten(rows.x)), rows, rows, settings, seed=0)
+    trainer = Trainer(
+        small_flow(preprocess=cnf.Affine.whiten(rows.x)), rows, rows, settings, seed=0
+    )
     kept = {}
 
     def poison(trainer):
@@ -161,4 +167,8 @@ def test_a_second_look_costs_a_solve_however_few_its_rows():
     within = torch.full((1000,), 0.5)
     one = within.clone()
     one[0] = 1.2
-    assert expected_evaluations(21, within) < expected_evaluations(20, one) < expected_evaluations(30, within)
+    assert (
+        expected_evaluations(21, within)
+        < expected_evaluations(20, one)
+        < expected_evaluations(30, within)
+    )

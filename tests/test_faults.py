@@ -21,7 +21,13 @@ from cnf.rows import Rows
 from cnf.training import Interrupted, Phase, Settings, Trainer, TrainingError
 from cnf.training import checkpoint as checkpoints
 from cnf.training import trainer as trainers
-from cnf.training.checkpoint import CheckpointWarning, CheckpointWriter, generations, resume, write_checkpoint
+from cnf.training.checkpoint import (
+    CheckpointWarning,
+    CheckpointWriter,
+    generations,
+    resume,
+    write_checkpoint,
+)
 from cnf.training.errors import diverged
 from cnf.training.solver_control import MOST_STEPS
 
@@ -94,7 +100,8 @@ def test_the_last_good_checkpoint_is_used_and_the_damage_told(tmp_path, whole, d
 
 
 def test_at_every_moment_there_is_a_newest_checkpoint(tmp_path, monkeypatch):
-    """Whichever rename a fit is killed at: from the first checkpoint on there is one to go on from."""
+    """Whichever rename a fit is killed at: from the first checkpoint on there is one to go on
+    from."""
     newest, there, replace = tmp_path / "c", [], Path.replace
 
     def watched(path, target):
@@ -186,7 +193,9 @@ def test_ctrl_c_leaves_a_model_and_resume_goes_on_to_the_same_end(tmp_path, caps
     capsys.readouterr()
     assert main([*fit, str(tmp_path / "m")]) == 130
     told = capsys.readouterr()
-    assert told.out == "" and "holds the best model so far" in told.err and told.err.count("\n") == 1
+    assert (
+        told.out == "" and "holds the best model so far" in told.err and told.err.count("\n") == 1
+    )
     assert signal.getsignal(signal.SIGINT) is handler
     assert main(["info", str(tmp_path / "m"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["interrupted"]
@@ -196,7 +205,9 @@ def test_ctrl_c_leaves_a_model_and_resume_goes_on_to_the_same_end(tmp_path, caps
     same(cnf.load(tmp_path / "m"), cnf.load(tmp_path / "whole").state_dict())
 
 
-def test_ctrl_c_while_an_imputer_is_fitted_leaves_the_state_of_the_flow_alone(tmp_path, capsys, monkeypatch):
+def test_ctrl_c_while_an_imputer_is_fitted_leaves_the_state_of_the_flow_alone(
+    tmp_path, capsys, monkeypatch
+):
     table = tmp_path / "t.csv"
     frame = pd.DataFrame(ROWS.numpy(), columns=["a", "b"])
     frame.loc[::5, "b"] = math.nan
@@ -293,7 +304,8 @@ def test_a_field_that_the_solver_cannot_follow_goes_back():
 
 
 @pytest.mark.parametrize(
-    ("phase", "reason"), [("flow matching", "the loss exploded"), ("likelihood", "the loss was not finite")]
+    ("phase", "reason"),
+    [("flow matching", "the loss exploded"), ("likelihood", "the loss was not finite")],
 )
 def test_weights_that_jump_together_with_their_average_go_back_to_the_best(phase, reason):
     """Finite and senseless, both of them: what is left is what validation saw."""
@@ -337,7 +349,9 @@ def test_a_solver_that_wants_too_many_evaluations_goes_back(monkeypatch):
     monkeypatch.setattr(trainers, "likelihood_loss", sometimes)
     fit = trainer("likelihood", 12)
     history = fit.run()
-    assert history.rollbacks == ["likelihood, update 7: the solve wants more than max_evaluations=10000"]
+    assert history.rollbacks == [
+        "likelihood, update 7: the solve wants more than max_evaluations=10000"
+    ]
     assert fit.step == 12 and fit.rate_scale == 0.5
 
 

@@ -1,4 +1,5 @@
-"""Velocity fields: shapes of time and context, closed-form divergence, what a solve differentiates."""
+"""Velocity fields: shapes of time and context, closed-form divergence, what a solve
+differentiates."""
 
 import itertools
 import math
@@ -38,7 +39,9 @@ def test_closed_form_divergence_is_the_trace_of_the_jacobian(name, shape, time, 
     assert divergence.shape == shape
     if x.numel():
         assert divergence.detach().abs().max() > 1e-3
-        torch.testing.assert_close(divergence, jacobian_trace(field, t, x, given), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            divergence, jacobian_trace(field, t, x, given), rtol=1e-12, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize(("shape", "time", "context"), list(cases()))
@@ -60,7 +63,9 @@ def test_trap_trace_without_parameter_gradient(name):
     field = make_field(name, 2, 1)
     t, x, context = torch.tensor(0.4, dtype=F64), normal(3, 2), normal(3, 1, seed=1)
     closed = field.bind(context).at(t[None])[0].velocity_and_divergence(x)[1].sum()
-    found = torch.autograd.grad(closed, list(field.parameters()), allow_unused=True, materialize_grads=True)
+    found = torch.autograd.grad(
+        closed, list(field.parameters()), allow_unused=True, materialize_grads=True
+    )
 
     def trace(parameters, row):
         def v(y, c):
@@ -71,7 +76,9 @@ def test_trap_trace_without_parameter_gradient(name):
     named = {name: parameter.detach() for name, parameter in field.named_parameters()}
     expected = [torch.func.grad(trace)(named, row) for row in range(3)]
     for (key, _), gradient in zip(field.named_parameters(), found):
-        torch.testing.assert_close(gradient, sum(part[key] for part in expected), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(
+            gradient, sum(part[key] for part in expected), rtol=1e-10, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -88,7 +95,9 @@ def test_bound_tensors_are_all_that_want_a_gradient(name):
     ends = [tensor for tensor in bound.tensors if tensor.requires_grad]
     through = torch.autograd.grad((v * weights).sum(), ends, retain_graph=True, allow_unused=True)
     pairs = [(tensor, g) for tensor, g in zip(ends, through) if g is not None]
-    chained = torch.autograd.grad([p for p, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True)
+    chained = torch.autograd.grad(
+        [p for p, _ in pairs], wanted, [g for _, g in pairs], allow_unused=True
+    )
     for a, b in zip(direct, chained):
         assert (a is None) == (b is None)
         if a is not None:
@@ -106,7 +115,8 @@ def test_time_and_context_are_not_ignored(name):
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_fields_are_smooth(name):
-    """Halving the step quarters the second difference: no kink that would spoil a solver's order."""
+    """Halving the step quarters the second difference: no kink that would spoil a solver's
+    order."""
     field = make_field(name, 2)
     t, x, d = torch.tensor(0.3, dtype=F64), normal(200, 2), normal(200, 2, seed=1)
 
@@ -119,7 +129,10 @@ def test_fields_are_smooth(name):
 def test_time_features_are_as_exact_as_the_times():
     """π stays π when a module made in single precision changes to double."""
     features = TimeFeatures(2).double()(torch.tensor([0.5, 1 / 3], dtype=F64))
-    expected = [[0, 0, -1, 1, 0], [-1 / 3, 0.5, -0.5, math.sin(math.pi / 3), math.sin(2 * math.pi / 3)]]
+    expected = [
+        [0, 0, -1, 1, 0],
+        [-1 / 3, 0.5, -0.5, math.sin(math.pi / 3), math.sin(2 * math.pi / 3)],
+    ]
     torch.testing.assert_close(features, torch.tensor(expected, dtype=F64), rtol=0, atol=1e-15)
 
 
@@ -157,7 +170,8 @@ def test_a_sum_adds_and_has_a_closed_form_only_where_all_its_parts_have_one():
 
 @pytest.mark.parametrize("name", CLOSED)
 def test_nothing_is_overwritten_that_a_gradient_needs(name):
-    """What a frozen first layer gives is no part of the graph, but the gradient of the second needs it."""
+    """What a frozen first layer gives is no part of the graph, but the gradient of the second
+    needs it."""
     field = make_field(name, 3)
     t, x = torch.tensor(0.4, dtype=F64), normal(5, 3)
     parameters = list(field.parameters())

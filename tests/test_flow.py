@@ -16,7 +16,9 @@ SOLVERS = {"grid": cnf.Grid.uniform(6), "torchdiffeq": cnf.Torchdiffeq()}
 
 
 def small(context_dim: int = 0, **parts) -> cnf.CNF:
-    return make_flow("gated-tanh", context_dim=context_dim, **{"solver": cnf.Grid.uniform(6), **parts})
+    return make_flow(
+        "gated-tanh", context_dim=context_dim, **{"solver": cnf.Grid.uniform(6), **parts}
+    )
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 3), (2, 1, 3)])
@@ -54,7 +56,9 @@ def test_a_context_shared_by_rows_is_the_context_of_each():
     torch.testing.assert_close(one_point[1], flow.log_prob(x[0, 0], context[1]))
 
 
-@pytest.mark.parametrize(("rows", "flow_dtype"), [(torch.float32, F64), (F64, torch.float32), (F64, F64)])
+@pytest.mark.parametrize(
+    ("rows", "flow_dtype"), [(torch.float32, F64), (F64, torch.float32), (F64, F64)]
+)
 def test_the_answer_has_the_dtype_of_the_rows(rows, flow_dtype):
     flow = stirred(cnf.CNF(2, hidden=(8, 8))).to(flow_dtype)
     x = torch.randn(3, 2)
@@ -84,7 +88,9 @@ def test_a_field_without_parameters_takes_the_dtype_of_its_buffers():
 
 
 def test_a_base_in_another_dtype_than_the_field():
-    base = cnf.MixtureBase(torch.ones(2, dtype=F64), normal(2, 2), torch.eye(2, dtype=F64).expand(2, 2, 2))
+    base = cnf.MixtureBase(
+        torch.ones(2, dtype=F64), normal(2, 2), torch.eye(2, dtype=F64).expand(2, 2, 2)
+    )
     flow = cnf.CNF(2, hidden=(8, 8), base=base)
     assert flow.log_prob(flow.sample((3,))).dtype == torch.float32
 
@@ -111,7 +117,9 @@ def test_trap_context_accepted_and_ignored():
         assert moved.reshape(len(moved), -1).sum(-1).min() > 1e-4, name
 
 
-@pytest.mark.parametrize("context", [None, torch.tensor(1.0), torch.zeros(6, 3), torch.zeros(6, 1)], ids=str)
+@pytest.mark.parametrize(
+    "context", [None, torch.tensor(1.0), torch.zeros(6, 3), torch.zeros(6, 1)], ids=str
+)
 def test_a_context_that_is_missing_or_of_another_width_is_refused(context):
     flow, x = small(2), normal(6, 2)
     for call in (
@@ -171,7 +179,9 @@ def test_densities_outside_of_the_span_are_refused(t):
         small().log_prob(normal(2, 2), t=t)
 
 
-@pytest.mark.parametrize("t", [[], [0.5, 0.5], [1.0, 0.0], [-0.1, 0.5], [0.5, 1.1], [0.0, math.nan, 1.0]])
+@pytest.mark.parametrize(
+    "t", [[], [0.5, 0.5], [1.0, 0.0], [-0.1, 0.5], [0.5, 1.1], [0.0, math.nan, 1.0]]
+)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_times_of_a_path_that_do_not_increase_within_the_span_are_refused(t, reverse):
     with pytest.raises(ValueError, match="t: expected increasing"):
@@ -203,20 +213,27 @@ def test_any_times_lie_on_the_same_path(t, reverse):
 def test_paths_are_the_integral_of_the_velocity_in_the_units_of_the_data():
     matrix = torch.tensor([[2.0, 1.0], [0.0, -30.0]], dtype=F64)
     flow = small(
-        preprocess=cnf.Affine(torch.tensor([100.0, 3.0], dtype=F64), matrix), solver=cnf.Grid.uniform(40)
+        preprocess=cnf.Affine(torch.tensor([100.0, 3.0], dtype=F64), matrix),
+        solver=cnf.Grid.uniform(40),
     )
     t = torch.linspace(0, 1, 201, dtype=F64)
     path = flow.trajectory(normal(3, 2), t)
     velocities = torch.stack([flow.velocity(time.item(), x) for time, x in zip(t, path)])
-    torch.testing.assert_close(path[0], normal(3, 2) @ matrix.T + torch.tensor([100.0, 3.0], dtype=F64))
-    torch.testing.assert_close(path[0] + torch.trapezoid(velocities, t, dim=0), path[-1], rtol=0, atol=1e-2)
+    torch.testing.assert_close(
+        path[0], normal(3, 2) @ matrix.T + torch.tensor([100.0, 3.0], dtype=F64)
+    )
+    torch.testing.assert_close(
+        path[0] + torch.trapezoid(velocities, t, dim=0), path[-1], rtol=0, atol=1e-2
+    )
 
 
 @torch.no_grad()
 def test_samples_are_where_paths_from_the_base_end():
     flow = small()
     z = flow.base.sample((7,), flow.like, seeded(3))
-    torch.testing.assert_close(flow.sample((7,), generator=seeded(3)), flow.trajectory(z, [0.0, 1.0])[1])
+    torch.testing.assert_close(
+        flow.sample((7,), generator=seeded(3)), flow.trajectory(z, [0.0, 1.0])[1]
+    )
 
 
 def test_trap_default_solver_of_one_step():
@@ -292,7 +309,9 @@ def test_sample_has_no_gradient_and_rsample_has_the_right_one():
     torch.random.set_rng_state(state)
 
 
-@pytest.mark.parametrize("context", [None, normal(1, 1), normal(5, 1)], ids=["none", "one", "five"])
+@pytest.mark.parametrize(
+    "context", [None, normal(1, 1), normal(5, 1)], ids=["none", "one", "five"]
+)
 def test_expand(context):
     flow = small(0 if context is None else 1)
     p = flow(context).expand((3, 5))
@@ -337,7 +356,9 @@ def test_a_flow_is_a_module_like_any_other():
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("context_dim", [0, 2])
 def test_paths_come_with_the_log_density_where_they_are(solver, context_dim, times):
-    flow = small(context_dim, solver=SOLVERS[solver], preprocess=cnf.Affine.whiten(normal(50, 2) * 3 + 1))
+    flow = small(
+        context_dim, solver=SOLVERS[solver], preprocess=cnf.Affine.whiten(normal(50, 2) * 3 + 1)
+    )
     z, context = normal(3, 4, 2), normal(4, 2, seed=1) if context_dim else None
     path, log_prob = flow.trajectory_and_log_prob(z, times, context)
     torch.testing.assert_close(path, flow.trajectory(z, times, context), rtol=0, atol=5e-3)

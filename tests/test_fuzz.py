@@ -1,8 +1,8 @@
-"""Damaged models, tables and command lines: an answer or one line, bounded time and memory, no debris.
+"""Damaged models, tables and command lines: an answer or one line, bounded time and memory, no
+debris.
 
-A little runs by default; `make slow` runs 100,000 models, 20,000 tables and command lines in process, and
-200 as real commands.
-"""
+A little runs by default; `make slow` runs 100,000 models, 20,000 tables and command lines in
+process, and 200 as real commands."""
 
 import gzip
 import io
@@ -39,9 +39,11 @@ from cnf.cli import main
 from cnf.cli.model import load_any
 from cnf.training.checkpoint import CheckpointWriter, generations
 
-# Of processor time, so that a busy machine hangs nobody; waiting for nothing shows in the time on the wall.
+# Of processor time, so that a busy machine hangs nobody; waiting for nothing shows in the time on
+# the wall.
 SLOWEST_SECONDS, LONGEST_WAIT, MOST_BYTES = 20.0, 400.0, 2 * 2**30
-# A density is drawn from 25,600 rows. Of a model that makes no sense, every one may go through all grids.
+# A density is drawn from 25,600 rows. Of a model that makes no sense, every one may go through all
+# grids.
 SLOWEST_PICTURE = 150.0
 MODELS = ("plane", "given", "typed", "mixture", "adaptive")
 COMMAND = [sys.executable, "-c", "import sys; from cnf.cli import main; sys.exit(main())"]
@@ -65,7 +67,9 @@ class Outcome:
         slowest = SLOWEST_PICTURE if words[:1] in (["plot"], ["report"]) else SLOWEST_SECONDS
         assert self.seconds < slowest and self.waited < LONGEST_WAIT, told
         if self.code == 2:
-            assert self.out == "" and self.err.startswith("cnf: ") and self.err.count("\n") == 1, told
+            assert self.out == "" and self.err.startswith("cnf: ") and self.err.count("\n") == 1, (
+                told
+            )
 
 
 def in_process(words: list[str]) -> Outcome:
@@ -83,8 +87,14 @@ def of_children() -> float:
 
 
 def as_command(words: list[str]) -> Outcome:
-    start, began, settings = of_children(), time.perf_counter(), {"text": True, "errors": "replace"}
-    done = subprocess.run([*COMMAND, *words], capture_output=True, timeout=LONGEST_WAIT, **settings)
+    start, began, settings = (
+        of_children(),
+        time.perf_counter(),
+        {"text": True, "errors": "replace"},
+    )
+    done = subprocess.run(
+        [*COMMAND, *words], capture_output=True, timeout=LONGEST_WAIT, **settings
+    )
     spent = of_children() - start - loading(), time.perf_counter() - began
     return Outcome(done.returncode, done.stdout, done.stderr, *spent)
 
@@ -104,7 +114,9 @@ def room(tmp_path_factory) -> Path:
     table = pd.DataFrame(normal(40, 3).numpy(), columns=["a", "b", "c"])
     table.to_csv(folder / "table.csv", index=False)
     table[:6].to_csv(folder / "few.csv", index=False)
-    pd.DataFrame(normal(40, 3, seed=1).numpy(), columns=[*"abc"]).to_csv(folder / "fresh.csv", index=False)
+    pd.DataFrame(normal(40, 3, seed=1).numpy(), columns=[*"abc"]).to_csv(
+        folder / "fresh.csv", index=False
+    )
     table[:6].assign(d=[*"xyxyxy"]).to_csv(folder / "typed.csv", index=False)
     table.assign(d=[*"xy"] * 20, e=range(40)).to_csv(folder / "fit.csv", index=False)
     short = ["--steps", "2", "--width", "4", "-o"]
@@ -113,7 +125,12 @@ def room(tmp_path_factory) -> Path:
         "given": ["table.csv", "--context", "c"],
         "typed": ["fit.csv"],
     }.items():
-        assert in_process(["fit", str(folder / words[0]), *words[1:], *short, str(folder / name)]).code == 0
+        assert (
+            in_process(
+                ["fit", str(folder / words[0]), *words[1:], *short, str(folder / name)]
+            ).code
+            == 0
+        )
     base = cnf.MixtureBase(torch.ones(2), torch.randn(2, 2), torch.eye(2).expand(2, 2, 2) * 0.8)
     for name, parts in {
         "mixture": {"base": cnf.ContaminatedBase(base)},
@@ -201,10 +218,14 @@ def damaged_table(room: Path, folder: Path, chance: random.Random) -> Path:
         {
             ".parquet": lambda: table.to_parquet(path),
             ".npy": lambda: np.save(path, table.to_numpy()),
-            ".npz": lambda: np.savez(path, X=table.to_numpy(), columns=np.array(list(table), dtype=str)),
+            ".npz": lambda: np.savez(
+                path, X=table.to_numpy(), columns=np.array(list(table), dtype=str)
+            ),
         }[kind]()
         data = path.read_bytes()
-    path.write_bytes(mutate_bytes(data, chance) if kind != ".csv" or chance.random() < 0.3 else data)
+    path.write_bytes(
+        mutate_bytes(data, chance) if kind != ".csv" or chance.random() < 0.3 else data
+    )
     return path
 
 
@@ -212,14 +233,18 @@ def attack_tables(room: Path, folder: Path, seed: int, count: int, run=in_proces
     """Score, and now and then fit, damaged tables."""
     chance, found = random.Random(seed), Counter()
     for k in range(count):
-        table, name = damaged_table(room, folder, chance), chance.choice(("plane", "given", "typed"))
+        table, name = (
+            damaged_table(room, folder, chance),
+            chance.choice(("plane", "given", "typed")),
+        )
         words = ["score", str(room / name), str(table), "-o", str(folder / "s.csv")]
         if k % 50 == 0:
             words = ["fit", str(table), "-o", str(folder / "f"), "--steps", "1", "--width", "4"]
         outcome = run(words)
         outcome.require_sound(words)
         require_clean(
-            folder, {table.name} | ({Path(words[-1]).name, "f", "s.csv"} if outcome.code == 0 else set())
+            folder,
+            {table.name} | ({Path(words[-1]).name, "f", "s.csv"} if outcome.code == 0 else set()),
         )
         found[f"{words[0]} {outcome.code}"] += 1
     return found
@@ -293,7 +318,10 @@ def attack_works(room: Path, folder: Path, seed: int, count: int, run=in_process
         outcome = run(words)
         outcome.require_sound(words)
         made = {path.name for path in folder.iterdir()} - {"m", damaged.name}
-        assert all(name.startswith("x") for name in made) and (outcome.code == 0 or not made), (words, made)
+        assert all(name.startswith("x") for name in made) and (outcome.code == 0 or not made), (
+            words,
+            made,
+        )
         for path in folder.iterdir():
             path.unlink()
         found[f"{words[0]} {outcome.code}"] += 1
@@ -301,8 +329,8 @@ def attack_works(room: Path, folder: Path, seed: int, count: int, run=in_process
 
 
 def attack_checkpoints(room: Path, folder: Path, seed: int, count: int) -> Counter:
-    """Damage the state of a fit, newest or both generations, and resume: from a whole generation to the same
-    end as a fit that nothing happened to."""
+    """Damage the state of a fit, newest or both generations, and resume: from a whole generation
+    to the same end as a fit that nothing happened to."""
     chance, found = random.Random(seed), Counter()
     model, newest = folder / "f", folder / "f.checkpoint"
     words = ["fit", str(room / "table.csv"), "--steps", "6", "--width", "4", "-o", str(model)]
@@ -311,20 +339,26 @@ def attack_checkpoints(room: Path, folder: Path, seed: int, count: int) -> Count
     for _ in range(count):
         for path, content, share in zip(generations(newest), contents, (1.0, 0.3)):
             path.write_bytes(mutate_file(content, chance) if chance.random() < share else content)
-        whole = any(path.read_bytes() == content for path, content in zip(generations(newest), contents))
+        whole = any(
+            path.read_bytes() == content for path, content in zip(generations(newest), contents)
+        )
         model.unlink(missing_ok=True)
         outcome = in_process([*words, "--resume"])
         assert "Traceback" not in outcome.err and outcome.seconds < SLOWEST_SECONDS, outcome
         assert outcome.code in ((0,) if whole else (0, 2)), outcome
         assert model.exists() == (outcome.code == 0), outcome
         assert outcome.code or torch.equal(weights_of(model), undisturbed), outcome
-        require_clean(folder, {"f"} if outcome.code == 0 else {newest.name, f"{newest.name}.previous"})
+        require_clean(
+            folder, {"f"} if outcome.code == 0 else {newest.name, f"{newest.name}.previous"}
+        )
         found[outcome.code] += 1
     return found
 
 
 def weights_of(model: Path) -> torch.Tensor:
-    return torch.cat([tensor.double().flatten() for tensor in cnf.load(model).state_dict().values()])
+    return torch.cat(
+        [tensor.double().flatten() for tensor in cnf.load(model).state_dict().values()]
+    )
 
 
 def states_of(words: list[str], checkpoint: Path) -> list[bytes]:

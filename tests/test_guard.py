@@ -17,13 +17,17 @@ from cnf.training.solver_control import (
 )
 
 
-def step_control(steps: int = 12, scale: float = 1.0, error_weight: float = 10.0) -> StepController:
+def step_control(
+    steps: int = 12, scale: float = 1.0, error_weight: float = 10.0
+) -> StepController:
     """Of a field that is `scale` times as fast as one that a few steps follow."""
     flow = make_flow("gated-sine")
     with torch.no_grad():
         flow.field.W3.mul_(scale)
     y, generator = normal(100, 2), torch.Generator().manual_seed(0)
-    return StepController(flow, y, None, steps=steps, error_weight=error_weight, generator=generator)
+    return StepController(
+        flow, y, None, steps=steps, error_weight=error_weight, generator=generator
+    )
 
 
 def test_where_the_grid_is_honest_the_error_weighs_less_and_less_but_never_nothing():
@@ -45,7 +49,10 @@ def test_the_grid_has_as_many_steps_as_it_takes_whatever_it_starts_with(done, of
         fine = field.grid.refined().refined()
         with torch.no_grad():
             moved = torch.stack(
-                [field.flow.score(field.y, None, field.training_grid()).log_prob for _ in range(20)]
+                [
+                    field.flow.score(field.y, None, field.training_grid()).log_prob
+                    for _ in range(20)
+                ]
             )
             truth = field.flow.score(field.y, None, fine).log_prob
         assert AMPLE * off / 3 < (moved - truth).abs().mean() < 1.5 * off

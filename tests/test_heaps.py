@@ -1,4 +1,5 @@
-"""Columns whose values heap, and outliers: found, modeled exactly, drawn as often as they are there."""
+"""Columns whose values heap, and outliers: found, modeled exactly, drawn as often as they are
+there."""
 
 import numpy as np
 import pandas as pd
@@ -54,7 +55,9 @@ def test_heaps_become_atoms_and_the_rest_a_density():
     assert {0.51, 1.01, 1.51} <= set(column.atoms)
     assert list(column.atoms) == sorted(column.atoms)
     described = column.describe()
-    assert described.startswith("integer, times 0.01, from 0, exactly 0.") and described.endswith("at times")
+    assert described.startswith("integer, times 0.01, from 0, exactly 0.") and described.endswith(
+        "at times"
+    )
 
 
 def test_context_keeps_its_values_as_numbers():
@@ -65,10 +68,14 @@ def test_context_keeps_its_values_as_numbers():
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.sets(st.integers(-20, 20), max_size=12), st.sampled_from((1.0, 0.01, 5.0)), st.booleans())
+@given(
+    st.sets(st.integers(-20, 20), max_size=12), st.sampled_from((1.0, 0.01, 5.0)), st.booleans()
+)
 def test_every_cell_has_one_code(heaps, step, bounded):
     ends = {"lower": -21.5 * step, "upper": 21.5 * step} if bounded else {}
-    column = Column("a", "integer", step=step, atoms=tuple(h * step for h in sorted(heaps)), **ends)
+    column = Column(
+        "a", "integer", step=step, atoms=tuple(h * step for h in sorted(heaps)), **ends
+    )
     cells = pd.Series(np.arange(-21, 22) * step).round(10)
     values, symbols = encode(cells, column)
     np.testing.assert_array_equal(decode(values, symbols, column), cells)
@@ -76,13 +83,17 @@ def test_every_cell_has_one_code(heaps, step, bounded):
     assert (np.diff(dense) == 1).all()  # no gap, no value twice
     if bounded:
         closed = column.closed
-        assert closed.lower < values[symbols == 0].min() and values[symbols == 0].max() < closed.upper
+        assert (
+            closed.lower < values[symbols == 0].min() and values[symbols == 0].max() < closed.upper
+        )
         assert round((closed.upper - closed.lower) / step) == len(dense)
 
 
 def test_probabilities_of_a_heaped_column_add_up_to_one():
     torch.manual_seed(0)
-    heaped = Column("a", "integer", lower=-0.5, upper=11.5, step=1.0, atoms=(2.0, 3.0, 7.0), dtype="int64")
+    heaped = Column(
+        "a", "integer", lower=-0.5, upper=11.5, step=1.0, atoms=(2.0, 3.0, 7.0), dtype="int64"
+    )
     model = cnf.TableFlow(
         Schema((heaped, Column("b", "categorical", levels=("x", "y")))), hidden=(16, 16)
     ).double()
@@ -117,7 +128,10 @@ def test_drawn_heaps_are_as_frequent_as_real_ones(fitted):
         fitted.sample(3000, generator=torch.Generator().manual_seed(0)),
     )
     frequent = real.weight.value_counts()[lambda counts: counts >= 40].index
-    both = [frame.weight.where(frame.weight.isin(frequent), -1).value_counts() for frame in (real, drawn)]
+    both = [
+        frame.weight.where(frame.weight.isin(frequent), -1).value_counts()
+        for frame in (real, drawn)
+    ]
     counts = pd.concat(both, axis=1).fillna(0).to_numpy()
     assert len(counts) > 8
     assert stats.chi2_contingency(counts).pvalue > 1e-4
@@ -161,7 +175,9 @@ def test_a_gaussian_has_no_bent_tails():
 
 def test_bent_tails_keep_inverse_and_jacobian():
     whitening = Whitening(3, 0)
-    whitening.covariance = torch.tensor([[2.0, 1.2, 0.3], [1.2, 1.0, 0.1], [0.3, 0.1, 0.5]]).double()
+    whitening.covariance = torch.tensor(
+        [[2.0, 1.2, 0.3], [1.2, 1.0, 0.1], [0.3, 0.1, 0.5]]
+    ).double()
     whitening.bend = torch.tensor([0.0, 0.5, 1.0]).double()
     y = 10 * torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).double()
     free = torch.ones(5, 3, dtype=torch.bool)

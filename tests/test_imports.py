@@ -62,7 +62,9 @@ def edges() -> set[tuple[str, str]]:
 
 
 def test_every_room_has_a_floor():
-    rooms = {p.stem if p.is_file() else p.name for p in PACKAGE.iterdir() if not p.name.startswith("__")}
+    rooms = {
+        p.stem if p.is_file() else p.name for p in PACKAGE.iterdir() if not p.name.startswith("__")
+    }
     assert rooms - {"py.typed", "py", "__init__"} <= HEIGHT.keys()
 
 
@@ -107,7 +109,9 @@ def test_no_import_hides_in_a_function(path):
         return
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            hidden = [n.lineno for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)]
+            hidden = [
+                n.lineno for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)
+            ]
             assert not hidden, f"{path.name}:{hidden}"
 
 

@@ -1,8 +1,8 @@
-"""Files written once stay readable: small models of each format version give the scores that they gave.
+"""Files written once stay readable: small models of each format version give the scores that they
+gave.
 
-`python tests/test_kept_models.py 1` writes the kinds that version 1 has not kept yet, or all of a new one;
-what is there is never written again.
-"""
+`python tests/test_kept_models.py 1` writes the kinds that version 1 has not kept yet, or all of a
+new one; what is there is never written again."""
 
 import json
 import sys
@@ -29,7 +29,9 @@ def gated(**options):
 
 def mixture():
     factors = torch.tensor([[[0.8, 0.0], [0.1, 0.9]], [[0.5, 0.0], [0.0, 0.6]]])
-    return cnf.MixtureBase(torch.tensor([1.0, 3.0]), torch.tensor([[1.0, 0.0], [-1.0, 0.5]]), factors)
+    return cnf.MixtureBase(
+        torch.tensor([1.0, 3.0]), torch.tensor([[1.0, 0.0], [-1.0, 0.5]]), factors
+    )
 
 
 def whitened():
@@ -37,14 +39,18 @@ def whitened():
 
 
 def gaussianized():
-    rows = torch.randn(200, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64).exp()
+    rows = torch.randn(
+        200, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    ).exp()
     return cnf.Chain(cnf.Gaussianize.fit(rows), whitened())
 
 
 def heaped():
     """A fitted typed model: counts that heap at tens, and a column with heavy tails."""
     random = np.random.default_rng(0)
-    counts = np.where(random.random(600) < 0.5, 10 * random.integers(0, 5, 600), random.integers(0, 41, 600))
+    counts = np.where(
+        random.random(600) < 0.5, 10 * random.integers(0, 5, 600), random.integers(0, 41, 600)
+    )
     kinds = np.where(random.random(600) < 0.5, "a", "b")
     table = pd.DataFrame({"x": random.standard_t(2, 600), "kind": kinds, "count": counts})
     model = TableFlow(Schema.infer(table), hidden=(4, 4))
@@ -54,9 +60,13 @@ def heaped():
 
 KINDS = {
     "gated": lambda: cnf.CNF(2, field=gated(), preprocess=whitened()),
-    "gated_tanh_given": lambda: cnf.CNF(2, context_dim=1, field=gated(first="tanh", context_dim=1)),
+    "gated_tanh_given": lambda: cnf.CNF(
+        2, context_dim=1, field=gated(first="tanh", context_dim=1)
+    ),
     "mlp_hutchinson": lambda: cnf.CNF(
-        2, field=cnf.MLPField(2, (5, 4, 3), activation="silu"), divergence=cnf.Hutchinson(2, "gaussian")
+        2,
+        field=cnf.MLPField(2, (5, 4, 3), activation="silu"),
+        divergence=cnf.Hutchinson(2, "gaussian"),
     ),
     "squash_student_exact": lambda: cnf.CNF(
         2, field=cnf.ConcatSquashField(2, (6,)), divergence="exact", base=cnf.StudentTBase(2, 4.5)
@@ -65,7 +75,10 @@ KINDS = {
         2, field=gated(), base=mixture(), solver=cnf.Grid((0.0, 0.1, 1 / 3, 1.0), "rk4")
     ),
     "contaminated_adaptive": lambda: cnf.CNF(
-        2, field=gated(), base=cnf.ContaminatedBase(mixture()), solver=cnf.Torchdiffeq("dopri5", 1e-6, 1e-6)
+        2,
+        field=gated(),
+        base=cnf.ContaminatedBase(mixture()),
+        solver=cnf.Torchdiffeq("dopri5", 1e-6, 1e-6),
     ),
     "fixed_steps": lambda: cnf.CNF(2, field=gated(), solver=cnf.Torchdiffeq("rk4", step_size=0.1)),
     "gaussianized_double": lambda: cnf.CNF(2, field=gated(), preprocess=gaussianized()).double(),

@@ -1,4 +1,5 @@
-"""kill -9 at any moment of a fit: it goes on to the same model, and nothing is left lying about."""
+"""kill -9 at any moment of a fit: it goes on to the same model, and nothing is left lying
+about."""
 
 import os
 import random
@@ -51,7 +52,8 @@ def started(words: list[str], pipe: int | None = None) -> int:
 
 
 def killed(words: list[str], update: int, wait: float) -> int:
-    """The exit code of a fit that is killed so many seconds after an update began; updates count from 0."""
+    """The exit code of a fit that is killed so many seconds after an update began; updates count
+    from 0."""
     ours, theirs = os.pipe()
     child = started(words, theirs)
     os.close(theirs)
@@ -81,8 +83,8 @@ def told(path: Path) -> tuple:
 
 
 def fits(folder: Path) -> list[tuple[list[str], tuple, float]]:
-    """Short fits of a plain and of a typed table: their words, the undisturbed model, and the seconds that an
-    update takes."""
+    """Short fits of a plain and of a typed table: their words, the undisturbed model, and the
+    seconds that an update takes."""
     plain = pd.DataFrame(normal(60, 2).numpy(), columns=["a", "b"])
     found = []
     for name, table in {"plain": plain, "typed": plain.assign(c=[*"xyz"] * 20)}.items():
@@ -107,7 +109,9 @@ def survive(folder: Path, kills: int, seed: int) -> Counter:
     for k in range(kills):
         words, whole, step = sound[k % len(sound)]
         model = folder / f"m{k}"
-        code = killed([*words, str(model)], chance.randrange(STEPS + 1), chance.uniform(0, 2 * step))
+        code = killed(
+            [*words, str(model)], chance.randrange(STEPS + 1), chance.uniform(0, 2 * step)
+        )
         under_way = model.with_name(f"{model.name}.checkpoint").exists()
         found["updates" if under_way else "the end" if model.exists() else "the start"] += 1
         assert code in (0, -signal.SIGKILL)

@@ -1,4 +1,5 @@
-"""The latent ODE: paths against closed forms, recognition against a loop, bounds, masks, forecasts."""
+"""The latent ODE: paths against closed forms, recognition against a loop, bounds, masks,
+forecasts."""
 
 import math
 
@@ -33,14 +34,20 @@ def make_model(**parts) -> LatentODE:
     return LatentODE(2, **{"latent": 3, "hidden": 8, "units": 10, **parts}).double()
 
 
-# --- series -----------------------------------------------------------------------------------------------
+# --- series
+# -----------------------------------------------------------------------------------------------
 
 
 @given(
-    st.lists(st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5) | st.just(NAN)), min_size=1), min_size=1)
+    st.lists(
+        st.lists(st.tuples(st.floats(-5, 5), st.floats(-5, 5) | st.just(NAN)), min_size=1),
+        min_size=1,
+    )
 )
 def test_series_keep_every_value_and_no_other(rows):
-    pairs = [(torch.tensor([t for t, _ in row]), torch.tensor([[v] for _, v in row])) for row in rows]
+    pairs = [
+        (torch.tensor([t for t, _ in row]), torch.tensor([[v] for _, v in row])) for row in rows
+    ]
     series = Series.of(pairs)
     assert len(series) == len(rows)
     for k, (times, values) in enumerate(pairs):
@@ -54,16 +61,27 @@ def test_series_say_what_is_wrong():
     with pytest.raises(ValueError, match=r"got \(2, 3\), \(2, 4, 1\), \(2, 4, 1\)"):
         Series(torch.zeros(2, 3), torch.zeros(2, 4, 1), torch.ones(2, 4, 1, dtype=torch.bool))
     times = torch.tensor([[0.0, NAN]])
-    with pytest.raises(ValueError, match="series 0, place 1: an observed value or its time is not finite"):
+    with pytest.raises(
+        ValueError, match="series 0, place 1: an observed value or its time is not finite"
+    ):
         Series(times, torch.zeros(1, 2, 1), torch.ones(1, 2, 1, dtype=torch.bool))
 
 
 @pytest.mark.parametrize(
     ("second", "words"),
     [
-        ((torch.zeros(2), torch.zeros(2, 1)), r"series 1: expected .* \(length, 2\); got \(2,\), \(2, 1\)"),
-        ((torch.zeros(2), torch.zeros(3, 2)), r"series 1: expected .* \(length, 2\); got \(2,\), \(3, 2\)"),
-        ((torch.zeros(2, 1), torch.zeros(2, 2)), r"series 1: expected times \(length,\).* got \(2, 1\)"),
+        (
+            (torch.zeros(2), torch.zeros(2, 1)),
+            r"series 1: expected .* \(length, 2\); got \(2,\), \(2, 1\)",
+        ),
+        (
+            (torch.zeros(2), torch.zeros(3, 2)),
+            r"series 1: expected .* \(length, 2\); got \(2,\), \(3, 2\)",
+        ),
+        (
+            (torch.zeros(2, 1), torch.zeros(2, 2)),
+            r"series 1: expected times \(length,\).* got \(2, 1\)",
+        ),
     ],
 )
 def test_pairs_that_do_not_fit_are_refused(second, words):
@@ -88,7 +106,8 @@ def test_hidden_values_are_gone():
     assert torch.equal(rest.take(slice(1, 3)).times, series.times[1:3])
 
 
-# --- path -------------------------------------------------------------------------------------------------
+# --- path
+# -------------------------------------------------------------------------------------------------
 
 
 def test_path_is_exact_for_cubics_and_of_fourth_order_else():
@@ -122,7 +141,8 @@ def test_states_at_the_start_are_the_start():
         make_model().states(z, torch.tensor([[-0.1], [1.0]], dtype=F64))
 
 
-# --- recognition ------------------------------------------------------------------------------------------
+# --- recognition
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("start", [0.0, 1.5])
@@ -131,7 +151,9 @@ def test_recognition_reads_towards_the_start(start):
     torch.manual_seed(0)
     series, net = make_series(), Recognition(2, 3, 5).double()
     cell = nn.GRUCell(5, 5).double()
-    cell.load_state_dict({name.removesuffix("_l0"): w for name, w in net.reader.state_dict().items()})
+    cell.load_state_dict(
+        {name.removesuffix("_l0"): w for name, w in net.reader.state_dict().items()}
+    )
     found = net(series, start)
     for k in range(len(series)):
         places = series.seen[k].nonzero()[:, 0].tolist()
@@ -166,12 +188,17 @@ def test_a_series_without_observations_is_read():
 def test_context_matters_to_recognition_and_motion():
     model, series = make_model(context_dim=1), make_series()
     low, high = torch.zeros(4, 1, dtype=F64), torch.ones(4, 1, dtype=F64)
-    assert not torch.allclose(model.recognize(series, low).mean, model.recognize(series, high).mean)
+    assert not torch.allclose(
+        model.recognize(series, low).mean, model.recognize(series, high).mean
+    )
     z = normal(4, 3)
-    assert not torch.allclose(model.states(z, series.times, low), model.states(z, series.times, high))
+    assert not torch.allclose(
+        model.states(z, series.times, low), model.states(z, series.times, high)
+    )
 
 
-# --- objective --------------------------------------------------------------------------------------------
+# --- objective
+# --------------------------------------------------------------------------------------------
 
 
 def test_bound_is_what_it_says():
@@ -197,7 +224,9 @@ def test_bound_is_below_the_evidence():
         law = model(z, row.times.expand(len(z), -1))
         log_likelihood = law.log_prob(row.values).masked_fill(~row.mask, 0.0).sum((1, 2))
         evidence = (log_likelihood.logsumexp(0) - math.log(len(z))).item()
-        draws = [lower_bound(model, row, row, generator=seeded(s)).value().item() for s in range(50)]
+        draws = [
+            lower_bound(model, row, row, generator=seeded(s)).value().item() for s in range(50)
+        ]
         assert sum(draws) / 50 < evidence + 0.1
 
 
@@ -230,7 +259,8 @@ def test_gradient_of_the_bound_against_differences():
 
 
 def test_agreement_reads_the_rest_of_the_path():
-    """Against a reading of the observations after the time itself; its times are the only thing drawn."""
+    """Against a reading of the observations after the time itself; its times are the only thing
+    drawn."""
     model = make_model(start=2.0, horizon=3.0)
     times = 2.0 + 3.0 * torch.rand(3, 8, generator=seeded(), dtype=F64)
     whole = Series(times, normal(3, 8, 2), torch.ones(3, 8, 2, dtype=torch.bool))
@@ -256,10 +286,14 @@ def test_agreement_does_not_depend_on_padding_and_has_a_finite_gradient():
     found = agreement(model, z, padded, generator=seeded())
     torch.testing.assert_close(found, agreement(model, z, series, generator=seeded()))
     found.sum().backward()
-    assert all(p.grad.isfinite().all() for p in [*model.recognition.parameters(), *model.field.parameters()])
+    assert all(
+        p.grad.isfinite().all()
+        for p in [*model.recognition.parameters(), *model.field.parameters()]
+    )
 
 
-# --- training and prediction ------------------------------------------------------------------------------
+# --- training and prediction
+# ------------------------------------------------------------------------------
 
 
 def waves(count, seed):
@@ -319,7 +353,9 @@ def test_fewer_observations_leave_more_doubt(fitted):
     series, _ = waves(50, 90)
     early = series.hide((series.times > 0.2)[..., None].expand_as(series.mask))
     grid = torch.linspace(0, 2, 10)
-    few, many = (model.predict(s, grid, generator=seeded()).deviation.mean() for s in (early, series))
+    few, many = (
+        model.predict(s, grid, generator=seeded()).deviation.mean() for s in (early, series)
+    )
     assert few > many
 
 
@@ -333,15 +369,20 @@ def test_training_is_seeded_and_says_what_is_wrong():
     assert torch.equal(*ends)
     with pytest.raises(ValueError, match="at least one step"):
         fit_latent_ode(model, series, steps=0)
-    with pytest.raises(ValueError, match=r"beta and agree from 0 on; got 2, 100, 20; 0\.5; 1\.0, -1\.0"):
+    with pytest.raises(
+        ValueError, match=r"beta and agree from 0 on; got 2, 100, 20; 0\.5; 1\.0, -1\.0"
+    ):
         fit_latent_ode(model, series, steps=2, agree=-1.0)
     with pytest.raises(ValueError, match="horizon, noise > 0"):
         LatentODE(2, horizon=0.0)
-    with pytest.raises(TrainingError, match=r"latent ODE: .* not finite at update 1; lower the learning"):
+    with pytest.raises(
+        TrainingError, match=r"latent ODE: .* not finite at update 1; lower the learning"
+    ):
         fit_latent_ode(model, Series(series.times, series.values * 1e30, series.mask), steps=1)
 
 
-# --- spirals ----------------------------------------------------------------------------------------------
+# --- spirals
+# ----------------------------------------------------------------------------------------------
 
 
 def test_spirals_lie_on_their_curve():
@@ -351,7 +392,9 @@ def test_spirals_lie_on_their_curve():
     turn = torch.tensor([1.0, -1.0], dtype=F64).repeat(5)[:, None]
     expected = radius[..., None] * torch.stack([angle.cos(), turn * angle.sin()], -1)
     torch.testing.assert_close(curves, expected)
-    torch.testing.assert_close(angle.diff(dim=1), torch.full((10, 99), 6 * math.pi / 499, dtype=F64))
+    torch.testing.assert_close(
+        angle.diff(dim=1), torch.full((10, 99), 6 * math.pi / 499, dtype=F64)
+    )
     assert angle.min() >= -1e-9 and angle.max() <= 6 * math.pi + 1e-9
     torch.testing.assert_close(times, torch.arange(100, dtype=F64) / 100)
 

@@ -1,4 +1,5 @@
-"""The laws that every flow obeys, whatever its field, its estimator of the divergence and its solver."""
+"""The laws that every flow obeys, whatever its field, its estimator of the divergence and its
+solver."""
 
 import copy
 import math
@@ -17,8 +18,8 @@ TIGHT = {
     "dopri5": cnf.Torchdiffeq("dopri5", 1e-8, 1e-8),
     "dopri8": cnf.Torchdiffeq("dopri8", 1e-8, 1e-8),
 }
-# Constructors of flows: field × exact estimator × solver × context. Fields with a closed form have two exact
-# estimators; the adaptive solvers, which are slow, take one context each.
+# Constructors of flows: field × exact estimator × solver × context. Fields with a closed form have
+# two exact estimators; the adaptive solvers, which are slow, take one context each.
 FLOWS = {
     f"{field}-{divergence}-{solver}-context{c}": partial(
         make_flow, field, context_dim=c, divergence=divergence, solver=TIGHT[solver]
@@ -86,11 +87,14 @@ def test_gradients_or_none_the_number_is_the_same(flow):
 
 @torch.no_grad()
 def test_density_follows_the_particles(gridded):
-    """d log p/dt along a path is minus the divergence, here the Jacobian's trace by finite differences."""
+    """d log p/dt along a path is minus the divergence, here the Jacobian's trace by finite
+    differences."""
     x, t, h = normal(1, 2, seed=2), 0.6, 1e-4
     context = context_of(gridded, 1)
     before, at, after = gridded.trajectory(x, [t - h, t, t + h], context, reverse=True)
-    rate = (gridded.log_prob(after, context, t=t + h) - gridded.log_prob(before, context, t=t - h)) / (2 * h)
+    rate = (
+        gridded.log_prob(after, context, t=t + h) - gridded.log_prob(before, context, t=t - h)
+    ) / (2 * h)
     trace = 0.0
     for k, e in enumerate(torch.eye(2, dtype=F64)):
         up, down = (gridded.velocity(t, at + s * 1e-5 * e, context) for s in (1, -1))
@@ -153,7 +157,9 @@ SOLVERS = {
 }
 
 
-@pytest.mark.parametrize("context", [None, torch.tensor([0.7, -0.4], dtype=F64)], ids=["free", "given"])
+@pytest.mark.parametrize(
+    "context", [None, torch.tensor([0.7, -0.4], dtype=F64)], ids=["free", "given"]
+)
 @pytest.mark.parametrize("dim", [1, 3])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_linear_field_makes_the_gaussian_of_the_matrix_exponential(solver, dim, context):
@@ -167,7 +173,9 @@ def test_a_linear_field_makes_the_gaussian_of_the_matrix_exponential(solver, dim
     z = flow.base.sample((30,), flow.like, seeded(1))
     drawn, log_prob = flow.sample_and_log_prob((30,), context, generator=seeded(1))
     torch.testing.assert_close(drawn.detach(), (z @ E.T + c).detach(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(log_prob.detach(), exact.log_prob(drawn).detach(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        log_prob.detach(), exact.log_prob(drawn).detach(), rtol=0, atol=1e-6
+    )
 
 
 def test_density_at_inner_times_of_a_linear_field():
@@ -190,7 +198,9 @@ def test_entropy_of_samples_is_that_of_the_gaussian():
     with torch.no_grad():
         _, log_prob = cnf.CNF(2, field=field).sample_and_log_prob((4000,), generator=seeded())
     expected = field.gaussian().entropy().item()
-    assert -log_prob.mean().item() == pytest.approx(expected, abs=4 * log_prob.std().item() / math.sqrt(4000))
+    assert -log_prob.mean().item() == pytest.approx(
+        expected, abs=4 * log_prob.std().item() / math.sqrt(4000)
+    )
 
 
 @pytest.mark.parametrize("name", ["gated-sine-auto-grid-context0", "mlp-auto-dopri5-context2"])
@@ -217,7 +227,9 @@ KINDS = [
 SMALL = {"grid": cnf.Grid.uniform(4), "dopri5": cnf.Torchdiffeq("dopri5", 1e-7, 1e-7)}
 
 
-@pytest.mark.parametrize(("solver", "gradient"), [kind for kind in KINDS if kind != ("grid", "adjoint")])
+@pytest.mark.parametrize(
+    ("solver", "gradient"), [kind for kind in KINDS if kind != ("grid", "adjoint")]
+)
 @pytest.mark.parametrize("name", ["gated-tanh", "mlp", "linear"])
 def test_gradcheck_in_data_and_context(name, solver, gradient):
     flow = make_flow(name, context_dim=1, solver=SMALL[solver]).requires_grad_(False)
@@ -244,7 +256,9 @@ def parameter_gradients(name, solver, gradient) -> list[torch.Tensor]:
 @pytest.mark.parametrize("name", FIELDS)
 def test_discrete_gradient_is_direct_to_rounding(name, method):
     grid = cnf.Grid((0.0, 0.2, 0.3, 1.0), method)
-    pairs = zip(parameter_gradients(name, grid, "discrete"), parameter_gradients(name, grid, "direct"))
+    pairs = zip(
+        parameter_gradients(name, grid, "discrete"), parameter_gradients(name, grid, "direct")
+    )
     for discrete, direct in pairs:
         torch.testing.assert_close(discrete, direct, rtol=1e-10, atol=1e-12)
 
@@ -262,7 +276,9 @@ class CountedField(LinearField):
 def evaluations_of_backward(rows: int, **chosen) -> int:
     """How often the gradient of a log-likelihood evaluates the field again."""
     field = CountedField()
-    flow = cnf.CNF(2, field=field, preprocess=cnf.Affine.identity(2), solver=cnf.Grid.uniform(4, "rk4"))
+    flow = cnf.CNF(
+        2, field=field, preprocess=cnf.Affine.identity(2), solver=cnf.Grid.uniform(4, "rk4")
+    )
     total = flow.log_prob(normal(rows, 2), **chosen).sum()
     before = field.evaluations
     total.backward()
@@ -277,7 +293,8 @@ def test_the_usual_gradient_keeps_the_graph_of_few_rows_and_evaluates_many_again
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_trap_context_missing_from_the_adjoints_parameters(name):
-    """The continuous adjoint finds the gradient of every parameter and of the context, none of them zero."""
+    """The continuous adjoint finds the gradient of every parameter and of the context, none of
+    them zero."""
     solver = cnf.Torchdiffeq("dopri5", 1e-7, 1e-7)
     adjoint = parameter_gradients(name, solver, "adjoint")
     direct = parameter_gradients(name, solver, "direct")

@@ -34,7 +34,11 @@ def x():
 
 def flow_of(field):
     return cnf.CNF(
-        DIM, context_dim=DIM + 2, field=field, base=NormalBase(DIM), preprocess=Affine.identity(DIM)
+        DIM,
+        context_dim=DIM + 2,
+        field=field,
+        base=NormalBase(DIM),
+        preprocess=Affine.identity(DIM),
     )
 
 
@@ -42,7 +46,9 @@ def test_divergence_is_the_trace_over_present_columns(field, context, x):
     x.requires_grad_()
     (at,) = field.bind(context).at(torch.tensor([0.3]).double())
     v, divergence = at.velocity_and_divergence(x)
-    trace = sum(torch.autograd.grad(v[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(DIM))
+    trace = sum(
+        torch.autograd.grad(v[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(DIM)
+    )
     torch.testing.assert_close(divergence, trace)
     assert not v[context[:, :DIM] == 0].any()
 

@@ -1,4 +1,5 @@
-"""Model files: what is loaded is what was saved, and what is no sound model is refused in one line."""
+"""Model files: what is loaded is what was saved, and what is no sound model is refused in one
+line."""
 
 import json
 import pickle
@@ -18,17 +19,23 @@ from cnf.flows.scoring import Accuracy
 
 
 def mixture() -> cnf.MixtureBase:
-    return cnf.MixtureBase(torch.tensor([1.0, 3.0]), torch.randn(2, 2), torch.eye(2).expand(2, 2, 2) * 0.8)
+    return cnf.MixtureBase(
+        torch.tensor([1.0, 3.0]), torch.randn(2, 2), torch.eye(2).expand(2, 2, 2) * 0.8
+    )
 
 
 FLOWS = {
     "default": lambda: cnf.CNF(2, hidden=(8, 12)),
-    "tanh": lambda: cnf.CNF(2, field=cnf.GatedField(2, (5, 6), first="tanh", frequency=0.7, modulation=9)),
+    "tanh": lambda: cnf.CNF(
+        2, field=cnf.GatedField(2, (5, 6), first="tanh", frequency=0.7, modulation=9)
+    ),
     "context": lambda: cnf.CNF(
         2, context_dim=3, hidden=(8, 8), solver=cnf.Torchdiffeq("rk4", step_size=0.07)
     ),
     "mlp": lambda: cnf.CNF(
-        2, field=cnf.MLPField(2, (7, 6, 5), activation="silu"), divergence=cnf.Hutchinson(3, "gaussian")
+        2,
+        field=cnf.MLPField(2, (7, 6, 5), activation="silu"),
+        divergence=cnf.Hutchinson(3, "gaussian"),
     ),
     "sum": lambda: cnf.CNF(
         2,
@@ -41,8 +48,12 @@ FLOWS = {
     "mixture": lambda: cnf.CNF(
         2, hidden=(8, 8), base=mixture(), preprocess=cnf.Affine(torch.randn(2), torch.eye(2) * 3)
     ),
-    "contaminated": lambda: cnf.CNF(2, hidden=(8, 8), base=cnf.ContaminatedBase(mixture(), 0.01, 3)),
-    "double": lambda: cnf.CNF(2, hidden=(8, 8), solver=cnf.Grid((0.0, 0.1, 1 / 3, 1.0), "rk4")).double(),
+    "contaminated": lambda: cnf.CNF(
+        2, hidden=(8, 8), base=cnf.ContaminatedBase(mixture(), 0.01, 3)
+    ),
+    "double": lambda: cnf.CNF(
+        2, hidden=(8, 8), solver=cnf.Grid((0.0, 0.1, 1 / 3, 1.0), "rk4")
+    ).double(),
 }
 
 
@@ -67,12 +78,18 @@ def model(tmp_path):
 @pytest.mark.parametrize("name", FLOWS)
 def test_loaded_is_saved(name, tmp_path):
     flow = make(name)
-    flow.accuracy = Accuracy(1 / 3, bar_scale=0.1, quadrature_weight=0.7, floor=1e-4, rounding=12.5)
+    flow.accuracy = Accuracy(
+        1 / 3, bar_scale=0.1, quadrature_weight=0.7, floor=1e-4, rounding=12.5
+    )
     flow.metadata = {"columns": ["a", "β"], "nested": {"x": [1, 2.5, None, True]}}
     flow.save(tmp_path / "flow")
     loaded = cnf.load(tmp_path / "flow")
     assert torch.equal(numbers(loaded), numbers(flow))
-    assert (loaded.solver, loaded.accuracy, loaded.metadata) == (flow.solver, flow.accuracy, flow.metadata)
+    assert (loaded.solver, loaded.accuracy, loaded.metadata) == (
+        flow.solver,
+        flow.accuracy,
+        flow.metadata,
+    )
     assert (loaded.divergence, loaded.automatic) == (flow.divergence, flow.automatic)
     assert (loaded.dim, loaded.context_dim) == (flow.dim, flow.context_dim)
     assert not loaded.training
@@ -122,7 +139,9 @@ def test_nothing_is_pickled(model, monkeypatch):
         monkeypatch.setattr(pickle, name, refuse)
     monkeypatch.setattr(torch, "load", refuse)
     cnf.load(model)
-    assert b"torch" not in model.read_bytes() and not model.read_bytes().startswith((b"PK", b"\x80"))
+    assert b"torch" not in model.read_bytes() and not model.read_bytes().startswith(
+        (b"PK", b"\x80")
+    )
 
 
 def refused(path) -> str:
@@ -135,7 +154,8 @@ def refused(path) -> str:
 
 
 def rewritten(path, change) -> None:
-    """Apply `change(header, configuration, tensors)` to a model file, with no regard for its digest."""
+    """Apply `change(header, configuration, tensors)` to a model file, with no regard for its
+    digest."""
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         header = json.loads(file.metadata()["cnf"])
@@ -155,7 +175,8 @@ def signed(path, change) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\x00", b"garbage", b"PK\x03\x04", b"{}", bytes(range(256)) * 50, b"\xff" * 64]
+    "content",
+    [b"", b"\x00", b"garbage", b"PK\x03\x04", b"{}", bytes(range(256)) * 50, b"\xff" * 64],
 )
 def test_garbage(content, tmp_path):
     path = tmp_path / "garbage"
@@ -206,7 +227,8 @@ def test_bytes_behind_the_end(model):
 
 
 def test_a_flipped_bit_is_refused_or_harmless(model):
-    """Every part of the file, header and weights alike; padding and spelling may change nothing."""
+    """Every part of the file, header and weights alike; padding and spelling may change
+    nothing."""
     whole, expected = model.read_bytes(), numbers(cnf.load(model))
     refusals = 0
     for k, place in enumerate(range(0, len(whole), 131)):

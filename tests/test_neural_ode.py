@@ -15,7 +15,8 @@ from cnf.neural_ode import CallCounter
 from cnf.ode import Grid, Torchdiffeq, solve
 
 TIGHT = Torchdiffeq("dopri8", 1e-9, 1e-9)
-# Each kind of gradient with a solver accurate enough that all of them are the gradient of the exact solution.
+# Each kind of gradient with a solver accurate enough that all of them are the gradient of the
+# exact solution.
 KINDS = {
     "direct": (Grid.uniform(30), "direct"),
     "discrete": (Grid.uniform(30), "discrete"),
@@ -161,7 +162,9 @@ def test_nfe_is_what_the_counter_counts_and_nothing_is_left_on_the_module():
     assert not block.f._forward_hooks
 
 
-@pytest.mark.parametrize(("gradient", "again"), [("direct", 0), ("discrete", 24)], ids=["direct", "discrete"])
+@pytest.mark.parametrize(
+    ("gradient", "again"), [("direct", 0), ("discrete", 24)], ids=["direct", "discrete"]
+)
 def test_evaluations_backwards_on_a_grid(gradient, again):
     block = cnf.ODEBlock(velocity(), solver=Grid.uniform(6, "rk4"), gradient=gradient)
     with CallCounter(block.f) as counter:
@@ -172,7 +175,9 @@ def test_evaluations_backwards_on_a_grid(gradient, again):
 
 
 def test_a_block_is_copied_saved_and_cast_like_any_module():
-    block = cnf.ODEBlock(velocity(), t=nn.Parameter(torch.tensor([0.0, 0.7])), solver=Grid.uniform(5))
+    block = cnf.ODEBlock(
+        velocity(), t=nn.Parameter(torch.tensor([0.0, 0.7])), solver=Grid.uniform(5)
+    )
     twin = cnf.ODEBlock(velocity(), t=nn.Parameter(torch.tensor([0.0, 1.0])), solver=block.solver)
     twin.load_state_dict(copy.deepcopy(block).state_dict())
     x = normal(3, 2)

@@ -1,4 +1,5 @@
-"""Tables with unusual numbers, types or roles: what is fitted, scored and drawn is what the file holds."""
+"""Tables with unusual numbers, types or roles: what is fitted, scored and drawn is what the file
+holds."""
 
 import numpy as np
 import pandas as pd
@@ -51,7 +52,9 @@ def test_a_model_scores_the_table_it_was_fitted_to_and_its_samples(tmp_path, cel
 
 def test_declared_categories_keep_their_zeros(tmp_path):
     cells = [f"0213{k}" for k in RANDOM.integers(1, 4, 300)]
-    _, model = fitted(tmp_path, pd.DataFrame({"x": NORMAL, "zip": cells}), "--type", "zip=categorical")
+    _, model = fitted(
+        tmp_path, pd.DataFrame({"x": NORMAL, "zip": cells}), "--type", "zip=categorical"
+    )
     assert run("sample", model, "-n", 50, "-o", tmp_path / "drawn.csv") == 0
     drawn = pd.read_csv(tmp_path / "drawn.csv", dtype=str)
     assert set(drawn.zip) == set(cells)
@@ -85,7 +88,9 @@ def test_small_units_are_no_zeros():
 
 def test_large_integers_keep_their_neighbors():
     base, late = 1_700_000_000_000, RANDOM.random(300) < 0.6
-    column = infer(stamps := pd.Series(np.where(late, base + RANDOM.integers(1, 1000, 300), base), name="ms"))
+    column = infer(
+        stamps := pd.Series(np.where(late, base + RANDOM.integers(1, 1000, 300), base), name="ms")
+    )
     assert (
         base in column.atoms
         and (encode(stamps, column)[1] == column.atoms.index(base) + 1).sum() == (~late).sum()
@@ -176,7 +181,9 @@ def test_cells_that_are_lists_are_refused_by_name():
 
 def test_pictures_of_columns_far_from_zero_tell_their_points_apart():
     seen = []
-    on_grid(lambda x: seen.append(x) or x[:, 0], 1.7e9 + np.arange(50.0), np.arange(2.0), "p", width=())
+    on_grid(
+        lambda x: seen.append(x) or x[:, 0], 1.7e9 + np.arange(50.0), np.arange(2.0), "p", width=()
+    )
     assert len(torch.cat(seen)[:, 0].unique()) == 50
 
 
@@ -201,7 +208,9 @@ def test_draws_of_a_plain_table_keep_to_the_ranges_of_its_columns(tmp_path, caps
     share = 1 / (1 + np.exp(-2 * RANDOM.normal(size=300)))
     table = pd.DataFrame({"price": np.exp(NORMAL), "share": share, "x": NORMAL[::-1]})
     _, model = fitted(tmp_path, table)
-    assert "real numbers, price positive; share bounded, between 0 and 1" in capsys.readouterr().out
+    assert (
+        "real numbers, price positive; share bounded, between 0 and 1" in capsys.readouterr().out
+    )
     assert run("sample", model, "-n", 2000, "-o", tmp_path / "drawn.csv") == 0
     drawn = pd.read_csv(tmp_path / "drawn.csv")
     assert (drawn.price > 0).all() and drawn.share.between(0, 1, inclusive="neither").all()
@@ -209,9 +218,15 @@ def test_draws_of_a_plain_table_keep_to_the_ranges_of_its_columns(tmp_path, caps
     beside = pd.DataFrame({"price": [-1.0, 1.0], "share": [0.5, 0.5], "x": [0.0, 0.0]})
     beside.to_csv(tmp_path / "beside.csv", index=False)
     capsys.readouterr()
-    assert np.isfinite(scores(tmp_path, model, tmp_path / "beside.csv").log_prob).tolist() == [False, True]
+    assert np.isfinite(scores(tmp_path, model, tmp_path / "beside.csv").log_prob).tolist() == [
+        False,
+        True,
+    ]
     told = capsys.readouterr()
-    assert "; 1 outside the ranges of their columns, where the density is zero; mean" in told.out + told.err
+    assert (
+        "; 1 outside the ranges of their columns, where the density is zero; mean"
+        in told.out + told.err
+    )
     beside[:1].to_csv(tmp_path / "out.csv", index=False)
     assert not np.isfinite(scores(tmp_path, model, tmp_path / "out.csv").log_prob).any()
     told = "".join(capsys.readouterr())

@@ -25,7 +25,9 @@ UNEVEN = (0.0, 0.1, 0.35, 0.5, 0.9, 1.0)
 def error_at(end: float, solver, start: float = 0.0) -> float:
     x0 = torch.tensor([logistic_solution(start, 0.3)], dtype=F64)
     times = torch.tensor([start, end], dtype=F64)
-    return abs(solve(logistic, x0, times, solver=solver).x[-1].item() - logistic_solution(end, 0.3))
+    return abs(
+        solve(logistic, x0, times, solver=solver).x[-1].item() - logistic_solution(end, 0.3)
+    )
 
 
 def slope(steps, errors) -> float:
@@ -73,10 +75,14 @@ def test_a_method_without_partner_gives_no_estimate(method):
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "unrecorded"])
-@pytest.mark.parametrize("rates", [None, lambda t, x: (x.sin(), t * x[..., :1])], ids=["alone", "quadrature"])
+@pytest.mark.parametrize(
+    "rates", [None, lambda t, x: (x.sin(), t * x[..., :1])], ids=["alone", "quadrature"]
+)
 @pytest.mark.parametrize("gradient", ["direct", "discrete"])
 @pytest.mark.parametrize("method", GRID_METHODS)
-def test_a_solve_that_leaves_its_errors_out_is_otherwise_the_same(method, gradient, rates, recorded):
+def test_a_solve_that_leaves_its_errors_out_is_otherwise_the_same(
+    method, gradient, rates, recorded
+):
     system = System.of(lambda t, x: x.sin(), rates)
     x, t = normal(5, 2).requires_grad_(), torch.tensor([0.0, 0.4, 1.0], dtype=F64)
     with torch.set_grad_enabled(recorded):
@@ -88,7 +94,8 @@ def test_a_solve_that_leaves_its_errors_out_is_otherwise_the_same(method, gradie
         assert len(lean.x_error) == len(lean.q_error) == 0
         if recorded:
             to_x = [
-                torch.autograd.grad(found.x.square().sum() + found.q.sum(), x)[0] for found in (full, lean)
+                torch.autograd.grad(found.x.square().sum() + found.q.sum(), x)[0]
+                for found in (full, lean)
             ]
             assert torch.equal(*to_x) and to_x[0].all()
 
@@ -126,7 +133,10 @@ def test_rates_are_only_evaluated_where_they_have_weight():
         return -x, x
 
     Grid.uniform(5).solve(
-        System.of(lambda t, x: -x, with_rates), START, torch.tensor([0.0, 1.0], dtype=F64), gradient="direct"
+        System.of(lambda t, x: -x, with_rates),
+        START,
+        torch.tensor([0.0, 1.0], dtype=F64),
+        gradient="direct",
     )
     assert len(calls) == 1 + 5 * 5
 
@@ -136,7 +146,12 @@ TIMES = [[0.0, 0.31, 0.5, 1.4, 2.0], [2.0, 1.0, 0.3, 0.0], [0.5, 0.9], [-1.0, 0.
 
 @pytest.mark.parametrize(
     "solver",
-    [Grid.uniform(40), Grid.uniform(80, "rk4"), Grid.uniform(80, "adams"), Torchdiffeq("dopri5", 1e-9, 1e-9)],
+    [
+        Grid.uniform(40),
+        Grid.uniform(80, "rk4"),
+        Grid.uniform(80, "adams"),
+        Torchdiffeq("dopri5", 1e-9, 1e-9),
+    ],
 )
 @pytest.mark.parametrize("times", TIMES)
 def test_states_at_all_requested_times(solver, times):
@@ -164,7 +179,8 @@ def test_times_that_are_not_monotone_are_refused(times):
 
 @pytest.mark.parametrize("method", ["dopri8", "dopri5", "bosh3"])
 def test_trap_dense_output_of_lower_order_than_the_steps(method):
-    """The last time is reached by a step, not by torchdiffeq's fourth-order interpolation of a long one."""
+    """The last time is reached by a step, not by torchdiffeq's fourth-order interpolation of a
+    long one."""
     solver = Torchdiffeq(method, 1e-8, 1e-8)
     for end in (0.5, 1.0, 2.0):
         assert error_at(end, solver) < 1e-6
@@ -187,7 +203,8 @@ def test_refined_halves_every_step(nodes):
 
 @given(nodes=NODES, steps=st.integers(1, 60))
 def test_stretched_spreads_its_nodes_as_the_grid_does(nodes, steps):
-    """The density of nodes stays: a grid stretched to k times its steps has k nodes for each of its own."""
+    """The density of nodes stays: a grid stretched to k times its steps has k nodes for each of
+    its own."""
     grid = Grid(nodes, "rk4")
     assert grid.with_steps(steps).steps == steps and grid.with_steps(steps).method == "rk4"
     assert grid.with_steps(grid.steps).nodes == pytest.approx(nodes)
@@ -226,7 +243,15 @@ def test_a_solve_in_two_parts_is_the_whole_solve():
 
 @pytest.mark.parametrize(
     "nodes",
-    [(), (0.0,), (0.0, 0.5), (0.5, 1.0), (0.0, 0.6, 0.4, 1.0), (0.0, 0.5, 0.5, 1.0), (0.0, math.nan, 1.0)],
+    [
+        (),
+        (0.0,),
+        (0.0, 0.5),
+        (0.5, 1.0),
+        (0.0, 0.6, 0.4, 1.0),
+        (0.0, 0.5, 0.5, 1.0),
+        (0.0, math.nan, 1.0),
+    ],
 )
 def test_bad_nodes_are_refused(nodes):
     with pytest.raises(ValueError, match="nodes of a grid"):
@@ -278,7 +303,9 @@ def test_place_always_gives_a_grid(errors, steps):
 
 
 def test_place_leaves_even_errors_alone_and_follows_the_law_of_powers():
-    assert place(torch.ones(4), Grid.uniform(4).nodes, 4, order=5) == pytest.approx(Grid.uniform(4).nodes)
+    assert place(torch.ones(4), Grid.uniform(4).nodes, 4, order=5) == pytest.approx(
+        Grid.uniform(4).nodes
+    )
     nodes = place(torch.tensor([1.0, 32.0]), (0.0, 0.5, 1.0), 30, order=5)
     first = sum(b <= 0.5 for b in nodes[1:])
     assert first == pytest.approx(30 * (1 / 3 + 0.15) / 1.3, abs=1)
@@ -302,9 +329,9 @@ def test_more_evaluations_than_allowed_raise(gradient):
 def test_the_cap_holds_in_the_adjoint_too():
     x = START.clone().requires_grad_()
     nfe = solve(logistic, START, [0.0, 2.0], solver=Torchdiffeq()).nfe
-    end = solve(logistic, x, [0.0, 2.0], solver=Torchdiffeq(max_evaluations=nfe + 3), gradient="adjoint").x[
-        -1
-    ]
+    end = solve(
+        logistic, x, [0.0, 2.0], solver=Torchdiffeq(max_evaluations=nfe + 3), gradient="adjoint"
+    ).x[-1]
     with pytest.raises(SolverError):
         end.sum().backward()
 
@@ -361,7 +388,8 @@ def test_the_counterpart_of_a_grid_takes_as_many_steps_over_any_span(method):
     grid = Grid.uniform(10, method)
     for times in ([0.0, 5.0], [0.4, 0.0]):
         solution = solve(logistic, START, times, solver=grid, gradient="adjoint")
-        # torchdiffeq may add a step of rounding length; the extra evaluation finds the shape of the rates.
+        # torchdiffeq may add a step of rounding length; the extra evaluation finds the shape of
+        # the rates.
         assert grid.nfe <= solution.nfe <= grid.nfe + 2 * TABLEAUX[method].stages
 
 
@@ -412,7 +440,9 @@ def test_gradcheck_on_grids_in_state_times_and_parameters(method, gradient, time
 
 @pytest.mark.parametrize("times", [(0.1, 0.4, 1.2), (1.2, 0.1)], ids=len)
 @pytest.mark.parametrize("gradient", ["direct", "adjoint"])
-@pytest.mark.parametrize("solver", [Torchdiffeq("dopri5", 1e-7, 1e-7), Torchdiffeq("dopri8", 1e-7, 1e-7)])
+@pytest.mark.parametrize(
+    "solver", [Torchdiffeq("dopri5", 1e-7, 1e-7), Torchdiffeq("dopri8", 1e-7, 1e-7)]
+)
 def test_gradcheck_with_torchdiffeq_in_state_times_and_parameters(solver, gradient, times):
     def run(x, t, weight):
         return everything(solver, gradient)(x, t, weight)[:2]
@@ -421,7 +451,9 @@ def test_gradcheck_with_torchdiffeq_in_state_times_and_parameters(solver, gradie
 
 
 @pytest.mark.parametrize(
-    "solver", [Torchdiffeq("rk4", step_size=0.05), Grid.uniform(20, "rk4")], ids=lambda s: type(s).__name__
+    "solver",
+    [Torchdiffeq("rk4", step_size=0.05), Grid.uniform(20, "rk4")],
+    ids=lambda s: type(s).__name__,
 )
 def test_gradcheck_of_the_adjoint_with_fixed_steps(solver):
     def run(x, t, weight):
@@ -478,7 +510,9 @@ def saved_bytes(solver, gradient) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        solution = solver.solve(system, normal(64, 4), torch.tensor([0.0, 1.0], dtype=F64), gradient=gradient)
+        solution = solver.solve(
+            system, normal(64, 4), torch.tensor([0.0, 1.0], dtype=F64), gradient=gradient
+        )
     assert solution.x.requires_grad
     return sum(tensor.untyped_storage().nbytes() for tensor in storages.values())
 
@@ -489,7 +523,8 @@ def test_memory_of_the_adjoint_does_not_grow_with_the_steps():
 
 
 def test_memory_of_the_discrete_adjoint_is_its_states():
-    """Each step adds one state (dopri5: its last velocity too), its plan, and nothing of the stages."""
+    """Each step adds one state (dopri5: its last velocity too), its plan, and nothing of the
+    stages."""
     state = 64 * 4 * 8
     for method, kept in (("rk4", 1), ("dopri5", 2), ("adams", 1)):
         few, many = (saved_bytes(Grid.uniform(n, method), "discrete") for n in (40, 400))
@@ -503,8 +538,8 @@ def test_memory_of_direct_grows_linearly():
 
 
 def test_a_grid_costs_a_quarter_of_an_adaptive_solver_beside_the_field():
-    """Everything but the field, which is for nothing here: of dopri5 for each evaluation, and of adams, which
-    makes a whole step of an evaluation and takes half as many, for the solve."""
+    """Everything but the field, which is for nothing here: of dopri5 for each evaluation, and of
+    adams, which makes a whole step of an evaluation and takes half as many, for the solve."""
     x, times = torch.randn(1000, 7), torch.tensor([0.0, 1.0])
     v, rates, calls = torch.randn(1000, 7), torch.randn(1000, 1), []
     system = System.of(lambda t, x: v, lambda t, x: (v, rates))

@@ -110,9 +110,15 @@ def test_a_density_grid_integrates_to_one():
 
 def test_impossible_and_undefined_points_are_drawn():
     def half(x: torch.Tensor) -> torch.Tensor:
-        return torch.where(x[:, 0] > 0, x[:, 1] * 0, torch.where(x[:, 1] > 0, torch.nan, -torch.inf))
+        return torch.where(
+            x[:, 0] > 0, x[:, 1] * 0, torch.where(x[:, 1] > 0, torch.nan, -torch.inf)
+        )
 
-    values = density(half, ((-1, 1), (-1, 1)), resolution=4, regions=(0.5,), log=True).images[0].get_array()
+    values = (
+        density(half, ((-1, 1), (-1, 1)), resolution=4, regions=(0.5,), log=True)
+        .images[0]
+        .get_array()
+    )
     assert np.ma.getmaskarray(np.ma.masked_invalid(values)).sum() == 4
 
 
@@ -136,7 +142,10 @@ def test_densities_are_asked_without_a_graph():
 def test_density_history_draws_each_time_in_its_panel():
     times = [0, 0.25, 1]
     axes = density_history(
-        lambda t: lambda x: multivariate_normal([t, 0], 0.2).logpdf(x.numpy()), times, BOX, resolution=81
+        lambda t: lambda x: multivariate_normal([t, 0], 0.2).logpdf(x.numpy()),
+        times,
+        BOX,
+        resolution=81,
     )
     peaks = [np.unravel_index(ax.images[0].get_array().argmax(), (81, 81)) for ax in axes]
     assert [-4 + 8 * (column + 0.5) / 81 for _, column in peaks] == pytest.approx(times, abs=0.05)
@@ -197,10 +206,16 @@ def test_pairs_put_data_below_and_samples_above():
     axes = pairs(data, drawn, names=names)
 
     def shown(i: int, j: int) -> set[tuple[float, ...]]:
-        return {tuple(point) for point in np.round(axes[i, j].collections[0].get_offsets(), 5).tolist()}
+        return {
+            tuple(point) for point in np.round(axes[i, j].collections[0].get_offsets(), 5).tolist()
+        }
 
-    assert shown(2, 0) == {tuple(p) for p in np.round(data[:, [0, 2]].double().numpy(), 5).tolist()}
-    assert shown(0, 2) == {tuple(p) for p in np.round(drawn[:, [2, 0]].double().numpy(), 5).tolist()}
+    assert shown(2, 0) == {
+        tuple(p) for p in np.round(data[:, [0, 2]].double().numpy(), 5).tolist()
+    }
+    assert shown(0, 2) == {
+        tuple(p) for p in np.round(drawn[:, [2, 0]].double().numpy(), 5).tolist()
+    }
     assert [ax.get_xlabel() for ax in axes[-1]] == names
     assert [ax.get_ylabel() for ax in axes[:, 0]] == names
     assert axes[2, 0].get_xlim() == axes[0, 0].get_xlim()
@@ -216,7 +231,9 @@ def test_pairs_without_samples_leave_the_upper_triangle_empty():
 def spiral() -> tuple[torch.Tensor, torch.Tensor]:
     t = torch.linspace(0, 2, 9)
     phase = torch.tensor([0.0, 1.0, 2.0])
-    x = torch.stack([(t[:, None] + phase).cos(), (t[:, None] + phase).sin(), t[:, None] + 0 * phase], dim=-1)
+    x = torch.stack(
+        [(t[:, None] + phase).cos(), (t[:, None] + phase).sin(), t[:, None] + 0 * phase], dim=-1
+    )
     return x, t
 
 
@@ -269,7 +286,13 @@ def test_a_velocity_at_rest_is_drawn():
 
 
 def record(phase: str, step: int, **values: float | None) -> dict[str, object]:
-    rest = {"objective": 1.0, "valid_nll": None, "valid_se": None, "nfe": None, "learning_rate": 0.1}
+    rest = {
+        "objective": 1.0,
+        "valid_nll": None,
+        "valid_se": None,
+        "nfe": None,
+        "learning_rate": 0.1,
+    }
     return {"phase": phase, "step": step, "seconds": 0.1 * step, **rest, **values}
 
 
@@ -281,7 +304,12 @@ def test_history_draws_what_was_recorded():
     objective, held_out, nfe, rate = history(records)
     assert held_out.lines[0].get_xydata().tolist() == [[4, 3.0], [14, 2.5]]
     band = held_out.collections[0].get_paths()[0].vertices
-    assert {tuple(point) for point in band.tolist()} >= {(4, 2.5), (4, 3.5), (14, 2.25), (14, 2.75)}
+    assert {tuple(point) for point in band.tolist()} >= {
+        (4, 2.5),
+        (4, 3.5),
+        (14, 2.25),
+        (14, 2.75),
+    }
     assert held_out.collections[1].get_offsets().tolist() == [[14, 2.5]]
     assert nfe.lines[0].get_ydata().tolist() == list(range(40, 50))
     assert set(rate.lines[0].get_ydata()) == {0.1, 0.01}
@@ -310,8 +338,11 @@ def test_bars_of_ranks_are_their_density_and_the_band_holds_uniform_ones():
     assert np.allclose(edges, np.linspace(0, 1, 21))
     assert (heights * np.diff(edges)).sum() == pytest.approx(1)
     low, high = even.patches[0].get_bbox().extents[[1, 3]]
-    # One bar holds 200 rows, give or take the square root of 190; 99 of 100 are within 2.58 of these.
-    assert (low, high) == pytest.approx((1 - 2.58 * 190**0.5 / 200, 1 + 2.58 * 190**0.5 / 200), abs=0.01)
+    # One bar holds 200 rows, give or take the square root of 190; 99 of 100 are within 2.58 of
+    # these.
+    assert (low, high) == pytest.approx(
+        (1 - 2.58 * 190**0.5 / 200, 1 + 2.58 * 190**0.5 / 200), abs=0.01
+    )
     assert ((heights > low) & (heights < high)).all()
     bars = narrow.patches[1].get_data().values
     assert np.flatnonzero(bars).tolist() == [6, 7] and narrow.get_ylim()[1] > bars.max()
@@ -340,7 +371,9 @@ def test_contours_are_the_regions_that_hold_their_shares():
 def test_slices_run_along_one_column_through_the_point(tmp_path: Path):
     center = torch.tensor([1.0, -2.0, 0.5])
     points = torch.tensor([[1.0, -2.0, 0.5], [0.0, 0.0, 0.0]])
-    axes = slices(lambda x: -(x - center).square().sum(-1) / 2, points, [(-4, 4)] * 3, names=["a", "b", "c"])
+    axes = slices(
+        lambda x: -(x - center).square().sum(-1) / 2, points, [(-4, 4)] * 3, names=["a", "b", "c"]
+    )
     for i, ax in enumerate(axes):
         for k, line in enumerate(ax.lines[::2]):
             x, y = line.get_data()
@@ -355,7 +388,9 @@ def test_a_conditional_slice_is_where_the_rest_puts_it():
     def follows(x: torch.Tensor) -> torch.Tensor:
         return -50 * (x[:, 0] - x[:, 2]).square() - 50 * (x[:, 3] + x[:, 1]).square()
 
-    ax = conditional(follows, [9.0, 2.0, 1.0, 9.0], BOX, columns=(0, 3), names=list("abcd"), resolution=81)
+    ax = conditional(
+        follows, [9.0, 2.0, 1.0, 9.0], BOX, columns=(0, 3), names=list("abcd"), resolution=81
+    )
     (left, right, bottom, top), values = ax.images[0].get_extent(), ax.images[0].get_array()
     row, column = np.unravel_index(values.argmax(), values.shape)
     peak = left + (column + 0.5) / 81 * (right - left), bottom + (row + 0.5) / 81 * (top - bottom)
@@ -394,7 +429,9 @@ def test_steps_show_their_lengths_and_the_errors_of_rows():
     values, edges, _ = lengths.patches[0].get_data()
     assert values == pytest.approx([0.1, 0.4, 0.5]) and edges.tolist() == nodes
     high, _, low = made.patches[0].get_data()
-    assert low == pytest.approx([1.1e-4, 1.1e-5, 1.1e-3]) and high == pytest.approx([2.9e-4, 2.9e-5, 2.9e-3])
+    assert low == pytest.approx([1.1e-4, 1.1e-5, 1.1e-3]) and high == pytest.approx(
+        [2.9e-4, 2.9e-5, 2.9e-3]
+    )
     assert made.patches[1].get_data().values == pytest.approx([2e-4, 2e-5, 2e-3])
     assert made.get_yscale() == "log"
 
@@ -416,13 +453,18 @@ def test_a_film_turns_the_arrows_of_the_field(tmp_path: Path):
     winds[:, ..., 0] = np.linspace(1, 0, 5)[:, None, None]
     winds[:, ..., 1] = np.linspace(0, 1, 5)[:, None, None]
     away = np.full((5, 1, 2), 100.0)
-    flow_animation(away, np.linspace(0, 1, 5), tmp_path / "w.gif", limits=BOX, field_frames=winds, frames=20)
+    flow_animation(
+        away, np.linspace(0, 1, 5), tmp_path / "w.gif", limits=BOX, field_frames=winds, frames=20
+    )
     with Image.open(tmp_path / "w.gif") as film:
         first = np.asarray(film.convert("L"))[60:340, 60:380] < 150
         film.seek(10)
         middle = np.asarray(film.convert("L"))[60:340, 60:380] < 150
     # Arrows along a row make long runs across, arrows along a column long runs up.
-    across, up = (lambda ink: (ink[:, 1:] & ink[:, :-1]).sum()), (lambda ink: (ink[1:] & ink[:-1]).sum())
+    across, up = (
+        (lambda ink: (ink[:, 1:] & ink[:, :-1]).sum()),
+        (lambda ink: (ink[1:] & ink[:-1]).sum()),
+    )
     assert across(first) > 1.3 * up(first) and up(middle) > 1.3 * across(middle)
 
 
@@ -468,9 +510,13 @@ def test_the_first_frame_is_the_base_and_the_middle_one_the_data(tmp_path: Path)
         stills = []
         for frame in (0, 10):
             film.seek(frame)
-            stills.append(np.nonzero(np.ptp(np.asarray(film.convert("RGB")).astype(int), axis=-1) > 60))
+            stills.append(
+                np.nonzero(np.ptp(np.asarray(film.convert("RGB")).astype(int), axis=-1) > 60)
+            )
     (up_0, across_0), (up_1, across_1) = stills
-    scale = (across_1.mean() - across_0.mean()) / 2  # pixels a unit: the data are two units to the right
+    scale = (
+        across_1.mean() - across_0.mean()
+    ) / 2  # pixels a unit: the data are two units to the right
     assert up_1.mean() == pytest.approx(up_0.mean(), abs=0.1 * scale)
     for pixels, spread in ((across_0, 1.0), (up_0, 1.0), (across_1, 0.2), (up_1, 0.2)):
         assert pixels.std() / scale == pytest.approx(spread, abs=0.15)
@@ -483,7 +529,11 @@ def test_a_film_shows_the_density_of_every_time(tmp_path: Path):
     images[1:4] = 1
     path = np.full((5, 1, 2), 100.0)
     flow_animation(
-        path, np.linspace(0, 1, 5), tmp_path / "d.gif", limits=((0, 1), (0, 1)), density_frames=images
+        path,
+        np.linspace(0, 1, 5),
+        tmp_path / "d.gif",
+        limits=((0, 1), (0, 1)),
+        density_frames=images,
     )
     with Image.open(tmp_path / "d.gif") as film:
         first = np.asarray(film.convert("L")).astype(int)
@@ -569,7 +619,9 @@ def test_an_empty_density_has_the_color_of_the_paper():
 @pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
 def test_drawing_twice_writes_the_same_bytes(tmp_path: Path, kind: str):
     for name in "ab":
-        save(density(normal, BOX, resolution=20, regions=(0.5,)).figure, tmp_path / f"{name}.{kind}")
+        save(
+            density(normal, BOX, resolution=20, regions=(0.5,)).figure, tmp_path / f"{name}.{kind}"
+        )
     assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -582,7 +634,9 @@ def test_drawing_on_given_axes_makes_no_other():
     assert page.axes == list(axes[0])
 
 
-@given(array_strategy(float, st.tuples(st.integers(3, 30), st.just(2)), elements=st.floats(-1e6, 1e6)))
+@given(
+    array_strategy(float, st.tuples(st.integers(3, 30), st.just(2)), elements=st.floats(-1e6, 1e6))
+)
 def test_limits_hold_the_bulk_of_every_column(x):
     for column, (low, high) in zip(x.T, limits(x, quantiles=(0, 1))):
         assert low < high
@@ -598,32 +652,62 @@ def test_limits_ignore_outliers_and_missing_cells():
 
 
 ERRORS = {
-    "log_prob": (lambda: density(lambda x: x, BOX), r"log_prob: expected shape \(8192,\).*got \(8192, 2\)"),
+    "log_prob": (
+        lambda: density(lambda x: x, BOX),
+        r"log_prob: expected shape \(8192,\).*got \(8192, 2\)",
+    ),
     "velocity": (lambda: field(lambda x: x[:, 0], BOX), r"velocity: expected shape \(324, 2\)"),
     "limits": (lambda: density(normal, ((1, 0), (0, 1))), "limits: expected"),
-    "regions": (lambda: density(normal, BOX, regions=(50,)), r"regions: expected probabilities.*\[50\]"),
+    "regions": (
+        lambda: density(normal, BOX, regions=(50,)),
+        r"regions: expected probabilities.*\[50\]",
+    ),
     "no density": (
         lambda: density(lambda x: x[:, 0] - 1e4, BOX),
         "log_prob: expected a positive.*got 0.0",
     ),
-    "infinite": (lambda: density(lambda x: x[:, 0] + 1e4, BOX), "log_prob: expected a positive.*got inf"),
+    "infinite": (
+        lambda: density(lambda x: x[:, 0] + 1e4, BOX),
+        "log_prob: expected a positive.*got inf",
+    ),
     "resolution": (lambda: density(normal, BOX, resolution=1), "resolution: expected"),
     "samples": (lambda: samples(random(5, 3)), r"samples: expected shape \(n, 2\).*\(5, 3\)"),
     "over": (lambda: samples(random(5, 2), over=random(5)), r"over: expected shape"),
-    "names": (lambda: samples(random(5, 2), names=["a"]), r"names: expected one for each of 2.*\['a'\]"),
-    "marginals": (lambda: marginals(random(5, 2), random(5, 3)), r"samples: expected shape \(n, 2\)"),
-    "no value": (lambda: marginals(torch.full((5, 1), torch.nan)), "column 0: expected at least one finite"),
+    "names": (
+        lambda: samples(random(5, 2), names=["a"]),
+        r"names: expected one for each of 2.*\['a'\]",
+    ),
+    "marginals": (
+        lambda: marginals(random(5, 2), random(5, 3)),
+        r"samples: expected shape \(n, 2\)",
+    ),
+    "no value": (
+        lambda: marginals(torch.full((5, 1), torch.nan)),
+        "column 0: expected at least one finite",
+    ),
     "no rows": (lambda: marginals(random(0, 2)), r"data: expected shape"),
     "axes": (lambda: marginals(random(5, 2), axes=[]), "axes: expected one for each of 2"),
     "pairs": (lambda: pairs(random(50, 11)), "data: expected at most 10 columns.*got 11"),
-    "pair axes": (lambda: pairs(random(50, 2), axes=np.empty(3)), r"axes: expected shape \(2, 2\)"),
+    "pair axes": (
+        lambda: pairs(random(50, 2), axes=np.empty(3)),
+        r"axes: expected shape \(2, 2\)",
+    ),
     "ranks": (lambda: pit(2 * random(50, 2)), "ranks: expected numbers from 0 to 1"),
     "rank axes": (lambda: pit(np.zeros((5, 2)), axes=[None]), "axes: expected one for each of 2"),
     "shares": (lambda: calibration(random(5, 2)), r"shares: expected numbers.*\(5, 2\)"),
-    "density kind": (lambda: density(normal, BOX, kind="dots"), "kind: expected 'map' or 'contours'"),
-    "slices": (lambda: slices(normal, random(1, 2), [(0, 1)]), "expected one for each of 2 columns"),
+    "density kind": (
+        lambda: density(normal, BOX, kind="dots"),
+        "kind: expected 'map' or 'contours'",
+    ),
+    "slices": (
+        lambda: slices(normal, random(1, 2), [(0, 1)]),
+        "expected one for each of 2 columns",
+    ),
     "nodes": (lambda: steps([0, 0], np.ones((1, 3))), "nodes: expected at least two rising times"),
-    "errors": (lambda: steps([0, 1], np.ones((2, 3))), r"errors: expected shape \(1, rows\), got \(2, 3\)"),
+    "errors": (
+        lambda: steps([0, 1], np.ones((2, 3))),
+        r"errors: expected shape \(1, rows\), got \(2, 3\)",
+    ),
     "swept": (lambda: what_if([1, 0], random(2, 5, 1)), "values: expected at least two rising"),
     "drawn": (lambda: what_if([0, 1], random(3, 5, 1)), r"drawn: expected shape \(2, n, dim\)"),
     "principal": (lambda: principal_axes(random(2, 5, 1)), "path: expected shape.*dim ≥ 2"),
@@ -631,17 +715,41 @@ ERRORS = {
         lambda: flow_animation(*moving(), "f.gif", limits=BOX, field_frames=random(5, 4, 3, 2)),
         r"field_frames: expected shape \(5, cells, cells, 2\)",
     ),
-    "panels": (lambda: density_history(lambda t: normal, [0, 1], BOX, [None]), "axes: expected one for"),
-    "path": (lambda: trajectories(random(5, 2)), r"path: expected shape \(time, n, dim\).*\(5, 2\)"),
-    "columns": (lambda: trajectories(random(5, 2, 2), columns=(0, 2)), "columns: expected two from 0 to 1"),
-    "color": (lambda: trajectories(random(5, 2, 2), color=random(3)), r"color: expected shape \(2,\)"),
-    "color name": (lambda: trajectories(random(5, 2, 2), color="red"), "color: expected 'time'.*'red'"),
-    "times": (lambda: trajectories(random(5, 2, 2), times=[0, 1]), r"times: expected shape \(5,\)"),
-    "kind": (lambda: field(rotation, BOX, kind="lines"), "kind: expected 'arrows' or 'streamlines'"),
+    "panels": (
+        lambda: density_history(lambda t: normal, [0, 1], BOX, [None]),
+        "axes: expected one for",
+    ),
+    "path": (
+        lambda: trajectories(random(5, 2)),
+        r"path: expected shape \(time, n, dim\).*\(5, 2\)",
+    ),
+    "columns": (
+        lambda: trajectories(random(5, 2, 2), columns=(0, 2)),
+        "columns: expected two from 0 to 1",
+    ),
+    "color": (
+        lambda: trajectories(random(5, 2, 2), color=random(3)),
+        r"color: expected shape \(2,\)",
+    ),
+    "color name": (
+        lambda: trajectories(random(5, 2, 2), color="red"),
+        "color: expected 'time'.*'red'",
+    ),
+    "times": (
+        lambda: trajectories(random(5, 2, 2), times=[0, 1]),
+        r"times: expected shape \(5,\)",
+    ),
+    "kind": (
+        lambda: field(rotation, BOX, kind="lines"),
+        "kind: expected 'arrows' or 'streamlines'",
+    ),
     "records": (lambda: history([]), "records: expected at least one"),
     "record": (lambda: history([{"phase": "likelihood"}]), "record 0: expected the keys"),
     "history axes": (lambda: history([record("a", 0)], axes=[None]), "axes: expected 4, got 1"),
-    "ending": (lambda: save(figure()[0], "picture.jpgg"), "picture.jpgg: expected a file name that ends in"),
+    "ending": (
+        lambda: save(figure()[0], "picture.jpgg"),
+        "picture.jpgg: expected a file name that ends in",
+    ),
     "film ending": (
         lambda: flow_animation(*moving(), "film.avi"),
         "film.avi: expected a file name that ends in",
@@ -650,7 +758,10 @@ ERRORS = {
         lambda: flow_animation(*moving(), "film.gif", frames=19),
         "frames: expected at least 20, got 19",
     ),
-    "film path": (lambda: flow_animation(random(5, 2, 3), range(5), "f.gif"), r"path: expected.*\(5, 2, 3\)"),
+    "film path": (
+        lambda: flow_animation(random(5, 2, 3), range(5), "f.gif"),
+        r"path: expected.*\(5, 2, 3\)",
+    ),
     "film times": (
         lambda: flow_animation(random(2, 2, 2), [1, 0], "f.gif"),
         "times: expected 2 rising times",
@@ -667,7 +778,9 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_errors_say_in_one_line_what_was_expected(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_errors_say_in_one_line_what_was_expected(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     call, message = ERRORS[case]
     with pytest.raises(ValueError, match=message) as caught:

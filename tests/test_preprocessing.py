@@ -1,4 +1,5 @@
-"""Maps to model coordinates: moments by numpy, inverses, Jacobians by autograd, float64 wherever it goes."""
+"""Maps to model coordinates: moments by numpy, inverses, Jacobians by autograd, float64 wherever
+it goes."""
 
 import math
 
@@ -39,7 +40,10 @@ def test_columns_come_out_centered_and_of_unit_variance(fit, weights):
 
 def test_integer_weights_are_repeated_rows():
     counts = torch.arange(500) % 3
-    repeated, weighted = Affine.whiten(table().repeat_interleave(counts, 0)), Affine.whiten(table(), counts)
+    repeated, weighted = (
+        Affine.whiten(table().repeat_interleave(counts, 0)),
+        Affine.whiten(table(), counts),
+    )
     torch.testing.assert_close(weighted.matrix, repeated.matrix)
     torch.testing.assert_close(weighted.shift, repeated.shift)
 
@@ -48,20 +52,25 @@ def test_whitening_does_not_depend_on_units_or_order():
     x = table()
     y = Affine.whiten(x)(x)[0]
     changed = (x * torch.tensor([2.0, 1e-5, 3.0], dtype=F64) + 1)[:, [2, 0, 1]]
-    torch.testing.assert_close(Affine.whiten(changed)(changed)[0], y[:, [2, 0, 1]], rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        Affine.whiten(changed)(changed)[0], y[:, [2, 0, 1]], rtol=0, atol=1e-5
+    )
 
 
 @given(seed=st.integers(0, 1000), dim=st.integers(1, 5), log_scale=st.floats(-6, 6))
 def test_there_and_back_and_the_log_jacobian(seed, dim, log_scale):
     map = Affine(
-        normal(dim, seed=seed), 10**log_scale * (normal(dim, dim, seed=seed + 1) + 4 * torch.eye(dim))
+        normal(dim, seed=seed),
+        10**log_scale * (normal(dim, dim, seed=seed + 1) + 4 * torch.eye(dim)),
     )
     x = normal(2, 3, dim, seed=seed + 2)
     y, ladj = map(x)
     torch.testing.assert_close(map.inverse(y), x, rtol=1e-8, atol=1e-8)
     jacobian = torch.autograd.functional.jacobian(lambda x: map(x)[0], x[0, 0])
     torch.testing.assert_close(ladj, jacobian.det().abs().log(), rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(map.pushforward(y, y), map.inverse(y) - map.shift, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        map.pushforward(y, y), map.inverse(y) - map.shift, rtol=1e-6, atol=1e-6
+    )
 
 
 def test_single_precision_keeps_a_small_spread_on_a_large_offset():
@@ -130,7 +139,9 @@ def test_there_and_back_far_beyond_the_rows(fit):
 def test_the_log_jacobian_and_velocities_are_those_of_autograd(fit):
     map, x = fit(skewed()), torch.cat([skewed()[:30], 10 * normal(20, 4, seed=3)])
     y, ladj = map(x)
-    jacobians = torch.stack([torch.autograd.functional.jacobian(lambda x: map(x)[0], r) for r in x])
+    jacobians = torch.stack(
+        [torch.autograd.functional.jacobian(lambda x: map(x)[0], r) for r in x]
+    )
     torch.testing.assert_close(ladj, torch.linalg.slogdet(jacobians).logabsdet)
     v = normal(*x.shape, seed=5)
     expected = torch.linalg.solve(jacobians, v[..., None])[..., 0]
@@ -140,14 +151,18 @@ def test_the_log_jacobian_and_velocities_are_those_of_autograd(fit):
 def ranged() -> torch.Tensor:
     """Rows in RANGES, some of them near the ends."""
     s = 3 * normal(300, 4, seed=4)
-    return torch.stack([s[:, 0], s[:, 1].exp() - 100, 60 - s[:, 2].exp(), 170 * s[:, 3].sigmoid() - 80], 1)
+    return torch.stack(
+        [s[:, 0], s[:, 1].exp() - 100, 60 - s[:, 2].exp(), 170 * s[:, 3].sigmoid() - 80], 1
+    )
 
 
 def test_ranges_are_opened_there_and_back_with_the_jacobian_of_autograd():
     map, x = BoundedToReal(RANGES), ranged()
     y, ladj = map(x)
     torch.testing.assert_close(map.inverse(y), x, rtol=1e-10, atol=1e-10)
-    jacobians = torch.stack([torch.autograd.functional.jacobian(lambda x: map(x)[0], r) for r in x])
+    jacobians = torch.stack(
+        [torch.autograd.functional.jacobian(lambda x: map(x)[0], r) for r in x]
+    )
     torch.testing.assert_close(ladj, torch.linalg.slogdet(jacobians).logabsdet)
     v = normal(*x.shape, seed=5)
     expected = torch.linalg.solve(jacobians, v[..., None])[..., 0]
@@ -197,8 +212,12 @@ def test_any_column_gets_a_strictly_increasing_map_with_a_continuous_slope(seed,
     x = scale * x.sign() * x.abs() ** power
     map = Gaussianize.fit(x)
     knots = map.knots[0]
-    around = (knots[:, None] + 1e-7 * (knots[-1] - knots[0]) * torch.tensor([-1.0, 1.0], dtype=F64)).flatten()
-    grid = torch.cat([around, torch.linspace(*(2 * x.aminmax()[k] for k in (0, 1)), 500, dtype=F64)])
+    around = (
+        knots[:, None] + 1e-7 * (knots[-1] - knots[0]) * torch.tensor([-1.0, 1.0], dtype=F64)
+    ).flatten()
+    grid = torch.cat(
+        [around, torch.linspace(*(2 * x.aminmax()[k] for k in (0, 1)), 500, dtype=F64)]
+    )
     y, slope = map(grid.sort().values[:, None])
     assert (y.diff(dim=0) > 0).all()
     left, right = map(around[:, None])[1].reshape(-1, 2).unbind(1)
@@ -229,4 +248,6 @@ def test_a_flow_keeps_its_density_under_marginal_maps(tmp_path):
     y, ladj = flow.preprocess(x)
     torch.testing.assert_close(flow.log_prob(x), inner.log_prob(y) + ladj)
     flow.save(tmp_path / "marginal.safetensors")
-    torch.testing.assert_close(load(tmp_path / "marginal.safetensors").log_prob(x), flow.log_prob(x))
+    torch.testing.assert_close(
+        load(tmp_path / "marginal.safetensors").log_prob(x), flow.log_prob(x)
+    )

@@ -1,7 +1,8 @@
-"""Six pictures against references that were looked at: what a change of code draws otherwise is seen.
+"""Six pictures against references that were looked at: what a change of code draws otherwise is
+seen.
 
-A reference is made again by `CNF_NEW_REFERENCES=1 pytest tests/test_reference_pictures.py`; look at it then.
-"""
+A reference is made again by `CNF_NEW_REFERENCES=1 pytest tests/test_reference_pictures.py`; look
+at it then."""
 
 from __future__ import annotations
 
@@ -26,8 +27,9 @@ from cnf.plotting import (
 
 FOLDER = Path(__file__).parent / "pictures"
 BOX = ((-3.0, 3.0), (-3.0, 3.0))
-# Of 255, on average over a picture in gray whose pixels are means of 4 × 4: fonts and the edges of lines may
-# be drawn a little otherwise from one version of a library to the next, but nothing may stand elsewhere.
+# Of 255, on average over a picture in gray whose pixels are means of 4 × 4: fonts and the edges of
+# lines may be drawn a little otherwise from one version of a library to the next, but nothing may
+# stand elsewhere.
 TOLERANCE = 2.0
 
 
@@ -54,12 +56,18 @@ def rotation(x: torch.Tensor) -> torch.Tensor:
 
 MIX = torch.tensor([[1.0, 0.6, 0.0], [0.0, 0.8, 0.5], [0.0, 0.0, 1.0]])
 PICTURES = {
-    "density": lambda: density(arcs, BOX, regions=(0.5, 0.9), bar="density", names=["a", "b"], resolution=80),
+    "density": lambda: density(
+        arcs, BOX, regions=(0.5, 0.9), bar="density", names=["a", "b"], resolution=80
+    ),
     "contours": lambda: density(arcs, BOX, kind="contours", resolution=80),
     "trajectories": lambda: trajectories(spiral(), bar="time"),
     "streamlines": lambda: field(rotation, BOX, kind="streamlines", resolution=20),
-    "pairs": lambda: pairs(normal(300, 3, 0) @ MIX, normal(300, 3, 1) @ MIX, names=["a", "b", "c"])[0, 0],
-    "calibration": lambda: calibration(torch.rand(300, generator=torch.Generator().manual_seed(0)) ** 1.3),
+    "pairs": lambda: pairs(
+        normal(300, 3, 0) @ MIX, normal(300, 3, 1) @ MIX, names=["a", "b", "c"]
+    )[0, 0],
+    "calibration": lambda: calibration(
+        torch.rand(300, generator=torch.Generator().manual_seed(0)) ** 1.3
+    ),
 }
 
 
@@ -90,7 +98,14 @@ def test_a_picture_is_as_it_was_when_it_was_looked_at(name: str, tmp_path: Path)
 
 def test_a_picture_that_is_moved_or_empty_is_told_from_its_reference(tmp_path: Path):
     page, axes = figure()
-    density(lambda x: arcs(x - 0.6), BOX, ax=axes[0, 0], regions=(0.5, 0.9), bar="density", resolution=80)
+    density(
+        lambda x: arcs(x - 0.6),
+        BOX,
+        ax=axes[0, 0],
+        regions=(0.5, 0.9),
+        bar="density",
+        resolution=80,
+    )
     save(page, tmp_path / "moved.png")
     moved, reference = blurred(tmp_path / "moved.png"), blurred(FOLDER / "density.png")
     height, width = np.minimum(moved.shape, reference.shape)

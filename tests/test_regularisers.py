@@ -41,7 +41,9 @@ def quadrature(rate):
     return sum(w / 2 * rate((n + 1) / 2) for n, w in zip(nodes, weights))
 
 
-@pytest.mark.parametrize(("name", "power"), [("kinetic", 1), ("transport", 2)], ids=["kinetic", "transport"])
+@pytest.mark.parametrize(
+    ("name", "power"), [("kinetic", 1), ("transport", 2)], ids=["kinetic", "transport"]
+)
 def test_penalties_of_a_linear_field_are_integrals_along_its_path(name, power):
     """v = Ax has |v|² = |Ax|² and the acceleration (v·∇)v = A²x."""
     x = normal(7, 2)
@@ -106,13 +108,21 @@ def test_steering_follows_the_evaluations_and_lets_a_given_solver_be():
     with torch.no_grad():
         flow.field.W3.normal_(generator=seeded(0))
     rows = Rows(flow.sample((128,), generator=seeded(1)))
-    takes = copy.deepcopy(flow).calibrate(rows.x[::2]).evaluate(rows.x[1::2]).nfe.double().mean().item()
+    takes = (
+        copy.deepcopy(flow)
+        .calibrate(rows.x[::2])
+        .evaluate(rows.x[1::2])
+        .nfe.double()
+        .mean()
+        .item()
+    )
 
     def looked(flow, budget: float | None) -> tuple[float, float]:
         penalty_control = PenaltyController(rows, budget, tolerance=1e-3)
         return penalty_control.update(flow), penalty_control.share
 
-    # Nothing below six tenths of the budget, little from there on, all at eight tenths, ten times at most.
+    # Nothing below six tenths of the budget, little from there on, all at eight tenths, ten times
+    # at most.
     assert looked(flow, takes / 0.59) == (0.0, 0.0)
     assert looked(flow, takes / 0.601) == (0.0, pytest.approx(0.0075, rel=0.05))
     assert looked(flow, takes / 0.7) == (0.0, pytest.approx(0.0866, abs=0.0005))

@@ -43,7 +43,9 @@ def still(dim=2, context_dim=0):
 def test_one_gaussian_is_the_closed_form():
     train = normal(4000, 2).double() @ torch.linalg.cholesky(CORRELATED).T + 100
     found = GaussianPart.fitted(train.numpy(), 1).log_prob(train.numpy()[:50], 2)
-    exact = multivariate_normal(train.mean(0), np.cov(train.T.numpy(), bias=True)).logpdf(train[:50].numpy())
+    exact = multivariate_normal(train.mean(0), np.cov(train.T.numpy(), bias=True)).logpdf(
+        train[:50].numpy()
+    )
     np.testing.assert_allclose(found, exact, atol=1e-4)
 
 
@@ -81,9 +83,15 @@ def test_rows_without_a_score_are_left_out_of_every_mean():
     x = normal(50, 2).double()
     whole = compare(subject(still(), x, train=Rows(normal(500, 2, seed=1).double())))
     holed = compare(
-        subject(still(), torch.cat([x, torch.full((1, 2), torch.nan)]), train=Rows(normal(500, 2, seed=1)))
+        subject(
+            still(),
+            torch.cat([x, torch.full((1, 2), torch.nan)]),
+            train=Rows(normal(500, 2, seed=1)),
+        )
     )
-    assert [score.nll for score in holed] == pytest.approx([score.nll for score in whole], abs=1e-4)
+    assert [score.nll for score in holed] == pytest.approx(
+        [score.nll for score in whole], abs=1e-4
+    )
 
 
 # ---- calibration
@@ -93,7 +101,9 @@ def test_rows_without_a_score_are_left_out_of_every_mean():
 def test_ranks_of_the_flows_own_draws_are_uniform(context_dim):
     flow = stirred(cnf.CNF(2, hidden=(8, 8), context_dim=context_dim)).double()
     context = normal(200, 1).double() if context_dim else None
-    x = flow.sample(() if context_dim else (200,), context, generator=torch.Generator().manual_seed(5))
+    x = flow.sample(
+        () if context_dim else (200,), context, generator=torch.Generator().manual_seed(5)
+    )
     found = ranks(subject(flow, x, context))
     for shares in (*found.columns.T, found.density):
         place = torch.linspace(0, 1, len(shares), dtype=F64)
@@ -101,7 +111,9 @@ def test_ranks_of_the_flows_own_draws_are_uniform(context_dim):
 
 
 def test_rows_in_the_core_have_low_and_rows_outside_high_regions():
-    found = ranks(subject(still(), torch.tensor([[0.0, 0.0], [9.0, 9.0], [0.0, -1.1774]], dtype=F64)))
+    found = ranks(
+        subject(still(), torch.tensor([[0.0, 0.0], [9.0, 9.0], [0.0, -1.1774]], dtype=F64))
+    )
     assert found.density.tolist() == pytest.approx([0, 1, 0.5], abs=0.05)
     assert found.columns[:, 1].tolist() == pytest.approx([0.5, 1, 0.12], abs=0.03)
 
@@ -174,9 +186,29 @@ def table(tmp_path_factory):
     room = tmp_path_factory.mktemp("report")
     x = normal(400, 3).numpy() @ np.array([[1, 0.5, 0], [0, 1, 0], [0, 0, 3]]) + 10
     pd.DataFrame(x, columns=["a<b>&", "size (cm)", "c"]).to_csv(room / "t.csv", index=False)
-    command = ["fit", room / "t.csv", "-o", room / "m.safetensors", "--steps", "30", "--width", "8"]
+    command = [
+        "fit",
+        room / "t.csv",
+        "-o",
+        room / "m.safetensors",
+        "--steps",
+        "30",
+        "--width",
+        "8",
+    ]
     assert main([str(part) for part in command]) == 0
-    assert main(["report", str(room / "m.safetensors"), str(room / "t.csv"), "-o", str(room / "r.html")]) == 0
+    assert (
+        main(
+            [
+                "report",
+                str(room / "m.safetensors"),
+                str(room / "t.csv"),
+                "-o",
+                str(room / "r.html"),
+            ]
+        )
+        == 0
+    )
     return room
 
 
@@ -185,7 +217,11 @@ def test_the_page_is_one_small_file_that_asks_for_nothing(table):
     assert len(text) < 6e6
     unpacked = re.sub(r'(<script type="application/octet-stream"[^>]*>)[^<]*', r"\1", text)
     assert not re.findall(r'(?:src|href)="(?!#|data:)[^"]*"', unpacked)
-    assert "default-src 'none'" in unpacked and "url(http" not in unpacked and "@import" not in unpacked
+    assert (
+        "default-src 'none'" in unpacked
+        and "url(http" not in unpacked
+        and "@import" not in unpacked
+    )
 
 
 def test_names_are_text_on_the_page(table):
@@ -212,7 +248,9 @@ def test_other_rows_are_all_taken_to_be_new(table):
     rows.to_csv(table / "new.csv", index=False)
     command = ["report", table / "m.safetensors", table / "new.csv", "-o", table / "new.html"]
     assert main([str(part) for part in command]) == 0
-    assert "399 rows of new.csv. These rows are taken to be new" in (table / "new.html").read_text()
+    assert (
+        "399 rows of new.csv. These rows are taken to be new" in (table / "new.html").read_text()
+    )
 
 
 @pytest.mark.slow
@@ -264,11 +302,18 @@ def test_a_typed_table_is_reported_by_its_numbers(tmp_path):
     n = 90
     ages = torch.randint(18, 80, (n,), generator=torch.Generator().manual_seed(0)).tolist()
     frame = pd.DataFrame(
-        {"height": (10 * normal(n, 1)[:, 0] + 170).tolist(), "age": ages, "group": ["a", "a", "b"] * (n // 3)}
+        {
+            "height": (10 * normal(n, 1)[:, 0] + 170).tolist(),
+            "age": ages,
+            "group": ["a", "a", "b"] * (n // 3),
+        }
     )
     frame.to_csv(tmp_path / "t.csv", index=False)
     fit = ["fit", tmp_path / "t.csv", "-o", tmp_path / "m", "--steps", "10", "--width", "8"]
-    for command in (fit, ["report", tmp_path / "m", tmp_path / "t.csv", "-o", tmp_path / "r.html"]):
+    for command in (
+        fit,
+        ["report", tmp_path / "m", tmp_path / "t.csv", "-o", tmp_path / "r.html"],
+    ):
         assert main([str(part) for part in command]) == 0
     text = (tmp_path / "r.html").read_text()
     assert "height (scaled)" in text and "age (scaled)" in text and "group (scaled)" not in text

@@ -1,4 +1,5 @@
-"""The report in a real browser: it loads in silence, moves as the flow does, and can be used by everyone."""
+"""The report in a real browser: it loads in silence, moves as the flow does, and can be used by
+everyone."""
 
 from __future__ import annotations
 
@@ -91,7 +92,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def browser() -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--force-color-profile=srgb"):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--force-color-profile=srgb",
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
@@ -99,7 +105,9 @@ def browser() -> Iterator[webdriver.Chrome]:
     driver.quit()
 
 
-def look(browser: webdriver.Chrome, *, width: int = 1100, height: int = 900, scheme: str = "light") -> None:
+def look(
+    browser: webdriver.Chrome, *, width: int = 1100, height: int = 900, scheme: str = "light"
+) -> None:
     """Set the size of the window and whether the reader prefers light or dark."""
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -113,7 +121,9 @@ def page(browser: webdriver.Chrome, model: Path) -> webdriver.Chrome:
     look(browser)
     browser.get_log("browser"), browser.get_log("performance")
     browser.get((model / "r.html").as_uri())
-    WebDriverWait(browser, 60).until(lambda b: b.find_element(By.ID, "picture").get_attribute("data-ready"))
+    WebDriverWait(browser, 60).until(
+        lambda b: b.find_element(By.ID, "picture").get_attribute("data-ready")
+    )
     return browser
 
 
@@ -126,7 +136,9 @@ def drawn(page: webdriver.Chrome, trace: int = 2) -> np.ndarray:
 def slide(page: webdriver.Chrome, t: float) -> None:
     slider = page.find_element(By.ID, "time")
     page.execute_script(
-        "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))", slider, t
+        "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input'))",
+        slider,
+        t,
     )
 
 
@@ -148,7 +160,9 @@ def test_it_loads_in_silence_and_asks_nothing_of_the_network(page):
     slide(page, 0.5)
     assert page.get_log("browser") == []
     events = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    asked = [
+        e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"
+    ]
     assert asked and all(url.startswith(("file:", "data:", "blob:")) for url in asked)
 
 
@@ -178,13 +192,17 @@ def test_columns_change(page, model):
     slide(page, 1)
     Select(page.find_element(By.ID, "across")).select_by_visible_text("c")
     Select(page.find_element(By.ID, "up")).select_by_visible_text("length (m)")
-    np.testing.assert_allclose(drawn(page), expected(model, TIMES - 1, [2, 0]), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        drawn(page), expected(model, TIMES - 1, [2, 0]), rtol=1e-5, atol=1e-5
+    )
     titles = page.execute_script(
         "return [...document.querySelectorAll('.xtitle, .ytitle')].map(e => e.textContent)"
     )
     assert titles == ["c", "length (m)"]
     Select(page.find_element(By.ID, "up")).select_by_visible_text("log-density")
-    heights = page.execute_script("return [...document.getElementById('picture').data[2].customdata]")
+    heights = page.execute_script(
+        "return [...document.getElementById('picture').data[2].customdata]"
+    )
     np.testing.assert_allclose(drawn(page)[:, 1], heights)
     Select(page.find_element(By.ID, "across")).select_by_visible_text("b<i>")
     assert page.find_element(By.CSS_SELECTOR, ".xtitle").text == "b<i>"
@@ -212,13 +230,20 @@ def pixel(page: webdriver.Chrome, place: np.ndarray) -> tuple[float, float]:
 def test_pointing_at_a_particle_tells_its_log_density(page):
     slide(page, 1)
     place = drawn(page)[7]
-    heights = page.execute_script("return [...document.getElementById('picture').data[2].customdata]")
+    heights = page.execute_script(
+        "return [...document.getElementById('picture').data[2].customdata]"
+    )
     picture = page.find_element(By.ID, "picture")
     page.execute_script("arguments[0].scrollIntoView({block: 'center'})", picture)
-    ActionChains(page).move_to_element_with_offset(picture, *(round(p) for p in pixel(page, place))).perform()
-    label = WebDriverWait(page, 10).until(lambda b: b.find_element(By.CSS_SELECTOR, ".hoverlayer .hovertext"))
+    ActionChains(page).move_to_element_with_offset(
+        picture, *(round(p) for p in pixel(page, place))
+    ).perform()
+    label = WebDriverWait(page, 10).until(
+        lambda b: b.find_element(By.CSS_SELECTOR, ".hoverlayer .hovertext")
+    )
     told = float(re.match(r"log-density ([-−]?\d+\.\d{3})", label.text)[1].replace("−", "-"))
-    # Several particles may have the log-density that is told, to three digits: one of them is pointed at.
+    # Several particles may have the log-density that is told, to three digits: one of them is
+    # pointed at.
     meant = [at for at, height in zip(drawn(page), heights) if abs(height - told) < 6e-4]
     target = pixel(page, place)
     assert min(np.hypot(*np.subtract(pixel(page, at), target)) for at in meant) < 20
@@ -237,7 +262,9 @@ def test_a_frame_around_particles_follows_them(page):
     followed = drawn(page, 4)
     inside = drawn(page)[((drawn(page) > 9) & (drawn(page) < 11)).all(1)]
     assert len(followed) > 20 and abs(len(followed) - len(inside)) <= 0.1 * len(inside) + 2
-    assert said.text.startswith(f"Following {len(followed)} of {PARTICLES} particles, mean log-density")
+    assert said.text.startswith(
+        f"Following {len(followed)} of {PARTICLES} particles, mean log-density"
+    )
     slide(page, 0)
     moved = drawn(page, 4)
     assert moved.shape == followed.shape and not np.allclose(moved, followed)
@@ -292,7 +319,9 @@ def test_every_control_and_picture_has_a_name(page):
 def test_text_stands_out_from_its_paper(page, scheme):
     look(page, scheme=scheme)
     paper = "return document.getElementById('picture').layout.plot_bgcolor"
-    WebDriverWait(page, 10).until(lambda b: (b.execute_script(paper) == "#ffffff") == (scheme == "light"))
+    WebDriverWait(page, 10).until(
+        lambda b: (b.execute_script(paper) == "#ffffff") == (scheme == "light")
+    )
     contrasts = page.execute_script(CONTRASTS)
     assert len(contrasts) > 150
     assert contrasts[0][0] >= 4.5, contrasts[:5]
@@ -301,7 +330,10 @@ def test_text_stands_out_from_its_paper(page, scheme):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_telephone_shows_it_without_scrolling_sideways(page, scheme):
     look(page, width=360, height=740, scheme=scheme)
-    assert page.execute_script("return [document.documentElement.scrollWidth, innerWidth]") == [360, 360]
+    assert page.execute_script("return [document.documentElement.scrollWidth, innerWidth]") == [
+        360,
+        360,
+    ]
     whole = page.execute_script("return document.documentElement.scrollHeight")
     look(page, width=360, height=whole, scheme=scheme)
     shot = Image.open(io.BytesIO(base64.b64decode(page.get_screenshot_as_base64()))).convert("L")

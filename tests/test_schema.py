@@ -51,10 +51,19 @@ def test_cells_come_back_as_they_were(name):
 
 
 def test_a_user_says_what_columns_are():
-    table = pd.DataFrame({"a": [1, 2, 3, 4] * 10, "b": np.linspace(0.1, 0.9, 40), "c": list("xyzw") * 10})
+    table = pd.DataFrame(
+        {"a": [1, 2, 3, 4] * 10, "b": np.linspace(0.1, 0.9, 40), "c": list("xyzw") * 10}
+    )
     table["d"] = table.b**2
-    schema = Schema.infer(table, kinds={"a": "integer", "b": "bounded:0:1"}, context=["c"], ignore=["d"])
-    assert [column.kind for column in schema.columns] == ["integer", "bounded", "categorical", "ignored"]
+    schema = Schema.infer(
+        table, kinds={"a": "integer", "b": "bounded:0:1"}, context=["c"], ignore=["d"]
+    )
+    assert [column.kind for column in schema.columns] == [
+        "integer",
+        "bounded",
+        "categorical",
+        "ignored",
+    ]
     assert [column.name for column in schema.context] == ["c"]
 
 
@@ -70,15 +79,35 @@ BAD = {
     ),
     "equal": ({"a": NORMAL, "b": NORMAL}, {}, "'a' and 'b' are equal"),
     "twins": ({"a": list("xy") * 20, "b": list("no") * 20}, {}, "'a', 'b' go together"),
-    "a category for every row": ({"a": [f"id {i}" for i in range(10**5)]}, {}, "100,000 categories"),
+    "a category for every row": (
+        {"a": [f"id {i}" for i in range(10**5)]},
+        {},
+        "100,000 categories",
+    ),
     "ten thousand columns": ({f"c{i}": NORMAL[:12] for i in range(10_000)}, {}, "10,000 columns"),
-    "dates": ({"a": pd.date_range("2020-01-01", periods=30)}, {}, "row 0, column 'a': .* Timestamp"),
+    "dates": (
+        {"a": pd.date_range("2020-01-01", periods=30)},
+        {},
+        "row 0, column 'a': .* Timestamp",
+    ),
     "no rows": ({"a": []}, {}, "no rows"),
-    "unknown column": ({"a": NORMAL}, {"kinds": {"aa": "real"}}, "no column 'aa'; did you mean 'a'"),
+    "unknown column": (
+        {"a": NORMAL},
+        {"kinds": {"aa": "real"}},
+        "no column 'aa'; did you mean 'a'",
+    ),
     "unknown kind": ({"a": NORMAL}, {"kinds": {"a": "ordinal"}}, "expected real, positive"),
-    "outside": ({"a": NORMAL}, {"kinds": {"a": "bounded:0:1"}}, "'a': expected numbers from 0 to 1"),
+    "outside": (
+        {"a": NORMAL},
+        {"kinds": {"a": "bounded:0:1"}},
+        "'a': expected numbers from 0 to 1",
+    ),
     "no integers": ({"a": NORMAL}, {"kinds": {"a": "integer"}}, "'a': expected multiples of 1"),
-    "text as numbers": ({"a": ["1", "2", "x"] * 9}, {"kinds": {"a": "real"}}, "row 2, column 'a': .* 'x'"),
+    "text as numbers": (
+        {"a": ["1", "2", "x"] * 9},
+        {"kinds": {"a": "real"}},
+        "row 2, column 'a': .* 'x'",
+    ),
     "nothing left": ({"a": NORMAL}, {"ignore": ["a"]}, "no columns are left"),
     "names that are no text": ({0: NORMAL}, {}, "names of columns, found 0"),
 }
@@ -98,13 +127,18 @@ def test_repeated_names_are_refused():
 
 def test_a_dependent_column_is_dropped_on_request():
     table = pd.DataFrame({"a": NORMAL, "b": NORMAL**2, "c": NORMAL**2 - 3 * NORMAL})
-    assert [column.kind for column in Schema.infer(table, drop_dependent=True).columns].count("ignored") == 1
+    assert [column.kind for column in Schema.infer(table, drop_dependent=True).columns].count(
+        "ignored"
+    ) == 1
 
 
 @pytest.mark.parametrize(
     ("spoilt", "message"),
     [
-        ({"g": ["z"], "x": [0.5]}, "row 0, column 'g': unseen category 'z'; expected one of 'a', 'b'"),
+        (
+            {"g": ["z"], "x": [0.5]},
+            "row 0, column 'g': unseen category 'z'; expected one of 'a', 'b'",
+        ),
         ({"g": ["a"], "x": [1.5]}, "row 0, column 'x': 1.5 is outside"),
         ({"g": ["a"], "x": ["?"]}, "row 0, column 'x': expected a number, found '\\?'"),
         ({"g": ["a"]}, "no column 'x'"),
@@ -112,7 +146,10 @@ def test_a_dependent_column_is_dropped_on_request():
 )
 def test_cells_that_a_column_cannot_hold(spoilt, message):
     schema = Schema(
-        (Column("g", "categorical", levels=("a", "b")), Column("x", "bounded", lower=0.0, upper=1.0))
+        (
+            Column("g", "categorical", levels=("a", "b")),
+            Column("x", "bounded", lower=0.0, upper=1.0),
+        )
     )
     with pytest.raises(TableError, match=message):
         schema.encode(pd.DataFrame(spoilt), schema.modeled)
@@ -150,7 +187,10 @@ def test_numbers_on_the_end_of_the_support_come_back_inside():
 
 
 numbers = st.one_of(
-    st.floats(-1e6, 1e6), st.integers(-1000, 1000), st.integers(0, 3), st.decimals(-9, 9, places=2).map(float)
+    st.floats(-1e6, 1e6),
+    st.integers(-1000, 1000),
+    st.integers(0, 3),
+    st.decimals(-9, 9, places=2).map(float),
 )
 texts = st.one_of(st.text(max_size=3), st.none())
 cells = st.one_of(

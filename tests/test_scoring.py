@@ -46,7 +46,10 @@ def same(a, b):
 
 
 def rows_of(evaluation, rows):
-    return [part[rows] for part in (evaluation.log_prob, evaluation.error, evaluation.nfe, evaluation.ok)]
+    return [
+        part[rows]
+        for part in (evaluation.log_prob, evaluation.error, evaluation.nfe, evaluation.ok)
+    ]
 
 
 SOLVERS = {
@@ -67,7 +70,9 @@ def test_trap_one_nan_row_leaves_garbage_marked_as_success(solver, bad):
     fine = [0, 1, 2, 4, 5, 6, 8]
     assert found.log_prob[[3, 7]].isnan().all() and not found.ok[[3, 7]].any()
     assert (
-        found.ok[fine].all() and found.log_prob[fine].isfinite().all() and found.error[fine].isfinite().all()
+        found.ok[fine].all()
+        and found.log_prob[fine].isfinite().all()
+        and found.error[fine].isfinite().all()
     )
     without = flow.evaluate(x[fine])
     for a, b in zip(rows_of(found, fine), rows_of(without, slice(None))):
@@ -150,7 +155,8 @@ class CountedRough(Rough):
 def test_nfe_is_all_that_the_field_was_asked_for():
     flow, x = hard_and_easy()
     flow.field = CountedRough(2)
-    # Alone, a row has no neighbors in a product; an exact trace by automatic differentiation asks once.
+    # Alone, a row has no neighbors in a product; an exact trace by automatic differentiation asks
+    # once.
     for row in x:
         before = flow.field.rows
         assert flow.evaluate(row[None]).nfe.item() == flow.field.rows - before
@@ -195,7 +201,9 @@ def test_order_is_kept_across_chunks():
     with torch.no_grad():
         whole = flow.log_prob(x)
         picked = torch.tensor([0, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 6])
-        torch.testing.assert_close(whole[picked], flow.log_prob(x[picked]), rtol=0, atol=1e-5, equal_nan=True)
+        torch.testing.assert_close(
+            whole[picked], flow.log_prob(x[picked]), rtol=0, atol=1e-5, equal_nan=True
+        )
 
 
 def test_a_row_that_an_adaptive_solver_cannot_finish_does_not_take_the_others_along():
@@ -271,7 +279,9 @@ def test_the_bar_holds_in_single_precision(calibrated):
     single = copy.deepcopy(flow).float()
     single.calibrate(x.float(), tolerance=1e-3)
     found = single.evaluate(x.float())
-    assert ((found.log_prob.double() - truth).abs() <= found.error.double()).double().mean() >= 0.97
+    assert (
+        (found.log_prob.double() - truth).abs() <= found.error.double()
+    ).double().mean() >= 0.97
 
 
 @torch.no_grad()
@@ -282,12 +292,15 @@ def test_a_tolerance_below_rounding_neither_narrows_bars_nor_costs_evaluations_w
     known, x = (steep.sample((300,), generator=seeded(seed)) for seed in (1, 2))
     truth, single = steep.log_prob(x), copy.deepcopy(steep).float()
     found = single.calibrate(known.float(), 1e-7).evaluate(x.float())
-    assert ((found.log_prob.double() - truth).abs() <= found.error.double()).double().mean() >= 0.97
+    assert (
+        (found.log_prob.double() - truth).abs() <= found.error.double()
+    ).double().mean() >= 0.97
     assert found.error.max() < 1e-3 and found.nfe.double().mean() < 300
 
 
 class Stormy(VelocityField):
-    """Fast and winding beyond a radius, so that a coarse solve of such rows ends at any log-density."""
+    """Fast and winding beyond a radius, so that a coarse solve of such rows ends at any
+    log-density."""
 
     def forward(self, t, x, context=None):
         speed = 30 * torch.sigmoid(4 * (x.square().sum(-1, keepdim=True) - 7))
@@ -313,13 +326,18 @@ def test_bars_cover_what_is_lost_on_the_chosen_grid_too():
 
     flow = cnf.CNF(2, field=Mild(2))
     known, x = (1 + torch.randn(300, 2, generator=seeded(seed)) for seed in (1, 2))
-    found, exact = flow.calibrate(known).evaluate(x), flow.score(x.double(), None, REFERENCE).log_prob
+    found, exact = (
+        flow.calibrate(known).evaluate(x),
+        flow.score(x.double(), None, REFERENCE).log_prob,
+    )
     true = (found.log_prob.double() - exact).abs()
     assert (true <= found.error.double()).double().mean() >= 0.97
 
 
 @torch.no_grad()
-def test_calibrated_scoring_takes_less_than_half_of_the_evaluations_of_an_adaptive_solver(calibrated):
+def test_calibrated_scoring_takes_less_than_half_of_the_evaluations_of_an_adaptive_solver(
+    calibrated,
+):
     flow, x, truth = calibrated
     found = flow.evaluate(x)
     error = (found.log_prob - truth).abs().mean()
@@ -378,7 +396,8 @@ def judged(estimates, errors):
 
 
 def test_bars_follow_an_estimate_that_tells_rows_apart():
-    """Where the error is a part of the estimate, a high floor would make most bars wide for nothing."""
+    """Where the error is a part of the estimate, a high floor would make most bars wide for
+    nothing."""
     estimates = 1e-2 * 10 ** (4 * torch.linspace(0, 1, 1000, dtype=F64)[torch.randperm(1000)] - 4)
     accuracy, bars = judged(estimates, 0.5 * estimates)
     assert accuracy.floor == pytest.approx(min(FLOORS) * estimates.median().item())
@@ -387,7 +406,8 @@ def test_bars_follow_an_estimate_that_tells_rows_apart():
 
 @pytest.mark.parametrize("times", [20, 50, 70])
 def test_bars_cover_rows_that_an_estimate_overlooks(times):
-    """Two per cent of the rows show next to nothing and err by many times what the median row does."""
+    """Two per cent of the rows show next to nothing and err by many times what the median row
+    does."""
     estimates = torch.full((1000,), 1e-5, dtype=F64)
     errors = 0.5 * estimates
     estimates[::50], errors[::50] = 1e-9, times * 1e-5
@@ -395,10 +415,15 @@ def test_bars_cover_rows_that_an_estimate_overlooks(times):
 
 
 def test_a_row_at_rest_has_a_bar_from_its_divergence():
-    """The state stays where it is and shows no error: the integral of the divergence alone does."""
+    """The state stays where it is and shows no error: the integral of the divergence alone
+    does."""
     steps, rows = 3, 2
     scores = SolveResult(
-        torch.zeros(rows), torch.zeros(steps, rows), torch.full((steps, rows), 1e-2), 4, torch.zeros(rows, 0)
+        torch.zeros(rows),
+        torch.zeros(steps, rows),
+        torch.full((steps, rows), 1e-2),
+        4,
+        torch.zeros(rows, 0),
     )
     assert (Accuracy(quadrature_weight=min(QUADRATURE_WEIGHTS)).estimate(scores) > 0).all()
 
@@ -407,7 +432,9 @@ def test_a_row_at_rest_has_a_bar_from_its_divergence():
 def test_a_tighter_tolerance_takes_more_steps():
     flow = make_flow("mlp")
     x = flow.sample((200,), generator=seeded())
-    steps = [flow.calibrate(x, tolerance=tolerance).solver.steps for tolerance in (1e-1, 1e-3, 1e-6)]
+    steps = [
+        flow.calibrate(x, tolerance=tolerance).solver.steps for tolerance in (1e-1, 1e-3, 1e-6)
+    ]
     assert steps == sorted(set(steps))
     assert flow.accuracy.tolerance == 1e-6
 
@@ -480,7 +507,8 @@ def test_calibrate_uses_the_context():
 
 
 def test_many_rows_that_cannot_be_solved_are_given_up_in_bounded_time():
-    """Every row but eight explodes; the eight have their answers, and few solves were spent on the rest."""
+    """Every row but eight explodes; the eight have their answers, and few solves were spent on the
+    rest."""
     flow = cnf.CNF(2, field=Explosive(2), solver=cnf.Torchdiffeq(max_evaluations=100)).double()
     x = normal(300, 2).abs() + 1
     x[::40] *= -1
@@ -488,7 +516,9 @@ def test_many_rows_that_cannot_be_solved_are_given_up_in_bounded_time():
     flow.field.register_forward_hook(lambda *_: calls.append(1))
     found = flow.evaluate(x)
     assert found.ok[::40].all() and found.ok.sum() == 8 and found.log_prob[~found.ok].isnan().all()
-    torch.testing.assert_close(found.log_prob[::40], flow.base.log_prob(x[::40]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        found.log_prob[::40], flow.base.log_prob(x[::40]), rtol=0, atol=1e-4
+    )
     assert len(calls) < 60 * 100
 
 
@@ -514,14 +544,23 @@ def test_steps_too_short_for_the_cap_are_refused_before_they_fill_the_memory():
 
 
 def test_rows_that_cannot_be_solved_are_counted_in_one_warning():
-    """The others are what they are without them, to the last bit; rows that are not finite are no news."""
+    """The others are what they are without them, to the last bit; rows that are not finite are no
+    news."""
     flow = cnf.CNF(2, field=Explosive(2), solver=cnf.Grid.uniform(8)).double()
     flow.accuracy = Accuracy(tolerance=1e3)
     x = normal(7, 2).clamp(max=-0.1)
     x[2], x[5], x[6] = 1e30, 1e200, math.nan
     with pytest.warns(UnsolvedWarning, match="2 of 7 rows") as told:
         found = flow.log_prob(x)
-    assert len(told) == 1 and found.isnan().tolist() == [False, False, True, False, False, True, True]
+    assert len(told) == 1 and found.isnan().tolist() == [
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
     kept = [0, 1, 3, 4]
     same(found[kept], flow.log_prob(x[kept]))
 

@@ -1,4 +1,5 @@
-"""The gallery: every script runs, writes the pictures it promises, and leaves everything else alone."""
+"""The gallery: every script runs, writes the pictures it promises, and leaves everything else
+alone."""
 
 import importlib
 import json
@@ -21,7 +22,9 @@ from cnf.datasets.bundled import bundled_table
 ROOT = Path(__file__).parent.parent
 FEWEST_PIXELS, FEWEST_COLORS, MOST_BYTES = 200, 20, 3_000_000
 # The table of the weather is not in this repository: without it the script says so and goes on.
-WEATHER = Path(os.environ.get("CNF_SHARED_DATA", ROOT), "ushcn_rhode_island", "data.csv.gz").is_file()
+WEATHER = Path(
+    os.environ.get("CNF_SHARED_DATA", ROOT), "ushcn_rhode_island", "data.csv.gz"
+).is_file()
 WRITTEN = {
     "density_estimation": {"density_estimation.png", "density_estimation.json"},
     "sample_flow": {"sample_flow.png"},
@@ -69,7 +72,9 @@ WRITTEN = {
 }
 # Their trial runs together take most of a minute: `make slow` has them.
 LONG = {"toy_gallery", "point_maps", "seven_columns", "what_if"}
-SCRIPTS = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in WRITTEN]
+SCRIPTS = [
+    pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in WRITTEN
+]
 
 
 def state_of_repository() -> str:
@@ -80,7 +85,8 @@ def state_of_repository() -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """A script, what it printed, its folder, where it was run, and whether the repository is as it was."""
+    """A script, what it printed, its folder, where it was run, and whether the repository is as it
+    was."""
 
     script: str
     printed: str
@@ -91,7 +97,8 @@ class Run:
 
 @pytest.fixture(scope="module")
 def run(request, tmp_path_factory):
-    """A trial run of the script that the parameter names; the tests of one follow on each other."""
+    """A trial run of the script that the parameter names; the tests of one follow on each
+    other."""
     out, elsewhere = tmp_path_factory.mktemp(request.param), tmp_path_factory.mktemp("elsewhere")
     script = ROOT / "scripts" / f"{request.param}.py"
     before = state_of_repository()
@@ -163,7 +170,12 @@ def test_a_picture_of_ones_own_becomes_a_density(tmp_path):
         sys.path.remove(str(ROOT / "scripts"))
     found = script.darkness(tmp_path / "mine.png")
     x = script.points(found, 500, seed=0)
-    assert found.shape == (40, 60) and x[:, 0].max() <= 0.5 and x[:, 1].min() >= 0 and x[:, 1].max() <= 1
+    assert (
+        found.shape == (40, 60)
+        and x[:, 0].max() <= 0.5
+        and x[:, 1].min() >= 0
+        and x[:, 1].max() <= 1
+    )
     # Even over a third of a picture of area 1.5.
     assert script.exact_log_prob(found, x).tolist() == pytest.approx([math.log(2)] * 500)
 
@@ -233,7 +245,8 @@ def test_series_are_forecast_by_both_sides(run):
 @each(["demo"])
 def test_demo_files_belong_together(run):
     tables = {
-        name: pd.read_csv(run.out / f"breast_cancer_{name}.csv") for name in ("test", "scores", "samples")
+        name: pd.read_csv(run.out / f"breast_cancer_{name}.csv")
+        for name in ("test", "scores", "samples")
     }
     assert len(tables["scores"]) == len(tables["test"]) == len(tables["samples"])
     assert list(tables["samples"]) == list(bundled_table("breast_cancer"))
@@ -289,7 +302,8 @@ def test_classifier_of_continuous_depth_learns_and_counts_both_ways(run):
 def test_no_plain_flow_beats_the_best_monotone_fit(run):
     found = json.loads((run.out / "augmented.json").read_text())
     plain = [r for r in found["results"] if r["problem"].endswith("1-D") and r["augment"] == 0]
-    # Of three parts labeled 1, −1, 1 a monotone fit keeps one and averages the others, ⅔ of the variance.
+    # Of three parts labeled 1, −1, 1 a monotone fit keeps one and averages the others, ⅔ of the
+    # variance.
     assert found["floor"] == pytest.approx(2 / 3, abs=0.02)
     assert plain and all(result["loss"] > found["floor"] for result in plain)
 
@@ -299,7 +313,9 @@ def test_bound_of_the_augmented_flow_stays_below_its_density(run):
     found = json.loads((run.out / "augmented_density.json").read_text())
     assert all(bound["below"] > -3 * bound["error"] for bound in found["bounds"])
     assert found["bounds"][0]["error"] > found["bounds"][-1]["error"]
-    assert found["mass_of_one_draw"] < 1.02 and found["mass_of_weights"] == pytest.approx(1, abs=0.05)
+    assert found["mass_of_one_draw"] < 1.02 and found["mass_of_weights"] == pytest.approx(
+        1, abs=0.05
+    )
 
 
 @each(["benchmark_speed"])

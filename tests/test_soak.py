@@ -40,14 +40,19 @@ def watched(*words: object) -> list[int]:
 def require_flat(seen: list[int]) -> None:
     """Under the limit, and no higher at the end than in the middle but for a few chunks."""
     middle, end = seen[2 * len(seen) // 5 : len(seen) // 2], seen[4 * len(seen) // 5 :]
-    print(f"at most {max(seen) / 2**20:.0f} MB; {np.median(middle) / 2**20:.0f} MB in the middle,", end=" ")
+    print(
+        f"at most {max(seen) / 2**20:.0f} MB; {np.median(middle) / 2**20:.0f} MB in the middle,",
+        end=" ",
+    )
     print(f"{np.median(end) / 2**20:.0f} MB at the end, {len(seen) / 10:.0f} s")
     assert max(seen) < MOST_BYTES
     assert np.median(end) < np.median(middle) + 100 * 2**20
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads the memory of a process from /proc")
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="reads the memory of a process from /proc"
+)
 def test_a_million_rows_in_and_out(tmp_path):
     x = toy("moons").sample(3000, torch.Generator().manual_seed(0))
     flow = cnf.CNF(2, hidden=(32, 32))
@@ -72,12 +77,19 @@ print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory as Linux has it")
 def test_memory_of_training_grows_with_the_table_alone():
-    """Copies of the table while maps are fitted to it and it is mapped, and nothing else that grows."""
+    """Copies of the table while maps are fitted to it and it is mapped, and nothing else that
+    grows."""
     few, many = ROWS // 10, ROWS
     peaks = [
-        int(subprocess.run([sys.executable, "-c", FIT, str(rows)], capture_output=True, check=True).stdout)
+        int(
+            subprocess.run(
+                [sys.executable, "-c", FIT, str(rows)], capture_output=True, check=True
+            ).stdout
+        )
         for rows in (few, many)
     ]
     copies = (peaks[1] - peaks[0]) / (8 * COLUMNS * (many - few))
-    print(f"{peaks[0] / 2**20:.0f} and {peaks[1] / 2**20:.0f} MB: {copies:.1f} copies of the table")
+    print(
+        f"{peaks[0] / 2**20:.0f} and {peaks[1] / 2**20:.0f} MB: {copies:.1f} copies of the table"
+    )
     assert copies < 8

@@ -24,15 +24,20 @@ def generator(seed=0):
     st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
-def test_an_order_holds_every_row_once_and_a_batch_of_all_does_too(rows, columns, seed, dtype, ties):
+def test_an_order_holds_every_row_once_and_a_batch_of_all_does_too(
+    rows, columns, seed, dtype, ties
+):
     x = 1e30 * torch.randn(rows, columns, generator=generator(seed), dtype=dtype)
     x = (x / 1e30).round() if ties else x
     assert kd_tree_order(x).sort().values.tolist() == list(range(rows))
-    assert StratifiedRows(x, None).draw(rows, generator(seed)).sort().values.tolist() == list(range(rows))
+    assert StratifiedRows(x, None).draw(rows, generator(seed)).sort().values.tolist() == list(
+        range(rows)
+    )
 
 
 def test_halves_and_quarters_of_the_order_lie_apart():
-    """Of a square that is wider than high, the halves are left and right, their halves below and above."""
+    """Of a square that is wider than high, the halves are left and right, their halves below and
+    above."""
     x = torch.rand(4096, 2, generator=generator()) * torch.tensor([1.5, 1.0])
     x = x[kd_tree_order(x)]
     left, right = x.split(2048)
@@ -44,7 +49,8 @@ def test_halves_and_quarters_of_the_order_lie_apart():
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_every_row_comes_up_as_often_as_its_weight_says(weighted):
-    """Counts of the rows beside those expected: their chi-square is at most that of independent draws."""
+    """Counts of the rows beside those expected: their chi-square is at most that of independent
+    draws."""
     x, batches = torch.randn(40, 3, generator=generator()), 4000
     weights = torch.linspace(0.2, 1.8, 40) if weighted else None
     strata, source = StratifiedRows(x, weights), generator(1)
@@ -56,12 +62,15 @@ def test_every_row_comes_up_as_often_as_its_weight_says(weighted):
 
 
 def test_the_mean_over_a_batch_strays_far_less_than_that_of_independent_rows():
-    """In two columns the variance of a smooth mean falls with the square of the batch, not with the batch."""
+    """In two columns the variance of a smooth mean falls with the square of the batch, not with
+    the batch."""
     x = torch.rand(100_000, 2, generator=generator())
     f = (torch.sin(3 * x[:, 0]) * x[:, 1]).double()
     strata, source = StratifiedRows(x, None), generator(1)
     means = torch.stack([f[strata.draw(256, source)].mean() for _ in range(300)])
-    assert means.mean().item() == pytest.approx(f.mean().item(), abs=5 * means.std().item() / math.sqrt(300))
+    assert means.mean().item() == pytest.approx(
+        f.mean().item(), abs=5 * means.std().item() / math.sqrt(300)
+    )
     assert means.var() < f.var() / 256 / 50
 
 

@@ -1,4 +1,5 @@
-"""The density of typed tables: normalized for every pattern, exact where truth is known, told as it is."""
+"""The density of typed tables: normalized for every pattern, exact where truth is known, told as
+it is."""
 
 import copy
 import itertools
@@ -93,16 +94,21 @@ def test_mass_beside_an_atom_is_what_the_atom_leaves():
         dense = model.log_prob(pd.DataFrame({"region": region, "rain": rain})).exp().numpy()
         atom = model.log_prob(pd.DataFrame({"region": [region], "rain": [0.0]})).exp().item()
         both = model.symbols.log_prob(
-            torch.tensor([[REGION.levels.index(region), i] for i in (0, 1)]), torch.zeros(2, 0).double()
+            torch.tensor([[REGION.levels.index(region), i] for i in (0, 1)]),
+            torch.zeros(2, 0).double(),
         )
-        assert (dense * rain).sum() * (logs[1] - logs[0]) == pytest.approx(both[0].exp().item(), abs=1e-3)
+        assert (dense * rain).sum() * (logs[1] - logs[0]) == pytest.approx(
+            both[0].exp().item(), abs=1e-3
+        )
         assert atom == pytest.approx(both[1].exp().item())
 
 
 def test_more_integers_than_two_are_summed_within_the_bar():
     columns = [Column(name, "integer", lower=-0.5, upper=2.5, step=1.0) for name in "abc"]
     model = stirred(*columns)
-    found = model.evaluate(pd.DataFrame(itertools.product(range(3), repeat=3), columns=list("abc")))
+    found = model.evaluate(
+        pd.DataFrame(itertools.product(range(3), repeat=3), columns=list("abc"))
+    )
     mass = found.log_prob.exp()
     assert abs(mass.sum().item() - 1) < (mass * found.error).sum() + 1e-3
 
@@ -119,7 +125,9 @@ def test_a_gaussian_with_holes_has_the_density_of_its_marginals():
         seen = ~hidden[row]
         truth = 3 * math.log(0.5)
         if seen.any():
-            truth += stats.multivariate_normal.logpdf(x[row, seen], None, covariance[seen][:, seen])
+            truth += stats.multivariate_normal.logpdf(
+                x[row, seen], None, covariance[seen][:, seen]
+            )
         assert found[row] == pytest.approx(truth, abs=1e-6)
 
 
@@ -141,7 +149,9 @@ def test_drawn_symbols_have_their_probabilities():
     model = DiscreteModel([2, 3]).double()
     torch.nn.init.normal_(model.network[-1].weight)
     nothing = torch.zeros(20_000, 2, dtype=torch.long)
-    drawn = model.sample(nothing, torch.zeros(20_000, 0).double(), nothing.bool(), generator=generator())
+    drawn = model.sample(
+        nothing, torch.zeros(20_000, 0).double(), nothing.bool(), generator=generator()
+    )
     every = torch.cartesian_prod(torch.arange(2), torch.arange(3))
     expected = model.log_prob(every, torch.zeros(6, 0).double()).exp().detach().numpy()
     counts = np.bincount((3 * drawn[:, 0] + drawn[:, 1]).numpy(), minlength=6)
@@ -153,7 +163,9 @@ def test_rules_for_few_integers_are_exact_for_polynomials(integers, degree):
     columns = [Column(str(i), "integer", step=2.0) for i in range(integers)]
     rule = cell_rule(columns)
     powers = rule.offsets.pow(degree).prod(1)
-    assert (rule.weights @ powers).item() == pytest.approx((1 / (degree + 1)) ** integers, rel=1e-9)
+    assert (rule.weights @ powers).item() == pytest.approx(
+        (1 / (degree + 1)) ** integers, rel=1e-9
+    )
 
 
 def test_whitening_given_columns_is_the_conditional_gaussian():
@@ -176,7 +188,9 @@ def test_whitening_given_columns_is_the_conditional_gaussian():
 @pytest.fixture(scope="module")
 def marginals() -> MarginalTransform:
     random = np.random.default_rng(0)
-    x = np.stack([random.standard_t(2, 800), np.exp(random.normal(size=800)), random.random(800)], 1)
+    x = np.stack(
+        [random.standard_t(2, 800), np.exp(random.normal(size=800)), random.random(800)], 1
+    )
     share = Column("c", "bounded", lower=0.0, upper=1.0)
     found = MarginalTransform([(None, None), (0.0, None), share.range])
     found.fit(torch.tensor(x), torch.ones(800, 3, dtype=torch.bool), torch.ones(800).double())
@@ -316,7 +330,9 @@ def test_categories_alone_need_no_flow(tmp_path):
     cnf.fit_table(model, table, steps=5)
     model.save(tmp_path / "m")
     every = pd.DataFrame(itertools.product("xy", "tf"), columns=["a", "b"])
-    assert cnf.load(tmp_path / "m").log_prob(every).exp().sum().item() == pytest.approx(1, abs=1e-5)
+    assert cnf.load(tmp_path / "m").log_prob(every).exp().sum().item() == pytest.approx(
+        1, abs=1e-5
+    )
     assert set(model.sample(50).a) == {"x", "y"}
 
 
@@ -348,7 +364,9 @@ def test_too_few_rows_are_refused():
 def imputing() -> cnf.TableFlow:
     """Fitted to Gaussian columns a, b, c, with a category g that follows a."""
     random = np.random.default_rng(0)
-    table = pd.DataFrame(random.multivariate_normal(np.zeros(3), COVARIANCE, 2000), columns=list("abc"))
+    table = pd.DataFrame(
+        random.multivariate_normal(np.zeros(3), COVARIANCE, 2000), columns=list("abc")
+    )
     table["g"] = np.where(table.a + 0.5 * random.normal(size=2000) > 0, "p", "q")
     model = default_table_flow(Schema.infer(table), 2000, hidden=(16, 16), seed=0)
     # After 150 updates, the spread drawn still depends on the validation that was the best.
@@ -384,7 +402,9 @@ def test_cells_that_are_there_stay_and_holes_are_filled(imputing):
 def test_an_imputer_is_kept_in_the_file(imputing, tmp_path):
     imputing.save(tmp_path / "m")
     rows = pd.DataFrame({"a": np.nan, "b": [0.5], "c": np.nan, "g": None})
-    drawn = [m.impute(rows, generator=generator())[0] for m in (imputing, cnf.load(tmp_path / "m"))]
+    drawn = [
+        m.impute(rows, generator=generator())[0] for m in (imputing, cnf.load(tmp_path / "m"))
+    ]
     pd.testing.assert_frame_equal(*drawn)
 
 

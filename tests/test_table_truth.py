@@ -1,4 +1,5 @@
-"""Typed tables of known make: held-out likelihood beside the truth. Minutes: run by `make slow`."""
+"""Typed tables of known make: held-out likelihood beside the truth. Minutes: run by `make
+slow`."""
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,16 @@ import cnf
 from cnf.recipe.architecture import default_table_flow
 from cnf.tables import Schema
 
-SHARES, CENTERS, SPREADS = np.array([0.5, 0.3, 0.2]), np.array([0.0, 2.0, -2.0]), np.array([1.0, 0.5, 1.5])
+SHARES, CENTERS, SPREADS = (
+    np.array([0.5, 0.3, 0.2]),
+    np.array([0.0, 2.0, -2.0]),
+    np.array([1.0, 0.5, 1.5]),
+)
 
 
 def everything(rows: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
-    """A category, a Gaussian, a count, a zero-inflated and a bounded column with holes, with their truth."""
+    """A category, a Gaussian, a count, a zero-inflated and a bounded column with holes, with their
+    truth."""
     random = np.random.default_rng(seed)
     group = random.choice(3, rows, p=SHARES)
     x = random.normal(CENTERS[group], SPREADS[group])

@@ -1,4 +1,5 @@
-"""Tables: what is written reads back bit for bit, and what is wrong is told in one line with its place."""
+"""Tables: what is written reads back bit for bit, and what is wrong is told in one line with its
+place."""
 
 from __future__ import annotations
 
@@ -19,7 +20,14 @@ from hypothesis.extra import numpy as hnp
 from pyarrow import parquet
 
 from cnf.files import atomic_path
-from cnf.tables import TableError, read_chunks, read_table, require_fittable, table_writer, write_table
+from cnf.tables import (
+    TableError,
+    read_chunks,
+    read_table,
+    require_fittable,
+    table_writer,
+    write_table,
+)
 
 EXTENSIONS = ["csv", "csv.gz", "parquet", "npy", "npz"]
 NAMED = ["csv", "csv.gz", "parquet", "npz"]
@@ -51,9 +59,12 @@ def refusal(path: Path, **options) -> str:
     return message.removeprefix(str(path))
 
 
-# A first character that is a byte order mark, a NUL or half of a surrogate pair has no place in a text file.
+# A first character that is a byte order mark, a NUL or half of a surrogate pair has no place in a
+# text file.
 letters = st.characters(exclude_characters="\x00\ufeff", exclude_categories=["Cs"])
-column_names = st.text(letters, min_size=1, max_size=8).filter(lambda name: not name.startswith("__index"))
+column_names = st.text(letters, min_size=1, max_size=8).filter(
+    lambda name: not name.startswith("__index")
+)
 
 
 @st.composite
@@ -79,7 +90,9 @@ def test_what_is_written_reads_back_bit_for_bit(tmp_path, extension, table):
     write_table(table, path)
     back = read_table(path, rows_needed=0, nonfinite="keep")
     assert bits(back.to_numpy()) == bits(table.to_numpy())
-    assert list(back) == (list(table) if extension in NAMED else [f"x{i}" for i in range(table.shape[1])])
+    assert list(back) == (
+        list(table) if extension in NAMED else [f"x{i}" for i in range(table.shape[1])]
+    )
     assert list(back.index) == list(range(len(table)))
     assert (back.dtypes == np.float64).all()
 
@@ -178,7 +191,9 @@ def test_other_columns_may_hold_anything(tmp_path):
     path = put(tmp_path, b"name,a,b\ncaf\xe9,1,\n,2,x\n")
     assert read_table(path, columns=["a"])["a"].tolist() == [1, 2]
     assert read_table(path, ignore=["name", "b"])["a"].tolist() == [1, 2]
-    pd.DataFrame({"name": ["x", None], "a": [1, 2]}, index=["p", "q"]).to_parquet(tmp_path / "data.parquet")
+    pd.DataFrame({"name": ["x", None], "a": [1, 2]}, index=["p", "q"]).to_parquet(
+        tmp_path / "data.parquet"
+    )
     assert list(read_table(tmp_path / "data.parquet", ignore=["name"])) == ["a"]
 
 
@@ -205,8 +220,16 @@ def test_missing_cells_are_kept_on_request(tmp_path):
         ("a,b\n1,2\n3\n", {"nonfinite": "keep"}, ["line 3", "expected 2 cells", "found 1"]),
         ("a,b,a\n1,2,3\n", {}, ["'a' twice"]),
         ("a,b\n1,2\n", {"columns": ["b", "b"]}, ["'b' twice"]),
-        ("length,width\n1,2\n", {"columns": ["lenght"]}, ["no column 'lenght'", "did you mean 'length'?"]),
-        ("length,width\n1,2\n", {"ignore": ["z"]}, ["no column 'z'", "the columns are 'length', 'width'"]),
+        (
+            "length,width\n1,2\n",
+            {"columns": ["lenght"]},
+            ["no column 'lenght'", "did you mean 'length'?"],
+        ),
+        (
+            "length,width\n1,2\n",
+            {"ignore": ["z"]},
+            ["no column 'z'", "the columns are 'length', 'width'"],
+        ),
         ("a\n1\n", {"ignore": ["a"]}, ["no columns are left"]),
         (",a\n0,1\n", {}, ["column 1 has no name"]),
         ("a,b\n1,2\n3,north\n", {}, ["line 3", "column 'b'", "expected a number", "'north'"]),
@@ -240,7 +263,9 @@ def test_a_row_keeps_its_line_in_later_chunks(tmp_path):
         list(read_chunks(tmp_path / "data.parquet", chunk_rows=3))
 
 
-@pytest.mark.parametrize(("name", "part"), [("none.csv", "no such file"), ("x.xlsx", "unknown extension")])
+@pytest.mark.parametrize(
+    ("name", "part"), [("none.csv", "no such file"), ("x.xlsx", "unknown extension")]
+)
 def test_files_that_cannot_be_opened(tmp_path, name, part):
     assert part in refusal(tmp_path / name)
     (tmp_path / "folder.csv").mkdir()
@@ -251,7 +276,9 @@ def test_files_that_cannot_be_opened(tmp_path, name, part):
 @pytest.mark.parametrize("damage", ["cut", "noise", "text"])
 def test_damaged_files(tmp_path, extension, damage):
     path = tmp_path / f"data.{extension}"
-    write_table(pd.DataFrame(np.random.default_rng(0).normal(size=(500, 2)), columns=["a", "b"]), path)
+    write_table(
+        pd.DataFrame(np.random.default_rng(0).normal(size=(500, 2)), columns=["a", "b"]), path
+    )
     whole = path.read_bytes()
     path.write_bytes(
         {
@@ -292,7 +319,10 @@ def test_arrays_that_are_no_tables(tmp_path, array, parts):
         ({"X": np.zeros((2, 2)), "columns": np.array(["a", "a"])}, ["'a' twice"]),
         ({"X": np.zeros((2, 2)), "columns": np.array([1, 2])}, ["list of names", "int64"]),
         ({"X": np.zeros((2, 2)), "columns": np.array(["a", "b"], dtype=object)}, ["dtype=str"]),
-        ({"X": np.array([[1.0, np.nan]]), "columns": np.array(["a", "b"])}, ["row 0", "column 'b'"]),
+        (
+            {"X": np.array([[1.0, np.nan]]), "columns": np.array(["a", "b"])},
+            ["row 0", "column 'b'"],
+        ),
     ],
 )
 def test_archives_that_are_no_tables(tmp_path, arrays, parts):
@@ -468,11 +498,16 @@ def test_atomic_path_keeps_name_links_and_usual_permissions(tmp_path):
         assert target.read_bytes() == b"old"
     assert target.read_bytes() == b"new"
     assert link.is_symlink()
-    assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE(put(tmp_path, b"", "other").stat().st_mode)
+    assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE(
+        put(tmp_path, b"", "other").stat().st_mode
+    )
     assert entries(tmp_path) == ["link", "model.tar.gz", "other"]
 
 
 def test_an_error_of_the_work_passes_through_unchanged(tmp_path):
-    with pytest.raises(ValueError, match=r"^mine$") as caught, table_writer(tmp_path / "table.csv"):
+    with (
+        pytest.raises(ValueError, match=r"^mine$") as caught,
+        table_writer(tmp_path / "table.csv"),
+    ):
         raise ValueError("mine")
     assert type(caught.value) is ValueError

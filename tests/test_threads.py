@@ -1,4 +1,5 @@
-"""Threads and processes: one model in many hands gives the answers of one hand, and leaves no trace."""
+"""Threads and processes: one model in many hands gives the answers of one hand, and leaves no
+trace."""
 
 import multiprocessing
 import threading
@@ -71,7 +72,9 @@ def scored_by(path, queue):
 
 
 @pytest.mark.parametrize("how", ["spawn", "fork"])
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # Python's own, where threads have run
+@pytest.mark.filterwarnings(
+    "ignore:This process:DeprecationWarning"
+)  # Python's own, where threads have run
 def test_other_processes_get_the_same(how, tmp_path):
     flow = flow_of("gated-sine")
     flow.save(tmp_path / "m")
@@ -82,7 +85,9 @@ def test_other_processes_get_the_same(how, tmp_path):
     found = queue.get()
     process.join(120)
     with torch.no_grad():
-        assert process.exitcode == 0 and np.array_equal(found, flow.log_prob(normal(50, 2)).numpy())
+        assert process.exitcode == 0 and np.array_equal(
+            found, flow.log_prob(normal(50, 2)).numpy()
+        )
 
 
 def settings():
@@ -100,7 +105,9 @@ def test_use_changes_nothing_that_others_share(tmp_path, capsys):
     cnf.fit(cnf.CNF(2, hidden=(4, 4)), normal(20, 2), steps=2)
     before = settings()
     flow = cnf.CNF(2, hidden=(8, 8), divergence="hutchinson")
-    torch.set_rng_state(torch.tensor(before[4], dtype=torch.uint8))  # a new flow draws its first weights
+    torch.set_rng_state(
+        torch.tensor(before[4], dtype=torch.uint8)
+    )  # a new flow draws its first weights
     cnf.fit(flow, normal(60, 2), steps=6)
     flow.save(tmp_path / "m")
     cnf.load(tmp_path / "m").sample((3,), generator=seeded())

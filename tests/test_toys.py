@@ -1,4 +1,5 @@
-"""The planar toys: exact densities against quadrature, samples, differences and the generators themselves."""
+"""The planar toys: exact densities against quadrature, samples, differences and the generators
+themselves."""
 
 import math
 import subprocess
@@ -35,16 +36,26 @@ def test_density_integrates_to_one(gridded):
 def test_entropy_is_the_integral(gridded):
     density, log_p = gridded
     p = log_p.exp()
-    assert float(-torch.special.xlogy(p, p).sum() * CELL**2) == pytest.approx(density.entropy, abs=2e-5)
+    assert float(-torch.special.xlogy(p, p).sum() * CELL**2) == pytest.approx(
+        density.entropy, abs=2e-5
+    )
 
 
 def test_samples_fill_the_cells_as_the_density_says(gridded):
     density, log_p = gridded
     n, bins = 40_000, 20
     per_bin = len(CENTERS) // bins
-    expected = (log_p.exp() * n * CELL**2).reshape(bins, per_bin, bins, per_bin).sum((1, 3)).numpy().ravel()
+    expected = (
+        (log_p.exp() * n * CELL**2)
+        .reshape(bins, per_bin, bins, per_bin)
+        .sum((1, 3))
+        .numpy()
+        .ravel()
+    )
     edges = np.linspace(-SIDE, SIDE, bins + 1)
-    observed = np.histogram2d(*density.sample(n, seeded(0)).T.numpy(), bins=(edges, edges))[0].ravel()
+    observed = np.histogram2d(*density.sample(n, seeded(0)).T.numpy(), bins=(edges, edges))[
+        0
+    ].ravel()
     full = expected >= 5
     expected = np.append(expected[full], n - expected[full].sum())
     observed = np.append(observed[full], n - observed[full].sum())
@@ -112,7 +123,9 @@ def test_sampling_is_seeded_typed_and_uses_its_generator_only(name):
 
 
 def test_wrong_width_is_refused():
-    with pytest.raises(ValueError, match=r"moons is planar: expected points \(\*batch, 2\), got \(4, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"moons is planar: expected points \(\*batch, 2\), got \(4, 3\)"
+    ):
         toy("moons").log_prob(torch.zeros(4, 3))
 
 
@@ -128,18 +141,28 @@ def test_every_toy_answers_to_its_name():
 
 def test_checkerboard_keeps_points_that_rounding_moved_to_an_edge():
     x = torch.tensor([[4.0, 2.0], [2.0, -2.0], [-4.0, -3.0], [2.0, 1.0], [4.1, 2.5], [1.0, 3.0]])
-    assert toy("checkerboard").log_prob(x).isfinite().tolist() == [True, True, True, True, False, False]
+    assert toy("checkerboard").log_prob(x).isfinite().tolist() == [
+        True,
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
-    ("name", "radii", "scale"), [("rings", (3, 2.25, 1.5, 0.75), 0.08), ("circles", (3, 1.5), 0.24)]
+    ("name", "radii", "scale"),
+    [("rings", (3, 2.25, 1.5, 0.75), 0.08), ("circles", (3, 1.5), 0.24)],
 )
 def test_rings_are_averages_over_the_angle(name, radii, scale):
     x = toy(name).sample(30, seeded(7), dtype=torch.float64).numpy()
     angle = np.linspace(0, 2 * np.pi, 4000, endpoint=False)
     average = 0
     for radius in radii:
-        squared = (x[:, :1] - radius * np.cos(angle)) ** 2 + (x[:, 1:] - radius * np.sin(angle)) ** 2
+        squared = (x[:, :1] - radius * np.cos(angle)) ** 2 + (
+            x[:, 1:] - radius * np.sin(angle)
+        ) ** 2
         average += np.exp(-squared / 2 / scale**2).mean(1) / (2 * np.pi * scale**2) / len(radii)
     np.testing.assert_allclose(toy(name).log_prob(torch.from_numpy(x)), np.log(average), atol=1e-9)
 
@@ -150,14 +173,20 @@ def test_moons_are_two_half_circles():
     def integrand(angle: float, point: np.ndarray) -> float:
         upper = (2 * np.cos(angle) - 1, 2 * np.sin(angle) - 0.2)
         lower = (2 * (1 - np.cos(angle)) - 1, 2 * (0.5 - np.sin(angle)) - 0.2)
-        return sum(stats.norm.pdf(point, curve, 0.2).prod() for curve in (upper, lower)) / (2 * np.pi)
+        return sum(stats.norm.pdf(point, curve, 0.2).prod() for curve in (upper, lower)) / (
+            2 * np.pi
+        )
 
-    expected = [np.log(integrate.quad(integrand, 0, np.pi, args=(p,), epsabs=1e-13, limit=200)[0]) for p in x]
+    expected = [
+        np.log(integrate.quad(integrand, 0, np.pi, args=(p,), epsabs=1e-13, limit=200)[0])
+        for p in x
+    ]
     np.testing.assert_allclose(toy("moons").log_prob(torch.from_numpy(x)), expected, atol=1e-8)
 
 
 def spirals_by_simpson(point: np.ndarray) -> float:
-    """log p of the two spirals from the generator's own statement, in logarithms that keep the tails."""
+    """log p of the two spirals from the generator's own statement, in logarithms that keep the
+    tails."""
     t = np.linspace(1e-9, 3 * np.pi, 40_001)
 
     def log_noise(offset: np.ndarray) -> np.ndarray:
@@ -180,7 +209,10 @@ def spirals_by_simpson(point: np.ndarray) -> float:
 
 def test_two_spirals_follow_their_generator():
     x = torch.cat(
-        (toy("2spirals").sample(20, seeded(9)).double(), torch.tensor([[0, 0], [4.2, 0], [-2, -4]]))
+        (
+            toy("2spirals").sample(20, seeded(9)).double(),
+            torch.tensor([[0, 0], [4.2, 0], [-2, -4]]),
+        )
     )
     expected = [spirals_by_simpson(point) for point in x.numpy()]
     np.testing.assert_allclose(toy("2spirals").log_prob(x), expected, rtol=1e-9, atol=1e-7)
@@ -194,7 +226,8 @@ def test_pinwheel_looks_the_same_after_a_fifth_of_a_turn():
 
 
 def test_pinwheel_counts_every_feature_that_leads_to_a_point():
-    """Far out the winding folds; there the density from a brute-force scan of all features must agree."""
+    """Far out the winding folds; there the density from a brute-force scan of all features must
+    agree."""
     x = torch.tensor([[5.0, 1.5], [4.3, -3.1], [-0.6, 4.7], [1.9, 0.4]], dtype=torch.float64)
     phi = np.linspace(-np.pi, np.pi, 2_000_001)
     for point, value in zip(x.numpy() / 2, toy("pinwheel").log_prob(x)):
@@ -209,5 +242,7 @@ def test_pinwheel_counts_every_feature_that_leads_to_a_point():
 
 def test_toys_need_nothing_heavy():
     code = "import sys, cnf.datasets; print({'pandas', 'h5py', 'sklearn', 'matplotlib'} & set(sys.modules))"
-    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    printed = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout
     assert printed.strip() == "set()"

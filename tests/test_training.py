@@ -1,4 +1,5 @@
-"""Training: objectives with known minimizers, the guard on the solver, budgets, seeds, resuming."""
+"""Training: objectives with known minimizers, the guard on the solver, budgets, seeds,
+resuming."""
 
 import copy
 import math
@@ -48,14 +49,17 @@ def test_flow_matching_recovers_a_translation():
     y = torch.randn(64_000, 1, generator=generator()) + 3.0
     loss = flow_matching_loss(flow, y, None, generator(1))
     (gradient,) = torch.autograd.grad(loss, flow.field.rate)
-    # The loss is quadratic in the rate with curvature 2, so one Newton step lands on the minimizer.
+    # The loss is quadratic in the rate with curvature 2, so one Newton step lands on the
+    # minimizer.
     assert (-gradient / 2).item() == pytest.approx(3.0, abs=0.03)
 
 
 def test_likelihood_is_that_of_the_translated_normal():
     flow = cnf.CNF(1, field=Shear(3.0))
     y = torch.randn(50, 1, generator=generator()) + 3.0
-    found = likelihood_loss(flow, y, None, generator(), solver=Grid.uniform(3), gradient="discrete")
+    found = likelihood_loss(
+        flow, y, None, generator(), solver=Grid.uniform(3), gradient="discrete"
+    )
     truth = -torch.distributions.Normal(3.0, 1.0).log_prob(y).mean()
     assert found.nll.item() == pytest.approx(truth.item(), abs=1e-5)
 
@@ -92,14 +96,17 @@ def test_draws_learn_from_what_was_drawn_where_they_shall(allocation, learns):
     trainer = likelihood_only(small_flow(), x, allocation=allocation)
     for _ in range(3):
         trainer._update()
-    assert trainer.allocation.seen[0].sum().item() == pytest.approx(3 * 128 if learns else 0, rel=0.02)
+    assert trainer.allocation.seen[0].sum().item() == pytest.approx(
+        3 * 128 if learns else 0, rel=0.02
+    )
     if learns:
         trainer._roll_back("a test")
         assert not trainer.allocation.seen.any()
 
 
 def test_rows_drawn_more_often_weigh_less_in_an_update():
-    """Of a flow at rest −log p is known: the objective is its mean over all rows, wherever draws go."""
+    """Of a flow at rest −log p is known: the objective is its mean over all rows, wherever draws
+    go."""
     x = torch.randn(4000, 2, generator=generator())
     trainer = likelihood_only(small_flow(), x, allocation="neyman")
     far = x.square().sum(1) > 4
@@ -116,8 +123,12 @@ def test_rows_drawn_more_often_weigh_less_in_an_update():
 
 
 def test_an_unknown_allocation_is_refused():
-    with pytest.raises(ValueError, match="allocation: expected proportional, neyman; got 'random'"):
-        default_settings(rows=100, dim=2, steps=10, seconds=None, likelihood_share=None, allocation="random")
+    with pytest.raises(
+        ValueError, match="allocation: expected proportional, neyman; got 'random'"
+    ):
+        default_settings(
+            rows=100, dim=2, steps=10, seconds=None, likelihood_share=None, allocation="random"
+        )
 
 
 @pytest.mark.parametrize("rows, block", [(64, 64), (64, 16), (8, 2)])
@@ -148,7 +159,8 @@ def likelihood_only(flow, x, **choices):
 
 
 def cheated(x, entropy, seed):
-    """A flow trained unguarded on two steps, stopped as soon as its objective lies below the entropy."""
+    """A flow trained unguarded on two steps, stopped as soon as its objective lies below the
+    entropy."""
     flow = small_flow(seed=seed, preprocess=cnf.Affine.whiten(x))
     (y, ladj), coarse = flow.preprocess(x), Grid.uniform(2)
     y = y.float()
@@ -168,11 +180,17 @@ def cheated(x, entropy, seed):
 
 
 def test_a_coarse_grid_is_cheated_and_the_guard_holds_it():
-    """On two steps likelihood training drives its objective below the entropy, while the truth gets worse."""
+    """On two steps likelihood training drives its objective below the entropy, while the truth
+    gets worse."""
     x = toy("checkerboard").sample(2000, generator())
     entropy = 3.46574
-    # Rounding differs between machines, and such training is chaotic: one of a few seeds must show it.
-    found = next(pair for pair in (cheated(x, entropy, seed) for seed in range(4)) if pair[0] < entropy - 0.5)
+    # Rounding differs between machines, and such training is chaotic: one of a few seeds must show
+    # it.
+    found = next(
+        pair
+        for pair in (cheated(x, entropy, seed) for seed in range(4))
+        if pair[0] < entropy - 0.5
+    )
     assert found[1] - found[0] > 1.0 and found[1] > entropy
 
     coarse, guarded = Grid.uniform(2), small_flow(preprocess=cnf.Affine.whiten(x))
@@ -280,7 +298,12 @@ def test_what_the_user_gave_is_kept():
     flow = small_flow(preprocess=mine, base=base, solver=solver)
     field = flow.field
     cnf.fit(flow, toy("moons").sample(300, generator()), steps=20)
-    assert flow.preprocess is mine and flow.base is base and flow.field is field and flow.solver is solver
+    assert (
+        flow.preprocess is mine
+        and flow.base is base
+        and flow.field is field
+        and flow.solver is solver
+    )
 
 
 def test_a_second_fit_keeps_the_map_and_places_the_grid_anew():
@@ -318,7 +341,9 @@ def test_a_conditional_fit_follows_its_context():
     x = 0.3 * torch.randn(3000, 1, generator=source) + 4 * context - 2
     flow = small_flow(1, context_dim=1)
     cnf.fit(flow, x, context=context, steps=400, likelihood_share=0.05)
-    means = [flow.sample((500,), torch.tensor([c]), generator=source).mean().item() for c in (0.0, 1.0)]
+    means = [
+        flow.sample((500,), torch.tensor([c]), generator=source).mean().item() for c in (0.0, 1.0)
+    ]
     assert means == pytest.approx([-2.0, 2.0], abs=0.15)
 
 
@@ -336,7 +361,9 @@ def test_the_moving_average_forgets_the_start():
 def trainer_for(steps=60, seed=0):
     x = toy("moons").sample(300, generator())
     flow = small_flow(preprocess=cnf.Affine.whiten(x))
-    settings = default_settings(rows=len(x), dim=2, steps=steps, seconds=None, likelihood_share=0.5)
+    settings = default_settings(
+        rows=len(x), dim=2, steps=steps, seconds=None, likelihood_share=0.5
+    )
     return Trainer(flow, *Rows(x).split(0.1, generator()), settings, seed=seed)
 
 
@@ -359,11 +386,14 @@ def test_a_resumed_fit_ends_bitwise_as_an_uninterrupted_one(tmp_path, stop_at):
     resumed.run()
     for a, b in zip(whole.flow.state_dict().values(), resumed.flow.state_dict().values()):
         assert torch.equal(a, b)
-    assert [r.objective for r in whole.history.records] == [r.objective for r in resumed.history.records]
+    assert [r.objective for r in whole.history.records] == [
+        r.objective for r in resumed.history.records
+    ]
 
 
 def test_a_resumed_fit_has_the_base_it_began_with(tmp_path):
-    """A mixture that was fitted on another machine may differ in its last digits, and is taken up."""
+    """A mixture that was fitted on another machine may differ in its last digits, and is taken
+    up."""
 
     def of(shift):
         means = torch.tensor([[-1.0, 0.0], [1.0, 0.0]]) + shift
@@ -402,7 +432,10 @@ def test_fit_goes_on_from_its_checkpoint(tmp_path):
         cnf.fit(small_flow(), x, steps=10, checkpoint=path, callbacks=(stop,))
     cnf.fit(resumed, x, steps=10, checkpoint=path, callbacks=(seen.append,))
     assert len(seen) == 3
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.state_dict().values(), resumed.state_dict().values())
+    )
 
 
 def test_one_bad_update_rolls_back_to_the_average_with_a_smaller_rate():
@@ -422,7 +455,10 @@ def test_one_bad_update_rolls_back_to_the_average_with_a_smaller_rate():
 def test_divergence_that_lasts_is_an_error():
     trainer = trainer_for(steps=40)
     with torch.no_grad():
-        for parameter in (*trainer.flow.field.parameters(), *trainer.validator.average.module.parameters()):
+        for parameter in (
+            *trainer.flow.field.parameters(),
+            *trainer.validator.average.module.parameters(),
+        ):
             parameter.fill_(torch.nan)
         for tensor in trainer.best.values():
             tensor.fill_(torch.nan)
@@ -459,7 +495,10 @@ def test_validation_judges_weighted_rows_and_splits_do_not_overlap():
     ],
 )
 def test_bad_input_is_one_line_that_says_what_to_do(options, message):
-    given = {"x": torch.randn(50, 2, generator=generator()), "steps": None if "seconds" in options else 5}
+    given = {
+        "x": torch.randn(50, 2, generator=generator()),
+        "steps": None if "seconds" in options else 5,
+    }
     given |= options
     with pytest.raises(ValueError, match=message) as caught:
         cnf.fit(small_flow(), given.pop("x"), **given)
@@ -468,7 +507,12 @@ def test_bad_input_is_one_line_that_says_what_to_do(options, message):
 
 def test_arrays_of_any_number_type_are_taken():
     values = numpy.arange(6).reshape(3, 2)
-    for given in (values, values[:, ::-1], values.tolist(), pandas.DataFrame(values, columns=["a", "b"])):
+    for given in (
+        values,
+        values[:, ::-1],
+        values.tolist(),
+        pandas.DataFrame(values, columns=["a", "b"]),
+    ):
         rows = as_rows("x", given, None, None, torch.device("cpu"))
         assert rows.x.dtype == torch.float64
         assert torch.equal(rows.x, torch.tensor(numpy.asarray(given).copy()).double())
@@ -494,7 +538,8 @@ def test_a_stochastic_divergence_leaves_calibration_and_held_out_likelihood_exac
 
 
 def gap_after(flow, name, **options):
-    """Mean of log p_true − log p_model over 20,000 held-out points, confirmed by dopri8 in float64."""
+    """Mean of log p_true − log p_model over 20,000 held-out points, confirmed by dopri8 in
+    float64."""
     task = toy(name)
     x, test = task.sample(50_000, generator(1)), task.sample(20_000, generator(2))
     cnf.fit(flow, x, **options)
@@ -536,7 +581,8 @@ def test_a_fit_falls_back_on_the_mixture_that_beats_it(tmp_path):
     flow = small_flow()
     history = cnf.fit(flow, x, steps=100)
     assert history.choices["base"].startswith("mixture of")
-    # Entropy of the mixture: log 3 for the cluster, and that of a Gaussian of deviation 0.05 in two columns.
+    # Entropy of the mixture: log 3 for the cluster, and that of a Gaussian of deviation 0.05 in
+    # two columns.
     entropy = math.log(3) + math.log(2 * math.pi * math.e * 0.05**2)
     assert history.valid_nll == pytest.approx(entropy, abs=0.35)
     flow.save(tmp_path / "m.safetensors")
@@ -563,7 +609,10 @@ def test_a_resumed_fit_ends_on_the_same_mixture(tmp_path):
         cnf.fit(small_flow(), x, steps=100, checkpoint=path, callbacks=(stop,))
     history = cnf.fit(resumed, x, steps=100, checkpoint=path)
     assert history.choices["base"].startswith("mixture of")
-    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), resumed.state_dict().values()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(whole.state_dict().values(), resumed.state_dict().values())
+    )
 
 
 def test_weights_reach_the_mixture():
@@ -571,7 +620,9 @@ def test_weights_reach_the_mixture():
     x = clusters()
     weights = (torch.arange(len(x)) % 3 != 0).double()
     nothing = torch.tensor(0.0)
-    rival = MixtureBaseline(x, weights, x[weights > 0], nothing, None, seed=0, most=5, seconds=None)
+    rival = MixtureBaseline(
+        x, weights, x[weights > 0], nothing, None, seed=0, most=5, seconds=None
+    )
     assert rival.best.components in (2, 5)
     base = rival.best.base
     for found in (getattr(base, "base", base),):

@@ -1,4 +1,5 @@
-"""Variational inference: normalizers in closed form, Jacobians by autograd, known tails, a posterior."""
+"""Variational inference: normalizers in closed form, Jacobians by autograd, known tails, a
+posterior."""
 
 import math
 
@@ -25,7 +26,11 @@ from cnf.variational import (
 
 ROOT_TAU = math.sqrt(2 * math.pi)
 WIDTH = 8 + 0.4 * ROOT_TAU  # of the confined strip: 8 in the middle, half a Gaussian at each end
-STRIPS = {"U2": 0.4 * ROOT_TAU * WIDTH, "U3": 0.7 * ROOT_TAU * WIDTH, "U4": 0.75 * ROOT_TAU * WIDTH}
+STRIPS = {
+    "U2": 0.4 * ROOT_TAU * WIDTH,
+    "U3": 0.7 * ROOT_TAU * WIDTH,
+    "U4": 0.75 * ROOT_TAU * WIDTH,
+}
 
 
 class ShiftedGaussian:
@@ -57,7 +62,9 @@ def test_ring_has_the_normalizer_of_another_quadrature():
 
 def test_energies_are_those_of_the_paper():
     points = torch.tensor([[0.0, 0.5], [1.0, -1.0], [-2.0, 1.0]], dtype=F64)
-    for (a, b), values in zip(points.tolist(), zip(*(e.log_density(points) for e in ENERGIES.values()))):
+    for (a, b), values in zip(
+        points.tolist(), zip(*(e.log_density(points) for e in ENERGIES.values()))
+    ):
         w1, w2 = math.sin(2 * math.pi * a / 4), 3 * math.exp(-0.5 * ((a - 1) / 0.6) ** 2)
         w3 = 3 / (1 + math.exp(-(a - 1) / 0.3))
 
@@ -75,7 +82,9 @@ def test_energies_are_those_of_the_paper():
 
 
 def test_energies_are_planar():
-    with pytest.raises(ValueError, match=r"U3 is planar: expected points \(\*batch, 2\); got \(4, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"U3 is planar: expected points \(\*batch, 2\); got \(4, 3\)"
+    ):
         ENERGIES["U3"].log_density(torch.zeros(4, 3))
 
 
@@ -89,7 +98,9 @@ def wild_planar_flow(dim=3, layers=6):
 def test_planar_jacobian_is_that_of_autograd():
     flow, z = wild_planar_flow(), normal(20, 3, seed=9)
     _, ladj = flow(z)
-    jacobians = torch.stack([torch.autograd.functional.jacobian(lambda z: flow(z)[0], row) for row in z])
+    jacobians = torch.stack(
+        [torch.autograd.functional.jacobian(lambda z: flow(z)[0], row) for row in z]
+    )
     # slogdet's sign tells that the map is invertible, however w and u point.
     sign, expected = torch.linalg.slogdet(jacobians)
     assert (sign == 1).all()
@@ -97,7 +108,9 @@ def test_planar_jacobian_is_that_of_autograd():
 
 
 def test_planar_density_is_that_of_its_draws():
-    x, log_prob = wild_planar_flow(dim=1, layers=3).sample_and_log_prob((100_000,), generator=seeded(1))
+    x, log_prob = wild_planar_flow(dim=1, layers=3).sample_and_log_prob(
+        (100_000,), generator=seeded(1)
+    )
     x, order = x[:, 0].detach().sort(dim=0)
     density = log_prob.detach().exp()[order]
     # In one dimension the draws, in order, tabulate the density: it must integrate to one.
@@ -178,12 +191,18 @@ def test_pareto_k_needs_a_tail():
 
 @pytest.mark.parametrize("kind", ["planar", "cnf"])
 def test_reverse_kl_falls(kind):
-    flow = PlanarFlow(2, 8) if kind == "planar" else cnf.CNF(2, hidden=(8, 8), solver=cnf.Grid.uniform(4))
+    flow = (
+        PlanarFlow(2, 8)
+        if kind == "planar"
+        else cnf.CNF(2, hidden=(8, 8), solver=cnf.Grid.uniform(4))
+    )
     energy = ENERGIES["U2"]
     before = importance_sample(flow, energy.log_density, 2_000, generator=seeded())
     history = fit_reverse_kl(flow, energy.log_density, steps=100, learning_rate=0.02, batch=128)
     after = importance_sample(flow, energy.log_density, 2_000, generator=seeded())
-    assert energy.log_normalizer - after.lower_bound < 0.5 * (energy.log_normalizer - before.lower_bound)
+    assert energy.log_normalizer - after.lower_bound < 0.5 * (
+        energy.log_normalizer - before.lower_bound
+    )
     assert after.lower_bound < energy.log_normalizer
     late = [record.objective for record in history.records[-25:]]
     assert np.mean(late) == pytest.approx(-after.lower_bound, abs=0.15)
@@ -203,7 +222,9 @@ def test_reverse_kl_leaves_the_grid_as_it_was():
 
 
 @pytest.mark.parametrize(("given", "energy", "last"), [(1, "U1", 5), (40, "U2", 40)])
-def test_reverse_kl_takes_more_steps_where_the_solver_errs_and_never_fewer_than_given(given, energy, last):
+def test_reverse_kl_takes_more_steps_where_the_solver_errs_and_never_fewer_than_given(
+    given, energy, last
+):
     flow = cnf.CNF(2, hidden=(8, 8), solver=cnf.Grid.uniform(given, "euler"))
     seen = []
 
@@ -254,9 +275,12 @@ def test_posterior_is_likelihood_times_prior(cancer):
 def test_laplace_finds_the_mode_that_scikit_learn_finds(cancer):
     x, y = cancer
     gaussian = laplace(LogisticPosterior(x, y).log_density, torch.zeros(31))
-    # The intercept has a prior too: a column of ones among the features, and no intercept beside them.
+    # The intercept has a prior too: a column of ones among the features, and no intercept beside
+    # them.
     design = torch.cat([torch.ones(len(x), 1, dtype=F64), x], 1)
-    model = LogisticRegression(C=1.0, fit_intercept=False, tol=1e-10, max_iter=10_000).fit(design, y)
+    model = LogisticRegression(C=1.0, fit_intercept=False, tol=1e-10, max_iter=10_000).fit(
+        design, y
+    )
     torch.testing.assert_close(gaussian.shift, torch.tensor(model.coef_[0]), atol=1e-5, rtol=1e-5)
     p = torch.sigmoid(design @ gaussian.shift)
     precision = design.T @ ((p * (1 - p))[:, None] * design) + torch.eye(31, dtype=F64)

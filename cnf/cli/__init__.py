@@ -24,7 +24,8 @@ UsageError: type[Exception] = typer.BadParameter.__base__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that `arguments` spell (default: those of the process) and return the exit code.
+    """Run the command that `arguments` spell (default: those of the process) and return the exit
+    code.
 
     >>> main(["info", "nowhere.safetensors"])
     2

@@ -21,8 +21,11 @@ VERDICTS = {True: "ok", False: "FAIL", None: "?"}
 SIGNS = {"at most": "≤", "at least": "≥"}
 
 
-def check_model(path: Path, data: str, *, strict: bool, seed: int, device: str, as_json: bool) -> bool:
-    """Say of every claim whether it holds on the rows of DATA, and return whether none of them fails.
+def check_model(
+    path: Path, data: str, *, strict: bool, seed: int, device: str, as_json: bool
+) -> bool:
+    """Say of every claim whether it holds on the rows of DATA, and return whether none of them
+    fails.
 
     Raises:
         ValueError: for a model, table or device that cannot be used.
@@ -33,7 +36,9 @@ def check_model(path: Path, data: str, *, strict: bool, seed: int, device: str, 
     passed = not any(claim.passed is False for claim in claims)
     if as_json:
         found = [claim.as_dict() for claim in claims]
-        say_json({"model": str(path), "data": data, "strict": strict, "passed": passed, "claims": found})
+        say_json(
+            {"model": str(path), "data": data, "strict": strict, "passed": passed, "claims": found}
+        )
     else:
         say("\n".join(lines_of(claims, f"{path} on {data}")))
     return passed
@@ -44,7 +49,9 @@ def _claims(model: Model | TypedModel, data: str, **options: Any) -> tuple[Check
         measure = partial(check_table, model.model, pd.concat(model.chunks(data)))
     else:
         columns = [*model.columns, *model.context]
-        x, context = model.split(read_data(data, columns=columns, rows_needed=FEWEST_ROWS, seed=FRESH))
+        x, context = model.split(
+            read_data(data, columns=columns, rows_needed=FEWEST_ROWS, seed=FRESH)
+        )
         measure = partial(check, model.flow, x, context=context)
     try:
         return measure(**options)
@@ -66,7 +73,9 @@ def lines_of(claims: Sequence[CheckResult], title: str) -> list[str]:
     """
     rows = [_row(claim) for claim in claims]
     widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = ["  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
+    lines = [
+        "  " + "  ".join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows
+    ]
     verdicts = [claim.passed for claim in claims]
     open_ones = f", {verdicts.count(None)} not decided" if None in verdicts else ""
     return [*lines, f"{title}: {verdicts.count(True)} of {len(claims)} claims hold{open_ones}"]

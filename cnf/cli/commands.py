@@ -1,4 +1,5 @@
-"""The commands as they are typed; their work is imported when they run, so that help needs no torch."""
+"""The commands as they are typed; their work is imported when they run, so that help needs no
+torch."""
 
 from __future__ import annotations
 
@@ -32,12 +33,16 @@ app = typer.Typer(
 def fit(
     data: Data,
     output: Annotated[Path, typer.Option("-o", "--output", help="The model to write.")],
-    columns: Annotated[str | None, typer.Option(help="Columns to model: a,b,c. Default: all.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Columns to model: a,b,c. Default: all.")
+    ] = None,
     ignore: Annotated[str | None, typer.Option(help="Columns to leave out: a,b.")] = None,
     context: Annotated[
         str | None, typer.Option(help="Columns that the density is conditioned on: a,b.")
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="Column with the weight of each row.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Column with the weight of each row.")
+    ] = None,
     kinds: Annotated[
         str | None,
         typer.Option(
@@ -47,32 +52,42 @@ def fit(
         ),
     ] = None,
     drop_dependent: Annotated[
-        bool, typer.Option("--drop-dependent", help="Leave out columns that follow exactly from others.")
+        bool,
+        typer.Option(
+            "--drop-dependent", help="Leave out columns that follow exactly from others."
+        ),
     ] = False,
     valid: Annotated[
-        str | None, typer.Option(help="Rows to judge by, a file or toy:NAME. Default: a tenth of DATA.")
+        str | None,
+        typer.Option(help="Rows to judge by, a file or toy:NAME. Default: a tenth of DATA."),
     ] = None,
     seed: Seed = 0,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Budget in updates. Default: grows with the rows.")
     ] = None,
-    seconds: Annotated[float | None, typer.Option(help="Budget in seconds, instead of steps.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Budget in seconds, instead of steps.")
+    ] = None,
     width: Annotated[
         int | None,
-        typer.Option(min=1, max=4096, help="Width of the hidden layers. Default: by rows and columns."),
+        typer.Option(
+            min=1, max=4096, help="Width of the hidden layers. Default: by rows and columns."
+        ),
     ] = None,
     device: Device = "cpu",
     threads: Threads = 1,
     as_json: AsJson = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint beside the model, if there is one.")
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the checkpoint beside the model, if there is one."
+        ),
     ] = False,
 ) -> None:
     """Fit a flow to a table.
 
-    Columns may be real, positive, bounded, integer or categorical, with cells missing; what was taken for
-    what is printed. Says how well the model predicts rows that were held out.
-    """
+    Columns may be real, positive, bounded, integer or categorical, with cells missing; what was
+    taken for what is printed. Says how well the model predicts rows that were held out."""
     from cnf.cli.data import names_in
     from cnf.cli.fitting import fit_model
     from cnf.cli.model import use_threads
@@ -108,9 +123,8 @@ def score(
 ) -> None:
     """Write the log-density of every row of a table.
 
-    In nats, with the bar of its numerical error. Rows with a missing cell keep their place, with an empty
-    log_prob. Columns are found by name.
-    """
+    In nats, with the bar of its numerical error. Rows with a missing cell keep their place, with
+    an empty log_prob. Columns are found by name."""
     from cnf.cli.model import use_threads
     from cnf.cli.scoring import score_table
 
@@ -141,10 +155,14 @@ def plot(
     model: Model,
     kind: Annotated[Kind, typer.Argument(metavar="KIND", help="What to draw.")],
     output: Output,
-    data: Annotated[str | None, typer.Option(help="Draw these rows too, a file or toy:NAME.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Draw these rows too, a file or toy:NAME.")
+    ] = None,
     axes: Annotated[
         str | None,
-        typer.Option(help="The two columns to show: a,b; or principal (trajectories). Default: the first."),
+        typer.Option(
+            help="The two columns to show: a,b; or principal (trajectories). Default: the first."
+        ),
     ] = None,
     given: Given = None,
     sweep: Annotated[
@@ -154,18 +172,20 @@ def plot(
         Color, typer.Option("--color", "--colour", help="What the colors of trajectories tell.")
     ] = Color.time,
     frames: Annotated[int, typer.Option(min=20, max=2000, help="Of a film.")] = 48,
-    frame_rate: Annotated[int, typer.Option(min=1, max=100, help="Frames a second of a film.")] = 20,
+    frame_rate: Annotated[
+        int, typer.Option(min=1, max=100, help="Frames a second of a film.")
+    ] = 20,
     inches: Annotated[
         float, typer.Option(min=1, max=20, help="A side of a film, at 100 dots an inch.")
     ] = 4.0,
 ) -> None:
     """Draw a picture of a model.
 
-    Of two columns: density, contours, evolution (the density at a row of times). In two columns of many:
-    samples, trajectories, field, streamlines, conditional (given the others). Of all columns: marginals,
-    pairs, slices, calibration (of --data), what-if (a context swept). Of the work: steps, history.
-    png, svg or pdf; density, trajectories and field also as films: gif or mp4.
-    """
+    Of two columns: density, contours, evolution (the density at a row of times). In two columns of
+    many: samples, trajectories, field, streamlines, conditional (given the others). Of all
+    columns: marginals, pairs, slices, calibration (of --data), what-if (a context swept). Of the
+    work: steps, history. png, svg or pdf; density, trajectories and field also as films: gif or
+    mp4."""
     from cnf.cli.animations import AnimationOptions
     from cnf.cli.data import names_in
     from cnf.cli.model import use_threads
@@ -197,8 +217,8 @@ def check(
 ) -> None:
     """Test every claim that a model makes, on rows it was not fitted to.
 
-    Whether its numbers are right, how well it fits, what a score costs. Exit code 1 if a claim does not hold.
-    """
+    Whether its numbers are right, how well it fits, what a score costs. Exit code 1 if a claim
+    does not hold."""
     from cnf.cli.checking import check_model
     from cnf.cli.model import use_threads
 
@@ -211,10 +231,9 @@ def check(
 def report(model: Model, data: Data, output: Output, threads: Threads = 1) -> None:
     """Write a page about a model, judged by a table: open it in a browser.
 
-    What the model is, how well it predicts the rows beside a Gaussian and a mixture, its training, columns,
-    calibration, and the flow itself, moving. Give rows that are new to the model, or its own table: then the
-    rows that the fit set apart judge.
-    """
+    What the model is, how well it predicts the rows beside a Gaussian and a mixture, its training,
+    columns, calibration, and the flow itself, moving. Give rows that are new to the model, or its
+    own table: then the rows that the fit set apart judge."""
     from cnf.cli.model import use_threads
     from cnf.cli.reporting import report_model
 

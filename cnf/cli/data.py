@@ -29,12 +29,15 @@ def names_in(text: str | None) -> tuple[str, ...]:
         return ()
     names = next(csv.reader([text], skipinitialspace=True), [])
     if not names or "" in names or len(set(names)) < len(names):
-        raise ValueError(f"{text!r}: expected different names of columns with commas between them: a,b,c")
+        raise ValueError(
+            f"{text!r}: expected different names of columns with commas between them: a,b,c"
+        )
     return tuple(names)
 
 
 def assignments(text: str | None) -> dict[str, str]:
-    """What name=value pairs with commas between them say; a pair with a comma stands in double quotes.
+    """What name=value pairs with commas between them say; a pair with a comma stands in double
+    quotes.
 
     >>> assignments("region=north, age=31")
     {'region': 'north', 'age': '31'}
@@ -59,8 +62,8 @@ def read_data(
 ) -> pd.DataFrame:
     """The columns of a file, or 100,000 rows of toy:NAME; every cell is finite.
 
-    Raises:
-        ValueError: for an unknown toy, or, as a `TableError`, for a table that is not as it should be.
+    Raises: ValueError: for an unknown toy, or, as a `TableError`, for a table that is not as it
+        should be.
     """
     if not data.startswith(TOY):
         return read_table(data, columns=columns, ignore=ignore, rows_needed=rows_needed)

@@ -40,8 +40,8 @@ LEVELS = (0.005, 0.025, 0.25, 0.5, 0.75, 0.975, 0.995)
 def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
     """Fit a flow to a table and write it, with what the other commands need to know.
 
-    Raises:
-        ValueError: for options that exclude each other, a table that cannot be fitted, an output that cannot
+    Raises: ValueError: for options that exclude each other, a table that cannot be fitted, an
+        output that cannot
             be written, or a training that diverged.
     """
     output = Path(options.output)
@@ -64,7 +64,8 @@ def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
 
 
 def is_finished(output: Path) -> bool:
-    """Whether the work of a fit is done: a model of a whole history, and no checkpoint of a fit under way."""
+    """Whether the work of a fit is done: a model of a whole history, and no checkpoint of a fit
+    under way."""
     if any(generation.exists() for generation in generations(checkpoint_beside(output))):
         return False
     try:
@@ -84,21 +85,30 @@ def check_budget(options: FitOptions) -> None:
     if options.seconds is not None and not math.isfinite(options.seconds):
         raise ValueError(f"--seconds: expected a finite number above 0, got {options.seconds}")
     default_settings(
-        rows=FEWEST_ROWS, dim=1, steps=options.steps, seconds=options.seconds, likelihood_share=None
+        rows=FEWEST_ROWS,
+        dim=1,
+        steps=options.steps,
+        seconds=options.seconds,
+        likelihood_share=None,
     )
 
 
 def fit_any(options: FitOptions) -> CNF | TableFlow:
-    """A model fitted to the table that the options name: of a typed table, or of plain real columns."""
+    """A model fitted to the table that the options name: of a typed table, or of plain real
+    columns."""
     checked_device(options.device)
     if options.data.startswith(TOY):
         if options.kinds or options.drop_dependent:
-            raise ValueError(f"{options.data}: has real columns; leave --type and --drop-dependent out")
+            raise ValueError(
+                f"{options.data}: has real columns; leave --type and --drop-dependent out"
+            )
         return fit_flow(options)
     table, schema = read_for_fit(options)
     if options.kinds or not schema.plain:
         return fit_typed(options, table, schema, checkpoint_beside(Path(options.output)))
-    flow = fit_flow(replace(options, columns=tuple(column.name for column in schema.modeled)), schema.ranges)
+    flow = fit_flow(
+        replace(options, columns=tuple(column.name for column in schema.modeled)), schema.ranges
+    )
     flow.metadata["schema"] = schema.as_json()
     return flow
 
@@ -125,10 +135,14 @@ def fit_flow(options: FitOptions, ranges: Sequence[Range] | None = None) -> CNF:
         raise ValueError(f"{options.data}: {error} (columns: {listed(columns)})") from error
 
 
-def rows_of(table: pd.DataFrame, columns: list[str], options: FitOptions, device: torch.device) -> Rows:
+def rows_of(
+    table: pd.DataFrame, columns: list[str], options: FitOptions, device: torch.device
+) -> Rows:
     """The rows of a table with their context and weights."""
     context = as_tensor(table, options.context, device) if options.context else None
-    weights = None if options.weights is None else as_tensor(table, [options.weights], device)[:, 0]
+    weights = (
+        None if options.weights is None else as_tensor(table, [options.weights], device)[:, 0]
+    )
     return as_rows("rows", as_tensor(table, columns, device), context, weights, device)
 
 
@@ -152,7 +166,11 @@ def flow_of(
     gaussian = gaussian_nll(train, valid)
     hidden = None if options.width is None else (options.width, options.width)
     flow = default_flow(
-        len(train), len(columns), context_dim=len(options.context), hidden=hidden, seed=options.seed
+        len(train),
+        len(columns),
+        context_dim=len(options.context),
+        hidden=hidden,
+        seed=options.seed,
     ).to(rows.x.device)
     try:
         history, interrupted = train_flow(flow, rows, judges, options, ranges), False
@@ -216,7 +234,8 @@ def gaussian_nll(train: Rows, valid: Rows) -> tuple[float, float]:
 
     weights = train.x.new_ones(len(train)) if train.weights is None else train.weights
     root = weights.sqrt()[:, None]
-    # The pseudo-inverse takes context columns that depend on each other, as those of categories do.
+    # The pseudo-inverse takes context columns that depend on each other, as those of categories
+    # do.
     slope = torch.linalg.pinv(root * regressors(train)) @ (root * train.x)
     whiten = Affine.whiten(train.x - regressors(train) @ slope, weights)
     y, ladj = whiten(valid.x - regressors(valid) @ slope)

@@ -15,8 +15,8 @@ from cnf.training.trainer import Callback
 
 @contextmanager
 def orderly_interrupts() -> Iterator[tuple[Callback, ...]]:
-    """Watchers that stop a fit after the update in which Ctrl-C was pressed, its state written where it keeps
-    one; pressed again, at once."""
+    """Watchers that stop a fit after the update in which Ctrl-C was pressed, its state written
+    where it keeps one; pressed again, at once."""
     if threading.current_thread() is not threading.main_thread():
         yield ()
         return

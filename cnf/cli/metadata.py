@@ -28,8 +28,8 @@ HISTORY = {
     "train_se": MAYBE,
     "rollbacks": ([TEXT], (NONE,)),
 }
-# A pattern is types, a list of one pattern, a dict of patterns whose missing keys count as None, or a tuple
-# of patterns of which one must fit.
+# A pattern is types, a list of one pattern, a dict of patterns whose missing keys count as None,
+# or a tuple of patterns of which one must fit.
 KNOWN: dict[str, Any] = {
     "columns": [TEXT],
     "context": [TEXT],
@@ -45,24 +45,35 @@ KNOWN: dict[str, Any] = {
     "quantiles": ({"levels": [NUMBER], "columns": (dict,)}, (NONE,)),
 }
 # What is there has these beside it.
-NEEDS = {"rows": ("valid_rows",), "gaussian": ("rows", "valid_rows", "seed"), "quantiles": ("columns",)}
+NEEDS = {
+    "rows": ("valid_rows",),
+    "gaussian": ("rows", "valid_rows", "seed"),
+    "quantiles": ("columns",),
+}
 
 
 def require_known(path: Path, metadata: dict[str, Any]) -> None:
-    """Refuse metadata whose parts are not what `cnf fit` writes under their names; others may be anything.
+    """Refuse metadata whose parts are not what `cnf fit` writes under their names; others may be
+    anything.
 
     Raises:
         ModelFileError: naming the part.
     """
     for name, pattern in KNOWN.items():
         if name in metadata and not fits(metadata[name], pattern):
-            raise ModelFileError(f"{path}: what it says of {name} is not as a fit writes it; fit it anew")
+            raise ModelFileError(
+                f"{path}: what it says of {name} is not as a fit writes it; fit it anew"
+            )
     for name, needs in NEEDS.items():
         missing = [need for need in needs if metadata.get(need) is None]
         if metadata.get(name) is not None and missing:
-            raise ModelFileError(f"{path}: it says nothing of {missing[0]}, which {name} needs; fit it anew")
+            raise ModelFileError(
+                f"{path}: it says nothing of {missing[0]}, which {name} needs; fit it anew"
+            )
     if not (_paired(metadata) and _complete(metadata)):
-        raise ModelFileError(f"{path}: what it says of its history does not fit together; fit it anew")
+        raise ModelFileError(
+            f"{path}: what it says of its history does not fit together; fit it anew"
+        )
 
 
 def fits(value: Any, pattern: Any) -> bool:
@@ -74,7 +85,9 @@ def fits(value: Any, pattern: Any) -> bool:
     if isinstance(pattern, list):
         return isinstance(value, list) and all(fits(part, pattern[0]) for part in value)
     if isinstance(pattern, dict):
-        return isinstance(value, dict) and all(fits(value.get(key), part) for key, part in pattern.items())
+        return isinstance(value, dict) and all(
+            fits(value.get(key), part) for key, part in pattern.items()
+        )
     if isinstance(pattern[0], type):
         return isinstance(value, pattern) and (bool in pattern or not isinstance(value, bool))
     return any(fits(value, part) for part in pattern)

@@ -48,13 +48,15 @@ class Model:
     def given(self, text: str | None) -> Tensor | None:
         """The context (context_dim,) that --given spells.
 
-        Raises:
-            ValueError: if it is missing, not wanted, or does not give one number to every context column.
+        Raises: ValueError: if it is missing, not wanted, or does not give one number to every
+            context column.
         """
         values = dict(_assignment(part) for part in names_in(text))
         if values.keys() != set(self.context):
             example = ",".join(f"{name}=0" for name in self.context)
-            wanted = f'--given "{example}"' if self.context else "no --given: the model has no context"
+            wanted = (
+                f'--given "{example}"' if self.context else "no --given: the model has no context"
+            )
             raise ValueError(f"{self.path}: expected {wanted}; got {text!r}")
         context = torch.tensor([values[name] for name in self.context], dtype=torch.float64)
         return context.to(self.flow.device) if self.context else None
@@ -63,9 +65,8 @@ class Model:
 def load_any(path: Path, device: str = "cpu") -> Model | TypedModel:
     """The model in a file, of plain real columns or of a typed table.
 
-    Raises:
-        ModelFileError: if the file is missing, damaged, or names another number of columns than it has.
-        ValueError: for a device that is not there.
+    Raises: ModelFileError: if the file is missing, damaged, or names another number of columns
+        than it has. ValueError: for a device that is not there.
     """
     found = load(path, device=checked_device(device))
     require_known(path, found.metadata)
@@ -79,7 +80,8 @@ def _named(path: Path, flow: CNF) -> Model:
 
 
 def use_threads(count: int) -> None:
-    """Let torch compute with so many threads; several on a busy machine are far slower than one."""
+    """Let torch compute with so many threads; several on a busy machine are far slower than
+    one."""
     torch.set_num_threads(count)
 
 
@@ -102,7 +104,9 @@ def as_tensor(table: pd.DataFrame, columns: Sequence[str], device: torch.device)
 def _names(flow: CNF, key: str, letter: str, count: int, path: Path) -> list[str]:
     names = flow.metadata.get(key, [f"{letter}{i}" for i in range(count)])
     if len(names) != count:
-        raise ModelFileError(f"{path}: expected {count} names in its {key}, found {len(names)}; fit it anew")
+        raise ModelFileError(
+            f"{path}: expected {count} names in its {key}, found {len(names)}; fit it anew"
+        )
     return names
 
 

@@ -51,7 +51,9 @@ Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all rando
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
 Threads = Annotated[
     int,
-    typer.Option(min=1, max=1024, help="Threads of torch. More than one pays on an idle machine only."),
+    typer.Option(
+        min=1, max=1024, help="Threads of torch. More than one pays on an idle machine only."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 

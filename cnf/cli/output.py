@@ -16,14 +16,17 @@ from cnf.files import atomic_path
 
 
 def require_writable(path: Path, *inputs: str | Path | None) -> None:
-    """Refuse, before the work, an output that cannot be written after it, or that would replace an input.
+    """Refuse, before the work, an output that cannot be written after it, or that would replace an
+    input.
 
-    Raises:
-        ValueError: if `path` is a folder, in a folder that is missing or closed, or one of the inputs.
+    Raises: ValueError: if `path` is a folder, in a folder that is missing or closed, or one of the
+        inputs.
     """
     for given in inputs:
         if given is not None and path.exists() and Path(given).exists() and path.samefile(given):
-            raise ValueError(f"{path}: cannot be written: it is an input too; give the output another name")
+            raise ValueError(
+                f"{path}: cannot be written: it is an input too; give the output another name"
+            )
     # Nothing is written to the temporary name, so nothing can take the place of `path`.
     with suppress(FileNotFoundError), atomic_path(path):
         pass
@@ -50,7 +53,9 @@ def say(text: str) -> None:
     try:
         print(text.encode(encoding, "replace").decode(encoding), flush=True)
     except OSError:
-        sys.stdout = None  # what could not be printed would be tried, and complained about, again at exit
+        sys.stdout = (
+            None  # what could not be printed would be tried, and complained about, again at exit
+        )
         raise
 
 

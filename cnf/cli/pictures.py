@@ -44,15 +44,17 @@ def plot_model(
 ) -> None:
     """Draw a picture of the model, or a film if the output is a gif or mp4.
 
-    Raises:
-        ValueError: for a model, table, context or output that cannot be used, and for a picture that a flow
+    Raises: ValueError: for a model, table, context or output that cannot be used, and for a
+        picture that a flow
             of so many columns does not have.
     """
     model = load_any(path)
     require_writable(output, path, data)
     moving = output.suffix.lower() in ENDINGS
     if moving and (kind not in FILMS or isinstance(model, TypedModel)):
-        raise ValueError(f"{output}: {kind.value} is no film: give a name that ends in .png, .svg or .pdf")
+        raise ValueError(
+            f"{output}: {kind.value} is no film: give a name that ends in .png, .svg or .pdf"
+        )
     require_options_of(kind, sweep, color, moving=moving)
     if isinstance(model, TypedModel):
         page = draw_typed(model, kind, data=data, axes=axes, given=given)
@@ -71,7 +73,8 @@ def plot_model(
 
 
 def require_options_of(kind: Kind, sweep: str | None, color: Color, *, moving: bool) -> None:
-    """Raise a ValueError for a sweep or colors that a picture or film of this kind would leave unheeded."""
+    """Raise a ValueError for a sweep or colors that a picture or film of this kind would leave
+    unheeded."""
     if sweep is not None and kind is not Kind.what_if:
         raise ValueError(f"--sweep: {kind.value} has one context: give it by --given")
     if color is not Color.time and (moving or kind is not Kind.trajectories):
@@ -85,7 +88,11 @@ def draw_density(scene: PlotContext) -> Figure:
     page, axes = plotting.figure(1, 1 if scene.data is None else 2)
     if scene.data is not None:
         plotting.samples(
-            scene.data[:, scene.axes], ax=axes[0, 0], limits=scene.limits, color=DATA, names=scene.names
+            scene.data[:, scene.axes],
+            ax=axes[0, 0],
+            limits=scene.limits,
+            color=DATA,
+            names=scene.names,
         )
         axes[0, 0].set_title("data")
         axes[0, 1].set_title("model")
@@ -143,7 +150,8 @@ def draw_streamlines(scene: PlotContext) -> Figure:
 
 
 def field_at_times(scene: PlotContext, kind: Literal["arrows", "streamlines"]) -> Figure:
-    """The velocity at the start, half-way and at the end; with data, where their rows are at that time."""
+    """The velocity at the start, half-way and at the end; with data, where their rows are at that
+    time."""
     times = torch.tensor([0.0, 0.5, 1.0])
     page, axes = plotting.figure(1, len(times))
     rows = None if scene.data is None else scene.path(times, DOTS)[..., scene.axes]
@@ -206,7 +214,9 @@ def draw_what_if(scene: PlotContext) -> Figure:
     context = scene.context.repeat(SWEPT, 1)
     context[:, scene.model.context.index(name)] = values
     drawn = scene.model.flow.sample((DRAWS,), context, generator=torch.Generator().manual_seed(0))
-    return plotting.what_if(values, drawn.transpose(0, 1), context=name, names=scene.model.columns)[0].figure
+    return plotting.what_if(
+        values, drawn.transpose(0, 1), context=name, names=scene.model.columns
+    )[0].figure
 
 
 @styled
@@ -214,7 +224,9 @@ def draw_calibration(scene: PlotContext) -> Figure:
     """Coverage of highest-density regions, and the ranks of every column."""
     found = ranks(report_data(scene.model.flow, scene.judges, None, scene.model.columns))
     across = min(scene.model.flow.dim + 1, 4)
-    page, grid = plotting.figure(-(-(scene.model.flow.dim + 1) // across), across, panel=(2.0, 1.9))
+    page, grid = plotting.figure(
+        -(-(scene.model.flow.dim + 1) // across), across, panel=(2.0, 1.9)
+    )
     first, *others = grid.ravel()
     plotting.calibration(found.density, ax=first)
     plotting.pit(found.columns, names=scene.model.columns, axes=others[: scene.model.flow.dim])
@@ -247,7 +259,9 @@ def draw_history(scene: PlotContext) -> Figure:
     """The course of the training."""
     known = scene.model.flow.metadata.get("history")
     if known is None:
-        raise ValueError(f"{scene.model.path}: the model has no history; `cnf fit` writes models that do")
+        raise ValueError(
+            f"{scene.model.path}: the model has no history; `cnf fit` writes models that do"
+        )
     return plotting.history(known["records"])[0].figure
 
 

@@ -18,7 +18,15 @@ from cnf.rows import Rows
 
 ROWS = 5000  # of a table, and of samples
 PLANE = (Kind.density, Kind.contours, Kind.evolution)  # of two columns alone
-PLANAR = (*PLANE, Kind.samples, Kind.trajectories, Kind.field, Kind.streamlines, Kind.pairs, Kind.conditional)
+PLANAR = (
+    *PLANE,
+    Kind.samples,
+    Kind.trajectories,
+    Kind.field,
+    Kind.streamlines,
+    Kind.pairs,
+    Kind.conditional,
+)
 WITHOUT_CONTEXT = (Kind.history, Kind.calibration)  # of no context, or of the rows' own
 PRINCIPAL = "principal"  # axes
 
@@ -52,12 +60,15 @@ class PlotContext:
 
     @cached_property
     def quantiles(self) -> Tensor:
-        """Of the training rows, or of samples where the file has none: 0.5, 50 and 99.5 %, (3, dim)."""
+        """Of the training rows, or of samples where the file has none: 0.5, 50 and 99.5 %, (3,
+        dim)."""
         known = self.model.flow.metadata.get("quantiles")
         if known is None:
             levels = torch.tensor([0.005, 0.5, 0.995], dtype=torch.float64)
             return self.samples(ROWS).double().quantile(levels, 0)
-        table = torch.tensor([known["columns"][name] for name in self.model.columns], dtype=torch.float64)
+        table = torch.tensor(
+            [known["columns"][name] for name in self.model.columns], dtype=torch.float64
+        )
         return table.T[[known["levels"].index(level) for level in (0.005, 0.5, 0.995)]]
 
     @property
@@ -71,17 +82,21 @@ class PlotContext:
         return plotting.limits(self.quantiles[[0, 2]], quantiles=(0, 1))
 
     def typical(self, count: int, column: int = 0) -> Tensor:
-        """Rows (count, dim) of the table, or of the model, at even ranks of a column from low to high."""
+        """Rows (count, dim) of the table, or of the model, at even ranks of a column from low to
+        high."""
         rows = self.samples(ROWS) if self.data is None else self.data
         ranks = (torch.arange(count) + 0.5) / count * len(rows)
         return rows[rows[:, column].argsort()[ranks.long()]]
 
     def samples(self, rows: int) -> Tensor:
         """Rows of the model (rows, dim), always the same."""
-        return self.model.flow.sample((rows,), self.context, generator=torch.Generator().manual_seed(0))
+        return self.model.flow.sample(
+            (rows,), self.context, generator=torch.Generator().manual_seed(0)
+        )
 
     def embedded(self, points: Tensor) -> Tensor:
-        """Points (n, 2) of the plane as rows (n, dim); columns that are not shown are at their median."""
+        """Points (n, 2) of the plane as rows (n, dim); columns that are not shown are at their
+        median."""
         rows = self.quantiles[1].repeat(len(points), 1)
         rows[:, self.axes] = points.double()
         return rows
@@ -92,14 +107,17 @@ class PlotContext:
 
     def velocity(self, t: float) -> Callable[[Tensor], Tensor]:
         """The velocity (n, 2) of points of the plane (n, 2) at a time."""
-        return lambda points: self.model.flow.velocity(t, self.embedded(points), self.context)[:, self.axes]
+        return lambda points: self.model.flow.velocity(t, self.embedded(points), self.context)[
+            :, self.axes
+        ]
 
     def path(self, times: Tensor, particles: int) -> Tensor:
         """Particles (time, n, dim) on their way to the rows of the data, or from base points."""
         return self.path_and_log_prob(times, particles)[0]
 
     def path_and_log_prob(self, times: Tensor, particles: int) -> tuple[Tensor, Tensor]:
-        """The particles (time, n, dim) of `path`, and the log-density where they are, (time, n)."""
+        """The particles (time, n, dim) of `path`, and the log-density where they are, (time,
+        n)."""
         flow = self.model.flow
         if self.data is None:
             start = flow.base.sample((particles,), flow.like, torch.Generator().manual_seed(0))
@@ -132,7 +150,11 @@ def plot_context(
     if kind in WITHOUT_CONTEXT:
         judges = None if data is None else rows_to_judge_by(model, data)[0]
         return PlotContext(model, None, None, places, judges=judges)
-    held = given if swept is None else ",".join(filter(None, (given, f"{quoted(swept[0])}={swept[1]}")))
+    held = (
+        given
+        if swept is None
+        else ",".join(filter(None, (given, f"{quoted(swept[0])}={swept[1]}")))
+    )
     return PlotContext(model, model.given(held), rows_of(model, data), places, color, swept)
 
 
@@ -158,7 +180,9 @@ def swept_context(model: Model, kind: Kind, sweep: str | None) -> tuple[str, flo
             raise ValueError
     except ValueError:
         wanted = f'--sweep "{model.context[0]}=LOW:HIGH"'
-        raise ValueError(f"{model.path}: expected {wanted}, for one of its context; got {sweep!r}") from None
+        raise ValueError(
+            f"{model.path}: expected {wanted}, for one of its context; got {sweep!r}"
+        ) from None
     return name, low, high
 
 
@@ -166,7 +190,9 @@ def rows_of(model: Model, data: str | None) -> Tensor | None:
     """The rows of a table, so many as a picture can hold."""
     if data is None:
         return None
-    return some(as_tensor(read_data(data, columns=model.columns), model.columns, torch.device("cpu")), ROWS)
+    return some(
+        as_tensor(read_data(data, columns=model.columns), model.columns, torch.device("cpu")), ROWS
+    )
 
 
 def chosen_axes(model: Model, kind: Kind, names: tuple[str, ...]) -> tuple[int, ...] | str:
@@ -177,7 +203,9 @@ def chosen_axes(model: Model, kind: Kind, names: tuple[str, ...]) -> tuple[int, 
             f"{model.path}: {kind.value} is drawn for 2 columns, the model has {dim}; draw conditional"
         )
     if kind in PLANAR and dim < 2:
-        raise ValueError(f"{model.path}: {kind.value} needs 2 columns, the model has 1; draw marginals")
+        raise ValueError(
+            f"{model.path}: {kind.value} needs 2 columns, the model has 1; draw marginals"
+        )
     if names == (PRINCIPAL,) and kind is Kind.trajectories:
         return PRINCIPAL
     chosen = names or tuple(columns[:2])

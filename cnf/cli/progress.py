@@ -26,7 +26,8 @@ def bar(task: str) -> Iterator[Callable[[float], None]]:
 
 @contextmanager
 def progress() -> Iterator[tuple[Callback, ...]]:
-    """What `cnf.fit` takes as callbacks: a bar on standard error, or nothing if that is no terminal."""
+    """What `cnf.fit` takes as callbacks: a bar on standard error, or nothing if that is no
+    terminal."""
     if not sys.stderr.isatty():
         yield ()
         return
@@ -41,7 +42,9 @@ def progress() -> Iterator[tuple[Callback, ...]]:
 
         def watch(trainer: Trainer) -> None:
             done = min(trainer.phase_done, 1.0)
-            bar.update(task, description=trainer.phase.name, completed=done, state=state_of(trainer))
+            bar.update(
+                task, description=trainer.phase.name, completed=done, state=state_of(trainer)
+            )
 
         yield (watch,)
 

@@ -35,24 +35,33 @@ def report_model(path: Path, data: str, output: Path) -> None:
     if isinstance(model, TypedModel):
         flow, rows, names = numbers_of(model, data)
         train = None
-        source = f"{source} that hold every number, in the scale of the flow, given the other cells"
+        source = (
+            f"{source} that hold every number, in the scale of the flow, given the other cells"
+        )
     else:
         flow, names = model.flow, model.columns
         rows, train = rows_to_judge_by(model, data)
     with writing(output), telling() as tell:
-        write_report(flow, rows, output, train=train, names=names, title=path.stem, source=source, tell=tell)
-    say(f"{output}: {len(rows):,} rows, {output.stat().st_size / 1e6:.1f} MB; open it in a browser")
+        write_report(
+            flow, rows, output, train=train, names=names, title=path.stem, source=source, tell=tell
+        )
+    say(
+        f"{output}: {len(rows):,} rows, {output.stat().st_size / 1e6:.1f} MB; open it in a browser"
+    )
 
 
 def numbers_of(model: TypedModel, data: str) -> tuple[CNF, Rows, list[str]]:
-    """The flow over the numbers of a typed table, rows in its coordinates, and the names of their columns.
+    """The flow over the numbers of a typed table, rows in its coordinates, and the names of their
+    columns.
 
-    Raises:
-        ValueError: for a table without a column of numbers, or without a row that holds all of them.
+    Raises: ValueError: for a table without a column of numbers, or without a row that holds all of
+        them.
     """
     table = model.model
     if table.flow is None:
-        raise ValueError(f"{model.path}: a report is about numbers; the model has categories alone")
+        raise ValueError(
+            f"{model.path}: a report is about numbers; the model has categories alone"
+        )
     cells, context = table.encode(pd.concat(model.chunks(data), ignore_index=True))
     whole = table.present(cells.symbols).all(1).nonzero().squeeze(1)
     found = table.coordinates(cells.take(whole), context[whole])
@@ -63,7 +72,8 @@ def numbers_of(model: TypedModel, data: str) -> tuple[CNF, Rows, list[str]]:
 
 
 def rows_to_judge_by(model: Model, data: str) -> tuple[Rows, Rows | None]:
-    """The rows that the fit set apart and those it learned from, if DATA is its table; else all rows."""
+    """The rows that the fit set apart and those it learned from, if DATA is its table; else all
+    rows."""
     known = model.flow.metadata
     table = read_data(data, columns=[*model.columns, *model.context], seed=known.get("seed", 0))
     device = torch.device("cpu")

@@ -14,7 +14,9 @@ ROWS_AT_ONCE = 65536
 
 
 @torch.no_grad()
-def sample_table(path: Path, output: Path, *, rows: int, seed: int, given: str | None, device: str) -> None:
+def sample_table(
+    path: Path, output: Path, *, rows: int, seed: int, given: str | None, device: str
+) -> None:
     """Write rows drawn from the model, in chunks of bounded memory.
 
     Raises:

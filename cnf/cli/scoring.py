@@ -40,7 +40,9 @@ class Tally:
         step = values.mean().item() - self.mean
         self.count = old + new
         self.mean += step * new / self.count
-        self.deviations += (values - values.mean()).square().sum().item() + step**2 * old * new / self.count
+        self.deviations += (
+            values - values.mean()
+        ).square().sum().item() + step**2 * old * new / self.count
 
     @property
     def standard_error(self) -> float:
@@ -50,7 +52,8 @@ class Tally:
 
 @torch.no_grad()
 def score_table(path: Path, data: str, output: Path, *, device: str, as_json: bool) -> None:
-    """Write log_prob and error of every row of DATA, in order; a row that has no answer keeps its place.
+    """Write log_prob and error of every row of DATA, in order; a row that has no answer keeps its
+    place.
 
     Raises:
         ValueError: for a model, table, device or output that cannot be used.
@@ -63,7 +66,9 @@ def score_table(path: Path, data: str, output: Path, *, device: str, as_json: bo
             found = _evaluate(model, chunk, data)
             log_prob = found.log_prob.masked_fill(~found.ok, torch.nan)
             writer.write(
-                pd.DataFrame({"log_prob": log_prob.cpu().numpy(), "error": found.error.cpu().numpy()})
+                pd.DataFrame(
+                    {"log_prob": log_prob.cpu().numpy(), "error": found.error.cpu().numpy()}
+                )
             )
             answers = found.log_prob[found.ok]
             tally.add(answers[answers.isfinite()])
@@ -83,7 +88,8 @@ def score_table(path: Path, data: str, output: Path, *, device: str, as_json: bo
 
 
 def _evaluate(model: Model | TypedModel, chunk: pd.DataFrame, data: str) -> Evaluation:
-    """SolveResult of a chunk; a cell that its column cannot hold is told with the name of the file."""
+    """SolveResult of a chunk; a cell that its column cannot hold is told with the name of the
+    file."""
     try:
         return model.evaluate(chunk)
     except TableError as error:
@@ -92,9 +98,14 @@ def _evaluate(model: Model | TypedModel, chunk: pd.DataFrame, data: str) -> Eval
 
 def sentence(report: dict[str, object]) -> str:
     """The report for people."""
-    parts, left_out = [f"{report['output']}: {report['rows']:,} rows"], report["outside"] + report["not_ok"]
+    parts, left_out = (
+        [f"{report['output']}: {report['rows']:,} rows"],
+        report["outside"] + report["not_ok"],
+    )
     if report["outside"]:
-        parts.append(f"{report['outside']:,} outside the ranges of their columns, where the density is zero")
+        parts.append(
+            f"{report['outside']:,} outside the ranges of their columns, where the density is zero"
+        )
     if report["not_ok"]:
         why = "cells are missing, or no solve reached the tolerance"
         parts.append(f"{report['not_ok']:,} have no log-density: {why}")

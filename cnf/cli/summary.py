@@ -72,13 +72,21 @@ def typed_lines_of(summary: dict[str, Any]) -> list[str]:
         **(_training(summary) if summary["rows"] is not None else {}),
     }
     columns = [f"  {line}" for line in schema.lines()]
-    return [summary["model"], *columns, *(f"  {name:<13} {fact}" for name, fact in facts.items() if fact)]
+    return [
+        summary["model"],
+        *columns,
+        *(f"  {name:<13} {fact}" for name, fact in facts.items() if fact),
+    ]
 
 
 def lines_of(summary: dict[str, Any]) -> list[str]:
     """The summary for people."""
     field, solver = summary["field"], summary["solver"]
-    steps = "adaptive" if summary["nfe"] is None else f"{len(solver['nodes'])} nodes, NFE {summary['nfe']}"
+    steps = (
+        "adaptive"
+        if summary["nfe"] is None
+        else f"{len(solver['nodes'])} nodes, NFE {summary['nfe']}"
+    )
     facts = {
         "columns": ", ".join(summary["columns"]) + _kinds(summary),
         "context": ", ".join(summary["context"]),
@@ -96,7 +104,9 @@ def _kinds(summary: dict[str, Any]) -> str:
     if not summary["schema"]:
         return ""
     ends = [
-        f"{c.name} {c.describe()}" for c in Schema.from_json(summary["schema"]).modeled if c.kind != "real"
+        f"{c.name} {c.describe()}"
+        for c in Schema.from_json(summary["schema"]).modeled
+        if c.kind != "real"
     ]
     return "; real numbers" + (f", {'; '.join(ends)}" if ends else " all")
 

@@ -59,12 +59,18 @@ class TypedModel:
         """
         values = assignments(text)
         if values.keys() != set(self.context):
-            example = ",".join(f"{name}={_example(self.model.schema, name)}" for name in self.context)
-            wanted = f'--given "{example}"' if self.context else "no --given: the model has no context"
+            example = ",".join(
+                f"{name}={_example(self.model.schema, name)}" for name in self.context
+            )
+            wanted = (
+                f'--given "{example}"' if self.context else "no --given: the model has no context"
+            )
             raise ValueError(f"{self.path}: expected {wanted}; got {text!r}")
         return pd.DataFrame({name: [value] for name, value in values.items()}) if values else None
 
-    def sample(self, rows: int, given: pd.DataFrame | None, generator: torch.Generator) -> pd.DataFrame:
+    def sample(
+        self, rows: int, given: pd.DataFrame | None, generator: torch.Generator
+    ) -> pd.DataFrame:
         """Rows drawn for one context, typed and named as the table's."""
         return self.model.sample(rows, given, generator=generator)
 
@@ -102,10 +108,14 @@ def read_for_fit(options: FitOptions) -> tuple[pd.DataFrame, Schema]:
     return table, schema
 
 
-def fit_typed(options: FitOptions, table: pd.DataFrame, schema: Schema, checkpoint: Path) -> TableFlow:
+def fit_typed(
+    options: FitOptions, table: pd.DataFrame, schema: Schema, checkpoint: Path
+) -> TableFlow:
     """A model fitted to the table, its metadata filled in."""
     hidden = None if options.width is None else (options.width, options.width)
-    model = default_table_flow(schema, len(table), hidden=hidden, seed=options.seed).to(options.device)
+    model = default_table_flow(schema, len(table), hidden=hidden, seed=options.seed).to(
+        options.device
+    )
     valid = _valid(options, model)
     try:
         history, interrupted = _train(model, table, valid, options, checkpoint), False

@@ -25,12 +25,14 @@ def draw_typed(
 ) -> Figure:
     """MarginalTransform of all columns, pairs or samples of the numeric ones, or the history.
 
-    Raises:
-        ValueError: for another kind, a context or table that does not fit, or columns that are not numeric.
+    Raises: ValueError: for another kind, a context or table that does not fit, or columns that are
+        not numeric.
     """
     if kind is Kind.history:
         if "history" not in typed.model.metadata:
-            raise ValueError(f"{typed.path}: the model has no history; `cnf fit` writes models that do")
+            raise ValueError(
+                f"{typed.path}: the model has no history; `cnf fit` writes models that do"
+            )
         return plotting.history(typed.model.metadata["history"]["records"])[0].figure
     if kind not in DRAWN:
         raise ValueError(
@@ -77,10 +79,15 @@ def _name_levels(ax: Axes, names: list[str]) -> None:
     ax.set_xticks(list(shown), [cut[i] for i in shown], rotation=90 if crowded else 0)
 
 
-def _numbers(typed: TypedModel, kind: Kind, axes: tuple[str, ...], tables: list[pd.DataFrame]) -> Figure:
-    """Pairs of the numeric columns, or two of them; rows with a missing cell among them are left out."""
+def _numbers(
+    typed: TypedModel, kind: Kind, axes: tuple[str, ...], tables: list[pd.DataFrame]
+) -> Figure:
+    """Pairs of the numeric columns, or two of them; rows with a missing cell among them are left
+    out."""
     numeric = [column for column in typed.model.schema.modeled if column.numeric]
-    wanted = axes or tuple(column.name for column in numeric[: 2 if kind is Kind.samples else None])
+    wanted = axes or tuple(
+        column.name for column in numeric[: 2 if kind is Kind.samples else None]
+    )
     chosen = [column for column in numeric if column.name in wanted]
     if len(chosen) < len(wanted) or len(chosen) < 2 or (kind is Kind.samples and len(chosen) > 2):
         raise ValueError(

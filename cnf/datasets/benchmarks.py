@@ -1,10 +1,10 @@
 """The five standard tabular benchmarks, preprocessed as by Papamakarios et al. (2017).
 
-The files are the user's own, in the layout of that article: `power/data.npy`, `gas/ethylene_CO.parquet`,
-`hepmass/1000_train.csv` and `hepmass/1000_test.csv`, `miniboone/data.npy`, `BSDS300/BSDS300.hdf5` under one
-root. Published test log-likelihoods are in nats of these standardized columns. POWER's shuffle and noise come
-here from a torch generator, so its rows are split and dithered alike in law, not bit by bit.
-"""
+The files are the user's own, in the layout of that article: `power/data.npy`,
+`gas/ethylene_CO.parquet`, `hepmass/1000_train.csv` and `hepmass/1000_test.csv`,
+`miniboone/data.npy`, `BSDS300/BSDS300.hdf5` under one root. Published test log-likelihoods are in
+nats of these standardized columns. POWER's shuffle and noise come here from a torch generator, so
+its rows are split and dithered alike in law, not bit by bit."""
 
 from __future__ import annotations
 
@@ -27,19 +27,23 @@ class Split(NamedTuple):
     test: Tensor
 
 
-def load_benchmark(name: str, root: str | Path, *, generator: torch.Generator | None = None) -> Split:
+def load_benchmark(
+    name: str, root: str | Path, *, generator: torch.Generator | None = None
+) -> Split:
     """Load one of `BENCHMARKS` from the folder `root`, preprocessed and standardized.
 
-    The generator shuffles and dithers POWER and touches nothing else; without one the seed is 42, since a
-    split that changed between calls would mix test rows into training. ValueError for an unknown name or a
-    file of another layout, FileNotFoundError for a missing file.
+    The generator shuffles and dithers POWER and touches nothing else; without one the seed is 42,
+    since a split that changed between calls would mix test rows into training. ValueError for an
+    unknown name or a file of another layout, FileNotFoundError for a missing file.
 
     >>> load_benchmark("POWER", "nowhere")
     Traceback (most recent call last):
     FileNotFoundError: POWER: expected the file nowhere/power/data.npy
     """
     if name not in BENCHMARKS:
-        raise ValueError(f"no benchmark is called {name!r}: expected one of {', '.join(BENCHMARKS)}")
+        raise ValueError(
+            f"no benchmark is called {name!r}: expected one of {', '.join(BENCHMARKS)}"
+        )
     generator = torch.Generator().manual_seed(42) if generator is None else generator
     parts = BENCHMARKS[name](Path(root), generator)
     return Split(*(part.to(torch.float32) for part in parts))
@@ -76,7 +80,8 @@ def _gas(root: Path, generator: torch.Generator) -> Split:
 
 
 def _hepmass(root: Path, generator: torch.Generator) -> Split:
-    """Keep the signal class and the features whose smallest value occurs at most five times in training."""
+    """Keep the signal class and the features whose smallest value occurs at most five times in
+    training."""
     paths = [root / f"hepmass/1000_{part}.csv" for part in ("train", "test")]
     train, test = (_signal(path) for path in paths)
     _require("HEPMASS", paths[1], train, test)
@@ -119,13 +124,17 @@ def _present(name: str, path: Path) -> Path:
 def _array(name: str, path: Path, columns: int) -> Tensor:
     rows = np.load(_present(name, path), allow_pickle=False)
     if rows.ndim != 2 or rows.shape[1] != columns:
-        raise ValueError(f"{name}: expected {columns} columns in {path}, got an array of shape {rows.shape}")
+        raise ValueError(
+            f"{name}: expected {columns} columns in {path}, got an array of shape {rows.shape}"
+        )
     return torch.from_numpy(rows.astype(np.float64))
 
 
 def _require(name: str, path: Path, expected: Iterable[str], found: Iterable[str]) -> None:
     if missing := set(expected) - set(found):
-        raise ValueError(f"{name}: expected {', '.join(sorted(missing))} in {path}, got {', '.join(found)}")
+        raise ValueError(
+            f"{name}: expected {', '.join(sorted(missing))} in {path}, got {', '.join(found)}"
+        )
 
 
 def _tensor(table: pd.DataFrame) -> Tensor:
@@ -139,7 +148,8 @@ def _signal(path: Path) -> pd.DataFrame:
 
 
 def _uncorrelated(rows: Tensor) -> list[int]:
-    """Drop the first column that correlates above 0.98 with another one that is left, until none does."""
+    """Drop the first column that correlates above 0.98 with another one that is left, until none
+    does."""
     close = torch.corrcoef(rows.T) > 0.98
     kept = list(range(rows.shape[1]))
     while crowded := [column for column in kept if close[column, kept].sum() > 1]:

@@ -1,8 +1,8 @@
-"""Families of planar densities, sampled and scored exactly: squares, Gaussians, rings and noisy curves.
+"""Families of planar densities, sampled and scored exactly: squares, Gaussians, rings and noisy
+curves.
 
-Densities are closed forms, or integrals along a curve by Gauss–Legendre quadrature, whose error in log p is
-below 1e-9 nats wherever log p > −50.
-"""
+Densities are closed forms, or integrals along a curve by Gauss–Legendre quadrature, whose error in
+log p is below 1e-9 nats wherever log p > −50."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ class Toy(ABC):
     chunk: ClassVar[int] = 2048  # rows scored at once
 
     def sample(
-        self, n: int, generator: torch.Generator | None = None, *, dtype: torch.dtype = torch.float32
+        self,
+        n: int,
+        generator: torch.Generator | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
     ) -> Tensor:
         """Draw n independent points (n, 2), on the generator's device.
 
@@ -39,19 +43,24 @@ class Toy(ABC):
         torch.Size([3, 2])
         """
         device = None if generator is None else generator.device
-        return self._draw(n, {"generator": generator, "device": device, "dtype": torch.float64}).to(dtype)
+        return self._draw(
+            n, {"generator": generator, "device": device, "dtype": torch.float64}
+        ).to(dtype)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Return log p(x) in nats, shape (*batch,), of points x (*batch, 2); float64 whatever the type of x.
+        """Return log p(x) in nats, shape (*batch,), of points x (*batch, 2); float64 whatever the
+        type of x.
 
-        −inf outside the support, NaN where x is not finite; differentiable in x once. ValueError if the last
-        axis is not 2.
+        −inf outside the support, NaN where x is not finite; differentiable in x once. ValueError
+        if the last axis is not 2.
 
         >>> Checkerboard("board", 3.46574).log_prob(torch.tensor([[0.5, 0.5], [0.5, 2.5]]))
         tensor([-3.4657,    -inf], dtype=torch.float64)
         """
         if x.shape[-1:] != (2,):
-            raise ValueError(f"{self.name} is planar: expected points (*batch, 2), got {tuple(x.shape)}")
+            raise ValueError(
+                f"{self.name} is planar: expected points (*batch, 2), got {tuple(x.shape)}"
+            )
         rows = x.reshape(-1, 2).to(torch.float64)
         values = _Chunked.apply(rows, self._log_density, self.chunk)
         return values.masked_fill(~rows.isfinite().all(1), torch.nan).reshape(x.shape[:-1])
@@ -67,7 +76,8 @@ class Toy(ABC):
 
 @dataclass(frozen=True)
 class Checkerboard(Toy):
-    """Uniform on the eight squares of side 2 in [−4, 4]² whose corner indices have an even sum: p = 1/32."""
+    """Uniform on the eight squares of side 2 in [−4, 4]² whose corner indices have an even sum: p
+    = 1/32."""
 
     def _draw(self, n: int, like: dict[str, Any]) -> Tensor:
         u = torch.rand(n, 3, **like)
@@ -85,7 +95,8 @@ class Checkerboard(Toy):
 
 @dataclass(frozen=True)
 class GaussianCircle(Toy):
-    """k equal isotropic Gaussians at equal distances on a circle: p(x) = 1/k Σⱼ N(x; cⱼ, scale² I)."""
+    """k equal isotropic Gaussians at equal distances on a circle: p(x) = 1/k Σⱼ N(x; cⱼ, scale²
+    I)."""
 
     components: int
     radius: float
@@ -107,7 +118,8 @@ class GaussianCircle(Toy):
 
 @dataclass(frozen=True)
 class Rings(Toy):
-    """Concentric circles with Gaussian noise: p(x) = 1/k Σⱼ exp(−(‖x‖² + Rⱼ²)/2s²) I₀(‖x‖Rⱼ/s²) / 2πs²."""
+    """Concentric circles with Gaussian noise: p(x) = 1/k Σⱼ exp(−(‖x‖² + Rⱼ²)/2s²) I₀(‖x‖Rⱼ/s²) /
+    2πs²."""
 
     radii: tuple[float, ...]
     scale: float
@@ -157,7 +169,9 @@ class Curves(Toy):
         mass = weights * t**self.power
         points = self.curves(t)
         branches = points.shape[1]
-        return points.flatten(0, 1), (mass / (branches * mass.sum())).log().repeat_interleave(branches)
+        return points.flatten(0, 1), (mass / (branches * mass.sum())).log().repeat_interleave(
+            branches
+        )
 
     def _log_density(self, x: Tensor) -> Tensor:
         points, log_weights = self._nodes(x)
@@ -169,7 +183,8 @@ class Curves(Toy):
 
 @dataclass(frozen=True)
 class BoxedCurves(Curves):
-    """Curves whose Gaussian noise is joined by a uniform one, between −box and box in each coordinate."""
+    """Curves whose Gaussian noise is joined by a uniform one, between −box and box in each
+    coordinate."""
 
     box: float = field(kw_only=True)
 
@@ -180,29 +195,40 @@ class BoxedCurves(Curves):
         points, log_weights = self._nodes(x)
         offsets = x.T[:, :, None] - points.T[:, None]
         with torch.no_grad():
-            bound = log_weights - ((offsets.abs() - self.box).clamp(min=0) / self.scale).square().sum(0) / 2
+            bound = (
+                log_weights
+                - ((offsets.abs() - self.box).clamp(min=0) / self.scale).square().sum(0) / 2
+            )
             # Most nodes are too far from x to change the sum, and the kernel is dear.
             near = bound > bound.amax(1, keepdim=True) - 45
         terms = torch.full_like(bound, -torch.inf)
-        terms[near] = log_weights.expand_as(bound)[near] + self._log_kernel(offsets[:, near]).sum(0)
+        terms[near] = log_weights.expand_as(bound)[near] + self._log_kernel(offsets[:, near]).sum(
+            0
+        )
         return terms.logsumexp(1)
 
     def _log_kernel(self, offset: Tensor) -> Tensor:
-        """Return log [Φ((y + box)/s) − Φ((y − box)/s)] / 2 box; the scaled erfc keeps its tails exact."""
-        near, far = ((offset.abs() + side) / (math.sqrt(2) * self.scale) for side in (-self.box, self.box))
+        """Return log [Φ((y + box)/s) − Φ((y − box)/s)] / 2 box; the scaled erfc keeps its tails
+        exact."""
+        near, far = (
+            (offset.abs() + side) / (math.sqrt(2) * self.scale) for side in (-self.box, self.box)
+        )
         ratio = ((near - far) * (near + far)).exp()
         difference = torch.special.erfcx(near) - ratio * torch.special.erfcx(far)
         return difference.log() - near**2 - math.log(4 * self.box)
 
 
 class _Chunked(torch.autograd.Function):
-    """Evaluate a function of rows in chunks, and again on the way back: memory stays that of one chunk.
+    """Evaluate a function of rows in chunks, and again on the way back: memory stays that of one
+    chunk.
 
-    Results go into one tensor made before: small ones left between large temporaries would pin the heap.
-    """
+    Results go into one tensor made before: small ones left between large temporaries would pin the
+    heap."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, rows: Tensor, function: Callable[[Tensor], Tensor], chunk: int) -> Tensor:
+    def forward(
+        ctx: FunctionCtx, rows: Tensor, function: Callable[[Tensor], Tensor], chunk: int
+    ) -> Tensor:
         ctx.save_for_backward(rows)
         ctx.function, ctx.chunk = function, chunk
         values = rows.new_empty(len(rows))

@@ -1,4 +1,5 @@
-"""Spirals in time: the noise-free curves of the latent-ODE experiments (Chen et al. 2018, section 5.1)."""
+"""Spirals in time: the noise-free curves of the latent-ODE experiments (Chen et al. 2018, section
+5.1)."""
 
 from __future__ import annotations
 
@@ -13,13 +14,17 @@ SPACING = 0.01  # between points, in units of time
 
 
 def spirals(
-    n: int, points: int = 100, generator: torch.Generator | None = None, *, dtype: torch.dtype = torch.float32
+    n: int,
+    points: int = 100,
+    generator: torch.Generator | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
     """Pieces of two Archimedean spirals, one clockwise and one counter-clockwise, in turn.
 
-    The whole curve is (r cos θ, ± r sin θ) with r = 0.2 + 0.1 θ, three turns of 500 points at equal angles,
-    0.01 apart in time. Each piece starts at a random point of it; its angle grows at the same pace whatever
-    its radius, so position and direction together decide how it goes on.
+    The whole curve is (r cos θ, ± r sin θ) with r = 0.2 + 0.1 θ, three turns of 500 points at
+    equal angles, 0.01 apart in time. Each piece starts at a random point of it; its angle grows at
+    the same pace whatever its radius, so position and direction together decide how it goes on.
 
     Args:
         n: number of pieces; those with an even index run counter-clockwise.

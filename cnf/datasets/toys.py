@@ -1,10 +1,10 @@
-"""The eight planar toy densities of the literature on continuous flows, each with its exact log-density.
+"""The eight planar toy densities of the literature on continuous flows, each with its exact
+log-density.
 
-The generators are those of FFJORD (Grathwohl et al. 2019), read as continuous mixtures: where the original
-places angles at equal distances (rings, circles, moons), here they are drawn, so that rows are independent
-and the density is exactly the one that `log_prob` returns. The entropy of a toy is the lowest negative
-log-likelihood that any model can reach on it.
-"""
+The generators are those of FFJORD (Grathwohl et al. 2019), read as continuous mixtures: where the
+original places angles at equal distances (rings, circles, moons), here they are drawn, so that
+rows are independent and the density is exactly the one that `log_prob` returns. The entropy of a
+toy is the lowest negative log-likelihood that any model can reach on it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ TOYS: dict[str, Toy] = {
         Checkerboard("checkerboard", 3.46574),
         GaussianCircle("8gaussians", 2.83188, components=8, radius=4 / 1.414, scale=0.5 / 1.414),
         Pinwheel("pinwheel", 2.31779),
-        BoxedCurves("2spirals", 2.64545, _spirals, 0, 3 * math.pi, scale=0.1, power=1, box=0.25 / 3),
+        BoxedCurves(
+            "2spirals", 2.64545, _spirals, 0, 3 * math.pi, scale=0.1, power=1, box=0.25 / 3
+        ),
         Rings("rings", 2.62318, radii=(3.0, 2.25, 1.5, 0.75), scale=0.08),
         Rings("circles", 3.26814, radii=(3.0, 1.5), scale=0.24),
         Curves("moons", 2.39388, _moons, 0, math.pi, scale=0.2),

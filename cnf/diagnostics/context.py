@@ -40,7 +40,8 @@ class CheckContext:
         return strict if self.strict else usual
 
     def generator(self, stream: int = 0) -> torch.Generator:
-        """A fresh generator; each check has a stream of its own, so that none depends on another."""
+        """A fresh generator; each check has a stream of its own, so that none depends on
+        another."""
         return torch.Generator(self.flow.device).manual_seed(self.seed + 7919 * stream)
 
     def first(self, count: int) -> Rows:
@@ -69,14 +70,14 @@ class CheckContext:
 
     @cached_property
     def answered(self) -> Rows:
-        """Those of `few` that have a score within the tolerance: the others make no claim, and could keep a
-        solver busy for long."""
+        """Those of `few` that have a score within the tolerance: the others make no claim, and
+        could keep a solver busy for long."""
         return self.few.take(self.scored.ok[: len(self.few)].nonzero().squeeze(-1))
 
     @cached_property
     def drawn(self) -> tuple[Tensor, Tensor]:
-        """Samples (k, rows or 1, dim) and their log_prob at first look (k, rows or 1): for each row's
-        context, where there is one."""
+        """Samples (k, rows or 1, dim) and their log_prob at first look (k, rows or 1): for each
+        row's context, where there is one."""
         count = SAMPLES if self.rows.context is None else SAMPLES_A_CONTEXT
         context = None if self.rows.context is None else self.rows.context[:FEW_ROWS]
         with torch.no_grad():
@@ -97,8 +98,8 @@ class CheckContext:
 
 
 def at_first_look(flow: CNF) -> CNF:
-    """The flow with no second look at rows above its tolerance: where the last digits do not matter, it would
-    cost more than all the rest."""
+    """The flow with no second look at rows above its tolerance: where the last digits do not
+    matter, it would cost more than all the rest."""
     flow = copy.copy(flow)
     flow.accuracy = replace(flow.accuracy, tolerance=math.inf)
     return flow
@@ -115,7 +116,8 @@ def log_volume(flow: CNF, y: Tensor) -> Tensor:
 def jacobian(image: Callable[[Tensor], Tensor], y: Tensor, step: float) -> Tensor:
     """∂image/∂y transposed (rows, dim, dim) at y (rows, dim), by central differences.
 
-    `image` is given points (moves, rows, dim): what belongs to a row, such as its context, broadcasts.
+    `image` is given points (moves, rows, dim): what belongs to a row, such as its context,
+    broadcasts.
 
     >>> jacobian(lambda y: 3 * y, torch.zeros(1, 2), 1e-2).round()
     tensor([[[3., 0.],

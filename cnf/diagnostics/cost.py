@@ -1,4 +1,5 @@
-"""Claims about the price of a score: evaluations, steps, and how steep the field is along the paths."""
+"""Claims about the price of a score: evaluations, steps, and how steep the field is along the
+paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Claims about fit: how far held-out rows and the flow's density are apart, whatever their number."""
+"""Claims about fit: how far held-out rows and the flow's density are apart, whatever their
+number."""
 
 from __future__ import annotations
 
@@ -21,8 +22,9 @@ STANDARD_ERRORS = 4
 
 
 def sampling_margin(*counts: int, columns: int = 1) -> float:
-    """What chance does to the largest distance between distribution functions, √(ln(2 columns/level)/2n) for
-    each sample of n, by the inequality of Dvoretzky, Kiefer and Wolfowitz (Massart 1990).
+    """What chance does to the largest distance between distribution functions, √(ln(2
+    columns/level)/2n) for each sample of n, by the inequality of Dvoretzky, Kiefer and Wolfowitz
+    (Massart 1990).
 
     >>> round(sampling_margin(2000), 4)
     0.0436
@@ -31,7 +33,8 @@ def sampling_margin(*counts: int, columns: int = 1) -> float:
 
 
 def distance(u: Tensor) -> Tensor:
-    """The largest distance (columns,) between the distribution of u (rows, columns) and the uniform one.
+    """The largest distance (columns,) between the distribution of u (rows, columns) and the
+    uniform one.
 
     >>> distance(torch.tensor([[0.25], [0.75]])).item()
     0.25
@@ -88,7 +91,8 @@ def columns(case: CheckContext) -> Iterator[CheckResult]:
 
 @torch.no_grad()
 def regions(case: CheckContext) -> Iterator[CheckResult]:
-    """The region of highest density that holds a share q of samples holds a share q of held-out rows."""
+    """The region of highest density that holds a share q of samples holds a share q of held-out
+    rows."""
     (_, of_samples), rows = case.drawn, case.compared
     of_rows = case.scored.log_prob[: len(rows)]
     u = ranks(of_rows.nan_to_num(nan=-torch.inf), of_samples.to(of_rows.dtype))
@@ -121,7 +125,8 @@ def overfitting(case: CheckContext) -> Iterator[CheckResult]:
 def memorized(
     metadata: dict[str, Any], scored: Evaluation, dim: int, *, strict: bool
 ) -> Iterator[CheckResult]:
-    """How much likelier the rows of training are than those scored; nothing where that is not known."""
+    """How much likelier the rows of training are than those scored; nothing where that is not
+    known."""
     history = metadata.get("history") or {}
     seen, seen_error = history.get("train_nll"), history.get("train_se")
     if seen is None:
@@ -131,7 +136,8 @@ def memorized(
         "overfitting",
         "held-out rows are as likely as those it was fitted to",
         nll - seen,
-        (0.05 if strict else 0.15) * max(1, dim / 2) + STANDARD_ERRORS * math.hypot(error, seen_error),
+        (0.05 if strict else 0.15) * max(1, dim / 2)
+        + STANDARD_ERRORS * math.hypot(error, seen_error),
         kind="fit",
         unit="nats",
         detail=f"NLL {nll:.3f} ± {error:.3f} held out, {seen:.3f} ± {seen_error:.3f} in training",

@@ -19,8 +19,8 @@ SAMPLES = 4096
 # Of the range of the samples, on either side.
 MARGIN = 0.35
 PROPOSALS, COMPONENTS = 8192, 40
-# With fewer effective draws a standard error means nothing; with a larger one it cannot tell a density that
-# is right from one that is a tenth too heavy.
+# With fewer effective draws a standard error means nothing; with a larger one it cannot tell a
+# density that is right from one that is a tenth too heavy.
 FEWEST_EFFECTIVE, LARGEST_ERROR = 200, 0.025
 # Proposals are wider than the samples they were fitted to, and one in ten is wider still.
 INFLATION, WIDE_SHARE, WIDE = 1.15, 0.1, 3.0
@@ -29,15 +29,20 @@ STANDARD_ERRORS = 4
 
 @torch.no_grad()
 def mass(case: CheckContext) -> Iterator[CheckResult]:
-    """∫ p(x) dx = ∫ p(x(y)) |det ∂x/∂y| dy over model coordinates y, for the context of the first row.
+    """∫ p(x) dx = ∫ p(x(y)) |det ∂x/∂y| dy over model coordinates y, for the context of the first
+    row.
 
     Not decided where no proposal comes near the density, as in many columns.
     """
     context = None if case.rows.context is None else case.rows.context[:1]
-    x = case.exact.sample((SAMPLES,), context, generator=case.generator(6)).reshape(SAMPLES, case.flow.dim)
+    x = case.exact.sample((SAMPLES,), context, generator=case.generator(6)).reshape(
+        SAMPLES, case.flow.dim
+    )
     flow = _for_the_tails(case.flow)
     measure = _on_a_grid if flow.dim in POINTS else _by_importance
-    total, error, decided, detail = measure(flow, flow.preprocess(x)[0], context, case.generator(7))
+    total, error, decided, detail = measure(
+        flow, flow.preprocess(x)[0], context, case.generator(7)
+    )
     claim = CheckResult.at_most(
         "mass",
         "the density integrates to one",
@@ -49,24 +54,29 @@ def mass(case: CheckContext) -> Iterator[CheckResult]:
 
 
 def _for_the_tails(flow: CNF) -> CNF:
-    """The flow with steps of half the length and no second look: tails are many points and little mass."""
+    """The flow with steps of half the length and no second look: tails are many points and little
+    mass."""
     flow = at_first_look(flow)
     flow.solver = flow.solver.refined() if isinstance(flow.solver, Grid) else flow.solver
     return flow
 
 
-# The mass, what chance may do to it, whether that is little enough to decide, and how it was measured.
+# The mass, what chance may do to it, whether that is little enough to decide, and how it was
+# measured.
 Found = tuple[float, float, bool, str]
 
 
 def _on_a_grid(flow: CNF, y: Tensor, context: Tensor | None, generator: torch.Generator) -> Found:
-    """The sum over a grid that reaches beyond the samples; every second point tells what it leaves open."""
+    """The sum over a grid that reaches beyond the samples; every second point tells what it leaves
+    open."""
     points = POINTS[flow.dim]
     low, high = y.amin(0), y.amax(0)
     pad = MARGIN * (high - low)
     axes = [torch.linspace(0, 1, points, dtype=y.dtype, device=y.device)] * flow.dim
     unit = torch.cartesian_prod(*axes).reshape(-1, flow.dim)
-    density = _density(flow, low - pad + unit * (high - low + 2 * pad), context).reshape([points] * flow.dim)
+    density = _density(flow, low - pad + unit * (high - low + 2 * pad), context).reshape(
+        [points] * flow.dim
+    )
     cell = ((high - low + 2 * pad) / (points - 1)).prod()
     total = (density.sum() * cell).item()
     every_second = density[(slice(None, None, 2),) * flow.dim]
@@ -74,12 +84,17 @@ def _on_a_grid(flow: CNF, y: Tensor, context: Tensor | None, generator: torch.Ge
     return total, abs(total - coarse) / 3, True, f"grid of {' × '.join([str(points)] * flow.dim)}"
 
 
-def _by_importance(flow: CNF, y: Tensor, context: Tensor | None, generator: torch.Generator) -> Found:
-    """The mean of p/q over draws of a mixture q near the samples; decided unless few draws carry all weight.
+def _by_importance(
+    flow: CNF, y: Tensor, context: Tensor | None, generator: torch.Generator
+) -> Found:
+    """The mean of p/q over draws of a mixture q near the samples; decided unless few draws carry
+    all weight.
 
-    A breach beyond what chance may do decides as well, if the draws are enough to know what chance may do.
-    """
-    proposal = _proposal(y, seed=int(torch.randint(2**31, (), generator=generator, device=y.device)))
+    A breach beyond what chance may do decides as well, if the draws are enough to know what chance
+    may do."""
+    proposal = _proposal(
+        y, seed=int(torch.randint(2**31, (), generator=generator, device=y.device))
+    )
     z = proposal.sample((PROPOSALS,), y, generator)
     weights = _density(flow, z, context) / proposal.log_prob(z).exp()
     total, deviation = weights.mean().item(), weights.std().item()
@@ -104,7 +119,9 @@ def _proposal(y: Tensor, seed: int) -> MixtureBase:
     means = y.new_tensor(fitted.means_)
     narrow = INFLATION * y.new_tensor(fitted.covariances_)
     covariances = torch.cat([narrow, WIDE * y.T.cov().reshape(1, *narrow.shape[1:])])
-    weights = torch.cat([(1 - WIDE_SHARE) * y.new_tensor(fitted.weights_), y.new_tensor([WIDE_SHARE])])
+    weights = torch.cat(
+        [(1 - WIDE_SHARE) * y.new_tensor(fitted.weights_), y.new_tensor([WIDE_SHARE])]
+    )
     return MixtureBase(
         weights, torch.cat([means, y.mean(0, keepdim=True)]), torch.linalg.cholesky(covariances)
     )

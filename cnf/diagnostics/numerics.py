@@ -42,7 +42,8 @@ def round_trip(case: CheckContext) -> Iterator[CheckResult]:
 
 @torch.no_grad()
 def volume(case: CheckContext) -> Iterator[CheckResult]:
-    """log p(x) = log p₀(z) − log |det ∂x/∂z|, the Jacobian of the sampling map by central differences."""
+    """log p(x) = log p₀(z) − log |det ∂x/∂z|, the Jacobian of the sampling map by central
+    differences."""
     flow, context = case.without_retries(), None
     if case.rows.context is not None:
         context = case.rows.context[:1]
@@ -110,7 +111,8 @@ def solver_error(case: CheckContext) -> Iterator[CheckResult]:
 
 
 def divergence(case: CheckContext) -> Iterator[CheckResult]:
-    """The closed form against the trace by automatic differentiation, in float64, along the paths."""
+    """The closed form against the trace by automatic differentiation, in float64, along the
+    paths."""
     flow, rows = case.exact, case.few
     context = None if rows.context is None else flow.context_map(rows.context)[0]
     bound = flow.field.bind(context)
@@ -123,7 +125,8 @@ def divergence(case: CheckContext) -> Iterator[CheckResult]:
             y = flow.preprocess(x)[0]
             found, truth = at.velocity_and_divergence(y)[1], exact_divergence(at.velocity, y)[1]
             worst = max(
-                worst, ((found - truth).abs() / (1 + truth.abs())).nan_to_num(nan=torch.inf).max().item()
+                worst,
+                ((found - truth).abs() / (1 + truth.abs())).nan_to_num(nan=torch.inf).max().item(),
             )
     yield CheckResult.at_most(
         "divergence",
@@ -135,9 +138,12 @@ def divergence(case: CheckContext) -> Iterator[CheckResult]:
 
 
 def gradients(case: CheckContext) -> Iterator[CheckResult]:
-    """Gradients of the mean log_prob against central differences, along one random direction of each kind."""
+    """Gradients of the mean log_prob against central differences, along one random direction of
+    each kind."""
     flow = copy.deepcopy(case.without_retries()).requires_grad_(requires_grad=True)
-    rows = case.answered.take(torch.arange(min(GRADIENT_ROWS, len(case.answered)), device=case.rows.x.device))
+    rows = case.answered.take(
+        torch.arange(min(GRADIENT_ROWS, len(case.answered)), device=case.rows.x.device)
+    )
     x = rows.x.double().clone().requires_grad_()
     context = None if rows.context is None else rows.context.double().clone().requires_grad_()
     leaves = {"parameters": [p for p in flow.parameters() if p.numel()], "rows": [x]}
@@ -158,10 +164,13 @@ def gradients(case: CheckContext) -> Iterator[CheckResult]:
 
 
 def _slope_mismatch(
-    score: Callable[[], Tensor], leaves: list[Tensor], generator: torch.Generator, step: float = 1e-5
+    score: Callable[[], Tensor],
+    leaves: list[Tensor],
+    generator: torch.Generator,
+    step: float = 1e-5,
 ) -> float:
-    """The slope of a score along a random direction of its leaves, by autograd and by differences; infinite
-    where there is no score."""
+    """The slope of a score along a random direction of its leaves, by autograd and by differences;
+    infinite where there is no score."""
     start = score()
     if not start.isfinite():
         return torch.inf
@@ -193,7 +202,9 @@ def independence(case: CheckContext) -> Iterator[CheckResult]:
     order = torch.randperm(len(rows), generator=case.generator(5), device=rows.x.device)
     limit = case.limit(1e-6, 1e-9)
     singles = order[:ALONE].split(1)
-    alone = torch.cat([flow.evaluate(part.x, part.context).log_prob for part in map(rows.take, singles)])
+    alone = torch.cat(
+        [flow.evaluate(part.x, part.context).log_prob for part in map(rows.take, singles)]
+    )
     yield CheckResult.at_most(
         "alone",
         "the score of a row does not depend on the rows beside it",
@@ -215,7 +226,9 @@ def independence(case: CheckContext) -> Iterator[CheckResult]:
 
 def _largest(differences: Tensor) -> float:
     """The largest difference, infinite where one is no number or there is none."""
-    return differences.abs().nan_to_num(nan=torch.inf).max().item() if len(differences) else torch.inf
+    return (
+        differences.abs().nan_to_num(nan=torch.inf).max().item() if len(differences) else torch.inf
+    )
 
 
 def _quantile(values: Tensor, share: float) -> float:

@@ -14,12 +14,9 @@ Sense = Literal["at most", "at least"]
 class CheckResult:
     """What is claimed, what was found, and whether it holds.
 
-    Attributes:
-        name: of the claim, in a word or two.
-        claim: the sentence that holds where the check passes.
-        value: the number found.
-        limit: what `value` is held against.
-        passed: whether it holds; a value that is not a number never does. None where the measurement is too
+    Attributes: name: of the claim, in a word or two. claim: the sentence that holds where the
+        check passes. value: the number found. limit: what `value` is held against. passed: whether
+        it holds; a value that is not a number never does. None where the measurement is too
             coarse to say.
         sense: the side of the limit that passes.
         kind: "correctness", "fit" or "cost".
@@ -38,7 +35,9 @@ class CheckResult:
     detail: str = ""
 
     @classmethod
-    def at_most(cls, name: str, claim: str, value: float, limit: float, **more: Any) -> CheckResult:
+    def at_most(
+        cls, name: str, claim: str, value: float, limit: float, **more: Any
+    ) -> CheckResult:
         """The claim that `value` is no larger than `limit`.
 
         >>> CheckResult.at_most("mass", "the density integrates to one", 0.002, 0.01).passed
@@ -49,7 +48,9 @@ class CheckResult:
         return cls(name, claim, value, limit, math.isfinite(value) and value <= limit, **more)
 
     @classmethod
-    def at_least(cls, name: str, claim: str, value: float, limit: float, **more: Any) -> CheckResult:
+    def at_least(
+        cls, name: str, claim: str, value: float, limit: float, **more: Any
+    ) -> CheckResult:
         """The claim that `value` is no smaller than `limit`."""
         holds = math.isfinite(value) and value >= limit
         return cls(name, claim, value, limit, holds, sense="at least", **more)

@@ -15,7 +15,14 @@ from cnf.diagnostics.checking import measured
 from cnf.diagnostics.context import CheckContext
 from cnf.diagnostics.cost import answered, steps
 from cnf.diagnostics.fitting import distance, memorized, ranks, sampling_margin
-from cnf.diagnostics.numerics import divergence, independence, own_samples, round_trip, solver_error, volume
+from cnf.diagnostics.numerics import (
+    divergence,
+    independence,
+    own_samples,
+    round_trip,
+    solver_error,
+    volume,
+)
 from cnf.diagnostics.result import CheckResult
 from cnf.diagnostics.two_sample import indistinguishable
 from cnf.flows import Evaluation
@@ -30,7 +37,8 @@ NUMERICS = (round_trip, volume, own_samples, solver_error, divergence, independe
 
 @dataclass(frozen=True)
 class TableCheckContext:
-    """Held-out rows beside as many samples, one drawn for the context of each, and the scores of both."""
+    """Held-out rows beside as many samples, one drawn for the context of each, and the scores of
+    both."""
 
     rows: Cells
     drawn: Cells
@@ -47,10 +55,12 @@ def check_table(
     seed: int = 0,
     watch: Callable[[float], None] = lambda done: None,
 ) -> tuple[CheckResult, ...]:
-    """Every claim that the model of a typed table makes, on rows it was not fitted to; see `check`.
+    """Every claim that the model of a typed table makes, on rows it was not fitted to; see
+    `check`.
 
-    The flow over the numbers answers for correctness, given the symbols of the rows; whole rows answer for
-    fit. Mass and base are left out: what they would say of an absent cell means nothing.
+    The flow over the numbers answers for correctness, given the symbols of the rows; whole rows
+    answer for fit. Mass and base are left out: what they would say of an absent cell means
+    nothing.
 
     Args:
         model: what is checked; it stays as it is.
@@ -59,8 +69,8 @@ def check_table(
         seed: of the rows chosen and of everything random in a check.
         watch: told the share of the check that is done.
 
-    Raises:
-        ValueError: for fewer than 10 rows, or, as a `TableError`, cells that the schema does not allow.
+    Raises: ValueError: for fewer than 10 rows, or, as a `TableError`, cells that the schema does
+        not allow.
 
     Example:
         >>> from cnf.tables import Schema
@@ -72,8 +82,13 @@ def check_table(
     if len(table) < FEWEST_ROWS:
         raise ValueError(f"expected at least {FEWEST_ROWS} rows; got {len(table)}")
     generator = torch.Generator(model.device).manual_seed(seed)
-    order = torch.randperm(len(table), generator=generator, device=generator.device)[:MOST_ROWS].tolist()
-    model, table = copy.deepcopy(model).eval().requires_grad_(requires_grad=False), table.iloc[order]
+    order = torch.randperm(len(table), generator=generator, device=generator.device)[
+        :MOST_ROWS
+    ].tolist()
+    model, table = (
+        copy.deepcopy(model).eval().requires_grad_(requires_grad=False),
+        table.iloc[order],
+    )
     trial = _trial(model, table, generator)
     case = _case(model, trial, seed, strict=strict)
     claims: list[CheckResult] = []
@@ -88,20 +103,27 @@ def check_table(
 
 def _trial(model: TableFlow, table: pd.DataFrame, generator: torch.Generator) -> TableCheckContext:
     rows, context = model.encode(table)
-    given = table[[column.name for column in model.schema.context]] if model.schema.context else None
+    given = (
+        table[[column.name for column in model.schema.context]] if model.schema.context else None
+    )
     drawn, _ = model.encode(
         pd.concat([model.sample(len(table), given, generator=generator), *_beside(given)], axis=1)
     )
     scored = model.evaluate_cells(rows, context)
-    return TableCheckContext(rows, drawn, context, scored, model.evaluate_cells(drawn, context).log_prob)
+    return TableCheckContext(
+        rows, drawn, context, scored, model.evaluate_cells(drawn, context).log_prob
+    )
 
 
 def _beside(given: pd.DataFrame | None) -> list[pd.DataFrame]:
     return [] if given is None else [given.reset_index(drop=True)]
 
 
-def _case(model: TableFlow, trial: TableCheckContext, seed: int, *, strict: bool) -> CheckContext | None:
-    """The flow over the numbers, conditioned on symbols and context; None where all columns are symbols."""
+def _case(
+    model: TableFlow, trial: TableCheckContext, seed: int, *, strict: bool
+) -> CheckContext | None:
+    """The flow over the numbers, conditioned on symbols and context; None where all columns are
+    symbols."""
     if model.flow is None:
         return None
     known = (trial.rows.symbols >= 0).all(1).nonzero().squeeze(1)
@@ -109,9 +131,13 @@ def _case(model: TableFlow, trial: TableCheckContext, seed: int, *, strict: bool
     return CheckContext(model.flow, Rows(at.z, at.conditions), seed, strict)
 
 
-def _fit(model: TableFlow, trial: TableCheckContext, seed: int, *, strict: bool) -> Iterator[CheckResult]:
+def _fit(
+    model: TableFlow, trial: TableCheckContext, seed: int, *, strict: bool
+) -> Iterator[CheckResult]:
     count = len(trial.rows)
-    margin_of_columns = sampling_margin(count, count, columns=len(model.sizes) + len(model.numeric))
+    margin_of_columns = sampling_margin(
+        count, count, columns=len(model.sizes) + len(model.numeric)
+    )
     worst, name = max(_distances(model, trial))
     yield CheckResult.at_most(
         "columns",
@@ -136,11 +162,13 @@ def _fit(model: TableFlow, trial: TableCheckContext, seed: int, *, strict: bool)
 
 
 def _distances(model: TableFlow, trial: TableCheckContext) -> Iterator[tuple[float, str]]:
-    """The largest difference of shares in each column, between its symbols and between its numbers."""
+    """The largest difference of shares in each column, between its symbols and between its
+    numbers."""
     names = [column.name for column in model.schema.modeled]
     for name, a, b in zip(names, trial.rows.symbols.T, trial.drawn.symbols.T):
         shares = [
-            torch.bincount(part + 1, minlength=int(max(a.max(), b.max())) + 2) / len(part) for part in (a, b)
+            torch.bincount(part + 1, minlength=int(max(a.max(), b.max())) + 2) / len(part)
+            for part in (a, b)
         ]
         yield (shares[0] - shares[1]).abs().max().item(), name
     present = [model.present(cells.symbols).T for cells in (trial.rows, trial.drawn)]
@@ -152,7 +180,8 @@ def _distances(model: TableFlow, trial: TableCheckContext) -> Iterator[tuple[flo
 
 
 def apart(a: Tensor, b: Tensor) -> float:
-    """The largest distance between the distribution functions of two samples (n,) and (m,), ties and all.
+    """The largest distance between the distribution functions of two samples (n,) and (m,), ties
+    and all.
 
     >>> apart(torch.tensor([1.0, 1.0, 2.0, 2.0]), torch.tensor([1.0, 1.0, 1.0, 2.0]))
     0.25
@@ -160,7 +189,9 @@ def apart(a: Tensor, b: Tensor) -> float:
     if not len(a) or not len(b):
         return 0.0
     pooled = torch.cat([a, b])
-    below = [torch.searchsorted(part.sort().values, pooled, right=True) / len(part) for part in (a, b)]
+    below = [
+        torch.searchsorted(part.sort().values, pooled, right=True) / len(part) for part in (a, b)
+    ]
     return (below[0] - below[1]).abs().max().item()
 
 

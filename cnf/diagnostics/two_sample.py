@@ -23,9 +23,8 @@ STANDARD_ERRORS = 3
 def two_sample(case: CheckContext) -> Iterator[CheckResult]:
     """The area under the curve of a boosted classifier, cross-validated (Lopez-Paz & Oquab 2017).
 
-    One half says that rows and samples cannot be told apart, one that they always can. A condition stands
-    beside both.
-    """
+    One half says that rows and samples cannot be told apart, one that they always can. A condition
+    stands beside both."""
     rows = case.rows
     shape = (len(rows),) if rows.context is None else ()
     samples = case.exact.sample(shape, rows.context, generator=case.generator(9))
@@ -51,7 +50,9 @@ def separability(real: np.ndarray, drawn: np.ndarray, seed: int) -> float:
     """Area under the ROC curve of rows (n, columns) against rows (m, columns), cross-validated."""
     X = np.concatenate([real, drawn])
     y = np.repeat([1, 0], [len(real), len(drawn)])
-    model = HistGradientBoostingClassifier(max_iter=60, early_stopping=False, random_state=seed % 2**32)
+    model = HistGradientBoostingClassifier(
+        max_iter=60, early_stopping=False, random_state=seed % 2**32
+    )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
     found = cross_val_predict(model, X, y, cv=folds, method="predict_proba")[:, 1]
     return float(roc_auc_score(y, found))

@@ -13,11 +13,11 @@ Unit = Literal["sine", "sigmoid"]
 
 
 def recorded_layers(first: Unit, x: Tensor, *weights: Tensor) -> tuple[Tensor, Tensor]:
-    """v = W₃ sigmoid(z₂) + b₃ (rows, dim) and δ₁ᵀ M δ₂ (rows,) with z₂ = W₂ σ(z₁) + b₂ and z₁ = W₁x + b₁, for
-    backpropagation.
+    """v = W₃ sigmoid(z₂) + b₃ (rows, dim) and δ₁ᵀ M δ₂ (rows,) with z₂ = W₂ σ(z₁) + b₂ and z₁ =
+    W₁x + b₁, for backpropagation.
 
-    σ″ of a sine is what σ gave, and that of a sigmoid is made from it: the backward pass needs no activation
-    again. It may itself be differentiated.
+    σ″ of a sine is what σ gave, and that of a sigmoid is made from it: the backward pass needs no
+    activation again. It may itself be differentiated.
 
     Args:
         first: σ, "sine" or "sigmoid".
@@ -102,11 +102,12 @@ def _differentiable(
 ) -> tuple[Tensor | None, ...]:
     """The same cotangents as a differentiable function of everything.
 
-    The inputs are nodes of their own: those of a later step depend on the weights through the steps before
-    it, which are not this step's to differentiate.
-    """
+    The inputs are nodes of their own: those of a later step depend on the weights through the
+    steps before it, which are not this step's to differentiate."""
     inputs = tuple(tensor.view_as(tensor) for tensor in inputs)
     v, divergence, _ = plain_layers(ctx.first, *inputs)
     sought = [tensor for tensor, needed in zip(inputs, ctx.needs_input_grad[1:]) if needed]
-    found = iter(torch.autograd.grad((v, divergence), sought, (to_v, to_divergence), create_graph=True))
+    found = iter(
+        torch.autograd.grad((v, divergence), sought, (to_v, to_divergence), create_graph=True)
+    )
     return None, *(next(found) if needed else None for needed in ctx.needs_input_grad[1:])

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 class FieldAt(NamedTuple):
     """A bound field at one time: functions of x (*batch, dim) alone.
 
-    Attributes:
-        velocity: v (*batch, dim).
-        velocity_and_divergence: v and tr ∂v/∂x (*batch,) in closed form; None where the field has none.
+    Attributes: velocity: v (*batch, dim). velocity_and_divergence: v and tr ∂v/∂x (*batch,) in
+        closed form; None where the field has none.
     """
 
     velocity: Callable[[Tensor], Tensor]
@@ -27,12 +26,13 @@ class FieldAt(NamedTuple):
 class BoundField:
     """A field with its context filled in and its weights prepared: what one solve evaluates.
 
-    Attributes:
-        at: the field at each of some times (n, …), whose further axes are () or (*batch,). What depends on
+    Attributes: at: the field at each of some times (n, …), whose further axes are () or (*batch,).
+        What depends on
             time alone is computed for all of them at once.
         closed_form: whether the divergence has a closed form.
-        tensors: every tensor that the field reads and that may want a gradient, the context included. Those
-            prepared from the weights stand here in their place: the graph of a solve ends at `tensors`.
+        tensors: every tensor that the field reads and that may want a gradient, the context
+            included. Those prepared from the weights stand here in their place: the graph of a
+            solve ends at `tensors`.
     """
 
     at: Callable[[Tensor], Sequence[FieldAt]]
@@ -62,7 +62,9 @@ class VelocityField(nn.Module, ABC):
     def __init__(self, dim: int, context_dim: int = 0) -> None:
         super().__init__()
         if dim < 1 or context_dim < 0:
-            raise ValueError(f"a field needs dim >= 1 and context_dim >= 0; got {dim} and {context_dim}")
+            raise ValueError(
+                f"a field needs dim >= 1 and context_dim >= 0; got {dim} and {context_dim}"
+            )
         self.dim = dim
         self.context_dim = context_dim
 
@@ -89,7 +91,8 @@ class TimeFeatures(nn.Module):
 
     def __init__(self, frequencies: int = 3) -> None:
         super().__init__()
-        # Integers stay as they are when the module changes its dtype: π is as exact as the times are.
+        # Integers stay as they are when the module changes its dtype: π is as exact as the times
+        # are.
         self.register_buffer("multiples", torch.arange(1, frequencies + 1), persistent=False)
         self.features = 2 * frequencies + 1
 
@@ -100,7 +103,8 @@ class TimeFeatures(nn.Module):
 
 
 def with_context(features: Tensor, context: Tensor | None) -> Tensor:
-    """Features of time (*batch, k) beside the context (*batch, context_dim), broadcast against each other."""
+    """Features of time (*batch, k) beside the context (*batch, context_dim), broadcast against
+    each other."""
     if context is None:
         return features
     shape = torch.broadcast_shapes(features.shape[:-1], context.shape[:-1])

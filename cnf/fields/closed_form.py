@@ -38,15 +38,16 @@ class Modulation:
 
 
 class TwoLayers:
-    """v = W₃ tanh(z₂) + b + s ⊙ x, z₂ = g₂ ⊙ (W₂ σ(z₁)) + c₂, z₁ = g₁ ⊙ (W₁x) + c₁, with its divergence.
+    """v = W₃ tanh(z₂) + b + s ⊙ x, z₂ = g₂ ⊙ (W₂ σ(z₁)) + c₂, z₁ = g₁ ⊙ (W₁x) + c₁, with its
+    divergence.
 
     With δ₁ = g₁ ⊙ σ′(z₁), δ₂ = g₂ ⊙ tanh′(z₂) and M = W₂ᵀ ∘ (W₁W₃), the same for every row,
 
         tr ∂v/∂x = δ₁ᵀ M δ₂ + Σ s.
 
-    tanh z = 2 sigmoid(2z) − 1 is folded into the weights: on a CPU the sigmoid is several times as fast as
-    tanh. A layer fed by 2 sigmoid − 1 gets the −1 as a shift. The attributes, and the modulation
-    and shifts of the layers made from them, are the folded ones.
+    tanh z = 2 sigmoid(2z) − 1 is folded into the weights: on a CPU the sigmoid is several times as
+    fast as tanh. A layer fed by 2 sigmoid − 1 gets the −1 as a shift. The attributes, and the
+    modulation and shifts of the layers made from them, are the folded ones.
 
     Args:
         W1: (hidden1, dim)
@@ -57,7 +58,8 @@ class TwoLayers:
 
     def __init__(self, W1: Tensor, W2: Tensor, W3: Tensor, first: Activation) -> None:
         self.unit: Unit = "sine" if first == "sine" else "sigmoid"
-        # Nodes of their own in the graph: gradients of a solve stop here, and do not pass through M to them.
+        # Nodes of their own in the graph: gradients of a solve stop here, and do not pass through
+        # M to them.
         self.W1, self.W2, self.W3 = self.stretch * W1, 2 * self.stretch * W2, 2 * W3
         self.W2_sums, self.W3_sums = 2 * W2.sum(1), W3.sum(1)
         self.M = self._trace_matrix(W1, (2 * self.stretch) ** 2 * W2, W3)
@@ -101,14 +103,17 @@ class TwoLayers:
         if self.unit == "sigmoid":
             shift1 = 2 * shift1
             shift2 = shift2 - (self.W2_sums if gate2 is None else gate2 * self.W2_sums)
-        return replace(modulation, shift1=shift1, shift2=shift2, offset=modulation.offset - self.W3_sums)
+        return replace(
+            modulation, shift1=shift1, shift2=shift2, offset=modulation.offset - self.W3_sums
+        )
 
     def _trace_matrix(self, W1: Tensor, W2: Tensor, W3: Tensor) -> Tensor:
         return W2.T * (W1 @ W3)
 
 
 class Couplings:
-    """M with the gates of each of some moments in it, g₁ ⊙ M ⊙ g₂ᵀ; made for all at once when the first is
+    """M with the gates of each of some moments in it, g₁ ⊙ M ⊙ g₂ᵀ; made for all at once when the
+    first is
     asked for: velocities alone need none.
 
     Args:
@@ -148,7 +153,8 @@ def bind_layers(
     """
 
     def by_row(t: Tensor) -> FieldAt:
-        # Only made when it is used: a modulation for each row is as large as the layers themselves.
+        # Only made when it is used: a modulation for each row is as large as the layers
+        # themselves.
         return FieldAt(
             lambda x: layers.by_row(modulate(t, context)).velocity(x),
             lambda x: layers.by_row(modulate(t, context)).velocity_and_divergence(x),
@@ -224,7 +230,15 @@ class SharedLayers(Layers):
         if not torch.is_grad_enabled():
             return super().velocity_and_divergence(x)
         coupling = self.couplings[self.which]
-        weights = (self.W1, self.shift1, self.W2, self.shift2, self.layers.W3, self.offset, coupling)
+        weights = (
+            self.W1,
+            self.shift1,
+            self.W2,
+            self.shift2,
+            self.layers.W3,
+            self.offset,
+            coupling,
+        )
         v, divergence = recorded_layers(self.layers.unit, x.reshape(-1, x.shape[-1]), *weights)
         v, divergence = v.view_as(x), divergence.view(x.shape[:-1])
         return self._skipped(v, x), divergence + self._trace_of_skip()
@@ -236,7 +250,8 @@ class SharedLayers(Layers):
         return _sigmoid(nn.functional.linear(a1, self.W2, self.shift2))
 
     def _out(self, a2: Tensor, x: Tensor) -> Tensor:
-        # The product lies in memory by columns. Where what comes first has rows, the sum lies by rows.
+        # The product lies in memory by columns. Where what comes first has rows, the sum lies by
+        # rows.
         offset = self.offset if self.skip is None else torch.addcmul(self.offset, self.skip, x)
         return offset + narrow_product(a2, self.layers.W3)
 
@@ -258,12 +273,15 @@ class LayersByRow(Layers):
     modulation: Modulation
 
     def _first(self, x: Tensor) -> Tensor:
-        # A copy, for the sake of its gradient, which is then a product whose narrow side comes first.
+        # A copy, for the sake of its gradient, which is then a product whose narrow side comes
+        # first.
         W1 = self.layers.W1.T.contiguous()
         return _gated(x @ W1, self.modulation.gate1, self.modulation.shift1)
 
     def _second(self, a1: Tensor) -> Tensor:
-        return _sigmoid(_gated(a1 @ self.layers.W2.T, self.modulation.gate2, self.modulation.shift2))
+        return _sigmoid(
+            _gated(a1 @ self.layers.W2.T, self.modulation.gate2, self.modulation.shift2)
+        )
 
     def _out(self, a2: Tensor, x: Tensor) -> Tensor:
         v = self.modulation.offset + narrow_product(a2, self.layers.W3)
@@ -284,7 +302,8 @@ def _sigmoid(z: Tensor) -> Tensor:
 
 
 def _slope(a: Tensor) -> Tensor:
-    """The derivative of the sigmoid where its value is a, in its place where nothing is recorded."""
+    """The derivative of the sigmoid where its value is a, in its place where nothing is
+    recorded."""
     return sigmoid_slope(a) if torch.is_grad_enabled() else sigmoid_slope(a, out=a)
 
 

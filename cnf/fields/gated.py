@@ -13,17 +13,16 @@ from cnf.fields.closed_form import Activation, Modulation, TwoLayers, bind_layer
 
 
 class GatedField(VelocityField):
-    """Two hidden layers, gated and shifted by time and context, with the divergence in closed form.
+    """Two hidden layers, gated and shifted by time and context, with the divergence in closed
+    form.
 
-    v(t, x) = W₃ tanh(g₂ ⊙ (W₂ σ(g₁ ⊙ (W₁x) + c₁)) + c₂) + b + s ⊙ x, where the gates g, the shifts c, the
-    offset b and the skip s depend on time and context. Its divergence is one more product of two matrices,
-    whatever `dim` is; see `cnf.fields.closed_form`.
+    v(t, x) = W₃ tanh(g₂ ⊙ (W₂ σ(g₁ ⊙ (W₁x) + c₁)) + c₂) + b + s ⊙ x, where the gates g, the shifts
+    c, the offset b and the skip s depend on time and context. Its divergence is one more product
+    of two matrices, whatever `dim` is; see `cnf.fields.closed_form`.
 
-    Args:
-        dim: number of columns of x.
-        hidden: widths of the two hidden layers.
-        context_dim: number of columns of the context.
-        first: activation σ of the first layer: "sine" makes it a layer of Fourier features with trained
+    Args: dim: number of columns of x. hidden: widths of the two hidden layers. context_dim: number
+        of columns of the context. first: activation σ of the first layer: "sine" makes it a layer
+        of Fourier features with trained
             frequencies, which resolves fine structure far sooner than "tanh".
         frequency: scale of the frequencies that W₁ starts with, for x of unit variance.
         modulation: width of the small network that makes gates and shifts from time and context.
@@ -50,7 +49,9 @@ class GatedField(VelocityField):
     ) -> None:
         super().__init__(dim, context_dim)
         if len(hidden) != 2 or min(hidden) < 1:
-            raise ValueError(f"hidden of a GatedField: expected two positive widths; got {tuple(hidden)}")
+            raise ValueError(
+                f"hidden of a GatedField: expected two positive widths; got {tuple(hidden)}"
+            )
         if first not in ("sine", "tanh"):
             raise ValueError(f"first: expected sine or tanh; got {first!r}")
         self.hidden = tuple(hidden)
@@ -60,7 +61,8 @@ class GatedField(VelocityField):
         units, second = hidden
         self.W1 = nn.Parameter(torch.randn(units, dim) * (frequency / math.sqrt(dim)))
         self.W2 = nn.Parameter(torch.randn(second, units) / math.sqrt(units))
-        # A field that starts at rest makes the flow start as its base: training can only improve on that.
+        # A field that starts at rest makes the flow start as its base: training can only improve
+        # on that.
         self.W3 = nn.Parameter(torch.zeros(dim, second))
         self.time = TimeFeatures()
         self.inner = nn.Linear(self.time.features + context_dim, modulation)

@@ -1,4 +1,5 @@
-"""The field of rows with absent columns: their velocity is zero, and what stands there never enters."""
+"""The field of rows with absent columns: their velocity is zero, and what stands there never
+enters."""
 
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ from cnf.fields.gated import GatedField
 class MaskedField(GatedField):
     """A `GatedField` of the present columns of each row, v = m ⊙ v(t, m ⊙ x, context).
 
-    The mask m (0 or 1 a column) is the first `dim` columns of the context, and the network sees it. The
-    divergence over the present columns has the closed form of `cnf.fields.closed_form` with one matrix for
-    each pattern m, Mₘ = W₂ᵀ ∘ (W₁ diag(m) W₃); rows are grouped by pattern.
+    The mask m (0 or 1 a column) is the first `dim` columns of the context, and the network sees
+    it. The divergence over the present columns has the closed form of `cnf.fields.closed_form`
+    with one matrix for each pattern m, Mₘ = W₂ᵀ ∘ (W₁ diag(m) W₃); rows are grouped by pattern.
 
     Args:
         dim: number of columns of x.
@@ -56,7 +57,9 @@ class MaskedField(GatedField):
 class MaskedLayers(TwoLayers):
     """`TwoLayers` with the matrices of the patterns in `present` (*batch, dim)."""
 
-    def __init__(self, W1: Tensor, W2: Tensor, W3: Tensor, first: Activation, present: Tensor) -> None:
+    def __init__(
+        self, W1: Tensor, W2: Tensor, W3: Tensor, first: Activation, present: Tensor
+    ) -> None:
         # The trace's matrices, which the constructor above makes, want the patterns.
         self.present = present
         rows = present.reshape(-1, present.shape[-1])
@@ -101,7 +104,11 @@ class MaskedByRow(LayersByRow):
         flat = rows.reshape(-1, rows.shape[-1])
         parts = flat[layers.order].split(layers.counts)
         products = torch.cat([part @ M for part, M in zip(parts, layers.M)])
-        return torch.empty_like(products).index_copy(0, layers.order, products).reshape(*rows.shape[:-1], -1)
+        return (
+            torch.empty_like(products)
+            .index_copy(0, layers.order, products)
+            .reshape(*rows.shape[:-1], -1)
+        )
 
     def _trace_of_skip(self) -> Tensor:
         return self.modulation.skip.where(self.layers.present, 0.0).sum(-1)

@@ -1,4 +1,5 @@
-"""General networks: their divergence comes from automatic differentiation, but for one special case."""
+"""General networks: their divergence comes from automatic differentiation, but for one special
+case."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ class MLPField(VelocityField):
         return self.layers[-1](h)
 
     def bind(self, context: Tensor | None = None) -> BoundField:
-        """The field for one context; with two hidden layers of tanh its divergence has a closed form."""
+        """The field for one context; with two hidden layers of tanh its divergence has a closed
+        form."""
         if len(self.hidden) != 2 or self.activation != "tanh":
             return super().bind(context)
         first, second, last = self.layers
@@ -74,7 +76,8 @@ class MLPField(VelocityField):
 class ConcatSquashField(VelocityField):
     """The concat-squash network of FFJORD (Grathwohl et al. 2019).
 
-    Each layer is (W h + b) ⊙ sigmoid(U (t, context) + a) + V (t, context), with the activation between.
+    Each layer is (W h + b) ⊙ sigmoid(U (t, context) + a) + V (t, context), with the activation
+    between.
 
     Args:
         dim: number of columns of x.
@@ -91,7 +94,12 @@ class ConcatSquashField(VelocityField):
     """
 
     def __init__(
-        self, dim: int, hidden: Sequence[int] = (64, 64), *, context_dim: int = 0, activation: str = "tanh"
+        self,
+        dim: int,
+        hidden: Sequence[int] = (64, 64),
+        *,
+        context_dim: int = 0,
+        activation: str = "tanh",
     ) -> None:
         super().__init__(dim, context_dim)
         self.hidden, self.activation = _checked(hidden, activation)
@@ -116,5 +124,7 @@ def _checked(hidden: Sequence[int], activation: str) -> tuple[tuple[int, ...], s
     if len(hidden) < 1 or min(hidden) < 1:
         raise ValueError(f"hidden: expected one or more positive widths; got {tuple(hidden)}")
     if activation not in ACTIVATIONS:
-        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}; got {activation!r}")
+        raise ValueError(
+            f"activation: expected one of {', '.join(ACTIVATIONS)}; got {activation!r}"
+        )
     return tuple(hidden), activation

@@ -15,10 +15,11 @@ from cnf.flows.flow import CNF
 class AugmentedCNF(nn.Module):
     """A flow over data x and noise e beside it, whose marginal p(x) = ∫ p(x, e) de is the model.
 
-    A flow in the plane is a homeomorphism of the plane; with noise columns q(e) = N(0, I) the same points may
-    leave it and pass each other (Huang et al., "Augmented normalizing flows", 2020; Chen et al., "VFlow",
-    2020). The price: p(x) is an integral. What can be had is a lower bound, which rises towards log p(x) with
-    the number of draws (Burda et al., "Importance weighted autoencoders", 2016),
+    A flow in the plane is a homeomorphism of the plane; with noise columns q(e) = N(0, I) the same
+    points may leave it and pass each other (Huang et al., "Augmented normalizing flows", 2020;
+    Chen et al., "VFlow", 2020). The price: p(x) is an integral. What can be had is a lower bound,
+    which rises towards log p(x) with the number of draws (Burda et al., "Importance weighted
+    autoencoders", 2016),
 
         log p(x) ≥ E log (1/K) Σₖ p(x, eₖ) / q(eₖ),    e₁ … e_K ~ q,
 
@@ -42,16 +43,19 @@ class AugmentedCNF(nn.Module):
     def __init__(self, flow: CNF, *, augment: int) -> None:
         super().__init__()
         if not 0 < augment < flow.dim:
-            raise ValueError(f"augment: expected 1 to {flow.dim - 1} of the flow's columns; got {augment}")
+            raise ValueError(
+                f"augment: expected 1 to {flow.dim - 1} of the flow's columns; got {augment}"
+            )
         self.flow = flow
         self.dim = flow.dim - augment
         self.noise = NormalBase(augment)
 
     def join(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """x (*batch, dim) with fresh noise beside it, (*batch, dim + augment): rows to fit the joint flow to.
+        """x (*batch, dim) with fresh noise beside it, (*batch, dim + augment): rows to fit the
+        joint flow to.
 
-        Maximum likelihood on such rows raises the bound of one draw, as the entropy of the noise is constant.
-        """
+        Maximum likelihood on such rows raises the bound of one draw, as the entropy of the noise
+        is constant."""
         return torch.cat([x, self.noise.sample(tuple(x.shape[:-1]), x, generator)], -1)
 
     def log_prob_bound(
@@ -64,8 +68,8 @@ class AugmentedCNF(nn.Module):
     ) -> Tensor:
         """A random value in nats whose mean is at most log p(x | context), row by row.
 
-        The mean over the noise never falls as the draws grow, and tends to log p(x); the mean of the
-        exponential is p(x) for any number of draws.
+        The mean over the noise never falls as the draws grow, and tends to log p(x); the mean of
+        the exponential is p(x) for any number of draws.
 
         Args:
             x: (*batch, dim)
@@ -83,9 +87,15 @@ class AugmentedCNF(nn.Module):
             raise ValueError(f"draws: expected at least 1; got {draws}")
         if x.shape[-1:] != (self.dim,):
             raise ValueError(f"x: expected {self.dim} columns; got shape {tuple(x.shape)}")
-        batch = x.shape[:-1] if context is None else torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
+        batch = (
+            x.shape[:-1]
+            if context is None
+            else torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
+        )
         joint = self.join(x.expand(draws, *batch, self.dim), generator)
-        log_ratio = self.flow.log_prob(joint, context) - self.noise.log_prob(joint[..., self.dim :])
+        log_ratio = self.flow.log_prob(joint, context) - self.noise.log_prob(
+            joint[..., self.dim :]
+        )
         return log_ratio.logsumexp(0) - math.log(draws)
 
     def sample(

@@ -51,7 +51,9 @@ class NormalBase(Base):
         self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draws (*shape, dim) on the device and in the dtype of `like`."""
-        return torch.randn((*shape, self.dim), generator=generator, device=like.device, dtype=like.dtype)
+        return torch.randn(
+            (*shape, self.dim), generator=generator, device=like.device, dtype=like.dtype
+        )
 
     def describe(self) -> str:
         """The base in words."""
@@ -129,7 +131,9 @@ class MixtureBase(Base):
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density (*batch,) of z (*batch, dim)."""
         unit = torch.eye(self.dim, dtype=self.factors.dtype, device=self.factors.device)
-        inverse = torch.linalg.solve_triangular(self.factors, unit.expand_as(self.factors), upper=False)
+        inverse = torch.linalg.solve_triangular(
+            self.factors, unit.expand_as(self.factors), upper=False
+        )
         # One product for all components: Lₖ⁻¹z − Lₖ⁻¹μₖ.
         scaled = (z @ inverse.flatten(0, 1).T).unflatten(-1, self.means.shape)
         scaled = scaled - (inverse @ self.means[..., None]).squeeze(-1)
@@ -146,8 +150,11 @@ class MixtureBase(Base):
         if count == 0:
             return like.new_empty((*shape, self.dim))
         chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)
-        noise = torch.randn(count, self.dim, generator=generator, device=like.device, dtype=like.dtype)
-        # Component by component: a factor for every row would take many times the memory of the draws.
+        noise = torch.randn(
+            count, self.dim, generator=generator, device=like.device, dtype=like.dtype
+        )
+        # Component by component: a factor for every row would take many times the memory of the
+        # draws.
         order = chosen.argsort(stable=True)
         counts = torch.bincount(chosen, minlength=len(self.weights)).tolist()
         parts = zip(self.means, self.factors, noise[order].split(counts))
@@ -162,9 +169,9 @@ class MixtureBase(Base):
 class ContaminatedBase(Base):
     """A base with a share ε of its mass in heavy tails, p = (1 − ε) p_base + ε t_ν (Tukey 1960).
 
-    A field moves an outlier by little, so the base decides what it costs: under a Gaussian a row at 40
-    standard deviations costs 800 nats, here about 60. t_ν is the multivariate Student-t density around zero
-    with unit scale,
+    A field moves an outlier by little, so the base decides what it costs: under a Gaussian a row
+    at 40 standard deviations costs 800 nats, here about 60. t_ν is the multivariate Student-t
+    density around zero with unit scale,
 
         log t_ν(z) = log Γ((ν + d)/2) − log Γ(ν/2) − (d/2) log πν − (ν + d)/2 log(1 + |z|²/ν).
 
@@ -197,7 +204,9 @@ class ContaminatedBase(Base):
         nu, dim = self.freedom, self.dim
         peak = math.lgamma((nu + dim) / 2) - math.lgamma(nu / 2) - dim / 2 * math.log(math.pi * nu)
         tails = peak - (nu + dim) / 2 * torch.log1p(z.square().sum(-1) / nu)
-        return torch.logaddexp(self.base.log_prob(z) + math.log1p(-self.share), tails + math.log(self.share))
+        return torch.logaddexp(
+            self.base.log_prob(z) + math.log1p(-self.share), tails + math.log(self.share)
+        )
 
     def sample(
         self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None

@@ -24,41 +24,46 @@ from cnf.ode import Grid, place
 
 # One evaluation a step: half of the evaluations that Runge-Kutta pairs take for the same error.
 METHOD = "adams"
-# On the grid of a first look, bars of this share of the rows must be within the tolerance at least.
+# On the grid of a first look, bars of this share of the rows must be within the tolerance at
+# least.
 COVERED = 0.9
 # Steps are spread evenly for rows that are harder than this share of all.
 HARD = 0.95
 # The bar is this many times what covers all but one per cent of the calibration rows.
 MARGIN = 1.75
-# Which of the two estimates of a solve, of the state and of the quadrature, says more about the error differs
-# from flow to flow. The quadrature's never counts for nothing: a row at rest has no other.
+# Which of the two estimates of a solve, of the state and of the quadrature, says more about the
+# error differs from flow to flow. The quadrature's never counts for nothing: a row at rest has no
+# other.
 QUADRATURE_WEIGHTS = (1.0, 0.1, 0.03)
-# An estimate tells one row from another only roughly, in some flows less than in others. Each is taken for
-# the larger by so many times the median of all: bars that differ less cover as many rows, and the widest of
-# them are narrower.
+# An estimate tells one row from another only roughly, in some flows less than in others. Each is
+# taken for the larger by so many times the median of all: bars that differ less cover as many
+# rows, and the widest of them are narrower.
 FLOORS, HIGHEST_FLOOR = (0.1, 0.3, 1.0), 1e5
 # Bars of hard rows that differ by less than this factor are as good.
 AS_GOOD = 1.1
-# A second look is a solve of its own. However few rows it has, each of its evaluations costs as much as that
-# of this share of a thousand rows.
+# A second look is a solve of its own. However few rows it has, each of its evaluations costs as
+# much as that of this share of a thousand rows.
 SOLVE = 0.1
 FIRST_STEPS, FEWEST_STEPS, MOST_STEPS = 36, 4, 384
 MOST_TRIALS = 8  # grids
 # Errors are measured against a grid of at least, and of at first, so many times the steps.
 FINER, FINEST = 2, 4
-# Grids are placed by the errors of this many equal steps: few enough for errors to stand above rounding. The
-# errors on a grid that is uneven already would be noise that the next placement amplifies.
+# Grids are placed by the errors of this many equal steps: few enough for errors to stand above
+# rounding. The errors on a grid that is uneven already would be noise that the next placement
+# amplifies.
 PILOT_STEPS = 16
-# The estimate of one pilot step's error goes with the fifth power of its length, where steps are short. Where
-# a field is steep the pilot's are too long for that, and their estimates too small: smaller powers move more
-# steps there. Tried are these; without time to try, the usual one will do.
+# The estimate of one pilot step's error goes with the fifth power of its length, where steps are
+# short. Where a field is steep the pilot's are too long for that, and their estimates too small:
+# smaller powers move more steps there. Tried are these; without time to try, the usual one will
+# do.
 POWERS, USUAL_POWER = (2.0, 2.5, 3.0, 4.0, 5.0), 3.0
 
 ScoreOn = Callable[[Grid], SolveResult]
 
 
 def spread_evenly(score: ScoreOn, steps: int) -> Grid:
-    """A grid of `steps` steps that make about the same error each on the rows that `score` holds."""
+    """A grid of `steps` steps that make about the same error each on the rows that `score`
+    holds."""
     return _placed(_difficulty(score), steps, USUAL_POWER)
 
 
@@ -76,8 +81,8 @@ def _placed(difficulty: Tensor, steps: int, power: float) -> Grid:
 
 
 def calibrate(score: ScoreOn, reference: ScoreOn, tolerance: float) -> tuple[Grid, Accuracy]:
-    """The grid on which rows take the fewest evaluations to get within `tolerance` nats, second looks
-    included, and how wide the bars on it are.
+    """The grid on which rows take the fewest evaluations to get within `tolerance` nats, second
+    looks included, and how wide the bars on it are.
 
     Args:
         score: solves the rows to calibrate on.
@@ -96,21 +101,25 @@ def calibrate(score: ScoreOn, reference: ScoreOn, tolerance: float) -> tuple[Gri
         steps = _cheapest(steps, excess)
     # Where no grid is fine enough, the finest.
     _, grid, accuracy = min(found, key=lambda trial: (trial[0], -trial[1].steps))
-    return grid, replace(accuracy, rounding=_rounding(score(grid).log_prob, exactly(grid.steps).log_prob))
+    return grid, replace(
+        accuracy, rounding=_rounding(score(grid).log_prob, exactly(grid.steps).log_prob)
+    )
 
 
 def _best_power(score: ScoreOn, difficulty: Tensor, truth: Truth) -> float:
     """The power that leaves the smallest true error when it spreads the first grid."""
     exact, errors = truth.beside(FIRST_STEPS), {}
     for power in POWERS:
-        errors[power] = _hard((score(_placed(difficulty, FIRST_STEPS, power)).log_prob - exact).abs()).item()
+        errors[power] = _hard(
+            (score(_placed(difficulty, FIRST_STEPS, power)).log_prob - exact).abs()
+        ).item()
     return min(errors, key=errors.__getitem__)
 
 
 def expected_evaluations(steps: int, excess: Tensor) -> float:
-    """Evaluations a row, second looks and what each of them costs whatever its rows included, on a grid of so
-    many steps on which bars are `excess` times the tolerance (rows,); without end where too many rows would
-    need a second look."""
+    """Evaluations a row, second looks and what each of them costs whatever its rows included, on a
+    grid of so many steps on which bars are `excess` times the tolerance (rows,); without end where
+    too many rows would need a second look."""
     if (excess <= 1).double().mean() < COVERED:
         return math.inf
     levels, rows = levels_above(excess[excess > 1]).unique(return_counts=True)
@@ -119,7 +128,8 @@ def expected_evaluations(steps: int, excess: Tensor) -> float:
 
 
 def _cheapest(steps: int, excess: Tensor) -> int:
-    """How many steps make rows cheapest, as bars (rows,) in multiples of the tolerance on `steps` steps tell.
+    """How many steps make rows cheapest, as bars (rows,) in multiples of the tolerance on `steps`
+    steps tell.
 
     The extrapolation is not trusted beyond a factor of two.
     """
@@ -128,8 +138,8 @@ def _cheapest(steps: int, excess: Tensor) -> int:
 
 
 class Truth:
-    """Log-densities in float64, on a grid so fine that they tell the errors of coarser ones; solved again on
-    a finer one where that is asked about.
+    """Log-densities in float64, on a grid so fine that they tell the errors of coarser ones;
+    solved again on a finer one where that is asked about.
 
     Args:
         reference: solves the rows in float64.
@@ -144,24 +154,27 @@ class Truth:
         """Log-densities (rows,) for the errors of a grid of so many steps."""
         if self.steps < FINER * steps:
             self.steps = FINEST * steps
-            self.log_prob = self.reference(_placed(self.difficulty, self.steps, USUAL_POWER)).log_prob
+            self.log_prob = self.reference(
+                _placed(self.difficulty, self.steps, USUAL_POWER)
+            ).log_prob
         return self.log_prob
 
 
 def _rounding(log_prob: Tensor, exact: Tensor) -> float:
-    """Units of the last place within which solves on one grid, in the flow's arithmetic and in float64, agree
-    on all but one per cent of the rows."""
+    """Units of the last place within which solves on one grid, in the flow's arithmetic and in
+    float64, agree on all but one per cent of the rows."""
     units = (log_prob.double() - exact).abs() / Accuracy(rounding=1.0).lost(log_prob)
     return max(units.nan_to_num(nan=0.0, posinf=0.0).quantile(0.99).item(), USUAL_ROUNDING)
 
 
 def _judged(scores: SolveResult, truth: Tensor, tolerance: float) -> tuple[Accuracy, Tensor]:
-    """Bars that cover the true error of all but one per cent of the rows, with a margin, but for what
-    rounding adds, so that the scores are those of float64; and the bars of these rows (rows,).
+    """Bars that cover the true error of all but one per cent of the rows, with a margin, but for
+    what rounding adds, so that the scores are those of float64; and the bars of these rows
+    (rows,).
 
-    Of the floors and of the weights that the quadrature's estimate may have, those that leave the smallest
-    bars of hard rows are taken, and of such as are as good, those with the smallest bars of the others.
-    """
+    Of the floors and of the weights that the quadrature's estimate may have, those that leave the
+    smallest bars of hard rows are taken, and of such as are as good, those with the smallest bars
+    of the others."""
     true = (scores.log_prob - truth).abs()
     fitted = [
         _fitted(Accuracy(tolerance, 1.0, weight), floor, scores, true)
@@ -176,25 +189,28 @@ def _judged(scores: SolveResult, truth: Tensor, tolerance: float) -> tuple[Accur
 
 
 def _covers(accuracy: Accuracy, scores: SolveResult, true: Tensor) -> bool:
-    """Whether all but one per cent of the bars are no smaller than the true error: a scale has a limit, at
-    which they may be."""
+    """Whether all but one per cent of the bars are no smaller than the true error: a scale has a
+    limit, at which they may be."""
     bars = accuracy.estimate(scores) + Accuracy().lost(scores.log_prob)
     return (bars >= true).double().mean().item() >= 0.99
 
 
 def _hard(values: Tensor) -> Tensor:
-    """What few of the rows, which stand along the last axis, exceed; without end where more are lost."""
+    """What few of the rows, which stand along the last axis, exceed; without end where more are
+    lost."""
     return values.nan_to_num(nan=torch.inf).quantile(HARD, dim=-1, interpolation="higher")
 
 
 def _fitted(accuracy: Accuracy, multiple: float, scores: SolveResult, true: Tensor) -> Accuracy:
-    """The accuracy with a floor of a multiple of the median estimate, and `MARGIN` times the scale that
-    covers all but one per cent of the true errors."""
+    """The accuracy with a floor of a multiple of the median estimate, and `MARGIN` times the scale
+    that covers all but one per cent of the true errors."""
     sound = accuracy.estimate(scores).nan_to_num(nan=torch.nan, posinf=torch.nan)
     floor = min(multiple * sound.nanmedian().nan_to_num().item(), HIGHEST_FLOOR)
     accuracy = replace(accuracy, floor=floor)
     # Where a grid solves a field exactly, two roundings would make a ratio of any size.
     rounding = Accuracy().lost(scores.log_prob)
-    ratio = ((true - rounding).clamp(min=0) / (accuracy.estimate(scores) + rounding)).nan_to_num(nan=1.0)
+    ratio = ((true - rounding).clamp(min=0) / (accuracy.estimate(scores) + rounding)).nan_to_num(
+        nan=1.0
+    )
     scale = MARGIN * ratio.quantile(0.99).item()
     return replace(accuracy, bar_scale=min(max(scale, 1e-3), 100.0))

@@ -1,4 +1,5 @@
-"""Flows as plain data: what a model file says about the parts of a flow, and the parts it stands for."""
+"""Flows as plain data: what a model file says about the parts of a flow, and the parts it stands
+for."""
 
 from __future__ import annotations
 
@@ -8,7 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnf.fields import ConcatSquashField, GatedField, MaskedField, MLPField, SumField, VelocityField
+from cnf.fields import (
+    ConcatSquashField,
+    GatedField,
+    MaskedField,
+    MLPField,
+    SumField,
+    VelocityField,
+)
 from cnf.flows.bases import Base, ContaminatedBase, MixtureBase, NormalBase, StudentTBase
 from cnf.flows.divergence import Hutchinson
 from cnf.flows.scoring import Accuracy
@@ -37,8 +45,8 @@ DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float3
 def describe(flow: Any) -> dict[str, Any]:
     """The configuration of a `CNF` as JSON-ready data.
 
-    Raises:
-        ValueError: for a field or base that a file cannot rebuild, or sizes that none would be read with.
+    Raises: ValueError: for a field or base that a file cannot rebuild, or sizes that none would be
+        read with.
     """
     configuration = {
         "dim": flow.dim,
@@ -48,7 +56,9 @@ def describe(flow: Any) -> dict[str, Any]:
         "preprocess": _describe_preprocess(flow.preprocess),
         "solver": {"class": type(flow.solver).__name__, **asdict(flow.solver)},
         "accuracy": asdict(flow.accuracy),
-        "divergence": asdict(flow.divergence) if isinstance(flow.divergence, Hutchinson) else flow.divergence,
+        "divergence": asdict(flow.divergence)
+        if isinstance(flow.divergence, Hutchinson)
+        else flow.divergence,
         "automatic": sorted(flow.automatic),
         "dtype": str(flow.dtype).removeprefix("torch."),
     }
@@ -71,7 +81,9 @@ def require_bounded(config: dict[str, Any]) -> None:
         ]
         if long := [part for part in lists if len(part) > LONGEST]:
             raise ValueError(f"a list of {len(long[0])} entries, more than {LONGEST}")
-        if large := [part for part in parts if isinstance(part, int | float) and abs(part) > LARGEST]:
+        if large := [
+            part for part in parts if isinstance(part, int | float) and abs(part) > LARGEST
+        ]:
             raise ValueError(f"a number beyond {LARGEST:.0e}: {str(large[0])[:20]}")
         parts = [value for part in lists for value in part]
     if parts:
@@ -86,7 +98,10 @@ def _describe_field(field: VelocityField) -> dict[str, Any]:
             f"a model file cannot rebuild {type(field).__name__}:"
             " save its state_dict() and build the flow yourself"
         )
-    return {"class": type(field).__name__, **{name: getattr(field, name) for name in FIELDS[type(field)]}}
+    return {
+        "class": type(field).__name__,
+        **{name: getattr(field, name) for name in FIELDS[type(field)]},
+    }
 
 
 def describe_base(base: Base) -> dict[str, Any]:
@@ -138,18 +153,23 @@ def build_field(config: dict[str, Any], dim: int, context_dim: int) -> VelocityF
 
 
 def build_base(config: dict[str, Any], dim: int) -> Base:
-    """The base that `describe` described; a mixture's numbers come with the tensors of the file."""
+    """The base that `describe` described; a mixture's numbers come with the tensors of the
+    file."""
     if config["class"] == "StudentTBase":
         return StudentTBase(dim, freedom=config["freedom"])
     if config["class"] == "MixtureBase":
         count = config["components"]
         return MixtureBase(
-            torch.ones(count), torch.zeros(count, dim), torch.eye(dim).expand(count, dim, dim).clone()
+            torch.ones(count),
+            torch.zeros(count, dim),
+            torch.eye(dim).expand(count, dim, dim).clone(),
         )
     if config["class"] == "ContaminatedBase":
         if not config["freedom"] <= MOST_FREEDOM:
             raise ValueError(f"freedom: expected at most {MOST_FREEDOM}; got {config['freedom']}")
-        return ContaminatedBase(build_base(config["base"], dim), config["share"], config["freedom"])
+        return ContaminatedBase(
+            build_base(config["base"], dim), config["share"], config["freedom"]
+        )
     return {"NormalBase": NormalBase}[config["class"]](dim)
 
 
@@ -179,7 +199,9 @@ def build_accuracy(config: dict[str, Any]) -> Accuracy:
     if not all(type(value) in (int, float) for value in config.values()):
         raise ValueError(f"accuracy: expected numbers; got {config}")
     accuracy = Accuracy(**config)
-    if not (accuracy.tolerance > 0 and min(accuracy.bar_scale, accuracy.floor, accuracy.rounding) >= 0):
+    if not (
+        accuracy.tolerance > 0 and min(accuracy.bar_scale, accuracy.floor, accuracy.rounding) >= 0
+    ):
         raise ValueError(
             f"accuracy: expected a tolerance above zero, bars and rounding of at least zero; got {config}"
         )

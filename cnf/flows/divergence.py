@@ -21,7 +21,8 @@ MODERATE_DIM = 16
 
 @dataclass(frozen=True)
 class Hutchinson:
-    """The estimate (1/k) Σ εᵢᵀ (∂v/∂x) εᵢ with random probes ε of unit covariance (Hutchinson 1989).
+    """The estimate (1/k) Σ εᵢᵀ (∂v/∂x) εᵢ with random probes ε of unit covariance (Hutchinson
+    1989).
 
     Args:
         probes: k, at least 1; the estimates are averaged.
@@ -54,7 +55,8 @@ class Hutchinson:
 
 
 def exact_divergence(velocity: Velocity, x: Tensor) -> tuple[Tensor, Tensor]:
-    """v (*batch, dim) and tr ∂v/∂x (*batch,) by one batched vector-Jacobian product with the unit vectors.
+    """v (*batch, dim) and tr ∂v/∂x (*batch,) by one batched vector-Jacobian product with the unit
+    vectors.
 
     Example:
         >>> exact_divergence(lambda x: x**2, torch.tensor([[1.0, 2.0]]))[1].item()
@@ -82,9 +84,9 @@ def choose_divergence(
 ) -> Divergence:
     """How one solve that starts at x computes the divergence, its probes already drawn.
 
-    "auto" is the closed form where the field has one, else exact; where gradients are being built for more
-    than moderately many columns, a Hutchinson estimate takes the place of the exact trace.
-    """
+    "auto" is the closed form where the field has one, else exact; where gradients are being built
+    for more than moderately many columns, a Hutchinson estimate takes the place of the exact
+    trace."""
     if divergence == "auto" and bound.closed_form:
         return lambda at, x: at.velocity_and_divergence(x)
     if divergence == "auto" and training and x.shape[-1] > MODERATE_DIM:
@@ -96,12 +98,14 @@ def choose_divergence(
 
 
 def _vector_jacobian(velocity: Velocity, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
-    """v and the products εᵀ ∂v/∂x (k, *batch, dim), differentiable again where a gradient is being built.
+    """v and the products εᵀ ∂v/∂x (k, *batch, dim), differentiable again where a gradient is being
+    built.
 
-    Solvers call this with and without gradients enabled; where they are off, x may still claim to require
-    one, so it is taken out of its graph.
-    """
-    if torch.is_inference_mode_enabled():  # nothing would be recorded, and the divergence would seem zero
+    Solvers call this with and without gradients enabled; where they are off, x may still claim to
+    require one, so it is taken out of its graph."""
+    if (
+        torch.is_inference_mode_enabled()
+    ):  # nothing would be recorded, and the divergence would seem zero
         raise RuntimeError(
             "this field's divergence needs autograd: use torch.no_grad(), not inference_mode()"
         )

@@ -28,20 +28,20 @@ class UnsolvedWarning(UserWarning):
 class CNF(FlowParts):
     """A continuous normalizing flow: a base density at t = 0 carried to the data at t = 1.
 
-    With dx/dt = v(t, x, context) and z = x(0), the density at x = x(1) follows the instantaneous change of
-    variables (Chen et al. 2018), log p(x) = log p₀(z) − ∫₀¹ tr ∂v/∂x dt, plus the log-Jacobian of the
-    preprocessing, so that it is in the units of the data.
+    With dx/dt = v(t, x, context) and z = x(0), the density at x = x(1) follows the instantaneous
+    change of variables (Chen et al. 2018), log p(x) = log p₀(z) − ∫₀¹ tr ∂v/∂x dt, plus the
+    log-Jacobian of the preprocessing, so that it is in the units of the data.
 
-    Args:
-        dim: number of columns of x.
-        hidden: widths of the two hidden layers of the default field, a `GatedField`.
-        context_dim: number of columns of the context that the density depends on; 0 for none.
-        field: a velocity field of your own; then `hidden` has no meaning.
+    Args: dim: number of columns of x. hidden: widths of the two hidden layers of the default
+        field, a `GatedField`. context_dim: number of columns of the context that the density
+        depends on; 0 for none. field: a velocity field of your own; then `hidden` has no meaning.
         base: base density; "auto" is the standard normal, unless `cnf.fit` chooses another.
         preprocess: map to model coordinates; "auto" is the identity until `cnf.fit` fits it.
-        solver: a `Grid` or a `Torchdiffeq`; "auto" is a grid of 16 steps until `calibrate` places it.
-        divergence: "auto" (closed form where the field has one, else exact, else, in training beyond moderate
-            dimension, Hutchinson), "exact", "hutchinson", or a `Hutchinson` with its number of probes.
+        solver: a `Grid` or a `Torchdiffeq`; "auto" is a grid of 16 steps until `calibrate` places
+        it. divergence: "auto" (closed form where the field has one, else exact, else, in training
+        beyond moderate
+            dimension, Hutchinson), "exact", "hutchinson", or a `Hutchinson` with its number of
+            probes.
 
     Raises:
         ValueError: if the parts do not fit together.
@@ -68,21 +68,19 @@ class CNF(FlowParts):
     ) -> Tensor:
         """Log-density log p(x | context) in nats and in the units of x, row by row.
 
-        Args:
-            x: (*batch, dim)
-            context: (*batch, context_dim), broadcast against x.
-            t: time whose density is asked for: 1 is the data's, 0 the base's, in the units of the data.
-            gradient: "direct", "discrete" or "adjoint". The default is "adjoint" with torchdiffeq; on a grid,
-                where the first two agree to rounding, "direct" for few rows and "discrete" for many. Second
-                derivatives want "direct".
+        Args: x: (*batch, dim) context: (*batch, context_dim), broadcast against x. t: time whose
+            density is asked for: 1 is the data's, 0 the base's, in the units of the data.
+            gradient: "direct", "discrete" or "adjoint". The default is "adjoint" with torchdiffeq;
+            on a grid,
+                where the first two agree to rounding, "direct" for few rows and "discrete" for
+                many. Second derivatives want "direct".
             generator: source of Hutchinson's probes.
 
-        Returns:
-            (*batch,); NaN for rows that are not finite or cannot be solved. Of the latter, one warning tells
-            the number.
+        Returns: (*batch,); NaN for rows that are not finite or cannot be solved. Of the latter,
+            one warning tells the number.
 
-        Raises:
-            ValueError: for a wrong number of columns, a context that is missing or not wanted, or t outside
+        Raises: ValueError: for a wrong number of columns, a context that is missing or not wanted,
+            or t outside
                 [0, 1].
         """
         found = self.evaluate(x, context, t=t, gradient=gradient, generator=generator)
@@ -107,8 +105,8 @@ class CNF(FlowParts):
         gradient: Gradient | None = None,
         generator: torch.Generator | None = None,
     ) -> Evaluation:
-        """`log_prob` with the bar of the solver's error, NFE and a verdict for each row; never an exception
-        for a row that is not finite."""
+        """`log_prob` with the bar of the solver's error, NFE and a verdict for each row; never an
+        exception for a row that is not finite."""
         if not 0 <= t <= 1:
             raise ValueError(f"t: expected a time in [0, 1]; got {t}")
         rows, context, shape = self._rows(x, context)
@@ -138,8 +136,9 @@ class CNF(FlowParts):
         generator: torch.Generator | None = None,
         extend: Callable[[System], System] | None = None,
     ) -> SolveResult:
-        """Log-density of model coordinates y (rows, dim) from one solve, as it stands: no second look at hard
-        rows, no Jacobian of the preprocessing. This is what likelihood training differentiates.
+        """Log-density of model coordinates y (rows, dim) from one solve, as it stands: no second
+        look at hard rows, no Jacobian of the preprocessing. This is what likelihood training
+        differentiates.
 
         `extend` may add rates to the system of velocity and divergence, to be integrated along.
         """
@@ -150,7 +149,9 @@ class CNF(FlowParts):
         if generator is not None or extend is not None:
             make_system = partial(self._density_system, generator=generator, extend=extend)
         gradient = gradient or self._usual_gradient(solver, len(y), context)
-        solution = self._solve_rows(make_system, y, context, (t, 0.0), solver, gradient, estimate=True)
+        solution = self._solve_rows(
+            make_system, y, context, (t, 0.0), solver, gradient, estimate=True
+        )
         log_prob = self.base.log_prob(solution.x[-1]) + solution.q[-1, ..., 0]
         x_error, q_error = solution.x_error.flip(0), solution.q_error[..., 0].flip(0)
         # The solve runs from the data to the base, and integrals change sign with its direction.
@@ -165,9 +166,8 @@ class CNF(FlowParts):
     ) -> Tensor:
         """Draws (*shape, *batch, dim) for context (*batch, context_dim), in the units of the data.
 
-        They have the flow's dtype: of columns far from zero beside their spread, as times in seconds are,
-        float32 keeps few digits, and `flow.double()` all.
-        """
+        They have the flow's dtype: of columns far from zero beside their spread, as times in
+        seconds are, float32 keeps few digits, and `flow.double()` all."""
         with torch.no_grad():
             return self.rsample(shape, context, generator=generator)
 
@@ -203,15 +203,18 @@ class CNF(FlowParts):
         return x.reshape(*batch, self.dim), log_prob.reshape(batch)
 
     def trajectory(
-        self, z: Tensor, t: Tensor | Sequence[float], context: Tensor | None = None, *, reverse: bool = False
+        self,
+        z: Tensor,
+        t: Tensor | Sequence[float],
+        context: Tensor | None = None,
+        *,
+        reverse: bool = False,
     ) -> Tensor:
         """Paths of particles (time, *batch, dim), in the units of the data at all times.
 
-        Args:
-            z: base points (*batch, dim) at t = 0; with `reverse`, data points at t = 1.
-            t: times in [0, 1], increasing.
-            context: (*batch, context_dim), broadcast against z.
-            reverse: whether the particles end at given data points instead of starting at base points.
+        Args: z: base points (*batch, dim) at t = 0; with `reverse`, data points at t = 1. t: times
+            in [0, 1], increasing. context: (*batch, context_dim), broadcast against z. reverse:
+            whether the particles end at given data points instead of starting at base points.
 
         Raises:
             ValueError: if the times do not increase within [0, 1].
@@ -222,17 +225,20 @@ class CNF(FlowParts):
         way = [1.0, *reversed(times)] if reverse else [0.0, *times]
         # Where the first time asked for is the start itself, it must not stand there twice.
         way = way if way[0] != way[1] else way[1:]
-        path = self._integrate(start, context, way, self._system)[0] if len(way) > 1 else start[None]
+        path = (
+            self._integrate(start, context, way, self._system)[0] if len(way) > 1 else start[None]
+        )
         path = path[-len(times) :].flip(0) if reverse else path[-len(times) :]
         return self.preprocess.inverse(path).reshape(len(times), *shape, self.dim)
 
     def trajectory_and_log_prob(
         self, z: Tensor, t: Tensor | Sequence[float], context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Paths of particles (time, *batch, dim) and the log-density where they are, (time, *batch), from one
-        solve.
+        """Paths of particles (time, *batch, dim) and the log-density where they are, (time,
+        *batch), from one solve.
 
-        d log pₜ(x(t)) / dt = −tr ∂v/∂x along a path: in nats and, as the paths, in the units of the data.
+        d log pₜ(x(t)) / dt = −tr ∂v/∂x along a path: in nats and, as the paths, in the units of
+        the data.
 
         Args:
             z: base points (*batch, dim) at t = 0.
@@ -256,21 +262,24 @@ class CNF(FlowParts):
         return x.reshape(len(times), *shape, self.dim), log_prob.reshape(len(times), *shape)
 
     def velocity(self, t: float, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Velocity dx/dt (*batch, dim) at time t and points x (*batch, dim), in the units of the data."""
+        """Velocity dx/dt (*batch, dim) at time t and points x (*batch, dim), in the units of the
+        data."""
         rows, context, shape = self._rows(x, context)
         y = self.preprocess(rows)[0].to(self.dtype)
         v = self.field.bind(context).velocity(torch.tensor(t, dtype=y.dtype, device=y.device), y)
         return self.preprocess.pushforward(v, y).reshape(*shape, self.dim)
 
     @torch.no_grad()
-    def calibrate(self, x: Tensor, tolerance: float = 1e-3, *, context: Tensor | None = None) -> CNF:
-        """Place the time grid on rows x (rows, dim) so that error bars within the tolerance cost the fewest
-        evaluations.
+    def calibrate(
+        self, x: Tensor, tolerance: float = 1e-3, *, context: Tensor | None = None
+    ) -> CNF:
+        """Place the time grid on rows x (rows, dim) so that error bars within the tolerance cost
+        the fewest evaluations.
 
-        Args:
-            x: training rows; up to 1024 of those that are finite are used.
-            tolerance: of the error bar of log_prob, in nats, but for rounding. What the flow's arithmetic
-                loses is measured and stands in its bars; a tolerance below that asks for `.double()`.
+        Args: x: training rows; up to 1024 of those that are finite are used. tolerance: of the
+            error bar of log_prob, in nats, but for rounding. What the flow's arithmetic
+                loses is measured and stands in its bars; a tolerance below that asks for
+                `.double()`.
             context: (rows, context_dim)
 
         Returns:
@@ -291,19 +300,23 @@ class CNF(FlowParts):
         # Probes of an estimate would differ between the two and pass for errors of the solver.
         plain = copy.deepcopy(self).eval()
         plain.divergence = AUTO
-        exact, context64 = copy.deepcopy(plain).double(), None if context is None else context.double()
+        exact, context64 = (
+            copy.deepcopy(plain).double(),
+            None if context is None else context.double(),
+        )
         score = partial(plain.score, y.to(self.dtype), context)
         reference = partial(exact.score, y.double(), context64)
         self.solver, self.accuracy = calibrate(score, reference, tolerance)
         return self
 
     def compile(self) -> CNF:
-        """Have torch.compile make one program of a whole solve on the flow's grid, for scoring and sampling
-        without a gradient.
+        """Have torch.compile make one program of a whole solve on the flow's grid, for scoring and
+        sampling without a gradient.
 
-        The program is made for chunks of 1,024 rows (65,536 on an accelerator); others, second looks at hard
-        rows among them, go as before. It is made when the first such chunk comes, which takes minutes: worth
-        while for tens of millions of rows. A grid that is calibrated later wants a program of its own.
+        The program is made for chunks of 1,024 rows (65,536 on an accelerator); others, second
+        looks at hard rows among them, go as before. It is made when the first such chunk comes,
+        which takes minutes: worth while for tens of millions of rows. A grid that is calibrated
+        later wants a program of its own.
 
         Returns:
             The flow itself.
@@ -314,14 +327,17 @@ class CNF(FlowParts):
         if not isinstance(self.solver, Grid):
             raise ValueError(f"compile: expected a flow whose solver is a Grid; got {self.solver}")
         if self.divergence != AUTO or self.context_dim or not self.field.bind().closed_form:
-            raise ValueError("compile: expected a field without context whose divergence is in closed form")
+            raise ValueError(
+                "compile: expected a field without context whose divergence is in closed form"
+            )
         self.compiled = self.solver
         return self
 
     def save(self, path: str | Path) -> None:
-        """Write configuration, weights and metadata to one safetensors file, atomically; see `cnf.load`.
+        """Write configuration, weights and metadata to one safetensors file, atomically; see
+        `cnf.load`.
 
-        Raises:
-            ValueError: for a field or base of your own, which a file cannot rebuild, or too long a grid.
+        Raises: ValueError: for a field or base of your own, which a file cannot rebuild, or too
+            long a grid.
         """
         write_model(path, {**describe(self), "metadata": self.metadata}, self.state_dict())

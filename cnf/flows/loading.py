@@ -29,14 +29,18 @@ from cnf.flows.model_file import ModelFileError, read_model
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF:
     """The flow that `CNF.save` wrote to `path`, on `device` and in eval mode.
 
-    Raises:
-        ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors do not fit.
+    Raises: ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors
+        do not fit.
     """
     return rebuilt(path, *read_model(path), device=device)
 
 
 def rebuilt(
-    path: str | Path, config: dict[str, Any], tensors: dict[str, Tensor], *, device: str | torch.device
+    path: str | Path,
+    config: dict[str, Any],
+    tensors: dict[str, Tensor],
+    *,
+    device: str | torch.device,
 ) -> CNF:
     """The flow that configuration and tensors describe; `path` is where they came from.
 
@@ -56,16 +60,26 @@ def rebuilt(
 def _require_mixtures(flow: CNF) -> None:
     """Refuse mixtures that cannot be drawn from."""
     for part in flow.modules():
-        if isinstance(part, MixtureBase) and ((part.weights < 0).any() or not part.weights.sum() > 0):
+        if isinstance(part, MixtureBase) and (
+            (part.weights < 0).any() or not part.weights.sum() > 0
+        ):
             raise ValueError("weights of a mixture: expected numbers >= 0 with a positive sum")
 
 
 @contextmanager
 def misfits_reported(path: str | Path) -> Iterator[None]:
-    """Turn what a configuration that is none does to constructors into a ModelFileError about `path`."""
+    """Turn what a configuration that is none does to constructors into a ModelFileError about
+    `path`."""
     try:
         yield
-    except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError) as failure:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        ArithmeticError,
+        AttributeError,
+    ) as failure:
         reason = " ".join(str(failure).split())[:200]
         raise ModelFileError(f"{path}: its configuration does not fit ({reason})") from failure
 
@@ -100,5 +114,7 @@ def checked(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         raise ValueError(f"missing or unknown tensors: {', '.join(sorted(missing)[:3])}")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape or not tensor.isfinite().all():
-            raise ValueError(f"tensor {name}: expected finite numbers of shape {tuple(expected[name].shape)}")
+            raise ValueError(
+                f"tensor {name}: expected finite numbers of shape {tuple(expected[name].shape)}"
+            )
     return tensors

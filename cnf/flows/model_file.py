@@ -25,7 +25,9 @@ class ModelFileError(ValueError):
     """A file that is not a model of this library, or not a sound one: one line says why."""
 
 
-def write_model(path: str | Path, configuration: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+def write_model(
+    path: str | Path, configuration: dict[str, Any], tensors: dict[str, Tensor]
+) -> None:
     """Write tensors and configuration to `path`, atomically."""
     text = json.dumps(configuration, allow_nan=False)
     # The file is read back on any device, so tensors are written as they lie in ordinary memory.
@@ -57,15 +59,17 @@ def read_model(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path}: not a model file ({_one_line(failure)}); write one with `cnf fit`"
         ) from failure
     if _digest(header["configuration"], tensors) != header["digest"]:
-        raise ModelFileError(f"{path}: damaged (its digest does not fit its contents); fetch or fit it again")
+        raise ModelFileError(
+            f"{path}: damaged (its digest does not fit its contents); fetch or fit it again"
+        )
     if header["format"] == FORMAT:
         return _parsed(header["configuration"]), tensors
     return _parsed(header["configuration"], upgraded_part), upgraded_tensors(tensors)
 
 
 def _parsed(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """JSON as it is defined: without the words for numbers that are not finite, which Python would take.
-    `hook` is applied to every object."""
+    """JSON as it is defined: without the words for numbers that are not finite, which Python would
+    take. `hook` is applied to every object."""
 
     def refuse(word: str) -> None:
         raise ValueError(f"{word} is no number")
@@ -82,19 +86,25 @@ def _header(path: Path, metadata: dict[str, str] | None) -> dict[str, str]:
     """Format, configuration (JSON) and digest, each checked to be what it should."""
     text = (metadata or {}).get("cnf", "")
     if not text or len(text) > LONGEST_HEADER:
-        raise ModelFileError(f"{path}: a safetensors file, but not a model of cnf; write one with `cnf fit`")
+        raise ModelFileError(
+            f"{path}: a safetensors file, but not a model of cnf; write one with `cnf fit`"
+        )
     try:
         header = _parsed(text)
         known = header["format"] in (FORMAT, EARLIER)
         whole = known and isinstance(_parsed(header["configuration"]), dict) and "digest" in header
     except (ValueError, KeyError, TypeError, RecursionError) as failure:
-        raise ModelFileError(f"{path}: its configuration is damaged ({_one_line(failure)})") from failure
+        raise ModelFileError(
+            f"{path}: its configuration is damaged ({_one_line(failure)})"
+        ) from failure
     if not known:
         raise ModelFileError(
             f"{path}: format {header['format']!s:.20} is not {FORMAT}; update cnf to read it"
         )
     if not whole:
-        raise ModelFileError(f"{path}: its configuration is damaged (no digest); fetch or fit it again")
+        raise ModelFileError(
+            f"{path}: its configuration is damaged (no digest); fetch or fit it again"
+        )
     return header
 
 

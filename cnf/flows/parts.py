@@ -18,13 +18,15 @@ from cnf.ode import Gradient, Grid, Solution, Solver, System, SystemAt, tensor_l
 from cnf.transforms.affine import Affine, Transform
 
 AUTO = "auto"
-# Evaluations of the field, summed over rows, whose graph is kept: some hundreds of megabytes in a wide one.
+# Evaluations of the field, summed over rows, whose graph is kept: some hundreds of megabytes in a
+# wide one.
 GRAPH = 32_768
 MakeSystem = Callable[[Tensor, Tensor | None], System]
 
 
 class FlowParts(nn.Module):
-    """The parts of a `CNF`, checked against each other, and solves of its equation in model coordinates.
+    """The parts of a `CNF`, checked against each other, and solves of its equation in model
+    coordinates.
 
     Arguments and errors are those of `CNF`.
     """
@@ -44,11 +46,18 @@ class FlowParts(nn.Module):
         super().__init__()
         self.dim = dim
         self.context_dim = context_dim
-        self.field = field if field is not None else GatedField(dim, hidden, context_dim=context_dim)
+        self.field = (
+            field if field is not None else GatedField(dim, hidden, context_dim=context_dim)
+        )
         given = {"base": base, "preprocess": preprocess, "solver": solver}
         # What `cnf.fit` is free to choose; the map of the context is always its own.
-        self.automatic = {"context_map", *(name for name, part in given.items() if isinstance(part, str))}
-        self.preprocess: Transform = Affine.identity(dim) if isinstance(preprocess, str) else preprocess
+        self.automatic = {
+            "context_map",
+            *(name for name, part in given.items() if isinstance(part, str)),
+        }
+        self.preprocess: Transform = (
+            Affine.identity(dim) if isinstance(preprocess, str) else preprocess
+        )
         self.context_map = Affine.identity(context_dim)
         self.base = (NormalBase(dim) if isinstance(base, str) else base).to(self.dtype)
         self.solver: Solver = Grid.uniform(16) if isinstance(solver, str) else solver
@@ -63,7 +72,9 @@ class FlowParts(nn.Module):
             if isinstance(part, str) and part != AUTO:
                 raise ValueError(f"{name}: expected an object or 'auto'; got {part!r}")
         if not isinstance(self.divergence, Hutchinson) and self.divergence not in (AUTO, "exact"):
-            raise ValueError(f"divergence: expected auto, exact or hutchinson; got {self.divergence!r}")
+            raise ValueError(
+                f"divergence: expected auto, exact or hutchinson; got {self.divergence!r}"
+            )
         if (self.field.dim, self.field.context_dim) != (self.dim, self.context_dim):
             raise ValueError(
                 f"the field has dim={self.field.dim}, context_dim={self.field.context_dim};"
@@ -95,7 +106,11 @@ class FlowParts(nn.Module):
         if x.dim() < 1 or x.shape[-1] != self.dim:
             raise ValueError(f"x: expected {self.dim} columns; got shape {tuple(x.shape)}")
         context = self._condition(context)
-        shape = x.shape[:-1] if context is None else torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
+        shape = (
+            x.shape[:-1]
+            if context is None
+            else torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
+        )
         rows = x.expand(*shape, self.dim).reshape(-1, self.dim)
         if self.context_dim == 0:
             return rows, None, shape
@@ -111,7 +126,8 @@ class FlowParts(nn.Module):
     def _start(
         self, shape: Sequence[int], context: Tensor | None, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
-        """Base points (rows, dim) and context (rows, context_dim) of a sample, and its batch shape."""
+        """Base points (rows, dim) and context (rows, context_dim) of a sample, and its batch
+        shape."""
         context = self._condition(context)
         batch = (*shape, *(() if context is None else context.shape[:-1]))
         z = self.base.sample(batch, self.like, generator).reshape(-1, self.dim)
@@ -122,7 +138,8 @@ class FlowParts(nn.Module):
     def _integrate(
         self, z: Tensor, context: Tensor | None, way: Sequence[float], make_system: MakeSystem
     ) -> tuple[Tensor, Tensor]:
-        """States (time, rows, dim) and quadratures (time, rows, rates) along the way, chunk by chunk."""
+        """States (time, rows, dim) and quadratures (time, rows, rates) along the way, chunk by
+        chunk."""
         if len(z) == 0:
             return z.new_zeros(len(way), 0, self.dim), z.new_zeros(len(way), 0, 1)
         states, quadratures = [], []
@@ -147,13 +164,16 @@ class FlowParts(nn.Module):
         *,
         estimate: bool,
     ) -> Solution:
-        """Solve the system that is made for rows x (rows, dim) and their context; where all of it is what was
-        compiled, for a whole chunk of rows, by the program."""
-        # Other spans, numbers of rows or grids would want programs of their own, each of which takes minutes.
+        """Solve the system that is made for rows x (rows, dim) and their context; where all of it
+        is what was compiled, for a whole chunk of rows, by the program."""
+        # Other spans, numbers of rows or grids would want programs of their own, each of which
+        # takes minutes.
         fits = solver == self.compiled and sorted(way) == [0.0, 1.0] and len(x) == chunk_size(x)
         known = make_system in (self._system, self._density_system) and not torch.is_grad_enabled()
         solve = _program() if fits and known else FlowParts._solve_eager
-        return solve(self, make_system, x, context, tuple(way), solver, gradient, estimate=estimate)
+        return solve(
+            self, make_system, x, context, tuple(way), solver, gradient, estimate=estimate
+        )
 
     def _solve_eager(
         self,
@@ -178,7 +198,8 @@ class FlowParts(nn.Module):
         *,
         estimate: bool,
     ) -> Solution:
-        """Solve through the times of `way`, on the part of a grid that they span; it may estimate errors."""
+        """Solve through the times of `way`, on the part of a grid that they span; it may estimate
+        errors."""
         times = tensor_like(way, x)
         if isinstance(solver, Grid):
             grid = solver.between(way[0], way[-1])
@@ -188,9 +209,8 @@ class FlowParts(nn.Module):
     def _usual_gradient(self, solver: Solver, rows: int, context: Tensor | None) -> Gradient:
         """The gradient for so many rows where none was asked for.
 
-        On a grid the discrete adjoint is direct backpropagation to rounding. Where the graph is small,
-        keeping it takes a quarter of the time less than evaluating it again.
-        """
+        On a grid the discrete adjoint is direct backpropagation to rounding. Where the graph is
+        small, keeping it takes a quarter of the time less than evaluating it again."""
         if not isinstance(solver, Grid):
             return "adjoint"
         evaluations = rows * solver.nfe
@@ -201,7 +221,9 @@ class FlowParts(nn.Module):
 
     def _system(self, x: Tensor, context: Tensor | None) -> System:
         bound = self.field.bind(context)
-        return System(lambda times: [SystemAt(at.velocity) for at in bound.at(times)], bound.tensors)
+        return System(
+            lambda times: [SystemAt(at.velocity) for at in bound.at(times)], bound.tensors
+        )
 
     def _density_system(
         self,
@@ -210,8 +232,8 @@ class FlowParts(nn.Module):
         generator: torch.Generator | None = None,
         extend: Callable[[System], System] | None = None,
     ) -> System:
-        """The velocity with its divergence as quadrature, and what `extend` adds to them; probes are drawn
-        here, once for the solve."""
+        """The velocity with its divergence as quadrature, and what `extend` adds to them; probes
+        are drawn here, once for the solve."""
         bound = self.field.bind(context)
         training = self.training and torch.is_grad_enabled()
         divergence = choose_divergence(bound, self.divergence, x, generator, training=training)

@@ -1,4 +1,5 @@
-"""Scoring row by row: chunks, error bars, finer grids for hard rows, and rows that cannot be solved."""
+"""Scoring row by row: chunks, error bars, finer grids for hard rows, and rows that cannot be
+solved."""
 
 from __future__ import annotations
 
@@ -12,20 +13,23 @@ from torch import Tensor
 
 from cnf.ode import Grid, Solver, SolverError, Torchdiffeq
 
-# Rows that go through a solve together: few enough for a processor's cache and allocator (with four times as
-# many, layers of 192 take twice as long a row), and enough to keep an accelerator busy.
+# Rows that go through a solve together: few enough for a processor's cache and allocator (with
+# four times as many, layers of 192 take twice as long a row), and enough to keep an accelerator
+# busy.
 CHUNK, ACCELERATOR_CHUNK = 1024, 65_536
-# Rows whose bar is above the tolerance go again on finer grids: a level takes RISE times the steps of the one
-# below. A bar says which level will do, with some headroom; it is not believed beyond so many at once.
+# Rows whose bar is above the tolerance go again on finer grids: a level takes RISE times the steps
+# of the one below. A bar says which level will do, with some headroom; it is not believed beyond
+# so many at once.
 RISE, HEADROOM, MOST_LEVELS_AT_ONCE = 2**0.5, 1.05, 4
-# A row goes again so many times at most, and no grid that it goes to takes more evaluations than this.
+# A row goes again so many times at most, and no grid that it goes to takes more evaluations than
+# this.
 RETRIES, MOST_EVALUATIONS = 6, 10_000
-# Where an adaptive solver cannot finish a chunk, rows are taken apart until so many solves have failed, each
-# after this part of its cap, or after what an easy solve takes where that is more.
+# Where an adaptive solver cannot finish a chunk, rows are taken apart until so many solves have
+# failed, each after this part of its cap, or after what an easy solve takes where that is more.
 PATIENCE, SEARCH_SHARE, EASY = 30, 0.1, 500
 PILOT_STEPS = 16
-# Power of the step in the error of a solve by "adams"; the estimate of "dopri5" falls with the fourth, so
-# that its rows may need one look more.
+# Power of the step in the error of a solve by "adams"; the estimate of "dopri5" falls with the
+# fourth, so that its rows may need one look more.
 GLOBAL_ORDER = 5
 # Units of the last place that a solve loses where nobody has measured it.
 USUAL_ROUNDING = 8.0
@@ -34,15 +38,13 @@ USUAL_ROUNDING = 8.0
 class SolveResult(NamedTuple):
     """From one solve.
 
-    Attributes:
-        log_prob: log-densities (rows,).
-        x_error: estimate of each step's error in the state (steps, rows).
-        q_error: the same in the integral of the divergence.
-        nfe: evaluations a row.
-        extra: integrals of the rates beside the divergence, from the base to the data (rows, rates).
+    Attributes: log_prob: log-densities (rows,). x_error: estimate of each step's error in the
+        state (steps, rows). q_error: the same in the integral of the divergence. nfe: evaluations
+        a row. extra: integrals of the rates beside the divergence, from the base to the data
+        (rows, rates).
 
-    Steps are in the order of time, from the base to the data, although scoring solves the other way.
-    """
+    Steps are in the order of time, from the base to the data, although scoring solves the other
+    way."""
 
     log_prob: Tensor
     x_error: Tensor
@@ -60,11 +62,10 @@ class SolveResult(NamedTuple):
 class Evaluation:
     """What `CNF.evaluate` returns, row by row.
 
-    Attributes:
-        log_prob: log-density in the units of the data (*batch,), nats; NaN where it could not be computed.
-        error: bar of the solver's error in log_prob (*batch,), nats.
-        nfe: velocity evaluations spent on the row (*batch,).
-        ok: whether the row is finite and its bar, but for rounding, is within the tolerance (*batch,).
+    Attributes: log_prob: log-density in the units of the data (*batch,), nats; NaN where it could
+        not be computed. error: bar of the solver's error in log_prob (*batch,), nats. nfe:
+        velocity evaluations spent on the row (*batch,). ok: whether the row is finite and its bar,
+        but for rounding, is within the tolerance (*batch,).
     """
 
     log_prob: Tensor
@@ -102,11 +103,13 @@ class Accuracy:
 
     def lost(self, log_prob: Tensor) -> Tensor:
         """What rounding may add to the error of log_prob (rows,), in nats."""
-        return self.rounding * torch.finfo(log_prob.dtype).eps * log_prob.detach().abs().clamp(min=1)
+        return (
+            self.rounding * torch.finfo(log_prob.dtype).eps * log_prob.detach().abs().clamp(min=1)
+        )
 
     def limit(self, dtype: torch.dtype) -> float:
-        """What a row is solved again above: the tolerance, or the rounding in estimates themselves, which no
-        finer grid takes away."""
+        """What a row is solved again above: the tolerance, or the rounding in estimates
+        themselves, which no finer grid takes away."""
         return max(self.tolerance, USUAL_ROUNDING * self.bar_scale * torch.finfo(dtype).eps)
 
 
@@ -116,7 +119,8 @@ Score = Callable[[Tensor, Tensor | None, Solver], SolveResult]
 def evaluate_rows(
     score: Score, rows: Tensor, context: Tensor | None, solver: Solver, accuracy: Accuracy
 ) -> Evaluation:
-    """Evaluate rows (n, dim) with context (n, context_dim), each on its own path, in bounded memory."""
+    """Evaluate rows (n, dim) with context (n, context_dim), each on its own path, in bounded
+    memory."""
     finite = rows.isfinite().all(-1)
     if context is not None:
         finite = finite & context.isfinite().all(-1)
@@ -150,7 +154,8 @@ def _solve(
     if isinstance(solver, Grid) and solver.estimates_error:
         return _evaluate_with_bars(score, rows, context, solver, accuracy)
     parts = [
-        _evaluate_twice(score, rows[chunk], _of(context, chunk), solver, accuracy) for chunk in chunks(rows)
+        _evaluate_twice(score, rows[chunk], _of(context, chunk), solver, accuracy)
+        for chunk in chunks(rows)
     ]
     return _concatenate(parts)
 
@@ -167,7 +172,9 @@ def _evaluate_with_bars(
         parts = [places[chunk] for chunk in chunks(places)]
         there = accuracy.for_refined_grid(finer.steps / grid.steps)
         judged = [_judge(score(rows[part], _of(context, part), finer), there) for part in parts]
-        return _concatenate([found for found, _ in judged]), torch.cat([excess for _, excess in judged])
+        return _concatenate([found for found, _ in judged]), torch.cat(
+            [excess for _, excess in judged]
+        )
 
     result, excess = on(grid, torch.arange(len(rows), device=rows.device))
     if math.isinf(accuracy.tolerance):
@@ -187,8 +194,8 @@ def _evaluate_with_bars(
 
 
 def levels_above(excess: Tensor) -> Tensor:
-    """How many levels finer, at least one, the grid has to be for rows whose bars are `excess` times the
-    tolerance.
+    """How many levels finer, at least one, the grid has to be for rows whose bars are `excess`
+    times the tolerance.
 
     >>> levels_above(torch.tensor([2.0, 10.0, 100.0, torch.nan]))
     tensor([1., 2., 3., inf])
@@ -204,19 +211,25 @@ def _levels(excess: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _judge(scores: SolveResult, accuracy: Accuracy) -> tuple[Evaluation, Tensor]:
-    """The rows with their bars: the scaled sum of their steps' errors and what rounding may add. Beside them
-    the former alone, which a finer grid makes smaller, in multiples of what it is held to (rows,)."""
+    """The rows with their bars: the scaled sum of their steps' errors and what rounding may add.
+    Beside them the former alone, which a finer grid makes smaller, in multiples of what it is held
+    to (rows,)."""
     estimate, sound = accuracy.estimate(scores), scores.log_prob.isfinite()
     nfe = torch.full_like(scores.log_prob, scores.nfe, dtype=torch.long)
     ok = (estimate <= accuracy.tolerance) & sound
-    excess = (estimate / accuracy.limit(estimate.dtype)).nan_to_num(nan=torch.inf).where(sound, torch.inf)
+    excess = (
+        (estimate / accuracy.limit(estimate.dtype))
+        .nan_to_num(nan=torch.inf)
+        .where(sound, torch.inf)
+    )
     return Evaluation(scores.log_prob, estimate + accuracy.lost(scores.log_prob), nfe, ok), excess
 
 
 def _evaluate_twice(
     score: Score, rows: Tensor, context: Tensor | None, solver: Solver, accuracy: Accuracy
 ) -> Evaluation:
-    """For solvers without an estimate: the bar is the difference to a second solve of another accuracy."""
+    """For solvers without an estimate: the bar is the difference to a second solve of another
+    accuracy."""
     try:
         return _solve_twice(score, rows, context, solver, accuracy)
     except SolverError:
@@ -239,18 +252,20 @@ def _second_opinion(solver: Solver) -> Solver:
     if isinstance(solver, Grid):
         return solver.refined()
     if solver.step_size is not None:
-        return replace(solver, step_size=solver.step_size / 2, max_evaluations=2 * solver.max_evaluations)
+        return replace(
+            solver, step_size=solver.step_size / 2, max_evaluations=2 * solver.max_evaluations
+        )
     return replace(solver, rtol=10 * solver.rtol, atol=10 * solver.atol)
 
 
 def _evaluate_apart(
     score: Score, rows: Tensor, context: Tensor | None, solver: Torchdiffeq, accuracy: Accuracy
 ) -> Evaluation:
-    """Find the rows that an adaptive solver cannot finish, so that they do not take the others along.
+    """Find the rows that an adaptive solver cannot finish, so that they do not take the others
+    along.
 
-    Groups are halved, the easier half, as a grid sees it, first: when patience ends, what is left is what
-    cannot be solved.
-    """
+    Groups are halved, the easier half, as a grid sees it, first: when patience ends, what is left
+    is what cannot be solved."""
     cap = max(int(SEARCH_SHARE * solver.max_evaluations), min(solver.max_evaluations, EASY))
     solver = replace(solver, max_evaluations=cap)
     order = _difficulty(score, rows, context).nan_to_num(nan=torch.inf).argsort()
@@ -259,7 +274,9 @@ def _evaluate_apart(
         group = groups.pop()
         given = None if context is None else context[group]
         try:
-            result = _scatter(result, group, _solve_twice(score, rows[group], given, solver, accuracy))
+            result = _scatter(
+                result, group, _solve_twice(score, rows[group], given, solver, accuracy)
+            )
         except SolverError:
             failures += 1
             groups += _hard_and_easy(group)
@@ -267,13 +284,15 @@ def _evaluate_apart(
 
 
 def _hard_and_easy(group: Tensor) -> list[Tensor]:
-    """The halves of a group in order of difficulty, the harder one first; nothing of a single row."""
+    """The halves of a group in order of difficulty, the harder one first; nothing of a single
+    row."""
     return list(reversed(group.tensor_split(2))) if len(group) > 1 else []
 
 
 @torch.no_grad()
 def _difficulty(score: Score, rows: Tensor, context: Tensor | None) -> Tensor:
-    """The error of a grid (rows,), or, where an adaptive solver takes its place, how far out a row is."""
+    """The error of a grid (rows,), or, where an adaptive solver takes its place, how far out a row
+    is."""
     try:
         return score(rows, context, Grid.uniform(PILOT_STEPS)).step_error.sum(0)
     except SolverError:

@@ -19,5 +19,6 @@ def upgraded_part(part: dict[str, Any]) -> dict[str, Any]:
 def upgraded_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a file of format "1" under the names of format "2"."""
     return {
-        f"{name}_matrix" if name.endswith(".inverse") else name: tensor for name, tensor in tensors.items()
+        f"{name}_matrix" if name.endswith(".inverse") else name: tensor
+        for name, tensor in tensors.items()
     }

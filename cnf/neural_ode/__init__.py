@@ -1,4 +1,5 @@
-"""Neural ordinary differential equations: layers of continuous depth, and series in continuous time.
+"""Neural ordinary differential equations: layers of continuous depth, and series in continuous
+time.
 
 ODEBlock            a layer whose output is the solution of an ODE, for nn.Sequential
 CallCounter         how often a module is evaluated, forwards and backwards

@@ -1,4 +1,5 @@
-"""The adjoint of a solution, in the open: what `gradient="adjoint"` computes, at every time on the way."""
+"""The adjoint of a solution, in the open: what `gradient="adjoint"` computes, at every time on the
+way."""
 
 from __future__ import annotations
 
@@ -39,13 +40,15 @@ def adjoint(
     tensors: Sequence[Tensor] = (),
     solver: Solver | None = None,
 ) -> Adjoint:
-    """Carry a = ∂L/∂z back from the last of the times t along the solution of dz/dt = f(t, z) that ends in z.
+    """Carry a = ∂L/∂z back from the last of the times t along the solution of dz/dt = f(t, z) that
+    ends in z.
 
         da/dt = −aᵀ ∂f/∂z,    ∂L/∂θ = ∫ aᵀ ∂f/∂θ dt,    ∂L/∂t₁ = a(t₁)ᵀf(t₁),    ∂L/∂t₀ = −a(t₀)ᵀf(t₀)
 
-    The state is solved backwards beside the adjoint, as in algorithm 1 of Chen et al., "Neural ordinary
-    differential equations", 2018. To train, `cnf.ode.solve(gradient="adjoint")` is faster; this function
-    shows what it does, and how much each moment of the way matters to the loss.
+    The state is solved backwards beside the adjoint, as in algorithm 1 of Chen et al., "Neural
+    ordinary differential equations", 2018. To train, `cnf.ode.solve(gradient="adjoint")` is
+    faster; this function shows what it does, and how much each moment of the way matters to the
+    loss.
 
     Args:
         f: velocity, called with t () and z of any shape.
@@ -72,7 +75,9 @@ def adjoint(
     system = _backwards(f, z.shape, tuple(tensors))
     with torch.no_grad():
         ends = torch.cat([z.flatten(), a.flatten()])
-        solution = (solver or Torchdiffeq()).solve(system, ends, t.detach().flip(0), gradient="direct")
+        solution = (solver or Torchdiffeq()).solve(
+            system, ends, t.detach().flip(0), gradient="direct"
+        )
         states, adjoints = (part.reshape(-1, *z.shape) for part in solution.x.flip(0).chunk(2, -1))
         parts = (-solution.q[-1]).split([tensor.numel() for tensor in tensors])
         return Adjoint(

@@ -14,18 +14,18 @@ from cnf.ode import Gradient, Solution, Solver, solve
 class ODEBlock(nn.Module):
     """The layer z(t₀) ↦ z(t₁) with dz/dt = f(t, z): a residual network of continuous depth.
 
-    A residual block z + h f(z) is one Euler step; with `solver=Grid.uniform(n, "euler")` the layer is a
-    residual network of n blocks with tied weights (Chen et al., "Neural ordinary differential equations",
-    2018). A flow in the plane cannot untie what is nested; `augment=k` gives it k more dimensions to move
-    in, which start at zero (Dupont et al., "Augmented neural ODEs", 2019).
+    A residual block z + h f(z) is one Euler step; with `solver=Grid.uniform(n, "euler")` the layer
+    is a residual network of n blocks with tied weights (Chen et al., "Neural ordinary differential
+    equations", 2018). A flow in the plane cannot untie what is nested; `augment=k` gives it k more
+    dimensions to move in, which start at zero (Dupont et al., "Augmented neural ODEs", 2019).
 
-    Args:
-        f: the velocity, a module called with t () and z (*batch, dim + augment).
-        t: the times t₀ and t₁, in either order; an `nn.Parameter` (2,) is learned.
-        solver: `Grid` (fixed steps) or `Torchdiffeq`; the default is Torchdiffeq("dopri5").
-        gradient: "adjoint", in memory that does not grow with the number of steps; "direct", or, with a
+    Args: f: the velocity, a module called with t () and z (*batch, dim + augment). t: the times t₀
+        and t₁, in either order; an `nn.Parameter` (2,) is learned. solver: `Grid` (fixed steps) or
+        `Torchdiffeq`; the default is Torchdiffeq("dopri5"). gradient: "adjoint", in memory that
+        does not grow with the number of steps; "direct", or, with a
             `Grid`, "discrete".
-        augment: k, the number of zeros appended to the last axis of the input. They stay in the output.
+        augment: k, the number of zeros appended to the last axis of the input. They stay in the
+        output.
 
     Raises:
         ValueError: for times that are not two different numbers, or a negative `augment`.
@@ -62,9 +62,8 @@ class ODEBlock(nn.Module):
     def solve(self, x: Tensor, t: Tensor | Sequence[float] | None = None) -> Solution:
         """The way of x through the layer, with its evaluations in `nfe`.
 
-        Args:
-            x: input (*batch, dim).
-            t: times at which z is asked for, strictly increasing or decreasing; may require a gradient. The
+        Args: x: input (*batch, dim). t: times at which z is asked for, strictly increasing or
+            decreasing; may require a gradient. The
                 default are t₀ and t₁ of the layer.
 
         Returns:
@@ -88,13 +87,17 @@ class ODEBlock(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for `print`."""
         times = tuple(self.t.tolist()) if isinstance(self.t, Tensor) else self.t
-        return f"t={times}, solver={self.solver}, gradient={self.gradient!r}, augment={self.augment}"
+        return (
+            f"t={times}, solver={self.solver}, gradient={self.gradient!r}, augment={self.augment}"
+        )
 
 
 def _end_times(t: Sequence[float] | Tensor) -> tuple[float, float] | nn.Parameter:
     """The two end times: a parameter as it is, anything else as numbers."""
     if isinstance(t, Tensor) and t.requires_grad and not isinstance(t, nn.Parameter):
-        raise ValueError("t of an ODEBlock: a tensor that wants a gradient must be an nn.Parameter")
+        raise ValueError(
+            "t of an ODEBlock: a tensor that wants a gradient must be an nn.Parameter"
+        )
     times = tuple(t.tolist() if isinstance(t, Tensor) else map(float, t))
     if len(times) != 2 or times[0] == times[1]:
         raise ValueError(f"t of an ODEBlock: expected two different times; got {times}")
@@ -104,8 +107,8 @@ def _end_times(t: Sequence[float] | Tensor) -> tuple[float, float] | nn.Paramete
 class CallCounter:
     """Counts the calls of a module while it is open: how often a solver evaluates its velocity.
 
-    The adjoint and the discrete gradient call the velocity again on their way back; what they call is
-    counted too, while `Solution.nfe` is the way forwards alone.
+    The adjoint and the discrete gradient call the velocity again on their way back; what they call
+    is counted too, while `Solution.nfe` is the way forwards alone.
 
     Args:
         module: what is counted.

@@ -19,14 +19,16 @@ EARLY = 0.7  # share of a series in which a path is read anew
 
 @dataclass(frozen=True)
 class Bound:
-    """The two parts of the evidence lower bound of each series, in nats, (batch,), and z, (batch, latent)."""
+    """The two parts of the evidence lower bound of each series, in nats, (batch,), and z, (batch,
+    latent)."""
 
     log_likelihood: Tensor
     divergence: Tensor
     z: Tensor
 
     def value(self, beta: float = 1.0) -> Tensor:
-        """E log p(targets | z) − β KL(q ‖ N(0, I)), (batch,); a bound of the evidence for β = 1."""
+        """E log p(targets | z) − β KL(q ‖ N(0, I)), (batch,); a bound of the evidence for β =
+        1."""
         return self.log_likelihood - beta * self.divergence
 
 
@@ -40,8 +42,8 @@ def lower_bound(
 ) -> Bound:
     """E_q log p(targets | z) and KL(q ‖ p) by one draw z ~ q(z(start) | observed).
 
-    With targets = observed it is the bound of Kingma and Welling (2014) on log p(observed); with targets
-    beyond what is observed, the objective of forecasting (Rubanova et al. 2019).
+    With targets = observed it is the bound of Kingma and Welling (2014) on log p(observed); with
+    targets beyond what is observed, the objective of forecasting (Rubanova et al. 2019).
 
     Args:
         model: the latent ODE.
@@ -61,7 +63,9 @@ def lower_bound(
     times = targets.times.where(targets.seen, torch.full_like(targets.times, model.start))
     fit = model(z, times, context).log_prob(targets.values)
     prior = Normal(torch.zeros_like(z), torch.ones_like(z), validate_args=False)
-    return Bound(fit.masked_fill(~targets.mask, 0.0).sum((1, 2)), kl_divergence(posterior, prior).sum(-1), z)
+    return Bound(
+        fit.masked_fill(~targets.mask, 0.0).sum((1, 2)), kl_divergence(posterior, prior).sum(-1), z
+    )
 
 
 def agreement(
@@ -72,13 +76,14 @@ def agreement(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """log q(z(c) | what was observed from c on), at a random time c on the path from z(start), (batch,).
+    """log q(z(c) | what was observed from c on), at a random time c on the path from z(start),
+    (batch,).
 
-    The velocity is the same at all times, so a path may be read anew from anywhere; the likelihood alone lets
-    one place of a curve have another state for each time at which it is reached, and says nothing of the
-    states after the last observation. Where path and reading agree, the states after it are those of series
-    that were seen there. Matching pieces of a path is multiple shooting (Bock & Plitt 1984; for latent ODEs
-    Iakovlev et al. 2023).
+    The velocity is the same at all times, so a path may be read anew from anywhere; the likelihood
+    alone lets one place of a curve have another state for each time at which it is reached, and
+    says nothing of the states after the last observation. Where path and reading agree, the states
+    after it are those of series that were seen there. Matching pieces of a path is multiple
+    shooting (Bock & Plitt 1984; for latent ODEs Iakovlev et al. 2023).
 
     Args:
         model: the latent ODE.
@@ -114,32 +119,27 @@ def fit_latent_ode(
 ) -> History:
     """Maximize the lower bound by Adam, its divergence weighted by a β that rises from 0 on.
 
-    With β = 1 at the end it bounds the evidence of the targets. Where these lie beyond what is observed, that
-    makes the model pay for everything it takes over from the observations; with β = 0 the recognition network
-    is itself the prior, and the objective bounds the conditional log p(targets | observed) of a forecast.
+    With β = 1 at the end it bounds the evidence of the targets. Where these lie beyond what is
+    observed, that makes the model pay for everything it takes over from the observations; with β =
+    0 the recognition network is itself the prior, and the objective bounds the conditional log
+    p(targets | observed) of a forecast.
 
-    Args:
-        model: trained in place.
-        observed: series to read.
-        targets: series to explain; the default is `observed`.
-        context: (series, context_dim).
-        steps: number of updates.
-        batch: series of an update.
-        learning_rate: its peak; after a warm-up it falls to zero along a cosine.
-        beta: β at the end, from 0 on.
-        anneal: share of the updates during which β rises, in [0, 1].
-        agree: weight of the `agreement` of path and reading, from 0 on; for forecasts further ahead than the
-            longest series. Its scale is that of the divergence, so a weight above β makes states small.
+    Args: model: trained in place. observed: series to read. targets: series to explain; the
+        default is `observed`. context: (series, context_dim). steps: number of updates. batch:
+        series of an update. learning_rate: its peak; after a warm-up it falls to zero along a
+        cosine. beta: β at the end, from 0 on. anneal: share of the updates during which β rises,
+        in [0, 1]. agree: weight of the `agreement` of path and reading, from 0 on; for forecasts
+        further ahead than the
+            longest series. Its scale is that of the divergence, so a weight above β makes states
+            small.
         seed: of batches and draws.
         watch: told the number of updates after each of them.
 
-    Returns:
-        The records; their objective is the negative lower bound in nats per target value, β as it then was,
-        less the weighted agreement.
+    Returns: The records; their objective is the negative lower bound in nats per target value, β
+        as it then was, less the weighted agreement.
 
-    Raises:
-        ValueError: for a budget that is not positive, a share outside [0, 1], a negative weight, no series.
-        TrainingError: if the bound or its gradient is not finite.
+    Raises: ValueError: for a budget that is not positive, a share outside [0, 1], a negative
+        weight, no series. TrainingError: if the bound or its gradient is not finite.
     """
     if min(steps, batch, len(observed)) < 1 or not (0 <= anneal <= 1 and min(beta, agree) >= 0):
         raise ValueError(
@@ -151,7 +151,9 @@ def fit_latent_ode(
 
     def objective(step: int) -> tuple[Tensor, Tensor]:
         weight = beta * (min(1.0, step / steps / anneal) if anneal > 0 else 1.0)
-        rows = torch.randint(len(observed), (batch,), generator=generator, device=observed.times.device)
+        rows = torch.randint(
+            len(observed), (batch,), generator=generator, device=observed.times.device
+        )
         given, aim = None if context is None else context[rows], targets.take(rows)
         read = observed.take(rows)
         bound = lower_bound(model, read, aim, given, generator=generator)

@@ -1,4 +1,5 @@
-"""The latent ODE: a series as noisy views of a state that moves by an ordinary differential equation."""
+"""The latent ODE: a series as noisy views of a state that moves by an ordinary differential
+equation."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class SkipNet(nn.Module):
 
 
 class LatentField(VelocityField):
-    """dz/dt = A (z, context) + W₂ tanh(W₁ (z, context) + b₁) + b₂, at all times: it can go on for ever."""
+    """dz/dt = A (z, context) + W₂ tanh(W₁ (z, context) + b₁) + b₂, at all times: it can go on for
+    ever."""
 
     def __init__(self, dim: int, units: int, *, context_dim: int = 0) -> None:
         super().__init__(dim, context_dim)
@@ -39,17 +41,18 @@ class LatentField(VelocityField):
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Velocity (*batch, dim) of states x (*batch, dim), whatever t is."""
-        return self.net(x if context is None else torch.cat([x, context.expand(*x.shape[:-1], -1)], -1))
+        return self.net(
+            x if context is None else torch.cat([x, context.expand(*x.shape[:-1], -1)], -1)
+        )
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What a latent ODE says of values at some times.
 
-    Attributes:
-        mean: (batch, length, channels).
-        deviation: standard deviation of an observation, uncertain start and noise together, likewise.
-        draws: of the noise-free values, (draws, batch, length, channels).
+    Attributes: mean: (batch, length, channels). deviation: standard deviation of an observation,
+        uncertain start and noise together, likewise. draws: of the noise-free values, (draws,
+        batch, length, channels).
     """
 
     mean: Tensor
@@ -60,19 +63,15 @@ class Prediction:
 class LatentODE(nn.Module):
     """A generative model of irregular series (Chen et al. 2018; Rubanova, Chen & Duvenaud 2019).
 
-    z(start) ~ N(0, I), dz/dt = v(z, context), and x(t) ~ N(g(z(t)), diag(noise²)); a recognition network
-    gives the posterior of z(start) from what was observed.
+    z(start) ~ N(0, I), dz/dt = v(z, context), and x(t) ~ N(g(z(t)), diag(noise²)); a recognition
+    network gives the posterior of z(start) from what was observed.
 
-    Args:
-        channels: of the series.
-        latent: dimension of z.
-        hidden: units of the recognition network.
-        units: of the hidden layers of v and of g.
-        context_dim: number of columns of what else is known of a series.
-        start: time of z(start); predictions are for this time and later, observations may lie before it.
-        horizon: unit of time, in which v changes z by about one; the usual length of a series.
-        steps: steps of the solver (rk4) in one horizon.
-        noise: standard deviation of the noise to begin with; it is learned, for every channel.
+    Args: channels: of the series. latent: dimension of z. hidden: units of the recognition
+        network. units: of the hidden layers of v and of g. context_dim: number of columns of what
+        else is known of a series. start: time of z(start); predictions are for this time and
+        later, observations may lie before it. horizon: unit of time, in which v changes z by about
+        one; the usual length of a series. steps: steps of the solver (rk4) in one horizon. noise:
+        standard deviation of the noise to begin with; it is learned, for every channel.
 
     Raises:
         ValueError: for a horizon, noise or number of steps that is not positive.
@@ -99,7 +98,9 @@ class LatentODE(nn.Module):
     ) -> None:
         super().__init__()
         if not (horizon > 0 and noise > 0 and steps >= 1):
-            raise ValueError(f"expected horizon, noise > 0, steps >= 1; got {horizon}, {noise}, {steps}")
+            raise ValueError(
+                f"expected horizon, noise > 0, steps >= 1; got {horizon}, {noise}, {steps}"
+            )
         self.start, self.horizon, self.steps = start, horizon, steps
         self.recognition = Recognition(channels, latent, hidden, context_dim=context_dim)
         self.field = LatentField(latent, units, context_dim=context_dim)
@@ -115,7 +116,9 @@ class LatentODE(nn.Module):
             raise ValueError(
                 f"series: expected the {len(self.log_noise)} channels of the model; got {observed.channels}"
             )
-        clock = Series((observed.times - self.start) / self.horizon, observed.values, observed.mask)
+        clock = Series(
+            (observed.times - self.start) / self.horizon, observed.values, observed.mask
+        )
         return self.recognition(clock, 0.0, context)
 
     def states(self, z: Tensor, times: Tensor, context: Tensor | None = None) -> Tensor:
@@ -135,7 +138,8 @@ class LatentODE(nn.Module):
         return Path(nodes, states, self.field(nodes[:, None], states, context)).at(clock)
 
     def forward(self, z: Tensor, times: Tensor, context: Tensor | None = None) -> Normal:
-        """Observations (batch, length, channels) at times (batch, length), given z(start) (batch, latent)."""
+        """Observations (batch, length, channels) at times (batch, length), given z(start) (batch,
+        latent)."""
         mean = self.decoder(self.states(z, times, context))
         return Normal(mean, self.log_noise.exp().expand_as(mean), validate_args=False)
 
@@ -163,7 +167,10 @@ class LatentODE(nn.Module):
         found = []
         for _ in range(draws):
             noise = torch.randn(
-                posterior.mean.shape, generator=generator, device=times.device, dtype=posterior.mean.dtype
+                posterior.mean.shape,
+                generator=generator,
+                device=times.device,
+                dtype=posterior.mean.dtype,
             )
             found.append(self(posterior.mean + posterior.stddev * noise, times, context).mean)
         values = torch.stack(found)

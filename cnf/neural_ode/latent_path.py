@@ -11,7 +11,8 @@ from torch import Tensor
 class Path:
     """A solution as a cubic between every two nodes, from states and velocities there (Hermite).
 
-    The error between nodes is of fourth order in their distance, as that of a Runge-Kutta method of order
+    The error between nodes is of fourth order in their distance, as that of a Runge-Kutta method
+    of order
     four at them: one solve on nodes that all series share serves them at any times.
 
     Attributes:
@@ -25,7 +26,8 @@ class Path:
     velocities: Tensor
 
     def at(self, times: Tensor) -> Tensor:
-        """States (batch, length, latent) at times (batch, length) between the first node and the last.
+        """States (batch, length, latent) at times (batch, length) between the first node and the
+        last.
 
         >>> import torch
         >>> nodes = torch.tensor([0.0, 1.0, 2.0])
@@ -38,7 +40,10 @@ class Path:
         left = place.detach().floor().long().clamp(0, len(self.times) - 2)
         s = (place - left)[..., None]
         x0, x1 = self._pick(self.states, left), self._pick(self.states, left + 1)
-        v0, v1 = self._pick(self.velocities, left) * width, self._pick(self.velocities, left + 1) * width
+        v0, v1 = (
+            self._pick(self.velocities, left) * width,
+            self._pick(self.velocities, left + 1) * width,
+        )
         rise = x1 - x0
         # Horner: x₀ + s (v₀ + s (3 rise − 2 v₀ − v₁ + s (v₀ + v₁ − 2 rise)))
         return x0 + s * (v0 + s * (3 * rise - 2 * v0 - v1 + s * (v0 + v1 - 2 * rise)))

@@ -10,10 +10,12 @@ from cnf.neural_ode.latent_series import Series
 
 
 class Recognition(nn.Module):
-    """q(z(start) | series): a recurrent network that reads towards the start, from the farthest observation.
+    """q(z(start) | series): a recurrent network that reads towards the start, from the farthest
+    observation.
 
-    For observations after the start that is backwards in time (Chen et al. 2018). At each of them the network
-    (GRU) is given values, mask, and the time to the next one it will read; after the last, to the start.
+    For observations after the start that is backwards in time (Chen et al. 2018). At each of them
+    the network (GRU) is given values, mask, and the time to the next one it will read; after the
+    last, to the start.
 
     Args:
         channels: of the series.
@@ -47,7 +49,8 @@ class Recognition(nn.Module):
 
 
 def towards(series: Series, start: float) -> tuple[Tensor, Tensor]:
-    """Inputs (batch, length, 2 channels + 1) in the order of reading, and how many are real, (batch,)."""
+    """Inputs (batch, length, 2 channels + 1) in the order of reading, and how many are real,
+    (batch,)."""
     distance = (series.times - start).abs().masked_fill(~series.seen, -1.0)
     distance, order = distance.sort(dim=1, descending=True, stable=True)
     distance = distance.clamp(min=0)

@@ -19,8 +19,8 @@ class Series:
         values: (batch, length, channels); what the mask hides has no meaning, and is zero.
         mask: which values were observed, bool, (batch, length, channels).
 
-    Raises:
-        ValueError: for shapes that do not fit, or an observed value or its time that is not finite.
+    Raises: ValueError: for shapes that do not fit, or an observed value or its time that is not
+        finite.
 
     Example:
         >>> nan = torch.nan
@@ -44,14 +44,16 @@ class Series:
         bad = (self.mask & ~self.values.isfinite()).any(-1) | (self.seen & ~self.times.isfinite())
         if bad.any():
             row, place = bad.nonzero()[0].tolist()
-            raise ValueError(f"series {row}, place {place}: an observed value or its time is not finite")
+            raise ValueError(
+                f"series {row}, place {place}: an observed value or its time is not finite"
+            )
 
     @classmethod
     def of(cls, series: Sequence[tuple[Tensor, Tensor]]) -> Series:
         """The batch of pairs of times (length,) and values (length, channels), NaN where missing.
 
-        Raises ValueError for no series, or a pair whose shapes do not fit each other or the first pair.
-        """
+        Raises ValueError for no series, or a pair whose shapes do not fit each other or the first
+        pair."""
         if not series:
             raise ValueError("series: expected at least one pair of times and values; got none")
         channels = series[0][1].shape[-1]

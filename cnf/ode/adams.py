@@ -15,16 +15,18 @@ from torch.nn import functional as F
 from cnf.ode.stepping import Scheme, Step, flat, moments_of
 from cnf.ode.system import System, SystemAt, tensor_like
 
-# Velocities that the predictor looks back on; the corrector takes the newest in place of the oldest.
+# Velocities that the predictor looks back on; the corrector takes the newest in place of the
+# oldest.
 MEMORY = 5
-# Milne's device: on even times both are off by multiples of h⁶x⁽⁶⁾, the predictor by 475/1440 and the
-# corrector by −27/1440, so that the corrector's error is this part of their difference.
+# Milne's device: on even times both are off by multiples of h⁶x⁽⁶⁾, the predictor by 475/1440 and
+# the corrector by −27/1440, so that the corrector's error is this part of their difference.
 MILNE = 27 / 502
-# A solve starts without a past, with steps of low order that must be short: the first step of a grid is
-# entered in three pieces that end each so many times later than the one before. What errs there errs in all
-# that follows: without care it would outweigh the other steps together.
+# A solve starts without a past, with steps of low order that must be short: the first step of a
+# grid is entered in three pieces that end each so many times later than the one before. What errs
+# there errs in all that follows: without care it would outweigh the other steps together.
 ENTRY = 5
-# A first step shorter than this part of the second gives way: the past would be too close to look ahead from.
+# A first step shorter than this part of the second gives way: the past would be too close to look
+# ahead from.
 SHORTEST_START = 0.5
 # States on either side that a state between two nodes is interpolated from.
 BESIDE = 3
@@ -33,24 +35,24 @@ GAUSS = ((0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5), (5 / 18, 8 / 18, 5 / 18))
 
 
 class Adams(Scheme):
-    """Adams-Bashforth predicts, Adams-Moulton corrects, both of order five; the next step looks back on the
-    velocity at the predicted point (PEC), so that a step takes one evaluation.
+    """Adams-Bashforth predicts, Adams-Moulton corrects, both of order five; the next step looks
+    back on the velocity at the predicted point (PEC), so that a step takes one evaluation.
 
     With ℓ the Lagrange polynomials of the times that a step looks back on,
 
         x̂ = xₖ + Σⱼ fⱼ ∫ ℓⱼ dt over f₋₄ … f₀,    f₁ = f(tₖ₊₁, x̂),    xₖ₊₁ = xₖ + Σⱼ fⱼ ∫ ℓⱼ dt over f₋₃ … f₁,
 
-    and a part of xₖ₊₁ − x̂ estimates the error (Hairer, Nørsett & Wanner, "Solving Ordinary Differential
-    Equations I", III.1 and III.5). The first steps look back on as many times as there are. The integrals
-    depend on the times alone, so that uneven ones cost nothing. A step's plan is its end, and what
-    past and new velocities weigh in the predictor and in what the corrector adds to it.
+    and a part of xₖ₊₁ − x̂ estimates the error (Hairer, Nørsett & Wanner, "Solving Ordinary
+    Differential Equations I", III.1 and III.5). The first steps look back on as many times as
+    there are. The integrals depend on the times alone, so that uneven ones cost nothing. A step's
+    plan is its end, and what past and new velocities weigh in the predictor and in what the
+    corrector adds to it.
 
-    A step without length evaluates the velocity again, at the corrected state; what follows looks back on
-    that in place of the one at the predicted point.
+    A step without length evaluates the velocity again, at the corrected state; what follows looks
+    back on that in place of the one at the predicted point.
 
-    Args:
-        nodes: fractions of the span at which the steps start and end, as `with_startup_steps` gives them.
-        like: dtype and device of the arithmetic.
+    Args: nodes: fractions of the span at which the steps start and end, as `with_startup_steps`
+        gives them. like: dtype and device of the arithmetic.
     """
 
     def __init__(self, nodes: tuple[float, ...], like: Tensor) -> None:
@@ -70,7 +72,9 @@ class Adams(Scheme):
         """Velocity and rates at the start, in place of all that is past."""
         return (flat(*system.at(t[None])[0].evaluate(x)),) * MEMORY
 
-    def step(self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]) -> Step:
+    def step(
+        self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]
+    ) -> Step:
         """Predict, evaluate, correct."""
         weights, sizes = plan[1:].view(2, MEMORY + 1), (x.numel(), carried[0].numel() - x.numel())
         ahead, behind = (weights[:, :MEMORY] @ torch.stack(carried)).unbind()
@@ -84,9 +88,16 @@ class Adams(Scheme):
         return Step(predicted + change, q, MILNE * change, MILNE * change_q, (*carried[1:], new))
 
     def iterate(
-        self, system: System, x: Tensor, plan: Tensor, carried: tuple[Tensor, ...], *, estimate: bool
+        self,
+        system: System,
+        x: Tensor,
+        plan: Tensor,
+        carried: tuple[Tensor, ...],
+        *,
+        estimate: bool,
     ) -> Iterator[Step]:
-        """The past lies in a ring of rows. A step writes its derivatives over the oldest, and its sums where
+        """The past lies in a ring of rows. A step writes its derivatives over the oldest, and its
+        sums where
         the step before it had them: fresh memory would cost more than the arithmetic."""
         if x.numel() == 0:  # a flat row does not say how many quadratures no rows have
             yield from super().iterate(system, x, plan, carried, estimate=estimate)
@@ -119,11 +130,14 @@ def _parts(row: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _turning(weights: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """Of each step's weights, those of the past (2, MEMORY), in the order in which a ring that turns by one
-    place a step holds it, and the new one's in the corrector ()."""
+    """Of each step's weights, those of the past (2, MEMORY), in the order in which a ring that
+    turns by one place a step holds it, and the new one's in the corrector ()."""
     count = len(weights)
     past = weights.view(count, 2, MEMORY + 1)
-    turned = torch.arange(MEMORY, device=weights.device) - torch.arange(count, device=weights.device)[:, None]
+    turned = (
+        torch.arange(MEMORY, device=weights.device)
+        - torch.arange(count, device=weights.device)[:, None]
+    )
     order = (turned % MEMORY)[:, None].expand(-1, 2, -1)
     return past.gather(2, order).unbind(), past[:, 1, MEMORY].unbind()
 
@@ -131,8 +145,9 @@ def _turning(weights: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
 def with_startup_steps(nodes: tuple[float, ...]) -> tuple[float, ...]:
     """The nodes with two more inside the first step, where a solve starts without a past.
 
-    The nearer one stands twice, for a second evaluation: the first is at a point that Euler's method has
-    predicted, and so close to the start that to look ahead from the two would magnify its error.
+    The nearer one stands twice, for a second evaluation: the first is at a point that Euler's
+    method has predicted, and so close to the start that to look ahead from the two would magnify
+    its error.
 
     Example:
         >>> with_startup_steps((0.0, 0.75, 1.0))
@@ -151,7 +166,8 @@ def last_visits(nodes: Sequence[float]) -> list[int]:
 
 
 def _weights(nodes: tuple[float, ...]) -> Tensor:
-    """The weights in the plan of each step (steps, 2 · (MEMORY + 1)); zeros where there is no past."""
+    """The weights in the plan of each step (steps, 2 · (MEMORY + 1)); zeros where there is no
+    past."""
     times = torch.tensor(nodes, dtype=torch.float64)
     starts, ends = times[:-1], times[1:]
     back = torch.arange(len(starts))[:, None] + torch.arange(1 - MEMORY, 2)
@@ -166,7 +182,8 @@ _known_weights = lru_cache(maxsize=64)(_weights)
 
 
 def _integrals(at: Tensor, there: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    """∫ ℓⱼ dt from start to end of the Lagrange polynomials of the times `at` (steps, k) that are there."""
+    """∫ ℓⱼ dt from start to end of the Lagrange polynomials of the times `at` (steps, k) that are
+    there."""
     points, shares = at.new_tensor(GAUSS)
     lengths = ends - starts
     basis = lagrange(at[:, None], there[:, None], starts[:, None] + lengths[:, None] * points)
@@ -174,7 +191,8 @@ def _integrals(at: Tensor, there: Tensor, starts: Tensor, ends: Tensor) -> Tenso
 
 
 def lagrange(at: Tensor, there: Tensor, t: Tensor) -> Tensor:
-    """ℓⱼ(t) (…, k) at times t (…,) for the nodes `at` (…, k) that are there; zero for the others."""
+    """ℓⱼ(t) (…, k) at times t (…,) for the nodes `at` (…, k) that are there; zero for the
+    others."""
     same = torch.eye(at.shape[-1], dtype=torch.bool, device=at.device)
     gaps = (at[..., :, None] - at[..., None, :]).masked_fill(same, 1.0)
     factors = (t[..., None, None] - at[..., None, :]) / gaps
@@ -185,9 +203,8 @@ def lagrange(at: Tensor, there: Tensor, t: Tensor) -> Tensor:
 def interpolate(states: Tensor, nodes: tuple[float, ...], t: Tensor) -> Tensor:
     """States (time, …) at fractions t (time,) of a span, from those at its nodes (len(nodes), …).
 
-    A polynomial of degree five through the six nodes around each time: no less accurate than the steps, and
-    without an evaluation.
-    """
+    A polynomial of degree five through the six nodes around each time: no less accurate than the
+    steps, and without an evaluation."""
     width = min(2 * BESIDE, len(nodes))
     firsts = [min(max(bisect_right(nodes, f) - BESIDE, 0), len(nodes) - width) for f in t.tolist()]
     at = t.new_tensor([nodes[first : first + width] for first in firsts])

@@ -26,13 +26,13 @@ NEAR = 1e-6
 
 @dataclass(frozen=True)
 class Grid:
-    """A method and the times it steps through: the same arithmetic for every row, alone or in a batch.
+    """A method and the times it steps through: the same arithmetic for every row, alone or in a
+    batch.
 
     The nodes are fractions of the span of a solve: 0 is its first time, 1 its last.
 
-    Args:
-        nodes: increasing fractions from 0 to 1.
-        method: "euler", "midpoint", "rk4", "dopri5" (the embedded fifth-order pair) or "adams" (predictor
+    Args: nodes: increasing fractions from 0 to 1. method: "euler", "midpoint", "rk4", "dopri5"
+        (the embedded fifth-order pair) or "adams" (predictor
             and corrector of order five, one evaluation a step); the last two estimate their error.
 
     Raises:
@@ -48,10 +48,14 @@ class Grid:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise ValueError(f"method of a grid: expected one of {', '.join(METHODS)}; got {self.method!r}")
+            raise ValueError(
+                f"method of a grid: expected one of {', '.join(METHODS)}; got {self.method!r}"
+            )
         ordered = all(a < b for a, b in pairwise(self.nodes))
         if len(self.nodes) < 2 or not ordered or self.nodes[0] != 0 or self.nodes[-1] != 1:
-            raise ValueError(f"nodes of a grid: expected increasing fractions from 0 to 1; got {self.nodes}")
+            raise ValueError(
+                f"nodes of a grid: expected increasing fractions from 0 to 1; got {self.nodes}"
+            )
 
     @classmethod
     def uniform(cls, steps: int, method: str = "dopri5") -> Grid:
@@ -72,7 +76,8 @@ class Grid:
 
     @property
     def step_times(self) -> tuple[float, ...]:
-        """The fractions where the steps of a solve start and end: Adams enters the first by smaller ones.
+        """The fractions where the steps of a solve start and end: Adams enters the first by
+        smaller ones.
 
         >>> Grid.uniform(2).step_times, len(Grid.uniform(2, "adams").step_times) > 3
         ((0.0, 0.5, 1.0), True)
@@ -99,50 +104,67 @@ class Grid:
         return Grid((0.0, *inner, 1.0), self.method)
 
     def jittered(self, generator: torch.Generator) -> Grid:
-        """The grid with every inner node moved at random, by up to half of the way to its neighbors.
+        """The grid with every inner node moved at random, by up to half of the way to its
+        neighbors.
 
         A field that is trained on nodes which never stay the same cannot adapt to them.
         """
         moves = torch.rand(self.steps - 1, generator=generator, device=generator.device).tolist()
         inner = [
-            node + (move - 0.5) * ((right if move > 0.5 else node) - (node if move > 0.5 else left))
+            node
+            + (move - 0.5) * ((right if move > 0.5 else node) - (node if move > 0.5 else left))
             for left, node, right, move in zip(self.nodes, self.nodes[1:], self.nodes[2:], moves)
         ]
         return Grid((0.0, *inner, 1.0), self.method)
 
     def between(self, start: float, end: float) -> Grid:
-        """The part of this grid of [0, 1] that a solve from `start` to `end` passes, either way."""
+        """The part of this grid of [0, 1] that a solve from `start` to `end` passes, either
+        way."""
         fractions = sorted((node - start) / (end - start) for node in self.nodes)
         return Grid((0.0, *(f for f in fractions if NEAR < f < 1 - NEAR), 1.0), self.method)
 
     def as_torchdiffeq(self, span: float) -> Torchdiffeq:
-        """torchdiffeq's method of the same name in as many equal steps; dopri5 where errors are estimated."""
+        """torchdiffeq's method of the same name in as many equal steps; dopri5 where errors are
+        estimated."""
         if self.method in FIXED_STEP:
             return Torchdiffeq(self.method, step_size=abs(span) / self.steps)
         return Torchdiffeq("dopri5")
 
     def solve(
-        self, system: System, x: Tensor, t: Tensor, *, gradient: Gradient = "discrete", estimate: bool = True
+        self,
+        system: System,
+        x: Tensor,
+        t: Tensor,
+        *,
+        gradient: Gradient = "discrete",
+        estimate: bool = True,
     ) -> Solution:
-        """States of `system` at the times t (time,), which are increasing or decreasing, from x at t[0].
+        """States of `system` at the times t (time,), which are increasing or decreasing, from x at
+        t[0].
 
-        With `gradient="adjoint"` the `as_torchdiffeq` of the grid solves the equation and its adjoint. With
-        `estimate=False` the solution has no errors, whose norms take their time.
+        With `gradient="adjoint"` the `as_torchdiffeq` of the grid solves the equation and its
+        adjoint. With `estimate=False` the solution has no errors, whose norms take their time.
 
         Raises:
             ValueError: for an unknown gradient.
         """
         check_gradient(gradient)
         if gradient == "adjoint":
-            return self.as_torchdiffeq((t[-1] - t[0]).item()).solve(system, x, t, gradient="adjoint")
+            return self.as_torchdiffeq((t[-1] - t[0]).item()).solve(
+                system, x, t, gradient="adjoint"
+            )
         if self.method == ADAMS:
             return self._solve_by_adams(system, x, t, gradient, estimate=estimate)
         mesh, requested = self._mesh(t)
         tableau = TABLEAUX[self.method]
         scheme = RungeKutta.of(tableau, x)
-        steps = integrate(system, x, mesh, scheme, at=requested, gradient=gradient, estimate=estimate)
+        steps = integrate(
+            system, x, mesh, scheme, at=requested, gradient=gradient, estimate=estimate
+        )
         total, evaluations = _cumulative(steps.q), tableau.evaluations(len(steps.q))
-        return Solution(steps.x, _picked(total, requested), steps.x_error, steps.q_error, evaluations)
+        return Solution(
+            steps.x, _picked(total, requested), steps.x_error, steps.q_error, evaluations
+        )
 
     def _solve_by_adams(
         self, system: System, x: Tensor, t: Tensor, gradient: Gradient, *, estimate: bool
@@ -152,10 +174,14 @@ class Grid:
         mesh = t[0] + span * tensor_like(nodes, t)
         inner = (t[1:-1] - t[0]) / span
         at = last_visits(nodes) if len(inner) else (0, len(nodes) - 1)
-        steps = integrate(system, x, mesh, Adams(nodes, x), at=at, gradient=gradient, estimate=estimate)
+        steps = integrate(
+            system, x, mesh, Adams(nodes, x), at=at, gradient=gradient, estimate=estimate
+        )
         visited = tuple(nodes[k] for k in at)
         states, quadratures = (
-            torch.cat([whole[:1], interpolate(whole, visited, inner), whole[-1:]]) if len(inner) else whole
+            torch.cat([whole[:1], interpolate(whole, visited, inner), whole[-1:]])
+            if len(inner)
+            else whole
             for whole in (steps.x, _picked(_cumulative(steps.q), at))
         )
         return Solution(states, quadratures, steps.x_error, steps.q_error, len(nodes))
@@ -169,7 +195,9 @@ class Grid:
         if len(t) == 2:
             return nodes, [0, self.steps]
         wanted = ((t - t[0]) / (t[-1] - t[0])).tolist()
-        free = [k for k, node in enumerate(self.nodes) if min(abs(node - w) for w in wanted) > NEAR]
+        free = [
+            k for k, node in enumerate(self.nodes) if min(abs(node - w) for w in wanted) > NEAR
+        ]
         merged = torch.cat([t, nodes[free]])
         places = wanted + [self.nodes[k] for k in free]
         order = sorted(range(len(places)), key=places.__getitem__)
@@ -186,15 +214,16 @@ def _cumulative(q: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(q[:1]), q.cumsum(0)])
 
 
-# Part of the nodes that is spread uniformly, so that no step grows without bound where no error shows.
+# Part of the nodes that is spread uniformly, so that no step grows without bound where no error
+# shows.
 UNIFORM_SHARE = 0.3
 
 
 def place(errors: Tensor, nodes: Sequence[float], steps: int, order: float) -> tuple[float, ...]:
     """Nodes of a grid of `steps` steps on which every step makes the same error.
 
-    A step of length h makes the error C(t) hᵖ, so steps of length proportional to C(t)^(−1/p) share it
-    evenly (de Boor, "Good approximation by splines with variable knots", 1973).
+    A step of length h makes the error C(t) hᵖ, so steps of length proportional to C(t)^(−1/p)
+    share it evenly (de Boor, "Good approximation by splines with variable knots", 1973).
 
     Args:
         errors: what each step of the present grid makes, (len(nodes) − 1,), positive.
@@ -214,7 +243,9 @@ def place(errors: Tensor, nodes: Sequence[float], steps: int, order: float) -> t
     return (0.0, *inner, 1.0)
 
 
-def _invert(cumulative: Sequence[float], nodes: Sequence[float], lengths: Sequence[float], y: float) -> float:
+def _invert(
+    cumulative: Sequence[float], nodes: Sequence[float], lengths: Sequence[float], y: float
+) -> float:
     """The time at which the piecewise linear `cumulative` reaches y."""
     k = min(bisect_right(cumulative, y) - 1, len(lengths) - 1)
     return nodes[k] + lengths[k] * (y - cumulative[k]) / (cumulative[k + 1] - cumulative[k])

@@ -26,8 +26,8 @@ class Evaluation(NamedTuple):
 class RungeKutta(Scheme):
     """Steps x' = x + h Σᵢ bᵢ kᵢ of a tableau.
 
-    A step's plan is its start and its length. Where the last stage of one step is the first of the next, it
-    is handed on.
+    A step's plan is its start and its length. Where the last stage of one step is the first of the
+    next, it is handed on.
 
     Attributes:
         tableau: the method.
@@ -65,7 +65,9 @@ class RungeKutta(Scheme):
             return ()
         return _evaluate(system.at(t[None])[0], x, needs_rates=self.tableau.rate_stages[0])
 
-    def step(self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]) -> Step:
+    def step(
+        self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]
+    ) -> Step:
         """One step of length h = plan[1]."""
         tableau, h = self.tableau, plan[1]
         a, b, b_error = self._sums(h)
@@ -84,7 +86,9 @@ class RungeKutta(Scheme):
             return Step(new, q, None, None, on)
         return Step(new, q, _add(None, b_error, velocities, tableau.b_error), q_error[0], on)
 
-    def _sums(self, h: Tensor) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def _sums(
+        self, h: Tensor
+    ) -> tuple[list[tuple[Tensor, ...]], tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Coefficients of a step of length h: of each stage, of the new state and of its error."""
         scaled = iter((h * self.weights).unbind())
         a = [tuple(islice(scaled, len(row))) for row in self.tableau.a]
@@ -100,7 +104,8 @@ def _evaluate(moment: SystemAt, x: Tensor, *, needs_rates: bool) -> Evaluation:
 def _add(
     x: Tensor | None, scaled: tuple[Tensor, ...], ks: list[Tensor], weights: tuple[float, ...]
 ) -> Tensor:
-    """x + h Σᵢ wᵢkᵢ over the stages whose weight is not zero, from the products hwᵢ; without x, the sum."""
+    """x + h Σᵢ wᵢkᵢ over the stages whose weight is not zero, from the products hwᵢ; without x,
+    the sum."""
     for k, factor, weight in zip(ks, scaled, weights):
         if weight != 0:
             x = k * factor if x is None else torch.addcmul(x, k, factor)

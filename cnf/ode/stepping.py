@@ -1,4 +1,5 @@
-"""Steps along a mesh of times, whatever makes a step, and the adjoint of the discretized equation."""
+"""Steps along a mesh of times, whatever makes a step, and the adjoint of the discretized
+equation."""
 
 from __future__ import annotations
 
@@ -33,15 +34,15 @@ class Step(NamedTuple):
 
 
 def flat(x: Tensor, q: Tensor) -> Tensor:
-    """The derivatives of a state and of quadratures, one after the other in one flat tensor: they are summed
-    together, and each lies contiguously."""
+    """The derivatives of a state and of quadratures, one after the other in one flat tensor: they
+    are summed together, and each lies contiguously."""
     return torch.cat([x.reshape(-1), q.reshape(-1)])
 
 
 class Steps(NamedTuple):
-    """A whole mesh: states at the nodes asked for (nodes, …) and what each step added (steps, …), with the
-    norm of the estimate of its error in x (steps, *batch) and its absolute value in q (steps, *batch, rates);
-    no steps of them where there is no estimate, or none was asked for."""
+    """A whole mesh: states at the nodes asked for (nodes, …) and what each step added (steps, …),
+    with the norm of the estimate of its error in x (steps, *batch) and its absolute value in q
+    (steps, *batch, rates); no steps of them where there is no estimate, or none was asked for."""
 
     x: Tensor
     q: Tensor
@@ -54,31 +55,42 @@ class Scheme(ABC):
 
     @abstractmethod
     def plan(self, mesh: Tensor) -> Tensor:
-        """What each step has to know (steps, numbers), a differentiable function of the mesh (steps + 1,)."""
+        """What each step has to know (steps, numbers), a differentiable function of the mesh
+        (steps + 1,)."""
 
     @abstractmethod
     def times(self, plan: Tensor) -> Tensor:
-        """Times at which the steps of a plan (steps, numbers) evaluate the system, (steps, stages)."""
+        """Times at which the steps of a plan (steps, numbers) evaluate the system, (steps,
+        stages)."""
 
     @abstractmethod
     def begin(self, system: System, t: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         """What the first step is handed, at time t () and state x (*batch, dim)."""
 
     @abstractmethod
-    def step(self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]) -> Step:
+    def step(
+        self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]
+    ) -> Step:
         """One step from x, with the system at the step's times and the step's plan (numbers,)."""
 
     def iterate(
-        self, system: System, x: Tensor, plan: Tensor, carried: tuple[Tensor, ...], *, estimate: bool
+        self,
+        system: System,
+        x: Tensor,
+        plan: Tensor,
+        carried: tuple[Tensor, ...],
+        *,
+        estimate: bool,
     ) -> Iterator[Step]:
-        """The steps in turn, where no gradient is asked: of one, only x and q outlive the next. Without
-        `estimate`, a scheme may leave the errors out."""
+        """The steps in turn, where no gradient is asked: of one, only x and q outlive the next.
+        Without `estimate`, a scheme may leave the errors out."""
         return take_steps(system, x, self, plan, carried)
 
 
 # The system is prepared for about so many times at once: more would cost memory and gain nothing.
 PREPARED = 96
-# The discrete adjoint evaluates so many stages again at once: one Runge-Kutta step, or a few cheaper ones.
+# The discrete adjoint evaluates so many stages again at once: one Runge-Kutta step, or a few
+# cheaper ones.
 TOGETHER = 6
 
 
@@ -94,19 +106,19 @@ def integrate(
 ) -> Steps:
     """Carry x along the mesh with a gradient of the chosen kind.
 
-    Args:
-        system: velocity and rates.
-        x: state at `mesh[0]`, (*batch, dim).
-        mesh: times (steps + 1,), increasing or decreasing; may require a gradient.
-        scheme: what makes a step.
-        at: which nodes' states are wanted.
-        gradient: "direct" keeps the whole graph. "discrete" keeps states, with what the steps hand on, and
-            re-evaluates a few steps at a time backwards: the same gradient to rounding, in memory of those.
+    Args: system: velocity and rates. x: state at `mesh[0]`, (*batch, dim). mesh: times (steps +
+        1,), increasing or decreasing; may require a gradient. scheme: what makes a step. at: which
+        nodes' states are wanted. gradient: "direct" keeps the whole graph. "discrete" keeps
+        states, with what the steps hand on, and
+            re-evaluates a few steps at a time backwards: the same gradient to rounding, in memory
+            of those.
         estimate: whether errors are asked for, where the scheme estimates them.
     """
     plan, collect = scheme.plan(mesh), partial(_collect, estimate=estimate)
     if gradient == "discrete" and torch.is_grad_enabled():
-        return Steps(*_DiscreteAdjoint.apply(system, scheme, collect, at, x, mesh[0], plan, *system.tensors))
+        return Steps(
+            *_DiscreteAdjoint.apply(system, scheme, collect, at, x, mesh[0], plan, *system.tensors)
+        )
     carried = scheme.begin(system, mesh[0], x)
     if torch.is_grad_enabled():
         return collect(x, take_steps(system, x, scheme, plan, carried), at)
@@ -133,7 +145,8 @@ def moments_of(system: System, times: Tensor) -> Iterator[Sequence[SystemAt]]:
 
 
 def _collect(x: Tensor, made: Iterable[Step], at: Sequence[int], *, estimate: bool) -> Steps:
-    """What is asked of the steps, taken from each as it comes: the rest of it is free for the next one."""
+    """What is asked of the steps, taken from each as it comes: the rest of it is free for the next
+    one."""
     states, q, x_error, q_error = {0: x}, [], [], []
     for k, step in enumerate(made, 1):
         if k in at:
@@ -148,11 +161,11 @@ def _collect(x: Tensor, made: Iterable[Step], at: Sequence[int], *, estimate: bo
 
 
 class _DiscreteAdjoint(torch.autograd.Function):
-    """The adjoint of the discretized equation: a few steps at a time are evaluated again, backwards.
+    """The adjoint of the discretized equation: a few steps at a time are evaluated again,
+    backwards.
 
-    With aₖ = ∂L/∂xₖ, each step x' = Φ(x, p; θ) of plan p gives aₖ = aₖ₊₁ ∂Φ/∂x and adds aₖ₊₁ ∂Φ/∂θ to ∂L/∂θ.
-    What a step hands on to the next one belongs to the state.
-    """
+    With aₖ = ∂L/∂xₖ, each step x' = Φ(x, p; θ) of plan p gives aₖ = aₖ₊₁ ∂Φ/∂x and adds aₖ₊₁ ∂Φ/∂θ
+    to ∂L/∂θ. What a step hands on to the next one belongs to the state."""
 
     @staticmethod
     def forward(
@@ -201,7 +214,9 @@ class _DiscreteAdjoint(torch.autograd.Function):
             to_plans.insert(0, to_plan)
         to_x, *to_carried = to_state
         leaves = (start.detach().requires_grad_(moving), saved[0].detach().requires_grad_())
-        to_start, to_first = _pull_back(partial(scheme.begin, system), leaves, to_carried, sought, totals)
+        to_start, to_first = _pull_back(
+            partial(scheme.begin, system), leaves, to_carried, sought, totals
+        )
         to_x = to_x + to_first + to_node.get(0, torch.zeros_like(to_x))
         found = iter(totals)
         wanted = [next(found) if tensor.requires_grad else None for tensor in system.tensors]
@@ -215,8 +230,8 @@ def _pull_back(
     sought: list[Tensor],
     totals: list[Tensor],
 ) -> list[Tensor]:
-    """Cotangents of the leaves that `run` is given, zero of those that want none, from the cotangents of its
-    outputs (None: not used); those of `sought` are added to `totals`."""
+    """Cotangents of the leaves that `run` is given, zero of those that want none, from the
+    cotangents of its outputs (None: not used); those of `sought` are added to `totals`."""
     with torch.enable_grad():
         outputs = run(*leaves)
     pairs = [

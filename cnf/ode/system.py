@@ -27,12 +27,14 @@ class SolverError(RuntimeError, ValueError):
 
 
 def tensor_like(values: Any, like: Tensor) -> Tensor:
-    """A tensor of numbers with the dtype and on the device of `like`; the host does not wait for it."""
+    """A tensor of numbers with the dtype and on the device of `like`; the host does not wait for
+    it."""
     return torch.as_tensor(values, dtype=like.dtype).to(like.device, non_blocking=True)
 
 
 def no_rates(x: Tensor) -> Tensor:
-    """The quadratures (*batch, 0) of a system without any; not a view, which would keep x in memory."""
+    """The quadratures (*batch, 0) of a system without any; not a view, which would keep x in
+    memory."""
     return x.new_empty((*x.shape[:-1], 0))
 
 
@@ -58,11 +60,11 @@ class SystemAt(NamedTuple):
 class System:
     """A differential equation with quadratures, dx/dt = v(t, x), dq/dt = r(t, x).
 
-    The rates r depend on the state, but nothing depends on q: solvers may skip them where their weight is
-    zero. The log-density of a flow is such a quadrature.
+    The rates r depend on the state, but nothing depends on q: solvers may skip them where their
+    weight is zero. The log-density of a flow is such a quadrature.
 
-    Attributes:
-        at: the system at each of some times (n,). A step asks for the times of all its stages at once, so
+    Attributes: at: the system at each of some times (n,). A step asks for the times of all its
+        stages at once, so
             that what depends on time alone need not be computed stage by stage.
         tensors: every tensor that v and r depend on and that may want a gradient.
     """

@@ -49,8 +49,8 @@ class Tableau:
 _DOPRI5_B = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84, 0.0)
 _DOPRI5_B4 = (5179 / 57600, 0.0, 7571 / 16695, 393 / 640, -92097 / 339200, 187 / 2100, 1 / 40)
 
-# Names and coefficients as in Hairer, Nørsett & Wanner, "Solving Ordinary Differential Equations I"
-# (1993); dopri5 is the embedded fifth-order pair of Dormand & Prince (1980).
+# Names and coefficients as in Hairer, Nørsett & Wanner, "Solving Ordinary Differential Equations
+# I" (1993); dopri5 is the embedded fifth-order pair of Dormand & Prince (1980).
 TABLEAUX: dict[str, Tableau] = {
     "euler": Tableau(order=1, a=((),), b=(1.0,), c=(0.0,)),
     "midpoint": Tableau(order=2, a=((), (0.5,)), b=(0.0, 1.0), c=(0.0, 0.5)),

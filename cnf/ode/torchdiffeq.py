@@ -1,4 +1,5 @@
-"""The solvers of torchdiffeq, with an error norm that looks at each row and a cap on evaluations."""
+"""The solvers of torchdiffeq, with an error norm that looks at each row and a cap on
+evaluations."""
 
 from __future__ import annotations
 
@@ -21,9 +22,12 @@ FIXED_STEP = tuple(name for name in METHODS if issubclass(SOLVERS[name], FixedGr
 class Torchdiffeq:
     """A solver of torchdiffeq (Chen et al. 2018), by name.
 
-    The error of an adaptive step is the root mean square over each row's own entries, and the worst row
-    counts: torchdiffeq's own norm averages over the batch, where many easy rows hide a hard one. Steps end
-    at the requested times: torchdiffeq's interpolation between steps is of lower order than the steps.
+    The error of an adaptive step is the root mean square over each row's own entries, and the
+    worst row
+    counts: torchdiffeq's own norm averages over the batch, where many easy rows hide a hard one.
+    Steps end
+    at the requested times: torchdiffeq's interpolation between steps is of lower order than the
+    steps.
 
     Args:
         method: any name torchdiffeq knows, such as "dopri5", "dopri8", "tsit5", "rk4", "euler".
@@ -32,8 +36,8 @@ class Torchdiffeq:
         step_size: length of a step, for fixed-step methods, which need it.
         max_evaluations: a solve that wants more raises SolverError.
 
-    Raises:
-        ValueError: for an unknown method, a step size that is missing or out of place, or numbers without
+    Raises: ValueError: for an unknown method, a step size that is missing or out of place, or
+        numbers without
             meaning.
 
     Example:
@@ -61,25 +65,27 @@ class Torchdiffeq:
         if self.step_size is not None and not self.step_size > 0:
             raise ValueError(f"step_size: expected a positive length; got {self.step_size}")
 
-    def solve(self, system: System, x: Tensor, t: Tensor, *, gradient: Gradient = "adjoint") -> Solution:
-        """States of `system` at the times t (time,), which are increasing or decreasing, from x at t[0].
+    def solve(
+        self, system: System, x: Tensor, t: Tensor, *, gradient: Gradient = "adjoint"
+    ) -> Solution:
+        """States of `system` at the times t (time,), which are increasing or decreasing, from x at
+        t[0].
 
-        Args:
-            system: velocity and rates.
-            x: state at t[0], (*batch, dim).
-            t: times, which may require a gradient.
-            gradient: "adjoint" solves the continuous adjoint equation backwards, in memory that does not
-                depend on the number of steps, with the seminorm of Kidger et al. 2021; "direct" keeps the
-                graph of every step.
+        Args: system: velocity and rates. x: state at t[0], (*batch, dim). t: times, which may
+            require a gradient. gradient: "adjoint" solves the continuous adjoint equation
+            backwards, in memory that does not
+                depend on the number of steps, with the seminorm of Kidger et al. 2021; "direct"
+                keeps the graph of every step.
 
-        Raises:
-            SolverError: if the step underflows or `max_evaluations` is not enough.
-            ValueError: for an unknown gradient, or "discrete", which needs the fixed steps of a Grid.
+        Raises: SolverError: if the step underflows or `max_evaluations` is not enough. ValueError:
+            for an unknown gradient, or "discrete", which needs the fixed steps of a Grid.
         """
         check_gradient(gradient)
         self._check_steps(abs((t[-1] - t[0]).item()))
         if gradient == "discrete":
-            raise ValueError("gradient='discrete' needs a Grid; use 'adjoint' or 'direct' with torchdiffeq")
+            raise ValueError(
+                "gradient='discrete' needs a Grid; use 'adjoint' or 'direct' with torchdiffeq"
+            )
         derivative = _Counted(system, self.max_evaluations)
         start = (x, x.new_zeros(derivative.rates_shape(t[0], x)))
         try:
@@ -100,12 +106,19 @@ class Torchdiffeq:
         fixed = {"step_size": self.step_size, "interp": "cubic"}
         adaptive = {"norm": _row_norm, "step_t": t.detach()}
         options: dict = adaptive if self.step_size is None else fixed
-        settings = {"rtol": self.rtol, "atol": self.atol, "method": self.method, "options": options}
+        settings = {
+            "rtol": self.rtol,
+            "atol": self.atol,
+            "method": self.method,
+            "options": options,
+        }
         if gradient == "direct" or not torch.is_grad_enabled():
             return odeint(derivative, start, t, **settings)
         backwards = {**options, "norm": "seminorm"} if self.step_size is None else options
         # torchdiffeq cannot take a tensor without entries.
-        tensors = tuple(part for part in derivative.system.tensors if part.requires_grad and part.numel())
+        tensors = tuple(
+            part for part in derivative.system.tensors if part.requires_grad and part.numel()
+        )
         return odeint_adjoint(
             derivative, start, t, **settings, adjoint_params=tensors, adjoint_options=backwards
         )
@@ -130,7 +143,9 @@ class _Counted:
     def __call__(self, t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         self.count += 1
         if self.count > self.cap:
-            raise SolverError(f"the solve wants more than max_evaluations={self.cap}; loosen rtol and atol")
+            raise SolverError(
+                f"the solve wants more than max_evaluations={self.cap}; loosen rtol and atol"
+            )
         return self.system.at(t[None])[0].evaluate(state[0])
 
 

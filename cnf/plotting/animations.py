@@ -37,10 +37,9 @@ def animate(
 ) -> None:
     """Write a film that loops for ever: a .gif, or an .mp4 where ffmpeg is installed.
 
-    `draw(figure)` sets the stage and gives a function that moves what stands on it to frame
-    0, …, frames − 1. `size` is in inches, at 100 dots each; `frame_rate` per second; `progress(done, frames)`
-    is told every frame.
-    Raises ValueError for another ending and where ffmpeg is missing.
+    `draw(figure)` sets the stage and gives a function that moves what stands on it to frame 0, …,
+    frames − 1. `size` is in inches, at 100 dots each; `frame_rate` per second; `progress(done,
+    frames)` is told every frame. Raises ValueError for another ending and where ffmpeg is missing.
 
     >>> from tempfile import TemporaryDirectory
     >>> def draw(page):
@@ -107,9 +106,18 @@ def write_gif(page: Figure, update: Update, course: Course, path: Path) -> None:
     palette = shared_palette(
         [shot(page, update, i) for i in np.linspace(0, course.frames - 1, 5).astype(int)]
     )
-    stills = (shot(page, update, i).quantize(palette=palette, dither=Image.Dither.NONE) for i in course)
+    stills = (
+        shot(page, update, i).quantize(palette=palette, dither=Image.Dither.NONE) for i in course
+    )
     first = next(stills)
-    first.save(path, format="GIF", save_all=True, append_images=stills, duration=1000 / course.rate, loop=0)
+    first.save(
+        path,
+        format="GIF",
+        save_all=True,
+        append_images=stills,
+        duration=1000 / course.rate,
+        loop=0,
+    )
 
 
 def shot(page: Figure, update: Update, k: int) -> Image.Image:
@@ -124,7 +132,9 @@ def shared_palette(stills: Sequence[Image.Image]) -> Image.Image:
     montage = np.concatenate([np.asarray(still) for still in stills])
     palette = Image.fromarray(montage).quantize(256, Image.Quantize.MEDIANCUT)
     colors = np.array(palette.getpalette()).reshape(-1, 3)
-    nearly_white = (colors > 247).all(axis=1)  # pillow takes them for white: the paper must not turn gray
+    nearly_white = (colors > 247).all(
+        axis=1
+    )  # pillow takes them for white: the paper must not turn gray
     colors[nearly_white] = 255
     palette.putpalette(colors.ravel().tolist())
     return palette
@@ -144,14 +154,15 @@ def flow_animation(
     names: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Film particles that flow from base to data and back, over the density and the field if these are given.
+    """Film particles that flow from base to data and back, over the density and the field if these
+    are given.
 
-    `path` (time, n, 2) holds the particles at `times` (time,), rising; `density_frames` (time, rows,
-    columns) the density on a grid that fills `limits` (`density_grid` makes one), drawn on a scale of its
-    own at every time; `field_frames` (time, cells, cells, 2) the velocity at the centers of such a grid,
-    drawn as arrows. Frames between two times are interpolated; motion slows at both ends:
-    frame k shows t = t₀ + (t₁ − t₀)(1 − cos(2πk / frames)) / 2.
-    Raises ValueError for wrong shapes, for under 20 frames, and as `animate` does.
+    `path` (time, n, 2) holds the particles at `times` (time,), rising; `density_frames` (time,
+    rows, columns) the density on a grid that fills `limits` (`density_grid` makes one), drawn on a
+    scale of its own at every time; `field_frames` (time, cells, cells, 2) the velocity at the
+    centers of such a grid, drawn as arrows. Frames between two times are interpolated; motion
+    slows at both ends: frame k shows t = t₀ + (t₁ − t₀)(1 − cos(2πk / frames)) / 2. Raises
+    ValueError for wrong shapes, for under 20 frames, and as `animate` does.
 
     >>> from tempfile import TemporaryDirectory
     >>> start = np.linspace(-1, 1, 200).reshape(100, 2)
@@ -188,13 +199,17 @@ def flow_animation(
     animate(draw, frames, file, size=size, frame_rate=frame_rate, progress=progress)
 
 
-def particles(ax: Axes, states: np.ndarray, clock: np.ndarray, color: str) -> Callable[[float], None]:
+def particles(
+    ax: Axes, states: np.ndarray, clock: np.ndarray, color: str
+) -> Callable[[float], None]:
     """Dots, and the function that moves them to a time."""
     dots = ax.scatter(*states[0].T, s=7, color=color, alpha=0.8, linewidths=0)
     return lambda t: dots.set_offsets(between(states, clock, t))
 
 
-def background(ax: Axes, images: np.ndarray, clock: np.ndarray, box: Limits) -> Callable[[float], None]:
+def background(
+    ax: Axes, images: np.ndarray, clock: np.ndarray, box: Limits
+) -> Callable[[float], None]:
     """A map of the density, and the function that sets it to a time."""
     shown = place_image(ax, images[0], box)
 
@@ -206,13 +221,21 @@ def background(ax: Axes, images: np.ndarray, clock: np.ndarray, box: Limits) -> 
 
 
 def wind(ax: Axes, fields: np.ndarray, clock: np.ndarray, box: Limits) -> Callable[[float], None]:
-    """Arrows along the velocity, on one scale at all times, and the function that turns them to a time."""
+    """Arrows along the velocity, on one scale at all times, and the function that turns them to a
+    time."""
     x, y = centers(box, fields.shape[1])
     speed = np.linalg.norm(fields, axis=-1)
     cell = min(x[1] - x[0], y[1] - y[0])
     scaled = cell * fields / np.maximum(speed, np.nanquantile(speed, 0.95) or 1.0)[..., None]
     drawn = ax.quiver(
-        x, y, *np.moveaxis(scaled[0], -1, 0), color=INK, alpha=0.7, pivot="mid", zorder=3, **ARROW_UNITS
+        x,
+        y,
+        *np.moveaxis(scaled[0], -1, 0),
+        color=INK,
+        alpha=0.7,
+        pivot="mid",
+        zorder=3,
+        **ARROW_UNITS,
     )
     return lambda t: drawn.set_UVC(*np.moveaxis(between(scaled, clock, t), -1, 0))
 
@@ -232,7 +255,9 @@ def checked_path(path: Array, times: Array) -> tuple[np.ndarray, np.ndarray]:
     """Particles and their times, of fitting shapes."""
     states, clock = numbers(path), numbers(times)
     if states.ndim != 3 or states.shape[0] < 2 or states.shape[2] != 2:
-        raise ValueError(f"path: expected shape (time, n, 2) with at least 2 times, got {states.shape}")
+        raise ValueError(
+            f"path: expected shape (time, n, 2) with at least 2 times, got {states.shape}"
+        )
     if clock.shape != states.shape[:1] or (np.diff(clock) <= 0).any():
         raise ValueError(
             f"times: expected {len(states)} rising times, one for each state, got {clock.tolist()}"
@@ -244,7 +269,9 @@ def checked_images(density_frames: Array, count: int, limits: Limits | None) -> 
     """One picture of the density for each time."""
     images = numbers(density_frames)
     if images.ndim != 3 or len(images) != count:
-        raise ValueError(f"density_frames: expected shape ({count}, rows, columns), got {images.shape}")
+        raise ValueError(
+            f"density_frames: expected shape ({count}, rows, columns), got {images.shape}"
+        )
     if limits is None:
         raise ValueError("limits: expected those of the grid that density_frames fill, got none")
     return images
@@ -253,8 +280,15 @@ def checked_images(density_frames: Array, count: int, limits: Limits | None) -> 
 def checked_fields(field_frames: Array, count: int, limits: Limits | None) -> np.ndarray:
     """One velocity on a square grid for each time."""
     fields = numbers(field_frames)
-    if fields.ndim != 4 or len(fields) != count or fields.shape[1] != fields.shape[2] or fields.shape[3] != 2:
-        raise ValueError(f"field_frames: expected shape ({count}, cells, cells, 2), got {fields.shape}")
+    if (
+        fields.ndim != 4
+        or len(fields) != count
+        or fields.shape[1] != fields.shape[2]
+        or fields.shape[3] != 2
+    ):
+        raise ValueError(
+            f"field_frames: expected shape ({count}, cells, cells, 2), got {fields.shape}"
+        )
     if limits is None:
         raise ValueError("limits: expected those of the grid that field_frames fill, got none")
     return fields

@@ -1,4 +1,5 @@
-"""What comes in: arrays of either library as numpy arrays of a checked shape, and callables on rows."""
+"""What comes in: arrays of either library as numpy arrays of a checked shape, and callables on
+rows."""
 
 from __future__ import annotations
 
@@ -39,7 +40,9 @@ def column_names(names: Sequence[str] | None, dim: int) -> list[str]:
     if names is None:
         return ["x" + str(i + 1).translate(SUBSCRIPTS) for i in range(dim)]
     if len(names) != dim:
-        raise ValueError(f"names: expected one for each of {dim} columns, got {len(names)}: {list(names)}")
+        raise ValueError(
+            f"names: expected one for each of {dim} columns, got {len(names)}: {list(names)}"
+        )
     return [str(name) for name in names]
 
 
@@ -47,12 +50,15 @@ def window(limits: Limits) -> np.ndarray:
     """The corners ((left, right), (bottom, top)) of a picture, shape (2, 2)."""
     box = numbers(limits)
     if box.shape != (2, 2) or not np.isfinite(box).all() or (box[:, 0] >= box[:, 1]).any():
-        raise ValueError(f"limits: expected ((left, right), (bottom, top)) in rising order, got {limits}")
+        raise ValueError(
+            f"limits: expected ((left, right), (bottom, top)) in rising order, got {limits}"
+        )
     return box
 
 
 def centers(limits: Limits, resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """The cells' centers along each side of a `resolution` × `resolution` grid that fills the limits."""
+    """The cells' centers along each side of a `resolution` × `resolution` grid that fills the
+    limits."""
     if resolution < 2:
         raise ValueError(f"resolution: expected at least 2 cells a side, got {resolution}")
     steps = (np.arange(resolution) + 0.5) / resolution
@@ -61,8 +67,8 @@ def centers(limits: Limits, resolution: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def as_rows(values: np.ndarray) -> torch.Tensor:
-    """Rows (n, dim) for a function: in torch's default precision, and in double where columns are so far from
-    zero that it would not tell their values apart.
+    """Rows (n, dim) for a function: in torch's default precision, and in double where columns are
+    so far from zero that it would not tell their values apart.
 
     >>> as_rows(np.array([[0.0], [1.0]])).dtype, as_rows(np.array([[1.7e9], [1.7e9 + 1]])).dtype
     (torch.float32, torch.float64)
@@ -82,5 +88,7 @@ def on_grid(
         parts = [(len(rows), numbers(function(rows))) for rows in points.split(ROWS_AT_ONCE)]
     for rows, part in parts:
         if part.shape != (rows, *width):
-            raise ValueError(f"{what}: expected shape {(rows, *width)} for {rows} points, got {part.shape}")
+            raise ValueError(
+                f"{what}: expected shape {(rows, *width)} for {rows} points, got {part.shape}"
+            )
     return np.concatenate([part for _, part in parts]).reshape(len(y), len(x), *width)

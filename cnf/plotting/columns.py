@@ -18,7 +18,8 @@ ROOM = 800.0  # size of type times letters that fit beside each other along a pa
 
 
 def bin_edges(column: np.ndarray, index: int) -> np.ndarray:
-    """Edges of bins over the range of a column; every bin holds equally many integers if these are all."""
+    """Edges of bins over the range of a column; every bin holds equally many integers if these are
+    all."""
     finite = column[np.isfinite(column)]
     low, high = column_range(column, index, (0.005, 0.995), 0.1)
     if (finite == finite.round()).all():
@@ -29,7 +30,8 @@ def bin_edges(column: np.ndarray, index: int) -> np.ndarray:
 
 
 def heights(column: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """The density of a column in each bin; what lies outside the edges is missing from the area."""
+    """The density of a column in each bin; what lies outside the edges is missing from the
+    area."""
     counts = np.histogram(column[np.isfinite(column)], edges)[0]
     return counts / (max(1, np.isfinite(column).sum()) * np.diff(edges))
 
@@ -58,9 +60,11 @@ def marginals(
     names: Sequence[str] | None = None,
     axes: Sequence[Axes] | None = None,
 ) -> np.ndarray:
-    """Draw the distribution of every column of data (n, dim) and, over it, samples (m, dim); give the axes.
+    """Draw the distribution of every column of data (n, dim) and, over it, samples (m, dim); give
+    the axes.
 
-    Bins cover the data's range but for its extreme half per cent, and a histogram's area is the share of rows
+    Bins cover the data's range but for its extreme half per cent, and a histogram's area is the
+    share of rows
     inside: samples that stray show as missing area. Integers get bins centered on them.
     Raises ValueError for wrong shapes and for a column without a finite value.
 
@@ -88,7 +92,8 @@ def legend_above(ax: Axes) -> None:
 
 
 def row_of_panels(count: int) -> np.ndarray:
-    """As many small axes in rows of up to four; what is left over of the last row is taken away."""
+    """As many small axes in rows of up to four; what is left over of the last row is taken
+    away."""
     across = min(count, 4)
     page, grid = figure(-(-count // across), across, panel=(1.7, 1.4))
     for ax in grid.ravel()[count:]:
@@ -110,10 +115,11 @@ def pairs(
     names: Sequence[str] | None = None,
     axes: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw columns in pairs: data (n, dim) below the diagonal, samples (m, dim) above, marginals on it.
+    """Draw columns in pairs: data (n, dim) below the diagonal, samples (m, dim) above, marginals
+    on it.
 
-    Up to 10 columns; a panel shows up to 2000 rows, drawn at random. Gives the axes, shape (dim, dim).
-    Raises ValueError for wrong shapes and for more columns.
+    Up to 10 columns; a panel shows up to 2000 rows, drawn at random. Gives the axes, shape (dim,
+    dim). Raises ValueError for wrong shapes and for more columns.
 
     >>> axes = pairs(torch.rand(50, 3), torch.rand(90, 3), names=["age", "income", "height"])
     >>> axes[2, 0].get_xlabel(), axes[2, 0].get_ylabel()
@@ -162,7 +168,8 @@ def draw_triangle(
 
 
 def label_edges(axes: np.ndarray, names: list[str]) -> None:
-    """Name columns along the left and the bottom, and number only there; long names in a small type."""
+    """Name columns along the left and the bottom, and number only there; long names in a small
+    type."""
     size = min(8.0, max(4.0, ROOM / (len(names) * max(1, *map(len, names)))))
     for (i, j), ax in np.ndenumerate(axes):
         left, bottom = j == 0, i == len(names) - 1

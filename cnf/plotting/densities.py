@@ -30,7 +30,8 @@ SHARES = (*(k / 10 for k in range(1, 10)), 0.99)  # of the mass, inside the cont
 
 
 def density_grid(log_prob: Function, limits: Limits, *, resolution: int = 200) -> np.ndarray:
-    """exp(log_prob) at the centers of a grid of cells, (resolution, resolution), rows from bottom to top.
+    """exp(log_prob) at the centers of a grid of cells, (resolution, resolution), rows from bottom
+    to top.
 
     `log_prob` takes points (n, 2) and gives (n,), in nats. Raises ValueError for another shape.
 
@@ -53,7 +54,8 @@ def peak_of(values: np.ndarray) -> float:
 
 
 def region_levels(masses: np.ndarray, regions: Sequence[float]) -> list[float]:
-    """The mass of a cell on the edge of each highest-density region, rising, one for each distinct level.
+    """The mass of a cell on the edge of each highest-density region, rising, one for each distinct
+    level.
 
     The region of probability q is the smallest set that holds q of all mass: {x: p(x) ≥ level}
     (Hyndman 1996). Shares are of the mass on the grid.
@@ -82,12 +84,12 @@ def density(
 ) -> Axes:
     """Draw p(x, y) = exp(log_prob) as a map, white where it is zero, or as filled contours.
 
-    `limits` are ((left, right), (bottom, top)). Contours, vectors in an svg or pdf, are the edges of
-    the highest-density regions that hold 10, 20, … 90, 99 of 100 parts of the mass in the picture; `regions`
-    draws the outlines of those that hold these shares. `log` maps log p down to 10 nats below its peak;
-    `maximum` is the density drawn darkest (the peak, if not given), for panels to compare; `bar` names a
-    color bar.
-    Raises ValueError for a wrong shape or kind and for a density that is zero everywhere or infinite.
+    `limits` are ((left, right), (bottom, top)). Contours, vectors in an svg or pdf, are the edges
+    of the highest-density regions that hold 10, 20, … 90, 99 of 100 parts of the mass in the
+    picture; `regions` draws the outlines of those that hold these shares. `log` maps log p down to
+    10 nats below its peak; `maximum` is the density drawn darkest (the peak, if not given), for
+    panels to compare; `bar` names a color bar. Raises ValueError for a wrong shape or kind and for
+    a density that is zero everywhere or infinite.
 
     >>> ax = density(lambda x: -x.square().sum(-1), ((-2, 2), (-2, 2)), regions=(0.5, 0.9), names=["a", "b"])
     >>> ax.get_xlabel()
@@ -109,7 +111,9 @@ def density(
     return ax
 
 
-def draw_map(ax: Axes, values: np.ndarray, limits: Limits, *, log: bool, maximum: float | None) -> AxesImage:
+def draw_map(
+    ax: Axes, values: np.ndarray, limits: Limits, *, log: bool, maximum: float | None
+) -> AxesImage:
     """The density, or its logarithm, as an image that fills the limits."""
     peak = peak_of(values) if maximum is None else maximum
     bottom, top = (np.log(peak) - DEPTH, np.log(peak)) if log else (0, peak)
@@ -124,7 +128,9 @@ def fill_contours(ax: Axes, values: np.ndarray, limits: Limits) -> QuadContourSe
     """The highest-density regions, one over the other, the smaller the darker."""
     levels = [*region_levels(values, SHARES), peak_of(values)]
     colors = DENSITY(np.linspace(0.08, 1, len(levels) - 1))
-    return ax.contourf(*centers(limits, len(values)), np.nan_to_num(values), levels, colors=colors, zorder=0)
+    return ax.contourf(
+        *centers(limits, len(values)), np.nan_to_num(values), levels, colors=colors, zorder=0
+    )
 
 
 def outline(ax: Axes, values: np.ndarray, limits: Limits, regions: Sequence[float]) -> None:
@@ -146,7 +152,8 @@ def samples(
     color: str = MODEL,
     names: Sequence[str] | None = None,
 ) -> Axes:
-    """Draw points x (n, 2), over the data in gray if `over` (m, 2) is given; `size` in square points.
+    """Draw points x (n, 2), over the data in gray if `over` (m, 2) is given; `size` in square
+    points.
 
     Raises ValueError for a wrong shape.
 
@@ -161,14 +168,18 @@ def samples(
         scatter(ax, data, DATA, size, "data")
     scatter(ax, points, color, size, "samples")
     if over is not None:
-        ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2, markerscale=2)
+        ax.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2, markerscale=2
+        )
     frame(ax, chosen_limits(limits, data), names)
     return ax
 
 
 def scatter(ax: Axes, points: np.ndarray, color: str, size: float, name: str) -> None:
     """Small dots without an edge, an image inside vector files."""
-    ax.scatter(*points.T, s=size, color=color, alpha=0.6, linewidths=0, rasterized=True, label=name)
+    ax.scatter(
+        *points.T, s=size, color=color, alpha=0.6, linewidths=0, rasterized=True, label=name
+    )
 
 
 @styled
@@ -182,9 +193,11 @@ def density_history(
     resolution: int = 200,
     names: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Draw the density at a row of times, from the base (t = 0) to the data (t = 1); gives the axes.
+    """Draw the density at a row of times, from the base (t = 0) to the data (t = 1); gives the
+    axes.
 
-    `log_prob_at(t)` is the log density at time t, a callable as in `density`, or under the value t of
+    `log_prob_at(t)` is the log density at time t, a callable as in `density`, or under the value t
+    of
     whatever else `symbol` names: a context, say. Every panel has its own color scale.
     Raises ValueError where axes and times differ in number.
 
@@ -193,7 +206,9 @@ def density_history(
     ['t = 0', 't = 0.5', 't = 1']
     """
     times = numbers(times)
-    axes = figure(1, len(times), panel=(1.8, 2.0))[1][0] if axes is None else np.asarray(axes).ravel()
+    axes = (
+        figure(1, len(times), panel=(1.8, 2.0))[1][0] if axes is None else np.asarray(axes).ravel()
+    )
     if len(axes) != len(times):
         raise ValueError(f"axes: expected one for each of {len(times)} times, got {len(axes)}")
     for ax, t in zip(axes, times):

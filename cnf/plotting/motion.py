@@ -30,13 +30,14 @@ def trajectories(
     names: Sequence[str] | None = None,
     bar: str | None = None,
 ) -> Axes:
-    """Draw the ways of particles, path (time, n, dim), from rings to dots, in the plane of two columns.
+    """Draw the ways of particles, path (time, n, dim), from rings to dots, in the plane of two
+    columns.
 
-    `times` (time,) go with the states, evenly spaced from 0 to 1 if not given; `color` follows them, or is
-    one value per particle (n,), or one per state (time, n): log-densities, say. `columns` are two places, or
-    "principal" for the plane that the ends spread in most, see `principal_axes`; `names` are those of all dim
-    columns; `bar` names a color bar.
-    Raises ValueError for wrong shapes, another color and columns that are not there.
+    `times` (time,) go with the states, evenly spaced from 0 to 1 if not given; `color` follows
+    them, or is one value per particle (n,), or one per state (time, n): log-densities, say.
+    `columns` are two places, or "principal" for the plane that the ends spread in most, see
+    `principal_axes`; `names` are those of all dim columns; `bar` names a color bar. Raises
+    ValueError for wrong shapes, another color and columns that are not there.
 
     >>> ax = trajectories(np.cumsum(np.ones((5, 3, 2)), axis=0), names=["height", "weight"])
     >>> ax.get_xlabel()
@@ -46,7 +47,9 @@ def trajectories(
         raise ValueError(f"color: expected 'time' or one value per particle, got {color!r}")
     states = numbers(path)
     if states.ndim != 3 or states.shape[0] < 2 or states.shape[1] < 1:
-        raise ValueError(f"path: expected shape (time, n, dim) with at least 2 times, got {states.shape}")
+        raise ValueError(
+            f"path: expected shape (time, n, dim) with at least 2 times, got {states.shape}"
+        )
     labels = column_names(names, states.shape[2])
     if columns == "principal":
         plane, shown = principal_axes(states, names=labels)
@@ -55,7 +58,15 @@ def trajectories(
     lines = colored(plane, times) if isinstance(color, str) else valued(plane, numbers(color))
     ax = figure()[1][0, 0] if ax is None else ax
     ax.add_collection(lines, autolim=False)
-    ax.scatter(*plane[0].T, s=5, facecolors="white", edgecolors=INK, linewidths=0.4, zorder=3, label="start")
+    ax.scatter(
+        *plane[0].T,
+        s=5,
+        facecolors="white",
+        edgecolors=INK,
+        linewidths=0.4,
+        zorder=3,
+        label="start",
+    )
     ax.scatter(*plane[-1].T, s=4, color=INK, linewidths=0, zorder=4, label="end")
     if bar is not None:
         color_bar(ax, lines, bar)
@@ -75,12 +86,15 @@ def chosen(states: np.ndarray, columns: tuple[int, int]) -> np.ndarray:
     return states[:, :, list(columns)]
 
 
-def principal_axes(path: Array, *, names: Sequence[str] | None = None) -> tuple[np.ndarray, list[str]]:
-    """The path (time, n, dim) in the plane that its ends spread in most, (time, n, 2), and the axes' names.
+def principal_axes(
+    path: Array, *, names: Sequence[str] | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """The path (time, n, dim) in the plane that its ends spread in most, (time, n, 2), and the
+    axes' names.
 
-    Columns are divided by the standard deviation of their ends first. A name tells the share of the variance
-    along the axis and the columns that it is made of, those of the largest weights first.
-    Raises ValueError for a path of one column.
+    Columns are divided by the standard deviation of their ends first. A name tells the share of
+    the variance along the axis and the columns that it is made of, those of the largest weights
+    first. Raises ValueError for a path of one column.
 
     >>> ends = np.outer(np.linspace(-1, 1, 9), [1.0, 2.0, 0.0]) + 1
     >>> plane, shown = principal_axes(np.stack([ends, ends]), names=["a", "b", "c"])
@@ -96,7 +110,9 @@ def principal_axes(path: Array, *, names: Sequence[str] | None = None) -> tuple[
     scaled = (states - states[-1].mean(0)) / np.where(spread > 0, spread, 1.0)
     _, lengths, directions = np.linalg.svd(scaled[-1], full_matrices=False)
     # Towards the larger values of the column that weighs most: the sign that comes out is chance.
-    directions *= np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(1)])[:, None]
+    directions *= np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(1)])[
+        :, None
+    ]
     shares = lengths**2 / (lengths**2).sum()
     shown = [
         f"principal axis {i + 1} ({100 * share:.0f} %)\n{weights(direction, labels)}"
@@ -116,12 +132,15 @@ def colored(plane: np.ndarray, times: Array | None) -> LineCollection:
     """One segment per particle and step, colored by the time in its middle."""
     times = np.linspace(0, 1, len(plane)) if times is None else numbers(times)
     if times.shape != plane.shape[:1]:
-        raise ValueError(f"times: expected shape {plane.shape[:1]}, one for each state, got {times.shape}")
+        raise ValueError(
+            f"times: expected shape {plane.shape[:1]}, one for each state, got {times.shape}"
+        )
     return stepwise(plane, np.repeat(times[:, None], plane.shape[1], axis=1))
 
 
 def valued(plane: np.ndarray, values: np.ndarray) -> LineCollection:
-    """One line per particle in the color of its value, or a segment for each step in that of its middle."""
+    """One line per particle in the color of its value, or a segment for each step in that of its
+    middle."""
     if values.shape == plane.shape[:2]:
         return stepwise(plane, values)
     if values.shape != plane.shape[1:2]:
@@ -133,7 +152,8 @@ def valued(plane: np.ndarray, values: np.ndarray) -> LineCollection:
 
 
 def stepwise(plane: np.ndarray, values: np.ndarray) -> LineCollection:
-    """One segment per particle and step, in the color of the mean of its ends' values (time, n)."""
+    """One segment per particle and step, in the color of the mean of its ends' values (time,
+    n)."""
     segments = np.stack([plane[:-1], plane[1:]], axis=2).reshape(-1, 2, 2)
     middles = ((values[:-1] + values[1:]) / 2).ravel()
     return collection(segments, middles, (values.min(), values.max()), len(segments))

@@ -14,13 +14,15 @@ BAND = "±1 standard error"
 
 
 @styled
-def history(records: Sequence[Mapping[str, object]], *, axes: Sequence[Axes] | None = None) -> np.ndarray:
+def history(
+    records: Sequence[Mapping[str, object]], *, axes: Sequence[Axes] | None = None
+) -> np.ndarray:
     """Draw objective, held-out NLL with its standard error, field evaluations and learning rate.
 
-    A record has the keys phase, step, objective, valid_nll, valid_se, nfe and learning_rate; a value may be
-    None. Steps that start again with a phase are counted on. A thin line parts the phases, named above the
-    first panel. Gives the four axes.
-    Raises ValueError for no records, a missing key, and another number of axes.
+    A record has the keys phase, step, objective, valid_nll, valid_se, nfe and learning_rate; a
+    value may be None. Steps that start again with a phase are counted on. A thin line parts the
+    phases, named above the first panel. Gives the four axes. Raises ValueError for no records, a
+    missing key, and another number of axes.
 
     >>> record = {"phase": "likelihood", "objective": 2.0, "valid_nll": 2.1, "valid_se": 0.1, "nfe": 60}
     >>> axes = history([record | {"step": i, "learning_rate": 0.001} for i in range(5)])
@@ -39,7 +41,9 @@ def history(records: Sequence[Mapping[str, object]], *, axes: Sequence[Axes] | N
     for ax, key in zip(axes[2:], ("nfe", "learning_rate")):
         draw_known(ax, steps, values(records, key))
         ax.set_ylim(bottom=0)
-    for ax, name in zip(axes, ("objective", "held-out NLL (nats)", "field evaluations", "learning rate")):
+    for ax, name in zip(
+        axes, ("objective", "held-out NLL (nats)", "field evaluations", "learning rate")
+    ):
         part_phases(ax, steps, borders)
         label(ax, "step", name)
     return axes
@@ -58,7 +62,9 @@ def check(records: Sequence[Mapping[str, object]]) -> None:
 
 def values(records: Sequence[Mapping[str, object]], key: str) -> np.ndarray:
     """One value per record, NaN for None."""
-    return np.array([np.nan if record[key] is None else record[key] for record in records], dtype=float)
+    return np.array(
+        [np.nan if record[key] is None else record[key] for record in records], dtype=float
+    )
 
 
 def running_steps(steps: np.ndarray) -> np.ndarray:
@@ -82,8 +88,11 @@ def draw_known(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
     ax.plot(x[known], y[known], color=MODEL)
 
 
-def draw_objective(ax: Axes, steps: np.ndarray, objective: np.ndarray, starts: Sequence[int]) -> None:
-    """Every value faint, and the mean over a twentieth of its phase, which has an objective of its own."""
+def draw_objective(
+    ax: Axes, steps: np.ndarray, objective: np.ndarray, starts: Sequence[int]
+) -> None:
+    """Every value faint, and the mean over a twentieth of its phase, which has an objective of its
+    own."""
     for part in np.split(np.arange(len(steps)), starts[1:]):
         part = part[np.isfinite(objective[part])]
         width = max(1, len(part) // 20)
@@ -106,7 +115,9 @@ def draw_held_out(ax: Axes, steps: np.ndarray, nll: np.ndarray, error: np.ndarra
     if len(y):
         best = int(y.argmin())
         ax.scatter(x[best], y[best], s=14, color=ACCENT, zorder=3, label=f"lowest: {y[best]:.3f}")
-        ax.legend(loc="upper right", frameon=True, facecolor="white", edgecolor="none", framealpha=0.9)
+        ax.legend(
+            loc="upper right", frameon=True, facecolor="white", edgecolor="none", framealpha=0.9
+        )
 
 
 def part_phases(ax: Axes, steps: np.ndarray, borders: Sequence[tuple[int, str]]) -> None:

@@ -1,4 +1,5 @@
-"""Whether a density is calibrated: ranks of rows among draws, and the share of rows in its regions."""
+"""Whether a density is calibrated: ranks of rows among draws, and the share of rows in its
+regions."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from cnf.plotting.columns import row_of_panels
 from cnf.plotting.style import FAINT, INK, MODEL, figure, label, styled
 
 BINS = 20
-KOLMOGOROV = 1.3581  # times 1/√n: 95 of 100 uniform samples keep their distribution function this close
+KOLMOGOROV = (
+    1.3581  # times 1/√n: 95 of 100 uniform samples keep their distribution function this close
+)
 WITHIN = 0.99  # of the bars of a calibrated density that lie in the band
 
 
@@ -23,10 +26,10 @@ def pit(
 ) -> np.ndarray:
     """Draw histograms of ranks (n, dim) between 0 and 1, one panel a column; gives the axes.
 
-    The rank of a value under a density is its probability integral transform, u = P(X ≤ x): uniform where
-    the density is calibrated (Dawid 1984), ∪ where it is too narrow, ∩ where it is too wide. The gray band
-    holds 99 of 100 bars of a calibrated density.
-    Raises ValueError for wrong shapes and ranks outside [0, 1].
+    The rank of a value under a density is its probability integral transform, u = P(X ≤ x):
+    uniform where the density is calibrated (Dawid 1984), ∪ where it is too narrow, ∩ where it is
+    too wide. The gray band holds 99 of 100 bars of a calibrated density. Raises ValueError for
+    wrong shapes and ranks outside [0, 1].
 
     >>> axes = pit(np.linspace(0, 1, 400).reshape(200, 2), names=["age", "income"])
     >>> [ax.get_xlabel() for ax in axes]
@@ -34,30 +37,40 @@ def pit(
     """
     values = table(ranks, "ranks")
     if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"ranks: expected numbers from 0 to 1, got {values.min()} to {values.max()}")
+        raise ValueError(
+            f"ranks: expected numbers from 0 to 1, got {values.min()} to {values.max()}"
+        )
     count, dim = values.shape
     names = column_names(names, dim)
     axes = row_of_panels(dim) if axes is None else np.asarray(axes).ravel()
     if len(axes) != dim:
         raise ValueError(f"axes: expected one for each of {dim} columns, got {len(axes)}")
-    low, high = (binom.ppf(q, count, 1 / BINS) * BINS / count for q in ((1 - WITHIN) / 2, (1 + WITHIN) / 2))
+    low, high = (
+        binom.ppf(q, count, 1 / BINS) * BINS / count for q in ((1 - WITHIN) / 2, (1 + WITHIN) / 2)
+    )
     for ax, column, name in zip(axes, values.T, names):
         heights, edges = np.histogram(column, BINS, (0, 1), density=True)
         ax.axhspan(low, high, color=FAINT, alpha=0.5, linewidth=0)
         ax.stairs(heights, edges, color=MODEL, linewidth=1.2)
-        ax.set(xlim=(0, 1), ylim=(0, max(2.0, 1.1 * heights.max())), yticks=(0, 1, 2), xticks=(0, 0.5, 1))
+        ax.set(
+            xlim=(0, 1),
+            ylim=(0, max(2.0, 1.1 * heights.max())),
+            yticks=(0, 1, 2),
+            xticks=(0, 0.5, 1),
+        )
         label(ax, f"rank of {name}", "")
     return axes
 
 
 @styled
 def calibration(shares: Array, *, ax: Axes | None = None) -> Axes:
-    """Draw the share of rows that lie in each highest-density region against the region's probability.
+    """Draw the share of rows that lie in each highest-density region against the region's
+    probability.
 
-    `shares` (n,) is, row by row, the probability of the smallest highest-density region that holds the row:
-    uniform where the density is calibrated, so that the curve is the diagonal. The gray band is
-    Kolmogorov's: it holds the whole curve of 95 of 100 calibrated densities.
-    Raises ValueError for another shape and for numbers outside [0, 1].
+    `shares` (n,) is, row by row, the probability of the smallest highest-density region that holds
+    the row: uniform where the density is calibrated, so that the curve is the diagonal. The gray
+    band is Kolmogorov's: it holds the whole curve of 95 of 100 calibrated densities. Raises
+    ValueError for another shape and for numbers outside [0, 1].
 
     >>> ax = calibration(np.linspace(0, 1, 100))
     >>> ax.get_ylabel()
@@ -65,7 +78,9 @@ def calibration(shares: Array, *, ax: Axes | None = None) -> Axes:
     """
     values = np.sort(numbers(shares))
     if values.ndim != 1 or not len(values) or not (values[0] >= 0 and values[-1] <= 1):
-        raise ValueError(f"shares: expected numbers from 0 to 1, shape (n,) with n ≥ 1, got {values.shape}")
+        raise ValueError(
+            f"shares: expected numbers from 0 to 1, shape (n,) with n ≥ 1, got {values.shape}"
+        )
     ax = figure()[1][0, 0] if ax is None else ax
     width = KOLMOGOROV / np.sqrt(len(values))
     ends = np.array([0.0, 1.0])

@@ -9,7 +9,16 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from cnf.plotting.arrays import Array, Function, Limits, as_rows, column_names, numbers, table, window
+from cnf.plotting.arrays import (
+    Array,
+    Function,
+    Limits,
+    as_rows,
+    column_names,
+    numbers,
+    table,
+    window,
+)
 from cnf.plotting.columns import row_of_panels
 from cnf.plotting.densities import density, density_grid
 from cnf.plotting.style import MODEL, label, styled
@@ -29,12 +38,13 @@ def slices(
     axes: Sequence[Axes] | None = None,
     resolution: int = 400,
 ) -> np.ndarray:
-    """Draw log-densities along every column through points (n, dim), a line for each; gives the axes.
+    """Draw log-densities along every column through points (n, dim), a line for each; gives the
+    axes.
 
-    Line k of panel i is log p(x) with xᵢ running over its limits and the other columns as in points[k].
-    A dot marks the point; what is over 12 nats below the highest is left out. `log_prob` takes
-    (rows, dim) and gives (rows,).
-    Raises ValueError for wrong shapes and numbers of limits or axes.
+    Line k of panel i is log p(x) with xᵢ running over its limits and the other columns as in
+    points[k]. A dot marks the point; what is over 12 nats below the highest is left out.
+    `log_prob` takes (rows, dim) and gives (rows,). Raises ValueError for wrong shapes and numbers
+    of limits or axes.
 
     >>> axes = slices(lambda x: 4 - x.square().sum(-1), np.zeros((1, 3)), [(-2, 2)] * 3, resolution=5)
     >>> axes[2].lines[0].get_ydata().tolist()
@@ -54,7 +64,9 @@ def slices(
         heights = np.array([along(log_prob, point, i, line) for point, line in zip(held, lines)])
         for point, line, height in zip(held, lines, heights):
             ax.plot(line, height, color=MODEL, linewidth=1.0, alpha=0.8 if len(held) < 4 else 0.5)
-            ax.plot(point[i], height[np.searchsorted(line, point[i])], ".", color=MODEL, markersize=4)
+            ax.plot(
+                point[i], height[np.searchsorted(line, point[i])], ".", color=MODEL, markersize=4
+            )
         top = np.nanmax(np.where(np.isfinite(heights), heights, np.nan))
         seen = np.concatenate(lines)[heights.ravel() > top - DEPTH]
         # Peaks at the ends of what is seen are drawn whole.
@@ -101,12 +113,13 @@ def conditional(
     resolution: int = 150,
     names: Sequence[str] | None = None,
 ) -> Axes:
-    """Draw p(a, b | rest), two columns given that the others are as at a point (dim,); the title says which.
+    """Draw p(a, b | rest), two columns given that the others are as at a point (dim,); the title
+    says which.
 
-    `limits` are those of the two columns; the picture is drawn in the part of them where the density is.
-    `names` are those of all columns. p(a, b | rest) is p at the point with a and b running, up to a factor,
-    and the map has a scale of its own.
-    Raises ValueError for another number of names than columns, and as `density` does.
+    `limits` are those of the two columns; the picture is drawn in the part of them where the
+    density is. `names` are those of all columns. p(a, b | rest) is p at the point with a and b
+    running, up to a factor, and the map has a scale of its own. Raises ValueError for another
+    number of names than columns, and as `density` does.
 
     >>> ax = conditional(lambda x: -(x[:, 0] - x[:, 2]).square(), [0.0, 0.0, 1.5], ((-3, 3), (-3, 3)))
     >>> ax.get_title()
@@ -122,14 +135,21 @@ def conditional(
         resolution=resolution,
         names=[known[i] for i in columns],
     )
-    rest = [f"{name} = {value:.3g}" for i, (name, value) in enumerate(zip(known, held)) if i not in columns]
-    ax.set_aspect("auto")  # the part that is shown has the shape of the density, not of the columns
+    rest = [
+        f"{name} = {value:.3g}"
+        for i, (name, value) in enumerate(zip(known, held))
+        if i not in columns
+    ]
+    ax.set_aspect(
+        "auto"
+    )  # the part that is shown has the shape of the density, not of the columns
     ax.set_title("given " + broken(rest) if rest else "", fontsize=7, parse_math=False)
     return ax
 
 
 def dense_part(log_prob: Function, limits: Limits) -> Limits:
-    """The part of the limits where the density is above a thousandth of its peak, with room around it.
+    """The part of the limits where the density is above a thousandth of its peak, with room around
+    it.
 
     >>> dense_part(lambda x: (x[:, 0].abs() < 1).log(), ((-6, 6), (0, 2)))
     ((-1.66..., 1.66...), (0.0, 2.0))
@@ -137,7 +157,8 @@ def dense_part(log_prob: Function, limits: Limits) -> Limits:
     values = density_grid(log_prob, limits, resolution=COARSE)
     high = values > LEAST * np.nanmax(values)
     return tuple(
-        around(np.flatnonzero(high.any(axis)), low, top) for axis, (low, top) in enumerate(window(limits))
+        around(np.flatnonzero(high.any(axis)), low, top)
+        for axis, (low, top) in enumerate(window(limits))
     )
 
 

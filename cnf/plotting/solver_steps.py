@@ -15,10 +15,11 @@ SMALLEST = 1e-12  # nats: errors below are rounding
 
 @styled
 def steps(nodes: Array, errors: Array, *, axes: Sequence[Axes] | None = None) -> np.ndarray:
-    """Draw the length of every step of a solve, and below it the error that rows make in it; gives the axes.
+    """Draw the length of every step of a solve, and below it the error that rows make in it; gives
+    the axes.
 
-    `nodes` (steps + 1,) are the times, rising; `errors` (steps, rows) in nats: the line is their median, the
-    band holds 90 of 100 rows. Where the band is level, steps share the error evenly.
+    `nodes` (steps + 1,) are the times, rising; `errors` (steps, rows) in nats: the line is their
+    median, the band holds 90 of 100 rows. Where the band is level, steps share the error evenly.
     Raises ValueError for wrong shapes and numbers of axes.
 
     >>> axes = steps([0, 0.5, 1], np.full((2, 5), 1e-4))

@@ -17,15 +17,31 @@ from cnf.files import atomic_path
 from cnf.plotting.arrays import Array, Limits, column_names, numbers, window
 
 INK, FAINT = "#333333", "#b8b8b8"
-DATA, MODEL, ACCENT = "#7a7a7a", "#0072b2", "#d55e00"  # blue and vermilion: told apart by every eye
+DATA, MODEL, ACCENT = (
+    "#7a7a7a",
+    "#0072b2",
+    "#d55e00",
+)  # blue and vermilion: told apart by every eye
 
 # White to ink in equal steps of CIELAB lightness: empty regions keep the color of the paper.
 DENSITY = LinearSegmentedColormap.from_list(
     "density",
-    ["#ffffff", "#c3e5fb", "#8ccaf3", "#5eace5", "#3d8fce", "#3071ae", "#2f5488", "#2b3a5e", "#202236"],
+    [
+        "#ffffff",
+        "#c3e5fb",
+        "#8ccaf3",
+        "#5eace5",
+        "#3d8fce",
+        "#3071ae",
+        "#2f5488",
+        "#2b3a5e",
+        "#202236",
+    ],
 )
 # Plasma without its yellow end, which is lost on white.
-TIME = LinearSegmentedColormap.from_list("time", matplotlib.colormaps["plasma"](np.linspace(0, 0.85, 64)))
+TIME = LinearSegmentedColormap.from_list(
+    "time", matplotlib.colormaps["plasma"](np.linspace(0, 0.85, 64))
+)
 
 STYLE = {
     "font.family": "sans-serif",
@@ -68,7 +84,8 @@ styled = matplotlib.rc_context(STYLE)
 def figure(
     rows: int = 1, columns: int = 1, *, panel: tuple[float, float] = (2.6, 2.6)
 ) -> tuple[Figure, np.ndarray]:
-    """A figure in the house style, outside pyplot, and its axes, shape (rows, columns); `panel` in inches.
+    """A figure in the house style, outside pyplot, and its axes, shape (rows, columns); `panel` in
+    inches.
 
     >>> page, axes = figure(2, 3)
     >>> axes.shape
@@ -80,7 +97,8 @@ def figure(
 
 @styled
 def save(page: Figure, path: str | Path) -> None:
-    """Write a figure in the format its file name ends in; an old file is replaced only by a whole new one.
+    """Write a figure in the format its file name ends in; an old file is replaced only by a whole
+    new one.
 
     Raises ValueError for an ending that is no known format.
 
@@ -102,7 +120,8 @@ def save(page: Figure, path: str | Path) -> None:
 def limits(
     x: Array, quantiles: tuple[float, float] = (0.005, 0.995), margin: float = 0.15
 ) -> tuple[tuple[float, float], ...]:
-    """The range of every column of x (n, dim) between two quantiles, widened by `margin` times its length.
+    """The range of every column of x (n, dim) between two quantiles, widened by `margin` times its
+    length.
 
     Missing and infinite values are left out; a constant column gets a range of length one.
     Raises ValueError where a column holds no finite value.
@@ -149,9 +168,12 @@ def label(ax: Axes, x: str, y: str) -> None:
 
 
 def place_image(ax: Axes, values: np.ndarray, box: Limits) -> AxesImage:
-    """Values on a grid, rows from bottom to top, as an image under everything else that fills the limits."""
+    """Values on a grid, rows from bottom to top, as an image under everything else that fills the
+    limits."""
     extent = window(box).ravel()
-    return ax.imshow(values, DENSITY, extent=extent, origin="lower", interpolation="bilinear", zorder=0)
+    return ax.imshow(
+        values, DENSITY, extent=extent, origin="lower", interpolation="bilinear", zorder=0
+    )
 
 
 def color_bar(ax: Axes, artist: ScalarMappable, name: str) -> None:

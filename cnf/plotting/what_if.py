@@ -23,11 +23,12 @@ def what_if(
     names: Sequence[str] | None = None,
     axes: Sequence[Axes] | None = None,
 ) -> np.ndarray:
-    """Draw how every column answers to a context that is swept: its median and middle halves; gives the axes.
+    """Draw how every column answers to a context that is swept: its median and middle halves;
+    gives the axes.
 
-    `values` (k,) of the context, rising; `drawn` (k, n, dim) are samples under each. The line is the median,
-    the bands hold 50 and 90 of 100 samples. `context` names the axis across.
-    Raises ValueError for wrong shapes and numbers of axes.
+    `values` (k,) of the context, rising; `drawn` (k, n, dim) are samples under each. The line is
+    the median, the bands hold 50 and 90 of 100 samples. `context` names the axis across. Raises
+    ValueError for wrong shapes and numbers of axes.
 
     >>> axes = what_if([0, 1], np.zeros((2, 9, 1)), context="income", names=["height"])
     >>> axes[0].get_xlabel(), axes[0].get_ylabel()

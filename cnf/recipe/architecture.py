@@ -20,7 +20,8 @@ def default_flow(
 ) -> CNF:
     """A flow for a table of so many rows and columns; torch's own generator is left as it was.
 
-    More data bear a wider field and higher frequencies to start with; on a small table both overfit.
+    More data bear a wider field and higher frequencies to start with; on a small table both
+    overfit.
 
     Args:
         rows: number of rows to learn from.
@@ -43,7 +44,8 @@ def default_flow(
 def default_hidden(rows: int, columns: int) -> tuple[int, int]:
     """Widths of the two hidden layers for a table of so many rows and columns."""
     if rows < 2_000 or columns <= 2:
-        # What is fine in a plane takes many waves in the first layer; the second is what an update costs.
+        # What is fine in a plane takes many waves in the first layer; the second is what an update
+        # costs.
         return (96, 64) if rows > MANY_ROWS else (64, 64)
     return (192, 192) if rows > 20_000 and columns > 6 else (128, 128)
 
@@ -58,12 +60,15 @@ def default_frequency(rows: int, columns: int) -> float:
 def default_table_flow(
     schema: Schema, rows: int, *, hidden: tuple[int, int] | None = None, seed: int
 ) -> TableFlow:
-    """A model of the right size for a table of so many rows; torch's own generator is left as it was."""
+    """A model of the right size for a table of so many rows; torch's own generator is left as it
+    was."""
     dim = max(1, sum(column.numeric for column in schema.modeled))
     # A narrower second layer was measured where nothing but numbers passes it.
     width = min(max(default_hidden(rows, dim)), WIDEST)
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
         return TableFlow(
-            schema, hidden=hidden or (width, width), frequency=min(default_frequency(rows, dim), 3.0)
+            schema,
+            hidden=hidden or (width, width),
+            frequency=min(default_frequency(rows, dim), 3.0),
         )

@@ -9,7 +9,8 @@ from cnf.recipe.defaults import FEW_COLUMNS
 from cnf.recipe.gaussian_mixtures import chosen_rows, fitted_mixture, mixture_base
 from cnf.rows import Rows, weighted_nll
 
-# Fewer rows say too little about the shape of a density: rows to learn from, and held-out rows to judge by.
+# Fewer rows say too little about the shape of a density: rows to learn from, and held-out rows to
+# judge by.
 FEWEST_ROWS, FEWEST_JUDGES = 2_000, 40
 # Held-out nats a row that a mixture must gain over the other bases.
 WORTH = 0.05
@@ -17,13 +18,16 @@ ITERATIONS = 20
 FREEDOMS = (3.0, 6.0)
 # With more Gaussians, or with such as fit the rows, a flow has to fill the gaps between them.
 COMPONENTS, WIDTH = 32, 1.5
-# Independent heavy columns are another shape, not only other tails: nats a column that they must gain.
+# Independent heavy columns are another shape, not only other tails: nats a column that they must
+# gain.
 WORTH_A_COLUMN = 0.1
 
 
 def choose_base(train: Rows, valid: Rows, seed: int) -> Base:
-    """The normal base, one with heavy tails where rows in model coordinates have outliers, or a mixture of a
-    few wide Gaussians where that is much nearer to rows of few columns: the field then has less far to go.
+    """The normal base, one with heavy tails where rows in model coordinates have outliers, or a
+    mixture of a
+    few wide Gaussians where that is much nearer to rows of few columns: the field then has less
+    far to go.
 
     Args:
         train: rows in model coordinates.
@@ -54,8 +58,8 @@ def plain_bases(dim: int) -> list[Base]:
 
 
 def mixture_if_better(train: Rows, valid: Rows, seed: int) -> Base | None:
-    """A mixture of wide Gaussians, with heavy tails or without, if it is surely nearer to held-out rows than
-    any of the plain bases."""
+    """A mixture of wide Gaussians, with heavy tails or without, if it is surely nearer to held-out
+    rows than any of the plain bases."""
     try:
         mixture = wide_mixture(train, seed)
     except ValueError:  # rows so far out that a Gaussian of them has no width
@@ -68,7 +72,8 @@ def mixture_if_better(train: Rows, valid: Rows, seed: int) -> Base | None:
 
 
 def wide_mixture(train: Rows, seed: int) -> MixtureBase:
-    """A mixture of rows in model coordinates, each Gaussian wider than the rows that it stands for.
+    """A mixture of rows in model coordinates, each Gaussian wider than the rows that it stands
+    for.
 
     Raises:
         ValueError: where rows are so far apart that numbers cannot tell the widths of a Gaussian.

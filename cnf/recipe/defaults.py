@@ -8,22 +8,37 @@ from typing import Any
 from cnf.training.config import Phase, Settings
 from cnf.training.penalties import Regularizers
 
-# Up to so many columns, pairs by optimal transport make paths straight for little; in more, blocks of rows
-# are too thin to pair well, and the time is better spent on updates; rows of one region are too far apart for
-# what log p differs by between them to say where there is most to learn; and of mixtures, only those of so
-# few columns were found to be better bases than a normal one.
+# Up to so many columns, pairs by optimal transport make paths straight for little; in more, blocks
+# of rows are too thin to pair well, and the time is better spent on updates; rows of one region
+# are too far apart for what log p differs by between them to say where there is most to learn; and
+# of mixtures, only those of so few columns were found to be better bases than a normal one.
 FEW_COLUMNS = 3
 MOST_WEIGHT_DECAY = 0.3
 # Straight paths are cheap to follow.
 STRAIGHT, NFE_BUDGET = Regularizers(transport=0.4), 40
-# Parts of a budget that likelihood gets. Of seconds, more where the rows are too many to be learnt by heart.
+# Parts of a budget that likelihood gets. Of seconds, more where the rows are too many to be learnt
+# by heart.
 SHARE_OF_UPDATES, SHARE_OF_SECONDS, SHARE_OF_SECONDS_MANY_ROWS = 0.1, 0.7, 0.8
 MANY_ROWS = 20_000
-# Of the seconds. The rest is for mixtures to beat, and for calibrating and scoring the finished flow.
+# Of the seconds. The rest is for mixtures to beat, and for calibrating and scoring the finished
+# flow.
 TRAINING_SHARE = 0.88
-# An update of flow matching is cheap: many small ones. One of likelihood is dear: few, and each goes far.
-MATCHING = {"batch": 1024, "learning_rate": 2e-3, "ema": 0.999, "validations": 6, "optimizer": "adam"}
-LIKELIHOOD = {"batch": 256, "learning_rate": 1e-2, "ema": 0.99, "validations": 10, "optimizer": "muon"}
+# An update of flow matching is cheap: many small ones. One of likelihood is dear: few, and each
+# goes far.
+MATCHING = {
+    "batch": 1024,
+    "learning_rate": 2e-3,
+    "ema": 0.999,
+    "validations": 6,
+    "optimizer": "adam",
+}
+LIKELIHOOD = {
+    "batch": 256,
+    "learning_rate": 1e-2,
+    "ema": 0.99,
+    "validations": 10,
+    "optimizer": "muon",
+}
 
 
 def default_settings(
@@ -45,7 +60,11 @@ def default_settings(
         raise ValueError("phases: expected no steps, seconds or likelihood_share beside it")
     few = dim <= FEW_COLUMNS
     phases = default_phases(
-        steps=steps, seconds=seconds, likelihood_share=likelihood_share, rows=rows, batch=512 if few else 256
+        steps=steps,
+        seconds=seconds,
+        likelihood_share=likelihood_share,
+        rows=rows,
+        batch=512 if few else 256,
     )
     settings = Settings(
         phases,
@@ -60,17 +79,23 @@ def default_settings(
 
 
 def default_weight_decay(rows: int) -> float:
-    """Of so many rows: few are soon learnt by heart. Small weights also learn faster by likelihood."""
+    """Of so many rows: few are soon learnt by heart. Small weights also learn faster by
+    likelihood."""
     return min(1_500 / rows, MOST_WEIGHT_DECAY)
 
 
 def default_phases(
-    *, steps: int | None, seconds: float | None, likelihood_share: float | None, rows: int, batch: int
+    *,
+    steps: int | None,
+    seconds: float | None,
+    likelihood_share: float | None,
+    rows: int,
+    batch: int,
 ) -> tuple[Phase, ...]:
     """Flow matching, then maximum likelihood, within a budget of updates or seconds.
 
-    A likelihood update costs some ten times one of flow matching, and brings the field further: its share is
-    most of the time, or a tenth of the updates.
+    A likelihood update costs some ten times one of flow matching, and brings the field further:
+    its share is most of the time, or a tenth of the updates.
 
     Raises:
         ValueError: for two budgets, or one that is not positive, or a share outside [0, 1].
@@ -103,5 +128,6 @@ def default_phases(
 
 
 def default_steps(rows: int) -> int:
-    """Updates for a table of so many rows: a few epochs more for small ones, a cap for large ones."""
+    """Updates for a table of so many rows: a few epochs more for small ones, a cap for large
+    ones."""
     return int(min(max(2000, rows // 4), 6000))

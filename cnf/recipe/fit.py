@@ -46,44 +46,42 @@ def fit(
 ) -> History:
     """Fit a flow to rows of data: flow matching, then maximum likelihood through the ODE.
 
-    Flow matching (Lipman et al. 2023) needs no solve and brings the field near; likelihood training follows
-    log p itself, with the solver's error held down. The weights kept are those, averaged, that had the best
-    held-out likelihood, less a tenth of a nat for every evaluation near and beyond the budget. Parts of the
-    flow left at "auto" are fitted and chosen first, and the solver's grid is calibrated at the end.
-    Where a Gaussian mixture, its number of components chosen on held-out rows, leads by a tenth of a nat at
-    the end, it becomes the base of a field at rest, if base was "auto", there is no context and the field was
-    at rest when it came. Few rows stack several by cross-validation, and where no
-    x_valid was given, the stack learns the rows set apart too, once it has been judged by them.
+    Flow matching (Lipman et al. 2023) needs no solve and brings the field near; likelihood
+    training follows log p itself, with the solver's error held down. The weights kept are those,
+    averaged, that had the best held-out likelihood, less a tenth of a nat for every evaluation
+    near and beyond the budget. Parts of the flow left at "auto" are fitted and chosen first, and
+    the solver's grid is calibrated at the end. Where a Gaussian mixture, its number of components
+    chosen on held-out rows, leads by a tenth of a nat at the end, it becomes the base of a field
+    at rest, if base was "auto", there is no context and the field was at rest when it came. Few
+    rows stack several by cross-validation, and where no x_valid was given, the stack learns the
+    rows set apart too, once it has been judged by them.
 
-    Args:
-        flow: what is fitted, in place.
-        x: rows (rows, dim), array or tensor, in the user's units.
-        x_valid: rows to validator by; without them a tenth of x is set apart.
-        context: (rows, context_dim), for a conditional flow.
-        context_valid: context of x_valid.
-        weights: weight of each row of x, >= 0.
-        seed: of everything random here; the flow's own start is drawn where it is made.
-        steps: budget in updates; the default grows with the rows.
-        seconds: budget in seconds instead.
-        gradient: of the likelihood: "discrete", "direct", or "adjoint" for the continuous adjoint.
-        likelihood_share: part of the budget for maximum likelihood; 1 is likelihood alone, 0 flow matching
+    Args: flow: what is fitted, in place. x: rows (rows, dim), array or tensor, in the user's
+        units. x_valid: rows to validator by; without them a tenth of x is set apart. context:
+        (rows, context_dim), for a conditional flow. context_valid: context of x_valid. weights:
+        weight of each row of x, >= 0. seed: of everything random here; the flow's own start is
+        drawn where it is made. steps: budget in updates; the default grows with the rows. seconds:
+        budget in seconds instead. gradient: of the likelihood: "discrete", "direct", or "adjoint"
+        for the continuous adjoint. likelihood_share: part of the budget for maximum likelihood; 1
+        is likelihood alone, 0 flow matching
             alone.
         tolerance: largest error bar in nats that the finished flow's grid leaves to a row.
-        checkpoint: file that holds the state of the fit while it runs; the state before it stands beside it,
-            under the name that ends in .previous. Where they exist already, the fit goes on from the newest
-            that is sound, and ends as it would have without the interruption. They are yours to delete.
+        checkpoint: file that holds the state of the fit while it runs; the state before it stands
+            beside it, under the name that ends in .previous. Where they exist already, the fit
+            goes on from the newest that is sound, and ends as it would have without the
+            interruption. They are yours to delete.
         callbacks: called with the trainer after every update.
         **chosen: any other field of `cnf.training.Settings`, in place of what the recipe chooses.
 
     Returns:
         The history, with the held-out NLL in nats per row and in the units of x.
 
-    Raises:
-        ValueError: for rows that do not fit the flow, are not finite, or too few, and for settings that
+    Raises: ValueError: for rows that do not fit the flow, are not finite, or too few, and for
+        settings that
             exclude each other.
         TrainingError: if training diverges for good.
-        Interrupted: (a KeyboardInterrupt) on Ctrl-C while it is being trained; the flow then has the best
-            weights so far, calibrated.
+        Interrupted: (a KeyboardInterrupt) on Ctrl-C while it is being trained; the flow then has
+            the best weights so far, calibrated.
 
     Example:
         >>> flow = CNF(dim=1, hidden=(8, 8))
@@ -105,7 +103,9 @@ def fit(
     except KeyboardInterrupt as stop:
         trainer.settle()
         raise Interrupted(_finish(trainer, train, valid)) from stop
-    return _finish(trainer, train, valid, fall_back_to_mixture(trainer, train, valid, refit=x_valid is None))
+    return _finish(
+        trainer, train, valid, fall_back_to_mixture(trainer, train, valid, refit=x_valid is None)
+    )
 
 
 def _begin(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int) -> FitPlan:
@@ -116,7 +116,9 @@ def _begin(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int) -
     return FitPlan(choices, allow_mixture_fallback, "preprocess" in free)
 
 
-def _finish(trainer: Trainer, train: Rows, valid: Rows, mixture: FallbackResult | None = None) -> History:
+def _finish(
+    trainer: Trainer, train: Rows, valid: Rows, mixture: FallbackResult | None = None
+) -> History:
     """Calibrate the flow, and say in the history how good it is."""
     flow, history = trainer.flow, trainer.history
     if "solver" in flow.automatic:
@@ -135,7 +137,9 @@ def at_rest(flow: CNF, rows: Rows) -> bool:
     return not flow.field(y.new_tensor(0.5), y).any()
 
 
-def _train(trainer: Trainer, checkpoint: str | Path | None, callbacks: tuple[Callback, ...]) -> None:
+def _train(
+    trainer: Trainer, checkpoint: str | Path | None, callbacks: tuple[Callback, ...]
+) -> None:
     """Run, writing checkpoints where they are wanted."""
     trainer.callbacks = callbacks
     if checkpoint is not None:
@@ -144,7 +148,9 @@ def _train(trainer: Trainer, checkpoint: str | Path | None, callbacks: tuple[Cal
     trainer.run()
 
 
-def fit_parts(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int) -> dict[str, Any]:
+def fit_parts(
+    flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int
+) -> dict[str, Any]:
     """Fit what the user left at "auto" to the rows, and say what was chosen.
 
     The maps stay what they are when the flow is fitted once more; only its grid is placed anew.
@@ -152,9 +158,13 @@ def fit_parts(flow: CNF, train: Rows, valid: Rows, settings: Settings, seed: int
     choices: dict[str, Any] = {"preprocess": "given", "base": "given", "rows": len(train)}
     device = flow.device
     if settings.ranges is not None and len(settings.ranges) != flow.dim:
-        raise ValueError(f"ranges: expected one for each of {flow.dim} columns; got {len(settings.ranges)}")
+        raise ValueError(
+            f"ranges: expected one for each of {flow.dim} columns; got {len(settings.ranges)}"
+        )
     if settings.ranges is not None and "preprocess" not in flow.automatic:
-        raise ValueError('ranges: expected none, the flow\'s map is given; leave it at "auto" to have ends')
+        raise ValueError(
+            'ranges: expected none, the flow\'s map is given; leave it at "auto" to have ends'
+        )
     if "context_map" in flow.automatic and train.context is not None:
         try:
             flow.context_map = Affine.standardize(train.context, train.weights).to(device)

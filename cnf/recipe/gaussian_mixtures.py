@@ -16,8 +16,8 @@ from torch import Tensor
 from cnf.flows import Base, ContaminatedBase, MixtureBase
 from cnf.rows import weighted_nll
 
-# Small mixtures show how fast the likelihood of mixtures rises with their components; the large one is fitted
-# where that promises more than the flow has reached.
+# Small mixtures show how fast the likelihood of mixtures rises with their components; the large
+# one is fitted where that promises more than the flow has reached.
 SMALL = (2, 5, 10, 40)
 LARGE = 160
 # By so many nats a mixture has to lead at the end: less is no reason to give up a flow that moves.
@@ -39,17 +39,15 @@ class Judged:
 
 
 class MixtureBaseline:
-    """Gaussian mixtures of the rows a flow is fitted to, their number of components chosen on held-out rows.
+    """Gaussian mixtures of the rows a flow is fitted to, their number of components chosen on
+    held-out rows.
 
-    Args:
-        y: rows to learn from, in model coordinates (rows, dim).
-        weights: of these rows, or None.
-        valid: rows to validator by, in model coordinates.
-        ladj: log-Jacobian of the valid rows, () or (rows,).
-        valid_weights: of these rows, or None.
-        seed: of the start of expectation-maximization, and of the rows taken where there are many.
-        most: components at most.
-        seconds: time for the small mixtures; the large one may take three times as long. None for no limit.
+    Args: y: rows to learn from, in model coordinates (rows, dim). weights: of these rows, or None.
+        valid: rows to validator by, in model coordinates. ladj: log-Jacobian of the valid rows, ()
+        or (rows,). valid_weights: of these rows, or None. seed: of the start of
+        expectation-maximization, and of the rows taken where there are many. most: components at
+        most. seconds: time for the small mixtures; the large one may take three times as long.
+        None for no limit.
     """
 
     def __init__(
@@ -77,7 +75,8 @@ class MixtureBaseline:
 
     @property
     def best(self) -> Judged | None:
-        """The mixture that held-out rows like best; None where rows or time are too few for any."""
+        """The mixture that held-out rows like best; None where rows or time are too few for
+        any."""
         return min(self.found, key=lambda judged: judged.nll, default=None)
 
     @property
@@ -89,8 +88,8 @@ class MixtureBaseline:
         return 2 * last - before
 
     def best_if_better_than(self, nll: float) -> Base | None:
-        """The best mixture, where its held-out NLL is below `nll` by `MIN_GAIN`; the large one is fitted
-        first if it promises that."""
+        """The best mixture, where its held-out NLL is below `nll` by `MIN_GAIN`; the large one is
+        fitted first if it promises that."""
         if nll - self.extrapolated_nll > MIN_GAIN:
             self.fit_largest()
         return self.best.base if self.best is not None and nll - self.best.nll > MIN_GAIN else None
@@ -113,7 +112,9 @@ class MixtureBaseline:
         except ValueError:  # rows so far out that a Gaussian of them has no width
             return
         plain = mixture_base(model, self.like)
-        judged = [Judged(base, components, self._nll(base)) for base in (plain, ContaminatedBase(plain))]
+        judged = [
+            Judged(base, components, self._nll(base)) for base in (plain, ContaminatedBase(plain))
+        ]
         self.found.append(min(judged, key=lambda candidate: candidate.nll))
         self.seconds_a_component = (time.perf_counter() - start) / components
 
@@ -123,16 +124,25 @@ class MixtureBaseline:
 
 
 def fitted_mixture(
-    rows: np.ndarray, components: int, *, seed: int, iterations: int, smallest: float = SMALLEST_VARIANCE
+    rows: np.ndarray,
+    components: int,
+    *,
+    seed: int,
+    iterations: int,
+    smallest: float = SMALLEST_VARIANCE,
 ) -> GaussianMixture:
-    """A mixture of rows (n, dim) after so many iterations at most: one that has not converged is judged by
-    held-out rows like any other. `smallest` is added to its variances.
+    """A mixture of rows (n, dim) after so many iterations at most: one that has not converged is
+    judged by held-out rows like any other. `smallest` is added to its variances.
 
     Raises:
         ValueError: where rows are so far apart that numbers cannot tell the widths of a Gaussian.
     """
     model = GaussianMixture(
-        components, reg_covar=smallest, max_iter=iterations, init_params="k-means++", random_state=seed
+        components,
+        reg_covar=smallest,
+        max_iter=iterations,
+        init_params="k-means++",
+        random_state=seed,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -140,7 +150,8 @@ def fitted_mixture(
 
 
 def chosen_rows(y: Tensor, weights: Tensor | None, seed: int) -> np.ndarray:
-    """At most `MOST_ROWS` rows in single precision, each as often as its weight says where they have any."""
+    """At most `MOST_ROWS` rows in single precision, each as often as its weight says where they
+    have any."""
     rows, count = y.float().numpy(force=True), min(len(y), MOST_ROWS)
     if weights is not None:
         return rows[systematic(weights.double().numpy(force=True), count)]
@@ -161,9 +172,12 @@ def systematic(weights: NDArray[np.float64], count: int) -> NDArray[np.int64]:
 
 
 def mixture_base(model: GaussianMixture, like: Tensor) -> MixtureBase:
-    """A fitted mixture of full or diagonal covariances as a base in the dtype and on the device of `like`."""
+    """A fitted mixture of full or diagonal covariances as a base in the dtype and on the device of
+    `like`."""
     covariances = model.covariances_.astype(np.float64)
     if model.covariance_type == "diag":
         covariances = covariances[:, :, None] * np.eye(covariances.shape[1])
     parts = (model.weights_, model.means_, np.linalg.cholesky(covariances))
-    return MixtureBase(*(torch.as_tensor(part, dtype=like.dtype, device=like.device) for part in parts))
+    return MixtureBase(
+        *(torch.as_tensor(part, dtype=like.dtype, device=like.device) for part in parts)
+    )

@@ -1,4 +1,5 @@
-"""What takes the flow's place at the end, where it is ahead on held-out rows: a Gaussian mixture."""
+"""What takes the flow's place at the end, where it is ahead on held-out rows: a Gaussian
+mixture."""
 
 from __future__ import annotations
 
@@ -21,15 +22,19 @@ ROOM_FOR_A_COMPONENT = 20
 
 
 class FallbackResult(NamedTuple):
-    """What was chosen in place of the flow, in words, and the held-out NLL with its standard error where that
+    """What was chosen in place of the flow, in words, and the held-out NLL with its standard error
+    where that
     is known already: a stack that has learnt the held-out rows since cannot be asked any more."""
 
     choices: dict[str, str]
     held_out: tuple[float, float] | None
 
 
-def fall_back_to_mixture(trainer: Trainer, train: Rows, valid: Rows, *, refit: bool) -> FallbackResult | None:
-    """Where it may, and a mixture leaves the flow behind on held-out rows, the base of a field at rest.
+def fall_back_to_mixture(
+    trainer: Trainer, train: Rows, valid: Rows, *, refit: bool
+) -> FallbackResult | None:
+    """Where it may, and a mixture leaves the flow behind on held-out rows, the base of a field at
+    rest.
 
     Args:
         trainer: at its end.
@@ -44,7 +49,9 @@ def fall_back_to_mixture(trainer: Trainer, train: Rows, valid: Rows, *, refit: b
     if len(train) + len(valid) < FEW and (seconds > 0 or updates >= FEWEST_UPDATES):
         return _fall_back_to_stack(trainer, train, valid, refit=refit, seconds=limit)
     most = updates // ROOM_FOR_A_COMPONENT if updates else LARGE
-    found = _mixtures(trainer, train, valid, most=most, seconds=limit).best_if_better_than(trainer.best_nll)
+    found = _mixtures(trainer, train, valid, most=most, seconds=limit).best_if_better_than(
+        trainer.best_nll
+    )
     if found is None:
         return None
     _install_base(trainer, found)

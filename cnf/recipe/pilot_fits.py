@@ -1,6 +1,8 @@
-"""Short fits that tell maps apart, where mixtures cannot say which of them a flow gets further with.
+"""Short fits that tell maps apart, where mixtures cannot say which of them a flow gets further
+with.
 
-A mixture does not see a ridge that is narrower than its components. A flow makes such ridges narrow by
+A mixture does not see a ridge that is narrower than its components. A flow makes such ridges
+narrow by
 likelihood, and sooner where they are straight: what a map does to them shows within a few updates.
 """
 
@@ -22,7 +24,8 @@ from cnf.training.penalties import NONE
 from cnf.training.trainer import Trainer
 from cnf.transforms import Transform
 
-# A count of updates and not of seconds: a fit that goes on after an interruption chooses as it did.
+# A count of updates and not of seconds: a fit that goes on after an interruption chooses as it
+# did.
 PHASES = (
     Phase("flow matching", 600, None, **{**MATCHING, "ema": 0.99, "validations": 1}),
     Phase("likelihood", 60, None, **{**LIKELIHOOD, "ema": 0.9, "validations": 1}),
@@ -38,7 +41,13 @@ def affords_pilot_fits(settings: Settings) -> bool:
 
 
 def best_transform(
-    flow: CNF, maps: Sequence[Transform], train: Rows, valid: Rows, settings: Settings, *, seed: int
+    flow: CNF,
+    maps: Sequence[Transform],
+    train: Rows,
+    valid: Rows,
+    settings: Settings,
+    *,
+    seed: int,
 ) -> int:
     """Which of the maps a short fit likes best, by held-out likelihood in the units of the data.
 

@@ -1,4 +1,5 @@
-"""What few rows can bear: Gaussian mixtures stacked by cross-validation, where no flow is ahead of them."""
+"""What few rows can bear: Gaussian mixtures stacked by cross-validation, where no flow is ahead of
+them."""
 
 from __future__ import annotations
 
@@ -32,18 +33,19 @@ FOLDS, STARTS = 5, 2
 FEWEST_ROWS_A_COMPONENT = 5
 # Of a row, at most, on average, where weights differ.
 MOST_COPIES = 4
-# Of the shares in the stack: rounds of expectation-maximization, and the least that keeps a mixture in.
+# Of the shares in the stack: rounds of expectation-maximization, and the least that keeps a
+# mixture in.
 ROUNDS, SMALLEST_SHARE = 200, 0.01
-# By so many standard errors of the paired difference a flow has to lead on held-out rows: they have picked
-# its weights, and not the mixtures'.
+# By so many standard errors of the paired difference a flow has to lead on held-out rows: they
+# have picked its weights, and not the mixtures'.
 SURE = 2.0
 # In units of the columns' deviations.
 SMALLEST_VARIANCE = 1e-4
 
 
 class StackedMixture(NamedTuple):
-    """Mixtures as one, and what those of the training rows alone make of held-out rows: NLL in nats a row of
-    the data's units, and its standard error."""
+    """Mixtures as one, and what those of the training rows alone make of held-out rows: NLL in
+    nats a row of the data's units, and its standard error."""
 
     base: MixtureBase
     held_out: tuple[float, float]
@@ -60,15 +62,15 @@ def stacked_mixture_if_better(
     seed: int,
     seconds: float | None,
 ) -> StackedMixture | None:
-    """Stacked mixtures, unless the flow is ahead of those of the training rows on the held-out ones.
+    """Stacked mixtures, unless the flow is ahead of those of the training rows on the held-out
+    ones.
 
-    What each mixture counts for is settled by held-out folds of the training rows: a tenth of few rows says
-    too little to choose by, and the best of many by a little is the luck of folds and starts as much as its
-    number of components (Smyth and Wolpert 1999).
+    What each mixture counts for is settled by held-out folds of the training rows: a tenth of few
+    rows says too little to choose by, and the best of many by a little is the luck of folds and
+    starts as much as its number of components (Smyth and Wolpert 1999).
 
-    Args:
-        flow: fitted to the training rows.
-        transform: map to where the mixtures are fitted. Along the columns themselves a diagonal covariance
+    Args: flow: fitted to the training rows. transform: map to where the mixtures are fitted. Along
+        the columns themselves a diagonal covariance
             says more than along axes that whitening has turned.
         train: rows it was fitted to.
         valid: rows set apart.
@@ -114,12 +116,15 @@ class WeightedRows(NamedTuple):
         return WeightedRows(self.y[places], self.weights[places])
 
     def repeated(self) -> Matrix:
-        """The rows, each as often as its weight says beside the smallest: mixtures take no weights."""
+        """The rows, each as often as its weight says beside the smallest: mixtures take no
+        weights."""
         draws = min(round(self.weights.sum() / self.weights.min()), MOST_COPIES * len(self.y))
         return self.y[systematic(self.weights, draws)]
 
 
-def _chosen(rows: WeightedRows, seed: int, seconds: float | None) -> tuple[list[GaussianMixture], Matrix]:
+def _chosen(
+    rows: WeightedRows, seed: int, seconds: float | None
+) -> tuple[list[GaussianMixture], Matrix]:
     """Mixtures of more and more components, until time is up, and the share of each."""
     start, models, scores = time.perf_counter(), [], []
     for some in _candidates(len(rows.y) - len(rows.y) // FOLDS, seed):
@@ -137,7 +142,9 @@ def _candidates(rows: int, seed: int) -> Iterator[list[GaussianMixture]]:
     settings = {"reg_covar": SMALLEST_VARIANCE, "n_init": STARTS, "random_state": seed}
     for components in COMPONENTS:
         if components == 1 or components * FEWEST_ROWS_A_COMPONENT <= rows:
-            yield [GaussianMixture(components, covariance_type=shape, **settings) for shape in SHAPES]
+            yield [
+                GaussianMixture(components, covariance_type=shape, **settings) for shape in SHAPES
+            ]
 
 
 def _out_of_fold(model: GaussianMixture, rows: WeightedRows, seed: int) -> Matrix:
@@ -149,8 +156,9 @@ def _out_of_fold(model: GaussianMixture, rows: WeightedRows, seed: int) -> Matri
 
 
 def stacking_shares(log_prob: Matrix, weights: Matrix) -> Matrix:
-    """Shares w (models,) of densities, given what each makes of rows that it has not seen (rows, models):
-    those that maximize Σᵢ log Σₖ wₖ pₖ(xᵢ), every row as often as its weight (rows,) says.
+    """Shares w (models,) of densities, given what each makes of rows that it has not seen (rows,
+    models): those that maximize Σᵢ log Σₖ wₖ pₖ(xᵢ), every row as often as its weight (rows,)
+    says.
 
     Example:
         >>> stacking_shares(np.log([[0.9, 0.1], [0.2, 0.8]]), np.array([2.0, 1.0])).round(2)
@@ -164,7 +172,9 @@ def stacking_shares(log_prob: Matrix, weights: Matrix) -> Matrix:
     return shares
 
 
-def _stacked(models: list[GaussianMixture], shares: Matrix, rows: WeightedRows, like: Tensor) -> MixtureBase:
+def _stacked(
+    models: list[GaussianMixture], shares: Matrix, rows: WeightedRows, like: Tensor
+) -> MixtureBase:
     """The mixtures fitted to the rows, as one: a mixture of mixtures is a mixture."""
     repeated = rows.repeated()
     bases = [mixture_base(clone(model).fit(repeated), like.double()) for model in models]

@@ -16,9 +16,9 @@ from cnf.transforms import Affine, BoundedToReal, Chain, Gaussianize, Range, Tra
 FEWEST_ROWS = 2_000
 # Held-out nats a row that a richer transform must gain over whitening.
 WORTH = 0.05
-# What tells transforms apart: the held-out likelihoods of two mixtures, fitted in the coordinates of each. A
-# coarse one profits from columns that look normal even where the transform bends what was straight; how the
-# gain changes with finer mixtures says what will be left of it for a flow.
+# What tells transforms apart: the held-out likelihoods of two mixtures, fitted in the coordinates
+# of each. A coarse one profits from columns that look normal even where the transform bends what
+# was straight; how the gain changes with finer mixtures says what will be left of it for a flow.
 COARSE, FINE = 10, 40
 ITERATIONS = 20
 MOST_ROWS = 10_000
@@ -38,7 +38,10 @@ def candidate_transforms(
         require_inside(name, rows, ranges)
     support = BoundedToReal(ranges).to(train.x.device)
     parts = (replace(rows, x=support(rows.x)[0]) for rows in (train, valid))
-    return {name: Chain(support, map) for name, map in candidate_transforms_of_reals(*parts, seed).items()}
+    return {
+        name: Chain(support, map)
+        for name, map in candidate_transforms_of_reals(*parts, seed).items()
+    }
 
 
 def require_inside(name: str, rows: Rows, ranges: Sequence[Range]) -> None:
@@ -53,7 +56,8 @@ def require_inside(name: str, rows: Rows, ranges: Sequence[Range]) -> None:
 
 
 def standardizing_transform(rows: Rows, ranges: Sequence[Range] | None) -> Transform:
-    """The map that turns no axes: columns of mean zero and deviation one, once their ranges are opened."""
+    """The map that turns no axes: columns of mean zero and deviation one, once their ranges are
+    opened."""
     if ranges is None:
         return Affine.standardize(rows.x, rows.weights)
     support = BoundedToReal(ranges).to(rows.x.device)
@@ -61,8 +65,8 @@ def standardizing_transform(rows: Rows, ranges: Sequence[Range] | None) -> Trans
 
 
 def candidate_transforms_of_reals(train: Rows, valid: Rows, seed: int) -> dict[str, Transform]:
-    """Maps to model coordinates by their names for people: whitening, and after it, where the held-out
-    likelihood of mixtures gains by that, whitening of Gaussianized columns."""
+    """Maps to model coordinates by their names for people: whitening, and after it, where the
+    held-out likelihood of mixtures gains by that, whitening of Gaussianized columns."""
     plain = {"whitened": Affine.whiten(train.x, train.weights)}
     if len(train) < FEWEST_ROWS or len(valid) < FINE:
         return plain
@@ -82,8 +86,8 @@ def candidate_transforms_of_reals(train: Rows, valid: Rows, seed: int) -> dict[s
 
 
 def _quick_nll(map: Transform, train: Rows, valid: Rows, seed: int, components: int) -> float:
-    """Held-out NLL of a small mixture in the coordinates of the map, nats a row in units of the data;
-    infinite where there is none."""
+    """Held-out NLL of a small mixture in the coordinates of the map, nats a row in units of the
+    data; infinite where there is none."""
     generator = torch.Generator(train.x.device).manual_seed(seed)
     chosen = torch.randperm(len(train), generator=generator, device=train.x.device)[:MOST_ROWS]
     if train.weights is not None:

@@ -1,4 +1,5 @@
-"""What the interactive flow shows at a row of times: particles, their log-densities, maps of the density."""
+"""What the interactive flow shows at a row of times: particles, their log-densities, maps of the
+density."""
 
 from __future__ import annotations
 
@@ -31,16 +32,21 @@ INSIDE = (0.005, 0.995), 0.08  # quantiles that limits hold, and the margin arou
 def motion(subject: ReportData) -> dict[str, Any]:
     """Arrays for the page, as JSON has them: see `packed`.
 
-    Axes are the first columns and, last, the log-density. A flow of two columns without context has its exact
-    density in its one map; the other maps are counted from particles.
-    """
+    Axes are the first columns and, last, the log-density. A flow of two columns without context
+    has its exact density in its one map; the other maps are counted from particles."""
     times = torch.linspace(0, 1, TIMES, dtype=torch.float64)
     shown = min(subject.dim, MOST_COLUMNS)
     drawn = with_log_density(subject, times)
     rows = subject.rows.x[evenly(len(subject.rows), min(ROWS, len(subject.rows)))][:, :shown]
-    limits = limits_of(np.concatenate([drawn[..., :shown].reshape(-1, shown), numbers(rows)]), drawn[..., -1])
+    limits = limits_of(
+        np.concatenate([drawn[..., :shown].reshape(-1, shown), numbers(rows)]), drawn[..., -1]
+    )
     exact = subject.dim == 2 and subject.flow.context_dim == 0
-    maps = exact_maps(subject, times, limits) if exact else counted_maps(subject, times, limits, shown)
+    maps = (
+        exact_maps(subject, times, limits)
+        if exact
+        else counted_maps(subject, times, limits, shown)
+    )
     return {
         "names": [*subject.names[:shown], LOG_DENSITY],
         "times": times.tolist(),
@@ -55,11 +61,14 @@ def motion(subject: ReportData) -> dict[str, Any]:
 
 def paths(subject: ReportData, times: Tensor, count: int) -> np.ndarray:
     """Particles (time, count, dim) from the base to the data."""
-    return numbers(subject.flow.trajectory(subject.base_points(count), times, subject.context_of(count)))
+    return numbers(
+        subject.flow.trajectory(subject.base_points(count), times, subject.context_of(count))
+    )
 
 
 def with_log_density(subject: ReportData, times: Tensor) -> np.ndarray:
-    """The particles that are drawn, log p at their time and place as one more column, (time, n, dim + 1)."""
+    """The particles that are drawn, log p at their time and place as one more column, (time, n,
+    dim + 1)."""
     start, context = subject.base_points(PARTICLES), subject.context_of(PARTICLES)
     path, height = subject.flow.trajectory_and_log_prob(start, times, context)
     return numbers(torch.cat([path, height[..., None]], -1))
@@ -86,7 +95,8 @@ def exact_maps(
 def counted_maps(
     subject: ReportData, times: Tensor, limits: list[tuple[float, float]], shown: int
 ) -> dict[str, np.ndarray]:
-    """log p of every two columns, (time, cells, cells), counted from particles, blurred by one cell."""
+    """log p of every two columns, (time, cells, cells), counted from particles, blurred by one
+    cell."""
     if shown < 2:
         return {}
     crowd = paths(subject, times, CROWD)
@@ -106,7 +116,8 @@ def counted(crowd: np.ndarray, box: list[tuple[float, float]]) -> np.ndarray:
 
 
 def packed_map(maps: np.ndarray) -> dict[str, Any]:
-    """Levels from 1, `DEPTH` nats below the peak, to 255, the peak, of every time; 0 is lower or unknown."""
+    """Levels from 1, `DEPTH` nats below the peak, to 255, the peak, of every time; 0 is lower or
+    unknown."""
     peaks = np.where(np.isfinite(maps), maps, -np.inf).max((1, 2))
     with np.errstate(invalid="ignore"):
         depth = np.nan_to_num((maps - peaks[:, None, None]) / DEPTH, nan=-2.0, neginf=-2.0)

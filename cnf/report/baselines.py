@@ -62,11 +62,11 @@ def score_of(name: str, log_prob: Tensor, subject: ReportData) -> Score:
 
 
 def baseline_scores(subject: ReportData) -> tuple[Tensor, Tensor, str]:
-    """Log-densities (rows,) of a Gaussian and a mixture that have not seen the row, and the mixture's size.
+    """Log-densities (rows,) of a Gaussian and a mixture that have not seen the row, and the
+    mixture's size.
 
-    They learn from the rows of the training, or, where these are not at hand, from the half of the rows
-    that a row is not in.
-    """
+    They learn from the rows of the training, or, where these are not at hand, from the half of the
+    rows that a row is not in."""
     gaussian, mixture = torch.empty_like(subject.log_prob), torch.empty_like(subject.log_prob)
     sizes = set()
     for train, places in folds(subject):
@@ -98,7 +98,9 @@ def drawn(rows: Rows) -> np.ndarray:
     random = np.random.default_rng(SEED)
     if rows.weights is not None:
         share = rows.weights.double().cpu().numpy()
-        return joint(rows)[random.choice(len(rows), min(len(rows), MOST_ROWS), p=share / share.sum())]
+        return joint(rows)[
+            random.choice(len(rows), min(len(rows), MOST_ROWS), p=share / share.sum())
+        ]
     return joint(rows)[random.permutation(len(rows))[:MOST_ROWS]]
 
 
@@ -129,7 +131,8 @@ class GaussianPart:
         return len(self.model.weights_)
 
     def log_prob(self, rows: np.ndarray, dim: int) -> np.ndarray:
-        """log p(x | context) = log p(x, context) − log p(context) in the units of the data, (rows,)."""
+        """log p(x | context) = log p(x, context) − log p(context) in the units of the data,
+        (rows,)."""
         y = (rows - self.shift) / self.scale
         return self.marginal(y) - self.marginal(y[:, dim:], dim) - np.log(self.scale[:dim]).sum()
 
@@ -138,7 +141,8 @@ class GaussianPart:
         if not y.shape[1]:
             return np.zeros(len(y))
         parts = [
-            np.log(weight) + multivariate_normal(mean[start:], covariance[start:, start:]).logpdf(y)
+            np.log(weight)
+            + multivariate_normal(mean[start:], covariance[start:, start:]).logpdf(y)
             for weight, mean, covariance in zip(
                 self.model.weights_, self.model.means_, self.model.covariances_
             )

@@ -19,9 +19,9 @@ DRAWS_EACH = 100
 class Ranks(NamedTuple):
     """Ranks between 0 and 1.
 
-    Attributes:
-        columns: of a row's columns among those of draws, the probability integral transform (rows, dim).
-        density: share of draws that are denser than the row (rows,): the smallest highest-density region
+    Attributes: columns: of a row's columns among those of draws, the probability integral
+        transform (rows, dim). density: share of draws that are denser than the row (rows,): the
+        smallest highest-density region
             that holds the row has this probability.
     """
 
@@ -35,7 +35,10 @@ def ranks(subject: ReportData) -> Ranks:
     conditioned = subject.rows.context is not None
     most, draws = (MOST_CONDITIONED, DRAWS_EACH) if conditioned else (MOST_ROWS, DRAWS)
     places = evenly(len(subject.rows), min(most, len(subject.rows)))
-    x, log_prob = subject.rows.x[places], subject.log_prob[places].nan_to_num(nan=-torch.inf)  # nowhere dense
+    x, log_prob = (
+        subject.rows.x[places],
+        subject.log_prob[places].nan_to_num(nan=-torch.inf),
+    )  # nowhere dense
     context = subject.rows.context[places] if conditioned else None
     generator = torch.Generator(subject.flow.device).manual_seed(SEED)
     drawn, density = subject.flow.sample_and_log_prob((draws,), context, generator=generator)

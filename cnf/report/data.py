@@ -21,11 +21,10 @@ SEED = 0  # of all that is drawn at random: the same model and rows give the sam
 class ReportData:
     """A flow and the rows that its report is drawn from.
 
-    Attributes:
-        flow: in float64, in which columns far from zero are told apart.
-        rows: to judge by; the flow should not have been fitted to them.
-        train: rows that the flow was fitted to and baselines learn from; None where they are not at hand.
-        names: of the columns, with their units.
+    Attributes: flow: in float64, in which columns far from zero are told apart. rows: to judge by;
+        the flow should not have been fitted to them. train: rows that the flow was fitted to and
+        baselines learn from; None where they are not at hand. names: of the columns, with their
+        units.
     """
 
     flow: CNF
@@ -71,7 +70,9 @@ def evenly(rows: int, count: int) -> Tensor:
     return torch.linspace(0, rows - 1, count).round().long()
 
 
-def report_data(flow: CNF, rows: Rows, train: Rows | None, names: Sequence[str] | None) -> ReportData:
+def report_data(
+    flow: CNF, rows: Rows, train: Rows | None, names: Sequence[str] | None
+) -> ReportData:
     """A subject whose flow is a copy, ready to be scored, and whose columns have names.
 
     Raises:
@@ -81,5 +82,8 @@ def report_data(flow: CNF, rows: Rows, train: Rows | None, names: Sequence[str] 
         raise ValueError(f"rows: expected shape (rows, {flow.dim}), got {tuple(rows.x.shape)}")
     known = flow.metadata.get("columns") if names is None else names
     units = flow.metadata.get("units", {})
-    named = [f"{name} ({units[name]})" if units.get(name) else name for name in column_names(known, flow.dim)]
+    named = [
+        f"{name} ({units[name]})" if units.get(name) else name
+        for name in column_names(known, flow.dim)
+    ]
     return ReportData(copy.deepcopy(flow).double().eval(), rows, train, named)

@@ -1,4 +1,5 @@
-"""The pictures of the page: `cnf.plotting` draws them, and they take their colors from the page."""
+"""The pictures of the page: `cnf.plotting` draws them, and they take their colors from the
+page."""
 
 from __future__ import annotations
 
@@ -29,10 +30,17 @@ def picture(page: Figure, name: str, description: str) -> Markup:
 
     `name` keeps apart the marks inside pictures; `description` is read to those who do not see it.
     """
-    with rc_context(STYLE | {"svg.fonttype": "none", "svg.hashsalt": name, "savefig.facecolor": "none"}):
+    with rc_context(
+        STYLE | {"svg.fonttype": "none", "svg.hashsalt": name, "savefig.facecolor": "none"}
+    ):
         buffer = io.StringIO()
         page.savefig(
-            buffer, format="svg", metadata={"Date": None}, dpi=150, bbox_inches="tight", pad_inches=0.03
+            buffer,
+            format="svg",
+            metadata={"Date": None},
+            dpi=150,
+            bbox_inches="tight",
+            pad_inches=0.03,
         )
     drawn = buffer.getvalue()
     drawn = drawn[drawn.index("<svg") :]
@@ -86,7 +94,9 @@ def pairs(subject: ReportData, samples: Tensor) -> Markup:
     names = subject.names[:MOST_PAIRED]
     axes = plotting.pairs(some(subject)[:, : len(names)], samples[:, : len(names)], names=names)
     return picture(
-        axes[0, 0].figure, "pairs", f"Scatter plots of {', '.join(names)} in pairs: data below, samples above"
+        axes[0, 0].figure,
+        "pairs",
+        f"Scatter plots of {', '.join(names)} in pairs: data below, samples above",
     )
 
 

@@ -13,22 +13,30 @@ from numpy.lib.npyio import NpzFile
 from cnf.tables.formats import Append, Choose, Kept, TableError, block, damage_reported, row_labels
 
 
-def read_npy(path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()) -> Iterator[pd.DataFrame]:
-    """The chosen columns of a rows × columns array, called x0, x1, ..., labeled by row; read as needed."""
+def read_npy(
+    path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()
+) -> Iterator[pd.DataFrame]:
+    """The chosen columns of a rows × columns array, called x0, x1, ..., labeled by row; read as
+    needed."""
     # numpy's parser raises whatever it stumbles over in a damaged header.
     with damage_reported(path, "npy of numbers", Exception):
         array = np.lib.format.open_memmap(path, mode="r")
     yield from _frames(array, _numbered(array), path, choose, chunk_rows)
 
 
-def read_npz(path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()) -> Iterator[pd.DataFrame]:
-    """The chosen columns of the array `X`, named by the array `columns` if there is one, labeled by row."""
+def read_npz(
+    path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()
+) -> Iterator[pd.DataFrame]:
+    """The chosen columns of the array `X`, named by the array `columns` if there is one, labeled
+    by row."""
     kind = "npz of numbers, names as dtype=str"
     with damage_reported(path, kind, Exception), path.open("rb") as file, NpzFile(file) as archive:
         arrays = {name: archive[name] for name in ("X", "columns") if name in archive.files}
         held = ", ".join(archive.files) or "none"
     if "X" not in arrays:
-        raise TableError(f"{path}: expected an array X, found {held}; save the table under the name X")
+        raise TableError(
+            f"{path}: expected an array X, found {held}; save the table under the name X"
+        )
     array = arrays["X"]
     names = _names(arrays["columns"], path) if "columns" in arrays else _numbered(array)
     yield from _frames(array, names, path, choose, chunk_rows)

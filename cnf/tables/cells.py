@@ -70,7 +70,8 @@ def levels(series: pd.Series) -> np.ndarray:
     if is_numeric(series):
         values = numbers(series)
         return np.array(
-            [None if np.isnan(v) else int(v) if v == int(v) else v for v in values.tolist()], object
+            [None if np.isnan(v) else int(v) if v == int(v) else v for v in values.tolist()],
+            object,
         )
     found = np.empty(len(series), object)
     for row, value in enumerate(series.astype(object)):

@@ -1,4 +1,5 @@
-"""What a table's column is: its kind, its support, its atoms and whether its cells may be missing."""
+"""What a table's column is: its kind, its support, its atoms and whether its cells may be
+missing."""
 
 from __future__ import annotations
 
@@ -20,16 +21,15 @@ FEW_SHOWN = 6
 class Column:
     """One column: what its cells may hold.
 
-    A cell of a column shows one of `symbols`: a category is its own symbol; a numeric cell is "a number"
-    (0), one of the atoms (1, 2, …) or, last, missing.
+    A cell of a column shows one of `symbols`: a category is its own symbol; a numeric cell is "a
+    number" (0), one of the atoms (1, 2, …) or, last, missing.
 
-    Attributes:
-        name: as in the table.
-        kind: real, positive (> 0), bounded (lower < x < upper), integer (a multiple of `step`), categorical
+    Attributes: name: as in the table. kind: real, positive (> 0), bounded (lower < x < upper),
+        integer (a multiple of `step`), categorical
             or ignored.
         role: "context" where the density is conditioned on the column.
-        lower: end of the support of the density part; None for −∞. That of an integer lies half a step
-            outside its smallest value.
+        lower: end of the support of the density part; None for −∞. That of an integer lies half a
+            step outside its smallest value.
         upper: other end; None for ∞.
         step: of an integer column, 1 or a decimal step such as 0.01.
         levels: the categories.
@@ -58,18 +58,34 @@ class Column:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind) or self.role not in get_args(Role):
-            raise ValueError(f"column {self.name!r}: unknown kind or role {self.kind!r}, {self.role!r}")
+            raise ValueError(
+                f"column {self.name!r}: unknown kind or role {self.kind!r}, {self.role!r}"
+            )
         numbers = [self.lower, self.upper, self.step, *self.atoms]
         if not all(number is None or math.isfinite(number) for number in numbers):
-            raise ValueError(f"column {self.name!r}: expected finite bounds, step and atoms; got {numbers}")
+            raise ValueError(
+                f"column {self.name!r}: expected finite bounds, step and atoms; got {numbers}"
+            )
         if self.kind == "bounded" and not (self.bounded_below and self.bounded_above):
-            raise ValueError(f"column {self.name!r}: a bounded column needs two bounds: bounded:0:1")
+            raise ValueError(
+                f"column {self.name!r}: a bounded column needs two bounds: bounded:0:1"
+            )
         if self.bounded_below and self.bounded_above and not self.lower < self.upper:
-            raise ValueError(f"column {self.name!r}: expected lower < upper; got {self.lower}, {self.upper}")
-        if (self.kind == "integer") != (self.step is not None) or not (self.step is None or self.step > 0):
-            raise ValueError(f"column {self.name!r}: an integer column, and no other, needs a step > 0")
-        if (self.kind == "categorical") != bool(self.levels) or len(set(self.levels)) < len(self.levels):
-            raise ValueError(f"column {self.name!r}: a categorical column needs its different levels")
+            raise ValueError(
+                f"column {self.name!r}: expected lower < upper; got {self.lower}, {self.upper}"
+            )
+        if (self.kind == "integer") != (self.step is not None) or not (
+            self.step is None or self.step > 0
+        ):
+            raise ValueError(
+                f"column {self.name!r}: an integer column, and no other, needs a step > 0"
+            )
+        if (self.kind == "categorical") != bool(self.levels) or len(set(self.levels)) < len(
+            self.levels
+        ):
+            raise ValueError(
+                f"column {self.name!r}: a categorical column needs its different levels"
+            )
 
     @property
     def numeric(self) -> bool:
@@ -93,14 +109,18 @@ class Column:
 
     @property
     def heaps(self) -> tuple[float, ...]:
-        """The atoms of an integer column that lie inside the support of its density, increasing."""
+        """The atoms of an integer column that lie inside the support of its density,
+        increasing."""
         low = -math.inf if self.lower is None else self.lower
         high = math.inf if self.upper is None else self.upper
-        return tuple(sorted(atom for atom in self.atoms if self.kind == "integer" and low < atom < high))
+        return tuple(
+            sorted(atom for atom in self.atoms if self.kind == "integer" and low < atom < high)
+        )
 
     @property
     def closed(self) -> Column:
-        """The column that its density is of: the grid moved together where its heaps were taken out."""
+        """The column that its density is of: the grid moved together where its heaps were taken
+        out."""
         if not self.heaps:
             return self
         upper = None if self.upper is None else self.upper - len(self.heaps) * self.step
@@ -109,7 +129,9 @@ class Column:
     @property
     def symbols(self) -> int:
         """How many symbols a cell may show."""
-        return (len(self.levels) if self.kind == "categorical" else 1 + len(self.atoms)) + self.missing
+        return (
+            len(self.levels) if self.kind == "categorical" else 1 + len(self.atoms)
+        ) + self.missing
 
     @property
     def plain(self) -> bool:
@@ -158,7 +180,10 @@ class Column:
             ValueError: for anything else.
         """
         try:
-            known = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+            known = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in data.items()
+            }
             column = cls(**known)
         except (TypeError, AttributeError) as error:
             raise ValueError(f"not a column: {data!r:.100}") from error

@@ -110,9 +110,9 @@ class TableDensity(nn.Module):
     def log_prob(self, table: pd.DataFrame) -> Tensor:
         """Log-probability (rows,) of every row of a data frame, its columns found by name.
 
-        In nats: a density in the units of the table for real numbers, a probability for integers, categories,
-        atoms and missing cells. NaN where a cell, modeled or of the context, is missing in a column that
-        never had a missing cell.
+        In nats: a density in the units of the table for real numbers, a probability for integers,
+        categories, atoms and missing cells. NaN where a cell, modeled or of the context, is
+        missing in a column that never had a missing cell.
 
         Raises:
             TableError: for a column that is not there, or a cell that its column cannot hold.
@@ -159,9 +159,17 @@ class TableDensity(nn.Module):
         log_density = found.log_prob.double() + at.ladj + HALF_LOG_2PI * absent
         log_mean, error = self.rule.log_mean(log_density.unflatten(0, (points, -1)))
         log_mass = log_mean + self._log_steps(cells.symbols)
-        solver_error, ok = found.error.unflatten(0, (points, -1)), found.ok.unflatten(0, (points, -1))
+        solver_error, ok = (
+            found.error.unflatten(0, (points, -1)),
+            found.ok.unflatten(0, (points, -1)),
+        )
         log_prob = log_symbols + log_mass
-        return log_prob, solver_error.mean(0) + error, found.nfe.unflatten(0, (points, -1)).sum(0), ok.all(0)
+        return (
+            log_prob,
+            solver_error.mean(0) + error,
+            found.nfe.unflatten(0, (points, -1)).sum(0),
+            ok.all(0),
+        )
 
     def _log_steps(self, symbols: Tensor) -> Tensor:
         """The logarithm of the width of each row's integer cells (rows,)."""
@@ -171,7 +179,8 @@ class TableDensity(nn.Module):
 
 
 def _flow(dim: int, features: int, hidden: tuple[int, int], frequency: float) -> CNF:
-    """The flow over the numbers: its maps stand before it, so that only its grid is left to place."""
+    """The flow over the numbers: its maps stand before it, so that only its grid is left to
+    place."""
     flow = CNF(
         dim,
         context_dim=dim + features,

@@ -1,4 +1,5 @@
-"""An exact distribution over the symbols of a row: categories, atoms and which cells are missing."""
+"""An exact distribution over the symbols of a row: categories, atoms and which cells are
+missing."""
 
 from __future__ import annotations
 
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 class DiscreteModel(nn.Module):
     """p(symbols | known symbols, extra) = ∏ⱼ p(symbolⱼ | symbols before j, known symbols, extra).
 
-    One network with two hidden layers gives every factor: it reads the symbols that are known, one-hot, with
-    a flag for each, and answers a softmax for the next (as orderless autoregressive networks do: Uria, Murray
-    & Larochelle 2014). Each factor is normalized, so the product is, whichever symbols are known. It starts
-    from the frequencies of single columns that `start_from` is given.
+    One network with two hidden layers gives every factor: it reads the symbols that are known,
+    one-hot, with a flag for each, and answers a softmax for the next (as orderless autoregressive
+    networks do: Uria, Murray & Larochelle 2014). Each factor is normalized, so the product is,
+    whichever symbols are known. It starts from the frequencies of single columns that `start_from`
+    is given.
 
     Args:
         sizes: how many symbols each column has; those with one are certain.
@@ -46,7 +48,8 @@ class DiscreteModel(nn.Module):
 
     @torch.no_grad()
     def start_from(self, symbols: Tensor, weights: Tensor) -> None:
-        """Let every column start from how often its symbols (rows, columns) occur, one row added to each."""
+        """Let every column start from how often its symbols (rows, columns) occur, one row added
+        to each."""
         parts = []
         for j in self.non_constant:
             seen = symbols[:, j] >= 0
@@ -56,7 +59,8 @@ class DiscreteModel(nn.Module):
             self.network[-1].bias.copy_(torch.cat(parts))
 
     def log_prob(self, symbols: Tensor, extra: Tensor, known: Tensor | None = None) -> Tensor:
-        """Log-probability (rows,) of the symbols (rows, columns) that are not known, given those that are.
+        """Log-probability (rows,) of the symbols (rows, columns) that are not known, given those
+        that are.
 
         Args:
             symbols: −1 where there is none: not known, and not asked for.

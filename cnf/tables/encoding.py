@@ -18,7 +18,9 @@ def encode(series: pd.Series, column: Column) -> tuple[np.ndarray | None, np.nda
     values = numbers(series)
     missing = np.isnan(values)
     if column.kind == "integer":
-        values = np.round(values / column.step) * column.step  # what lies between counts as the nearest
+        values = (
+            np.round(values / column.step) * column.step
+        )  # what lies between counts as the nearest
     symbols = np.zeros(len(values), dtype=np.int64)
     for i, atom in enumerate(column.atoms):
         symbols[values == atom] = i + 1
@@ -31,7 +33,9 @@ def _encode_levels(series: pd.Series, column: Column) -> np.ndarray:
     places = {level: i for i, level in enumerate(column.levels)}
     places[None] = len(column.levels) if column.missing else -1
     cells = levels(series)
-    spelled = cells if isinstance(column.levels[0], str) else [_as_level(cell, column) for cell in cells]
+    spelled = (
+        cells if isinstance(column.levels[0], str) else [_as_level(cell, column) for cell in cells]
+    )
     symbols = [places.get(cell, -2) for cell in spelled]
     if -2 in symbols:
         row = symbols.index(-2)
@@ -55,7 +59,9 @@ def _as_level(cell: object, column: Column) -> object:
         return cell
 
 
-def _require_support(series: pd.Series, values: np.ndarray, dense: np.ndarray, column: Column) -> None:
+def _require_support(
+    series: pd.Series, values: np.ndarray, dense: np.ndarray, column: Column
+) -> None:
     below = dense & (values <= column.lower) if column.bounded_below else np.zeros_like(dense)
     above = dense & (values >= column.upper) if column.bounded_above else np.zeros_like(dense)
     outside = (below | above).nonzero()[0]
@@ -67,7 +73,8 @@ def _require_support(series: pd.Series, values: np.ndarray, dense: np.ndarray, c
 
 
 def decode(values: np.ndarray | None, symbols: np.ndarray, column: Column) -> pd.Series:
-    """The cells that `encode` would turn into these values and symbols, with the dtype of the column."""
+    """The cells that `encode` would turn into these values and symbols, with the dtype of the
+    column."""
     missing = symbols == (column.symbols - 1 if column.missing else -1)
     missing |= symbols == -1
     if column.kind == "categorical":
@@ -86,7 +93,8 @@ def decode(values: np.ndarray | None, symbols: np.ndarray, column: Column) -> pd
 
 
 def _in_range(values: np.ndarray, column: Column) -> np.ndarray:
-    """Values just inside the support where rounding put them on its end; integers on their last steps."""
+    """Values just inside the support where rounding put them on its end; integers on their last
+    steps."""
     inside = 0.5 * column.step if column.kind == "integer" else 0.0
     if column.kind == "integer":
         values = np.clip(values, -MOST_STEPS * column.step, MOST_STEPS * column.step)

@@ -19,9 +19,9 @@ MOST_ONE_HOT, MOST_SCORE = 16, 3.0
 class SymbolFeatures(Float64Module):
     """Symbols as numbers: one-hot, or for a numeric column with many atoms in four numbers.
 
-    Those are whether the cell shows a plain number, whether nothing, and for an atom its normal score (the
-    quantile of its rank among the atoms) and the square of that. A column with one symbol has none, and where
-    the symbol is not known (−1) all are zero.
+    Those are whether the cell shows a plain number, whether nothing, and for an atom its normal
+    score (the quantile of its rank among the atoms) and the square of that. A column with one
+    symbol has none, and where the symbol is not known (−1) all are zero.
 
     Args:
         columns: the modeled columns of a schema.
@@ -44,12 +44,15 @@ class SymbolFeatures(Float64Module):
 
     @torch.no_grad()
     def fit(self, symbols: Tensor, weights: Tensor) -> None:
-        """Find the scores of atoms from symbols (rows, columns) and the weights of rows (rows,)."""
+        """Find the scores of atoms from symbols (rows, columns) and the weights of rows
+        (rows,)."""
         for j in self.coarse:
             atoms = (symbols[:, j] > 0) & (symbols[:, j] != self.missing[j])
             mass = torch.bincount(symbols[atoms, j], weights[atoms], minlength=self.sizes[j])
             middles = (mass.cumsum(0) - mass / 2) / mass.sum().clamp(min=1e-12)
-            self.get_buffer(f"scores{j}").copy_(torch.special.ndtri(middles).clamp(-MOST_SCORE, MOST_SCORE))
+            self.get_buffer(f"scores{j}").copy_(
+                torch.special.ndtri(middles).clamp(-MOST_SCORE, MOST_SCORE)
+            )
 
     def forward(self, symbols: Tensor) -> Tensor:
         """Features (rows, width) in float64 of symbols (rows, columns)."""
@@ -62,7 +65,9 @@ class SymbolFeatures(Float64Module):
         number, missing = shown == 0, shown == self.missing[j]
         atom = (shown > 0) & ~missing
         score = self.get_buffer(f"scores{j}")[shown.clamp(min=0)].where(atom, 0.0)
-        return torch.stack((number.double(), (missing & (shown > 0)).double(), score, score.square()), 1)
+        return torch.stack(
+            (number.double(), (missing & (shown > 0)).double(), score, score.square()), 1
+        )
 
 
 def one_hot(symbols: Tensor, size: int) -> Tensor:
@@ -90,8 +95,8 @@ class ContextFeatures(nn.Module):
         self.marginals.fit(cells.values, cells.symbols[:, self.numeric] == 0, weights)
 
     def forward(self, cells: Cells) -> Tensor:
-        """Features (rows, width) in float64; a number that is not there is zero. All are NaN where a cell is
-        missing in a column that never had a missing cell."""
+        """Features (rows, width) in float64; a number that is not there is zero. All are NaN where
+        a cell is missing in a column that never had a missing cell."""
         numbers = self.marginals(cells.values)[0].where(cells.symbols[:, self.numeric] == 0, 0.0)
         features = torch.cat((self.symbols(cells.symbols), numbers), 1)
         return features.masked_fill((cells.symbols < 0).any(1, keepdim=True), torch.nan)

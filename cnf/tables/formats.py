@@ -24,7 +24,8 @@ Append = Callable[[pd.DataFrame], object]
 
 
 class TableError(ValueError):
-    """A table that cannot be used: one line with the file, the place, what was expected and what to do."""
+    """A table that cannot be used: one line with the file, the place, what was expected and what
+    to do."""
 
     def __init__(self, message: str) -> None:
         # What a damaged file is quoted with must not break the line, nor a terminal.
@@ -98,7 +99,9 @@ def _refuse_repeated(names: Sequence[str], where: str) -> None:
     seen = set()
     for name in names:
         if name in seen:
-            raise TableError(f"{where} names column {shown(name)} twice; every column needs its own name")
+            raise TableError(
+                f"{where} names column {shown(name)} twice; every column needs its own name"
+            )
         seen.add(name)
 
 

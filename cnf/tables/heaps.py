@@ -1,9 +1,9 @@
-"""Values of an integer column that stand out from their neighbors, and the grid closed up over them.
+"""Values of an integer column that stand out from their neighbors, and the grid closed up over
+them.
 
-Prices end in nines, weights are rounded to halves, wind speeds are sums of one lattice: no smooth density
-follows that. Such values become atoms, and the density lives on what is left of the grid, moved together, so
-that every value has one probability and all of them add up to one.
-"""
+Prices end in nines, weights are rounded to halves, wind speeds are sums of one lattice: no smooth
+density follows that. Such values become atoms, and the density lives on what is left of the grid,
+moved together, so that every value has one probability and all of them add up to one."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from cnf.tables.columns import Column
 
-# A value stands out with so many times the rows of a value around it; around is this share of the distance
-# between the quartiles, on both sides.
+# A value stands out with so many times the rows of a value around it; around is this share of the
+# distance between the quartiles, on both sides.
 LEAD, AROUND = 3.0, 0.1
 # A column is heaped where values that stand out hold this share of its rows.
 HEAPED = 0.2
@@ -22,7 +22,8 @@ MOST = 256
 
 
 def heaped_values(steps: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Which values become atoms: the frequent ones of a column where many rows stand out; else none.
+    """Which values become atoms: the frequent ones of a column where many rows stand out; else
+    none.
 
     Args:
         steps: the different values, in steps of the grid, increasing (values,).
@@ -51,7 +52,9 @@ def _around(steps: np.ndarray, counts: np.ndarray) -> np.ndarray:
     quartiles = np.interp((0.25, 0.75), total[1:] / total[-1], steps)
     reach = max(2, round(AROUND * np.ptp(quartiles)))
     first, last = np.maximum(steps - reach, steps[0]), np.minimum(steps + reach, steps[-1])
-    within = total[np.searchsorted(steps, last, "right")] - total[np.searchsorted(steps, first, "left")]
+    within = (
+        total[np.searchsorted(steps, last, "right")] - total[np.searchsorted(steps, first, "left")]
+    )
     return (within - counts) / np.maximum(last - first, 1)
 
 

@@ -19,8 +19,9 @@ STEPS, TOLERANCE = 12, 0.1
 
 
 class Known(NamedTuple):
-    """What is known of rows: symbols, −1 where not (rows, columns), and which those are; the numbers known
-    (rows, numeric) in nearly Gaussian coordinates, zero elsewhere, and which those are."""
+    """What is known of rows: symbols, −1 where not (rows, columns), and which those are; the
+    numbers known (rows, numeric) in nearly Gaussian coordinates, zero elsewhere, and which those
+    are."""
 
     symbols: Tensor
     seen: Tensor
@@ -31,10 +32,11 @@ class Known(NamedTuple):
 class Imputer(nn.Module):
     """p(unknown cells | known cells, context), for any set of known cells.
 
-    As the joint density, symbols first and numbers after them: an autoregressive network for the symbols, a
-    flow for the numbers. Both read the known numbers beside their flags, and are fitted with known sets drawn
-    at random (amortized conditioning). The flow starts from the conditional Gaussian of `Whitening`, so that
-    for Gaussian columns the draws are exact from the start; beyond, they are as good as the fit.
+    As the joint density, symbols first and numbers after them: an autoregressive network for the
+    symbols, a flow for the numbers. Both read the known numbers beside their flags, and are fitted
+    with known sets drawn at random (amortized conditioning). The flow starts from the conditional
+    Gaussian of `Whitening`, so that for Gaussian columns the draws are exact from the start;
+    beyond, they are as good as the fit.
 
     Args:
         sizes: how many symbols each column has.
@@ -56,15 +58,25 @@ class Imputer(nn.Module):
         return torch.cat((context, known.y, known.given.to(known.y.dtype)), 1)
 
     def conditions(self, free: Tensor, features: Tensor, known: Known) -> Tensor:
-        """The context of the flow over the free numbers (rows, numeric), from `TableDensity.features`."""
-        return torch.cat((free.to(known.y.dtype), features, known.y, known.given.to(known.y.dtype)), 1)
+        """The context of the flow over the free numbers (rows, numeric), from
+        `TableDensity.features`."""
+        return torch.cat(
+            (free.to(known.y.dtype), features, known.y, known.given.to(known.y.dtype)), 1
+        )
 
     def draw_symbols(
-        self, known: Known, context: Tensor, barred: list[int | None], generator: torch.Generator | None
+        self,
+        known: Known,
+        context: Tensor,
+        barred: list[int | None],
+        generator: torch.Generator | None,
     ) -> Tensor:
-        """All symbols (rows, columns), the unknown ones drawn; `barred` says which are not, by column."""
+        """All symbols (rows, columns), the unknown ones drawn; `barred` says which are not, by
+        column."""
         extra = self.extra(known, context).to(self.symbols.network[0].weight.dtype)
-        return self.symbols.sample(known.symbols, extra, known.seen, generator=generator, barred=barred)
+        return self.symbols.sample(
+            known.symbols, extra, known.seen, generator=generator, barred=barred
+        )
 
 
 def _flow(dim: int, features: int, hidden: tuple[int, int]) -> CNF:

@@ -26,7 +26,8 @@ from cnf.tables.heaps import heaped_values
 
 FEW_VALUES, FREQUENT, FREQUENT_ROWS = 12, 0.02, 10
 DECIMALS = 4
-# A real column repeats itself by chance; on a grid that matters each value stands five times or more.
+# A real column repeats itself by chance; on a grid that matters each value stands five times or
+# more.
 REPEATED = 0.2
 BESIDE = 1e-3
 ATOM_SHARE, ATOM_ROWS, ATOM_LEAD = 0.03, 5, 3.0
@@ -95,7 +96,12 @@ def _categorical(series: pd.Series, role: str) -> Column:
             " can be learnt; ignore the column, or group its levels"
         )
     return Column(
-        name, "categorical", role, levels=tuple(found), missing=len(present) < len(cells), dtype=dtype
+        name,
+        "categorical",
+        role,
+        levels=tuple(found),
+        missing=len(present) < len(cells),
+        dtype=dtype,
     )
 
 
@@ -103,7 +109,9 @@ def _unstated(series: pd.Series, values: np.ndarray, common: dict) -> Column:
     """A numeric column that the user said nothing about."""
     distinct, counts = np.unique(values, return_counts=True)
     step = decimal_step(distinct, counts)
-    few = len(distinct) <= FEW_VALUES and counts.min() >= max(FREQUENT * len(values), FREQUENT_ROWS)
+    few = len(distinct) <= FEW_VALUES and counts.min() >= max(
+        FREQUENT * len(values), FREQUENT_ROWS
+    )
     if step == 1 and few:
         return _categorical(series, common["role"])
     if step is not None:
@@ -117,8 +125,8 @@ def _dtype(series: pd.Series) -> str:
 
 
 def decimal_step(distinct: np.ndarray, counts: np.ndarray) -> float | None:
-    """1 or the power of ten that the values are multiples of; None where they are real numbers, or so large
-    that neighboring multiples are one number.
+    """1 or the power of ten that the values are multiples of; None where they are real numbers, or
+    so large that neighboring multiples are one number.
 
     >>> once = np.array([50, 50])
     >>> decimal_step(np.array([0.25, 0.5]), once), decimal_step(np.array([0.1234567, 0.5]), once)
@@ -158,7 +166,9 @@ def _integer(name: str, values: np.ndarray, step: float, common: dict) -> Column
         lower = -0.5  # what is counted is not negative
     heaped = np.zeros(len(distinct), dtype=bool)
     if common["role"] == "modeled":
-        rest = np.isin(np.arange(len(distinct)), [end % len(distinct) for end in atoms], invert=True)
+        rest = np.isin(
+            np.arange(len(distinct)), [end % len(distinct) for end in atoms], invert=True
+        )
         heaped[rest] = heaped_values(distinct[rest], counts[rest])
     heaped[atoms] = True
     return Column(
@@ -204,12 +214,16 @@ def _continuous(name: str, values: np.ndarray, atoms: tuple[float, ...], common:
 
 def gaussian_score(transformed: np.ndarray, log_slope: np.ndarray) -> float:
     """Mean log-density (nats) of the best Gaussian in transformed coordinates, less a constant."""
-    with np.errstate(over="ignore"):  # a cell of 1e200 has no square, and an infinite spread says so
+    with np.errstate(
+        over="ignore"
+    ):  # a cell of 1e200 has no square, and an infinite spread says so
         spread = transformed.std()
     return float(log_slope.mean() - math.log(spread)) if spread > 0 else -math.inf
 
 
-def _declared(name: str, values: np.ndarray, word: str, parameters: list[float], common: dict) -> Column:
+def _declared(
+    name: str, values: np.ndarray, word: str, parameters: list[float], common: dict
+) -> Column:
     """A numeric column of the kind that the user named, but for integers; its cells must fit."""
     if word == "positive" and not parameters:
         atoms = tuple(np.unique(values[values == 0]).tolist())
@@ -217,19 +231,28 @@ def _declared(name: str, values: np.ndarray, word: str, parameters: list[float],
         return Column(name, "positive", lower=0.0, atoms=atoms, **common)
     if word == "bounded" and len(parameters) == 2:
         lower, upper = parameters
-        _require(name, values, (values >= lower) & (values <= upper), f"numbers from {lower:g} to {upper:g}")
+        _require(
+            name,
+            values,
+            (values >= lower) & (values <= upper),
+            f"numbers from {lower:g} to {upper:g}",
+        )
         atoms = tuple(end for end in parameters if (values == end).any())
         return Column(name, "bounded", lower=lower, upper=upper, atoms=atoms, **common)
     if word == "real" and not parameters:
         distinct, counts = np.unique(values, return_counts=True)
-        return Column(name, "real", atoms=tuple(distinct[_heavy(counts, len(values))].tolist()), **common)
+        return Column(
+            name, "real", atoms=tuple(distinct[_heavy(counts, len(values))].tolist()), **common
+        )
     raise TableError(
         f"type of {shown(name)}: expected real, positive, bounded:LOW:HIGH, integer, integer:STEP, "
         f"categorical or ignored, got {shown(':'.join([word, *(f'{number:g}' for number in parameters)]))}"
     )
 
 
-def _declared_integer(series: pd.Series, values: np.ndarray, parameters: list[str], common: dict) -> Column:
+def _declared_integer(
+    series: pd.Series, values: np.ndarray, parameters: list[str], common: dict
+) -> Column:
     """A column of multiples of one, or of the step that the user named."""
     name = str(series.name)
     if len(parameters) > 1:

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from cnf.flows import CNF
-from cnf.flows.configuration import DTYPES, build_accuracy, build_automatic, build_solver, require_bounded
+from cnf.flows.configuration import (
+    DTYPES,
+    build_accuracy,
+    build_automatic,
+    build_solver,
+    require_bounded,
+)
 from cnf.flows.loading import checked, misfits_reported, rebuilt
 from cnf.flows.model_file import read_model
 from cnf.tables.model import TableFlow
@@ -23,8 +29,8 @@ LATER = ("whitening.bend", "whitening.patterns", "whitening.covariances")
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF | TableFlow:
     """The model that `CNF.save` or `TableFlow.save` wrote to `path`, on `device` and in eval mode.
 
-    Raises:
-        ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors do not fit.
+    Raises: ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors
+        do not fit.
     """
     config, tensors = read_model(path)
     if config.get("class") != "TableFlow":
@@ -38,7 +44,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF | Table
 
 
 def _completed(model: TableFlow, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file, with what a fresh model has in place of what earlier files did not know."""
+    """The tensors of a file, with what a fresh model has in place of what earlier files did not
+    know."""
     if any(name in tensors for name in LATER):
         return tensors
     fresh = model.state_dict()
@@ -50,13 +57,17 @@ def _require_widths(hidden: list[int], numbers: int) -> None:
     if not all(isinstance(width, int) and 0 < width <= numbers for width in hidden):
         raise ValueError(f"hidden: expected widths of layers, got {str(hidden)[:40]}")
     if math.prod(hidden) > numbers:
-        raise ValueError(f"hidden: layers of {str(hidden)[:40]} do not fit a file of {numbers:,} numbers")
+        raise ValueError(
+            f"hidden: layers of {str(hidden)[:40]} do not fit a file of {numbers:,} numbers"
+        )
 
 
 def _build(config: dict[str, Any]) -> TableFlow:
     with torch.random.fork_rng(devices=()):  # fresh weights are drawn only to be replaced
         model = TableFlow(
-            Schema.from_json(config["schema"]), hidden=tuple(config["hidden"]), frequency=config["frequency"]
+            Schema.from_json(config["schema"]),
+            hidden=tuple(config["hidden"]),
+            frequency=config["frequency"],
         )
     if config["imputer"]:
         model.with_imputer()

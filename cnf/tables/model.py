@@ -19,15 +19,18 @@ from cnf.tables.schema import Cells, Schema
 class TableFlow(TableDensity):
     """The density of a table with typed columns, atoms and missing cells.
 
-    A row is its symbols s (categories; which cells are atoms, missing or plain numbers) and the numbers x
+    A row is its symbols s (categories; which cells are atoms, missing or plain numbers) and the
+    numbers x
     that are there:
 
         p(row | context) = p(s | context) · p(x | s, context)
 
-    p(s) is an exact autoregressive product. p(x | s) is one `CNF` conditioned on s, over whichever cells hold
-    a number: the velocity of the others is zero and their value never enters, so the density is normalized
-    for every pattern. Before it, each column goes through its own increasing map (`MarginalTransform`) and
-    all through a Gaussian (`Whitening`). An integer cell holds the density integrated over the cell, times
+    p(s) is an exact autoregressive product. p(x | s) is one `CNF` conditioned on s, over whichever
+    cells hold
+    a number: the velocity of the others is zero and their value never enters, so the density is
+    normalized for every pattern. Before it, each column goes through its own increasing map
+    (`MarginalTransform`) and all through a Gaussian (`Whitening`). An integer cell holds the
+    density integrated over the cell, times
     the step: a probability.
 
     Args:
@@ -49,7 +52,8 @@ class TableFlow(TableDensity):
         self.imputer: Imputer | None = None
 
     def with_imputer(self) -> TableFlow:
-        """The model itself, with a fresh imputer in it, as `cnf.fit_table` fits it and `impute` needs it."""
+        """The model itself, with a fresh imputer in it, as `cnf.fit_table` fits it and `impute`
+        needs it."""
         context, features = self.context_features.width, self.whitening.slopes.shape[1] - 1
         imputer = Imputer(self.sizes, len(self.numeric), context, features, self.hidden)
         self.imputer = imputer.to(self.like)
@@ -57,13 +61,16 @@ class TableFlow(TableDensity):
 
     @torch.no_grad()
     def sample(
-        self, rows: int, given: pd.DataFrame | None = None, *, generator: torch.Generator | None = None
+        self,
+        rows: int,
+        given: pd.DataFrame | None = None,
+        *,
+        generator: torch.Generator | None = None,
     ) -> pd.DataFrame:
         """Rows drawn from the model, typed and named as the table's.
 
-        Args:
-            rows: how many.
-            given: the context of each of them, one row for all or `rows` rows, for a model with context
+        Args: rows: how many. given: the context of each of them, one row for all or `rows` rows,
+            for a model with context
                 columns.
             generator: source of all randomness.
 
@@ -72,7 +79,9 @@ class TableFlow(TableDensity):
         """
         context = self._context_of(given, rows)
         nothing = torch.zeros(rows, len(self.sizes), dtype=torch.long, device=context.device)
-        symbols = self.symbols.sample(nothing, context.to(self.dtype), nothing.bool(), generator=generator)
+        symbols = self.symbols.sample(
+            nothing, context.to(self.dtype), nothing.bool(), generator=generator
+        )
         return self.schema.decode(
             Cells(self._numbers(symbols, context, generator), symbols), self.schema.modeled
         )
@@ -86,14 +95,20 @@ class TableFlow(TableDensity):
         elif len(given) == 1:
             given = given.loc[given.index.repeat(rows)]
         if missing := [name for name in names if name not in given]:
-            raise TableError(f"given: expected a value for the context column {missing[0]!r}; found none")
+            raise TableError(
+                f"given: expected a value for the context column {missing[0]!r}; found none"
+            )
         if len(given) != rows:
             raise TableError(f"given: expected 1 or {rows} rows of context; found {len(given)}")
         cells = self.schema.encode(given, self.schema.context)
         device = self.device
-        return _known(self.context_features(Cells(cells.values.to(device), cells.symbols.to(device))))
+        return _known(
+            self.context_features(Cells(cells.values.to(device), cells.symbols.to(device)))
+        )
 
-    def _numbers(self, symbols: Tensor, context: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _numbers(
+        self, symbols: Tensor, context: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
         """Numbers (rows, numeric) drawn for the cells that hold one."""
         if self.flow is None or not len(symbols):
             return torch.zeros(len(symbols), len(self.numeric), dtype=torch.float64)
@@ -109,8 +124,8 @@ class TableFlow(TableDensity):
     ) -> list[pd.DataFrame]:
         """The table n times, each with its missing cells drawn given the others of their row.
 
-        By an `Imputer`, one conditional model for all patterns of known cells; what is drawn is a value, and
-        never a missing cell. Columns of the table come back in the order of the schema.
+        By an `Imputer`, one conditional model for all patterns of known cells; what is drawn is a
+        value, and never a missing cell. Columns of the table come back in the order of the schema.
 
         Args:
             table: rows with the columns of the schema; cells may be missing in any modeled column.
@@ -126,7 +141,9 @@ class TableFlow(TableDensity):
         cells, context = self.encode(table)
         known, context = self.known(cells), _known(context)
         frames = [
-            self.schema.decode(self._completed(cells, known, context, generator), self.schema.modeled)
+            self.schema.decode(
+                self._completed(cells, known, context, generator), self.schema.modeled
+            )
             for _ in range(n)
         ]
         return [frame.set_index(table.index) for frame in frames]
@@ -148,7 +165,9 @@ class TableFlow(TableDensity):
     def _completed(
         self, cells: Cells, known: Known, context: Tensor, generator: torch.Generator | None
     ) -> Cells:
-        barred = [symbol if symbol >= 0 else None for symbol in self._missing(known.y.device).tolist()]
+        barred = [
+            symbol if symbol >= 0 else None for symbol in self._missing(known.y.device).tolist()
+        ]
         symbols = self.imputer.draw_symbols(known, context, barred, generator)
         if self.flow is None:
             return Cells(cells.values, symbols)
@@ -160,7 +179,8 @@ class TableFlow(TableDensity):
         return Cells(self.marginals.inverse(y).where(free, cells.values), symbols)
 
     def save(self, path: str | Path) -> None:
-        """Write schema, configuration, weights and metadata to one safetensors file, atomically."""
+        """Write schema, configuration, weights and metadata to one safetensors file,
+        atomically."""
         configuration = {
             "class": "TableFlow",
             "schema": self.schema.as_json(),

@@ -14,8 +14,11 @@ from pyarrow import parquet
 from cnf.tables.formats import Append, Choose, Kept, TableError, damage_reported, row_labels, shown
 
 
-def read_parquet(path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()) -> Iterator[pd.DataFrame]:
-    """The chosen columns, labeled by row; those not in `kept` are real, integer, decimal or boolean."""
+def read_parquet(
+    path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()
+) -> Iterator[pd.DataFrame]:
+    """The chosen columns, labeled by row; those not in `kept` are real, integer, decimal or
+    boolean."""
     damage = pa.ArrowException, OSError, UnicodeDecodeError
     with damage_reported(path, "parquet", *damage), parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
@@ -32,7 +35,9 @@ def read_parquet(path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()) -
             yield _frame(schema.empty_table(), chosen, kept, 0)
 
 
-def _frame(batch: pa.RecordBatch | pa.Table, chosen: list[str], kept: Kept, start: int) -> pd.DataFrame:
+def _frame(
+    batch: pa.RecordBatch | pa.Table, chosen: list[str], kept: Kept, start: int
+) -> pd.DataFrame:
     cells = {
         name: batch.column(name).to_pandas() if name in kept else _numbers(batch.column(name))
         for name in chosen

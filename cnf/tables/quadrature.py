@@ -12,7 +12,8 @@ from torch import Tensor
 
 from cnf.tables.columns import Column
 
-# Nodes of the Gauss-Legendre rule in each of up to two integer columns, and points of the rule for more.
+# Nodes of the Gauss-Legendre rule in each of up to two integer columns, and points of the rule for
+# more.
 NODES = {1: 12, 2: 8}
 POINTS = 32
 
@@ -21,10 +22,9 @@ POINTS = 32
 class Rule:
     """Points of a cell and what they weigh.
 
-    Attributes:
-        offsets: (points, columns), in the units of the columns; zero where a column is no integer.
-        weights: (points,), their sum 1.
-        checks: (rules, points): other weights whose results, relative to the mean, bound its error.
+    Attributes: offsets: (points, columns), in the units of the columns; zero where a column is no
+        integer. weights: (points,), their sum 1. checks: (rules, points): other weights whose
+        results, relative to the mean, bound its error.
     """
 
     offsets: Tensor
@@ -32,7 +32,8 @@ class Rule:
     checks: Tensor
 
     def log_mean(self, log_density: Tensor) -> tuple[Tensor, Tensor]:
-        """Logarithm of the mean density (rows,) from those at the points (points, rows), and its error."""
+        """Logarithm of the mean density (rows,) from those at the points (points, rows), and its
+        error."""
         peak = log_density.amax(0).clamp(min=torch.finfo(log_density.dtype).min)
         density = (log_density - peak).exp()
         mean = self.weights.to(density) @ density
@@ -43,9 +44,10 @@ class Rule:
 def cell_rule(columns: Sequence[Column]) -> Rule:
     """The rule for the numeric columns of a table.
 
-    One or two integer columns take the Gauss-Legendre product; the check is the highest Legendre coefficient
-    that its nodes can see, far above the rule's error where the coefficients fall. More take a Sobol
-    sequence; the check is the difference to its first half. Without integer columns the cell is a point.
+    One or two integer columns take the Gauss-Legendre product; the check is the highest Legendre
+    coefficient that its nodes can see, far above the rule's error where the coefficients fall.
+    More take a Sobol sequence; the check is the difference to its first half. Without integer
+    columns the cell is a point.
 
     >>> rule = cell_rule([Column("n", "integer", step=1.0)])
     >>> x = rule.offsets[:, 0]
@@ -55,7 +57,11 @@ def cell_rule(columns: Sequence[Column]) -> Rule:
     steps = torch.tensor([column.step or 0.0 for column in columns], dtype=torch.float64)
     integers = steps.nonzero().squeeze(1)
     if len(integers) == 0:
-        return Rule(torch.zeros(1, len(columns)).double(), torch.ones(1).double(), torch.zeros(1, 1).double())
+        return Rule(
+            torch.zeros(1, len(columns)).double(),
+            torch.ones(1).double(),
+            torch.zeros(1, 1).double(),
+        )
     if len(integers) in NODES:
         unit, weights, checks = _gauss_legendre(NODES[len(integers)], len(integers))
     else:
@@ -72,12 +78,17 @@ def _gauss_legendre(nodes: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     if dim == 1:
         return at[:, None], weight, check[None]
     product = torch.outer(weight, weight).flatten()
-    checks = torch.stack((torch.outer(check, weight).flatten(), torch.outer(weight, check).flatten()))
+    checks = torch.stack(
+        (torch.outer(check, weight).flatten(), torch.outer(weight, check).flatten())
+    )
     return torch.cartesian_prod(at, at), product, checks
 
 
 def _sobol(dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    unit = torch.quasirandom.SobolEngine(dim, scramble=True, seed=0).draw(POINTS, dtype=torch.float64) - 0.5
+    unit = (
+        torch.quasirandom.SobolEngine(dim, scramble=True, seed=0).draw(POINTS, dtype=torch.float64)
+        - 0.5
+    )
     weights = torch.full((POINTS,), 1 / POINTS, dtype=torch.float64)
     half = weights.clone()
     half[: POINTS // 2] = -half[: POINTS // 2]

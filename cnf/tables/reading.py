@@ -13,7 +13,15 @@ import numpy as np
 import pandas as pd
 
 from cnf.tables.arrays import read_npy, read_npz
-from cnf.tables.formats import Choose, Kept, TableError, by_extension, choose_columns, listed, shown
+from cnf.tables.formats import (
+    Choose,
+    Kept,
+    TableError,
+    by_extension,
+    choose_columns,
+    listed,
+    shown,
+)
 from cnf.tables.parquet import read_parquet
 from cnf.tables.schema import Schema
 from cnf.tables.text import read_csv, require_commas, typed
@@ -38,12 +46,13 @@ def read_table(
 ) -> pd.DataFrame:
     """The columns of a csv, csv.gz, parquet, npy or npz file as float64, rows numbered from 0.
 
-    `columns` chooses, in this order (default: all, in the order of the file), `ignore` leaves out; other
-    columns may hold anything. `nonfinite="keep"` lets missing cells through as NaN, and infinities. In
-    csv a missing cell is empty or says NA, NaN, null or none; true and false are 1 and 0.
+    `columns` chooses, in this order (default: all, in the order of the file), `ignore` leaves out;
+    other columns may hold anything. `nonfinite="keep"` lets missing cells through as NaN, and
+    infinities. In csv a missing cell is empty or says NA, NaN, null or none; true and false are 1
+    and 0.
 
-    Raises:
-        TableError: the file, a column or a cell is not as it should be, or there are fewer rows than
+    Raises: TableError: the file, a column or a cell is not as it should be, or there are fewer
+        rows than
             `rows_needed`.
 
     >>> import tempfile
@@ -66,7 +75,9 @@ def read_table(
 
 def _require_rows(table: pd.DataFrame, rows_needed: int, path: str | os.PathLike[str]) -> None:
     if len(table) < rows_needed:
-        raise TableError(f"{path}: expected {rows_needed} or more rows, found {len(table)}; add rows")
+        raise TableError(
+            f"{path}: expected {rows_needed} or more rows, found {len(table)}; add rows"
+        )
 
 
 def read_chunks(
@@ -77,7 +88,8 @@ def read_chunks(
     chunk_rows: int = CHUNK_ROWS,
     nonfinite: Literal["reject", "keep"] = "reject",
 ) -> Iterator[pd.DataFrame]:
-    """The same rows as `read_table`, at most `chunk_rows` at a time; one empty chunk where there are none."""
+    """The same rows as `read_table`, at most `chunk_rows` at a time; one empty chunk where there
+    are none."""
     path = Path(path)
     reader = by_extension(path, READERS)
     _check_file(path)
@@ -98,13 +110,14 @@ def read_typed_table(
     texts: Collection[str] = (),
     rows_needed: int = 1,
 ) -> pd.DataFrame:
-    """The columns of a file as what they hold: numbers, booleans or text; rows labeled by line or row.
+    """The columns of a file as what they hold: numbers, booleans or text; rows labeled by line or
+    row.
 
-    In csv a column is of numbers if its cells spell numbers, unless it is one of `texts`, and missing cells
-    are as in `read_table`.
+    In csv a column is of numbers if its cells spell numbers, unless it is one of `texts`, and
+    missing cells are as in `read_table`.
 
-    Raises:
-        TableError: the file or a column is not as it should be, a cell is no number where almost all are, or
+    Raises: TableError: the file or a column is not as it should be, a cell is no number where
+        almost all are, or
             there are fewer rows than `rows_needed`.
     """
     path = Path(path)
@@ -125,8 +138,12 @@ def read_typed_table(
 def read_typed_chunks(path: str | os.PathLike[str], schema: Schema) -> Iterator[pd.DataFrame]:
     """The columns of a schema in chunks of bounded memory, rows labeled by line or row."""
     columns = [*schema.modeled, *schema.context]
-    choose = functools.partial(choose_columns, path=path, columns=[c.name for c in columns], ignore=())
-    yield from _frames(Path(path), choose, {column.name for column in columns if not column.numeric})
+    choose = functools.partial(
+        choose_columns, path=path, columns=[c.name for c in columns], ignore=()
+    )
+    yield from _frames(
+        Path(path), choose, {column.name for column in columns if not column.numeric}
+    )
 
 
 class _Every:

@@ -14,7 +14,8 @@ from cnf.tables.formats import TableError, listed, shown
 
 MOST_ROWS = 20_000
 FEWEST_COUNTED = 50
-# A correlation matrix whose smallest eigenvalue is below this has columns that depend on each other.
+# A correlation matrix whose smallest eigenvalue is below this has columns that depend on each
+# other.
 DEPENDENT = 1e-9
 SHARES = 1e-3  # of the null vector's largest entry, for a column to belong to the dependence
 
@@ -31,8 +32,11 @@ def is_row_counter(series: pd.Series) -> bool:
     return bool((np.diff(values) == 1).all() and values[0] in (0, 1))
 
 
-def dependent_columns(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], str] | None:
-    """The names of columns that depend on each other exactly, and a sentence on it; None where none do."""
+def dependent_columns(
+    columns: Sequence[Column], table: pd.DataFrame
+) -> tuple[list[str], str] | None:
+    """The names of columns that depend on each other exactly, and a sentence on it; None where
+    none do."""
     return _equal_categories(columns, table) or _linear(columns, table)
 
 
@@ -48,7 +52,9 @@ def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], 
     if not names or len(moving) < 2:
         return None
     values, context = _standardized(rows, names), _standardized(rows, given)
-    values = values - context @ (np.linalg.pinv(context) @ values)  # what the context does not tell already
+    values = values - context @ (
+        np.linalg.pinv(context) @ values
+    )  # what the context does not tell already
     eigenvalues, vectors = np.linalg.eigh(values.T @ values / len(values))
     if eigenvalues[0] > DEPENDENT:
         return None
@@ -58,7 +64,10 @@ def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], 
     share = np.abs(vectors[:, 0]) / np.abs(vectors[:, 0]).max()
     found = [name for name, part in zip(names, share) if part > SHARES]
     if given:
-        return found, f"columns {listed(found)} follow from the context {listed(given)} and from each other"
+        return (
+            found,
+            f"columns {listed(found)} follow from the context {listed(given)} and from each other",
+        )
     return found, f"columns {listed(found)} are dependent, one a sum of multiples of the others"
 
 
@@ -68,13 +77,16 @@ def _standardized(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
     return (values - values.mean(0)) / values.std(0)
 
 
-def _equal_categories(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], str] | None:
+def _equal_categories(
+    columns: Sequence[Column], table: pd.DataFrame
+) -> tuple[list[str], str] | None:
     """Two columns whose categories go together one to one."""
     codes: dict[bytes, str] = {}
     for column in columns:
         if column.kind != "categorical" or column.role != "modeled" or len(column.levels) < 2:
             continue
-        # Levels numbered in the order of their first row: equal for columns that only differ in their names.
+        # Levels numbered in the order of their first row: equal for columns that only differ in
+        # their names.
         order = pd.factorize(levels(table[column.name]))[0].tobytes()
         if order in codes:
             names = [codes[order], column.name]
@@ -85,4 +97,6 @@ def _equal_categories(columns: Sequence[Column], table: pd.DataFrame) -> tuple[l
 
 def refuse(names: list[str], how: str) -> None:
     """Raise the error that names the columns."""
-    raise TableError(f"{how}, so the rows have no density; ignore one, {shown(names[-1])} for instance")
+    raise TableError(
+        f"{how}, so the rows have no density; ignore one, {shown(names[-1])} for instance"
+    )

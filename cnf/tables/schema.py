@@ -24,9 +24,9 @@ MOST_COLUMNS = 500
 class Cells:
     """Rows of a table as a model takes them.
 
-    Attributes:
-        values: numbers of the numeric columns (rows, numeric); zero where a cell shows another symbol.
-        symbols: the symbol of every cell (rows, columns), see `Column`; −1 for a missing cell of a column
+    Attributes: values: numbers of the numeric columns (rows, numeric); zero where a cell shows
+        another symbol. symbols: the symbol of every cell (rows, columns), see `Column`; −1 for a
+        missing cell of a column
             that had none.
     """
 
@@ -74,10 +74,11 @@ class Schema:
                 "bounded:0:1", "integer", "integer:0.5", "categorical" or "ignored".
             context: columns that the density is conditioned on.
             ignore: columns that are left out.
-            drop_dependent: whether a column that follows exactly from others is ignored instead of refused.
+            drop_dependent: whether a column that follows exactly from others is ignored instead of
+            refused.
 
-        Raises:
-            TableError: for a column that is empty, of one number only, or not what it is said to be; for
+        Raises: TableError: for a column that is empty, of one number only, or not what it is said
+            to be; for
                 names that are unknown or repeated; for columns that depend on each other exactly.
         """
         kinds = {**(kinds or {}), **dict.fromkeys(ignore, "ignored")}
@@ -113,12 +114,14 @@ class Schema:
 
     @property
     def plain(self) -> bool:
-        """Whether every column is continuous, without atoms or missing cells, as a `CNF` alone takes them."""
+        """Whether every column is continuous, without atoms or missing cells, as a `CNF` alone
+        takes them."""
         return all(column.plain for column in (*self.modeled, *self.context))
 
     @property
     def ranges(self) -> tuple[tuple[float | None, float | None], ...] | None:
-        """The ends of every modeled column, None for none; None altogether where no column has any."""
+        """The ends of every modeled column, None for none; None altogether where no column has
+        any."""
         ends = tuple((column.lower, column.upper) for column in self.modeled)
         return ends if any(end is not None for pair in ends for end in pair) else None
 
@@ -129,12 +132,14 @@ class Schema:
     def encode(self, table: pd.DataFrame, columns: tuple[Column, ...]) -> Cells:
         """Some columns of a data frame, found by name, as numbers and symbols.
 
-        Raises:
-            TableError: for a column that is not there, or a cell that its column cannot hold: an unseen
+        Raises: TableError: for a column that is not there, or a cell that its column cannot hold:
+            an unseen
                 category, a number outside the support, an infinity.
         """
         if columns:
-            choose_columns(list(table.columns), path="table", columns=[c.name for c in columns], ignore=())
+            choose_columns(
+                list(table.columns), path="table", columns=[c.name for c in columns], ignore=()
+            )
         parts = [encode(table[column.name], column) for column in columns]
         values = [torch.tensor(value) for value, _ in parts if value is not None]
         symbols = [torch.tensor(symbol) for _, symbol in parts]
@@ -175,7 +180,9 @@ class Schema:
         schema = cls(tuple(Column.from_json(column) for column in data))
         names = [column.name for column in schema.columns]
         if len(set(names)) < len(names) or not schema.modeled:
-            raise ValueError("a schema has columns of different names, at least one of them modeled")
+            raise ValueError(
+                "a schema has columns of different names, at least one of them modeled"
+            )
         return schema
 
 

@@ -25,8 +25,11 @@ WORDS = dict.fromkeys(MISSING, math.nan) | {"true": 1.0, "false": 0.0}
 MOST_SPOILT = 0.1
 
 
-def read_csv(path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()) -> Iterator[pd.DataFrame]:
-    """The chosen columns, labeled by line; rows are as wide as the header and chosen cells are numbers.
+def read_csv(
+    path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()
+) -> Iterator[pd.DataFrame]:
+    """The chosen columns, labeled by line; rows are as wide as the header and chosen cells are
+    numbers.
 
     Columns in `kept` may hold any text, None where a cell is missing.
     """
@@ -43,15 +46,17 @@ def read_csv(path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()) -> It
             lines = pd.Index([line for line, _ in chunk], name="line", dtype=np.int64)
             columns = list(zip(*(cells for _, cells in chunk))) or [()] * len(names)
             cells = {
-                names[i]: (_texts if names[i] in kept else _numbers)(columns[i], names[i], lines, path)
+                names[i]: (_texts if names[i] in kept else _numbers)(
+                    columns[i], names[i], lines, path
+                )
                 for i in wanted
             }
             yield pd.DataFrame(cells, columns=chosen, index=lines)
 
 
 def _opened(path: Path) -> TextIO:
-    # Bytes that are not UTF-8 become lone surrogates: harmless in a column nobody asked for, and elsewhere
-    # an error that can name its line.
+    # Bytes that are not UTF-8 become lone surrogates: harmless in a column nobody asked for, and
+    # elsewhere an error that can name its line.
     how = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
     return gzip.open(path, "rt", **how) if path.suffix.lower() == ".gz" else path.open("r", **how)
 
@@ -79,7 +84,9 @@ def _header(rows: Iterator[tuple[int, list[str]]], path: Path) -> list[str]:
         raise TableError(f"{path}: line {line}: the header is not UTF-8; save it as UTF-8")
     filled = [name for name in names if name]
     if filled and all(map(_is_number, filled)):
-        raise TableError(f"{path}: line {line}: expected names of columns, found only numbers; add a header")
+        raise TableError(
+            f"{path}: line {line}: expected names of columns, found only numbers; add a header"
+        )
     return names
 
 
@@ -138,7 +145,9 @@ def typed(cells: pd.Series, path: str | os.PathLike[str]) -> pd.Series:
     present = [text for text in cells if text is not None]
     if present and all(text.strip().lower() in ("true", "false") for text in present):
         spelled = [None if text is None else text.strip().lower() == "true" for text in cells]
-        return pd.Series(spelled, cells.index, dtype="boolean" if None in spelled else bool, name=cells.name)
+        return pd.Series(
+            spelled, cells.index, dtype="boolean" if None in spelled else bool, name=cells.name
+        )
     bad = [i for i, text in enumerate(cells) if text is not None and not _is_number(text)]
     if bad and len(bad) > MOST_SPOILT * len(present):
         return cells.astype("str")
@@ -192,10 +201,15 @@ def _is_unicode(text: str) -> bool:
 
 @contextmanager
 def write_csv(path: Path) -> Iterator[Append]:
-    """Appends frames as text: the shortest digits that read back as the same number, empty cells for NaN."""
+    """Appends frames as text: the shortest digits that read back as the same number, empty cells
+    for NaN."""
     with _created(path) as file:
         yield lambda frame: frame.to_csv(
-            file, index=False, header=not file.tell(), quoting=_quoting(frame.columns), lineterminator="\n"
+            file,
+            index=False,
+            header=not file.tell(),
+            quoting=_quoting(frame.columns),
+            lineterminator="\n",
         )
 
 

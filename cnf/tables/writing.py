@@ -43,12 +43,14 @@ class TableWriter:
 
 @contextmanager
 def table_writer(path: str | os.PathLike[str]) -> Iterator[TableWriter]:
-    """A writer of csv, csv.gz, parquet, npy or npz, by extension; the file appears if the block ends well.
+    """A writer of csv, csv.gz, parquet, npy or npz, by extension; the file appears if the block
+    ends well.
 
-    Numbers read back bit for bit. npy and npz hold the rows in memory until the end; npy drops the names.
+    Numbers read back bit for bit. npy and npz hold the rows in memory until the end; npy drops the
+    names.
 
-    Raises:
-        TableError: on entering, before any work: the extension is unknown or the folder cannot be written to.
+    Raises: TableError: on entering, before any work: the extension is unknown or the folder cannot
+        be written to.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -70,7 +72,9 @@ def table_writer(path: str | os.PathLike[str]) -> Iterator[TableWriter]:
         writer = TableWriter(path, stack.enter_context(write(temporary)))
         yield writer
         if writer.columns is None:
-            raise TableError(f"{path}: nothing was written; expected at least one frame, if an empty one")
+            raise TableError(
+                f"{path}: nothing was written; expected at least one frame, if an empty one"
+            )
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:

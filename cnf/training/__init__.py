@@ -1,4 +1,5 @@
-"""The training engine: a module, an objective, rows. It knows no tables, no mixtures and no defaults.
+"""The training engine: a module, an objective, rows. It knows no tables, no mixtures and no
+defaults.
 
 Trainer, Phase, Settings, History    the loop, what it is told, what it tells
 minimize                             the loop for an objective of one's own

@@ -18,7 +18,8 @@ def in_model_coordinates(flow: CNF, rows: Rows) -> Rows:
 
 
 class Batches:
-    """Rows in model coordinates; of them, endless random batches drawn in proportion to their weights, and
+    """Rows in model coordinates; of them, endless random batches drawn in proportion to their
+    weights, and
     spread evenly over the data: the less chance in a batch, the less noise in its gradient."""
 
     def __init__(self, y: Tensor, context: Tensor | None, weights: Tensor | None) -> None:

@@ -1,4 +1,5 @@
-"""The whole state of a fit in one file, so that an interrupted one goes on as if nothing had happened."""
+"""The whole state of a fit in one file, so that an interrupted one goes on as if nothing had
+happened."""
 
 from __future__ import annotations
 
@@ -51,9 +52,10 @@ class CheckpointWarning(UserWarning):
 class CheckpointWriter:
     """A watcher that writes the state of the fit to `path` every so often, atomically.
 
-    The state before it stays beside it, for the day on which the newest is damaged. A disk that is full or a
-    folder that is closed does not stop the fit: it is said, and tried again when it is time for the next.
-    """
+    The state before it stays beside it, for the day on which the newest is damaged. A disk that is
+    full or a
+    folder that is closed does not stop the fit: it is said, and tried again when it is time for
+    the next."""
 
     def __init__(self, path: Path, seconds: float = SECONDS_BETWEEN) -> None:
         self.path = path
@@ -92,8 +94,8 @@ def discard(path: Path) -> None:
 
 
 def write_checkpoint(path: Path, trainer: Trainer) -> None:
-    """Write weights, moving average, base, optimizer, random state, what the draws follow, schedule and
-    history; keep the state before."""
+    """Write weights, moving average, base, optimizer, random state, what the draws follow,
+    schedule and history; keep the state before."""
     state = {name: getattr(trainer, name) for name in SCALARS}
     state["grid"], state["error_weight"] = (
         list(trainer.step_control.grid.nodes),
@@ -137,14 +139,18 @@ def resume(path: Path, trainer: Trainer) -> bool:
         except ModelFileError as damage:
             if generation is there[-1]:
                 raise
-            warnings.warn(f"{damage}; going on from the state before it", CheckpointWarning, stacklevel=2)
+            warnings.warn(
+                f"{damage}; going on from the state before it", CheckpointWarning, stacklevel=2
+            )
         else:
             _take_up(generation, configuration, tensors, trainer)
             return True
     return False
 
 
-def _take_up(path: Path, configuration: dict[str, Any], tensors: dict[str, Tensor], trainer: Trainer) -> None:
+def _take_up(
+    path: Path, configuration: dict[str, Any], tensors: dict[str, Tensor], trainer: Trainer
+) -> None:
     """Put a trainer, made for the same rows and settings, in the state that was written."""
     if configuration.get("fit") != fingerprint(trainer):
         raise ModelFileError(
@@ -162,9 +168,18 @@ def fingerprint(trainer: Trainer) -> dict[str, Any]:
     """What must agree between two fits for one to take up the other's state."""
     batches, valid = trainer.batches, trainer.valid.x
     parts = (batches.y, batches.context, batches.weights, valid)
-    rows = [len(batches.y), len(valid), *(None if part is None else _digest(part) for part in parts)]
+    rows = [
+        len(batches.y),
+        len(valid),
+        *(None if part is None else _digest(part) for part in parts),
+    ]
     shapes = {name: list(p.shape) for name, p in trainer.flow.field.named_parameters()}
-    facts = {"settings": asdict(trainer.settings), "seed": trainer.seed, "rows": rows, "field": shapes}
+    facts = {
+        "settings": asdict(trainer.settings),
+        "seed": trainer.seed,
+        "rows": rows,
+        "field": shapes,
+    }
     return json.loads(json.dumps(facts))  # as it comes back from a file, which knows no tuples
 
 
@@ -188,9 +203,13 @@ def _tensors(trainer: Trainer) -> dict[str, Tensor]:
         tensors.update({f"{kind}.{name}": tensor for name, tensor in named.items()})
     for which, optimizer in enumerate(trainer.optimizers):
         for index, moments in optimizer.state_dict()["state"].items():
-            named = {f"optimizer.{which}.{index}.{name}": torch.as_tensor(m) for name, m in moments.items()}
+            named = {
+                f"optimizer.{which}.{index}.{name}": torch.as_tensor(m)
+                for name, m in moments.items()
+            }
             tensors.update(named)
-    # Tensors that share memory, such as a best that is still the start, cannot stand in one file twice.
+    # Tensors that share memory, such as a best that is still the start, cannot stand in one file
+    # twice.
     return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
@@ -211,7 +230,10 @@ def _restore(trainer: Trainer, configuration: dict[str, Any], tensors: dict[str,
     trainer.history = History.from_dict(state["history"])
     trainer.plan = FitPlan(**configuration["plan"])
     trainer.best, trainer.at_start = _part(tensors, "best"), _part(tensors, "start")
-    for weights in (trainer.best, trainer.at_start):  # so that they are known to fit when their time comes
+    for weights in (
+        trainer.best,
+        trainer.at_start,
+    ):  # so that they are known to fit when their time comes
         trainer.flow.field.load_state_dict(weights)
     trainer.flow.field.load_state_dict(_part(tensors, "field"))
     trainer.validator.average.module.load_state_dict(_part(tensors, "average"))

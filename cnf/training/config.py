@@ -18,15 +18,12 @@ PhaseName = Literal["flow matching", "likelihood"]
 class Phase:
     """One part of a fit.
 
-    Attributes:
-        name: "flow matching" or "likelihood".
-        steps: number of updates, or None where time is the budget.
-        seconds: time, or None where updates are the budget.
-        batch: rows of an update.
-        learning_rate: its peak; after a warm-up it falls to zero along a cosine.
-        ema: decay of the moving average of the weights, which is what gets judged and kept.
-        validations: how often held-out likelihood is taken at most, closer together towards the end.
-        optimizer: "adam", or "muon" for matrices and Adam for the rest.
+    Attributes: name: "flow matching" or "likelihood". steps: number of updates, or None where time
+        is the budget. seconds: time, or None where updates are the budget. batch: rows of an
+        update. learning_rate: its peak; after a warm-up it falls to zero along a cosine. ema:
+        decay of the moving average of the weights, which is what gets judged and kept.
+        validations: how often held-out likelihood is taken at most, closer together towards the
+        end. optimizer: "adam", or "muon" for matrices and Adam for the rest.
     """
 
     name: PhaseName
@@ -40,7 +37,9 @@ class Phase:
 
     def __post_init__(self) -> None:
         if self.name not in get_args(PhaseName):
-            raise ValueError(f"phase: expected {', '.join(get_args(PhaseName))}; got {self.name!r}")
+            raise ValueError(
+                f"phase: expected {', '.join(get_args(PhaseName))}; got {self.name!r}"
+            )
         check_optimizer(self.optimizer)
 
 
@@ -48,25 +47,26 @@ class Phase:
 class Settings:
     """What `cnf.fit` does.
 
-    Attributes:
-        phases: one after the other.
-        gradient: of the likelihood: "discrete", "direct", or "adjoint" (torchdiffeq).
-        coupling_block: rows that flow matching pairs by optimal transport; None pairs independently.
-        times_a_pair: times at which flow matching uses each pair.
-        allocation: how many rows of a region likelihood training draws: "proportional" to those it has, or
+    Attributes: phases: one after the other. gradient: of the likelihood: "discrete", "direct", or
+        "adjoint" (torchdiffeq). coupling_block: rows that flow matching pairs by optimal
+        transport; None pairs independently. times_a_pair: times at which flow matching uses each
+        pair. allocation: how many rows of a region likelihood training draws: "proportional" to
+        those it has, or
             "neyman", more where log p differs more between them (`cnf.training.neyman`).
         solver_steps: steps of the grid that likelihood training starts with.
-        error_weight: weight of the solver's error beside the negative log-likelihood, to start with.
+        error_weight: weight of the solver's error beside the negative log-likelihood, to start
+        with.
         regularizers: penalties beside the negative log-likelihood.
-        nfe_budget: evaluations a row that scoring should take at most. The penalties are left out while it
-            takes far fewer, reach their weights at four fifths of it and up to ten times those beyond, where
-            evaluations count against weights too. None always counts penalties whole, and evaluations for
-            nothing.
-        ranges: (lower, upper) of every column, None for no end; outside of them the density is zero. None: no
-            column has ends.
+        nfe_budget: evaluations a row that scoring should take at most. The penalties are left out
+            while it takes far fewer, reach their weights at four fifths of it and up to ten times
+            those beyond, where evaluations count against weights too. None always counts penalties
+            whole, and evaluations for nothing.
+        ranges: (lower, upper) of every column, None for no end; outside of them the density is
+            zero. None: no column has ends.
         weight_decay: of the optimizers, decoupled from the gradient.
         clip: largest norm of a gradient.
-        patience: validations without progress within a phase after which it ends; as many as it has: never.
+        patience: validations without progress within a phase after which it ends; as many as it
+        has: never.
         tolerance: of the error bar of the finished flow, in nats.
     """
 
@@ -96,23 +96,26 @@ class Settings:
         if not self.phases:
             raise ValueError("phases: expected at least one; got none")
         if self.gradient not in get_args(Gradient):
-            raise ValueError(f"gradient: expected {', '.join(get_args(Gradient))}; got {self.gradient!r}")
+            raise ValueError(
+                f"gradient: expected {', '.join(get_args(Gradient))}; got {self.gradient!r}"
+            )
         if self.allocation not in get_args(AllocationName):
             raise ValueError(
                 f"allocation: expected {', '.join(get_args(AllocationName))}; got {self.allocation!r}"
             )
         if not self.tolerance > 0:
-            raise ValueError(f"tolerance: expected a positive number of nats; got {self.tolerance}")
+            raise ValueError(
+                f"tolerance: expected a positive number of nats; got {self.tolerance}"
+            )
 
 
 @dataclass(frozen=True)
 class FitPlan:
     """What was settled before the first update.
 
-    Attributes:
-        choices: what was chosen for the flow, in words.
-        allow_mixture_fallback: whether a mixture that is ahead at the end may take the flow's place.
-        transform_is_free: whether the map to model coordinates may give way with it.
+    Attributes: choices: what was chosen for the flow, in words. allow_mixture_fallback: whether a
+        mixture that is ahead at the end may take the flow's place. transform_is_free: whether the
+        map to model coordinates may give way with it.
     """
 
     choices: dict[str, Any] = field(default_factory=dict)

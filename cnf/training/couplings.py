@@ -8,10 +8,12 @@ from torch import Tensor
 
 
 def couple(z: Tensor, y: Tensor, block: int) -> Tensor:
-    """The rows of y, reordered within blocks so that Σ |z − y|² is as small as a permutation allows.
+    """The rows of y, reordered within blocks so that Σ |z − y|² is as small as a permutation
+    allows.
 
-    Minibatch optimal transport (Tong et al. 2024; Pooladian et al. 2023): the marginals stay what they are,
-    while paths hardly cross any more, so that the field becomes straight and its solve cheap.
+    Minibatch optimal transport (Tong et al. 2024; Pooladian et al. 2023): the marginals stay what
+    they are, while paths hardly cross any more, so that the field becomes straight and its solve
+    cheap.
 
     Args:
         z: base points (rows, dim).

@@ -17,7 +17,8 @@ class TrainingError(RuntimeError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A fit that was stopped; its flow has the best weights so far, and `history` tells the rest."""
+    """A fit that was stopped; its flow has the best weights so far, and `history` tells the
+    rest."""
 
     def __init__(self, history: History) -> None:
         super().__init__("interrupted")
@@ -25,12 +26,15 @@ class Interrupted(KeyboardInterrupt):
 
 
 def diverged(window: Sequence[float], baseline_loss: float, *, phase: str, dim: int) -> bool:
-    """Whether an objective that is still finite is lost: all of a window is far above `baseline_loss`,
-    the largest of the calmest window before. A single outlier among the rows does not do that.
+    """Whether an objective that is still finite is lost: all of a window is far above
+    `baseline_loss`, the largest of the calmest window before. A single outlier among the rows does
+    not do that.
 
     >>> diverged([50.0, 60.0], 1.2, phase="flow matching", dim=2)
     True
     >>> diverged([50.0, 3.0], 1.2, phase="flow matching", dim=2)
     False
     """
-    return min(window) > (TIMES * baseline_loss if phase == "flow matching" else baseline_loss + NATS * dim)
+    return min(window) > (
+        TIMES * baseline_loss if phase == "flow matching" else baseline_loss + NATS * dim
+    )

@@ -26,11 +26,11 @@ def minimize(
     warm_up: float = 0.05,
     callback: Callable[[int], None] | None = None,
 ) -> History:
-    """Make an objective small by Adam: a linear warm-up, then a cosine to zero; gradients are clipped.
+    """Make an objective small by Adam: a linear warm-up, then a cosine to zero; gradients are
+    clipped.
 
-    Args:
-        parameters: changed in place.
-        objective: called with the number of the update, from 1; gives what is differentiated, and what is
+    Args: parameters: changed in place. objective: called with the number of the update, from 1;
+        gives what is differentiated, and what is
             recorded, each ().
         phase: what the records and errors call it.
         steps: number of updates.
@@ -41,9 +41,8 @@ def minimize(
     Returns:
         Up to 100 records, each with the mean objective since the last.
 
-    Raises:
-        ValueError: for fewer than one step.
-        TrainingError: if the objective or its gradient is not finite; the parameters are as before.
+    Raises: ValueError: for fewer than one step. TrainingError: if the objective or its gradient is
+        not finite; the parameters are as before.
 
     Example:
         >>> x = nn.Parameter(torch.tensor(3.0))

@@ -27,10 +27,8 @@ NONE = 1e-9  # rows: keeps a division by their number finite
 class Drawn(NamedTuple):
     """Rows of a batch.
 
-    Attributes:
-        places: of the rows, in random order.
-        cells: that they were drawn from.
-        importance: of each row in a mean over the batch: the density of all rows over that of the draws.
+    Attributes: places: of the rows, in random order. cells: that they were drawn from. importance:
+        of each row in a mean over the batch: the density of all rows over that of the draws.
     """
 
     places: Tensor
@@ -39,14 +37,15 @@ class Drawn(NamedTuple):
 
 
 class NeymanSampler:
-    """Batches for which cells of rows near each other are drawn from in proportion to the spread of log p.
+    """Batches for which cells of rows near each other are drawn from in proportion to the spread
+    of log p.
 
-    A mean over the batch, weighted by importance, has the expectation that it has over all rows. What it errs
-    by is what rows of one cell differ by, and is least where a cell of weight w and standard deviation s gets
-    a share ∝ w s of the draws (Neyman 1934; Cochran, "Sampling Techniques", 5.5). Here s is the spread of
-    log p, for gradients were found to differ most where it does, at the edges of a density; it is learnt from
-    the batches themselves, for nothing. Part of the draws goes to all cells alike, and until something is
-    observed, all do.
+    A mean over the batch, weighted by importance, has the expectation that it has over all rows.
+    What it errs by is what rows of one cell differ by, and is least where a cell of weight w and
+    standard deviation s gets a share ∝ w s of the draws (Neyman 1934; Cochran, "Sampling
+    Techniques", 5.5). Here s is the spread of log p, for gradients were found to differ most where
+    it does, at the edges of a density; it is learnt from the batches themselves, for nothing. Part
+    of the draws goes to all cells alike, and until something is observed, all do.
 
     Args:
         strata: the rows.
@@ -66,7 +65,8 @@ class NeymanSampler:
         self.strata = strata
         cells = max(min(len(strata.order) // FEWEST_ROWS, CELLS), 1)
         cells = 2 ** (cells.bit_length() - 1)  # halves of halves, as the order has them
-        # Of the rows seen in each cell, the more recent for more: their number, Σ log p and Σ (log p)².
+        # Of the rows seen in each cell, the more recent for more: their number, Σ log p and Σ (log
+        # p)².
         self.seen = torch.zeros(3, cells, dtype=torch.float64, device=strata.order.device)
 
     def shares(self) -> Tensor:
@@ -94,4 +94,6 @@ class NeymanSampler:
         sound = found.isfinite()
         middle = found.where(sound, torch.nan).nanmedian()
         found = found.clamp(middle - FURTHEST, middle + FURTHEST).where(sound, 0.0)
-        self.seen.mul_(DECAY).index_add_(1, cells, torch.stack([sound.double(), found, found.square()]))
+        self.seen.mul_(DECAY).index_add_(
+            1, cells, torch.stack([sound.double(), found, found.square()])
+        )

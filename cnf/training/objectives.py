@@ -24,21 +24,20 @@ def flow_matching_loss(
     times: int = 64,
     times_a_pair: int = 1,
 ) -> Tensor:
-    """Mean of |v(t, (1 − t) z + t y) − (y − z)|² over times t and base points z (Lipman et al. 2023).
+    """Mean of |v(t, (1 − t) z + t y) − (y − z)|² over times t and base points z (Lipman et al.
+    2023).
 
-    Its minimizer carries the base to the data; no equation is solved. Rows share `times` stratified times, so
-    that the gates of a field are computed once for all rows of a time.
+    Its minimizer carries the base to the data; no equation is solved. Rows share `times`
+    stratified times, so that the gates of a field are computed once for all rows of a time.
 
-    Args:
-        flow: the flow whose field is trained.
-        y: data in model coordinates (rows, dim), rows a multiple of `times`.
-        context: in model coordinates (rows, context_dim).
-        generator: source of times and base points.
-        block: rows coupled by optimal transport; None couples independently, as a context demands, since
+    Args: flow: the flow whose field is trained. y: data in model coordinates (rows, dim), rows a
+        multiple of `times`. context: in model coordinates (rows, context_dim). generator: source
+        of times and base points. block: rows coupled by optimal transport; None couples
+        independently, as a context demands, since
             rows may not change places with rows of another context.
         times: number of distinct times.
-        times_a_pair: how often each pair of base point and row is used, at times far apart: pairing by
-            optimal transport costs more than an evaluation of the field.
+        times_a_pair: how often each pair of base point and row is used, at times far apart:
+            pairing by optimal transport costs more than an evaluation of the field.
     """
     z = flow.base.sample((len(y),), y, generator)
     y = y if block is None else couple(z, y, block)
@@ -55,8 +54,8 @@ def flow_matching_loss(
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The parts of the likelihood objective, each a scalar, the first two in nats, and log p of each row,
-    detached."""
+    """The parts of the likelihood objective, each a scalar, the first two in nats, and log p of
+    each row, detached."""
 
     nll: Tensor
     solver_error: Tensor
@@ -75,12 +74,13 @@ def likelihood_loss(
     regularizers: Regularizers = NONE,
     importance: Tensor | None = None,
 ) -> Likelihood:
-    """Mean of −log p(y) by one solve, and the means of the solver's error estimate and of the penalty.
+    """Mean of −log p(y) by one solve, and the means of the solver's error estimate and of the
+    penalty.
 
-    A solver with few steps can be cheated: the field learns to make steps whose error looks like likelihood.
-    Minimizing the error along with the objective keeps the field where the solver can be believed. Rows that
-    were drawn more or less often than others have an `importance` in the means (rows,).
-    """
+    A solver with few steps can be cheated: the field learns to make steps whose error looks like
+    likelihood. Minimizing the error along with the objective keeps the field where the solver can
+    be believed. Rows that were drawn more or less often than others have an `importance` in the
+    means (rows,)."""
     extend = partial(regularizers.extend, like=y, generator=generator) if regularizers else None
     scores = flow.score(y, context, solver, gradient=gradient, generator=generator, extend=extend)
 

@@ -16,13 +16,17 @@ def check_optimizer(name: str) -> None:
         raise ValueError(f"optimizer: expected {', '.join(get_args(OptimizerName))}; got {name!r}")
 
 
-def optimizers(module: nn.Module, name: OptimizerName, *, weight_decay: float) -> tuple[Optimizer, ...]:
-    """The optimizers of a module's parameters, which share them out; their learning rate is still zero.
+def optimizers(
+    module: nn.Module, name: OptimizerName, *, weight_decay: float
+) -> tuple[Optimizer, ...]:
+    """The optimizers of a module's parameters, which share them out; their learning rate is still
+    zero.
 
-    "adam" is AdamW. "muon" turns the averaged gradient of every matrix into the nearest orthogonal one,
-    scaled to the size that a step of Adam has (Jordan et al. 2024; Liu et al. 2025), and leaves the rest to
-    AdamW: a step costs a few products of the matrices with themselves, and goes further. That pays where the
-    gradient itself is dear.
+    "adam" is AdamW. "muon" turns the averaged gradient of every matrix into the nearest orthogonal
+    one, scaled to the size that a step of Adam has (Jordan et al. 2024; Liu et al. 2025), and
+    leaves the rest to
+    AdamW: a step costs a few products of the matrices with themselves, and goes further. That pays
+    where the gradient itself is dear.
 
     Example:
         >>> [type(part).__name__ for part in optimizers(nn.Linear(2, 3), "muon", weight_decay=0.0)]

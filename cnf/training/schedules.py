@@ -19,8 +19,8 @@ def crosses_milestone(before: float, done: float, parts: int) -> bool:
 
 
 def late_weighted_progress(done: float) -> float:
-    """The clock of validations and of the penalty's share, slow at first: a field is at its best, and changes
-    most in what it takes to solve, when the learning rate comes down.
+    """The clock of validations and of the penalty's share, slow at first: a field is at its best,
+    and changes most in what it takes to solve, when the learning rate comes down.
 
     Example:
         >>> [round(late_weighted_progress(done), 2) for done in (0.0, 0.5, 0.97, 1.0)]

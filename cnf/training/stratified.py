@@ -15,9 +15,11 @@ ENOUGH = 500
 class StratifiedRows:
     """Places of rows, drawn one from each of as many cells of equal weight as rows are asked for.
 
-    Every row comes up as often as its weight says, as in independent draws, but no region by chance more than
-    its share: what a sum over the rows of a batch differs from its mean by is what differs within cells alone
-    (stratified sampling with proportional allocation; Cochran, "Sampling Techniques", 5.6).
+    Every row comes up as often as its weight says, as in independent draws, but no region by
+    chance more than
+    its share: what a sum over the rows of a batch differs from its mean by is what differs within
+    cells alone (stratified sampling with proportional allocation; Cochran, "Sampling Techniques",
+    5.6).
 
     Args:
         x: what tells which rows are near each other (rows, columns).
@@ -38,8 +40,8 @@ class StratifiedRows:
         return self.places(stratified_uniform(size, generator, self.order.device))
 
     def places(self, levels: Tensor) -> Tensor:
-        """Places of the rows in whose turn the weight of all rows up to there, in an order in which near rows
-        follow each other, reaches these parts of the whole."""
+        """Places of the rows in whose turn the weight of all rows up to there, in an order in
+        which near rows follow each other, reaches these parts of the whole."""
         if self.cumulative is None:
             at = (levels * len(self.order)).long()
         else:
@@ -50,14 +52,16 @@ class StratifiedRows:
 def stratified_uniform(size: int, generator: torch.Generator, device: torch.device) -> Tensor:
     """Numbers in [0, 1), one in each of `size` equal parts, in random order."""
     parts = torch.randperm(size, generator=generator, device=device)
-    return (parts + torch.rand(size, generator=generator, device=device, dtype=torch.float64)) / size
+    return (
+        parts + torch.rand(size, generator=generator, device=device, dtype=torch.float64)
+    ) / size
 
 
 def kd_tree_order(x: Tensor) -> Tensor:
     """An order of the rows of x, all finite, in which near ones follow each other.
 
-    The tree of Bentley (1975): it halves the rows at the median of the column in which they are widest, and
-    the halves likewise.
+    The tree of Bentley (1975): it halves the rows at the median of the column in which they are
+    widest, and the halves likewise.
 
     Example:
         >>> x = torch.tensor([[5.0], [1.0], [4.0], [2.0]])

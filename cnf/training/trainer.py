@@ -29,8 +29,8 @@ WARM_UP = 0.05  # of each phase
 CONTROL_EVERY = 25  # likelihood updates
 SMALLEST_RATE_SCALE = 1e-3
 FEW = 5  # updates
-# Part of a phase's seconds left that a validation may take, and of all its seconds that all of them may take,
-# spent no faster than the clock of validations runs.
+# Part of a phase's seconds left that a validation may take, and of all its seconds that all of
+# them may take, spent no faster than the clock of validations runs.
 MOST_OF_REST, MOST_OF_PHASE = 0.5, 0.08
 # Part of the first phase that what came before it may have used up.
 MOST_SPENT = 0.5
@@ -46,14 +46,10 @@ class Callback(Protocol):
 class Trainer:
     """One fit. What changes while it runs is in plain attributes, so that it can be written down.
 
-    Args:
-        flow: what is trained, in place; its preprocessing and base are already fitted.
-        train: rows to learn from.
-        valid: rows to validator by.
-        settings: every choice.
-        seed: of all randomness in training.
-        plan: what was settled before it.
-        spent: seconds of the budget that are gone already; the first phase makes up for them, but keeps half
+    Args: flow: what is trained, in place; its preprocessing and base are already fitted. train:
+        rows to learn from. valid: rows to validator by. settings: every choice. seed: of all
+        randomness in training. plan: what was settled before it. spent: seconds of the budget that
+        are gone already; the first phase makes up for them, but keeps half
             of its time.
         callbacks: called after every update.
     """
@@ -92,21 +88,24 @@ class Trainer:
             flow, self.pilot_y, self.pilot_context,
             steps=settings.solver_steps, error_weight=settings.error_weight, generator=self.generator,
         )  # fmt: skip
-        self.penalty_control = PenaltyController(self.pilot, settings.nfe_budget, settings.tolerance)
+        self.penalty_control = PenaltyController(
+            self.pilot, settings.nfe_budget, settings.tolerance
+        )
         gone = min(spent, MOST_SPENT * (settings.phases[0].seconds or 0.0))
         self.validation_seconds = 0.0  # of the last one
         self.start_phase(0, unspent=-gone)
         self.best_nll = self.validator.validate(self.pilot_y, self.pilot_context).nll
 
     def start_phase(self, index: int, *, unspent: float) -> None:
-        """Begin a phase with a fresh optimizer and moving average, and the seconds that the last one left."""
+        """Begin a phase with a fresh optimizer and moving average, and the seconds that the last
+        one left."""
         self.index = index
         self.unspent = unspent
         self.phase_step = 0
         self.phase_seconds = 0.0
         self.rate_scale = 1.0
-        # What ends a phase early is judged within it: a high learning rate first gives back some of what the
-        # phase before had reached.
+        # What ends a phase early is judged within it: a high learning rate first gives back some
+        # of what the phase before had reached.
         self.stale, self.phase_best = 0, math.inf
         self.all_validation_seconds = 0.0
         self.went_well = 0  # updates since the start or the last rollback
@@ -142,10 +141,17 @@ class Trainer:
         """Of the next update: a linear warm-up, then a cosine to zero."""
         done = min(self.phase_done, 1.0)
         warm = min(1.0, (done + 1e-3) / WARM_UP)
-        return self.phase.learning_rate * self.rate_scale * warm * 0.5 * (1 + math.cos(math.pi * done))
+        return (
+            self.phase.learning_rate
+            * self.rate_scale
+            * warm
+            * 0.5
+            * (1 + math.cos(math.pi * done))
+        )
 
     def run(self) -> History:
-        """Train until the budget is spent; the flow then has the best weights that validation saw."""
+        """Train until the budget is spent; the flow then has the best weights that validation
+        saw."""
         self.flow.train()
         while True:
             while self.phase_done < 1 and self.stale < self.settings.patience:
@@ -184,8 +190,8 @@ class Trainer:
             callback(self)
 
     def _validation_is_due(self, before: float, done: float) -> bool:
-        """Where seconds are the budget, only if it leaves most of those gone and of the rest to updates; at
-        the end of a phase, always."""
+        """Where seconds are the budget, only if it leaves most of those gone and of the rest to
+        updates; at the end of a phase, always."""
         if not crosses_milestone(
             late_weighted_progress(before), late_weighted_progress(done), self.phase.validations
         ):
@@ -193,7 +199,9 @@ class Trainer:
         if done >= 1 or self.phase.seconds is None:
             return True
         once_more = self.all_validation_seconds + self.validation_seconds
-        allowed = MOST_OF_PHASE * late_weighted_progress(done) * (self.phase_seconds + self.seconds_left)
+        allowed = (
+            MOST_OF_PHASE * late_weighted_progress(done) * (self.phase_seconds + self.seconds_left)
+        )
         return once_more <= allowed and self.validation_seconds < MOST_OF_REST * self.seconds_left
 
     def _book(self, start: float) -> None:
@@ -251,7 +259,9 @@ class Trainer:
         again = self.settings.times_a_pair
         y, context = self.batches.draw(self.phase.batch // again, self.generator)
         block = None if self.flow.context_dim else self.settings.coupling_block
-        return flow_matching_loss(self.flow, y, context, self.generator, block=block, times_a_pair=again)
+        return flow_matching_loss(
+            self.flow, y, context, self.generator, block=block, times_a_pair=again
+        )
 
     def _likelihood(self) -> Likelihood:
         """Draw rows and score them; the next draws go where these say."""
@@ -264,7 +274,8 @@ class Trainer:
             context,
             self.generator,
             solver=solver,
-            # The two are the same gradient to rounding, and the flow knows when keeping the graph is faster.
+            # The two are the same gradient to rounding, and the flow knows when keeping the graph
+            # is faster.
             gradient=None if self.settings.gradient == "discrete" else self.settings.gradient,
             regularizers=self.settings.regularizers.scaled(self.penalty_control.share),
             importance=drawn.importance,
@@ -274,7 +285,8 @@ class Trainer:
         return parts
 
     def _training_solver(self) -> Solver:
-        """The grid of likelihood training, placed anew as the field changes; torchdiffeq for its adjoint."""
+        """The grid of likelihood training, placed anew as the field changes; torchdiffeq for its
+        adjoint."""
         if self.settings.gradient == "adjoint":
             return Torchdiffeq("dopri5", rtol=1e-3, atol=1e-3)
         if self.phase_step % CONTROL_EVERY == 1 and not self.step_control.update(self.phase_done):
@@ -282,8 +294,8 @@ class Trainer:
         return self.step_control.training_grid()
 
     def _roll_back(self, reason: str) -> None:
-        """Return with half the learning rate to the average, or, where it is not finite or led here before
-        many updates went well, to the best weights that validation saw."""
+        """Return with half the learning rate to the average, or, where it is not finite or led
+        here before many updates went well, to the best weights that validation saw."""
         self.history.rollbacks.append(f"{self.phase.name}, update {self.step}: {reason}")
         self.rate_scale /= 2
         if self.rate_scale < SMALLEST_RATE_SCALE:
@@ -292,12 +304,16 @@ class Trainer:
                 " learning rate; look for extreme values in the rows, or lower the learning rate"
             )
         average = self.validator.average.module.state_dict()
-        sound = self.went_well >= FEW and all(tensor.isfinite().all() for tensor in average.values())
+        sound = self.went_well >= FEW and all(
+            tensor.isfinite().all() for tensor in average.values()
+        )
         self.flow.field.load_state_dict(average if sound else self.best)
         if not sound:
             self.validator = EMAValidator(self.flow, self.phase.ema, self.valid)
         self.window, self.went_well = [], 0
-        self.allocation = NeymanSampler(self.batches.strata)  # the lost weights' densities say nothing
+        self.allocation = NeymanSampler(
+            self.batches.strata
+        )  # the lost weights' densities say nothing
         for optimizer in self.optimizers:
             optimizer.state.clear()
 
@@ -318,5 +334,7 @@ class Trainer:
         objective = sum(self.losses) / max(len(self.losses), 1)
         self.losses = []
         self.history.records.append(
-            Record(self.phase.name, self.step, self.seconds, objective, self.learning_rate, **held_out)
+            Record(
+                self.phase.name, self.step, self.seconds, objective, self.learning_rate, **held_out
+            )
         )

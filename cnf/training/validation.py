@@ -16,17 +16,19 @@ from cnf.flows.scoring import Accuracy, SolveResult
 from cnf.ode import Grid
 from cnf.rows import Rows, evenly_spaced, weighted_nll
 
-# Rows that a model is judged by: more where a solve of few columns makes them cheap. On few, chance decides
-# between models that are a few thousandths of a nat apart.
+# Rows that a model is judged by: more where a solve of few columns makes them cheap. On few,
+# chance decides between models that are a few thousandths of a nat apart.
 ROWS, NUMBERS = 2_048, 8_192
-# Tolerance in nats of the solves that validation rests on; the finished flow is held to a stricter one.
+# Tolerance in nats of the solves that validation rests on; the finished flow is held to a stricter
+# one.
 TOLERANCE = 1e-2
 # Of their grid: enough for the tolerance, where fewer would leave more rows to second looks.
 STEPS = 20
 
 
 class ValidationResult(NamedTuple):
-    """Held-out NLL and its standard error (nats, units of the data), and the evaluations a row it took."""
+    """Held-out NLL and its standard error (nats, units of the data), and the evaluations a row it
+    took."""
 
     nll: float
     se: float
@@ -56,9 +58,10 @@ class EMAValidator:
 
     @torch.no_grad()
     def validate(self, pilot: Tensor, context: Tensor | None) -> ValidationResult:
-        """Held-out NLL by a grid placed on pilot rows in model coordinates; rows beyond the tolerance are
-        solved again on finer grids, and one that is lost counts as the worst of the others: it is not to hide
-        from validation how the others fare."""
+        """Held-out NLL by a grid placed on pilot rows in model coordinates; rows beyond the
+        tolerance are
+        solved again on finer grids, and one that is lost counts as the worst of the others: it is
+        not to hide from validation how the others fare."""
 
         def score(grid: Grid) -> SolveResult:
             return self.flow.score(pilot, context, grid)
@@ -101,7 +104,8 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
-    """average ← d average + (1 − d) current, with d = min(decay, (1 + n)/(10 + n)) after n updates."""
+    """average ← d average + (1 − d) current, with d = min(decay, (1 + n)/(10 + n)) after n
+    updates."""
 
     @torch.no_grad()
     def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:

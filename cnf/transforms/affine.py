@@ -11,9 +11,11 @@ from cnf.transforms.float64 import Float64Module
 
 
 class Transform(Float64Module, ABC):
-    """An invertible map from data x to model coordinates y, so that densities stay in the units of the data.
+    """An invertible map from data x to model coordinates y, so that densities stay in the units of
+    the data.
 
-    It is part of the flow. Its numbers are float64, since raw columns may be large beside their spread.
+    It is part of the flow. Its numbers are float64, since raw columns may be large beside their
+    spread.
 
     Args:
         dim: number of columns.
@@ -71,9 +73,11 @@ class Affine(Transform):
     def whiten(cls, x: Tensor, weights: Tensor | None = None) -> Affine:
         """Columns of x (rows, dim) to mean 0 and the identity as covariance.
 
-        With standard deviations S and correlation P, A = S P^½: of all whitening maps the one that leaves
-        the columns most alike, whatever their units and order (Kessy, Lewin & Strimmer 2018, "ZCA-cor").
-        No more rows than columns lie in a plane, which says nothing of the columns: P is halved towards 1.
+        With standard deviations S and correlation P, A = S P^½: of all whitening maps the one that
+        leaves the columns most alike, whatever their units and order (Kessy, Lewin & Strimmer
+        2018, "ZCA-cor").
+        No more rows than columns lie in a plane, which says nothing of the columns: P is halved
+        towards 1.
 
         Raises:
             ValueError: if columns are linearly dependent, so that no density exists.
@@ -93,7 +97,8 @@ class Affine(Transform):
         return cls(mean, deviation[:, None] * (vectors * eigenvalues.sqrt()) @ vectors.T)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Model coordinates y (*batch, dim) in float64, and the log-Jacobian log |det ∂y/∂x| ()."""
+        """Model coordinates y (*batch, dim) in float64, and the log-Jacobian log |det ∂y/∂x|
+        ()."""
         y = (x.to(self.shift.dtype) - self.shift) @ self.inverse_matrix.T
         return y, -torch.linalg.slogdet(self.matrix).logabsdet
 
@@ -165,5 +170,7 @@ def _moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     spread = covariance.diagonal().sqrt()
     constant = (spread <= 1e-12 * mean.abs()).nonzero().flatten().tolist()
     if constant:
-        raise ValueError(f"column {constant[0]} (counted from 0) is constant and has no density: drop it")
+        raise ValueError(
+            f"column {constant[0]} (counted from 0) is constant and has no density: drop it"
+        )
     return mean, covariance

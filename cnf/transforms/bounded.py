@@ -14,7 +14,8 @@ Range = tuple[float | None, float | None]
 
 
 class BoundedToReal(Transform):
-    """y = log(x − a), −log(b − x) or log((x − a)/(b − x)) where a column ends at a, b or both; else y = x.
+    """y = log(x − a), −log(b − x) or log((x − a)/(b − x)) where a column ends at a, b or both;
+    else y = x.
 
     Whatever y is, x lies inside. Outside the density is zero: the log-Jacobian is −∞ there.
 
@@ -41,7 +42,9 @@ class BoundedToReal(Transform):
                     f"range of a column: expected finite ends in rising order; got {low}, {high}"
                 )
         for name, ends in zip(("lower", "upper"), zip(*ranges)):
-            self.register_buffer(name, torch.tensor([end or 0.0 for end in ends], dtype=torch.float64))
+            self.register_buffer(
+                name, torch.tensor([end or 0.0 for end in ends], dtype=torch.float64)
+            )
             self.register_buffer(f"has_{name}", torch.tensor([end is not None for end in ends]))
 
     def outside(self, x: Tensor) -> Tensor:

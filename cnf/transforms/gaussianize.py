@@ -7,16 +7,18 @@ from torch import Tensor
 
 from cnf.transforms.affine import Transform, column_moments
 
-# Knots stand at the quantiles of evenly spaced normal scores, up to this one: one row in 160 lies beyond it.
+# Knots stand at the quantiles of evenly spaced normal scores, up to this one: one row in 160 lies
+# beyond it.
 KNOTS = 25
 FARTHEST = 2.5
-# Slopes, in normal scores per standard deviation: a steeper piece would turn heaped values into a plateau
-# that no smooth field can carry, a flatter one would push a tail to infinity.
+# Slopes, in normal scores per standard deviation: a steeper piece would turn heaped values into a
+# plateau that no smooth field can carry, a flatter one would push a tail to infinity.
 STEEPEST = 10.0
 FLATTEST = 0.02
 # Knots closer than this, in standard deviations, are one.
 CLOSEST = 1e-3
-# Rows that are mapped at a time: a spline's intermediate results take many times the memory of its rows.
+# Rows that are mapped at a time: a spline's intermediate results take many times the memory of its
+# rows.
 TOGETHER = 65_536
 
 
@@ -27,8 +29,8 @@ class Gaussianize(Transform):
 
         h = yₖ + r (s ξ² + d ξ(1 − ξ)) / (s + (d + d' − 2s) ξ(1 − ξ)),
 
-    strictly increasing with a continuous derivative, inverted in closed form (Gregory & Delbourgo 1982).
-    log |det ∂y/∂x| = Σⱼ log hⱼ′(xⱼ). Its numbers are float64.
+    strictly increasing with a continuous derivative, inverted in closed form (Gregory & Delbourgo
+    1982). log |det ∂y/∂x| = Σⱼ log hⱼ′(xⱼ). Its numbers are float64.
 
     Args:
         knots: x, increasing along the last axis, (dim, knots)
@@ -52,8 +54,8 @@ class Gaussianize(Transform):
     def fit(cls, x: Tensor, weights: Tensor | None = None) -> Gaussianize:
         """Columns of x (rows, dim) to nearly standard normal ones.
 
-        Quantiles become normal scores, within bounds on the slope; a heaped value makes a steep but smooth
-        piece.
+        Quantiles become normal scores, within bounds on the slope; a heaped value makes a steep
+        but smooth piece.
 
         Raises:
             ValueError: if a column is constant.
@@ -67,7 +69,8 @@ class Gaussianize(Transform):
         return cls(mean[:, None] + deviation[:, None] * knots, values, slopes / deviation[:, None])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Model coordinates y (*batch, dim) in float64, and the log-Jacobian log |det ∂y/∂x| (*batch,)."""
+        """Model coordinates y (*batch, dim) in float64, and the log-Jacobian log |det ∂y/∂x|
+        (*batch,)."""
         rows = x.to(self.knots.dtype).reshape(-1, x.shape[-1])
         found = [self._value_and_slope(some) for some in rows.split(TOGETHER)]
         y, slope = (torch.cat(part) for part in zip(*found))

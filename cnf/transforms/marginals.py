@@ -1,4 +1,5 @@
-"""Strictly increasing maps of single columns to nearly Gaussian coordinates, with their Jacobians."""
+"""Strictly increasing maps of single columns to nearly Gaussian coordinates, with their
+Jacobians."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ EM_STEPS = 25
 MOST_ROWS = 10_000
 # In units of the column's spread: keeps a kernel from collapsing onto a heap.
 SMALLEST_SCALE = 5e-3
-# Nats a cell that the kernels must gain over one Gaussian, and for each kernel the rows it could overfit.
+# Nats a cell that the kernels must gain over one Gaussian, and for each kernel the rows it could
+# overfit.
 GAIN = 0.005
 TINY = 1e-300
 MOST_LOG = 690.0
@@ -29,10 +31,11 @@ LOG_2PI = math.log(2 * math.pi)
 class MarginalTransform(Float64Module):
     """y = Φ⁻¹(F(s(x))) for each column: s opens the support, F is a mixture of Gaussians.
 
-    s is log(x − a), −log(b − x) or log((x − a)/(b − x)) where the support ends at a, b or both, and x itself
-    elsewhere. F = Σₖ wₖ Φ((s − μₖ)/σₖ) is the column's own distribution, so that y is nearly standard normal.
-    The map is smooth and strictly increasing, and its tails are linear, those of the widest kernel. Where one
-    Gaussian does as well, all kernels are that one, and y = (s − μ)/σ. All numbers are float64.
+    s is log(x − a), −log(b − x) or log((x − a)/(b − x)) where the support ends at a, b or both,
+    and x itself elsewhere. F = Σₖ wₖ Φ((s − μₖ)/σₖ) is the column's own distribution, so that y is
+    nearly standard normal. The map is smooth and strictly increasing, and its tails are linear,
+    those of the widest kernel. Where one Gaussian does as well, all kernels are that one, and y =
+    (s − μ)/σ. All numbers are float64.
 
     Args:
         ranges: (lower, upper) of every column, None for no end.
@@ -50,7 +53,10 @@ class MarginalTransform(Float64Module):
         super().__init__()
         ends = [[low or 0.0 for low, _ in ranges], [high or 0.0 for _, high in ranges]]
         self.register_buffer("ends", torch.tensor(ends, dtype=torch.float64), persistent=False)
-        bounded = [[low is not None for low, _ in ranges], [high is not None for _, high in ranges]]
+        bounded = [
+            [low is not None for low, _ in ranges],
+            [high is not None for _, high in ranges],
+        ]
         self.register_buffer("bounded", torch.tensor(bounded, dtype=torch.bool), persistent=False)
         shape = (len(ranges), KERNELS)
         self.register_buffer("centres", torch.zeros(shape, dtype=torch.float64))
@@ -77,7 +83,8 @@ class MarginalTransform(Float64Module):
                 buffer[j] = found
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Coordinates y (rows, columns) and the logarithm of each cell's slope dy/dx (rows, columns)."""
+        """Coordinates y (rows, columns) and the logarithm of each cell's slope dy/dx (rows,
+        columns)."""
         s, log_opening = self._open(x)
         y, log_slope = self._normalize(s)
         return y, log_slope + log_opening
@@ -93,7 +100,9 @@ class MarginalTransform(Float64Module):
             low, high = torch.where(found < y, s, low), torch.where(found < y, high, s)
             step = s - (found - y) * torch.exp(-log_slope)
             s = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
-            if ((found - y).abs() <= 1e-7 * (1 + y.abs())).all():  # the next error is the square of this one
+            if (
+                (found - y).abs() <= 1e-7 * (1 + y.abs())
+            ).all():  # the next error is the square of this one
                 break
         return self._close(s)
 
@@ -123,7 +132,9 @@ class MarginalTransform(Float64Module):
         far = (torch.minimum(below, above) < FAR).nonzero(as_tuple=True)
         if len(far[0]):
             y = y.index_put(far, self._tail(z[far], far[-1]))
-            log_parts = (self.weights / self.scales).clamp(min=TINY).log()[far[-1]] - 0.5 * z[far].square()
+            log_parts = (self.weights / self.scales).clamp(min=TINY).log()[far[-1]] - 0.5 * z[
+                far
+            ].square()
             log_density = log_density.index_put(far, log_parts.logsumexp(-1))
         return y, log_density + 0.5 * y.square()
 
@@ -132,7 +143,9 @@ class MarginalTransform(Float64Module):
         log_weights = self.weights.clamp(min=TINY).log()[columns]
         log_below = (torch.special.log_ndtr(z) + log_weights).logsumexp(-1)
         log_above = (torch.special.log_ndtr(-z) + log_weights).logsumexp(-1)
-        return torch.where(log_below < log_above, far_quantile(log_below), -far_quantile(log_above))
+        return torch.where(
+            log_below < log_above, far_quantile(log_below), -far_quantile(log_above)
+        )
 
 
 def ndtr(z: Tensor) -> Tensor:
@@ -166,7 +179,8 @@ def far_quantile(log_p: Tensor) -> Tensor:
 
 
 def fit_mixture(s: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Centres, scales and weights (KERNELS,) of a mixture of Gaussians by expectation-maximization.
+    """Centres, scales and weights (KERNELS,) of a mixture of Gaussians by
+    expectation-maximization.
 
     All kernels are one Gaussian where a mixture gains too little.
     """
@@ -203,7 +217,9 @@ def _start(z: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     order = z.argsort()
     levels = share[order].cumsum(0)
     reach = math.log(max(len(z), 4))
-    edges = torch.sigmoid(torch.linspace(-reach, reach, KERNELS + 1, dtype=z.dtype, device=z.device))
+    edges = torch.sigmoid(
+        torch.linspace(-reach, reach, KERNELS + 1, dtype=z.dtype, device=z.device)
+    )
     middles = (edges[1:] + edges[:-1]) / 2
     at = torch.searchsorted(levels, middles).clamp(max=len(z) - 1)
     centres = z[order][at]

@@ -14,10 +14,11 @@ from cnf.transforms.patterns import by_pattern
 RIDGE = 1.0
 # Of the correlation's eigenvalues: directions narrower than this are not stretched further.
 SMALLEST_EIGENVALUE = 1e-6
-# Patterns that have a covariance of their own: the most frequent ones, of so many rows a column at least; it
-# counts the one for all as if that had been seen in some rows more.
+# Patterns that have a covariance of their own: the most frequent ones, of so many rows a column at
+# least; it counts the one for all as if that had been seen in some rows more.
 MOST_PATTERNS, MOST_NUMBERS, ROWS_A_COLUMN, PRIOR_ROWS = 16, 2**16, 10, 2
-# Rows further out than any of so many Gaussian ones count less in mean and covariance, again and again.
+# Rows further out than any of so many Gaussian ones count less in mean and covariance, again and
+# again.
 FAR, REWEIGHTED = 1e-5, 8
 # How much tails are bent, 1 / a, and the nats a cell that a bent tail must gain.
 BENDS, GAIN = (0.25, 0.5), 0.005
@@ -34,15 +35,18 @@ class Whitener(NamedTuple):
 
 
 class Whitening(Float64Module):
-    """z = W (y − E[y | features, given columns]), by the Gaussian y | features ~ N(B · features, Σ).
+    """z = W (y − E[y | features, given columns]), by the Gaussian y | features ~ N(B · features,
+    Σ).
 
-    Every row has its own pattern: some columns free, some given, the rest absent. With the conditional
-    covariance C of the free columns given the given ones, in standard deviations S and correlation P,
-    W = P^(−½) S⁻¹ (as `Affine.whiten`). So where columns are jointly Gaussian, z is standard normal for every
-    pattern, and the flow has nothing left to do. A frequent pattern has a Σ of its own: what a column that is
-    absent would have told makes the others wider. Outliers would widen the Gaussian and lie far from what the
-    flow starts from: the fit counts them less, and where a column has heavy tails beyond the Gaussian, its
-    coordinate is a · asinh(z / a), as good as z inside and its logarithm outside. All numbers are float64.
+    Every row has its own pattern: some columns free, some given, the rest absent. With the
+    conditional covariance C of the free columns given the given ones, in standard deviations S and
+    correlation P, W = P^(−½) S⁻¹ (as `Affine.whiten`). So where columns are jointly Gaussian, z is
+    standard normal for every pattern, and the flow has nothing left to do. A frequent pattern has
+    a Σ of its own: what a column that is absent would have told makes the others wider. Outliers
+    would widen the Gaussian and lie far from what the
+    flow starts from: the fit counts them less, and where a column has heavy tails beyond the
+    Gaussian, its coordinate is a · asinh(z / a), as good as z inside and its logarithm outside.
+    All numbers are float64.
 
     Args:
         dim: number of columns of y.
@@ -68,7 +72,8 @@ class Whitening(Float64Module):
 
     @torch.no_grad()
     def fit(self, y: Tensor, present: Tensor, features: Tensor, weights: Tensor) -> None:
-        """Mean and covariance from the present cells of rows y (rows, dim), by column and by pair."""
+        """Mean and covariance from the present cells of rows y (rows, dim), by column and by
+        pair."""
         self.bend.zero_()
         if not self.bend.numel():
             return
@@ -77,7 +82,9 @@ class Whitening(Float64Module):
         dims = present.sum(1).double()
         # The quantile of χ² for so many columns (Wilson & Hilferty 1931).
         spread = 2 / (9 * dims.clamp(min=1))
-        reach = dims * (1 - spread - spread.sqrt() * torch.special.ndtri(spread.new_tensor(FAR))) ** 3
+        reach = (
+            dims * (1 - spread - spread.sqrt() * torch.special.ndtri(spread.new_tensor(FAR))) ** 3
+        )
         counted = weights
         for _ in range(REWEIGHTED):
             self._fit_gaussian(y, present, features, counted, groups)
@@ -120,7 +127,9 @@ class Whitening(Float64Module):
             mass, prior = weights[rows], PRIOR_ROWS * y.shape[1]
             products = (mass[:, None] * rest[rows]).T @ rest[rows]
             own = (products + prior * self.covariance) / (mass.sum() + prior)
-            self.covariances[k] = _sound(own * torch.outer(pattern, pattern) + (~pattern).double().diag())
+            self.covariances[k] = _sound(
+                own * torch.outer(pattern, pattern) + (~pattern).double().diag()
+            )
 
     def _fit_bend(self, z: Tensor, present: Tensor, weights: Tensor) -> None:
         """Bend the tails of the columns that are nearer to a Gaussian then."""
@@ -140,7 +149,10 @@ class Whitening(Float64Module):
         rest = y - self._mean(features)
         z, log_det = torch.zeros_like(y), y.new_zeros(len(y))
         for whitener, rows in self._whiteners(free, given):
-            centered = _pick(rest, rows, whitener.free) - _pick(rest, rows, whitener.given) @ whitener.gain.T
+            centered = (
+                _pick(rest, rows, whitener.free)
+                - _pick(rest, rows, whitener.given) @ whitener.gain.T
+            )
             z[rows[:, None], whitener.free] = centered @ whitener.matrix.T
             log_det[rows] = whitener.log_det
         z, log_slope = _bent(z, self.bend)
@@ -210,13 +222,16 @@ def _by_pairs(rest: Tensor, mass: Tensor, weights: Tensor) -> Tensor:
     weighed = weights[:, None] * mass
     pairs = (weighed.T @ mass).clamp(min=1e-9)
     squares = (weights[:, None] * rest.square()).T @ mass
-    correlation = (weights[:, None] * rest).T @ rest / (squares * squares.T).clamp(min=1e-300).sqrt()
+    correlation = (
+        (weights[:, None] * rest).T @ rest / (squares * squares.T).clamp(min=1e-300).sqrt()
+    )
     deviation = (squares / pairs).diagonal().sqrt()
     return _sound(deviation[:, None] * correlation * deviation)
 
 
 def _sound(covariance: Tensor) -> Tensor:
-    """The covariance with no direction narrower than a floor: one put together by pairs may have some."""
+    """The covariance with no direction narrower than a floor: one put together by pairs may have
+    some."""
     deviation = covariance.diagonal().clamp(min=1e-12).sqrt()
     eigenvalues, vectors = torch.linalg.eigh(covariance / deviation / deviation[:, None])
     floored = (vectors * eigenvalues.clamp(min=SMALLEST_EIGENVALUE)) @ vectors.T

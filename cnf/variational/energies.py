@@ -1,9 +1,8 @@
 """The planar energies of Rezende and Mohamed (2015, table 1), made proper and normalized.
 
-p(x) = exp(−U(x)) / Z. U2 to U4 do not depend on x₁ but for a wave, so that their exp(−U) has no integral;
-here they are confined by ½ (max(0, |x₁| − 4) / 0.4)², which leaves them alone in the frame of the paper's
-pictures. Z is computed by quadrature.
-"""
+p(x) = exp(−U(x)) / Z. U2 to U4 do not depend on x₁ but for a wave, so that their exp(−U) has no
+integral; here they are confined by ½ (max(0, |x₁| − 4) / 0.4)², which leaves them alone in the
+frame of the paper's pictures. Z is computed by quadrature."""
 
 from __future__ import annotations
 
@@ -15,8 +14,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-# Quadrature: the trapezoidal rule, which for these smooth densities converges faster than any power of the
-# spacing but for the kink in the confinement's second derivative, worth 1e-7 here.
+# Quadrature: the trapezoidal rule, which for these smooth densities converges faster than any
+# power of the spacing but for the kink in the confinement's second derivative, worth 1e-7 here.
 EDGE, SPACING = 8.0, 0.02
 
 
@@ -41,7 +40,9 @@ class Energy:
         tensor([-0.0000, -0.5000])
         """
         if x.shape[-1:] != (2,):
-            raise ValueError(f"{self.name} is planar: expected points (*batch, 2); got {tuple(x.shape)}")
+            raise ValueError(
+                f"{self.name} is planar: expected points (*batch, 2); got {tuple(x.shape)}"
+            )
         return -self.potential(*x.unbind(-1))
 
     @cached_property

@@ -28,7 +28,8 @@ class Importance:
 
     @property
     def lower_bound(self) -> float:
-        """The mean of log w, below log Z = log ∫ p̃ by KL(q ‖ p); the evidence lower bound, in nats."""
+        """The mean of log w, below log Z = log ∫ p̃ by KL(q ‖ p); the evidence lower bound, in
+        nats."""
         return self.log_weights.mean().item()
 
     @property
@@ -38,7 +39,8 @@ class Importance:
 
     @property
     def log_normalizer(self) -> float:
-        """log of the mean weight: an estimate of log Z in nats, good where `pareto_k` is below 0.7."""
+        """log of the mean weight: an estimate of log Z in nats, good where `pareto_k` is below
+        0.7."""
         return (self.log_weights.logsumexp(0) - math.log(len(self.log_weights))).item()
 
     @property
@@ -89,11 +91,12 @@ def importance_sample(
 
 
 def pareto_k(log_weights: Tensor) -> float:
-    """The shape k of the generalized Pareto distribution that fits the largest weights (Vehtari et al. 2024).
+    """The shape k of the generalized Pareto distribution that fits the largest weights (Vehtari et
+    al. 2024).
 
-    Weights have a finite mean for k < 1 and a finite variance for k < ½; estimates by weights are reliable
-    for k < 0.7. The tail is the largest min(n/5, 3√n) of n weights, its fit that of Zhang and Stephens
-    (2009), drawn towards ½ as by ten further weights.
+    Weights have a finite mean for k < 1 and a finite variance for k < ½; estimates by weights are
+    reliable for k < 0.7. The tail is the largest min(n/5, 3√n) of n weights, its fit that of Zhang
+    and Stephens (2009), drawn towards ½ as by ten further weights.
 
     Args:
         log_weights: (n,), up to a constant; at least 25 of them.
@@ -121,7 +124,8 @@ def pareto_k(log_weights: Tensor) -> float:
 
 
 def _pareto_shape(x: Tensor) -> float:
-    """k of a generalized Pareto sample x > 0, ascending: the posterior mean of Zhang and Stephens (2009)."""
+    """k of a generalized Pareto sample x > 0, ascending: the posterior mean of Zhang and Stephens
+    (2009)."""
     n = len(x)
     candidates = 30 + int(n**0.5)
     rank = torch.arange(1, candidates + 1, dtype=x.dtype, device=x.device)

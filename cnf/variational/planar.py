@@ -15,9 +15,9 @@ from cnf.flows import NormalBase
 class PlanarFlow(nn.Module):
     """A standard normal carried through K planar maps, x ← x + û tanh(w·x + b).
 
-    û = u + (softplus(w·u) − 1 − w·u) w / |w|² keeps w·û above −1, so that every map is invertible; its
-    log-Jacobian is log(1 + (1 − tanh²(w·x + b)) w·û). There is no inverse in closed form: this flow scores
-    what it draws, and nothing else.
+    û = u + (softplus(w·u) − 1 − w·u) w / |w|² keeps w·û above −1, so that every map is invertible;
+    its log-Jacobian is log(1 + (1 − tanh²(w·x + b)) w·û). There is no inverse in closed form: this
+    flow scores what it draws, and nothing else.
 
     Args:
         dim: number of columns.
@@ -35,7 +35,9 @@ class PlanarFlow(nn.Module):
     def __init__(self, dim: int, layers: int) -> None:
         super().__init__()
         if dim < 1 or layers < 1:
-            raise ValueError(f"a planar flow needs dim >= 1 and layers >= 1; got {dim} and {layers}")
+            raise ValueError(
+                f"a planar flow needs dim >= 1 and layers >= 1; got {dim} and {layers}"
+            )
         self.base = NormalBase(dim)
         self.u = nn.Parameter(torch.randn(layers, dim) / math.sqrt(dim))
         self.w = nn.Parameter(torch.randn(layers, dim) / math.sqrt(dim))

@@ -14,9 +14,11 @@ NEWTON_STEPS = 50
 
 
 class LogisticPosterior:
-    """Bayesian logistic regression: log p(w | data) = Σᵢ log σ(yᵢ (w₀ + w·xᵢ)) − |w|² / 2s² + constant.
+    """Bayesian logistic regression: log p(w | data) = Σᵢ log σ(yᵢ (w₀ + w·xᵢ)) − |w|² / 2s² +
+    constant.
 
-    Intercept and coefficients have independent normal priors of mean 0 and the standard deviation s.
+    Intercept and coefficients have independent normal priors of mean 0 and the standard deviation
+    s.
 
     Args:
         features: x (rows, columns), best standardized.
@@ -40,12 +42,15 @@ class LogisticPosterior:
             )
         signs = 2 * labels.to(features) - 1
         # σ(y (w₀ + w·x)): with the sign taken into the row, one matrix product scores every w.
-        self.signed = signs[:, None] * torch.cat([features.new_ones(len(features), 1), features], 1)
+        self.signed = signs[:, None] * torch.cat(
+            [features.new_ones(len(features), 1), features], 1
+        )
         self.prior_scale = prior_scale
         self.dim = self.signed.shape[1]
 
     def log_density(self, w: Tensor) -> Tensor:
-        """log p(w | data) (*batch,) up to a constant, in nats; w (*batch, 1 + columns), intercept first."""
+        """log p(w | data) (*batch,) up to a constant, in nats; w (*batch, 1 + columns), intercept
+        first."""
         fit = logsigmoid(w @ self.signed.to(w).T).sum(-1)
         return fit - 0.5 * (w / self.prior_scale).square().sum(-1)
 
@@ -53,7 +58,8 @@ class LogisticPosterior:
 def laplace(log_density: LogDensity, start: Tensor) -> Affine:
     """The Gaussian at the mode of a log-concave density: x = mode + A y with A Aᵀ = (−∇²log p)⁻¹.
 
-    As the `preprocess` of a flow it makes the flow start as that Gaussian (Newton's method, in float64).
+    As the `preprocess` of a flow it makes the flow start as that Gaussian (Newton's method, in
+    float64).
 
     Args:
         log_density: log p̃ () of x (dim,), twice differentiable.
@@ -71,7 +77,9 @@ def laplace(log_density: LogDensity, start: Tensor) -> Affine:
     for _ in range(NEWTON_STEPS):
         factor, info = torch.linalg.cholesky_ex(-hessian(log_density, x))
         if info > 0:
-            raise ValueError("laplace: expected a log-concave density; its curvature has another sign")
+            raise ValueError(
+                "laplace: expected a log-concave density; its curvature has another sign"
+            )
         slope = jacobian(log_density, x)
         step = torch.cholesky_solve(slope[:, None], factor)[:, 0]
         gain = slope @ step  # twice what a quadratic would gain

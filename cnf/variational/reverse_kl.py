@@ -46,23 +46,19 @@ def fit_reverse_kl(
 ) -> History:
     """Make KL(q ‖ p) = E_q[log q(x) − log p̃(x)] + log Z small, by Adam on fresh draws x ~ q.
 
-    The first part of the training may be tempered: it follows β log p̃ with β rising from 0.1 to 1, which
-    keeps q from settling on one mode before it has seen the others.
+    The first part of the training may be tempered: it follows β log p̃ with β rising from 0.1 to
+    1, which keeps q from settling on one mode before it has seen the others.
 
-    A flow that draws by a coarse solve can seem to fit better than any density does: it learns to make errors
-    that look like fit. So a CNF is trained on nodes that move at random, and on more of them than its grid
-    has where halving the steps shows an error. What it has learned is confirmed by a finer solve:
-    `flow.calibrate(draws)`, then `importance_sample`.
+    A flow that draws by a coarse solve can seem to fit better than any density does: it learns to
+    make errors that look like fit. So a CNF is trained on nodes that move at random, and on more
+    of them than its grid has where halving the steps shows an error. What it has learned is
+    confirmed by a finer solve: `flow.calibrate(draws)`, then `importance_sample`.
 
-    Args:
-        flow: fitted in place.
-        log_density: log p̃ (*batch,) of x (*batch, dim), in nats, up to a constant; differentiable.
-        steps: number of updates.
-        batch: draws of an update.
-        learning_rate: its peak; after a warm-up it falls to zero along a cosine.
-        anneal: share of the updates that is tempered, in [0, 1).
-        seed: of the draws.
-        watch: told the number of updates after each of them.
+    Args: flow: fitted in place. log_density: log p̃ (*batch,) of x (*batch, dim), in nats, up to a
+        constant; differentiable. steps: number of updates. batch: draws of an update.
+        learning_rate: its peak; after a warm-up it falls to zero along a cosine. anneal: share of
+        the updates that is tempered, in [0, 1). seed: of the draws. watch: told the number of
+        updates after each of them.
 
     Returns:
         The records; their objective is the mean of log q − log p̃, which is KL(q ‖ p) − log Z.
@@ -72,7 +68,9 @@ def fit_reverse_kl(
         TrainingError: if the objective or its gradient is not finite.
     """
     if min(steps, batch) < 1 or not 0 <= anneal < 1:
-        raise ValueError(f"expected steps, batch >= 1, anneal in [0, 1); got {steps}, {batch}, {anneal}")
+        raise ValueError(
+            f"expected steps, batch >= 1, anneal in [0, 1); got {steps}, {batch}, {anneal}"
+        )
     generator = torch.Generator(next(iter(flow.parameters())).device).manual_seed(seed)
     with _honest_nodes(flow, log_density, generator) as move_nodes:
 
@@ -122,7 +120,8 @@ def _honest_nodes(
 
 @torch.no_grad()
 def _solver_error(flow: CNF, log_density: LogDensity, grid: Grid) -> float:
-    """Mean change of log q − log p̃, in nats, when every step is halved, from the same base points."""
+    """Mean change of log q − log p̃, in nats, when every step is halved, from the same base
+    points."""
     found = []
     for flow.solver in (grid, grid.refined()):
         same = torch.Generator(flow.device).manual_seed(0)

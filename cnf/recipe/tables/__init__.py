@@ -1,1 +1,2 @@
-"""Fitting typed tables: discrete states first, then the flow over the numbers, then the imputer."""
+"""Fitting typed tables: discrete states first, then the flow over the numbers, then the
+imputer."""

@@ -9,8 +9,9 @@ from cnf.tables.discrete import DiscreteModel
 # Of the seconds, for the symbols, and for what imputes.
 DISCRETE_SHARE, IMPUTER_SHARE = 0.1, 1 / 3
 MOST_DISCRETE_STEPS = 2000
-# Updates by default, one for so many rows, and the part of them by maximum likelihood: far fewer than a plain
-# table takes bring samples that boosted trees hardly know from real rows; the imputer takes as many again.
+# Updates by default, one for so many rows, and the part of them by maximum likelihood: far fewer
+# than a plain table takes bring samples that boosted trees hardly know from real rows; the imputer
+# takes as many again.
 FEWEST_STEPS, MOST_STEPS, ROWS_A_STEP = 1500, 3000, 20
 LIKELIHOOD_SHARE = 0.03
 SECONDS_A_COLUMN = 2e-3  # of an update of the symbols
@@ -18,7 +19,8 @@ SECONDS_A_COLUMN = 2e-3  # of an update of the symbols
 
 @dataclass(frozen=True)
 class Budget:
-    """Updates or seconds for one symbol model and one flow; neither: updates that grow with the rows."""
+    """Updates or seconds for one symbol model and one flow; neither: updates that grow with the
+    rows."""
 
     steps: int | None
     seconds: float | None
@@ -36,7 +38,8 @@ class Budget:
         return self.steps or (default if self.seconds is None else None)
 
     def likelihood_share(self, asked: float | None) -> float | None:
-        """Part of the flow's budget for maximum likelihood; None is what `cnf.fit` makes of seconds."""
+        """Part of the flow's budget for maximum likelihood; None is what `cnf.fit` makes of
+        seconds."""
         return LIKELIHOOD_SHARE if asked is None and self.seconds is None else asked
 
     @property

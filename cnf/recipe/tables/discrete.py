@@ -23,7 +23,8 @@ MOST_ROWS = 4096
 
 @dataclass(frozen=True)
 class DiscreteRows:
-    """Symbols (rows, columns), what is known beside them (rows, extra), which of them are given, weights."""
+    """Symbols (rows, columns), what is known beside them (rows, extra), which of them are given,
+    weights."""
 
     symbols: Tensor
     extra: Tensor
@@ -46,7 +47,9 @@ def fit_discrete(
     for step in range(1, steps + 1):
         _set_rate(optimizer, step / steps)
         chosen = strata.draw(BATCH, generator)
-        loss = -model.log_prob(train.symbols[chosen], train.extra[chosen], train.given[chosen]).mean()
+        loss = -model.log_prob(
+            train.symbols[chosen], train.extra[chosen], train.given[chosen]
+        ).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

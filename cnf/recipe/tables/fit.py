@@ -21,7 +21,8 @@ from cnf.training.errors import Interrupted
 from cnf.training.history import History
 from cnf.training.trainer import Callback
 
-# Integer cells are dequantized afresh in so many copies of the rows as make this many rows together.
+# Integer cells are dequantized afresh in so many copies of the rows as make this many rows
+# together.
 DEQUANTIZED_ROWS, MOST_COPIES = 100_000, 20
 # Rows that the finished model is judged by; each costs a solve for every point of its cell.
 JUDGED_ROWS = 1000
@@ -43,18 +44,15 @@ def fit_table(
 ) -> History:
     """Fit the density of a typed table.
 
-    Rows that are equal count as one with the sum of their weights, in an order of their own: neither the
-    order of the rows nor whether a weight or a repetition says how often a row is there makes a difference.
+    Rows that are equal count as one with the sum of their weights, in an order of their own:
+    neither the order of the rows nor whether a weight or a repetition says how often a row is
+    there makes a difference.
 
-    Args:
-        model: what is fitted, in place.
-        table: rows with the columns of the model's schema.
-        table_valid: rows to validator by; without them a tenth of the table is set apart.
-        weights: weight of each row, >= 0.
-        seed: of everything random here.
-        steps: budget in updates; the default grows with the rows.
-        seconds: budget in seconds instead.
-        imputer: whether to fit a second flow that `TableFlow.impute` draws missing cells from; None: where
+    Args: model: what is fitted, in place. table: rows with the columns of the model's schema.
+        table_valid: rows to validator by; without them a tenth of the table is set apart. weights:
+        weight of each row, >= 0. seed: of everything random here. steps: budget in updates; the
+        default grows with the rows. seconds: budget in seconds instead. imputer: whether to fit a
+        second flow that `TableFlow.impute` draws missing cells from; None: where
             the table has missing cells. It takes a third of the seconds, or as many steps again.
         likelihood_share: as in `cnf.fit`; by default a few of the updates, or most of the seconds.
         checkpoint: as in `cnf.fit`.
@@ -63,8 +61,8 @@ def fit_table(
     Returns:
         The history of the flow's fit; its held-out NLL is that of whole rows.
 
-    Raises:
-        ValueError: for too few rows, weights that are negative or all zero, or, as a `TableError`, cells that
+    Raises: ValueError: for too few rows, weights that are negative or all zero, or, as a
+        `TableError`, cells that
             the schema does not allow.
         TrainingError: if training diverges for good.
         Interrupted: (a KeyboardInterrupt) on Ctrl-C while flows are being trained.
@@ -77,8 +75,12 @@ def fit_table(
         True
     """
     train, valid = _parts(model, table, table_valid, weights, seed)
-    imputer = any(column.missing for column in model.schema.modeled) if imputer is None else imputer
-    budget = Budget(steps, seconds if seconds is None or not imputer else (1 - IMPUTER_SHARE) * seconds)
+    imputer = (
+        any(column.missing for column in model.schema.modeled) if imputer is None else imputer
+    )
+    budget = Budget(
+        steps, seconds if seconds is None or not imputer else (1 - IMPUTER_SHARE) * seconds
+    )
     generator = torch.Generator(model.device).manual_seed(seed)
     fit_maps(model, train, generator)
     pairs = [_symbol_rows(model, part) for part in (train, valid)]
@@ -92,7 +94,9 @@ def fit_table(
     history, stopped = None, None
     try:
         if model.flow is not None:
-            history = _fit_flow(model, train, valid, generator, checkpoint=checkpoint, **spending, **common)
+            history = _fit_flow(
+                model, train, valid, generator, checkpoint=checkpoint, **spending, **common
+            )
         if imputer:
             spent = Budget(steps, None if seconds is None else IMPUTER_SHARE * seconds)
             fit_imputer(model, train, valid, spent, **common)
@@ -109,7 +113,11 @@ def fit_table(
 
 
 def _parts(
-    model: TableFlow, table: pd.DataFrame, table_valid: pd.DataFrame | None, weights: Any, seed: int
+    model: TableFlow,
+    table: pd.DataFrame,
+    table_valid: pd.DataFrame | None,
+    weights: Any,
+    seed: int,
 ) -> tuple[TableRows, TableRows]:
     """Checked rows to learn from, and to validator by."""
     rows = merged(encoded(model, table, weights))
@@ -123,21 +131,33 @@ def _parts(
 
 
 def _fit_flow(
-    model: TableFlow, train: TableRows, valid: TableRows, generator: torch.Generator, **options: Any
+    model: TableFlow,
+    train: TableRows,
+    valid: TableRows,
+    generator: torch.Generator,
+    **options: Any,
 ) -> History:
     """Fit the flow over the numbers to dequantized rows; `options` are those of `cnf.fit`."""
     copies = _copies(model, len(train))
     (x, context), (x_valid, context_valid) = (
-        _coordinates(model, part, count, generator) for part, count in ((train, copies), (valid, 1))
+        _coordinates(model, part, count, generator)
+        for part, count in ((train, copies), (valid, 1))
     )
     weights = train.weights.repeat(copies)
     return fit(
-        model.flow, x, x_valid, context=context, context_valid=context_valid, weights=weights, **options
+        model.flow,
+        x,
+        x_valid,
+        context=context,
+        context_valid=context_valid,
+        weights=weights,
+        **options,
     )
 
 
 def _judged(model: TableFlow, rows: TableRows) -> tuple[float, float]:
-    """Mean of −log p over some of the rows, whole rows in the units of the table, and its standard error."""
+    """Mean of −log p over some of the rows, whole rows in the units of the table, and its standard
+    error."""
     judged = rows.take(evenly_spaced(rows.weights, JUDGED_ROWS))
     found = model.evaluate_cells(judged.cells, model.context_features(judged.context)).log_prob
     return weighted_nll(found, judged.weights)
@@ -158,9 +178,13 @@ def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> 
 def _coordinates(
     model: TableFlow, rows: TableRows, copies: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Rows as the flow takes them, dequantized afresh in each of some copies, and their conditions."""
+    """Rows as the flow takes them, dequantized afresh in each of some copies, and their
+    conditions."""
     context = model.context_features(rows.context)
-    parts = [model.coordinates(dequantized(model, rows.cells, generator), context) for _ in range(copies)]
+    parts = [
+        model.coordinates(dequantized(model, rows.cells, generator), context)
+        for _ in range(copies)
+    ]
     return torch.cat([part.z for part in parts]), torch.cat([part.conditions for part in parts])
 
 

@@ -1,4 +1,5 @@
-"""Fitting what imputes: known cells drawn at random, symbols by likelihood, numbers by flow matching."""
+"""Fitting what imputes: known cells drawn at random, symbols by likelihood, numbers by flow
+matching."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from cnf.tables.imputation import Known
 from cnf.tables.model import TableFlow
 from cnf.training.trainer import Callback
 
-# Rows, each with another set of known cells, that the fit sees; and those it is judged by, each of which has
-# a pattern of its own to be solved.
+# Rows, each with another set of known cells, that the fit sees; and those it is judged by, each of
+# which has a pattern of its own to be solved.
 ROWS, MOST_COPIES, JUDGED_ROWS = 100_000, 20, 256
 
 
@@ -32,8 +33,8 @@ def fit_imputer(
 ) -> None:
     """Fit a fresh imputer of a model whose maps are fitted; its numbers by flow matching alone.
 
-    Every row shows a share of its cells that is drawn anew, from none to all, and the rest is what is asked.
-    """
+    Every row shows a share of its cells that is drawn anew, from none to all, and the rest is what
+    is asked."""
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
         imputer = model.with_imputer().imputer
@@ -43,7 +44,9 @@ def fit_imputer(
     valid = valid.take(evenly_spaced(valid.weights, JUDGED_ROWS))
     known = [_hidden(model, rows, generator) for rows in (train, valid)]
     symbols = [_symbol_rows(model, rows, seen) for rows, seen in zip((train, valid), known)]
-    fit_discrete(imputer.symbols, *symbols, steps=budget.discrete_steps(imputer.symbols), seed=seed)
+    fit_discrete(
+        imputer.symbols, *symbols, steps=budget.discrete_steps(imputer.symbols), seed=seed
+    )
     if imputer.flow is None:
         return
     (x, context), (x_valid, context_valid) = (

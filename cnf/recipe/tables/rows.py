@@ -17,7 +17,8 @@ from cnf.tables.schema import Cells
 
 @dataclass(frozen=True)
 class TableRows:
-    """Encoded rows: modeled cells, context cells, weights (rows,) of mean one, and their sums as given."""
+    """Encoded rows: modeled cells, context cells, weights (rows,) of mean one, and their sums as
+    given."""
 
     cells: Cells
     context: Cells
@@ -36,7 +37,10 @@ class TableRows:
 def encoded(model: TableFlow, table: pd.DataFrame, weights: Any) -> TableRows:
     """Checked rows of a data frame on the model's device."""
     device = model.device
-    parts = [model.schema.encode(table, columns) for columns in (model.schema.modeled, model.schema.context)]
+    parts = [
+        model.schema.encode(table, columns)
+        for columns in (model.schema.modeled, model.schema.context)
+    ]
     cells, context = (Cells(part.values.to(device), part.symbols.to(device)) for part in parts)
     ones = torch.ones(len(table), dtype=torch.float64, device=device)
     if weights is None:
@@ -46,7 +50,8 @@ def encoded(model: TableFlow, table: pd.DataFrame, weights: Any) -> TableRows:
 
 
 def merged(rows: TableRows) -> TableRows:
-    """The different rows of weight above zero, sorted, each with the sum of its weights; of mean one."""
+    """The different rows of weight above zero, sorted, each with the sum of its weights; of mean
+    one."""
     parts = (rows.cells.values, rows.cells.symbols, rows.context.values, rows.context.symbols)
     keys = torch.cat([part.double() for part in parts], 1).cpu().numpy()
     _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
@@ -59,7 +64,8 @@ def merged(rows: TableRows) -> TableRows:
 def split(rows: TableRows, seed: int, *, repeating: bool) -> tuple[TableRows, TableRows]:
     """The rows to learn from under this seed, and the tenth that judges.
 
-    Where rows repeat, as those of integers and categories do, one that is there often enough gives a tenth of
+    Where rows repeat, as those of integers and categories do, one that is there often enough gives
+    a tenth of
     its weight to validator by: a row set apart whole would never be learnt.
     """
     generator = torch.Generator(rows.weights.device).manual_seed(seed)
@@ -68,7 +74,10 @@ def split(rows: TableRows, seed: int, *, repeating: bool) -> tuple[TableRows, Ta
     share[order[: max(1, round(HELD_OUT * len(rows)))]] = 1.0
     if repeating:
         share[rows.counts >= 1 / HELD_OUT] = HELD_OUT
-    parts = (replace(rows, weights=(1 - share) * rows.weights), replace(rows, weights=share * rows.weights))
+    parts = (
+        replace(rows, weights=(1 - share) * rows.weights),
+        replace(rows, weights=share * rows.weights),
+    )
     return tuple(part.take((part.weights > 0).nonzero().squeeze(1)) for part in parts)
 
 
@@ -77,6 +86,9 @@ def dequantized(model: TableFlow, cells: Cells, generator: torch.Generator) -> C
     steps = [model.schema.modeled[i].step or 0.0 for i in model.numeric]
     width = torch.tensor(steps, dtype=torch.float64, device=cells.values.device)
     noise = (
-        torch.rand(cells.values.shape, generator=generator, device=width.device, dtype=torch.float64) - 0.5
+        torch.rand(
+            cells.values.shape, generator=generator, device=width.device, dtype=torch.float64
+        )
+        - 0.5
     )
     return Cells(cells.values + noise * width, cells.symbols)
