@@ -43,23 +43,29 @@ class CNFDensity(DensityMixin, BaseEstimator):
     computed in float64. Neither the order of the rows matters to a fit, nor whether a weight or a
     repetition says how often a row is there.
 
-    Args: steps: budget of the fit in updates; None grows with the rows. seconds: budget in seconds
-        instead. hidden: widths of the two hidden layers; None chooses by rows and columns. kinds:
-        what columns of a data frame are, by name, where it is not seen; as in `cnf.Schema.infer`.
+    Args:
+        steps: budget of the fit in updates; None grows with the rows.
+        seconds: budget in seconds instead.
+        hidden: widths of the two hidden layers; None chooses by rows and columns.
+        kinds: what columns of a data frame are, by name, where it is not seen; as in
+        `cnf.Schema.infer`.
         context: names of columns that the density is conditioned on: p(other columns | context).
         imputer: whether `impute` is fitted too; None: where a data frame has missing cells.
         members: flows that are fitted, each with its own seed and validation part and the whole
-        budget;
-            the density is the mean of theirs, p(x) = (1/K) Σₖ pₖ(x).
+            budget; the density is the mean of theirs, p(x) = (1/K) Σₖ pₖ(x).
         random_state: seed of the first weights and of the fit: an int, a RandomState, or None for
         numpy's.
 
-    Attributes: flow_: the fitted `cnf.CNF`, or the `cnf.TableFlow` of a typed table, in float32;
-        the first member. members_: all of them. schema_: what the columns of a data frame were
-        found to be; None for an array. history_: the course of the first member's fit, a
-        `cnf.History`. log_prob_error_: bar of the numerical error, in nats, that 99 % of the rows
-        of the fit keep within. n_features_in_: number of columns. feature_names_in_: their names,
-        where X had any.
+    Attributes:
+        flow_: the fitted `cnf.CNF`, or the `cnf.TableFlow` of a typed table, in float32; the first
+        member.
+        members_: all of them.
+        schema_: what the columns of a data frame were found to be; None for an array.
+        history_: the course of the first member's fit, a `cnf.History`.
+        log_prob_error_: bar of the numerical error, in nats, that 99 % of the rows of the fit keep
+        within.
+        n_features_in_: number of columns.
+        feature_names_in_: their names, where X had any.
 
     Example:
         >>> X = np.random.default_rng(0).normal(size=(200, 2))
@@ -99,10 +105,10 @@ class CNFDensity(DensityMixin, BaseEstimator):
         """Fit the density to rows X (rows, columns), weighted by sample_weight (rows,); y is not
         used.
 
-        Raises: ValueError: for fewer than 10 rows, numbers that are not finite, columns that are
-            constant or
-                linearly dependent, weights that are negative, all zero or of another length, or,
-                as a `cnf.TableError`, a data frame that cannot be modeled.
+        Raises:
+            ValueError: for fewer than 10 rows, numbers that are not finite, columns that are
+                constant or linearly dependent, weights that are negative, all zero or of another
+                length, or, as a `cnf.TableError`, a data frame that cannot be modeled.
         """
         table = _named_table(X)
         kinds = {"kinds": self.kinds, "context": self.context or ()}
@@ -202,9 +208,9 @@ class CNFDensity(DensityMixin, BaseEstimator):
         They come as what the fit was given: an array, or a frame with its columns, dtypes and
         categories. `given` is a frame of context, one row for all or one for each.
 
-        Raises: ValueError: for fewer than no rows, or, as a `cnf.TableError`, a context that does
-            not fit.
-        """
+        Raises:
+            ValueError: for fewer than no rows, or, as a `cnf.TableError`, a context that does not
+        fit."""
         check_is_fitted(self)
         if n_samples < 0:
             raise ValueError(f"n_samples: expected at least 0; got {n_samples}")

@@ -19,9 +19,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     whoever opens `path` finds the old file or the new one. An exception in the block removes what
     was written and leaves `path` as it was.
 
-    Raises: ValueError: on entering, before any work: `path` is a folder, or its own folder is
-        missing or closed
-            to writing.
+    Raises:
+        ValueError: on entering, before any work: `path` is a folder, or its own folder is missing
+            or closed to writing.
 
     >>> folder = tempfile.TemporaryDirectory()
     >>> target = Path(folder.name, "numbers.txt")

@@ -54,9 +54,9 @@ def as_rows(name: str, x: Any, context: Any, weights: Any, device: torch.device)
     """Check arrays or tensors and put them on the device of the flow; rows of weight zero are left
     out.
 
-    Raises: ValueError: for a wrong number of axes or rows, or numbers that are not finite, naming
-        the row.
-    """
+    Raises:
+        ValueError: for a wrong number of axes or rows, or numbers that are not finite, naming the
+    row."""
     x = _matrix(name, x, device)
     context = (
         None if context is None else _matrix(f"{name}'s context", context, device, rows=len(x))
@@ -71,9 +71,9 @@ def as_rows(name: str, x: Any, context: Any, weights: Any, device: torch.device)
 def as_weights(weights: Any, rows: int, device: torch.device) -> Tensor:
     """Weights (rows,), as they are, on the device of the flow.
 
-    Raises: ValueError: for another number of them, or numbers that are negative, not finite, or
-        all zero.
-    """
+    Raises:
+        ValueError: for another number of them, or numbers that are negative, not finite, or all
+    zero."""
     weights = weights if isinstance(weights, Tensor) else np.asarray(weights)
     if tuple(weights.shape) != (rows,):
         raise ValueError(f"weights: expected shape ({rows},); got {tuple(weights.shape)}")

@@ -62,9 +62,9 @@ def read_data(
 ) -> pd.DataFrame:
     """The columns of a file, or 100,000 rows of toy:NAME; every cell is finite.
 
-    Raises: ValueError: for an unknown toy, or, as a `TableError`, for a table that is not as it
-        should be.
-    """
+    Raises:
+        ValueError: for an unknown toy, or, as a `TableError`, for a table that is not as it should
+    be."""
     if not data.startswith(TOY):
         return read_table(data, columns=columns, ignore=ignore, rows_needed=rows_needed)
     generator = torch.Generator().manual_seed(seed)

@@ -40,9 +40,9 @@ LEVELS = (0.005, 0.025, 0.25, 0.5, 0.75, 0.975, 0.995)
 def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
     """Fit a flow to a table and write it, with what the other commands need to know.
 
-    Raises: ValueError: for options that exclude each other, a table that cannot be fitted, an
-        output that cannot
-            be written, or a training that diverged.
+    Raises:
+        ValueError: for options that exclude each other, a table that cannot be fitted, an output
+            that cannot be written, or a training that diverged.
     """
     output = Path(options.output)
     if not (resume and is_finished(output)):

@@ -48,9 +48,9 @@ class Model:
     def given(self, text: str | None) -> Tensor | None:
         """The context (context_dim,) that --given spells.
 
-        Raises: ValueError: if it is missing, not wanted, or does not give one number to every
-            context column.
-        """
+        Raises:
+            ValueError: if it is missing, not wanted, or does not give one number to every context
+        column."""
         values = dict(_assignment(part) for part in names_in(text))
         if values.keys() != set(self.context):
             example = ",".join(f"{name}=0" for name in self.context)
@@ -65,8 +65,10 @@ class Model:
 def load_any(path: Path, device: str = "cpu") -> Model | TypedModel:
     """The model in a file, of plain real columns or of a typed table.
 
-    Raises: ModelFileError: if the file is missing, damaged, or names another number of columns
-        than it has. ValueError: for a device that is not there.
+    Raises:
+        ModelFileError: if the file is missing, damaged, or names another number of columns than it
+        has.
+        ValueError: for a device that is not there.
     """
     found = load(path, device=checked_device(device))
     require_known(path, found.metadata)

@@ -19,9 +19,9 @@ def require_writable(path: Path, *inputs: str | Path | None) -> None:
     """Refuse, before the work, an output that cannot be written after it, or that would replace an
     input.
 
-    Raises: ValueError: if `path` is a folder, in a folder that is missing or closed, or one of the
-        inputs.
-    """
+    Raises:
+        ValueError: if `path` is a folder, in a folder that is missing or closed, or one of the
+    inputs."""
     for given in inputs:
         if given is not None and path.exists() and Path(given).exists() and path.samefile(given):
             raise ValueError(

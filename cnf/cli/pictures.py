@@ -44,9 +44,9 @@ def plot_model(
 ) -> None:
     """Draw a picture of the model, or a film if the output is a gif or mp4.
 
-    Raises: ValueError: for a model, table, context or output that cannot be used, and for a
-        picture that a flow
-            of so many columns does not have.
+    Raises:
+        ValueError: for a model, table, context or output that cannot be used, and for a picture
+            that a flow of so many columns does not have.
     """
     model = load_any(path)
     require_writable(output, path, data)

@@ -54,9 +54,9 @@ def numbers_of(model: TypedModel, data: str) -> tuple[CNF, Rows, list[str]]:
     """The flow over the numbers of a typed table, rows in its coordinates, and the names of their
     columns.
 
-    Raises: ValueError: for a table without a column of numbers, or without a row that holds all of
-        them.
-    """
+    Raises:
+        ValueError: for a table without a column of numbers, or without a row that holds all of
+    them."""
     table = model.model
     if table.flow is None:
         raise ValueError(

@@ -25,9 +25,9 @@ def draw_typed(
 ) -> Figure:
     """MarginalTransform of all columns, pairs or samples of the numeric ones, or the history.
 
-    Raises: ValueError: for another kind, a context or table that does not fit, or columns that are
-        not numeric.
-    """
+    Raises:
+        ValueError: for another kind, a context or table that does not fit, or columns that are not
+    numeric."""
     if kind is Kind.history:
         if "history" not in typed.model.metadata:
             raise ValueError(

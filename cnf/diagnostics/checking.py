@@ -64,10 +64,14 @@ def check(
     that cannot be decided has no verdict: the mass in many columns, where no proposal comes near
     the density.
 
-    Args: flow: what is checked; it stays as it is. x: rows (rows, dim) in the units of the data;
-        up to 2,000 of them, chosen at random, are used. context: (rows, context_dim), for a
-        conditional flow. strict: hold it to narrower limits. seed: of the rows chosen and of
-        everything random in a check. watch: told the share of the check that is done.
+    Args:
+        flow: what is checked; it stays as it is.
+        x: rows (rows, dim) in the units of the data; up to 2,000 of them, chosen at random, are
+        used.
+        context: (rows, context_dim), for a conditional flow.
+        strict: hold it to narrower limits.
+        seed: of the rows chosen and of everything random in a check.
+        watch: told the share of the check that is done.
 
     Raises:
         ValueError: for rows that do not fit the flow, are not finite, or are fewer than 10.

@@ -14,10 +14,13 @@ Sense = Literal["at most", "at least"]
 class CheckResult:
     """What is claimed, what was found, and whether it holds.
 
-    Attributes: name: of the claim, in a word or two. claim: the sentence that holds where the
-        check passes. value: the number found. limit: what `value` is held against. passed: whether
-        it holds; a value that is not a number never does. None where the measurement is too
-            coarse to say.
+    Attributes:
+        name: of the claim, in a word or two.
+        claim: the sentence that holds where the check passes.
+        value: the number found.
+        limit: what `value` is held against.
+        passed: whether it holds; a value that is not a number never does. None where the
+            measurement is too coarse to say.
         sense: the side of the limit that passes.
         kind: "correctness", "fit" or "cost".
         unit: of value and limit; empty for pure numbers.

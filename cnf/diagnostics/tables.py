@@ -69,8 +69,9 @@ def check_table(
         seed: of the rows chosen and of everything random in a check.
         watch: told the share of the check that is done.
 
-    Raises: ValueError: for fewer than 10 rows, or, as a `TableError`, cells that the schema does
-        not allow.
+    Raises:
+        ValueError: for fewer than 10 rows, or, as a `TableError`, cells that the schema does not
+        allow.
 
     Example:
         >>> from cnf.tables import Schema

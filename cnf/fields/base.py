@@ -14,9 +14,10 @@ from torch import Tensor, nn
 class FieldAt(NamedTuple):
     """A bound field at one time: functions of x (*batch, dim) alone.
 
-    Attributes: velocity: v (*batch, dim). velocity_and_divergence: v and tr ∂v/∂x (*batch,) in
-        closed form; None where the field has none.
-    """
+    Attributes:
+        velocity: v (*batch, dim).
+        velocity_and_divergence: v and tr ∂v/∂x (*batch,) in closed form; None where the field has
+    none."""
 
     velocity: Callable[[Tensor], Tensor]
     velocity_and_divergence: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
@@ -26,9 +27,9 @@ class FieldAt(NamedTuple):
 class BoundField:
     """A field with its context filled in and its weights prepared: what one solve evaluates.
 
-    Attributes: at: the field at each of some times (n, …), whose further axes are () or (*batch,).
-        What depends on
-            time alone is computed for all of them at once.
+    Attributes:
+        at: the field at each of some times (n, …), whose further axes are () or (*batch,). What
+            depends on time alone is computed for all of them at once.
         closed_form: whether the divergence has a closed form.
         tensors: every tensor that the field reads and that may want a gradient, the context
             included. Those prepared from the weights stand here in their place: the graph of a

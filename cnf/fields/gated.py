@@ -20,10 +20,12 @@ class GatedField(VelocityField):
     c, the offset b and the skip s depend on time and context. Its divergence is one more product
     of two matrices, whatever `dim` is; see `cnf.fields.closed_form`.
 
-    Args: dim: number of columns of x. hidden: widths of the two hidden layers. context_dim: number
-        of columns of the context. first: activation σ of the first layer: "sine" makes it a layer
-        of Fourier features with trained
-            frequencies, which resolves fine structure far sooner than "tanh".
+    Args:
+        dim: number of columns of x.
+        hidden: widths of the two hidden layers.
+        context_dim: number of columns of the context.
+        first: activation σ of the first layer: "sine" makes it a layer of Fourier features with
+            trained frequencies, which resolves fine structure far sooner than "tanh".
         frequency: scale of the frequencies that W₁ starts with, for x of unit variance.
         modulation: width of the small network that makes gates and shifts from time and context.
 

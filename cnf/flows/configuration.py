@@ -45,9 +45,9 @@ DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float3
 def describe(flow: Any) -> dict[str, Any]:
     """The configuration of a `CNF` as JSON-ready data.
 
-    Raises: ValueError: for a field or base that a file cannot rebuild, or sizes that none would be
-        read with.
-    """
+    Raises:
+        ValueError: for a field or base that a file cannot rebuild, or sizes that none would be
+    read with."""
     configuration = {
         "dim": flow.dim,
         "context_dim": flow.context_dim,

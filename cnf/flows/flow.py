@@ -32,16 +32,18 @@ class CNF(FlowParts):
     change of variables (Chen et al. 2018), log p(x) = log p₀(z) − ∫₀¹ tr ∂v/∂x dt, plus the
     log-Jacobian of the preprocessing, so that it is in the units of the data.
 
-    Args: dim: number of columns of x. hidden: widths of the two hidden layers of the default
-        field, a `GatedField`. context_dim: number of columns of the context that the density
-        depends on; 0 for none. field: a velocity field of your own; then `hidden` has no meaning.
+    Args:
+        dim: number of columns of x.
+        hidden: widths of the two hidden layers of the default field, a `GatedField`.
+        context_dim: number of columns of the context that the density depends on; 0 for none.
+        field: a velocity field of your own; then `hidden` has no meaning.
         base: base density; "auto" is the standard normal, unless `cnf.fit` chooses another.
         preprocess: map to model coordinates; "auto" is the identity until `cnf.fit` fits it.
         solver: a `Grid` or a `Torchdiffeq`; "auto" is a grid of 16 steps until `calibrate` places
-        it. divergence: "auto" (closed form where the field has one, else exact, else, in training
-        beyond moderate
-            dimension, Hutchinson), "exact", "hutchinson", or a `Hutchinson` with its number of
-            probes.
+        it.
+        divergence: "auto" (closed form where the field has one, else exact, else, in training
+            beyond moderate dimension, Hutchinson), "exact", "hutchinson", or a `Hutchinson` with
+            its number of probes.
 
     Raises:
         ValueError: if the parts do not fit together.
@@ -68,20 +70,23 @@ class CNF(FlowParts):
     ) -> Tensor:
         """Log-density log p(x | context) in nats and in the units of x, row by row.
 
-        Args: x: (*batch, dim) context: (*batch, context_dim), broadcast against x. t: time whose
-            density is asked for: 1 is the data's, 0 the base's, in the units of the data.
+        Args:
+            x: (*batch, dim)
+            context: (*batch, context_dim), broadcast against x.
+            t: time whose density is asked for: 1 is the data's, 0 the base's, in the units of the
+            data.
             gradient: "direct", "discrete" or "adjoint". The default is "adjoint" with torchdiffeq;
-            on a grid,
-                where the first two agree to rounding, "direct" for few rows and "discrete" for
-                many. Second derivatives want "direct".
+                on a grid, where the first two agree to rounding, "direct" for few rows and
+                "discrete" for many. Second derivatives want "direct".
             generator: source of Hutchinson's probes.
 
-        Returns: (*batch,); NaN for rows that are not finite or cannot be solved. Of the latter,
-            one warning tells the number.
+        Returns:
+            (*batch,); NaN for rows that are not finite or cannot be solved. Of the latter, one
+            warning tells the number.
 
-        Raises: ValueError: for a wrong number of columns, a context that is missing or not wanted,
-            or t outside
-                [0, 1].
+        Raises:
+            ValueError: for a wrong number of columns, a context that is missing or not wanted, or
+                t outside [0, 1].
         """
         found = self.evaluate(x, context, t=t, gradient=gradient, generator=generator)
         finite = x.isfinite().all(-1)
@@ -212,9 +217,12 @@ class CNF(FlowParts):
     ) -> Tensor:
         """Paths of particles (time, *batch, dim), in the units of the data at all times.
 
-        Args: z: base points (*batch, dim) at t = 0; with `reverse`, data points at t = 1. t: times
-            in [0, 1], increasing. context: (*batch, context_dim), broadcast against z. reverse:
-            whether the particles end at given data points instead of starting at base points.
+        Args:
+            z: base points (*batch, dim) at t = 0; with `reverse`, data points at t = 1.
+            t: times in [0, 1], increasing.
+            context: (*batch, context_dim), broadcast against z.
+            reverse: whether the particles end at given data points instead of starting at base
+            points.
 
         Raises:
             ValueError: if the times do not increase within [0, 1].
@@ -276,10 +284,11 @@ class CNF(FlowParts):
         """Place the time grid on rows x (rows, dim) so that error bars within the tolerance cost
         the fewest evaluations.
 
-        Args: x: training rows; up to 1024 of those that are finite are used. tolerance: of the
-            error bar of log_prob, in nats, but for rounding. What the flow's arithmetic
-                loses is measured and stands in its bars; a tolerance below that asks for
-                `.double()`.
+        Args:
+            x: training rows; up to 1024 of those that are finite are used.
+            tolerance: of the error bar of log_prob, in nats, but for rounding. What the flow's
+                arithmetic loses is measured and stands in its bars; a tolerance below that asks
+                for `.double()`.
             context: (rows, context_dim)
 
         Returns:
@@ -337,7 +346,7 @@ class CNF(FlowParts):
         """Write configuration, weights and metadata to one safetensors file, atomically; see
         `cnf.load`.
 
-        Raises: ValueError: for a field or base of your own, which a file cannot rebuild, or too
-            long a grid.
-        """
+        Raises:
+            ValueError: for a field or base of your own, which a file cannot rebuild, or too long a
+        grid."""
         write_model(path, {**describe(self), "metadata": self.metadata}, self.state_dict())

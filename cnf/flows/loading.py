@@ -29,9 +29,9 @@ from cnf.flows.model_file import ModelFileError, read_model
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF:
     """The flow that `CNF.save` wrote to `path`, on `device` and in eval mode.
 
-    Raises: ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors
-        do not fit.
-    """
+    Raises:
+        ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors do
+    not fit."""
     return rebuilt(path, *read_model(path), device=device)
 
 

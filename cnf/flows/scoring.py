@@ -38,10 +38,13 @@ USUAL_ROUNDING = 8.0
 class SolveResult(NamedTuple):
     """From one solve.
 
-    Attributes: log_prob: log-densities (rows,). x_error: estimate of each step's error in the
-        state (steps, rows). q_error: the same in the integral of the divergence. nfe: evaluations
-        a row. extra: integrals of the rates beside the divergence, from the base to the data
-        (rows, rates).
+    Attributes:
+        log_prob: log-densities (rows,).
+        x_error: estimate of each step's error in the state (steps, rows).
+        q_error: the same in the integral of the divergence.
+        nfe: evaluations a row.
+        extra: integrals of the rates beside the divergence, from the base to the data (rows,
+        rates).
 
     Steps are in the order of time, from the base to the data, although scoring solves the other
     way."""
@@ -62,11 +65,13 @@ class SolveResult(NamedTuple):
 class Evaluation:
     """What `CNF.evaluate` returns, row by row.
 
-    Attributes: log_prob: log-density in the units of the data (*batch,), nats; NaN where it could
-        not be computed. error: bar of the solver's error in log_prob (*batch,), nats. nfe:
-        velocity evaluations spent on the row (*batch,). ok: whether the row is finite and its bar,
-        but for rounding, is within the tolerance (*batch,).
-    """
+    Attributes:
+        log_prob: log-density in the units of the data (*batch,), nats; NaN where it could not be
+        computed.
+        error: bar of the solver's error in log_prob (*batch,), nats.
+        nfe: velocity evaluations spent on the row (*batch,).
+        ok: whether the row is finite and its bar, but for rounding, is within the tolerance
+    (*batch,)."""
 
     log_prob: Tensor
     error: Tensor

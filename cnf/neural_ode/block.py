@@ -19,11 +19,12 @@ class ODEBlock(nn.Module):
     equations", 2018). A flow in the plane cannot untie what is nested; `augment=k` gives it k more
     dimensions to move in, which start at zero (Dupont et al., "Augmented neural ODEs", 2019).
 
-    Args: f: the velocity, a module called with t () and z (*batch, dim + augment). t: the times t₀
-        and t₁, in either order; an `nn.Parameter` (2,) is learned. solver: `Grid` (fixed steps) or
-        `Torchdiffeq`; the default is Torchdiffeq("dopri5"). gradient: "adjoint", in memory that
-        does not grow with the number of steps; "direct", or, with a
-            `Grid`, "discrete".
+    Args:
+        f: the velocity, a module called with t () and z (*batch, dim + augment).
+        t: the times t₀ and t₁, in either order; an `nn.Parameter` (2,) is learned.
+        solver: `Grid` (fixed steps) or `Torchdiffeq`; the default is Torchdiffeq("dopri5").
+        gradient: "adjoint", in memory that does not grow with the number of steps; "direct", or,
+            with a `Grid`, "discrete".
         augment: k, the number of zeros appended to the last axis of the input. They stay in the
         output.
 
@@ -62,9 +63,10 @@ class ODEBlock(nn.Module):
     def solve(self, x: Tensor, t: Tensor | Sequence[float] | None = None) -> Solution:
         """The way of x through the layer, with its evaluations in `nfe`.
 
-        Args: x: input (*batch, dim). t: times at which z is asked for, strictly increasing or
-            decreasing; may require a gradient. The
-                default are t₀ and t₁ of the layer.
+        Args:
+            x: input (*batch, dim).
+            t: times at which z is asked for, strictly increasing or decreasing; may require a
+                gradient. The default are t₀ and t₁ of the layer.
 
         Returns:
             The solution with states x (time, *batch, dim + augment).

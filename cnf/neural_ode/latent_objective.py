@@ -124,22 +124,30 @@ def fit_latent_ode(
     0 the recognition network is itself the prior, and the objective bounds the conditional log
     p(targets | observed) of a forecast.
 
-    Args: model: trained in place. observed: series to read. targets: series to explain; the
-        default is `observed`. context: (series, context_dim). steps: number of updates. batch:
-        series of an update. learning_rate: its peak; after a warm-up it falls to zero along a
-        cosine. beta: β at the end, from 0 on. anneal: share of the updates during which β rises,
-        in [0, 1]. agree: weight of the `agreement` of path and reading, from 0 on; for forecasts
-        further ahead than the
-            longest series. Its scale is that of the divergence, so a weight above β makes states
-            small.
+    Args:
+        model: trained in place.
+        observed: series to read.
+        targets: series to explain; the default is `observed`.
+        context: (series, context_dim).
+        steps: number of updates.
+        batch: series of an update.
+        learning_rate: its peak; after a warm-up it falls to zero along a cosine.
+        beta: β at the end, from 0 on.
+        anneal: share of the updates during which β rises, in [0, 1].
+        agree: weight of the `agreement` of path and reading, from 0 on; for forecasts further
+            ahead than the longest series. Its scale is that of the divergence, so a weight above β
+            makes states small.
         seed: of batches and draws.
         watch: told the number of updates after each of them.
 
-    Returns: The records; their objective is the negative lower bound in nats per target value, β
-        as it then was, less the weighted agreement.
+    Returns:
+        The records; their objective is the negative lower bound in nats per target value, β as it
+        then was, less the weighted agreement.
 
-    Raises: ValueError: for a budget that is not positive, a share outside [0, 1], a negative
-        weight, no series. TrainingError: if the bound or its gradient is not finite.
+    Raises:
+        ValueError: for a budget that is not positive, a share outside [0, 1], a negative weight,
+        no series.
+        TrainingError: if the bound or its gradient is not finite.
     """
     if min(steps, batch, len(observed)) < 1 or not (0 <= anneal <= 1 and min(beta, agree) >= 0):
         raise ValueError(

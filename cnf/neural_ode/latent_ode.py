@@ -50,9 +50,11 @@ class LatentField(VelocityField):
 class Prediction:
     """What a latent ODE says of values at some times.
 
-    Attributes: mean: (batch, length, channels). deviation: standard deviation of an observation,
-        uncertain start and noise together, likewise. draws: of the noise-free values, (draws,
-        batch, length, channels).
+    Attributes:
+        mean: (batch, length, channels).
+        deviation: standard deviation of an observation, uncertain start and noise together,
+        likewise.
+        draws: of the noise-free values, (draws, batch, length, channels).
     """
 
     mean: Tensor
@@ -66,12 +68,17 @@ class LatentODE(nn.Module):
     z(start) ~ N(0, I), dz/dt = v(z, context), and x(t) ~ N(g(z(t)), diag(noise²)); a recognition
     network gives the posterior of z(start) from what was observed.
 
-    Args: channels: of the series. latent: dimension of z. hidden: units of the recognition
-        network. units: of the hidden layers of v and of g. context_dim: number of columns of what
-        else is known of a series. start: time of z(start); predictions are for this time and
-        later, observations may lie before it. horizon: unit of time, in which v changes z by about
-        one; the usual length of a series. steps: steps of the solver (rk4) in one horizon. noise:
-        standard deviation of the noise to begin with; it is learned, for every channel.
+    Args:
+        channels: of the series.
+        latent: dimension of z.
+        hidden: units of the recognition network.
+        units: of the hidden layers of v and of g.
+        context_dim: number of columns of what else is known of a series.
+        start: time of z(start); predictions are for this time and later, observations may lie
+        before it.
+        horizon: unit of time, in which v changes z by about one; the usual length of a series.
+        steps: steps of the solver (rk4) in one horizon.
+        noise: standard deviation of the noise to begin with; it is learned, for every channel.
 
     Raises:
         ValueError: for a horizon, noise or number of steps that is not positive.

@@ -19,7 +19,8 @@ class Series:
         values: (batch, length, channels); what the mask hides has no meaning, and is zero.
         mask: which values were observed, bool, (batch, length, channels).
 
-    Raises: ValueError: for shapes that do not fit, or an observed value or its time that is not
+    Raises:
+        ValueError: for shapes that do not fit, or an observed value or its time that is not
         finite.
 
     Example:

@@ -51,8 +51,10 @@ class Adams(Scheme):
     A step without length evaluates the velocity again, at the corrected state; what follows looks
     back on that in place of the one at the predicted point.
 
-    Args: nodes: fractions of the span at which the steps start and end, as `with_startup_steps`
-        gives them. like: dtype and device of the arithmetic.
+    Args:
+        nodes: fractions of the span at which the steps start and end, as `with_startup_steps`
+        gives them.
+        like: dtype and device of the arithmetic.
     """
 
     def __init__(self, nodes: tuple[float, ...], like: Tensor) -> None:

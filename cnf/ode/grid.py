@@ -31,9 +31,11 @@ class Grid:
 
     The nodes are fractions of the span of a solve: 0 is its first time, 1 its last.
 
-    Args: nodes: increasing fractions from 0 to 1. method: "euler", "midpoint", "rk4", "dopri5"
-        (the embedded fifth-order pair) or "adams" (predictor
-            and corrector of order five, one evaluation a step); the last two estimate their error.
+    Args:
+        nodes: increasing fractions from 0 to 1.
+        method: "euler", "midpoint", "rk4", "dopri5" (the embedded fifth-order pair) or "adams"
+            (predictor and corrector of order five, one evaluation a step); the last two estimate
+            their error.
 
     Raises:
         ValueError: for an unknown method or nodes that do not increase from 0 to 1.

@@ -106,12 +106,15 @@ def integrate(
 ) -> Steps:
     """Carry x along the mesh with a gradient of the chosen kind.
 
-    Args: system: velocity and rates. x: state at `mesh[0]`, (*batch, dim). mesh: times (steps +
-        1,), increasing or decreasing; may require a gradient. scheme: what makes a step. at: which
-        nodes' states are wanted. gradient: "direct" keeps the whole graph. "discrete" keeps
-        states, with what the steps hand on, and
-            re-evaluates a few steps at a time backwards: the same gradient to rounding, in memory
-            of those.
+    Args:
+        system: velocity and rates.
+        x: state at `mesh[0]`, (*batch, dim).
+        mesh: times (steps + 1,), increasing or decreasing; may require a gradient.
+        scheme: what makes a step.
+        at: which nodes' states are wanted.
+        gradient: "direct" keeps the whole graph. "discrete" keeps states, with what the steps hand
+            on, and re-evaluates a few steps at a time backwards: the same gradient to rounding, in
+            memory of those.
         estimate: whether errors are asked for, where the scheme estimates them.
     """
     plan, collect = scheme.plan(mesh), partial(_collect, estimate=estimate)

@@ -63,9 +63,9 @@ class System:
     The rates r depend on the state, but nothing depends on q: solvers may skip them where their
     weight is zero. The log-density of a flow is such a quadrature.
 
-    Attributes: at: the system at each of some times (n,). A step asks for the times of all its
-        stages at once, so
-            that what depends on time alone need not be computed stage by stage.
+    Attributes:
+        at: the system at each of some times (n,). A step asks for the times of all its stages at
+            once, so that what depends on time alone need not be computed stage by stage.
         tensors: every tensor that v and r depend on and that may want a gradient.
     """
 

@@ -36,9 +36,9 @@ class Torchdiffeq:
         step_size: length of a step, for fixed-step methods, which need it.
         max_evaluations: a solve that wants more raises SolverError.
 
-    Raises: ValueError: for an unknown method, a step size that is missing or out of place, or
-        numbers without
-            meaning.
+    Raises:
+        ValueError: for an unknown method, a step size that is missing or out of place, or numbers
+            without meaning.
 
     Example:
         >>> Torchdiffeq("rk4", step_size=0.1).method
@@ -71,15 +71,18 @@ class Torchdiffeq:
         """States of `system` at the times t (time,), which are increasing or decreasing, from x at
         t[0].
 
-        Args: system: velocity and rates. x: state at t[0], (*batch, dim). t: times, which may
-            require a gradient. gradient: "adjoint" solves the continuous adjoint equation
-            backwards, in memory that does not
-                depend on the number of steps, with the seminorm of Kidger et al. 2021; "direct"
-                keeps the graph of every step.
+        Args:
+            system: velocity and rates.
+            x: state at t[0], (*batch, dim).
+            t: times, which may require a gradient.
+            gradient: "adjoint" solves the continuous adjoint equation backwards, in memory that
+                does not depend on the number of steps, with the seminorm of Kidger et al. 2021;
+                "direct" keeps the graph of every step.
 
-        Raises: SolverError: if the step underflows or `max_evaluations` is not enough. ValueError:
-            for an unknown gradient, or "discrete", which needs the fixed steps of a Grid.
-        """
+        Raises:
+            SolverError: if the step underflows or `max_evaluations` is not enough.
+            ValueError: for an unknown gradient, or "discrete", which needs the fixed steps of a
+        Grid."""
         check_gradient(gradient)
         self._check_steps(abs((t[-1] - t[0]).item()))
         if gradient == "discrete":

@@ -56,15 +56,19 @@ def fit(
     rows stack several by cross-validation, and where no x_valid was given, the stack learns the
     rows set apart too, once it has been judged by them.
 
-    Args: flow: what is fitted, in place. x: rows (rows, dim), array or tensor, in the user's
-        units. x_valid: rows to validator by; without them a tenth of x is set apart. context:
-        (rows, context_dim), for a conditional flow. context_valid: context of x_valid. weights:
-        weight of each row of x, >= 0. seed: of everything random here; the flow's own start is
-        drawn where it is made. steps: budget in updates; the default grows with the rows. seconds:
-        budget in seconds instead. gradient: of the likelihood: "discrete", "direct", or "adjoint"
-        for the continuous adjoint. likelihood_share: part of the budget for maximum likelihood; 1
-        is likelihood alone, 0 flow matching
-            alone.
+    Args:
+        flow: what is fitted, in place.
+        x: rows (rows, dim), array or tensor, in the user's units.
+        x_valid: rows to validator by; without them a tenth of x is set apart.
+        context: (rows, context_dim), for a conditional flow.
+        context_valid: context of x_valid.
+        weights: weight of each row of x, >= 0.
+        seed: of everything random here; the flow's own start is drawn where it is made.
+        steps: budget in updates; the default grows with the rows.
+        seconds: budget in seconds instead.
+        gradient: of the likelihood: "discrete", "direct", or "adjoint" for the continuous adjoint.
+        likelihood_share: part of the budget for maximum likelihood; 1 is likelihood alone, 0 flow
+            matching alone.
         tolerance: largest error bar in nats that the finished flow's grid leaves to a row.
         checkpoint: file that holds the state of the fit while it runs; the state before it stands
             beside it, under the name that ends in .previous. Where they exist already, the fit
@@ -76,9 +80,9 @@ def fit(
     Returns:
         The history, with the held-out NLL in nats per row and in the units of x.
 
-    Raises: ValueError: for rows that do not fit the flow, are not finite, or too few, and for
-        settings that
-            exclude each other.
+    Raises:
+        ValueError: for rows that do not fit the flow, are not finite, or too few, and for settings
+            that exclude each other.
         TrainingError: if training diverges for good.
         Interrupted: (a KeyboardInterrupt) on Ctrl-C while it is being trained; the flow then has
             the best weights so far, calibrated.

@@ -42,13 +42,16 @@ class MixtureBaseline:
     """Gaussian mixtures of the rows a flow is fitted to, their number of components chosen on
     held-out rows.
 
-    Args: y: rows to learn from, in model coordinates (rows, dim). weights: of these rows, or None.
-        valid: rows to validator by, in model coordinates. ladj: log-Jacobian of the valid rows, ()
-        or (rows,). valid_weights: of these rows, or None. seed: of the start of
-        expectation-maximization, and of the rows taken where there are many. most: components at
-        most. seconds: time for the small mixtures; the large one may take three times as long.
-        None for no limit.
-    """
+    Args:
+        y: rows to learn from, in model coordinates (rows, dim).
+        weights: of these rows, or None.
+        valid: rows to validator by, in model coordinates.
+        ladj: log-Jacobian of the valid rows, () or (rows,).
+        valid_weights: of these rows, or None.
+        seed: of the start of expectation-maximization, and of the rows taken where there are many.
+        most: components at most.
+        seconds: time for the small mixtures; the large one may take three times as long. None for
+    no limit."""
 
     def __init__(
         self,

@@ -69,9 +69,10 @@ def stacked_mixture_if_better(
     rows says too little to choose by, and the best of many by a little is the luck of folds and
     starts as much as its number of components (Smyth and Wolpert 1999).
 
-    Args: flow: fitted to the training rows. transform: map to where the mixtures are fitted. Along
-        the columns themselves a diagonal covariance
-            says more than along axes that whitening has turned.
+    Args:
+        flow: fitted to the training rows.
+        transform: map to where the mixtures are fitted. Along the columns themselves a diagonal
+            covariance says more than along axes that whitening has turned.
         train: rows it was fitted to.
         valid: rows set apart.
         refit: whether the stack that is handed over learns them too, once they have judged.

@@ -19,10 +19,11 @@ DRAWS_EACH = 100
 class Ranks(NamedTuple):
     """Ranks between 0 and 1.
 
-    Attributes: columns: of a row's columns among those of draws, the probability integral
-        transform (rows, dim). density: share of draws that are denser than the row (rows,): the
-        smallest highest-density region
-            that holds the row has this probability.
+    Attributes:
+        columns: of a row's columns among those of draws, the probability integral transform (rows,
+        dim).
+        density: share of draws that are denser than the row (rows,): the smallest highest-density
+            region that holds the row has this probability.
     """
 
     columns: Tensor

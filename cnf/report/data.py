@@ -21,10 +21,12 @@ SEED = 0  # of all that is drawn at random: the same model and rows give the sam
 class ReportData:
     """A flow and the rows that its report is drawn from.
 
-    Attributes: flow: in float64, in which columns far from zero are told apart. rows: to judge by;
-        the flow should not have been fitted to them. train: rows that the flow was fitted to and
-        baselines learn from; None where they are not at hand. names: of the columns, with their
-        units.
+    Attributes:
+        flow: in float64, in which columns far from zero are told apart.
+        rows: to judge by; the flow should not have been fitted to them.
+        train: rows that the flow was fitted to and baselines learn from; None where they are not
+        at hand.
+        names: of the columns, with their units.
     """
 
     flow: CNF

@@ -50,19 +50,21 @@ def write_report(
 
     The page opens from the disk in any browser, asks nothing of the network, and is under 6 MB.
 
-    Args: flow: it is left as it is. rows: to judge by; they should be new to the flow. output: the
-        file to write, replaced only by a whole new one. train: rows that the flow was fitted to,
-        for baselines to learn from; without them, baselines learn
-            from the half of `rows` that a row is not in.
+    Args:
+        flow: it is left as it is.
+        rows: to judge by; they should be new to the flow.
+        output: the file to write, replaced only by a whole new one.
+        train: rows that the flow was fitted to, for baselines to learn from; without them,
+            baselines learn from the half of `rows` that a row is not in.
         names: of the columns; those in the flow's metadata, or x₁, x₂, … if not given. Units are
             taken from `flow.metadata["units"]`, a dict from name to unit.
         title: the page's heading.
         source: where the rows are from, in words.
         tell: is told what is being made.
 
-    Raises: ValueError: for another number of columns than the flow has, fewer than 10 rows, or an
-        output that
-            cannot be written.
+    Raises:
+        ValueError: for another number of columns than the flow has, fewer than 10 rows, or an
+            output that cannot be written.
     """
     subject = report_data(flow, rows, train, names)
     with atomic_path(output) as temporary:

@@ -24,9 +24,10 @@ class Column:
     A cell of a column shows one of `symbols`: a category is its own symbol; a numeric cell is "a
     number" (0), one of the atoms (1, 2, …) or, last, missing.
 
-    Attributes: name: as in the table. kind: real, positive (> 0), bounded (lower < x < upper),
-        integer (a multiple of `step`), categorical
-            or ignored.
+    Attributes:
+        name: as in the table.
+        kind: real, positive (> 0), bounded (lower < x < upper), integer (a multiple of `step`),
+            categorical or ignored.
         role: "context" where the density is conditioned on the column.
         lower: end of the support of the density part; None for −∞. That of an integer lies half a
             step outside its smallest value.

@@ -29,9 +29,9 @@ LATER = ("whitening.bend", "whitening.patterns", "whitening.covariances")
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF | TableFlow:
     """The model that `CNF.save` or `TableFlow.save` wrote to `path`, on `device` and in eval mode.
 
-    Raises: ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors
-        do not fit.
-    """
+    Raises:
+        ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors do
+    not fit."""
     config, tensors = read_model(path)
     if config.get("class") != "TableFlow":
         return rebuilt(path, config, tensors, device=device)

@@ -69,9 +69,10 @@ class TableFlow(TableDensity):
     ) -> pd.DataFrame:
         """Rows drawn from the model, typed and named as the table's.
 
-        Args: rows: how many. given: the context of each of them, one row for all or `rows` rows,
-            for a model with context
-                columns.
+        Args:
+            rows: how many.
+            given: the context of each of them, one row for all or `rows` rows, for a model with
+                context columns.
             generator: source of all randomness.
 
         Raises:

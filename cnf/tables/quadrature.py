@@ -22,10 +22,11 @@ POINTS = 32
 class Rule:
     """Points of a cell and what they weigh.
 
-    Attributes: offsets: (points, columns), in the units of the columns; zero where a column is no
-        integer. weights: (points,), their sum 1. checks: (rules, points): other weights whose
-        results, relative to the mean, bound its error.
-    """
+    Attributes:
+        offsets: (points, columns), in the units of the columns; zero where a column is no integer.
+        weights: (points,), their sum 1.
+        checks: (rules, points): other weights whose results, relative to the mean, bound its
+    error."""
 
     offsets: Tensor
     weights: Tensor

@@ -51,9 +51,9 @@ def read_table(
     infinities. In csv a missing cell is empty or says NA, NaN, null or none; true and false are 1
     and 0.
 
-    Raises: TableError: the file, a column or a cell is not as it should be, or there are fewer
-        rows than
-            `rows_needed`.
+    Raises:
+        TableError: the file, a column or a cell is not as it should be, or there are fewer rows
+            than `rows_needed`.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -116,9 +116,9 @@ def read_typed_table(
     In csv a column is of numbers if its cells spell numbers, unless it is one of `texts`, and
     missing cells are as in `read_table`.
 
-    Raises: TableError: the file or a column is not as it should be, a cell is no number where
-        almost all are, or
-            there are fewer rows than `rows_needed`.
+    Raises:
+        TableError: the file or a column is not as it should be, a cell is no number where almost
+            all are, or there are fewer rows than `rows_needed`.
     """
     path = Path(path)
     choose = functools.partial(choose_columns, path=path, columns=columns, ignore=ignore)

@@ -24,10 +24,11 @@ MOST_COLUMNS = 500
 class Cells:
     """Rows of a table as a model takes them.
 
-    Attributes: values: numbers of the numeric columns (rows, numeric); zero where a cell shows
-        another symbol. symbols: the symbol of every cell (rows, columns), see `Column`; −1 for a
-        missing cell of a column
-            that had none.
+    Attributes:
+        values: numbers of the numeric columns (rows, numeric); zero where a cell shows another
+        symbol.
+        symbols: the symbol of every cell (rows, columns), see `Column`; −1 for a missing cell of a
+            column that had none.
     """
 
     values: Tensor
@@ -77,9 +78,10 @@ class Schema:
             drop_dependent: whether a column that follows exactly from others is ignored instead of
             refused.
 
-        Raises: TableError: for a column that is empty, of one number only, or not what it is said
-            to be; for
-                names that are unknown or repeated; for columns that depend on each other exactly.
+        Raises:
+            TableError: for a column that is empty, of one number only, or not what it is said to
+                be; for names that are unknown or repeated; for columns that depend on each other
+                exactly.
         """
         kinds = {**(kinds or {}), **dict.fromkeys(ignore, "ignored")}
         _check_names(table, [*kinds, *context])
@@ -132,9 +134,9 @@ class Schema:
     def encode(self, table: pd.DataFrame, columns: tuple[Column, ...]) -> Cells:
         """Some columns of a data frame, found by name, as numbers and symbols.
 
-        Raises: TableError: for a column that is not there, or a cell that its column cannot hold:
-            an unseen
-                category, a number outside the support, an infinity.
+        Raises:
+            TableError: for a column that is not there, or a cell that its column cannot hold: an
+                unseen category, a number outside the support, an infinity.
         """
         if columns:
             choose_columns(

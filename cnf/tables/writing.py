@@ -49,8 +49,9 @@ def table_writer(path: str | os.PathLike[str]) -> Iterator[TableWriter]:
     Numbers read back bit for bit. npy and npz hold the rows in memory until the end; npy drops the
     names.
 
-    Raises: TableError: on entering, before any work: the extension is unknown or the folder cannot
-        be written to.
+    Raises:
+        TableError: on entering, before any work: the extension is unknown or the folder cannot be
+        written to.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()

@@ -18,12 +18,16 @@ PhaseName = Literal["flow matching", "likelihood"]
 class Phase:
     """One part of a fit.
 
-    Attributes: name: "flow matching" or "likelihood". steps: number of updates, or None where time
-        is the budget. seconds: time, or None where updates are the budget. batch: rows of an
-        update. learning_rate: its peak; after a warm-up it falls to zero along a cosine. ema:
-        decay of the moving average of the weights, which is what gets judged and kept.
+    Attributes:
+        name: "flow matching" or "likelihood".
+        steps: number of updates, or None where time is the budget.
+        seconds: time, or None where updates are the budget.
+        batch: rows of an update.
+        learning_rate: its peak; after a warm-up it falls to zero along a cosine.
+        ema: decay of the moving average of the weights, which is what gets judged and kept.
         validations: how often held-out likelihood is taken at most, closer together towards the
-        end. optimizer: "adam", or "muon" for matrices and Adam for the rest.
+        end.
+        optimizer: "adam", or "muon" for matrices and Adam for the rest.
     """
 
     name: PhaseName
@@ -47,12 +51,14 @@ class Phase:
 class Settings:
     """What `cnf.fit` does.
 
-    Attributes: phases: one after the other. gradient: of the likelihood: "discrete", "direct", or
-        "adjoint" (torchdiffeq). coupling_block: rows that flow matching pairs by optimal
-        transport; None pairs independently. times_a_pair: times at which flow matching uses each
-        pair. allocation: how many rows of a region likelihood training draws: "proportional" to
-        those it has, or
-            "neyman", more where log p differs more between them (`cnf.training.neyman`).
+    Attributes:
+        phases: one after the other.
+        gradient: of the likelihood: "discrete", "direct", or "adjoint" (torchdiffeq).
+        coupling_block: rows that flow matching pairs by optimal transport; None pairs
+        independently.
+        times_a_pair: times at which flow matching uses each pair.
+        allocation: how many rows of a region likelihood training draws: "proportional" to those it
+            has, or "neyman", more where log p differs more between them (`cnf.training.neyman`).
         solver_steps: steps of the grid that likelihood training starts with.
         error_weight: weight of the solver's error beside the negative log-likelihood, to start
         with.
@@ -113,9 +119,11 @@ class Settings:
 class FitPlan:
     """What was settled before the first update.
 
-    Attributes: choices: what was chosen for the flow, in words. allow_mixture_fallback: whether a
-        mixture that is ahead at the end may take the flow's place. transform_is_free: whether the
-        map to model coordinates may give way with it.
+    Attributes:
+        choices: what was chosen for the flow, in words.
+        allow_mixture_fallback: whether a mixture that is ahead at the end may take the flow's
+        place.
+        transform_is_free: whether the map to model coordinates may give way with it.
     """
 
     choices: dict[str, Any] = field(default_factory=dict)

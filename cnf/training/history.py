@@ -10,11 +10,16 @@ from typing import Any
 class Record:
     """One moment of training.
 
-    Attributes: phase: "flow matching" or "likelihood". step: updates so far. seconds: time spent
-        training so far. objective: value of the phase's objective, averaged since the last record.
-        learning_rate: of the next update. valid_nll: held-out NLL in nats per row, units of the
-        data, by a verified solve; None where not taken. valid_se: its standard error. nfe:
-        velocity evaluations a row that scoring takes.
+    Attributes:
+        phase: "flow matching" or "likelihood".
+        step: updates so far.
+        seconds: time spent training so far.
+        objective: value of the phase's objective, averaged since the last record.
+        learning_rate: of the next update.
+        valid_nll: held-out NLL in nats per row, units of the data, by a verified solve; None where
+        not taken.
+        valid_se: its standard error.
+        nfe: velocity evaluations a row that scoring takes.
     """
 
     phase: str
@@ -31,11 +36,14 @@ class Record:
 class History:
     """Records of a fit, what the recipe chose, and how it ended.
 
-    Attributes: records: in order of time. choices: what was chosen for the data at hand, by name.
+    Attributes:
+        records: in order of time.
+        choices: what was chosen for the data at hand, by name.
         valid_nll: held-out NLL of the finished flow, nats per row in the units of the data; None
-        until then. valid_se: its standard error. train_nll: that of rows it was fitted to, on as
-        many of them as validation looks at; far below
-            `valid_nll`, the flow has learnt rows by heart.
+        until then.
+        valid_se: its standard error.
+        train_nll: that of rows it was fitted to, on as many of them as validation looks at; far
+            below `valid_nll`, the flow has learnt rows by heart.
         train_se: its standard error.
         rollbacks: when and why training went back to an earlier state, in words.
     """

@@ -29,9 +29,10 @@ def minimize(
     """Make an objective small by Adam: a linear warm-up, then a cosine to zero; gradients are
     clipped.
 
-    Args: parameters: changed in place. objective: called with the number of the update, from 1;
-        gives what is differentiated, and what is
-            recorded, each ().
+    Args:
+        parameters: changed in place.
+        objective: called with the number of the update, from 1; gives what is differentiated, and
+            what is recorded, each ().
         phase: what the records and errors call it.
         steps: number of updates.
         learning_rate: its peak.
@@ -41,8 +42,10 @@ def minimize(
     Returns:
         Up to 100 records, each with the mean objective since the last.
 
-    Raises: ValueError: for fewer than one step. TrainingError: if the objective or its gradient is
-        not finite; the parameters are as before.
+    Raises:
+        ValueError: for fewer than one step.
+        TrainingError: if the objective or its gradient is not finite; the parameters are as
+        before.
 
     Example:
         >>> x = nn.Parameter(torch.tensor(3.0))

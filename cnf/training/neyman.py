@@ -27,9 +27,11 @@ NONE = 1e-9  # rows: keeps a division by their number finite
 class Drawn(NamedTuple):
     """Rows of a batch.
 
-    Attributes: places: of the rows, in random order. cells: that they were drawn from. importance:
-        of each row in a mean over the batch: the density of all rows over that of the draws.
-    """
+    Attributes:
+        places: of the rows, in random order.
+        cells: that they were drawn from.
+        importance: of each row in a mean over the batch: the density of all rows over that of the
+    draws."""
 
     places: Tensor
     cells: Tensor

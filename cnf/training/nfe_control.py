@@ -22,9 +22,9 @@ COST = 0.1
 class PenaltyController:
     """The share of the regularizers' weights that counts, and what too many evaluations count for.
 
-    Args: pilot: rows; every other one is calibrated on, and evaluations are counted on those
-        between, since a
-            grid suits best the rows that it was placed on.
+    Args:
+        pilot: rows; every other one is calibrated on, and evaluations are counted on those
+            between, since a grid suits best the rows that it was placed on.
         budget: evaluations a row; None leaves the share at 1.
         tolerance: of the finished flow's error bars, in nats.
     """

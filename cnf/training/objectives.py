@@ -30,11 +30,13 @@ def flow_matching_loss(
     Its minimizer carries the base to the data; no equation is solved. Rows share `times`
     stratified times, so that the gates of a field are computed once for all rows of a time.
 
-    Args: flow: the flow whose field is trained. y: data in model coordinates (rows, dim), rows a
-        multiple of `times`. context: in model coordinates (rows, context_dim). generator: source
-        of times and base points. block: rows coupled by optimal transport; None couples
-        independently, as a context demands, since
-            rows may not change places with rows of another context.
+    Args:
+        flow: the flow whose field is trained.
+        y: data in model coordinates (rows, dim), rows a multiple of `times`.
+        context: in model coordinates (rows, context_dim).
+        generator: source of times and base points.
+        block: rows coupled by optimal transport; None couples independently, as a context demands,
+            since rows may not change places with rows of another context.
         times: number of distinct times.
         times_a_pair: how often each pair of base point and row is used, at times far apart:
             pairing by optimal transport costs more than an evaluation of the field.

@@ -20,10 +20,11 @@ STEP = 1e-2
 class Regularizers:
     """Weights of penalties, each an integral over time along the path of a row.
 
-    Attributes: kinetic: of ∫ |v|² dt, short paths (Finlay et al. 2020). jacobian: of ∫ |∂v/∂x|² dt
-        in the Frobenius norm, smooth fields (Finlay et al. 2020). transport: of ∫ |∂v/∂t +
-        (v·∇)v|² dt, which is zero where particles go straight at constant speed, as
-            optimal transport has them (Onken et al. 2021, who hold a potential to that).
+    Attributes:
+        kinetic: of ∫ |v|² dt, short paths (Finlay et al. 2020).
+        jacobian: of ∫ |∂v/∂x|² dt in the Frobenius norm, smooth fields (Finlay et al. 2020).
+        transport: of ∫ |∂v/∂t + (v·∇)v|² dt, which is zero where particles go straight at constant
+            speed, as optimal transport has them (Onken et al. 2021, who hold a potential to that).
     """
 
     kinetic: float = 0.0

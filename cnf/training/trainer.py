@@ -46,11 +46,15 @@ class Callback(Protocol):
 class Trainer:
     """One fit. What changes while it runs is in plain attributes, so that it can be written down.
 
-    Args: flow: what is trained, in place; its preprocessing and base are already fitted. train:
-        rows to learn from. valid: rows to validator by. settings: every choice. seed: of all
-        randomness in training. plan: what was settled before it. spent: seconds of the budget that
-        are gone already; the first phase makes up for them, but keeps half
-            of its time.
+    Args:
+        flow: what is trained, in place; its preprocessing and base are already fitted.
+        train: rows to learn from.
+        valid: rows to validator by.
+        settings: every choice.
+        seed: of all randomness in training.
+        plan: what was settled before it.
+        spent: seconds of the budget that are gone already; the first phase makes up for them, but
+            keeps half of its time.
         callbacks: called after every update.
     """
 

@@ -54,11 +54,16 @@ def fit_reverse_kl(
     of them than its grid has where halving the steps shows an error. What it has learned is
     confirmed by a finer solve: `flow.calibrate(draws)`, then `importance_sample`.
 
-    Args: flow: fitted in place. log_density: log p̃ (*batch,) of x (*batch, dim), in nats, up to a
-        constant; differentiable. steps: number of updates. batch: draws of an update.
-        learning_rate: its peak; after a warm-up it falls to zero along a cosine. anneal: share of
-        the updates that is tempered, in [0, 1). seed: of the draws. watch: told the number of
-        updates after each of them.
+    Args:
+        flow: fitted in place.
+        log_density: log p̃ (*batch,) of x (*batch, dim), in nats, up to a constant;
+        differentiable.
+        steps: number of updates.
+        batch: draws of an update.
+        learning_rate: its peak; after a warm-up it falls to zero along a cosine.
+        anneal: share of the updates that is tempered, in [0, 1).
+        seed: of the draws.
+        watch: told the number of updates after each of them.
 
     Returns:
         The records; their objective is the mean of log q − log p̃, which is KL(q ‖ p) − log Z.

@@ -48,12 +48,17 @@ def fit_table(
     neither the order of the rows nor whether a weight or a repetition says how often a row is
     there makes a difference.
 
-    Args: model: what is fitted, in place. table: rows with the columns of the model's schema.
-        table_valid: rows to validator by; without them a tenth of the table is set apart. weights:
-        weight of each row, >= 0. seed: of everything random here. steps: budget in updates; the
-        default grows with the rows. seconds: budget in seconds instead. imputer: whether to fit a
-        second flow that `TableFlow.impute` draws missing cells from; None: where
-            the table has missing cells. It takes a third of the seconds, or as many steps again.
+    Args:
+        model: what is fitted, in place.
+        table: rows with the columns of the model's schema.
+        table_valid: rows to validator by; without them a tenth of the table is set apart.
+        weights: weight of each row, >= 0.
+        seed: of everything random here.
+        steps: budget in updates; the default grows with the rows.
+        seconds: budget in seconds instead.
+        imputer: whether to fit a second flow that `TableFlow.impute` draws missing cells from;
+            None: where the table has missing cells. It takes a third of the seconds, or as many
+            steps again.
         likelihood_share: as in `cnf.fit`; by default a few of the updates, or most of the seconds.
         checkpoint: as in `cnf.fit`.
         callbacks: as in `cnf.fit`.
@@ -61,9 +66,9 @@ def fit_table(
     Returns:
         The history of the flow's fit; its held-out NLL is that of whole rows.
 
-    Raises: ValueError: for too few rows, weights that are negative or all zero, or, as a
-        `TableError`, cells that
-            the schema does not allow.
+    Raises:
+        ValueError: for too few rows, weights that are negative or all zero, or, as a `TableError`,
+            cells that the schema does not allow.
         TrainingError: if training diverges for good.
         Interrupted: (a KeyboardInterrupt) on Ctrl-C while flows are being trained.
 
