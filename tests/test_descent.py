@@ -33,7 +33,7 @@ def test_descent_finds_the_minimum_and_keeps_what_is_recorded():
 def test_rate_warms_up_and_falls_to_zero():
     x, told = nn.Parameter(torch.zeros(2)), []
     history = minimize(
-        [x], quadratic(x), phase="", steps=40, learning_rate=0.1, warm_up=0.5, watch=told.append
+        [x], quadratic(x), phase="", steps=40, learning_rate=0.1, warm_up=0.5, callback=told.append
     )
     rates = [record.learning_rate for record in history.records]
     assert rates[0] == pytest.approx(0.1 * 0.05, rel=0.01) and rates[-1] == pytest.approx(0)

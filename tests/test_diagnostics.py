@@ -194,7 +194,7 @@ class ForgetsJacobian(cnf.Affine):
     """A map that keeps its Jacobian to itself."""
 
     def forward(self, x):
-        y, ladj = super()(x)
+        y, ladj = super().forward(x)
         return y, 0 * ladj
 
 

@@ -252,7 +252,7 @@ def test_other_safetensors_files(tmp_path):
         refused(path)
 
 
-@pytest.mark.parametrize("version", ["2", "0", "latest", 1, None])
+@pytest.mark.parametrize("version", ["3", "0", "latest", 1, None])
 def test_unknown_format_version(model, version):
     rewritten(model, lambda header, configuration, tensors: header.update(format=version))
     assert "format" in refused(model)

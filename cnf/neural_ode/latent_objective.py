@@ -115,7 +115,7 @@ def fit_latent_ode(
     anneal: float = 0.5,
     agree: float = 0.0,
     seed: int = 0,
-    watch: Callable[[int], None] | None = None,
+    callback: Callable[[int], None] | None = None,
 ) -> History:
     """Maximize the lower bound by Adam, its divergence weighted by a β that rises from 0 on.
 
@@ -138,7 +138,7 @@ def fit_latent_ode(
             ahead than the longest series. Its scale is that of the divergence, so a weight above β
             makes states small.
         seed: of batches and draws.
-        watch: told the number of updates after each of them.
+        callback: told the number of updates after each of them.
 
     Returns:
         The records; their objective is the negative lower bound in nats per target value, β as it
@@ -178,5 +178,5 @@ def fit_latent_ode(
         steps=steps,
         learning_rate=learning_rate,
         warm_up=WARM_UP,
-        watch=watch,
+        callback=callback,
     )

@@ -167,7 +167,7 @@ def flow_animation(
     >>> from tempfile import TemporaryDirectory
     >>> start = np.linspace(-1, 1, 200).reshape(100, 2)
     >>> with TemporaryDirectory() as folder:
-    ...     animate(np.stack([start, start / 2]), [0, 1], Path(folder, "shrink.gif"), frames=20)
+    ...     flow_animation(np.stack([start, start / 2]), [0, 1], Path(folder, "shrink.gif"), frames=20)
     ...     print([file.name for file in Path(folder).iterdir()])
     ['shrink.gif']
     """

@@ -42,7 +42,7 @@ def fit_reverse_kl(
     learning_rate: float = 1e-2,
     anneal: float = 0.0,
     seed: int = 0,
-    watch: Callable[[int], None] | None = None,
+    callback: Callable[[int], None] | None = None,
 ) -> History:
     """Make KL(q ‖ p) = E_q[log q(x) − log p̃(x)] + log Z small, by Adam on fresh draws x ~ q.
 
@@ -63,7 +63,7 @@ def fit_reverse_kl(
         learning_rate: its peak; after a warm-up it falls to zero along a cosine.
         anneal: share of the updates that is tempered, in [0, 1).
         seed: of the draws.
-        watch: told the number of updates after each of them.
+        callback: told the number of updates after each of them.
 
     Returns:
         The records; their objective is the mean of log q − log p̃, which is KL(q ‖ p) − log Z.
@@ -93,7 +93,7 @@ def fit_reverse_kl(
             phase="reverse KL",
             steps=steps,
             learning_rate=learning_rate,
-            watch=watch,
+            callback=callback,
         )
 
 

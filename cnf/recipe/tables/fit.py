@@ -73,6 +73,7 @@ def fit_table(
         Interrupted: (a KeyboardInterrupt) on Ctrl-C while flows are being trained.
 
     Example:
+        >>> from cnf.tables import Schema
         >>> table = pd.DataFrame({"x": torch.randn(200).tolist(), "group": list("ab") * 100})
         >>> model = TableFlow(Schema.infer(table), hidden=(8, 8))
         >>> history = fit_table(model, table, steps=20)
