@@ -48,22 +48,22 @@ class CNFDensity(DensityMixin, BaseEstimator):
         seconds: budget in seconds instead.
         hidden: widths of the two hidden layers; None chooses by rows and columns.
         kinds: what columns of a data frame are, by name, where it is not seen; as in
-        `cnf.Schema.infer`.
+            `cnf.Schema.infer`.
         context: names of columns that the density is conditioned on: p(other columns | context).
         imputer: whether `impute` is fitted too; None: where a data frame has missing cells.
         members: flows that are fitted, each with its own seed and validation part and the whole
             budget; the density is the mean of theirs, p(x) = (1/K) Σₖ pₖ(x).
         random_state: seed of the first weights and of the fit: an int, a RandomState, or None for
-        numpy's.
+            numpy's.
 
     Attributes:
         flow_: the fitted `cnf.CNF`, or the `cnf.TableFlow` of a typed table, in float32; the first
-        member.
+            member.
         members_: all of them.
         schema_: what the columns of a data frame were found to be; None for an array.
         history_: the course of the first member's fit, a `cnf.History`.
         log_prob_error_: bar of the numerical error, in nats, that 99 % of the rows of the fit keep
-        within.
+            within.
         n_features_in_: number of columns.
         feature_names_in_: their names, where X had any.
 
@@ -210,7 +210,8 @@ class CNFDensity(DensityMixin, BaseEstimator):
 
         Raises:
             ValueError: for fewer than no rows, or, as a `cnf.TableError`, a context that does not
-        fit."""
+                fit.
+        """
         check_is_fitted(self)
         if n_samples < 0:
             raise ValueError(f"n_samples: expected at least 0; got {n_samples}")

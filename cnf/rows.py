@@ -4,7 +4,7 @@ other."""
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,12 @@ HELD_OUT = 0.1
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows with their context and weights, in the units of the data where nothing else is said.
+    """Rows with their context and weights, in the user's units unless stated otherwise.
 
     Attributes:
         x: (rows, dim)
-        context: (rows, context_dim) or None
-        weights: (rows,), mean 1, or None
+        context: (rows, context_dim), or None.
+        weights: (rows,) with mean 1, or None.
     """
 
     x: Tensor
@@ -38,42 +38,42 @@ class Rows:
 
     def take(self, places: Tensor) -> Rows:
         """The rows at `places`."""
-        pick = [
-            None if part is None else part[places] for part in (self.x, self.context, self.weights)
-        ]
-        return Rows(*pick)
+        context = None if self.context is None else self.context[places]
+        return Rows(
+            self.x[places], context, None if self.weights is None else self.weights[places]
+        )
 
     def split(self, fraction: float, generator: torch.Generator) -> tuple[Rows, Rows]:
-        """A random part of at least one row set apart, and the rest first."""
+        """Training rows, and a random fraction (at least one row) held out for validation."""
         order = torch.randperm(len(self), generator=generator, device=self.x.device)
         held = min(max(1, round(fraction * len(self))), len(self) - 1)
         return self.take(order[held:]), self.take(order[:held])
 
 
 def as_rows(name: str, x: Any, context: Any, weights: Any, device: torch.device) -> Rows:
-    """Check arrays or tensors and put them on the device of the flow; rows of weight zero are left
-    out.
+    """Rows from arrays or tensors, checked and moved to `device`, without rows of weight zero.
 
     Raises:
-        ValueError: for a wrong number of axes or rows, or numbers that are not finite, naming the
-    row."""
+        ValueError: for a wrong number of axes or rows, or a number that is not finite; the message
+            names the row and column.
+    """
     x = _matrix(name, x, device)
-    context = (
-        None if context is None else _matrix(f"{name}'s context", context, device, rows=len(x))
-    )
+    if context is not None:
+        context = _matrix(f"{name}'s context", context, device, rows=len(x))
     if weights is None:
         return Rows(x, context)
-    weights = as_weights(weights, len(x), device)
-    kept = Rows(x, context, weights).take(weights.nonzero().squeeze(1))
-    return replace(kept, weights=kept.weights / kept.weights.mean())
+    mass = as_weights(weights, len(x), device)
+    kept = mass.nonzero().squeeze(1)
+    return Rows(x, context, mass / mass[kept].mean()).take(kept)
 
 
 def as_weights(weights: Any, rows: int, device: torch.device) -> Tensor:
-    """Weights (rows,), as they are, on the device of the flow.
+    """Weights (rows,), checked and moved to `device`.
 
     Raises:
-        ValueError: for another number of them, or numbers that are negative, not finite, or all
-    zero."""
+        ValueError: for another number of weights, or weights that are negative, not finite, or all
+            zero.
+    """
     weights = weights if isinstance(weights, Tensor) else np.asarray(weights)
     if tuple(weights.shape) != (rows,):
         raise ValueError(f"weights: expected shape ({rows},); got {tuple(weights.shape)}")
@@ -104,7 +104,7 @@ def _matrix(name: str, values: Any, device: torch.device, rows: int | None = Non
 
 
 def weighted_nll(log_prob: Tensor, weights: Tensor | None) -> tuple[float, float]:
-    """WeightedRows mean of −log_prob and its standard error."""
+    """Weighted mean of −log_prob (rows,), and its standard error."""
     log_prob = log_prob.double()
     share = torch.ones_like(log_prob) if weights is None else weights.double()
     share = share / share.sum()
@@ -113,6 +113,6 @@ def weighted_nll(log_prob: Tensor, weights: Tensor | None) -> tuple[float, float
 
 
 def evenly_spaced(x: Tensor, most: int) -> Tensor:
-    """Places of at most `most` rows, spread evenly over the table."""
+    """Indices of at most `most` rows of x, evenly spaced from the first to the last."""
     places = torch.linspace(0, len(x) - 1, min(most, len(x)), device=x.device, dtype=torch.float64)
     return places.round().long()

@@ -5,7 +5,8 @@
 Flows are fitted to the eight toys and, where their folder is there, to two real tables. Held-out
 rows are scored in single precision on the calibrated grid; the truth is dopri8 at 1e-10 in
 float64. Beside it stands torchdiffeq's dopri5, as `odeint` runs it, at the loosest tolerance whose
-mean error is no larger."""
+mean error is no larger.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@
 
 Prints the gap of every toy, the mean of log p_true − log p_model over held-out points in nats ±
 its standard error (zero for a perfect model), and writes density_estimation.png (data, learned
-density, samples) and density_estimation.json (the numbers)."""
+density, samples) and density_estimation.json (the numbers).
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@
 The equation is dx/dt = 2 cos(t) x (1 − x) from t = 0 to 6, solved from 50 starts; its solution is
 known, x/(1 − x) = x₀/(1 − x₀) exp(2 sin t). An error is the largest at t = 6, in float64. The
 order of a method is the slope of log error on log step size; adaptive solvers are told one number
-instead, the tolerance."""
+instead, the tolerance.
+"""
 
 from __future__ import annotations
 

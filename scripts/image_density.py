@@ -5,7 +5,8 @@
 Draws points from the darkness of a PNG's pixels, fits a flow to them, and prints held-out NLL
 beside that of the picture itself, whose density is known pixel by pixel. Writes image_density.png:
 the picture, points drawn from the flow, its density. Without --image, three letters are the
-picture."""
+picture.
+"""
 
 from __future__ import annotations
 

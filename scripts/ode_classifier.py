@@ -95,7 +95,8 @@ def train(net: nn.Sequential, data: Fold, *, seed: int, epochs: int) -> list[tup
     """Train with AdamW on one cycle of the learning rate.
 
     Returns the mean number of evaluations of an ODE's velocity forwards and backwards, epoch by
-    epoch."""
+    epoch.
+    """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(net.parameters(), RATE, weight_decay=DECAY)
     updates = epochs * -(-len(data.x) // BATCH)

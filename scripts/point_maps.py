@@ -5,7 +5,8 @@
 Fits the longitudes and latitudes of two tables (us_zipcodes, baja_bathymetry) that lie in the
 folder CNF_SHARED_DATA; prints held-out NLL beside that of a Gaussian mixture, in nats a row;
 writes point_maps.png, the points beside the density. Without that folder, and with --quick, the
-moons stand in for the places."""
+moons stand in for the places.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ Fits 80,000 galaxies (redshift and six magnitudes) from the folder CNF_SHARED_DA
 NLL beside that of a Gaussian mixture; writes seven_columns_pairs.png (data and samples),
 seven_columns_slices.png (log-densities along every column, and two columns given the others) and
 seven_columns_flow.png (particles in two columns and in principal axes). Without that folder, and
-with --quick, a bundled table's columns do."""
+with --quick, a bundled table's columns do.
+"""
 
 from __future__ import annotations
 

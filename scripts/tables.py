@@ -8,7 +8,8 @@ For each table: boosted trees tell held-out rows from samples of ours, of a Gaus
 empirical columns and of independent columns (AUC, ½ is best); a fifth of the cells of held-out
 rows is hidden and drawn again by ours and by scikit-learn's IterativeImputer (mean CRPS of
 numbers, in standard deviations of the column). Writes figures/tables.png and tables.json, one
-entry a table; a rerun replaces what it computed."""
+entry a table; a rerun replaces what it computed.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@
 
 Fits each toy; prints the gap to its exact density; writes toy_gallery.png: data, the density on
 its way from base to data, contours, particles colored by the log-density where they are, the
-velocity half-way."""
+velocity half-way.
+"""
 
 from __future__ import annotations
 

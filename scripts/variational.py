@@ -7,7 +7,8 @@ baseline of the Neural ODE paper) and by CNFs of width 8 and 32, all trained by 
 run; then the posterior of a Bayesian logistic regression on scikit-learn's breast-cancer table,
 beside a long run of pyro's NUTS. Prints KL(q ‖ p) in nats ± its standard error, the effective
 sample size as a share of the draws, Pareto k and the parameters; writes variational and
-variational_posterior, each .png and .json."""
+variational_posterior, each .png and .json.
+"""
 
 from __future__ import annotations
 

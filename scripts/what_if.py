@@ -5,7 +5,8 @@
 Fits the colors g − r and r − i of galaxies given their redshift, from the folder CNF_SHARED_DATA;
 prints held-out NLL beside that of a Gaussian mixture given the redshift; writes what_if.png: the
 density of the colors at a row of redshifts, and the quantiles of each color as the redshift is
-swept. Without that folder, and with --quick, an ellipse that turns with its context does."""
+swept. Without that folder, and with --quick, an ellipse that turns with its context does.
+"""
 
 from __future__ import annotations
 

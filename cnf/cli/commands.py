@@ -87,7 +87,8 @@ def fit(
     """Fit a flow to a table.
 
     Columns may be real, positive, bounded, integer or categorical, with cells missing; what was
-    taken for what is printed. Says how well the model predicts rows that were held out."""
+    taken for what is printed. Says how well the model predicts rows that were held out.
+    """
     from cnf.cli.data import names_in
     from cnf.cli.fitting import fit_model
     from cnf.cli.model import use_threads
@@ -124,7 +125,8 @@ def score(
     """Write the log-density of every row of a table.
 
     In nats, with the bar of its numerical error. Rows with a missing cell keep their place, with
-    an empty log_prob. Columns are found by name."""
+    an empty log_prob. Columns are found by name.
+    """
     from cnf.cli.model import use_threads
     from cnf.cli.scoring import score_table
 
@@ -185,7 +187,8 @@ def plot(
     many: samples, trajectories, field, streamlines, conditional (given the others). Of all
     columns: marginals, pairs, slices, calibration (of --data), what-if (a context swept). Of the
     work: steps, history. png, svg or pdf; density, trajectories and field also as films: gif or
-    mp4."""
+    mp4.
+    """
     from cnf.cli.animations import AnimationOptions
     from cnf.cli.data import names_in
     from cnf.cli.model import use_threads
@@ -218,7 +221,8 @@ def check(
     """Test every claim that a model makes, on rows it was not fitted to.
 
     Whether its numbers are right, how well it fits, what a score costs. Exit code 1 if a claim
-    does not hold."""
+    does not hold.
+    """
     from cnf.cli.checking import check_model
     from cnf.cli.model import use_threads
 
@@ -233,7 +237,8 @@ def report(model: Model, data: Data, output: Output, threads: Threads = 1) -> No
 
     What the model is, how well it predicts the rows beside a Gaussian and a mixture, its training,
     columns, calibration, and the flow itself, moving. Give rows that are new to the model, or its
-    own table: then the rows that the fit set apart judge."""
+    own table: then the rows that the fit set apart judge.
+    """
     from cnf.cli.model import use_threads
     from cnf.cli.reporting import report_model
 

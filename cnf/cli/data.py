@@ -64,7 +64,8 @@ def read_data(
 
     Raises:
         ValueError: for an unknown toy, or, as a `TableError`, for a table that is not as it should
-    be."""
+            be.
+    """
     if not data.startswith(TOY):
         return read_table(data, columns=columns, ignore=ignore, rows_needed=rows_needed)
     generator = torch.Generator().manual_seed(seed)

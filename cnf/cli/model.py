@@ -50,7 +50,8 @@ class Model:
 
         Raises:
             ValueError: if it is missing, not wanted, or does not give one number to every context
-        column."""
+                column.
+        """
         values = dict(_assignment(part) for part in names_in(text))
         if values.keys() != set(self.context):
             example = ",".join(f"{name}=0" for name in self.context)
@@ -67,7 +68,7 @@ def load_any(path: Path, device: str = "cpu") -> Model | TypedModel:
 
     Raises:
         ModelFileError: if the file is missing, damaged, or names another number of columns than it
-        has.
+            has.
         ValueError: for a device that is not there.
     """
     found = load(path, device=checked_device(device))

@@ -21,7 +21,8 @@ def require_writable(path: Path, *inputs: str | Path | None) -> None:
 
     Raises:
         ValueError: if `path` is a folder, in a folder that is missing or closed, or one of the
-    inputs."""
+            inputs.
+    """
     for given in inputs:
         if given is not None and path.exists() and Path(given).exists() and path.samefile(given):
             raise ValueError(

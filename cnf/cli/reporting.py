@@ -56,7 +56,8 @@ def numbers_of(model: TypedModel, data: str) -> tuple[CNF, Rows, list[str]]:
 
     Raises:
         ValueError: for a table without a column of numbers, or without a row that holds all of
-    them."""
+            them.
+    """
     table = model.model
     if table.flow is None:
         raise ValueError(

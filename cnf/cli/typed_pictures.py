@@ -27,7 +27,8 @@ def draw_typed(
 
     Raises:
         ValueError: for another kind, a context or table that does not fit, or columns that are not
-    numeric."""
+            numeric.
+    """
     if kind is Kind.history:
         if "history" not in typed.model.metadata:
             raise ValueError(

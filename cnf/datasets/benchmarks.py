@@ -4,7 +4,8 @@ The files are the user's own, in the layout of that article: `power/data.npy`,
 `gas/ethylene_CO.parquet`, `hepmass/1000_train.csv` and `hepmass/1000_test.csv`,
 `miniboone/data.npy`, `BSDS300/BSDS300.hdf5` under one root. Published test log-likelihoods are in
 nats of these standardized columns. POWER's shuffle and noise come here from a torch generator, so
-its rows are split and dithered alike in law, not bit by bit."""
+its rows are split and dithered alike in law, not bit by bit.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ check_table    the same for the model of a typed table
 CheckResult          one of them: what is claimed, the number found, its limit, the verdict
 
 Lines about correctness fail on any breach. Lines about fit judge the size of an effect, with room
-for what chance does to so many rows, and no p-value that every large table would fail."""
+for what chance does to so many rows, and no p-value that every large table would fail.
+"""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def check(
     Args:
         flow: what is checked; it stays as it is.
         x: rows (rows, dim) in the units of the data; up to 2,000 of them, chosen at random, are
-        used.
+            used.
         context: (rows, context_dim), for a conditional flow.
         strict: hold it to narrower limits.
         seed: of the rows chosen and of everything random in a check.

@@ -71,7 +71,7 @@ def check_table(
 
     Raises:
         ValueError: for fewer than 10 rows, or, as a `TableError`, cells that the schema does not
-        allow.
+            allow.
 
     Example:
         >>> from cnf.tables import Schema

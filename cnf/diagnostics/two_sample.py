@@ -24,7 +24,8 @@ def two_sample(case: CheckContext) -> Iterator[CheckResult]:
     """The area under the curve of a boosted classifier, cross-validated (Lopez-Paz & Oquab 2017).
 
     One half says that rows and samples cannot be told apart, one that they always can. A condition
-    stands beside both."""
+    stands beside both.
+    """
     rows = case.rows
     shape = (len(rows),) if rows.context is None else ()
     samples = case.exact.sample(shape, rows.context, generator=case.generator(9))

@@ -10,7 +10,8 @@ def tanh(z: Tensor) -> Tensor:
     """tanh z.
 
     On a CPU as 2 sigmoid(2z) − 1, to 2e-7 in float32: torch's sigmoid is several times as fast as
-    its tanh there, and two passes over memory are little beside either."""
+    its tanh there, and two passes over memory are little beside either.
+    """
     if z.device.type != "cpu":
         return torch.tanh(z)
     if torch.is_grad_enabled():

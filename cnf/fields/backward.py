@@ -103,7 +103,8 @@ def _differentiable(
     """The same cotangents as a differentiable function of everything.
 
     The inputs are nodes of their own: those of a later step depend on the weights through the
-    steps before it, which are not this step's to differentiate."""
+    steps before it, which are not this step's to differentiate.
+    """
     inputs = tuple(tensor.view_as(tensor) for tensor in inputs)
     v, divergence, _ = plain_layers(ctx.first, *inputs)
     sought = [tensor for tensor, needed in zip(inputs, ctx.needs_input_grad[1:]) if needed]

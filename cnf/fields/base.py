@@ -17,7 +17,8 @@ class FieldAt(NamedTuple):
     Attributes:
         velocity: v (*batch, dim).
         velocity_and_divergence: v and tr ∂v/∂x (*batch,) in closed form; None where the field has
-    none."""
+            none.
+    """
 
     velocity: Callable[[Tensor], Tensor]
     velocity_and_divergence: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None

@@ -47,7 +47,8 @@ def describe(flow: Any) -> dict[str, Any]:
 
     Raises:
         ValueError: for a field or base that a file cannot rebuild, or sizes that none would be
-    read with."""
+            read with.
+    """
     configuration = {
         "dim": flow.dim,
         "context_dim": flow.context_dim,

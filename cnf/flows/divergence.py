@@ -86,7 +86,8 @@ def choose_divergence(
 
     "auto" is the closed form where the field has one, else exact; where gradients are being built
     for more than moderately many columns, a Hutchinson estimate takes the place of the exact
-    trace."""
+    trace.
+    """
     if divergence == "auto" and bound.closed_form:
         return lambda at, x: at.velocity_and_divergence(x)
     if divergence == "auto" and training and x.shape[-1] > MODERATE_DIM:

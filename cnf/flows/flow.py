@@ -40,7 +40,7 @@ class CNF(FlowParts):
         base: base density; "auto" is the standard normal, unless `cnf.fit` chooses another.
         preprocess: map to model coordinates; "auto" is the identity until `cnf.fit` fits it.
         solver: a `Grid` or a `Torchdiffeq`; "auto" is a grid of 16 steps until `calibrate` places
-        it.
+            it.
         divergence: "auto" (closed form where the field has one, else exact, else, in training
             beyond moderate dimension, Hutchinson), "exact", "hutchinson", or a `Hutchinson` with
             its number of probes.
@@ -74,7 +74,7 @@ class CNF(FlowParts):
             x: (*batch, dim)
             context: (*batch, context_dim), broadcast against x.
             t: time whose density is asked for: 1 is the data's, 0 the base's, in the units of the
-            data.
+                data.
             gradient: "direct", "discrete" or "adjoint". The default is "adjoint" with torchdiffeq;
                 on a grid, where the first two agree to rounding, "direct" for few rows and
                 "discrete" for many. Second derivatives want "direct".
@@ -172,7 +172,8 @@ class CNF(FlowParts):
         """Draws (*shape, *batch, dim) for context (*batch, context_dim), in the units of the data.
 
         They have the flow's dtype: of columns far from zero beside their spread, as times in
-        seconds are, float32 keeps few digits, and `flow.double()` all."""
+        seconds are, float32 keeps few digits, and `flow.double()` all.
+        """
         with torch.no_grad():
             return self.rsample(shape, context, generator=generator)
 
@@ -222,7 +223,7 @@ class CNF(FlowParts):
             t: times in [0, 1], increasing.
             context: (*batch, context_dim), broadcast against z.
             reverse: whether the particles end at given data points instead of starting at base
-            points.
+                points.
 
         Raises:
             ValueError: if the times do not increase within [0, 1].
@@ -348,5 +349,6 @@ class CNF(FlowParts):
 
         Raises:
             ValueError: for a field or base of your own, which a file cannot rebuild, or too long a
-        grid."""
+                grid.
+        """
         write_model(path, {**describe(self), "metadata": self.metadata}, self.state_dict())

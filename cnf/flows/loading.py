@@ -31,7 +31,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF:
 
     Raises:
         ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors do
-    not fit."""
+            not fit.
+    """
     return rebuilt(path, *read_model(path), device=device)
 
 

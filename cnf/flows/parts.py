@@ -210,7 +210,8 @@ class FlowParts(nn.Module):
         """The gradient for so many rows where none was asked for.
 
         On a grid the discrete adjoint is direct backpropagation to rounding. Where the graph is
-        small, keeping it takes a quarter of the time less than evaluating it again."""
+        small, keeping it takes a quarter of the time less than evaluating it again.
+        """
         if not isinstance(solver, Grid):
             return "adjoint"
         evaluations = rows * solver.nfe

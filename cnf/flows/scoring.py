@@ -44,10 +44,11 @@ class SolveResult(NamedTuple):
         q_error: the same in the integral of the divergence.
         nfe: evaluations a row.
         extra: integrals of the rates beside the divergence, from the base to the data (rows,
-        rates).
+            rates).
 
     Steps are in the order of time, from the base to the data, although scoring solves the other
-    way."""
+    way.
+    """
 
     log_prob: Tensor
     x_error: Tensor
@@ -67,11 +68,12 @@ class Evaluation:
 
     Attributes:
         log_prob: log-density in the units of the data (*batch,), nats; NaN where it could not be
-        computed.
+            computed.
         error: bar of the solver's error in log_prob (*batch,), nats.
         nfe: velocity evaluations spent on the row (*batch,).
         ok: whether the row is finite and its bar, but for rounding, is within the tolerance
-    (*batch,)."""
+            (*batch,).
+    """
 
     log_prob: Tensor
     error: Tensor

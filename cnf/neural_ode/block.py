@@ -26,7 +26,7 @@ class ODEBlock(nn.Module):
         gradient: "adjoint", in memory that does not grow with the number of steps; "direct", or,
             with a `Grid`, "discrete".
         augment: k, the number of zeros appended to the last axis of the input. They stay in the
-        output.
+            output.
 
     Raises:
         ValueError: for times that are not two different numbers, or a negative `augment`.

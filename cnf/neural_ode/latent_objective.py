@@ -146,7 +146,7 @@ def fit_latent_ode(
 
     Raises:
         ValueError: for a budget that is not positive, a share outside [0, 1], a negative weight,
-        no series.
+            no series.
         TrainingError: if the bound or its gradient is not finite.
     """
     if min(steps, batch, len(observed)) < 1 or not (0 <= anneal <= 1 and min(beta, agree) >= 0):

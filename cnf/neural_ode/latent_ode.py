@@ -53,7 +53,7 @@ class Prediction:
     Attributes:
         mean: (batch, length, channels).
         deviation: standard deviation of an observation, uncertain start and noise together,
-        likewise.
+            likewise.
         draws: of the noise-free values, (draws, batch, length, channels).
     """
 
@@ -75,7 +75,7 @@ class LatentODE(nn.Module):
         units: of the hidden layers of v and of g.
         context_dim: number of columns of what else is known of a series.
         start: time of z(start); predictions are for this time and later, observations may lie
-        before it.
+            before it.
         horizon: unit of time, in which v changes z by about one; the usual length of a series.
         steps: steps of the solver (rk4) in one horizon.
         noise: standard deviation of the noise to begin with; it is learned, for every channel.

@@ -21,7 +21,7 @@ class Series:
 
     Raises:
         ValueError: for shapes that do not fit, or an observed value or its time that is not
-        finite.
+            finite.
 
     Example:
         >>> nan = torch.nan
@@ -54,7 +54,8 @@ class Series:
         """The batch of pairs of times (length,) and values (length, channels), NaN where missing.
 
         Raises ValueError for no series, or a pair whose shapes do not fit each other or the first
-        pair."""
+        pair.
+        """
         if not series:
             raise ValueError("series: expected at least one pair of times and values; got none")
         channels = series[0][1].shape[-1]

@@ -6,7 +6,8 @@
     System           a velocity with quadratures; Solution, what a solver returns
 
 A gradient of a solve is "direct" (backpropagation through every step), "discrete" (the adjoint of
-the discretized equation, one step at a time) or "adjoint" (the continuous adjoint equation)."""
+the discretized equation, one step at a time) or "adjoint" (the continuous adjoint equation).
+"""
 
 from cnf.ode.grid import Grid, place
 from cnf.ode.solve import Solver, solve

@@ -53,7 +53,7 @@ class Adams(Scheme):
 
     Args:
         nodes: fractions of the span at which the steps start and end, as `with_startup_steps`
-        gives them.
+            gives them.
         like: dtype and device of the arithmetic.
     """
 
@@ -206,7 +206,8 @@ def interpolate(states: Tensor, nodes: tuple[float, ...], t: Tensor) -> Tensor:
     """States (time, …) at fractions t (time,) of a span, from those at its nodes (len(nodes), …).
 
     A polynomial of degree five through the six nodes around each time: no less accurate than the
-    steps, and without an evaluation."""
+    steps, and without an evaluation.
+    """
     width = min(2 * BESIDE, len(nodes))
     firsts = [min(max(bisect_right(nodes, f) - BESIDE, 0), len(nodes) - width) for f in t.tolist()]
     at = t.new_tensor([nodes[first : first + width] for first in firsts])

@@ -82,7 +82,8 @@ class Torchdiffeq:
         Raises:
             SolverError: if the step underflows or `max_evaluations` is not enough.
             ValueError: for an unknown gradient, or "discrete", which needs the fixed steps of a
-        Grid."""
+                Grid.
+        """
         check_gradient(gradient)
         self._check_steps(abs((t[-1] - t[0]).item()))
         if gradient == "discrete":

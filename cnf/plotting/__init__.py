@@ -14,7 +14,8 @@
 
 Arrays are of numpy or torch; densities and velocities are callables on tensors of points (n, 2).
 Every function draws on the axes it is given, or on a figure of its own (`ax.figure`), which pyplot
-does not know; the style holds while a picture is drawn and changes no global setting."""
+does not know; the style holds while a picture is drawn and changes no global setting.
+"""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ class MixtureBaseline:
         seed: of the start of expectation-maximization, and of the rows taken where there are many.
         most: components at most.
         seconds: time for the small mixtures; the large one may take three times as long. None for
-    no limit."""
+            no limit.
+    """
 
     def __init__(
         self,

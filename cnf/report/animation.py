@@ -33,7 +33,8 @@ def motion(subject: ReportData) -> dict[str, Any]:
     """Arrays for the page, as JSON has them: see `packed`.
 
     Axes are the first columns and, last, the log-density. A flow of two columns without context
-    has its exact density in its one map; the other maps are counted from particles."""
+    has its exact density in its one map; the other maps are counted from particles.
+    """
     times = torch.linspace(0, 1, TIMES, dtype=torch.float64)
     shown = min(subject.dim, MOST_COLUMNS)
     drawn = with_log_density(subject, times)

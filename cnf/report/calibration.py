@@ -21,7 +21,7 @@ class Ranks(NamedTuple):
 
     Attributes:
         columns: of a row's columns among those of draws, the probability integral transform (rows,
-        dim).
+            dim).
         density: share of draws that are denser than the row (rows,): the smallest highest-density
             region that holds the row has this probability.
     """

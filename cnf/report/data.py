@@ -25,7 +25,7 @@ class ReportData:
         flow: in float64, in which columns far from zero are told apart.
         rows: to judge by; the flow should not have been fitted to them.
         train: rows that the flow was fitted to and baselines learn from; None where they are not
-        at hand.
+            at hand.
         names: of the columns, with their units.
     """
 

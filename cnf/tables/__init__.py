@@ -7,7 +7,8 @@
     symbols, model, loading                             p(symbols), `TableFlow`, models from files
 
 What is wrong with a table is a `TableError`: one line with the file, the column, the line or row,
-what was expected and what to do. Files are written whole or not at all."""
+what was expected and what to do. Files are written whole or not at all.
+"""
 
 from cnf.tables.columns import Column
 from cnf.tables.formats import TableError

@@ -31,7 +31,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF | Table
 
     Raises:
         ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors do
-    not fit."""
+            not fit.
+    """
     config, tensors = read_model(path)
     if config.get("class") != "TableFlow":
         return rebuilt(path, config, tensors, device=device)

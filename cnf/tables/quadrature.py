@@ -26,7 +26,8 @@ class Rule:
         offsets: (points, columns), in the units of the columns; zero where a column is no integer.
         weights: (points,), their sum 1.
         checks: (rules, points): other weights whose results, relative to the mean, bound its
-    error."""
+            error.
+    """
 
     offsets: Tensor
     weights: Tensor

@@ -26,7 +26,7 @@ class Cells:
 
     Attributes:
         values: numbers of the numeric columns (rows, numeric); zero where a cell shows another
-        symbol.
+            symbol.
         symbols: the symbol of every cell (rows, columns), see `Column`; −1 for a missing cell of a
             column that had none.
     """
@@ -76,7 +76,7 @@ class Schema:
             context: columns that the density is conditioned on.
             ignore: columns that are left out.
             drop_dependent: whether a column that follows exactly from others is ignored instead of
-            refused.
+                refused.
 
         Raises:
             TableError: for a column that is empty, of one number only, or not what it is said to

@@ -51,7 +51,7 @@ def table_writer(path: str | os.PathLike[str]) -> Iterator[TableWriter]:
 
     Raises:
         TableError: on entering, before any work: the extension is unknown or the folder cannot be
-        written to.
+            written to.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()

@@ -55,7 +55,8 @@ class CheckpointWriter:
     The state before it stays beside it, for the day on which the newest is damaged. A disk that is
     full or a
     folder that is closed does not stop the fit: it is said, and tried again when it is time for
-    the next."""
+    the next.
+    """
 
     def __init__(self, path: Path, seconds: float = SECONDS_BETWEEN) -> None:
         self.path = path

@@ -26,7 +26,7 @@ class Phase:
         learning_rate: its peak; after a warm-up it falls to zero along a cosine.
         ema: decay of the moving average of the weights, which is what gets judged and kept.
         validations: how often held-out likelihood is taken at most, closer together towards the
-        end.
+            end.
         optimizer: "adam", or "muon" for matrices and Adam for the rest.
     """
 
@@ -55,13 +55,13 @@ class Settings:
         phases: one after the other.
         gradient: of the likelihood: "discrete", "direct", or "adjoint" (torchdiffeq).
         coupling_block: rows that flow matching pairs by optimal transport; None pairs
-        independently.
+            independently.
         times_a_pair: times at which flow matching uses each pair.
         allocation: how many rows of a region likelihood training draws: "proportional" to those it
             has, or "neyman", more where log p differs more between them (`cnf.training.neyman`).
         solver_steps: steps of the grid that likelihood training starts with.
         error_weight: weight of the solver's error beside the negative log-likelihood, to start
-        with.
+            with.
         regularizers: penalties beside the negative log-likelihood.
         nfe_budget: evaluations a row that scoring should take at most. The penalties are left out
             while it takes far fewer, reach their weights at four fifths of it and up to ten times
@@ -122,7 +122,7 @@ class FitPlan:
     Attributes:
         choices: what was chosen for the flow, in words.
         allow_mixture_fallback: whether a mixture that is ahead at the end may take the flow's
-        place.
+            place.
         transform_is_free: whether the map to model coordinates may give way with it.
     """
 

@@ -17,7 +17,7 @@ class Record:
         objective: value of the phase's objective, averaged since the last record.
         learning_rate: of the next update.
         valid_nll: held-out NLL in nats per row, units of the data, by a verified solve; None where
-        not taken.
+            not taken.
         valid_se: its standard error.
         nfe: velocity evaluations a row that scoring takes.
     """
@@ -40,7 +40,7 @@ class History:
         records: in order of time.
         choices: what was chosen for the data at hand, by name.
         valid_nll: held-out NLL of the finished flow, nats per row in the units of the data; None
-        until then.
+            until then.
         valid_se: its standard error.
         train_nll: that of rows it was fitted to, on as many of them as validation looks at; far
             below `valid_nll`, the flow has learnt rows by heart.

@@ -45,7 +45,7 @@ def minimize(
     Raises:
         ValueError: for fewer than one step.
         TrainingError: if the objective or its gradient is not finite; the parameters are as
-        before.
+            before.
 
     Example:
         >>> x = nn.Parameter(torch.tensor(3.0))

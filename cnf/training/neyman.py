@@ -31,7 +31,8 @@ class Drawn(NamedTuple):
         places: of the rows, in random order.
         cells: that they were drawn from.
         importance: of each row in a mean over the batch: the density of all rows over that of the
-    draws."""
+            draws.
+    """
 
     places: Tensor
     cells: Tensor

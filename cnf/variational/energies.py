@@ -2,7 +2,8 @@
 
 p(x) = exp(−U(x)) / Z. U2 to U4 do not depend on x₁ but for a wave, so that their exp(−U) has no
 integral; here they are confined by ½ (max(0, |x₁| − 4) / 0.4)², which leaves them alone in the
-frame of the paper's pictures. Z is computed by quadrature."""
+frame of the paper's pictures. Z is computed by quadrature.
+"""
 
 from __future__ import annotations
 

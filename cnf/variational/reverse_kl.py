@@ -57,7 +57,7 @@ def fit_reverse_kl(
     Args:
         flow: fitted in place.
         log_density: log p̃ (*batch,) of x (*batch, dim), in nats, up to a constant;
-        differentiable.
+            differentiable.
         steps: number of updates.
         batch: draws of an update.
         learning_rate: its peak; after a warm-up it falls to zero along a cosine.

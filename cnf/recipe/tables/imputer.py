@@ -34,7 +34,8 @@ def fit_imputer(
     """Fit a fresh imputer of a model whose maps are fitted; its numbers by flow matching alone.
 
     Every row shows a share of its cells that is drawn anew, from none to all, and the rest is what
-    is asked."""
+    is asked.
+    """
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
         imputer = model.with_imputer().imputer
