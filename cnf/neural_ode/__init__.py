@@ -1,12 +1,11 @@
-"""Neural ordinary differential equations: layers of continuous depth, and series in continuous
-time.
+"""Neural ordinary differential equations: layers of continuous depth, series in continuous time.
 
 ODEBlock            a layer whose output is the solution of an ODE, for nn.Sequential
-CallCounter         how often a module is evaluated, forwards and backwards
+CallCounter         counts the evaluations of a module, forward and backward
 adjoint             ∂L/∂z(t) along a solution, with the gradients of parameters and end times
-Series              irregular series in a batch: unequal times, missing channels
-LatentODE           a generative model of such series; fit_latent_ode trains it, lower_bound is its objective,
-                    agreement ties its path to what is read later
+Series              a batch of irregular series: unequal times, missing channels
+LatentODE           a generative model of such series
+fit_latent_ode      trains it by `lower_bound`, optionally with `agreement`
 """
 
 from cnf.neural_ode.adjoint import Adjoint, adjoint

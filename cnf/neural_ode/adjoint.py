@@ -1,5 +1,4 @@
-"""The adjoint of a solution, in the open: what `gradient="adjoint"` computes, at every time on the
-way."""
+"""The adjoint of a solution at every time: what `gradient="adjoint"` computes internally."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ class Adjoint:
 
     Attributes:
         a: ∂L/∂z(t), (time, *shape of z), in the order of the times.
-        z: the state, solved again backwards, (time, *shape of z).
+        z: the state, solved backward, (time, *shape of z).
         tensors: ∂L/∂θ for each of the tensors θ.
         start: ∂L/∂t₀, ().
         end: ∂L/∂t₁, ().
@@ -40,15 +39,13 @@ def adjoint(
     tensors: Sequence[Tensor] = (),
     solver: Solver | None = None,
 ) -> Adjoint:
-    """Carry a = ∂L/∂z back from the last of the times t along the solution of dz/dt = f(t, z) that
-    ends in z.
+    """Integrate a = ∂L/∂z backward in time along the solution of dz/dt = f(t, z) that ends in z.
 
         da/dt = −aᵀ ∂f/∂z,    ∂L/∂θ = ∫ aᵀ ∂f/∂θ dt,    ∂L/∂t₁ = a(t₁)ᵀf(t₁),    ∂L/∂t₀ = −a(t₀)ᵀf(t₀)
 
-    The state is solved backwards beside the adjoint, as in algorithm 1 of Chen et al., "Neural
-    ordinary differential equations", 2018. To train, `cnf.ode.solve(gradient="adjoint")` is
-    faster; this function shows what it does, and how much each moment of the way matters to the
-    loss.
+    The state is solved backward together with the adjoint, as in algorithm 1 of Chen et al., "Neural
+    ordinary differential equations", 2018. For training, `cnf.ode.solve(gradient="adjoint")` is
+    faster; this function shows what it computes, and how much each time contributes to the loss.
 
     Args:
         f: velocity, called with t () and z of any shape.

@@ -16,8 +16,9 @@ class ODEBlock(nn.Module):
 
     A residual block z + h f(z) is one Euler step; with `solver=Grid.uniform(n, "euler")` the layer
     is a residual network of n blocks with tied weights (Chen et al., "Neural ordinary differential
-    equations", 2018). A flow in the plane cannot untie what is nested; `augment=k` gives it k more
-    dimensions to move in, which start at zero (Dupont et al., "Augmented neural ODEs", 2019).
+    equations", 2018). Trajectories of an ODE cannot cross, so a flow in the plane cannot separate
+    nested sets; `augment=k` adds k dimensions that start at zero (Dupont et al., "Augmented neural
+    ODEs", 2019).
 
     Args:
         f: the velocity, a module called with t () and z (*batch, dim + augment).
@@ -61,7 +62,7 @@ class ODEBlock(nn.Module):
         return self.solve(x).x[-1]
 
     def solve(self, x: Tensor, t: Tensor | Sequence[float] | None = None) -> Solution:
-        """The way of x through the layer, with its evaluations in `nfe`.
+        """The path of x through the layer; `nfe` counts the evaluations.
 
         Args:
             x: input (*batch, dim).
@@ -107,13 +108,13 @@ def _end_times(t: Sequence[float] | Tensor) -> tuple[float, float] | nn.Paramete
 
 
 class CallCounter:
-    """Counts the calls of a module while it is open: how often a solver evaluates its velocity.
+    """Counts the calls of a module inside a `with` block.
 
-    The adjoint and the discrete gradient call the velocity again on their way back; what they call
-    is counted too, while `Solution.nfe` is the way forwards alone.
+    The adjoint and the discrete gradient evaluate the velocity again in the backward pass. These
+    calls are counted too, whereas `Solution.nfe` counts the forward pass alone.
 
     Args:
-        module: what is counted.
+        module: the module whose calls are counted.
 
     Example:
         >>> from cnf.fields import MLPField

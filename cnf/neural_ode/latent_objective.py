@@ -1,4 +1,4 @@
-"""How a latent ODE learns: the evidence lower bound, with its divergence annealed."""
+"""Training of a latent ODE: the evidence lower bound, with annealed divergence."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cnf.neural_ode.latent_series import Series
 from cnf.training import History, minimize
 
 WARM_UP = 0.02
-EARLY = 0.7  # share of a series in which a path is read anew
+EARLY = 0.7  # share of a series within which the agreement restarts a path
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,7 @@ class Bound:
     z: Tensor
 
     def value(self, beta: float = 1.0) -> Tensor:
-        """E log p(targets | z) − β KL(q ‖ N(0, I)), (batch,); a bound of the evidence for β =
-        1."""
+        """E log p(targets | z) − β KL(q ‖ N(0, I)), (batch,); β = 1 bounds the evidence."""
         return self.log_likelihood - beta * self.divergence
 
 
@@ -48,7 +47,7 @@ def lower_bound(
     Args:
         model: the latent ODE.
         observed: what the recognition network reads.
-        targets: what is to be explained; what its mask hides has no weight.
+        targets: the series to explain; masked values have no weight.
         context: (batch, context_dim).
         generator: of the draw.
     """
@@ -76,14 +75,13 @@ def agreement(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """log q(z(c) | what was observed from c on), at a random time c on the path from z(start),
-    (batch,).
+    """log q(z(c) | observations from time c on) at a random time c of the path, (batch,).
 
-    The velocity is the same at all times, so a path may be read anew from anywhere; the likelihood
-    alone lets one place of a curve have another state for each time at which it is reached, and
-    says nothing of the states after the last observation. Where path and reading agree, the states
-    after it are those of series that were seen there. Matching pieces of a path is multiple
-    shooting (Bock & Plitt 1984; for latent ODEs Iakovlev et al. 2023).
+    The velocity does not depend on time, so a path may be restarted from any time. The likelihood
+    alone allows a different state for the same point of a curve whenever it is reached at another
+    time, and it does not constrain states after the last observation. The agreement ties the path
+    to what the recognition network infers at time c. This is multiple shooting (Bock & Plitt 1984;
+    for latent ODEs Iakovlev et al. 2023).
 
     Args:
         model: the latent ODE.
@@ -117,12 +115,12 @@ def fit_latent_ode(
     seed: int = 0,
     callback: Callable[[int], None] | None = None,
 ) -> History:
-    """Maximize the lower bound by Adam, its divergence weighted by a β that rises from 0 on.
+    """Maximize the lower bound by Adam, with a weight β of the divergence that rises from 0.
 
-    With β = 1 at the end it bounds the evidence of the targets. Where these lie beyond what is
-    observed, that makes the model pay for everything it takes over from the observations; with β =
-    0 the recognition network is itself the prior, and the objective bounds the conditional log
-    p(targets | observed) of a forecast.
+    With β = 1 at the end the objective bounds the evidence of the targets. If the targets lie beyond
+    the observations, the divergence penalizes all information taken from the observations; with
+    β = 0 the recognition network itself is the prior, and the objective bounds log p(targets |
+    observed), as forecasting wants.
 
     Args:
         model: trained in place.

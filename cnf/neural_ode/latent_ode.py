@@ -1,5 +1,4 @@
-"""The latent ODE: a series as noisy views of a state that moves by an ordinary differential
-equation."""
+"""The latent ODE: noisy observations of a state that follows an ordinary differential equation."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from cnf.ode import Grid, solve
 
 
 class SkipNet(nn.Module):
-    """y = A x + W₂ tanh(W₁ x + b₁) + b₂: a straight part, and what bends it."""
+    """y = A x + W₂ tanh(W₁ x + b₁) + b₂: a linear map plus a network of one hidden layer."""
 
     def __init__(self, inputs: int, units: int, outputs: int) -> None:
         super().__init__()
@@ -32,8 +31,7 @@ class SkipNet(nn.Module):
 
 
 class LatentField(VelocityField):
-    """dz/dt = A (z, context) + W₂ tanh(W₁ (z, context) + b₁) + b₂, at all times: it can go on for
-    ever."""
+    """dz/dt = A (z, context) + W₂ tanh(W₁ (z, context) + b₁) + b₂, independent of time."""
 
     def __init__(self, dim: int, units: int, *, context_dim: int = 0) -> None:
         super().__init__(dim, context_dim)
@@ -48,12 +46,12 @@ class LatentField(VelocityField):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a latent ODE says of values at some times.
+    """The predictive distribution of a latent ODE at some times.
 
     Attributes:
         mean: (batch, length, channels).
-        deviation: standard deviation of an observation, uncertain start and noise together,
-            likewise.
+        deviation: standard deviation of an observation, from the uncertain start and the noise,
+            (batch, length, channels).
         draws: of the noise-free values, (draws, batch, length, channels).
     """
 
@@ -73,12 +71,12 @@ class LatentODE(nn.Module):
         latent: dimension of z.
         hidden: units of the recognition network.
         units: of the hidden layers of v and of g.
-        context_dim: number of columns of what else is known of a series.
+        context_dim: number of context columns of a series.
         start: time of z(start); predictions are for this time and later, observations may lie
             before it.
-        horizon: unit of time, in which v changes z by about one; the usual length of a series.
+        horizon: unit of time, usually the length of a series; v moves z by about one in it.
         steps: steps of the solver (rk4) in one horizon.
-        noise: standard deviation of the noise to begin with; it is learned, for every channel.
+        noise: initial standard deviation of the noise, which is learned for every channel.
 
     Raises:
         ValueError: for a horizon, noise or number of steps that is not positive.
@@ -160,7 +158,7 @@ class LatentODE(nn.Module):
         draws: int = 50,
         generator: torch.Generator | None = None,
     ) -> Prediction:
-        """What observations (between them, and beyond) say of the values at other times.
+        """Predict the values at other times, between the observations and beyond.
 
         Args:
             observed: the series so far.

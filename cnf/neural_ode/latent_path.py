@@ -1,4 +1,4 @@
-"""Latent states between the nodes of a solve: every series is asked at times of its own."""
+"""Latent states between the nodes of a solve, at times that differ between series."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Path:
-    """A solution as a cubic between every two nodes, from states and velocities there (Hermite).
+    """A solution as cubic Hermite polynomials between nodes, from states and velocities at the nodes.
 
-    The error between nodes is of fourth order in their distance, as that of a Runge-Kutta method
-    of order
-    four at them: one solve on nodes that all series share serves them at any times.
+    The interpolation error is of fourth order in the spacing, like that of a Runge-Kutta method of
+    order four at the nodes. So one solve on shared nodes serves all series at all their times.
 
     Attributes:
         times: of the nodes, equally spaced, (nodes,).

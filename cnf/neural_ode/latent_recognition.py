@@ -1,4 +1,4 @@
-"""The recognition network: what a series says about where its latent state started."""
+"""The recognition network: the posterior of the initial latent state given a series."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from cnf.neural_ode.latent_series import Series
 
 
 class Recognition(nn.Module):
-    """q(z(start) | series): a recurrent network that reads towards the start, from the farthest
-    observation.
+    """q(z(start) | series): a recurrent network that reads from the farthest observation to the start.
 
-    For observations after the start that is backwards in time (Chen et al. 2018). At each of them
-    the network (GRU) is given values, mask, and the time to the next one it will read; after the
-    last, to the start.
+    For observations after the start it reads backward in time (Chen et al. 2018). At each observation
+    the network (a GRU) is given the values, the mask, and the time to the next observation it reads,
+    or to the start after the last one.
 
     Args:
         channels: of the series.
         latent: dimension of z.
         hidden: units of the network.
-        context_dim: number of columns of what else is known of a series.
+        context_dim: number of context columns of a series.
 
     Example:
         >>> series = Series.of([(torch.tensor([0.0, 0.7]), torch.tensor([[1.0], [2.0]]))])

@@ -15,8 +15,8 @@ class Series:
     """A batch of series, each with times of its own.
 
     Attributes:
-        times: (batch, length), in any order; a place whose mask is false all over is padding.
-        values: (batch, length, channels); what the mask hides has no meaning, and is zero.
+        times: (batch, length), in any order; a time without any observed channel is padding.
+        values: (batch, length, channels), zero where not observed.
         mask: which values were observed, bool, (batch, length, channels).
 
     Raises:

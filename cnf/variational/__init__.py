@@ -1,11 +1,11 @@
-"""Variational inference: a flow is fitted to a density known up to its normalizer, without data.
+"""Variational inference: fit a flow to a density that is known up to its normalizer, without data.
 
     ENERGIES, Energy    the planar energies U1 to U4 of Rezende and Mohamed (2015)
     LogisticPosterior   the posterior of a Bayesian logistic regression
-    PlanarFlow          the discrete flow that continuous ones are compared with
-    fit_reverse_kl      KL(q ‖ p) made small by drawing from q
-    importance_sample   what is left between q and p: weights, effective sample size, Pareto k
-    laplace             the Gaussian at the mode, to start from
+    PlanarFlow          the discrete baseline for continuous flows
+    fit_reverse_kl      minimize KL(q ‖ p) on draws from q
+    importance_sample   how far q is from p: weights, effective sample size, Pareto k
+    laplace             the Gaussian at the mode, as a starting point
 
 >>> import cnf
 >>> flow = cnf.CNF(2, hidden=(8, 8), solver=cnf.Grid.uniform(4, "rk4"))

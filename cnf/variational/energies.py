@@ -1,8 +1,8 @@
 """The planar energies of Rezende and Mohamed (2015, table 1), made proper and normalized.
 
-p(x) = exp(−U(x)) / Z. U2 to U4 do not depend on x₁ but for a wave, so that their exp(−U) has no
-integral; here they are confined by ½ (max(0, |x₁| − 4) / 0.4)², which leaves them alone in the
-frame of the paper's pictures. Z is computed by quadrature.
+p(x) = exp(−U(x)) / Z. Apart from a wave, U2 to U4 do not depend on x₁, so their exp(−U) has no finite
+integral. Here the term ½ (max(0, |x₁| − 4) / 0.4)² confines them; it is zero within the frame of the
+paper's figures. Z is computed by quadrature.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-# Quadrature: the trapezoidal rule, which for these smooth densities converges faster than any
-# power of the spacing but for the kink in the confinement's second derivative, worth 1e-7 here.
+# The trapezoidal rule converges faster than any power of the spacing for smooth densities. The kink
+# in the second derivative of the confinement costs 1e-7 here.
 EDGE, SPACING = 8.0, 0.02
 
 
@@ -25,7 +25,7 @@ class Energy:
     """A density p(x) ∝ exp(−U(x)) on the plane, given by its energy.
 
     Args:
-        name: what it is called.
+        name: its name in the paper.
         potential: U (*batch,) of x₁ and x₂, each (*batch,).
     """
 

@@ -1,4 +1,4 @@
-"""Importance weights: what a fitted density leaves between itself and its target."""
+"""Importance weights of a fitted density with respect to its target."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ class Importance:
 
     @property
     def lower_bound(self) -> float:
-        """The mean of log w, below log Z = log ∫ p̃ by KL(q ‖ p); the evidence lower bound, in
-        nats."""
+        """The evidence lower bound: the mean of log w, which is log Z − KL(q ‖ p), in nats."""
         return self.log_weights.mean().item()
 
     @property
@@ -39,8 +38,7 @@ class Importance:
 
     @property
     def log_normalizer(self) -> float:
-        """log of the mean weight: an estimate of log Z in nats, good where `pareto_k` is below
-        0.7."""
+        """The log of the mean weight: an estimate of log Z in nats, reliable if `pareto_k` < 0.7."""
         return (self.log_weights.logsumexp(0) - math.log(len(self.log_weights))).item()
 
     @property
@@ -55,11 +53,11 @@ class Importance:
 
     @cached_property
     def pareto_k(self) -> float:
-        """The shape of the weights' tail: trust them below 0.7, see `pareto_k`."""
+        """The shape of the weights' tail; the weights are reliable below 0.7 (see `pareto_k`)."""
         return pareto_k(self.log_weights)
 
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Means and standard deviations (dim,) of the target, by the weights; float64."""
+        """Weighted means and standard deviations (dim,) of the target, in float64."""
         x = self.x.to(self.weights.dtype)
         mean = self.weights @ x
         return mean, (self.weights @ (x - mean).square()).sqrt()
@@ -69,10 +67,10 @@ class Importance:
 def importance_sample(
     flow: Sampler, log_density: LogDensity, n: int, *, generator: torch.Generator | None = None
 ) -> Importance:
-    """Draw n times from a flow and weigh the draws by a target.
+    """Draw n rows from a flow and weight them by the target: w = p̃(x) / q(x).
 
     Args:
-        flow: what draws: a `CNF`, a `PlanarFlow`.
+        flow: the proposal q, a `CNF` or a `PlanarFlow`.
         log_density: log p̃ (*batch,) of x (*batch, dim), in nats, up to a constant.
         n: number of draws.
         generator: of the draws.

@@ -15,9 +15,9 @@ from cnf.flows import NormalBase
 class PlanarFlow(nn.Module):
     """A standard normal carried through K planar maps, x ← x + û tanh(w·x + b).
 
-    û = u + (softplus(w·u) − 1 − w·u) w / |w|² keeps w·û above −1, so that every map is invertible;
-    its log-Jacobian is log(1 + (1 − tanh²(w·x + b)) w·û). There is no inverse in closed form: this
-    flow scores what it draws, and nothing else.
+    û = u + (softplus(w·u) − 1 − w·u) w / |w|² keeps w·û above −1, so that every map is invertible.
+    Its log-Jacobian is log(1 + (1 − tanh²(w·x + b)) w·û). The inverse has no closed form, so this
+    flow can score only its own draws.
 
     Args:
         dim: number of columns.

@@ -1,4 +1,4 @@
-"""A posterior that is known up to its normalizer, and the Gaussian at its mode."""
+"""A posterior known up to its normalizer, and the Gaussian at its mode."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LogisticPosterior:
                 f" got {tuple(features.shape)}, {tuple(labels.shape)}, {prior_scale}"
             )
         signs = 2 * labels.to(features) - 1
-        # σ(y (w₀ + w·x)): with the sign taken into the row, one matrix product scores every w.
+        # σ(y (w₀ + w·x)): each row is multiplied by its sign, so one matrix product scores every w.
         self.signed = signs[:, None] * torch.cat(
             [features.new_ones(len(features), 1), features], 1
         )
@@ -58,8 +58,8 @@ class LogisticPosterior:
 def laplace(log_density: LogDensity, start: Tensor) -> Affine:
     """The Gaussian at the mode of a log-concave density: x = mode + A y with A Aᵀ = (−∇²log p)⁻¹.
 
-    As the `preprocess` of a flow it makes the flow start as that Gaussian (Newton's method, in
-    float64).
+    Used as the `preprocess` of a flow, it makes the untrained flow equal to that Gaussian. The mode
+    is found by Newton's method in float64.
 
     Args:
         log_density: log p̃ () of x (dim,), twice differentiable.
