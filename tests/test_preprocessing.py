@@ -12,7 +12,7 @@ from problems import F64, normal
 from scipy import stats
 
 from cnf import CNF, Affine, BoundedToReal, Chain, Gaussianize, NormalBase, load
-from cnf.flows import gaussianization
+from cnf.transforms import gaussianize as gaussianization
 
 WEIGHTS = normal(500, seed=4).abs()
 

@@ -244,8 +244,7 @@ def draw_steps(scene: PlotContext) -> Figure:
         )
     rows = some(scene.samples(JUDGES) if scene.data is None else scene.data, JUDGES)
     context = None if scene.context is None else scene.context.expand(len(rows), -1)
-    inner = flow.preprocess(rows)[0].to(flow.like)
-    held = None if context is None else flow.context_map(context)[0].to(flow.like)
+    inner, held, _ = flow.to_model_coordinates(rows, context)
     found = flow.score(inner, held, flow.solver)
     made = found.x_error + flow.accuracy.quadrature_weight * found.q_error
     # Scoring solves from the data to the base, and pictures run from the base to the data.

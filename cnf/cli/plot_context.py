@@ -124,7 +124,7 @@ class PlotContext:
         else:
             ends = some(self.data, particles)
             start = flow.trajectory(ends, [0.0], self.context, reverse=True)[0]
-            start = flow.preprocess(start)[0].to(flow.like)
+            start = flow.to_model_coordinates(start, self.context)[0]
         return flow.trajectory_and_log_prob(start, times, self.context)
 
 

@@ -94,7 +94,7 @@ class CheckContext:
         """Where rows come from at t = 0, in model coordinates (rows, dim)."""
         with torch.no_grad():
             start = flow.trajectory(rows.x, [0.0], rows.context, reverse=True)[0]
-            return flow.preprocess(start)[0].to(flow.dtype)
+            return flow.to_model_coordinates(start, rows.context)[0]
 
 
 def at_first_look(flow: CNF) -> CNF:

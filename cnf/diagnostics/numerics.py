@@ -114,7 +114,7 @@ def divergence(case: CheckContext) -> Iterator[CheckResult]:
     """The closed form against the trace by automatic differentiation, in float64, along the
     paths."""
     flow, rows = case.exact, case.few
-    context = None if rows.context is None else flow.context_map(rows.context)[0]
+    _, context, _ = flow.to_model_coordinates(rows.x, rows.context)
     bound = flow.field.bind(context)
     if not bound.closed_form:
         return
@@ -122,7 +122,7 @@ def divergence(case: CheckContext) -> Iterator[CheckResult]:
     with torch.no_grad():
         path = flow.trajectory(rows.x, TIMES, rows.context, reverse=True)
         for x, at in zip(path, bound.at(path.new_tensor(TIMES))):
-            y = flow.preprocess(x)[0]
+            y = flow.to_model_coordinates(x, rows.context)[0]
             found, truth = at.velocity_and_divergence(y)[1], exact_divergence(at.velocity, y)[1]
             worst = max(
                 worst,

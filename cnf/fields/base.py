@@ -73,6 +73,11 @@ class VelocityField(nn.Module, ABC):
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Velocity (*batch, dim) at times t () or (*batch,) and states x (*batch, dim)."""
 
+    def mask(self, context: Tensor | None) -> Tensor | None:
+        """Which columns each row of the context has (*batch, dim), where rows lack some; None where
+        every row has them all."""
+        return None
+
     def bind(self, context: Tensor | None = None) -> BoundField:
         """The field for one context (*batch, context_dim), ready to be evaluated many times."""
 

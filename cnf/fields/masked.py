@@ -46,9 +46,13 @@ class MaskedField(GatedField):
             )
         super().__init__(dim, hidden, context_dim=context_dim, **options)
 
+    def mask(self, context: Tensor | None) -> Tensor | None:
+        """Which columns each row has (*batch, dim)."""
+        return None if context is None else context[..., : self.dim] != 0
+
     def bind(self, context: Tensor | None = None) -> BoundField:
         """The field for one context (*batch, context_dim), its rows grouped by pattern."""
-        present = context[..., : self.dim] != 0
+        present = self.mask(context)
         layers = MaskedLayers(self.W1, self.W2, self.W3, self.first, present)
         parameters = (*self.inner.parameters(), *self.outer.parameters())
         return bind_layers(layers, self._modulate, context, parameters)

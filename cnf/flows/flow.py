@@ -15,7 +15,7 @@ from cnf.flows.calibration import calibrate
 from cnf.flows.configuration import describe
 from cnf.flows.distribution import FlowDistribution
 from cnf.flows.model_file import write_model
-from cnf.flows.parts import AUTO, FlowParts, increasing_times
+from cnf.flows.parts import AUTO, FlowParts, Given, increasing_times
 from cnf.flows.scoring import Evaluation, SolveResult, evaluate_rows
 from cnf.ode import Gradient, Grid, Solver, System
 from cnf.rows import evenly_spaced
@@ -114,18 +114,18 @@ class CNF(FlowParts):
         exception for a row that is not finite."""
         if not 0 <= t <= 1:
             raise ValueError(f"t: expected a time in [0, 1]; got {t}")
-        rows, context, shape = self._rows(x, context)
-        y, ladj = self.preprocess(rows)
+        rows, given, shape = self._rows(x, context)
+        y, ladj = self.preprocess(rows, given.context, given.mask)
         solver = self.solver
         if gradient == "adjoint" and isinstance(solver, Grid) and t > 0:
             # What solves is not the grid, so its estimate says nothing about the row.
             solver = solver.between(t, 0.0).as_torchdiffeq(t)
 
-        def score(y: Tensor, given: Tensor | None, solver: Solver) -> SolveResult:
-            kind = gradient or self._usual_gradient(solver, len(rows), context)
-            return self.score(y, given, solver, t=t, gradient=kind, generator=generator)
+        def score(y: Tensor, condition: Tensor | None, solver: Solver) -> SolveResult:
+            kind = gradient or self._usual_gradient(solver, len(rows), given.condition)
+            return self.score(y, condition, solver, t=t, gradient=kind, generator=generator)
 
-        found = evaluate_rows(score, y.to(self.dtype), context, solver, self.accuracy)
+        found = evaluate_rows(score, y.to(self.dtype), given.condition, solver, self.accuracy)
         dtype = x.dtype if x.is_floating_point() else self.dtype
         parts = (found.log_prob.to(dtype) + ladj.to(dtype), found.error, found.nfe, found.ok)
         return Evaluation(*(part.reshape(shape) for part in parts))
@@ -184,9 +184,9 @@ class CNF(FlowParts):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """`sample`, as a differentiable function of context and parameters."""
-        z, context, batch = self._start(shape, context, generator)
-        y = self._integrate(z, context, (0.0, 1.0), self._system)[0][-1]
-        return self.preprocess.inverse(y).reshape(*batch, self.dim)
+        z, given, batch = self._start(shape, context, generator)
+        y = self._integrate(z, given.condition, (0.0, 1.0), self._system)[0][-1]
+        return self.preprocess.inverse(y, given.context, given.mask).reshape(*batch, self.dim)
 
     def sample_and_log_prob(
         self,
@@ -199,11 +199,11 @@ class CNF(FlowParts):
 
         Both are differentiable, for objectives such as the reverse Kullback-Leibler divergence.
         """
-        z, context, batch = self._start(shape, context, generator)
+        z, given, batch = self._start(shape, context, generator)
         make_system = partial(self._density_system, generator=generator)
-        states, quadratures = self._integrate(z, context, (0.0, 1.0), make_system)
-        x = self.preprocess.inverse(states[-1])
-        ladj = self.preprocess(x)[1].to(x.dtype)
+        states, quadratures = self._integrate(z, given.condition, (0.0, 1.0), make_system)
+        x = self.preprocess.inverse(states[-1], given.context, given.mask)
+        ladj = self.preprocess(x, given.context, given.mask)[1].to(x.dtype)
         log_prob = self.base.log_prob(z) - quadratures[-1, ..., 0] + ladj
         return x.reshape(*batch, self.dim), log_prob.reshape(batch)
 
@@ -228,16 +228,23 @@ class CNF(FlowParts):
             ValueError: if the times do not increase within [0, 1].
         """
         times = increasing_times(t)
-        rows, context, shape = self._rows(z, context)
-        start = self.preprocess(rows)[0].to(self.dtype) if reverse else rows.to(self.dtype)
+        rows, given, shape = self._rows(z, context)
+        start = (
+            self.preprocess(rows, given.context, given.mask)[0]
+            if reverse
+            else self._present(rows, given.mask)
+        ).to(self.dtype)
         way = [1.0, *reversed(times)] if reverse else [0.0, *times]
         # Where the first time asked for is the start itself, it must not stand there twice.
         way = way if way[0] != way[1] else way[1:]
         path = (
-            self._integrate(start, context, way, self._system)[0] if len(way) > 1 else start[None]
+            self._integrate(start, given.condition, way, self._system)[0]
+            if len(way) > 1
+            else start[None]
         )
         path = path[-len(times) :].flip(0) if reverse else path[-len(times) :]
-        return self.preprocess.inverse(path).reshape(len(times), *shape, self.dim)
+        x = self.preprocess.inverse(path, given.context, given.mask)
+        return x.reshape(len(times), *shape, self.dim)
 
     def trajectory_and_log_prob(
         self, z: Tensor, t: Tensor | Sequence[float], context: Tensor | None = None
@@ -257,25 +264,27 @@ class CNF(FlowParts):
             ValueError: if the times do not increase within [0, 1].
         """
         times = increasing_times(t)
-        rows, context, shape = self._rows(z, context)
-        rows = rows.to(self.dtype)
+        rows, given, shape = self._rows(z, context)
+        rows = self._present(rows, given.mask).to(self.dtype)
         way = [0.0, *times] if times[0] > 0 else times
         if len(way) > 1:
-            path, quadratures = self._integrate(rows, context, way, self._density_system)
+            path, quadratures = self._integrate(rows, given.condition, way, self._density_system)
         else:
             path, quadratures = rows[None], rows.new_zeros(1, len(rows), 1)
-        x = self.preprocess.inverse(path[-len(times) :])
-        ladj = self.preprocess(x)[1].to(x.dtype)
+        x = self.preprocess.inverse(path[-len(times) :], given.context, given.mask)
+        ladj = self.preprocess(x, given.context, given.mask)[1].to(x.dtype)
         log_prob = self.base.log_prob(rows) - quadratures[-len(times) :, :, 0] + ladj
         return x.reshape(len(times), *shape, self.dim), log_prob.reshape(len(times), *shape)
 
     def velocity(self, t: float, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Velocity dx/dt (*batch, dim) at time t and points x (*batch, dim), in the units of the
         data."""
-        rows, context, shape = self._rows(x, context)
-        y = self.preprocess(rows)[0].to(self.dtype)
-        v = self.field.bind(context).velocity(torch.tensor(t, dtype=y.dtype, device=y.device), y)
-        return self.preprocess.pushforward(v, y).reshape(*shape, self.dim)
+        rows, given, shape = self._rows(x, context)
+        y = self.preprocess(rows, given.context, given.mask)[0].to(self.dtype)
+        bound = self.field.bind(given.condition)
+        v = bound.velocity(torch.tensor(t, dtype=y.dtype, device=y.device), y)
+        moved = self.preprocess.pushforward(v, y, given.context, given.mask)
+        return moved.reshape(*shape, self.dim)
 
     @torch.no_grad()
     def calibrate(
@@ -299,13 +308,16 @@ class CNF(FlowParts):
         """
         if not tolerance > 0:
             raise ValueError(f"tolerance: expected a positive number of nats; got {tolerance}")
-        rows, context, _ = self._rows(x, context)
-        finite = torch.cat([rows] if context is None else [rows, context], 1).isfinite().all(1)
+        rows, given, _ = self._rows(x, context)
+        finite = self._present(rows, given.mask).isfinite().all(1)
+        if context is not None:
+            finite = finite & given.context.isfinite().all(1)
         places = finite.nonzero().squeeze(1)
         if len(places) == 0:
             raise ValueError("calibrate: expected at least one finite row of x; got none")
         chosen = places[evenly_spaced(places, 1024)]
-        y, context = self.preprocess(rows[chosen])[0], None if context is None else context[chosen]
+        given = Given(*(None if part is None else part[chosen] for part in given))
+        y, context = self.preprocess(rows[chosen], given.context, given.mask)[0], given.condition
         # Probes of an estimate would differ between the two and pass for errors of the solver.
         plain = copy.deepcopy(self).eval()
         plain.divergence = AUTO

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from itertools import pairwise, repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,20 @@ AUTO = "auto"
 # wide one.
 GRAPH = 32_768
 MakeSystem = Callable[[Tensor, Tensor | None], System]
+
+
+class Given(NamedTuple):
+    """What rows are given, one row each.
+
+    Attributes:
+        context: in the units of the data (rows, context_dim), or None.
+        mask: which columns each row has (rows, dim), or None for all of them.
+        condition: the context in model coordinates (rows, context_dim), or None.
+    """
+
+    context: Tensor | None
+    mask: Tensor | None
+    condition: Tensor | None
 
 
 class FlowParts(nn.Module):
@@ -101,20 +115,46 @@ class FlowParts(nn.Module):
                 return tensor.detach().new_empty(0)
         return torch.empty(0, device=self.context_map.shift.device)
 
-    def _rows(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, torch.Size]:
-        """x and context as (rows, columns), and the batch shape they came in."""
+    def to_model_coordinates(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Rows and their context where the field lives.
+
+        Args:
+            x: (*batch, dim), in the units of the data.
+            context: (*batch, context_dim), in the units of the data.
+
+        Returns:
+            y (*batch, dim) and the context, both in the flow's dtype, and log |det ∂y/∂x|, () or
+            (*batch,), in float64.
+        """
+        y, ladj = self.preprocess(x, context, self.field.mask(context))
+        return y.to(self.dtype), self._condition(context), ladj
+
+    def _rows(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Given, torch.Size]:
+        """x (rows, dim) and what its rows are given, and the batch shape they came in."""
         if x.dim() < 1 or x.shape[-1] != self.dim:
             raise ValueError(f"x: expected {self.dim} columns; got shape {tuple(x.shape)}")
-        context = self._condition(context)
         shape = (
             x.shape[:-1]
             if context is None
             else torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
         )
-        rows = x.expand(*shape, self.dim).reshape(-1, self.dim)
+        return x.expand(*shape, self.dim).reshape(-1, self.dim), self._given(context, shape), shape
+
+    def _given(self, context: Tensor | None, shape: Sequence[int]) -> Given:
+        """What the rows of a batch are given; refuses a context that is missing, or not wanted."""
+        condition = self._condition(context)
         if self.context_dim == 0:
-            return rows, None, shape
-        return rows, context.expand(*shape, self.context_dim).reshape(-1, self.context_dim), shape
+            return Given(None, None, None)
+        context, condition = (
+            part.expand(*shape, -1).reshape(-1, self.context_dim) for part in (context, condition)
+        )
+        return Given(context, self.field.mask(context), condition)
+
+    def _present(self, z: Tensor, mask: Tensor | None) -> Tensor:
+        """Base points z (rows, dim), zero in the columns that their rows lack."""
+        return z if mask is None else z.where(mask, 0.0)
 
     def _condition(self, context: Tensor | None) -> Tensor | None:
         """The context in model coordinates; refuses one that is missing, or not wanted."""
@@ -125,15 +165,12 @@ class FlowParts(nn.Module):
 
     def _start(
         self, shape: Sequence[int], context: Tensor | None, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
-        """Base points (rows, dim) and context (rows, context_dim) of a sample, and its batch
-        shape."""
-        context = self._condition(context)
+    ) -> tuple[Tensor, Given, tuple[int, ...]]:
+        """Base points (rows, dim) of a sample and what they are given, and its batch shape."""
         batch = (*shape, *(() if context is None else context.shape[:-1]))
+        given = self._given(context, batch)
         z = self.base.sample(batch, self.like, generator).reshape(-1, self.dim)
-        if self.context_dim == 0:
-            return z, None, batch
-        return z, context.expand(*batch, -1).reshape(-1, self.context_dim), batch
+        return self._present(z, given.mask), given, batch
 
     def _integrate(
         self, z: Tensor, context: Tensor | None, way: Sequence[float], make_system: MakeSystem

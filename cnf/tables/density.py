@@ -102,8 +102,8 @@ class TableDensity(nn.Module):
         """The numbers of some rows in the coordinates of the flow."""
         present = self.present(cells.symbols)
         features = self.features(cells.symbols, context)
-        y, log_slope = self.marginals(cells.values)
-        z, log_det = self.whitening(y.where(present, 0.0), present, features)
+        y, log_slope = self.marginals.by_cell(cells.values)
+        z, log_det = self.whitening.whiten(y.where(present, 0.0), present, features)
         ladj = log_slope.where(present, 0.0).sum(1) + log_det
         return Coordinates(z, torch.cat((present.to(z.dtype), features), 1), ladj)
 

@@ -11,11 +11,13 @@ from cnf.transforms.float64 import Float64Module
 
 
 class Transform(Float64Module, ABC):
-    """An invertible map from data x to model coordinates y, so that densities stay in the units of
-    the data.
+    """An invertible map from data x to model coordinates y; the flow adds its log-Jacobian, so that
+    densities are in the units of the data.
 
-    It is part of the flow. Its numbers are float64, since raw columns may be large beside their
-    spread.
+    Every method is also given the context of the rows (*batch, context_dim), in the units of the
+    data, and a mask (*batch, dim) of the columns that each row has; None means all of them. A
+    transform that needs neither ignores both. Numbers are float64, because raw columns may be large
+    beside their spread.
 
     Args:
         dim: number of columns.
@@ -26,15 +28,21 @@ class Transform(Float64Module, ABC):
         self.dim = dim
 
     @abstractmethod
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Model coordinates y (*batch, dim) in float64, and log |det ∂y/∂x|, () or (*batch,)."""
 
     @abstractmethod
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(
+        self, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Data x (*batch, dim), in the dtype of y."""
 
     @abstractmethod
-    def pushforward(self, v: Tensor, y: Tensor) -> Tensor:
+    def pushforward(
+        self, v: Tensor, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """dx/dt (*batch, dim) for dy/dt = v at y (*batch, dim), in the dtype of v."""
 
 
@@ -96,17 +104,23 @@ class Affine(Transform):
             )
         return cls(mean, deviation[:, None] * (vectors * eigenvalues.sqrt()) @ vectors.T)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Model coordinates y (*batch, dim) in float64, and the log-Jacobian log |det ∂y/∂x|
         ()."""
         y = (x.to(self.shift.dtype) - self.shift) @ self.inverse_matrix.T
         return y, -torch.linalg.slogdet(self.matrix).logabsdet
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(
+        self, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Data x (*batch, dim), in the dtype of y."""
         return (self.shift + y.to(self.shift.dtype) @ self.matrix.T).to(y.dtype)
 
-    def pushforward(self, v: Tensor, y: Tensor) -> Tensor:
+    def pushforward(
+        self, v: Tensor, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """dx/dt (*batch, dim) for dy/dt = v anywhere, in the dtype of v."""
         return (v.to(self.shift.dtype) @ self.matrix.T).to(v.dtype)
 
@@ -127,26 +141,32 @@ class Chain(Transform):
         super().__init__(maps[0].dim)
         self.maps = nn.ModuleList(maps)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Model coordinates y (*batch, dim) in float64, and log |det ∂y/∂x|, () or (*batch,)."""
         total: Tensor | float = 0.0
         for map in self.maps:
-            x, ladj = map(x)
+            x, ladj = map(x, context, mask)
             total = total + ladj
         return x, total
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(
+        self, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Data x (*batch, dim), in the dtype of y."""
         x = y.double()
         for map in reversed(self.maps):
-            x = map.inverse(x)
+            x = map.inverse(x, context, mask)
         return x.to(y.dtype)
 
-    def pushforward(self, v: Tensor, y: Tensor) -> Tensor:
+    def pushforward(
+        self, v: Tensor, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """dx/dt (*batch, dim) for dy/dt = v at y, in the dtype of v."""
         at = y.double()
         for map in reversed(self.maps):
-            v, at = map.pushforward(v, at), map.inverse(at)
+            v, at = map.pushforward(v, at, context, mask), map.inverse(at, context, mask)
         return v
 
 
