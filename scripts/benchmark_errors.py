@@ -110,7 +110,10 @@ def exact(flow: cnf.CNF, x: Tensor) -> Tensor:
     fine = copy.deepcopy(flow).double()
     y, _, ladj = fine.to_model_coordinates(x)
     solver = cnf.Torchdiffeq("dopri8", rtol=1e-10, atol=1e-10)
-    return torch.cat([fine.score(part, None, solver).log_prob for part in y.split(500)]) + ladj
+    return (
+        torch.cat([fine.solve_log_prob(part, None, solver).log_prob for part in y.split(500)])
+        + ladj
+    )
 
 
 def dopri5_at(flow: cnf.CNF, x: Tensor, truth: Tensor, target: float) -> tuple[int, float]:

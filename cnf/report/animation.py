@@ -88,7 +88,7 @@ def exact_maps(
     points = torch.cartesian_prod(y, x).flip(1)
     flow = subject.flow
     inner, _, ladj = flow.to_model_coordinates(points)
-    maps = [flow.score(inner, None, flow.solver, t=t).log_prob + ladj for t in times.tolist()]
+    maps = [flow.solve_log_prob(inner, None, t=t).log_prob + ladj for t in times.tolist()]
     return {"0,1": numbers(torch.stack(maps)).reshape(-1, EXACT_CELLS, EXACT_CELLS)}
 
 

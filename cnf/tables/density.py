@@ -66,17 +66,16 @@ class TableDensity(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the arithmetic."""
-        return self.like.dtype
+        return self._tensor.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the arithmetic is done."""
-        return self.like.device
+        return self._tensor.device
 
     @property
-    def like(self) -> Tensor:
-        """An empty tensor with the dtype and on the device of the arithmetic."""
-        return self.symbols.network[0].weight.detach().new_empty(0)
+    def _tensor(self) -> Tensor:
+        return self.symbols.network[0].weight
 
     def encode(self, table: pd.DataFrame) -> tuple[Cells, Tensor]:
         """The modeled cells of a data frame, and the features of its context (rows, width).

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.flows.configuration import describe
 from cnf.flows.model_file import write_model
+from cnf.flows.serialization import describe
 from cnf.tables.density import TableDensity
 from cnf.tables.formats import TableError
 from cnf.tables.imputation import Imputer, Known
@@ -56,7 +56,7 @@ class TableFlow(TableDensity):
         needs it."""
         context, features = self.context_features.width, self.whitening.slopes.shape[1] - 1
         imputer = Imputer(self.sizes, len(self.numeric), context, features, self.hidden)
-        self.imputer = imputer.to(self.like)
+        self.imputer = imputer.to(self.device, self.dtype)
         return self
 
     @torch.no_grad()

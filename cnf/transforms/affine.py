@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cnf.registry import arguments, described, rebuild, register
 from cnf.transforms.float64 import Float64Module
 
 
@@ -27,6 +29,15 @@ class Transform(Float64Module, ABC):
         super().__init__()
         self.dim = dim
 
+    def config(self) -> dict[str, Any]:
+        """What rebuilds the transform beside its columns and its tensors, JSON-ready."""
+        return arguments(self, "dim")
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int) -> Transform:
+        """The transform that `config` described; its tensors come with the weights."""
+        return cls(dim, **config)
+
     @abstractmethod
     def forward(
         self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
@@ -46,6 +57,7 @@ class Transform(Float64Module, ABC):
         """dx/dt (*batch, dim) for dy/dt = v at y (*batch, dim), in the dtype of v."""
 
 
+@register
 class Affine(Transform):
     """x = shift + A y: data x, model coordinates y, log |det ∂y/∂x| = −log |det A|.
 
@@ -65,6 +77,15 @@ class Affine(Transform):
         self.register_buffer("shift", shift.double())
         self.register_buffer("matrix", matrix.double())
         self.register_buffer("inverse_matrix", torch.linalg.inv(self.matrix))
+
+    def config(self) -> dict[str, Any]:
+        """Nothing: all of it is tensors."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int) -> Affine:
+        """The identity, in whose place the tensors of a file come."""
+        return cls.identity(dim, **config)
 
     @classmethod
     def identity(cls, dim: int) -> Affine:
@@ -125,6 +146,7 @@ class Affine(Transform):
         return (v.to(self.shift.dtype) @ self.matrix.T).to(v.dtype)
 
 
+@register
 class Chain(Transform):
     """One map after another, y = mₙ(… m₁(x)); log-Jacobians add.
 
@@ -140,6 +162,15 @@ class Chain(Transform):
     def __init__(self, *maps: Transform) -> None:
         super().__init__(maps[0].dim)
         self.maps = nn.ModuleList(maps)
+
+    def config(self) -> dict[str, Any]:
+        """The maps, JSON-ready."""
+        return {"maps": [described(map) for map in self.maps]}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int) -> Chain:
+        """The chain that `config` described."""
+        return cls(*(rebuild(Transform, part, dim) for part in config["maps"]))
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None

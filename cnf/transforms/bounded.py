@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from cnf.registry import register
 from cnf.transforms.affine import Transform
 
 Range = tuple[float | None, float | None]
 
 
+@register
 class BoundedToReal(Transform):
     """y = log(x − a), −log(b − x) or log((x − a)/(b − x)) where a column ends at a, b or both;
     else y = x.
@@ -46,6 +49,15 @@ class BoundedToReal(Transform):
                 name, torch.tensor([end or 0.0 for end in ends], dtype=torch.float64)
             )
             self.register_buffer(f"has_{name}", torch.tensor([end is not None for end in ends]))
+
+    def config(self) -> dict[str, Any]:
+        """Nothing: all of it is tensors."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int) -> BoundedToReal:
+        """A map without ends, in whose place the tensors of a file come."""
+        return cls([(None, None)] * dim, **config)
 
     def outside(self, x: Tensor) -> Tensor:
         """Which cells (*batch, dim) of x are not inside the range of their column."""

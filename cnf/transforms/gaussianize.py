@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from cnf.registry import register
 from cnf.transforms.affine import Transform, column_moments
 
 # Knots stand at the quantiles of evenly spaced normal scores, up to this one: one row in 160 lies
@@ -22,6 +25,7 @@ CLOSEST = 1e-3
 TOGETHER = 65_536
 
 
+@register
 class Gaussianize(Transform):
     """yⱼ = hⱼ(xⱼ): monotone rational-quadratic splines, linear beyond their last knots.
 
@@ -67,6 +71,16 @@ class Gaussianize(Transform):
         columns = [_fit_column(column, mass) for column in y.unbind(1)]
         knots, values, slopes = (torch.stack(part) for part in zip(*columns))
         return cls(mean[:, None] + deviation[:, None] * knots, values, slopes / deviation[:, None])
+
+    def config(self) -> dict[str, Any]:
+        """The number of knots; the rest is tensors."""
+        return {"knots": self.knots.shape[1]}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int) -> Gaussianize:
+        """A map with so many knots, in whose place the tensors of a file come."""
+        line = torch.arange(config["knots"]).expand(dim, -1)
+        return cls(line, line, torch.ones_like(line))
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.special import erfc, ndtri
 
+from cnf.registry import register
 from cnf.transforms.affine import Transform
 from cnf.transforms.bounded import Range
 
@@ -28,6 +30,7 @@ FAR = 1e-30
 LOG_2PI = math.log(2 * math.pi)
 
 
+@register
 class MarginalTransform(Transform):
     """y = Φ⁻¹(F(s(x))) for each column: s opens the support, F is a mixture of Gaussians.
 
@@ -52,6 +55,7 @@ class MarginalTransform(Transform):
 
     def __init__(self, ranges: Sequence[Range]) -> None:
         super().__init__(len(ranges))
+        self.ranges = [tuple(ends) for ends in ranges]
         ends = [[low or 0.0 for low, _ in ranges], [high or 0.0 for _, high in ranges]]
         self.register_buffer("ends", torch.tensor(ends, dtype=torch.float64), persistent=False)
         bounded = [
@@ -63,6 +67,15 @@ class MarginalTransform(Transform):
         self.register_buffer("centres", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("scales", torch.ones(shape, dtype=torch.float64))
         self.register_buffer("weights", torch.full(shape, 1 / KERNELS, dtype=torch.float64))
+
+    def config(self) -> dict[str, Any]:
+        """The ranges of the columns; the rest is tensors."""
+        return {"ranges": self.ranges}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int) -> MarginalTransform:
+        """The map of such ranges, in whose place the tensors of a file come."""
+        return cls(**config)
 
     @torch.no_grad()
     def fit(self, x: Tensor, present: Tensor, weights: Tensor) -> None:

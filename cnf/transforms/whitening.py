@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cnf.registry import register
 from cnf.transforms.affine import Transform
 from cnf.transforms.patterns import by_pattern
 
@@ -36,6 +37,7 @@ class Whitener(NamedTuple):
     log_det: Tensor
 
 
+@register
 class Whitening(Transform):
     """z = W (y − E[y | features, given columns]), by the Gaussian y | features ~ N(B · features,
     Σ).
