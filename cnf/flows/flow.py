@@ -71,11 +71,16 @@ class CNF(nn.Module):
         super().__init__()
         self.dim = dim
         self.context_dim = context_dim
-        self.field = field or GatedField(dim, hidden, context_dim=context_dim)
+        if field is None:
+            field = GatedField(dim, hidden, context_dim=context_dim)
+        self.field = field
         given = {"base": base, "preprocess": preprocess, "solver": solver}
         _check_names(given, divergence)
-        # What `cnf.fit` is free to choose; the map of the context is always its own.
-        self.automatic = {"context_map", *(name for name, part in given.items() if part == AUTO)}
+        # What `cnf.fit` is free to choose: what was left open, and the map of a context that is no
+        # mask.
+        self.automatic = {name for name, part in given.items() if isinstance(part, str)}
+        if field.mask(torch.empty(1, context_dim)) is None:
+            self.automatic.add("context_map")
         self.preprocess: Transform = (
             Affine.identity(dim) if isinstance(preprocess, str) else preprocess
         )
