@@ -24,6 +24,9 @@ from .flows import (
     AugmentedCNF as AugmentedCNF,
 )
 from .flows import (
+    Base as Base,
+)
+from .flows import (
     ContaminatedBase as ContaminatedBase,
 )
 from .flows import (
@@ -43,9 +46,11 @@ from .flows import (
 )
 from .neural_ode import ODEBlock as ODEBlock
 from .ode import Grid as Grid
+from .ode import Solver as Solver
 from .ode import Torchdiffeq as Torchdiffeq
 from .recipe import fit as fit
 from .recipe import fit_table as fit_table
+from .registry import register as register
 from .tables import (
     Column as Column,
 )

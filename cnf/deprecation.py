@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import wraps
 from importlib import import_module
 from typing import Any
 
@@ -41,3 +43,50 @@ def renamed(module: str, name: str) -> Any:
         stacklevel=3,
     )
     return getattr(import_module(place), new)
+
+
+class RenamedAttribute:
+    """The old name of an attribute of a class: it works, with a DeprecationWarning.
+
+    Args:
+        new: the name since.
+    """
+
+    def __init__(self, new: str) -> None:
+        self.new = new
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.names = f"{owner.__name__}.{name}", f"{owner.__name__}.{self.new}"
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        warn_renamed(*self.names)
+        return getattr(instance, self.new)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        warn_renamed(*self.names)
+        setattr(instance, self.new, value)
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Say that a name, used by the caller's caller, has changed."""
+    warnings.warn(
+        f"{old} is now {new}; the old name goes in release 0.3", DeprecationWarning, stacklevel=3
+    )
+
+
+def renamed_argument(old: str, new: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: the function takes an argument by its old name too, with a DeprecationWarning."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def called(*arguments: Any, **named: Any) -> Any:
+            if old in named:
+                warn_renamed(f"the argument {old}", new)
+                named[new] = named.pop(old)
+            return function(*arguments, **named)
+
+        return called
+
+    return decorate

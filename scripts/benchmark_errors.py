@@ -109,16 +109,18 @@ def measure(name: str, flow: cnf.CNF, x: Tensor) -> Result:
 def exact(flow: cnf.CNF, x: Tensor) -> Tensor:
     """log p by dopri8 at 1e-10 in float64."""
     fine = copy.deepcopy(flow).double()
-    y, ladj = fine.preprocess(x.double())
+    y, _, ladj = fine.to_model_coordinates(x)
     solver = cnf.Torchdiffeq("dopri8", rtol=1e-10, atol=1e-10)
-    return torch.cat([fine.score(part, None, solver).log_prob for part in y.split(500)]) + ladj
+    return (
+        torch.cat([fine.solve_log_prob(part, None, solver).log_prob for part in y.split(500)])
+        + ladj
+    )
 
 
 def dopri5_at(flow: cnf.CNF, x: Tensor, truth: Tensor, target: float) -> tuple[int, float]:
     """Evaluations and mean error of dopri5 at the loosest tolerance, a power of 10^(1/8), that
     hits the target."""
-    y, ladj = flow.preprocess(x)
-    y, bound = y.to(flow.dtype), flow.field.bind()
+    (y, _, ladj), bound = flow.to_model_coordinates(x), flow.field.bind()
     times, calls = y.new_tensor([1.0, 0.0]), []
 
     def derivative(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

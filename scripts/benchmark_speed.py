@@ -272,7 +272,7 @@ def compiled(flow: cnf.CNF, x: Tensor, repeats: int) -> dict[str, dict | float]:
     takes."""
     tasks = {"log_prob": partial(flow.log_prob, x), "sample": partial(flow.sample, (len(x),))}
     before = in_turns(tasks, repeats)
-    flow.compile()
+    flow.compile_solves()
     start = time.perf_counter()
     for run in tasks.values():
         run()
@@ -324,7 +324,7 @@ def work_against_error(flow: cnf.CNF, x: Tensor) -> dict[str, list[tuple[float, 
 def measure(
     flow: cnf.CNF, solver: cnf.Grid | cnf.Torchdiffeq, x: Tensor, reference: Tensor
 ) -> tuple[float, float]:
-    scores = flow.score(x, None, solver)
+    scores = flow.solve_log_prob(x, None, solver)
     return scores.nfe, (scores.log_prob - reference).abs().mean().item()
 
 

@@ -137,7 +137,9 @@ def test_narrow_products(shape):
 @pytest.mark.parametrize("gradient", ["direct", "discrete"])
 def test_no_rows_have_a_gradient_too(gradient):
     flow = cnf.CNF(2, field=cnf.MLPField(2, hidden=(3, 3)))
-    scores = flow.score(torch.zeros(0, 2), None, cnf.Grid.uniform(3, "adams"), gradient=gradient)
+    scores = flow.solve_log_prob(
+        torch.zeros(0, 2), None, cnf.Grid.uniform(3, "adams"), gradient=gradient
+    )
     scores.log_prob.sum().backward()
     assert all(not parameter.grad.any() for parameter in flow.field.parameters())
 
@@ -157,7 +159,7 @@ def test_gradients_of_a_whole_solve_are_the_same_where_they_are_recorded(steps):
     )
 
     def loss():
-        return flow.score(y, None, grid, gradient="direct").log_prob.sum()
+        return flow.solve_log_prob(y, None, grid, gradient="direct").log_prob.sum()
 
     plain = torch.autograd.grad(loss(), parameters)
     recorded = torch.autograd.grad(loss(), parameters, create_graph=True)

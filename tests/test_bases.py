@@ -10,8 +10,6 @@ from scipy import stats
 from cnf import ContaminatedBase, MixtureBase, NormalBase, StudentTBase
 from cnf.flows import Base
 
-LIKE = torch.empty(0, dtype=F64)
-
 
 def mixture(dim: int = 2) -> MixtureBase:
     factors = 0.3 * normal(3, dim, dim, seed=1).tril()
@@ -68,7 +66,7 @@ def test_log_density_is_scipys(name):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", COLUMNS)
 def test_draws_follow_the_density(name, dtype):
-    draws = BASES[name](2).sample((20_000,), torch.empty(0, dtype=dtype), seeded(3))
+    draws = BASES[name](2).sample((20_000,), seeded(3), dtype=dtype)
     assert draws.dtype == dtype
     for column in draws.double().T:
         assert stats.kstest(column.numpy(), COLUMNS[name].cdf).pvalue > 1e-3
@@ -87,7 +85,7 @@ def test_mixture_is_torchs():
     )
     z = 3 * normal(4, 50, 2)
     torch.testing.assert_close(ours.log_prob(z), theirs.log_prob(z), rtol=1e-12, atol=1e-12)
-    draws = ours.sample((20_000,), LIKE, seeded())
+    draws = ours.sample((20_000,), seeded(), dtype=F64)
     torch.testing.assert_close(draws.mean(0), theirs.mean, rtol=0, atol=0.06)
     reference = theirs.sample((20_000,))
     for way in (torch.tensor([1.0, 0.0]), torch.tensor([0.6, -0.8])):
@@ -100,12 +98,12 @@ def test_mixture_is_torchs():
 def test_shapes_and_seeds(name, shape):
     base = BASES[name](2)
     state = torch.random.get_rng_state()
-    first, second = (base.sample(shape, LIKE, seeded(5)) for _ in range(2))
+    first, second = (base.sample(shape, seeded(5), dtype=F64) for _ in range(2))
     assert torch.equal(state, torch.random.get_rng_state())
     assert first.shape == (*shape, 2) and first.dtype == F64 and torch.equal(first, second)
     assert base.log_prob(first).shape == shape
     if first.numel():
-        assert not torch.equal(first, base.sample(shape, LIKE, seeded(6)))
+        assert not torch.equal(first, base.sample(shape, seeded(6), dtype=F64))
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -114,10 +112,17 @@ def test_far_away_is_unlikely_and_finite(name):
     assert values.isfinite().all() and values < -20
 
 
-@pytest.mark.parametrize("freedom", [2.0, 0.0, -1.0, math.nan])
-def test_freedom_without_a_variance_is_refused(freedom):
-    with pytest.raises(ValueError, match="freedom"):
-        StudentTBase(2, freedom=freedom)
+@pytest.mark.parametrize("df", [2.0, 0.0, -1.0, math.nan])
+def test_tails_without_a_variance_are_refused(df):
+    with pytest.raises(ValueError, match="df"):
+        StudentTBase(2, df=df)
+
+
+def test_the_old_argument_works_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="freedom is now df"):
+        assert StudentTBase(2, freedom=4.5).df == 4.5
+    with pytest.warns(DeprecationWarning, match="freedom is now df"):
+        assert ContaminatedBase(NormalBase(2), 0.1, freedom=3).df == 3
 
 
 def test_contamination_is_scipys_mixture_of_densities():
@@ -132,7 +137,7 @@ def test_contamination_is_scipys_mixture_of_densities():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_contaminated_draws_have_the_radius_of_both_parts(dtype):
-    draws = ContaminatedBase(NormalBase(2), 0.4, 3).sample((4000,), LIKE.to(dtype), seeded(5))
+    draws = ContaminatedBase(NormalBase(2), 0.4, 3).sample((4000,), seeded(5), dtype=dtype)
     assert draws.dtype == dtype
     # In the plane |z|² is exponential for the normal part, and |z|²/2 follows F(2, ν) for the
     # heavy one.
@@ -152,10 +157,10 @@ def test_an_outlier_is_cheap_under_heavy_tails():
     )
 
 
-@pytest.mark.parametrize(("share", "freedom"), [(0.0, 2), (1.0, 2), (0.1, 0)])
-def test_contamination_out_of_range_is_refused(share, freedom):
+@pytest.mark.parametrize(("share", "df"), [(0.0, 2), (1.0, 2), (0.1, 0), (0.1, 1001)])
+def test_contamination_out_of_range_is_refused(share, df):
     with pytest.raises(ValueError, match="share"):
-        ContaminatedBase(NormalBase(1), share, freedom)
+        ContaminatedBase(NormalBase(1), share, df)
 
 
 def test_bases_say_what_they_are():

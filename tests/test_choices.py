@@ -112,7 +112,7 @@ def test_a_mixture_of_wide_gaussians_is_the_base_of_two_columns_far_from_normal(
     assert found.min() > -9
     # The same of the same rows, and its draws spread further than they do.
     assert torch.equal(choose_base(train, valid, 0).factors, base.factors)
-    drawn = base.sample((20_000,), train.x, torch.Generator().manual_seed(1))
+    drawn = base.sample((20_000,), torch.Generator().manual_seed(1), dtype=train.x.dtype)
     assert (drawn.var(0) > train.x.var(0)).all()
 
 

@@ -7,7 +7,7 @@ import torch
 from torch._dynamo.utils import counters
 
 import cnf
-from cnf.flows import parts
+from cnf.flows import equation
 from cnf.flows.scoring import CHUNK
 
 
@@ -24,17 +24,17 @@ def calls(monkeypatch):
     """The numbers of rows of solves that the program was asked for."""
     asked = []
 
-    def solve(flow, make_system, x, *rest, **options):
+    def program(made, x, *rest, **options):
         asked.append(len(x))
-        return parts.FlowParts._solve_eager(flow, make_system, x, *rest, **options)
+        return equation.solve_equation(made, x, *rest, **options)
 
-    monkeypatch.setattr(parts, "_program", lambda: solve)
+    monkeypatch.setattr(equation, "compiled_solve", lambda: program)
     return asked
 
 
 def test_whole_chunks_go_through_the_program(calls):
-    flow = flow_on_a_grid().compile()
-    flow.accuracy = cnf.flows.scoring.Accuracy(tolerance=float("inf"))  # no second looks
+    flow = flow_on_a_grid().compile_solves()
+    flow.error_model = cnf.flows.scoring.ErrorModel(tolerance=float("inf"))  # no second looks
     x = torch.randn(2 * CHUNK + 10, 2)
     with torch.no_grad():
         flow.log_prob(x)
@@ -43,7 +43,7 @@ def test_whole_chunks_go_through_the_program(calls):
 
 
 def test_nothing_else_goes_through_the_program(calls):
-    flow = flow_on_a_grid().compile()
+    flow = flow_on_a_grid().compile_solves()
     x = torch.randn(CHUNK, 2)
     flow.log_prob(x).mean().backward()
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_what_cannot_be_compiled_is_refused():
         cnf.CNF(2, field=cnf.MLPField(2)),
     ):
         with pytest.raises(ValueError, match="compile: expected"):
-            flow.compile()
+            flow.compile_solves()
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ def test_a_compiled_solve_is_one_program_and_gives_the_same():
             flow.evaluate(x),
             flow.sample((CHUNK,), generator=torch.Generator().manual_seed(1)),
         )
-        flow.compile()
+        flow.compile_solves()
         after = flow.evaluate(x), flow.sample((CHUNK,), generator=torch.Generator().manual_seed(1))
         for parameter in flow.field.parameters():  # are read, and not part of the program
             parameter.mul_(0.5)

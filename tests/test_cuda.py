@@ -63,9 +63,9 @@ def test_gradients_agree_with_the_processor(grid, gradient):
 def test_a_solve_never_waits_for_the_device(kind, grid):
     flow = make_flow(kind).cuda()
     y = normal(256, 2).cuda()
-    flow.score(y, None, GRIDS[grid])
+    flow.solve_log_prob(y, None, GRIDS[grid])
     with no_waiting():
-        found = flow.score(y, None, GRIDS[grid])
+        found = flow.solve_log_prob(y, None, GRIDS[grid])
     assert found.log_prob.isfinite().all()
 
 

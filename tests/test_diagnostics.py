@@ -24,7 +24,7 @@ from cnf.diagnostics.numerics import (
 )
 from cnf.diagnostics.two_sample import separability, two_sample
 from cnf.fields import VelocityField
-from cnf.flows.scoring import Accuracy
+from cnf.flows import ErrorModel
 from cnf.rows import Rows
 
 LINES = {
@@ -65,7 +65,7 @@ def test_a_sound_flow_passes(name):
     before = (
         copy.deepcopy(flow.state_dict()),
         flow.solver,
-        flow.accuracy,
+        flow.error_model,
         torch.random.get_rng_state(),
     )
     nll = -flow.log_prob(rows.x, rows.context).mean().item()
@@ -76,7 +76,7 @@ def test_a_sound_flow_passes(name):
         {"divergence"} if name == "automatic" else set()
     )
     assert all(torch.equal(a, b) for a, b in zip(before[0].values(), flow.state_dict().values()))
-    assert before[1:3] == (flow.solver, flow.accuracy)
+    assert before[1:3] == (flow.solver, flow.error_model)
     assert torch.equal(before[3], torch.random.get_rng_state())
     assert all(
         parameter.requires_grad and parameter.grad is None for parameter in flow.parameters()
@@ -238,7 +238,7 @@ def scaled():
 
 def coarse(steps=3, **accuracy):
     flow, rows = sound()
-    return as_part(flow, solver=cnf.Grid.uniform(steps), accuracy=Accuracy(**accuracy)), rows
+    return as_part(flow, solver=cnf.Grid.uniform(steps), error_model=ErrorModel(**accuracy)), rows
 
 
 def other_rows(change):

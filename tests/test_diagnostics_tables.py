@@ -74,7 +74,9 @@ def test_a_broken_flow_inside_is_told(sound):
 
 def test_no_rows_at_all(sound):
     flow = sound[0].flow
-    found = flow.score(torch.empty(0, flow.dim), torch.empty(0, flow.context_dim), flow.solver)
+    found = flow.solve_log_prob(
+        torch.empty(0, flow.dim), torch.empty(0, flow.context_dim), flow.solver
+    )
     assert found.log_prob.shape == (0,)
 
 

@@ -182,7 +182,7 @@ def test_trap_noise_redrawn_inside_a_solve(solver, monkeypatch):
     y = normal(7, 2).requires_grad_()
     for gradient in ("adjoint", "direct"):
         drawn.clear()
-        found = flow.score(y, None, solver, gradient=gradient).log_prob
+        found = flow.solve_log_prob(y, None, solver, gradient=gradient).log_prob
         found.sum().backward()
         assert len(drawn) == 1
         (probes,) = drawn[0]

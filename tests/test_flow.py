@@ -230,7 +230,7 @@ def test_paths_are_the_integral_of_the_velocity_in_the_units_of_the_data():
 @torch.no_grad()
 def test_samples_are_where_paths_from_the_base_end():
     flow = small()
-    z = flow.base.sample((7,), flow.like, seeded(3))
+    z = flow.sample_base((7,), seeded(3))
     torch.testing.assert_close(
         flow.sample((7,), generator=seeded(3)), flow.trajectory(z, [0.0, 1.0])[1]
     )

@@ -50,11 +50,11 @@ def test_the_grid_has_as_many_steps_as_it_takes_whatever_it_starts_with(done, of
         with torch.no_grad():
             moved = torch.stack(
                 [
-                    field.flow.score(field.y, None, field.training_grid()).log_prob
+                    field.flow.solve_log_prob(field.y, None, field.training_grid()).log_prob
                     for _ in range(20)
                 ]
             )
-            truth = field.flow.score(field.y, None, fine).log_prob
+            truth = field.flow.solve_log_prob(field.y, None, fine).log_prob
         assert AMPLE * off / 3 < (moved - truth).abs().mean() < 1.5 * off
     assert 6 < few.grid.steps < 1.4 * many.grid.steps < 1.4**2 * few.grid.steps
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import cnf
-from cnf.flows.scoring import Accuracy
+from cnf.flows import ErrorModel
 from cnf.tables import Schema, TableFlow, load
 
 FOLDER = Path(__file__).parent / "models"
@@ -117,7 +117,7 @@ def write(version: str) -> None:
         model = stirred(KINDS[name]())
         model.metadata = {"rows": 3}
         if not isinstance(model, TableFlow):
-            model.accuracy = Accuracy(tolerance=1e-2, bar_scale=0.5)
+            model.error_model = ErrorModel(tolerance=1e-2, bar_scale=0.5)
         model.save(folder / f"{name}.safetensors")
         said[name] = scores(load(folder / f"{name}.safetensors"))
     told.write_text(json.dumps(said, indent=1) + "\n")

@@ -11,7 +11,7 @@ from problems import CLOSED, F64, FIELDS, LinearField, make_flow, normal, seeded
 from torch.autograd import gradcheck
 
 import cnf
-from cnf.flows.scoring import Accuracy
+from cnf.flows import ErrorModel
 
 TIGHT = {
     "grid": cnf.Grid.uniform(160, "adams"),
@@ -51,7 +51,7 @@ def gridded(request) -> cnf.CNF:
 def coarse(request) -> cnf.CNF:
     """A flow on few steps, which is enough where only equality is asked."""
     flow = FLOWS[request.param](solver=cnf.Grid.uniform(24, "adams"))
-    flow.accuracy = Accuracy(tolerance=1e3)
+    flow.error_model = ErrorModel(tolerance=1e3)
     return flow
 
 
@@ -170,7 +170,7 @@ def test_a_linear_field_makes_the_gaussian_of_the_matrix_exponential(solver, dim
     torch.testing.assert_close(
         flow.log_prob(x, context).detach(), exact.log_prob(x).detach(), rtol=0, atol=1e-6
     )
-    z = flow.base.sample((30,), flow.like, seeded(1))
+    z = flow.sample_base((30,), seeded(1))
     drawn, log_prob = flow.sample_and_log_prob((30,), context, generator=seeded(1))
     torch.testing.assert_close(drawn.detach(), (z @ E.T + c).detach(), rtol=0, atol=1e-6)
     torch.testing.assert_close(
@@ -233,7 +233,7 @@ SMALL = {"grid": cnf.Grid.uniform(4), "dopri5": cnf.Torchdiffeq("dopri5", 1e-7, 
 @pytest.mark.parametrize("name", ["gated-tanh", "mlp", "linear"])
 def test_gradcheck_in_data_and_context(name, solver, gradient):
     flow = make_flow(name, context_dim=1, solver=SMALL[solver]).requires_grad_(False)
-    flow.accuracy = Accuracy(tolerance=1e3)
+    flow.error_model = ErrorModel(tolerance=1e3)
 
     def log_prob(x, context):
         return flow.log_prob(x, context, gradient=gradient)
@@ -245,7 +245,7 @@ def test_gradcheck_in_data_and_context(name, solver, gradient):
 def parameter_gradients(name, solver, gradient) -> list[torch.Tensor]:
     """Gradients of a weighted log-likelihood in context, data and parameters."""
     flow = make_flow(name, context_dim=1, solver=solver)
-    flow.accuracy = Accuracy(tolerance=1e3)
+    flow.error_model = ErrorModel(tolerance=1e3)
     x, context = normal(6, 2).requires_grad_(), normal(6, 1, seed=1).requires_grad_()
     loss = (flow.log_prob(x, context, gradient=gradient) * normal(6, seed=2)).sum()
     wanted = [context, x, *flow.parameters()]
@@ -308,7 +308,7 @@ def test_trap_context_missing_from_the_adjoints_parameters(name):
 def test_parameter_gradients_against_finite_differences(name, solver, gradient):
     """The derivative along one direction that moves all parameters."""
     flow, x, h = make_flow(name, solver=SMALL[solver]), normal(3, 2), 1e-5
-    flow.accuracy = Accuracy(tolerance=1e3)
+    flow.error_model = ErrorModel(tolerance=1e3)
     flow.log_prob(x, gradient=gradient).sum().backward()
     parameters = [parameter for parameter in flow.parameters() if parameter.numel()]
     ways = [normal(*parameter.shape, seed=20 + k) for k, parameter in enumerate(parameters)]

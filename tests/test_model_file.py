@@ -14,8 +14,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import cnf
+from cnf.flows import ErrorModel
 from cnf.flows.model_file import read_model, write_model
-from cnf.flows.scoring import Accuracy
 
 
 def mixture() -> cnf.MixtureBase:
@@ -78,16 +78,16 @@ def model(tmp_path):
 @pytest.mark.parametrize("name", FLOWS)
 def test_loaded_is_saved(name, tmp_path):
     flow = make(name)
-    flow.accuracy = Accuracy(
+    flow.error_model = ErrorModel(
         1 / 3, bar_scale=0.1, quadrature_weight=0.7, floor=1e-4, rounding=12.5
     )
     flow.metadata = {"columns": ["a", "β"], "nested": {"x": [1, 2.5, None, True]}}
     flow.save(tmp_path / "flow")
     loaded = cnf.load(tmp_path / "flow")
     assert torch.equal(numbers(loaded), numbers(flow))
-    assert (loaded.solver, loaded.accuracy, loaded.metadata) == (
+    assert (loaded.solver, loaded.error_model, loaded.metadata) == (
         flow.solver,
-        flow.accuracy,
+        flow.error_model,
         flow.metadata,
     )
     assert (loaded.divergence, loaded.automatic) == (flow.divergence, flow.automatic)
@@ -284,11 +284,11 @@ def test_a_file_of_a_later_format_need_not_have_todays_parts(model):
         lambda c, t: c.update(automatic=["base", 0.5]),
         lambda c, t: c["field"].update(hidden=[0, 4]),
         lambda c, t: c["field"].update(modulation=0),
-        lambda c, t: c.update(accuracy=[1]),
-        lambda c, t: c["accuracy"].update(quadrature_weight=[1, 2]),
-        lambda c, t: c["accuracy"].update(bar_scale=True),
-        lambda c, t: c["accuracy"].update(rounding=-1.0),
-        lambda c, t: c["accuracy"].update(floor=-1.0),
+        lambda c, t: c.update(error_model=[1]),
+        lambda c, t: c["error_model"].update(quadrature_weight=[1, 2]),
+        lambda c, t: c["error_model"].update(bar_scale=True),
+        lambda c, t: c["error_model"].update(rounding=-1.0),
+        lambda c, t: c["error_model"].update(floor=-1.0),
         lambda c, t: c["field"].update(hidden=[10**5, 10**5]),
         lambda c, t: c["solver"].update(nodes=[0.0, *[0.5] * 5000, 1.0]),
         lambda c, t: c.update(dtype="object"),
@@ -360,6 +360,6 @@ def test_a_file_from_before_bars_had_a_weight_keeps_its_bars(tmp_path):
     flow.save(path)
     configuration, tensors = read_model(path)
     for newer in ("quadrature_weight", "floor", "rounding"):
-        del configuration["accuracy"][newer]
+        del configuration["error_model"][newer]
     write_model(path, configuration, tensors)
-    assert cnf.load(path).accuracy == Accuracy() and Accuracy().quadrature_weight == 1
+    assert cnf.load(path).error_model == ErrorModel() and ErrorModel().quadrature_weight == 1

@@ -21,7 +21,7 @@ from cnf.flows.calibration import (
     expected_evaluations,
 )
 from cnf.flows.flow import UnsolvedWarning
-from cnf.flows.scoring import CHUNK, MOST_EVALUATIONS, RISE, Accuracy, SolveResult
+from cnf.flows.scoring import CHUNK, MOST_EVALUATIONS, RISE, ErrorModel, SolveResult
 
 REFERENCE = cnf.Torchdiffeq("dopri8", 1e-10, 1e-10)
 
@@ -137,7 +137,7 @@ def test_rows_above_the_tolerance_go_again_on_finer_grids():
     easy = torch.tensor([0, 1, 3, 5])
     assert (found.nfe[easy] == flow.solver.nfe).all()
     assert (found.nfe[hard] > flow.solver.nfe).all()
-    assert found.ok.all() and (found.error <= flow.accuracy.tolerance + 1e-5).all()
+    assert found.ok.all() and (found.error <= flow.error_model.tolerance + 1e-5).all()
     # A rotation keeps volume and radius: the exact density is the base's.
     torch.testing.assert_close(found.log_prob, flow.base.log_prob(x), rtol=0, atol=2e-3)
 
@@ -168,8 +168,10 @@ def test_a_row_far_beyond_the_tolerance_skips_grids_that_cannot_do():
     found = flow.evaluate(x)
     for row in (2, 4):
         grid, spent, bar = flow.solver, 0, math.inf
-        while bar > flow.accuracy.tolerance:
-            bar = flow.accuracy.estimate(flow.score(x[row : row + 1], None, grid)).item()
+        while bar > flow.error_model.tolerance:
+            bar = flow.error_model.estimate(
+                flow.solve_log_prob(x[row : row + 1], None, grid)
+            ).item()
             grid, spent = grid.with_steps(math.ceil(RISE * grid.steps)), spent + grid.nfe
         assert found.nfe[row] < 0.8 * spent
 
@@ -187,7 +189,7 @@ def test_each_row_alone_gives_the_same():
 
 def test_a_row_that_never_gets_there_is_reported():
     flow, x = hard_and_easy()
-    flow.accuracy = Accuracy(tolerance=1e-30)
+    flow.error_model = ErrorModel(tolerance=1e-30)
     found = flow.double().evaluate(x.double()[[0, 4]])
     assert not found.ok[1] and found.log_prob[1].isfinite() and found.error[1] > 0
     assert found.nfe[1] > 32 * cnf.Grid.uniform(8).nfe
@@ -195,7 +197,7 @@ def test_a_row_that_never_gets_there_is_reported():
 
 def test_order_is_kept_across_chunks():
     flow = stirred(cnf.CNF(2, hidden=(4, 4), solver=cnf.Grid.uniform(2)))
-    flow.accuracy = Accuracy(tolerance=1e3)
+    flow.error_model = ErrorModel(tolerance=1e3)
     x = torch.randn(2 * CHUNK + 7, 2)
     x[CHUNK + 1] = math.nan
     with torch.no_grad():
@@ -263,7 +265,7 @@ def test_the_bar_covers_the_true_error(calibrated):
     true = (found.log_prob - truth).abs()
     assert found.ok.all()
     assert (true <= found.error).double().mean() >= 0.97
-    assert (true <= flow.accuracy.tolerance).all()
+    assert (true <= flow.error_model.tolerance).all()
     assert true.max() > 1e-9
 
 
@@ -311,8 +313,8 @@ class Stormy(VelocityField):
 def test_what_rounding_may_add_to_a_row_far_off_does_not_hide_what_a_finer_grid_would_mend():
     known, x = (torch.randn(300, 2, generator=seeded(seed)) for seed in (1, 2))
     flow = cnf.CNF(2, field=Stormy(2)).calibrate(known, 1e-4)
-    found, exact = flow.evaluate(x), flow.score(x.double(), None, REFERENCE).log_prob
-    assert flow.accuracy.rounding > 100
+    found, exact = flow.evaluate(x), flow.solve_log_prob(x.double(), None, REFERENCE).log_prob
+    assert flow.error_model.rounding > 100
     assert (found.log_prob.double() - exact).abs().max() < 5e-3
 
 
@@ -328,7 +330,7 @@ def test_bars_cover_what_is_lost_on_the_chosen_grid_too():
     known, x = (1 + torch.randn(300, 2, generator=seeded(seed)) for seed in (1, 2))
     found, exact = (
         flow.calibrate(known).evaluate(x),
-        flow.score(x.double(), None, REFERENCE).log_prob,
+        flow.solve_log_prob(x.double(), None, REFERENCE).log_prob,
     )
     true = (found.log_prob.double() - exact).abs()
     assert (true <= found.error.double()).double().mean() >= 0.97
@@ -342,7 +344,7 @@ def test_calibrated_scoring_takes_less_than_half_of_the_evaluations_of_an_adapti
     found = flow.evaluate(x)
     error = (found.log_prob - truth).abs().mean()
     for tolerance in (10 ** (-k / 4) for k in range(8, 40)):
-        peer = flow.score(x, None, cnf.Torchdiffeq("dopri5", tolerance, tolerance))
+        peer = flow.solve_log_prob(x, None, cnf.Torchdiffeq("dopri5", tolerance, tolerance))
         if (peer.log_prob - truth).abs().mean() <= error:
             break
     assert found.nfe.double().mean() <= 0.55 * peer.nfe
@@ -354,10 +356,10 @@ def test_no_power_of_the_difficulty_spreads_steps_better_than_the_chosen_one_by_
     flow = make_flow(kind)
     x = flow.sample((400,), generator=seeded(1))
     flow.calibrate(x)
-    truth = flow.score(x, None, REFERENCE).log_prob
+    truth = flow.solve_log_prob(x, None, REFERENCE).log_prob
 
     def error(grid: cnf.Grid) -> float:
-        return (flow.score(x, None, grid).log_prob - truth).abs().mean().item()
+        return (flow.solve_log_prob(x, None, grid).log_prob - truth).abs().mean().item()
 
     difficulty = _difficulty(partial(flow.score, x, None))
     others = [error(_placed(difficulty, flow.solver.steps, power)) for power in POWERS]
@@ -373,16 +375,16 @@ def test_a_calibrated_grid_makes_rows_cheap_in_all():
     chosen, spent = flow.solver, {}
     for factor in (0.7, 0.85, 1.0, 1.25, 1.5):
         flow.solver = chosen.with_steps(round(factor * chosen.steps))
-        flow.accuracy = flow.accuracy.for_refined_grid(flow.solver.steps / chosen.steps)
+        flow.error_model = flow.error_model.for_refined_grid(flow.solver.steps / chosen.steps)
         spent[factor] = flow.evaluate(x).nfe.double().mean().item()
-        flow.accuracy = flow.accuracy.for_refined_grid(chosen.steps / flow.solver.steps)
+        flow.error_model = flow.error_model.for_refined_grid(chosen.steps / flow.solver.steps)
     assert spent[1.0] <= 1.03 * min(spent.values())
 
 
 def test_a_floor_shrinks_with_the_steps():
     """A row that the floor alone puts above the tolerance gets below it on a finer grid."""
     flow = cnf.CNF(2, hidden=(8, 8), solver=cnf.Grid.uniform(8, "adams"))
-    flow.accuracy = Accuracy(tolerance=1e-3, floor=2e-3)
+    flow.error_model = ErrorModel(tolerance=1e-3, floor=2e-3)
     found = flow.evaluate(normal(5, 2))
     assert found.ok.all() and (found.nfe > flow.solver.nfe).all() and (found.error > 0).all()
     assert (found.nfe < 4 * flow.solver.nfe).all()
@@ -425,7 +427,7 @@ def test_a_row_at_rest_has_a_bar_from_its_divergence():
         4,
         torch.zeros(rows, 0),
     )
-    assert (Accuracy(quadrature_weight=min(QUADRATURE_WEIGHTS)).estimate(scores) > 0).all()
+    assert (ErrorModel(quadrature_weight=min(QUADRATURE_WEIGHTS)).estimate(scores) > 0).all()
 
 
 @torch.no_grad()
@@ -436,15 +438,15 @@ def test_a_tighter_tolerance_takes_more_steps():
         flow.calibrate(x, tolerance=tolerance).solver.steps for tolerance in (1e-1, 1e-3, 1e-6)
     ]
     assert steps == sorted(set(steps))
-    assert flow.accuracy.tolerance == 1e-6
+    assert flow.error_model.tolerance == 1e-6
 
 
 def test_calibrate_returns_the_flow_and_uses_no_randomness():
     flow, x = make_flow("mlp"), normal(700, 2)
     state = torch.random.get_rng_state()
     assert flow.calibrate(x) is flow
-    first = flow.solver, flow.accuracy
-    assert (flow.calibrate(x).solver, flow.accuracy) == first
+    first = flow.solver, flow.error_model
+    assert (flow.calibrate(x).solver, flow.error_model) == first
     assert torch.equal(state, torch.random.get_rng_state())
 
 
@@ -455,9 +457,9 @@ def test_calibrate_takes_one_row_and_rows_that_are_not_finite():
     finite = torch.arange(100) % 4 != 0
     x[~finite] = math.nan
     flow.calibrate(x)
-    found = flow.solver, flow.accuracy
+    found = flow.solver, flow.error_model
     assert flow.evaluate(normal(50, 2)).ok.all()
-    assert found == (flow.calibrate(x[finite]).solver, flow.accuracy)
+    assert found == (flow.calibrate(x[finite]).solver, flow.error_model)
     with pytest.raises(ValueError, match="finite"):
         flow.calibrate(x[~finite])
 
@@ -525,11 +527,11 @@ def test_many_rows_that_cannot_be_solved_are_given_up_in_bounded_time():
 def test_second_looks_end_at_the_cap_and_without_a_tolerance():
     """However long the grid of a file, no finer one takes more evaluations than the cap."""
     long = make_flow(solver=cnf.Grid.uniform(1200))
-    long.accuracy = Accuracy(tolerance=1e-300)
+    long.error_model = ErrorModel(tolerance=1e-300)
     found = long.evaluate(normal(2, 2))
     assert not found.ok.any() and (found.nfe < 2 * MOST_EVALUATIONS + 1200 * 6).all()
     lost = make_flow(solver=cnf.Grid.uniform(4))
-    lost.accuracy = Accuracy(tolerance=math.inf)
+    lost.error_model = ErrorModel(tolerance=math.inf)
     with torch.no_grad():
         lost.field.W3.fill_(1e300)
     assert (lost.evaluate(normal(2, 2)).nfe == lost.solver.nfe).all()
@@ -547,7 +549,7 @@ def test_rows_that_cannot_be_solved_are_counted_in_one_warning():
     """The others are what they are without them, to the last bit; rows that are not finite are no
     news."""
     flow = cnf.CNF(2, field=Explosive(2), solver=cnf.Grid.uniform(8)).double()
-    flow.accuracy = Accuracy(tolerance=1e3)
+    flow.error_model = ErrorModel(tolerance=1e3)
     x = normal(7, 2).clamp(max=-0.1)
     x[2], x[5], x[6] = 1e30, 1e200, math.nan
     with pytest.warns(UnsolvedWarning, match="2 of 7 rows") as told:

@@ -174,11 +174,11 @@ def test_whitening_given_columns_is_the_conditional_gaussian():
     whitening.covariance = covariance
     y = torch.tensor([[0.5, -1.0, 2.0]]).double()
     free, known = torch.tensor([[True, False, True]]), torch.tensor([[False, True, False]])
-    z, log_det = whitening(y, free, y[:, :0], known)
+    z, log_det = whitening.whiten(y, free, y[:, :0], known)
     found = -0.5 * z.square().sum() - math.log(2 * math.pi) + log_det
     joint = stats.multivariate_normal.logpdf(y[0].numpy(), None, covariance.numpy())
     assert found.item() == pytest.approx(joint - stats.norm.logpdf(-1.0), abs=1e-9)
-    back = whitening.inverse(z, y.where(known, 0.0), free, y[:, :0], known)
+    back = whitening.unwhiten(z, y.where(known, 0.0), free, y[:, :0], known)
     torch.testing.assert_close(back, y)
 
 
@@ -204,7 +204,7 @@ def marginals() -> MarginalTransform:
 )
 def test_maps_increase_invert_and_know_their_slope(marginals, x, step):
     x = torch.tensor([x]).double()
-    y, log_slope = marginals(x)
+    y, log_slope = marginals.by_cell(x)
     h = 1e-6 * torch.stack([x[0, 0].abs() + 1, x[0, 1], (1 - x[0, 2]) * x[0, 2]])
     slope = (marginals(x + h)[0] - marginals(x - h)[0]) / (2 * h)
     torch.testing.assert_close(log_slope.exp(), slope, rtol=1e-4, atol=1e-6)

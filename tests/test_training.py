@@ -147,8 +147,8 @@ def test_coupling_is_the_cheapest_permutation_of_each_block(rows, block):
 def honesty(flow, y, grid):
     """NLL as the grid of training sees it, and as a fine solve does."""
     with torch.no_grad():
-        seen = -flow.score(y, None, grid).log_prob.mean().item()
-        true = -flow.score(y, None, Grid.uniform(96)).log_prob.mean().item()
+        seen = -flow.solve_log_prob(y, None, grid).log_prob.mean().item()
+        true = -flow.solve_log_prob(y, None, Grid.uniform(96)).log_prob.mean().item()
     return seen, true
 
 
@@ -533,7 +533,7 @@ def test_a_stochastic_divergence_leaves_calibration_and_held_out_likelihood_exac
         flow = small_flow(divergence="hutchinson")
         torch.manual_seed(seed)
         history = cnf.fit(flow, x, steps=10, likelihood_share=0.0)
-        found.append((history.valid_nll, flow.solver, flow.accuracy))
+        found.append((history.valid_nll, flow.solver, flow.error_model))
     assert found[0] == found[1]
 
 

@@ -17,7 +17,6 @@ from cnf.cli.output import require_writable, writing
 from cnf.cli.plot_context import ROWS, PlotContext, plot_context, some
 from cnf.cli.typed import TypedModel
 from cnf.cli.typed_pictures import draw_typed
-from cnf.ode import Grid
 from cnf.plotting.style import DATA, styled
 from cnf.report.calibration import ranks
 from cnf.report.data import report_data
@@ -238,20 +237,19 @@ def draw_calibration(scene: PlotContext) -> Figure:
 def draw_steps(scene: PlotContext) -> Figure:
     """Lengths of steps, and the error that rows make in each."""
     flow = scene.model.flow
-    if not isinstance(flow.solver, Grid) or not flow.solver.estimates_error:
+    if not flow.solver.estimates_error:
         raise ValueError(
             f"{scene.model.path}: steps are drawn for a flow with a calibrated grid; calibrate it"
         )
     rows = some(scene.samples(JUDGES) if scene.data is None else scene.data, JUDGES)
     context = None if scene.context is None else scene.context.expand(len(rows), -1)
-    inner = flow.preprocess(rows)[0].to(flow.like)
-    held = None if context is None else flow.context_map(context)[0].to(flow.like)
-    found = flow.score(inner, held, flow.solver)
-    made = found.x_error + flow.accuracy.quadrature_weight * found.q_error
+    inner, held, _ = flow.to_model_coordinates(rows, context)
+    found = flow.solve_log_prob(inner, held)
+    made = found.x_error + flow.error_model.quadrature_weight * found.q_error
     # Scoring solves from the data to the base, and pictures run from the base to the data.
     times = 1 - torch.tensor(flow.solver.between(1.0, 0.0).step_times, dtype=torch.float64).flip(0)
     moves = times.diff() > 0  # a time that stands twice makes a step without length
-    errors = (made * flow.accuracy.bar_scale)[moves]
+    errors = (made * flow.error_model.bar_scale)[moves]
     return plotting.steps(torch.cat([times[:-1][moves], times[-1:]]), errors)[0].figure
 
 

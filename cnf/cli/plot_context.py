@@ -120,11 +120,11 @@ class PlotContext:
         n)."""
         flow = self.model.flow
         if self.data is None:
-            start = flow.base.sample((particles,), flow.like, torch.Generator().manual_seed(0))
+            start = flow.sample_base((particles,), torch.Generator().manual_seed(0))
         else:
             ends = some(self.data, particles)
             start = flow.trajectory(ends, [0.0], self.context, reverse=True)[0]
-            start = flow.preprocess(start)[0].to(flow.like)
+            start = flow.to_model_coordinates(start, self.context)[0]
         return flow.trajectory_and_log_prob(start, times, self.context)
 
 

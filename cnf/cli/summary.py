@@ -8,8 +8,7 @@ from typing import Any
 from cnf.cli.model import Model, load_any
 from cnf.cli.output import say, say_json
 from cnf.cli.typed import summarize_typed
-from cnf.flows.configuration import describe, parameters_of
-from cnf.ode import Grid
+from cnf.flows.serialization import describe, parameters_of
 from cnf.tables import Schema
 
 
@@ -45,8 +44,8 @@ def summarize(model: Model) -> dict[str, Any]:
         "base": {**parts["base"], "description": flow.base.describe()},
         "parameters": parameters_of(flow),
         "solver": parts["solver"],
-        "nfe": flow.solver.nfe if isinstance(flow.solver, Grid) else None,
-        "tolerance": flow.accuracy.tolerance,
+        "nfe": flow.solver.nfe,
+        "tolerance": flow.error_model.tolerance,
         "rows": known.get("rows"),
         "valid_rows": known.get("valid_rows"),
         "nll": history.get("valid_nll"),
@@ -115,7 +114,8 @@ def _name(field: dict[str, Any]) -> str:
     """Class and widths of a field, or of every part of a sum."""
     if "fields" in field:
         return " + ".join(map(_name, field["fields"]))
-    return f"{field['class']} of width {' × '.join(map(str, field['hidden']))}"
+    widths = " × ".join(map(str, field.get("hidden", ())))
+    return f"{field['class']} of width {widths}" if widths else field["class"]
 
 
 def _training(summary: dict[str, Any]) -> dict[str, str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from cnf.flows import CNF, Evaluation
+from cnf.flows import CNF, BoundFlow, Evaluation
+from cnf.ode import Solver
 from cnf.rows import Rows
 
 # Rows for statements about fit, and for numerical ones, where each row is a test of its own.
@@ -58,10 +59,6 @@ class CheckContext:
         """The flow in float64."""
         return copy.deepcopy(self.flow).double()
 
-    def without_retries(self) -> CNF:
-        """The flow in float64, every row on the same grid, so that scores are smooth functions."""
-        return at_first_look(self.exact)
-
     @cached_property
     def scored(self) -> Evaluation:
         """What `evaluate` says of all rows."""
@@ -83,7 +80,7 @@ class CheckContext:
         with torch.no_grad():
             x = self.exact.sample((count,), context, generator=self.generator(1))
             x = x[:, None] if context is None else x
-            return x, at_first_look(self.flow).evaluate(x, context).log_prob
+            return x, at_first_look(self.flow, context).evaluate(x).log_prob
 
     @cached_property
     def compared(self) -> Rows:
@@ -94,15 +91,13 @@ class CheckContext:
         """Where rows come from at t = 0, in model coordinates (rows, dim)."""
         with torch.no_grad():
             start = flow.trajectory(rows.x, [0.0], rows.context, reverse=True)[0]
-            return flow.preprocess(start)[0].to(flow.dtype)
+            return flow.to_model_coordinates(start, rows.context)[0]
 
 
-def at_first_look(flow: CNF) -> CNF:
-    """The flow with no second look at rows above its tolerance: where the last digits do not
-    matter, it would cost more than all the rest."""
-    flow = copy.copy(flow)
-    flow.accuracy = replace(flow.accuracy, tolerance=math.inf)
-    return flow
+def at_first_look(flow: CNF, context: Tensor | None, solver: Solver | None = None) -> BoundFlow:
+    """The flow with one solve a row, on the same grid for all of them, so that scores are smooth
+    functions; re-solves would cost more than all the rest."""
+    return flow.bind(context, solver=solver, tolerance=math.inf)
 
 
 def log_volume(flow: CNF, y: Tensor) -> Tensor:

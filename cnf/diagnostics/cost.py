@@ -53,9 +53,10 @@ def steps(case: CheckContext) -> Iterator[CheckResult]:
     nodes = rows.x.new_tensor(flow.solver.nodes, dtype=torch.float64)
     middle = (nodes[1:] + nodes[:-1]) / 2
     path = flow.trajectory(rows.x, middle.tolist(), rows.context, reverse=True)
-    context = None if rows.context is None else flow.context_map(rows.context)[0]
+    _, context, _ = flow.to_model_coordinates(rows.x, rows.context)
     moments = flow.field.bind(context).at(middle)
-    slopes = [jacobian(at.velocity, flow.preprocess(x)[0], 1e-5) for at, x in zip(moments, path)]
+    inner = [flow.to_model_coordinates(x, rows.context)[0] for x in path]
+    slopes = [jacobian(at.velocity, y, 1e-5) for at, y in zip(moments, inner)]
     typical = torch.linalg.matrix_norm(torch.stack(slopes), ord=2).quantile(0.95, dim=1)
     lengths = [b - a for a, b in pairwise(flow.solver.nodes)]
     yield CheckResult.at_most(

@@ -58,7 +58,7 @@ def base(case: CheckContext) -> Iterator[CheckResult]:
     flow, rows = case.flow, case.rows
     z = case.base_points(flow, rows)
     z = z[z.isfinite().all(-1)]
-    drawn = flow.base.sample((BASE_SAMPLES,), flow.like, case.generator(8))
+    drawn = flow.sample_base((BASE_SAMPLES,), case.generator(8))
     pairs = [*zip(z.T, drawn.T), (flow.base.log_prob(z), flow.base.log_prob(drawn))]
     u = torch.stack([ranks(values, samples[:, None]) for values, samples in pairs], 1)
     worst = distance(u).max().item() if len(u) else math.nan

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from cnf.diagnostics.context import CheckContext, at_first_look, log_volume
 from cnf.diagnostics.result import CheckResult
-from cnf.flows import CNF, MixtureBase
-from cnf.ode import Grid
+from cnf.flows import BoundFlow, MixtureBase
 
 POINTS = {1: 2001, 2: 201}
 SAMPLES = 4096
@@ -38,11 +37,10 @@ def mass(case: CheckContext) -> Iterator[CheckResult]:
     x = case.exact.sample((SAMPLES,), context, generator=case.generator(6)).reshape(
         SAMPLES, case.flow.dim
     )
-    flow = _for_the_tails(case.flow)
-    measure = _on_a_grid if flow.dim in POINTS else _by_importance
-    total, error, decided, detail = measure(
-        flow, flow.preprocess(x)[0], context, case.generator(7)
-    )
+    # With steps of half the length and one solve a row: tails are many points and little mass.
+    flow = at_first_look(case.flow, context, case.flow.solver.refined())
+    measure = _on_a_grid if case.flow.dim in POINTS else _by_importance
+    total, error, decided, detail = measure(flow, case.flow.preprocess(x)[0], case.generator(7))
     claim = CheckResult.at_most(
         "mass",
         "the density integrates to one",
@@ -53,40 +51,29 @@ def mass(case: CheckContext) -> Iterator[CheckResult]:
     yield claim if decided else claim.undecided()
 
 
-def _for_the_tails(flow: CNF) -> CNF:
-    """The flow with steps of half the length and no second look: tails are many points and little
-    mass."""
-    flow = at_first_look(flow)
-    flow.solver = flow.solver.refined() if isinstance(flow.solver, Grid) else flow.solver
-    return flow
-
-
 # The mass, what chance may do to it, whether that is little enough to decide, and how it was
 # measured.
 Found = tuple[float, float, bool, str]
 
 
-def _on_a_grid(flow: CNF, y: Tensor, context: Tensor | None, generator: torch.Generator) -> Found:
+def _on_a_grid(flow: BoundFlow, y: Tensor, generator: torch.Generator) -> Found:
     """The sum over a grid that reaches beyond the samples; every second point tells what it leaves
     open."""
-    points = POINTS[flow.dim]
+    dim = y.shape[1]
+    points = POINTS[dim]
     low, high = y.amin(0), y.amax(0)
     pad = MARGIN * (high - low)
-    axes = [torch.linspace(0, 1, points, dtype=y.dtype, device=y.device)] * flow.dim
-    unit = torch.cartesian_prod(*axes).reshape(-1, flow.dim)
-    density = _density(flow, low - pad + unit * (high - low + 2 * pad), context).reshape(
-        [points] * flow.dim
-    )
+    axes = [torch.linspace(0, 1, points, dtype=y.dtype, device=y.device)] * dim
+    unit = torch.cartesian_prod(*axes).reshape(-1, dim)
+    density = _density(flow, low - pad + unit * (high - low + 2 * pad)).reshape([points] * dim)
     cell = ((high - low + 2 * pad) / (points - 1)).prod()
     total = (density.sum() * cell).item()
-    every_second = density[(slice(None, None, 2),) * flow.dim]
-    coarse = (every_second.sum() * cell).item() * 2**flow.dim
-    return total, abs(total - coarse) / 3, True, f"grid of {' × '.join([str(points)] * flow.dim)}"
+    every_second = density[(slice(None, None, 2),) * dim]
+    coarse = (every_second.sum() * cell).item() * 2**dim
+    return total, abs(total - coarse) / 3, True, f"grid of {' × '.join([str(points)] * dim)}"
 
 
-def _by_importance(
-    flow: CNF, y: Tensor, context: Tensor | None, generator: torch.Generator
-) -> Found:
+def _by_importance(flow: BoundFlow, y: Tensor, generator: torch.Generator) -> Found:
     """The mean of p/q over draws of a mixture q near the samples; decided unless few draws carry
     all weight.
 
@@ -95,8 +82,8 @@ def _by_importance(
     proposal = _proposal(
         y, seed=int(torch.randint(2**31, (), generator=generator, device=y.device))
     )
-    z = proposal.sample((PROPOSALS,), y, generator)
-    weights = _density(flow, z, context) / proposal.log_prob(z).exp()
+    z = proposal.sample((PROPOSALS,), generator, dtype=y.dtype, device=y.device)
+    weights = _density(flow, z) / proposal.log_prob(z).exp()
     total, deviation = weights.mean().item(), weights.std().item()
     effective = (weights.sum().square() / weights.square().sum()).item()
     error = deviation / math.sqrt(PROPOSALS)
@@ -106,10 +93,10 @@ def _by_importance(
     return total, STANDARD_ERRORS * error, decided, detail
 
 
-def _density(flow: CNF, y: Tensor, context: Tensor | None) -> Tensor:
+def _density(bound: BoundFlow, y: Tensor) -> Tensor:
     """p(x(y)) |det ∂x/∂y| (rows,); none where a score has no answer."""
-    log_prob = flow.evaluate(flow.preprocess.inverse(y), context).log_prob.double()
-    return (log_prob + log_volume(flow, y)).exp().nan_to_num(nan=0.0)
+    log_prob = bound.evaluate(bound.flow.preprocess.inverse(y)).log_prob.double()
+    return (log_prob + log_volume(bound.flow, y)).exp().nan_to_num(nan=0.0)
 
 
 def _proposal(y: Tensor, seed: int) -> MixtureBase:

@@ -9,9 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from cnf.diagnostics.context import CheckContext, jacobian
+from cnf.diagnostics.context import CheckContext, at_first_look, jacobian
 from cnf.diagnostics.result import CheckResult
-from cnf.flows import CNF
+from cnf.flows import BoundFlow
 from cnf.flows.divergence import exact_divergence
 from cnf.ode import Torchdiffeq
 
@@ -44,13 +44,12 @@ def round_trip(case: CheckContext) -> Iterator[CheckResult]:
 def volume(case: CheckContext) -> Iterator[CheckResult]:
     """log p(x) = log p₀(z) − log |det ∂x/∂z|, the Jacobian of the sampling map by central
     differences."""
-    flow, context = case.without_retries(), None
-    if case.rows.context is not None:
-        context = case.rows.context[:1]
-    z = flow.base.sample((VOLUMES,), flow.like, case.generator(2))
-    image = partial(_image, flow, context)
+    flow = case.exact
+    context = None if case.rows.context is None else case.rows.context[:1]
+    bound, z = at_first_look(flow, context), flow.sample_base((VOLUMES,), case.generator(2))
+    image = partial(_image, bound)
     carried = flow.base.log_prob(z) - torch.linalg.slogdet(jacobian(image, z, 1e-5)).logabsdet
-    difference = (flow.evaluate(image(z), context).log_prob - carried).abs()
+    difference = (bound.evaluate(image(z)).log_prob - carried).abs()
     yield CheckResult.at_most(
         "volume",
         "log_prob is that of the base, carried by the map that samples",
@@ -61,9 +60,9 @@ def volume(case: CheckContext) -> Iterator[CheckResult]:
     )
 
 
-def _image(flow: CNF, context: Tensor | None, z: Tensor) -> Tensor:
+def _image(flow: BoundFlow, z: Tensor) -> Tensor:
     """Where base points go."""
-    return flow.trajectory(z, [1.0], context)[0]
+    return flow.trajectory(z, [1.0])[0]
 
 
 @torch.no_grad()
@@ -86,13 +85,12 @@ def own_samples(case: CheckContext) -> Iterator[CheckResult]:
 @torch.no_grad()
 def solver_error(case: CheckContext) -> Iterator[CheckResult]:
     """The score on the flow's own solver against dopri8 in float64."""
-    precise = copy.copy(case.exact)
-    precise.solver, precise.divergence = REFERENCE, "auto"
     rows = case.answered
+    precise = case.exact.bind(rows.context, solver=REFERENCE, divergence="auto")
     found = case.flow.evaluate(rows.x, rows.context)
-    error = (found.log_prob.double() - precise.evaluate(rows.x, rows.context).log_prob).abs()
+    error = (found.log_prob.double() - precise.evaluate(rows.x).log_prob).abs()
     bar = found.error.double()
-    limit = case.flow.accuracy.tolerance
+    limit = case.flow.error_model.tolerance
     yield CheckResult.at_most(
         "solver error",
         "scores agree with dopri8 in float64 to the tolerance",
@@ -114,7 +112,7 @@ def divergence(case: CheckContext) -> Iterator[CheckResult]:
     """The closed form against the trace by automatic differentiation, in float64, along the
     paths."""
     flow, rows = case.exact, case.few
-    context = None if rows.context is None else flow.context_map(rows.context)[0]
+    _, context, _ = flow.to_model_coordinates(rows.x, rows.context)
     bound = flow.field.bind(context)
     if not bound.closed_form:
         return
@@ -122,7 +120,7 @@ def divergence(case: CheckContext) -> Iterator[CheckResult]:
     with torch.no_grad():
         path = flow.trajectory(rows.x, TIMES, rows.context, reverse=True)
         for x, at in zip(path, bound.at(path.new_tensor(TIMES))):
-            y = flow.preprocess(x)[0]
+            y = flow.to_model_coordinates(x, rows.context)[0]
             found, truth = at.velocity_and_divergence(y)[1], exact_divergence(at.velocity, y)[1]
             worst = max(
                 worst,
@@ -140,7 +138,7 @@ def divergence(case: CheckContext) -> Iterator[CheckResult]:
 def gradients(case: CheckContext) -> Iterator[CheckResult]:
     """Gradients of the mean log_prob against central differences, along one random direction of
     each kind."""
-    flow = copy.deepcopy(case.without_retries()).requires_grad_(requires_grad=True)
+    flow = copy.deepcopy(case.exact).requires_grad_(requires_grad=True)
     rows = case.answered.take(
         torch.arange(min(GRADIENT_ROWS, len(case.answered)), device=case.rows.x.device)
     )
@@ -149,9 +147,9 @@ def gradients(case: CheckContext) -> Iterator[CheckResult]:
     leaves = {"parameters": [p for p in flow.parameters() if p.numel()], "rows": [x]}
     if context is not None:
         leaves["context"] = [context]
-    generator = case.generator(4)
+    generator, bound = case.generator(4), at_first_look(flow, context)
     worst = max(
-        _slope_mismatch(lambda: flow.evaluate(x, context).log_prob.mean(), group, generator)
+        _slope_mismatch(lambda: bound.evaluate(x).log_prob.mean(), group, generator)
         for group in leaves.values()
     )
     yield CheckResult.at_most(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from cnf.registry import arguments
 
 
 class FieldAt(NamedTuple):
@@ -73,6 +75,20 @@ class VelocityField(nn.Module, ABC):
     @abstractmethod
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Velocity (*batch, dim) at times t () or (*batch,) and states x (*batch, dim)."""
+
+    def config(self) -> dict[str, Any]:
+        """What rebuilds the field beside its sizes, JSON-ready: the constructor's arguments."""
+        return arguments(self, "dim", "context_dim")
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int, context_dim: int) -> VelocityField:
+        """The field that `config` described, with fresh weights."""
+        return cls(dim, context_dim=context_dim, **config)
+
+    def mask(self, context: Tensor | None) -> Tensor | None:
+        """Which columns each row of the context has (*batch, dim), where rows lack some; None where
+        every row has them all."""
+        return None
 
     def bind(self, context: Tensor | None = None) -> BoundField:
         """The field for one context (*batch, context_dim), ready to be evaluated many times."""

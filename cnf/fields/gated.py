@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from cnf.fields.activations import tanh
 from cnf.fields.base import BoundField, TimeFeatures, VelocityField, with_context
 from cnf.fields.closed_form import Activation, Modulation, TwoLayers, bind_layers
+from cnf.registry import register
 
 
+@register
 class GatedField(VelocityField):
     """Two hidden layers, gated and shifted by time and context, with the divergence in closed
     form.
@@ -30,7 +32,7 @@ class GatedField(VelocityField):
         modulation: width of the small network that makes gates and shifts from time and context.
 
     Raises:
-        ValueError: if `hidden` is not two positive widths, or `first` is unknown.
+        ValueError: if a width is not positive, or `first` is unknown.
 
     Example:
         >>> (field,) = GatedField(3, hidden=(16, 16)).bind().at(torch.tensor([0.5]))
@@ -54,6 +56,8 @@ class GatedField(VelocityField):
             raise ValueError(
                 f"hidden of a GatedField: expected two positive widths; got {tuple(hidden)}"
             )
+        if modulation < 1:
+            raise ValueError(f"modulation: expected a positive width; got {modulation}")
         if first not in ("sine", "tanh"):
             raise ValueError(f"first: expected sine or tanh; got {first!r}")
         self.hidden = tuple(hidden)

@@ -11,8 +11,10 @@ from torch import Tensor
 from cnf.fields.base import BoundField
 from cnf.fields.closed_form import Activation, LayersByRow, Modulation, TwoLayers, bind_layers
 from cnf.fields.gated import GatedField
+from cnf.registry import register
 
 
+@register
 class MaskedField(GatedField):
     """A `GatedField` of the present columns of each row, v = m ⊙ v(t, m ⊙ x, context).
 
@@ -24,7 +26,9 @@ class MaskedField(GatedField):
         dim: number of columns of x.
         hidden: widths of the two hidden layers.
         context_dim: number of columns of the context, those of the mask included.
-        options: those of `GatedField`.
+        first: activation of the first layer, as in `GatedField`.
+        frequency: scale of the frequencies that W₁ starts with.
+        modulation: width of the small network that makes gates and shifts.
 
     Raises:
         ValueError: if the context has no room for the mask.
@@ -38,17 +42,35 @@ class MaskedField(GatedField):
     """
 
     def __init__(
-        self, dim: int, hidden: tuple[int, int] = (64, 64), *, context_dim: int, **options: object
+        self,
+        dim: int,
+        hidden: tuple[int, int] = (64, 64),
+        *,
+        context_dim: int,
+        first: Activation = "sine",
+        frequency: float = 3.0,
+        modulation: int = 64,
     ) -> None:
         if context_dim < dim:
             raise ValueError(
                 f"context_dim of a MaskedField: expected at least {dim}, for the mask; got {context_dim}"
             )
-        super().__init__(dim, hidden, context_dim=context_dim, **options)
+        super().__init__(
+            dim,
+            hidden,
+            context_dim=context_dim,
+            first=first,
+            frequency=frequency,
+            modulation=modulation,
+        )
+
+    def mask(self, context: Tensor | None) -> Tensor | None:
+        """Which columns each row has (*batch, dim)."""
+        return None if context is None else context[..., : self.dim] != 0
 
     def bind(self, context: Tensor | None = None) -> BoundField:
         """The field for one context (*batch, context_dim), its rows grouped by pattern."""
-        present = context[..., : self.dim] != 0
+        present = self.mask(context)
         layers = MaskedLayers(self.W1, self.W2, self.W3, self.first, present)
         parameters = (*self.inner.parameters(), *self.outer.parameters())
         return bind_layers(layers, self._modulate, context, parameters)

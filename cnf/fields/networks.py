@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from cnf.fields.activations import tanh
 from cnf.fields.base import BoundField, TimeFeatures, VelocityField, with_context
 from cnf.fields.closed_form import Modulation, TwoLayers, bind_layers
+from cnf.registry import register
 
 # Smooth only: a kink in the velocity lowers a fifth-order solver to order one or two.
 ACTIVATIONS = {"tanh": tanh, "silu": nn.functional.silu, "softplus": nn.functional.softplus}
 
 
+@register
 class MLPField(VelocityField):
     """A multilayer perceptron on (x, features of t, context).
 
@@ -73,6 +75,7 @@ class MLPField(VelocityField):
         return bind_layers(layers, modulate, context, biases)
 
 
+@register
 class ConcatSquashField(VelocityField):
     """The concat-squash network of FFJORD (Grathwohl et al. 2019).
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cnf.fields.base import BoundField, FieldAt, VelocityField
+from cnf.registry import described, rebuild, register
 
 
+@register
 class SumField(VelocityField):
     """v = Σₖ vₖ, and tr ∂v/∂x = Σₖ tr ∂vₖ/∂x: in closed form where every part has one.
 
@@ -37,6 +40,19 @@ class SumField(VelocityField):
             )
         super().__init__(*kinds.pop())
         self.fields = nn.ModuleList(fields)
+
+    def config(self) -> dict[str, Any]:
+        """The parts, JSON-ready."""
+        return {"fields": [described(field) for field in self.fields]}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int, context_dim: int) -> SumField:
+        """The sum that `config` described, with fresh weights."""
+        return cls([rebuild(VelocityField, part, dim, context_dim) for part in config["fields"]])
+
+    def mask(self, context: Tensor | None) -> Tensor | None:
+        """Which columns each row has, as the first part sees it."""
+        return self.fields[0].mask(context)
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Velocity (*batch, dim) at times t () or (*batch,) and states x (*batch, dim)."""

@@ -2,8 +2,11 @@
 
 CNF                 the flow: log_prob, sample, trajectory, evaluate, calibrate, save
 AugmentedCNF        a flow over data and noise, with a lower bound of its density
-FlowDistribution    a flow bound to a context, a torch distribution
+BoundFlow           a flow bound to a context and to options of its solves
+FlowDistribution    the same as a torch distribution
 NormalBase, StudentTBase, MixtureBase, ContaminatedBase    base densities
+DistributionBase    a torch distribution as a base
+ErrorModel          how estimates of a solver's error become error bounds
 Hutchinson          the stochastic estimate of the divergence
 """
 
@@ -14,17 +17,23 @@ from typing import Any
 from cnf.deprecation import renamed
 from cnf.flows.augmented import AugmentedCNF
 from cnf.flows.bases import Base, ContaminatedBase, MixtureBase, NormalBase, StudentTBase
+from cnf.flows.bound import BoundFlow
 from cnf.flows.distribution import FlowDistribution
+from cnf.flows.distribution_base import DistributionBase
 from cnf.flows.divergence import Hutchinson
-from cnf.flows.flow import CNF, Evaluation
+from cnf.flows.flow import CNF
 from cnf.flows.loading import load
 from cnf.flows.model_file import ModelFileError
+from cnf.flows.scoring import ErrorModel, Evaluation
 
 __all__ = [
     "CNF",
     "AugmentedCNF",
     "Base",
+    "BoundFlow",
     "ContaminatedBase",
+    "DistributionBase",
+    "ErrorModel",
     "Evaluation",
     "FlowDistribution",
     "Hutchinson",

@@ -56,7 +56,10 @@ class AugmentedCNF(nn.Module):
 
         Maximum likelihood on such rows raises the bound of one draw, as the entropy of the noise
         is constant."""
-        return torch.cat([x, self.noise.sample(tuple(x.shape[:-1]), x, generator)], -1)
+        return torch.cat([x, self._noise(x, generator)], -1)
+
+    def _noise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self.noise.sample(tuple(x.shape[:-1]), generator, dtype=x.dtype, device=x.device)
 
     def log_prob_bound(
         self,

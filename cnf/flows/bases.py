@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from cnf.deprecation import renamed_argument
+from cnf.registry import arguments, described, rebuild, register
+
+# A draw of a `ContaminatedBase` takes so many normal numbers, and tails of such order are a
+# Gaussian's.
+MOST_DF = 1000
 
 
 class Base(nn.Module, ABC):
@@ -26,15 +34,35 @@ class Base(nn.Module, ABC):
 
     @abstractmethod
     def sample(
-        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
     ) -> Tensor:
-        """Draws (*shape, dim) on the device and in the dtype of `like`."""
+        """Draws (*shape, dim) in a dtype, torch's default if none is given, and on a device, which is
+        that of the base's tensors where it has any."""
+
+    def config(self) -> dict[str, Any]:
+        """What rebuilds the base beside its columns and its tensors, JSON-ready: the constructor's
+        arguments."""
+        return arguments(self, "dim")
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int) -> Base:
+        """The base that `config` described; its tensors come with the weights."""
+        return cls(dim, **config)
+
+    def require_drawable(self) -> None:
+        """Raise a ValueError if the tensors of a file leave nothing to draw from."""
 
     def describe(self) -> str:
         """The base in words."""
         return type(self).__name__
 
 
+@register
 class NormalBase(Base):
     """The standard normal density, log p(z) = −½|z|² − ½ dim log 2π.
 
@@ -48,43 +76,49 @@ class NormalBase(Base):
         return -0.5 * z.square().sum(-1) - 0.5 * self.dim * math.log(2 * math.pi)
 
     def sample(
-        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
     ) -> Tensor:
-        """Draws (*shape, dim) on the device and in the dtype of `like`."""
-        return torch.randn(
-            (*shape, self.dim), generator=generator, device=like.device, dtype=like.dtype
-        )
+        """Draws (*shape, dim)."""
+        size = (*shape, self.dim)
+        return torch.randn(size, generator=generator, device=device, dtype=dtype)
 
     def describe(self) -> str:
         """The base in words."""
         return "normal"
 
 
+@register
 class StudentTBase(Base):
-    """Independent Student-t columns: tails of order ν = `freedom` for data with outliers.
+    """Independent Student-t columns: tails of order ν = `df` for data with outliers.
 
     Args:
         dim: number of columns.
-        freedom: degrees of freedom ν > 2; columns are scaled to unit variance.
+        df: degrees of freedom ν > 2; columns are scaled to unit variance.
 
     Raises:
-        ValueError: if `freedom` is not above 2.
+        ValueError: if `df` is not above 2.
 
     Example:
-        >>> StudentTBase(2, freedom=5.0).log_prob(torch.zeros(3, 2)).shape
+        >>> StudentTBase(2, df=5.0).log_prob(torch.zeros(3, 2)).shape
         torch.Size([3])
     """
 
-    def __init__(self, dim: int, freedom: float = 5.0) -> None:
+    @renamed_argument("freedom", "df")
+    def __init__(self, dim: int, df: float = 5.0) -> None:
         super().__init__(dim)
-        if not freedom > 2:
-            raise ValueError(f"freedom of a StudentTBase: expected more than 2; got {freedom}")
-        self.freedom = freedom
-        self.scale = math.sqrt((freedom - 2) / freedom)
+        if not df > 2:
+            raise ValueError(f"df of a StudentTBase: expected more than 2; got {df}")
+        self.df = df
+        self.scale = math.sqrt((df - 2) / df)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density (*batch,) of z (*batch, dim)."""
-        nu = self.freedom
+        nu = self.df
         peak = (
             math.lgamma((nu + 1) / 2)
             - math.lgamma(nu / 2)
@@ -95,19 +129,25 @@ class StudentTBase(Base):
         return self.dim * peak - (nu + 1) / 2 * tails.sum(-1)
 
     def sample(
-        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
     ) -> Tensor:
         """Draws (*shape, dim) by Bailey's polar method (1994): √(ν(u^(−2/ν) − 1)) cos 2πv."""
         size = (2, *shape, self.dim)
-        u, v = torch.rand(size, generator=generator, device=like.device, dtype=torch.float64)
-        radius = (self.freedom * ((1 - u) ** (-2 / self.freedom) - 1)).sqrt()
-        return (self.scale * radius * torch.cos(2 * math.pi * v)).to(like.dtype)
+        u, v = torch.rand(size, generator=generator, device=device, dtype=torch.float64)
+        radius = (self.df * ((1 - u) ** (-2 / self.df) - 1)).sqrt()
+        return (self.scale * radius * torch.cos(2 * math.pi * v)).to(_dtype(dtype))
 
     def describe(self) -> str:
         """The base in words."""
-        return f"Student-t, {self.freedom:g} degrees of freedom"
+        return f"Student-t, {self.df:g} degrees of freedom"
 
 
+@register
 class MixtureBase(Base):
     """A mixture of Gaussians, log p(z) = logsumexpₖ (log wₖ + log N(z; μₖ, LₖLₖᵀ)).
 
@@ -118,15 +158,35 @@ class MixtureBase(Base):
 
     Example:
         >>> base = MixtureBase(torch.ones(2), torch.tensor([[-3.0], [3.0]]), torch.ones(2, 1, 1))
-        >>> base.sample((5,), torch.empty(0), torch.Generator().manual_seed(0)).shape
+        >>> base.sample((5,), torch.Generator().manual_seed(0)).shape
         torch.Size([5, 1])
     """
+
+    weights: Tensor
+    means: Tensor
+    factors: Tensor
 
     def __init__(self, weights: Tensor, means: Tensor, factors: Tensor) -> None:
         super().__init__(means.shape[-1])
         self.register_buffer("weights", weights / weights.sum())
         self.register_buffer("means", means)
         self.register_buffer("factors", factors)
+
+    def config(self) -> dict[str, Any]:
+        """The number of components; the rest is tensors."""
+        return {"components": len(self.weights)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int) -> MixtureBase:
+        """A mixture of so many components, in whose place the tensors of a file come."""
+        count = config["components"]
+        unit = torch.eye(dim).expand(count, dim, dim).clone()
+        return cls(torch.ones(count), torch.zeros(count, dim), unit)
+
+    def require_drawable(self) -> None:
+        """Raise a ValueError for weights that are no probabilities."""
+        if (self.weights < 0).any() or not self.weights.sum() > 0:
+            raise ValueError("weights of a mixture: expected numbers >= 0 with a positive sum")
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density (*batch,) of z (*batch, dim)."""
@@ -143,16 +203,20 @@ class MixtureBase(Base):
         return parts.logsumexp(-1)
 
     def sample(
-        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
     ) -> Tensor:
-        """Draws (*shape, dim) on the device and in the dtype of `like`."""
+        """Draws (*shape, dim)."""
         count = math.prod(shape)
         if count == 0:
-            return like.new_empty((*shape, self.dim))
+            return torch.empty((*shape, self.dim), dtype=dtype, device=self.weights.device)
         chosen = torch.multinomial(self.weights, count, replacement=True, generator=generator)
-        noise = torch.randn(
-            count, self.dim, generator=generator, device=like.device, dtype=like.dtype
-        )
+        size, device = (count, self.dim), self.weights.device
+        noise = torch.randn(size, generator=generator, device=device, dtype=dtype)
         # Component by component: a factor for every row would take many times the memory of the
         # draws.
         order = chosen.argsort(stable=True)
@@ -166,6 +230,7 @@ class MixtureBase(Base):
         return f"mixture of {len(self.weights)} Gaussians"
 
 
+@register
 class ContaminatedBase(Base):
     """A base with a share ε of its mass in heavy tails, p = (1 − ε) p_base + ε t_ν (Tukey 1960).
 
@@ -178,10 +243,10 @@ class ContaminatedBase(Base):
     Args:
         base: what holds the rest of the mass.
         share: ε in (0, 1).
-        freedom: ν, a whole number of at least 1.
+        df: degrees of freedom ν, a whole number from 1 to `MOST_DF`.
 
     Raises:
-        ValueError: for a share or freedom out of range.
+        ValueError: for a share or degrees of freedom out of range.
 
     Example:
         >>> far = torch.tensor([[40.0, 0.0]])
@@ -189,19 +254,29 @@ class ContaminatedBase(Base):
         tensor([True])
     """
 
-    def __init__(self, base: Base, share: float = 0.002, freedom: int = 2) -> None:
+    @renamed_argument("freedom", "df")
+    def __init__(self, base: Base, share: float = 0.002, df: int = 2) -> None:
         super().__init__(base.dim)
-        if not (0 < share < 1 and freedom >= 1):
+        if not (0 < share < 1 and 1 <= df <= MOST_DF):
             raise ValueError(
-                f"expected a share in (0, 1) and freedom >= 1; got share={share}, freedom={freedom}"
+                f"expected a share in (0, 1) and df from 1 to {MOST_DF}; got share={share}, df={df}"
             )
         self.base = base
         self.share = share
-        self.freedom = freedom
+        self.df = df
+
+    def config(self) -> dict[str, Any]:
+        """The base inside, and the share and the tails of the rest."""
+        return {"base": described(self.base), "share": self.share, "df": self.df}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int) -> ContaminatedBase:
+        """The base that `config` described."""
+        return cls(rebuild(Base, config["base"], dim), config["share"], config["df"])
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density (*batch,) of z (*batch, dim)."""
-        nu, dim = self.freedom, self.dim
+        nu, dim = self.df, self.dim
         peak = math.lgamma((nu + dim) / 2) - math.lgamma(nu / 2) - dim / 2 * math.log(math.pi * nu)
         tails = peak - (nu + dim) / 2 * torch.log1p(z.square().sum(-1) / nu)
         return torch.logaddexp(
@@ -209,17 +284,27 @@ class ContaminatedBase(Base):
         )
 
     def sample(
-        self, shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None = None
+        self,
+        shape: tuple[int, ...],
+        generator: torch.Generator | None = None,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
     ) -> Tensor:
-        """Draws (*shape, dim) on the device and in the dtype of `like`."""
-        settings = {"generator": generator, "device": like.device}
+        """Draws (*shape, dim)."""
         # A t vector is a normal one over the root of a chi-square over ν.
-        normal = torch.randn((*shape, self.dim + self.freedom), **settings, dtype=torch.float64)
+        size = (*shape, self.dim + self.df)
+        normal = torch.randn(size, generator=generator, device=device, dtype=torch.float64)
         spread = normal[..., self.dim :].square().mean(-1, keepdim=True).sqrt()
-        heavy = (normal[..., : self.dim] / spread).to(like.dtype)
-        from_tails = torch.rand(shape, **settings) < self.share
-        return torch.where(from_tails[..., None], heavy, self.base.sample(shape, like, generator))
+        heavy = (normal[..., : self.dim] / spread).to(_dtype(dtype))
+        from_tails = torch.rand(shape, generator=generator, device=device) < self.share
+        others = self.base.sample(shape, generator, dtype=dtype, device=device)
+        return torch.where(from_tails[..., None], heavy, others)
 
     def describe(self) -> str:
         """The base in words."""
         return f"{self.base.describe()} with heavy tails"
+
+
+def _dtype(dtype: torch.dtype | None) -> torch.dtype:
+    return torch.get_default_dtype() if dtype is None else dtype

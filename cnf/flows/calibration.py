@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from cnf.flows.bound import BoundFlow, Given, finite_rows
 from cnf.flows.scoring import (
     GLOBAL_ORDER,
     MOST_EVALUATIONS,
     RISE,
     USUAL_ROUNDING,
-    Accuracy,
+    ErrorModel,
     SolveResult,
     levels_above,
 )
 from cnf.ode import Grid, place
+from cnf.rows import evenly_spaced
 
+# Rows that a grid is calibrated on, at most.
+ROWS = 1024
 # One evaluation a step: half of the evaluations that Runge-Kutta pairs take for the same error.
 METHOD = "adams"
 # On the grid of a first look, bars of this share of the rows must be within the tolerance at
@@ -58,16 +64,16 @@ PILOT_STEPS = 16
 # do.
 POWERS, USUAL_POWER = (2.0, 2.5, 3.0, 4.0, 5.0), 3.0
 
-ScoreOn = Callable[[Grid], SolveResult]
+SolveOn = Callable[[Grid], SolveResult]
 
 
-def spread_evenly(score: ScoreOn, steps: int) -> Grid:
+def spread_evenly(score: SolveOn, steps: int) -> Grid:
     """A grid of `steps` steps that make about the same error each on the rows that `score`
     holds."""
     return _placed(_difficulty(score), steps, USUAL_POWER)
 
 
-def _difficulty(score: ScoreOn) -> Tensor:
+def _difficulty(score: SolveOn) -> Tensor:
     """The error that each of the pilot's equal steps makes on a hard row, (PILOT_STEPS,)."""
     errors = _hard(score(Grid.uniform(PILOT_STEPS)).step_error)
     # Below this, an estimate shows rounding and not the step.
@@ -80,7 +86,41 @@ def _placed(difficulty: Tensor, steps: int, power: float) -> Grid:
     return Grid(place(difficulty, Grid.uniform(PILOT_STEPS).nodes, steps, power), METHOD)
 
 
-def calibrate(score: ScoreOn, reference: ScoreOn, tolerance: float) -> tuple[Grid, Accuracy]:
+@torch.no_grad()
+def calibrated(bound: BoundFlow, x: Tensor, tolerance: float) -> tuple[Grid, ErrorModel]:
+    """The grid and the error model that `CNF.calibrate` gives a flow for rows x; the flow stays as
+    it is.
+
+    Args:
+        bound: the flow under the context of the rows.
+        x: rows (rows, dim); `ROWS` of those that are finite are used, spread evenly.
+        tolerance: of the error bounds, in nats.
+
+    Raises:
+        ValueError: for a tolerance that is not positive, or no finite row.
+    """
+    if not tolerance > 0:
+        raise ValueError(f"tolerance: expected a positive number of nats; got {tolerance}")
+    rows, given, _ = bound.rows(x)
+    places = finite_rows(rows, given).nonzero().squeeze(1)
+    if len(places) == 0:
+        raise ValueError("calibrate: expected at least one finite row of x; got none")
+    chosen = places[evenly_spaced(places, ROWS)]
+    given = Given(*(None if part is None else part[chosen] for part in given))
+    y = bound.flow.preprocess(rows[chosen], given.context, given.mask)[0]
+    single = copy.deepcopy(bound.flow).eval()
+    double = copy.deepcopy(single).double()
+
+    def solve(flow: Any, grid: Grid) -> SolveResult:
+        condition = None if given.condition is None else given.condition.to(flow.dtype)
+        # Probes of an estimate would differ between two solves and pass for errors of the solver.
+        one = flow.bind(given.context, solver=grid, divergence="auto")
+        return one.solve_log_prob(y.to(flow.dtype), condition)
+
+    return place_grid(partial(solve, single), partial(solve, double), tolerance)
+
+
+def place_grid(score: SolveOn, reference: SolveOn, tolerance: float) -> tuple[Grid, ErrorModel]:
     """The grid on which rows take the fewest evaluations to get within `tolerance` nats, second
     looks included, and how wide the bars on it are.
 
@@ -106,7 +146,7 @@ def calibrate(score: ScoreOn, reference: ScoreOn, tolerance: float) -> tuple[Gri
     )
 
 
-def _best_power(score: ScoreOn, difficulty: Tensor, truth: Truth) -> float:
+def _best_power(score: SolveOn, difficulty: Tensor, truth: Truth) -> float:
     """The power that leaves the smallest true error when it spreads the first grid."""
     exact, errors = truth.beside(FIRST_STEPS), {}
     for power in POWERS:
@@ -146,7 +186,7 @@ class Truth:
         difficulty: of the pilot's steps, which places the grids.
     """
 
-    def __init__(self, reference: ScoreOn, difficulty: Tensor) -> None:
+    def __init__(self, reference: SolveOn, difficulty: Tensor) -> None:
         self.reference, self.difficulty = reference, difficulty
         self.steps, self.log_prob = 0, torch.empty(0)
 
@@ -163,11 +203,11 @@ class Truth:
 def _rounding(log_prob: Tensor, exact: Tensor) -> float:
     """Units of the last place within which solves on one grid, in the flow's arithmetic and in
     float64, agree on all but one per cent of the rows."""
-    units = (log_prob.double() - exact).abs() / Accuracy(rounding=1.0).lost(log_prob)
+    units = (log_prob.double() - exact).abs() / ErrorModel(rounding=1.0).rounding_error(log_prob)
     return max(units.nan_to_num(nan=0.0, posinf=0.0).quantile(0.99).item(), USUAL_ROUNDING)
 
 
-def _judged(scores: SolveResult, truth: Tensor, tolerance: float) -> tuple[Accuracy, Tensor]:
+def _judged(scores: SolveResult, truth: Tensor, tolerance: float) -> tuple[ErrorModel, Tensor]:
     """Bars that cover the true error of all but one per cent of the rows, with a margin, but for
     what rounding adds, so that the scores are those of float64; and the bars of these rows
     (rows,).
@@ -177,7 +217,7 @@ def _judged(scores: SolveResult, truth: Tensor, tolerance: float) -> tuple[Accur
     of the others."""
     true = (scores.log_prob - truth).abs()
     fitted = [
-        _fitted(Accuracy(tolerance, 1.0, weight), floor, scores, true)
+        _fitted(ErrorModel(tolerance, 1.0, weight), floor, scores, true)
         for weight, floor in product(QUADRATURE_WEIGHTS, FLOORS)
     ]
     sound = [accuracy for accuracy in fitted if _covers(accuracy, scores, true)] or fitted
@@ -188,10 +228,10 @@ def _judged(scores: SolveResult, truth: Tensor, tolerance: float) -> tuple[Accur
     return sound[best], bars[best]
 
 
-def _covers(accuracy: Accuracy, scores: SolveResult, true: Tensor) -> bool:
+def _covers(accuracy: ErrorModel, scores: SolveResult, true: Tensor) -> bool:
     """Whether all but one per cent of the bars are no smaller than the true error: a scale has a
     limit, at which they may be."""
-    bars = accuracy.estimate(scores) + Accuracy().lost(scores.log_prob)
+    bars = accuracy.estimate(scores) + ErrorModel().rounding_error(scores.log_prob)
     return (bars >= true).double().mean().item() >= 0.99
 
 
@@ -201,14 +241,16 @@ def _hard(values: Tensor) -> Tensor:
     return values.nan_to_num(nan=torch.inf).quantile(HARD, dim=-1, interpolation="higher")
 
 
-def _fitted(accuracy: Accuracy, multiple: float, scores: SolveResult, true: Tensor) -> Accuracy:
+def _fitted(
+    accuracy: ErrorModel, multiple: float, scores: SolveResult, true: Tensor
+) -> ErrorModel:
     """The accuracy with a floor of a multiple of the median estimate, and `MARGIN` times the scale
     that covers all but one per cent of the true errors."""
     sound = accuracy.estimate(scores).nan_to_num(nan=torch.nan, posinf=torch.nan)
     floor = min(multiple * sound.nanmedian().nan_to_num().item(), HIGHEST_FLOOR)
     accuracy = replace(accuracy, floor=floor)
     # Where a grid solves a field exactly, two roundings would make a ratio of any size.
-    rounding = Accuracy().lost(scores.log_prob)
+    rounding = ErrorModel().rounding_error(scores.log_prob)
     ratio = ((true - rounding).clamp(min=0) / (accuracy.estimate(scores) + rounding)).nan_to_num(
         nan=1.0
     )

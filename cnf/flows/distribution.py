@@ -29,8 +29,8 @@ class FlowDistribution(Distribution):
     def __init__(
         self, flow: Any, context: Tensor | None = None, *, validate_args: bool | None = None
     ) -> None:
-        self.flow = flow
-        self.context = context
+        self.flow, self.context = flow, context
+        self.bound = flow.bind(context)
         batch = torch.Size() if context is None else context.shape[:-1]
         super().__init__(batch, torch.Size([flow.dim]), validate_args=validate_args)
 
@@ -42,18 +42,18 @@ class FlowDistribution(Distribution):
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> FlowDistribution:
         """The same distribution with its context repeated over a larger batch shape."""
         if self.context is None:
-            context = self.flow.like.new_empty((*batch_shape, 0))
+            context = torch.empty(*batch_shape, 0, dtype=self.flow.dtype, device=self.flow.device)
         else:
             context = self.context.expand(*batch_shape, self.context.shape[-1])
         return FlowDistribution(self.flow, context, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-density (*sample, *batch) of value (*sample, *batch, dim), in nats."""
-        return self.flow.log_prob(value, self.context)
+        return self.bound.log_prob(value)
 
     def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         """Draws (*sample, *batch, dim) through which gradients flow."""
-        return self.flow.rsample(tuple(sample_shape), self.context)
+        return self.bound.rsample(tuple(sample_shape))
 
     def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
         """Draws (*sample, *batch, dim)."""

@@ -15,6 +15,7 @@ Velocity = Callable[[Tensor], Tensor]
 # From a field at one time and x to v (*batch, dim) and the divergence (*batch,).
 Divergence = Callable[[FieldAt, Tensor], tuple[Tensor, Tensor]]
 
+AUTO = "auto"
 # Up to here the exact divergence of a field without a closed form is used in training too.
 MODERATE_DIM = 16
 
@@ -86,11 +87,10 @@ def choose_divergence(
 
     "auto" is the closed form where the field has one, else exact; where gradients are being built
     for more than moderately many columns, a Hutchinson estimate takes the place of the exact
-    trace.
-    """
-    if divergence == "auto" and bound.closed_form:
+    trace."""
+    if divergence == AUTO and bound.closed_form:
         return lambda at, x: at.velocity_and_divergence(x)
-    if divergence == "auto" and training and x.shape[-1] > MODERATE_DIM:
+    if divergence == AUTO and training and x.shape[-1] > MODERATE_DIM:
         divergence = Hutchinson()
     if isinstance(divergence, Hutchinson):
         probes = divergence.draw(x, generator)

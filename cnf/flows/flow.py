@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Distribution
 
-from cnf.flows.calibration import calibrate
-from cnf.flows.configuration import describe
+from cnf.deprecation import RenamedAttribute
+from cnf.fields import GatedField, VelocityField
+from cnf.flows.bases import Base, NormalBase
+from cnf.flows.bound import BoundFlow, SolveOptions
+from cnf.flows.calibration import calibrated
 from cnf.flows.distribution import FlowDistribution
+from cnf.flows.distribution_base import as_base
+from cnf.flows.divergence import AUTO, Hutchinson
 from cnf.flows.model_file import write_model
-from cnf.flows.parts import AUTO, FlowParts, increasing_times
-from cnf.flows.scoring import Evaluation, SolveResult, evaluate_rows
+from cnf.flows.scoring import ErrorModel, Evaluation, SolveResult
+from cnf.flows.serialization import describe
 from cnf.ode import Gradient, Grid, Solver, System
-from cnf.rows import evenly_spaced
+from cnf.transforms import Affine, Transform
 
 
-class UnsolvedWarning(UserWarning):
-    """Finite rows that no solve could follow."""
-
-
-class CNF(FlowParts):
+class CNF(nn.Module):
     """A continuous normalizing flow: a base density at t = 0 carried to the data at t = 1.
 
     With dx/dt = v(t, x, context) and z = x(0), the density at x = x(1) follows the instantaneous
@@ -37,10 +37,11 @@ class CNF(FlowParts):
         hidden: widths of the two hidden layers of the default field, a `GatedField`.
         context_dim: number of columns of the context that the density depends on; 0 for none.
         field: a velocity field of your own; then `hidden` has no meaning.
-        base: base density; "auto" is the standard normal, unless `cnf.fit` chooses another.
-        preprocess: map to model coordinates; "auto" is the identity until `cnf.fit` fits it.
-        solver: a `Grid` or a `Torchdiffeq`; "auto" is a grid of 16 steps until `calibrate` places
-            it.
+        base: base density, a `Base` or any `torch.distributions.Distribution` whose event has one
+            axis; "auto" is the standard normal, unless `cnf.fit` chooses another.
+        preprocess: transform to model coordinates; "auto" is the identity until `cnf.fit` fits it.
+        solver: such as a `Grid` or a `Torchdiffeq`; "auto" is a grid of 16 steps until `calibrate`
+            places it.
         divergence: "auto" (closed form where the field has one, else exact, else, in training
             beyond moderate dimension, Hutchinson), "exact", "hutchinson", or a `Hutchinson` with
             its number of probes.
@@ -55,9 +56,112 @@ class CNF(FlowParts):
         torch.Size([1000])
     """
 
+    def __init__(
+        self,
+        dim: int,
+        *,
+        hidden: tuple[int, int] = (128, 128),
+        context_dim: int = 0,
+        field: VelocityField | None = None,
+        base: Base | Distribution | str = AUTO,
+        preprocess: Transform | str = AUTO,
+        solver: Solver | str = AUTO,
+        divergence: Hutchinson | str = AUTO,
+    ) -> None:
+        super().__init__()
+        self.dim = dim
+        self.context_dim = context_dim
+        if field is None:
+            field = GatedField(dim, hidden, context_dim=context_dim)
+        self.field = field
+        given = {"base": base, "preprocess": preprocess, "solver": solver}
+        _check_names(given, divergence)
+        # What `cnf.fit` is free to choose: what was left open, and the map of a context that is no
+        # mask.
+        self.automatic = {name for name, part in given.items() if isinstance(part, str)}
+        if field.mask(torch.empty(1, context_dim)) is None:
+            self.automatic.add("context_map")
+        self.preprocess: Transform = (
+            Affine.identity(dim) if isinstance(preprocess, str) else preprocess
+        )
+        self.context_map: Transform = Affine.identity(context_dim)
+        self.base: Base = (NormalBase(dim) if isinstance(base, str) else as_base(base)).to(
+            self.dtype
+        )
+        self.solver: Solver = Grid.uniform(16) if isinstance(solver, str) else solver
+        self.divergence = Hutchinson() if divergence == "hutchinson" else divergence
+        self.error_model = ErrorModel()
+        self.compiled: Solver | None = None  # on which solves are one program of torch.compile
+        self.metadata: dict[str, Any] = {}
+        self._check_sizes()
+
+    def _check_sizes(self) -> None:
+        if (self.field.dim, self.field.context_dim) != (self.dim, self.context_dim):
+            raise ValueError(
+                f"the field has dim={self.field.dim}, context_dim={self.field.context_dim};"
+                f" the flow wants dim={self.dim}, context_dim={self.context_dim}"
+            )
+        if self.base.dim != self.dim or self.preprocess.dim != self.dim:
+            raise ValueError(f"base and preprocess must have {self.dim} columns, as the flow has")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the arithmetic."""
+        return self._tensor.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the arithmetic is done."""
+        return self._tensor.device
+
+    @property
+    def _tensor(self) -> Tensor:
+        """The first number of the field, whose dtype and device are those of the arithmetic."""
+        for tensor in (*self.field.parameters(), *self.field.buffers()):
+            if tensor.is_floating_point():
+                return tensor
+        return torch.empty(0, device=self.context_map.shift.device)
+
     def forward(self, context: Tensor | None = None) -> FlowDistribution:
         """p(x | context) as a `torch.distributions.Distribution`."""
         return FlowDistribution(self, context)
+
+    def bind(
+        self,
+        context: Tensor | None = None,
+        *,
+        solver: Solver | None = None,
+        divergence: Hutchinson | str | None = None,
+        error_model: ErrorModel | None = None,
+        tolerance: float | None = None,
+        gradient: Gradient | None = None,
+        generator: torch.Generator | None = None,
+    ) -> BoundFlow:
+        """The flow under one context and with options of its own: what has none of them is as the
+        flow has it.
+
+        Args:
+            context: (*batch, context_dim)
+            solver: what solves.
+            divergence: "auto", "exact" or a `Hutchinson`.
+            error_model: of the error bounds.
+            tolerance: of the error bounds, in nats; rows above it are solved again. Infinity asks
+                for one solve and no more.
+            gradient: "direct", "discrete" or "adjoint"; see `log_prob`.
+            generator: source of all randomness.
+
+        Returns:
+            An object with `log_prob`, `evaluate`, `sample` and the other methods of the flow. The
+            flow itself stays as it is.
+
+        Example:
+            >>> flow = CNF(dim=2)
+            >>> precise = flow.bind(solver=Grid.uniform(100), tolerance=1e-8)
+            >>> precise.log_prob(torch.zeros(3, 2)).shape
+            torch.Size([3])
+        """
+        options = SolveOptions(solver, divergence, error_model, tolerance, gradient, generator)
+        return BoundFlow(self, context, options)
 
     def log_prob(
         self,
@@ -74,7 +178,7 @@ class CNF(FlowParts):
             x: (*batch, dim)
             context: (*batch, context_dim), broadcast against x.
             t: time whose density is asked for: 1 is the data's, 0 the base's, in the units of the
-                data.
+            data.
             gradient: "direct", "discrete" or "adjoint". The default is "adjoint" with torchdiffeq;
                 on a grid, where the first two agree to rounding, "direct" for few rows and
                 "discrete" for many. Second derivatives want "direct".
@@ -88,18 +192,7 @@ class CNF(FlowParts):
             ValueError: for a wrong number of columns, a context that is missing or not wanted, or
                 t outside [0, 1].
         """
-        found = self.evaluate(x, context, t=t, gradient=gradient, generator=generator)
-        finite = x.isfinite().all(-1)
-        if context is not None:
-            finite = finite & context.isfinite().all(-1)
-        lost = int((found.log_prob.isnan() & finite).sum())
-        if lost:
-            warnings.warn(
-                f"{lost} of {found.ok.numel()} rows could not be solved and are NaN; `evaluate` says which",
-                UnsolvedWarning,
-                stacklevel=2,
-            )
-        return found.log_prob
+        return self.bind(context, gradient=gradient, generator=generator).log_prob(x, t=t)
 
     def evaluate(
         self,
@@ -112,55 +205,37 @@ class CNF(FlowParts):
     ) -> Evaluation:
         """`log_prob` with the bar of the solver's error, NFE and a verdict for each row; never an
         exception for a row that is not finite."""
-        if not 0 <= t <= 1:
-            raise ValueError(f"t: expected a time in [0, 1]; got {t}")
-        rows, context, shape = self._rows(x, context)
-        y, ladj = self.preprocess(rows)
-        solver = self.solver
-        if gradient == "adjoint" and isinstance(solver, Grid) and t > 0:
-            # What solves is not the grid, so its estimate says nothing about the row.
-            solver = solver.between(t, 0.0).as_torchdiffeq(t)
+        return self.bind(context, gradient=gradient, generator=generator).evaluate(x, t=t)
 
-        def score(y: Tensor, given: Tensor | None, solver: Solver) -> SolveResult:
-            kind = gradient or self._usual_gradient(solver, len(rows), context)
-            return self.score(y, given, solver, t=t, gradient=kind, generator=generator)
-
-        found = evaluate_rows(score, y.to(self.dtype), context, solver, self.accuracy)
-        dtype = x.dtype if x.is_floating_point() else self.dtype
-        parts = (found.log_prob.to(dtype) + ladj.to(dtype), found.error, found.nfe, found.ok)
-        return Evaluation(*(part.reshape(shape) for part in parts))
-
-    def score(
+    def solve_log_prob(
         self,
         y: Tensor,
         context: Tensor | None,
-        solver: Solver,
+        solver: Solver | None = None,
         *,
         t: float = 1.0,
         gradient: Gradient | None = None,
         generator: torch.Generator | None = None,
         extend: Callable[[System], System] | None = None,
     ) -> SolveResult:
-        """Log-density of model coordinates y (rows, dim) from one solve, as it stands: no second
-        look at hard rows, no Jacobian of the preprocessing. This is what likelihood training
-        differentiates.
+        """Log-density of model coordinates from one solve, as it stands: hard rows are not solved
+        again, and the Jacobian of the preprocessing is left out. Likelihood training
+        differentiates this.
 
-        `extend` may add rates to the system of velocity and divergence, to be integrated along.
+        Args:
+            y: (rows, dim), and
+            context: (rows, context_dim), both as `to_model_coordinates` gives them.
+            solver: in place of the flow's.
+            t: time whose density is asked for.
+            gradient: "direct", "discrete" or "adjoint"; see `log_prob`.
+            generator: source of Hutchinson's probes.
+            extend: adds rates to the system of velocity and divergence, to be integrated along.
+
+        Returns:
+            The log-densities with estimates of the error of each step.
         """
-        if t == 0:
-            nothing = y.new_zeros(1, len(y))
-            return SolveResult(self.base.log_prob(y), nothing, nothing, 0, y.new_zeros(len(y), 0))
-        make_system = self._density_system
-        if generator is not None or extend is not None:
-            make_system = partial(self._density_system, generator=generator, extend=extend)
-        gradient = gradient or self._usual_gradient(solver, len(y), context)
-        solution = self._solve_rows(
-            make_system, y, context, (t, 0.0), solver, gradient, estimate=True
-        )
-        log_prob = self.base.log_prob(solution.x[-1]) + solution.q[-1, ..., 0]
-        x_error, q_error = solution.x_error.flip(0), solution.q_error[..., 0].flip(0)
-        # The solve runs from the data to the base, and integrals change sign with its direction.
-        return SolveResult(log_prob, x_error, q_error, solution.nfe, -solution.q[-1, ..., 1:])
+        bound = self.bind(context, solver=solver, gradient=gradient, generator=generator)
+        return bound.solve_log_prob(y, context, t=t, extend=extend)
 
     def sample(
         self,
@@ -172,10 +247,8 @@ class CNF(FlowParts):
         """Draws (*shape, *batch, dim) for context (*batch, context_dim), in the units of the data.
 
         They have the flow's dtype: of columns far from zero beside their spread, as times in
-        seconds are, float32 keeps few digits, and `flow.double()` all.
-        """
-        with torch.no_grad():
-            return self.rsample(shape, context, generator=generator)
+        seconds are, float32 keeps few digits, and `flow.double()` all."""
+        return self.bind(context, generator=generator).sample(shape)
 
     def rsample(
         self,
@@ -185,9 +258,7 @@ class CNF(FlowParts):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """`sample`, as a differentiable function of context and parameters."""
-        z, context, batch = self._start(shape, context, generator)
-        y = self._integrate(z, context, (0.0, 1.0), self._system)[0][-1]
-        return self.preprocess.inverse(y).reshape(*batch, self.dim)
+        return self.bind(context, generator=generator).rsample(shape)
 
     def sample_and_log_prob(
         self,
@@ -200,13 +271,13 @@ class CNF(FlowParts):
 
         Both are differentiable, for objectives such as the reverse Kullback-Leibler divergence.
         """
-        z, context, batch = self._start(shape, context, generator)
-        make_system = partial(self._density_system, generator=generator)
-        states, quadratures = self._integrate(z, context, (0.0, 1.0), make_system)
-        x = self.preprocess.inverse(states[-1])
-        ladj = self.preprocess(x)[1].to(x.dtype)
-        log_prob = self.base.log_prob(z) - quadratures[-1, ..., 0] + ladj
-        return x.reshape(*batch, self.dim), log_prob.reshape(batch)
+        return self.bind(context, generator=generator).sample_and_log_prob(shape)
+
+    def sample_base(
+        self, shape: Sequence[int], generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draws (*shape, dim) of the base: where samples start, at t = 0."""
+        return self.base.sample(tuple(shape), generator, dtype=self.dtype, device=self.device)
 
     def trajectory(
         self,
@@ -223,22 +294,12 @@ class CNF(FlowParts):
             t: times in [0, 1], increasing.
             context: (*batch, context_dim), broadcast against z.
             reverse: whether the particles end at given data points instead of starting at base
-                points.
+            points.
 
         Raises:
             ValueError: if the times do not increase within [0, 1].
         """
-        times = increasing_times(t)
-        rows, context, shape = self._rows(z, context)
-        start = self.preprocess(rows)[0].to(self.dtype) if reverse else rows.to(self.dtype)
-        way = [1.0, *reversed(times)] if reverse else [0.0, *times]
-        # Where the first time asked for is the start itself, it must not stand there twice.
-        way = way if way[0] != way[1] else way[1:]
-        path = (
-            self._integrate(start, context, way, self._system)[0] if len(way) > 1 else start[None]
-        )
-        path = path[-len(times) :].flip(0) if reverse else path[-len(times) :]
-        return self.preprocess.inverse(path).reshape(len(times), *shape, self.dim)
+        return self.bind(context).trajectory(z, t, reverse=reverse)
 
     def trajectory_and_log_prob(
         self, z: Tensor, t: Tensor | Sequence[float], context: Tensor | None = None
@@ -257,28 +318,33 @@ class CNF(FlowParts):
         Raises:
             ValueError: if the times do not increase within [0, 1].
         """
-        times = increasing_times(t)
-        rows, context, shape = self._rows(z, context)
-        rows = rows.to(self.dtype)
-        way = [0.0, *times] if times[0] > 0 else times
-        if len(way) > 1:
-            path, quadratures = self._integrate(rows, context, way, self._density_system)
-        else:
-            path, quadratures = rows[None], rows.new_zeros(1, len(rows), 1)
-        x = self.preprocess.inverse(path[-len(times) :])
-        ladj = self.preprocess(x)[1].to(x.dtype)
-        log_prob = self.base.log_prob(rows) - quadratures[-len(times) :, :, 0] + ladj
-        return x.reshape(len(times), *shape, self.dim), log_prob.reshape(len(times), *shape)
+        return self.bind(context).trajectory_and_log_prob(z, t)
 
     def velocity(self, t: float, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Velocity dx/dt (*batch, dim) at time t and points x (*batch, dim), in the units of the
         data."""
-        rows, context, shape = self._rows(x, context)
-        y = self.preprocess(rows)[0].to(self.dtype)
-        v = self.field.bind(context).velocity(torch.tensor(t, dtype=y.dtype, device=y.device), y)
-        return self.preprocess.pushforward(v, y).reshape(*shape, self.dim)
+        return self.bind(context).velocity(t, x)
 
-    @torch.no_grad()
+    def to_model_coordinates(
+        self, x: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Rows and their context where the field lives.
+
+        Args:
+            x: (*batch, dim), in the units of the data.
+            context: (*batch, context_dim), in the units of the data.
+
+        Returns:
+            y (*batch, dim) and the context, both in the flow's dtype, and log |det ∂y/∂x|, () or
+            (*batch,), in float64.
+        """
+        y, ladj = self.preprocess(x, context, self.field.mask(context))
+        return y.to(self.dtype), None if context is None else self.condition(context), ladj
+
+    def condition(self, context: Tensor) -> Tensor:
+        """The context (*batch, context_dim) in model coordinates, in the flow's dtype."""
+        return self.context_map(context)[0].to(self.dtype)
+
     def calibrate(
         self, x: Tensor, tolerance: float = 1e-3, *, context: Tensor | None = None
     ) -> CNF:
@@ -293,33 +359,15 @@ class CNF(FlowParts):
             context: (rows, context_dim)
 
         Returns:
-            The flow itself, with its `solver` and `accuracy` set.
+            The flow itself, with its `solver` and `error_model` set.
 
         Raises:
             ValueError: for a tolerance that is not positive, or no rows.
         """
-        if not tolerance > 0:
-            raise ValueError(f"tolerance: expected a positive number of nats; got {tolerance}")
-        rows, context, _ = self._rows(x, context)
-        finite = torch.cat([rows] if context is None else [rows, context], 1).isfinite().all(1)
-        places = finite.nonzero().squeeze(1)
-        if len(places) == 0:
-            raise ValueError("calibrate: expected at least one finite row of x; got none")
-        chosen = places[evenly_spaced(places, 1024)]
-        y, context = self.preprocess(rows[chosen])[0], None if context is None else context[chosen]
-        # Probes of an estimate would differ between the two and pass for errors of the solver.
-        plain = copy.deepcopy(self).eval()
-        plain.divergence = AUTO
-        exact, context64 = (
-            copy.deepcopy(plain).double(),
-            None if context is None else context.double(),
-        )
-        score = partial(plain.score, y.to(self.dtype), context)
-        reference = partial(exact.score, y.double(), context64)
-        self.solver, self.accuracy = calibrate(score, reference, tolerance)
+        self.solver, self.error_model = calibrated(self.bind(context), x, tolerance)
         return self
 
-    def compile(self) -> CNF:
+    def compile_solves(self) -> CNF:
         """Have torch.compile make one program of a whole solve on the flow's grid, for scoring and
         sampling without a gradient.
 
@@ -334,7 +382,7 @@ class CNF(FlowParts):
         Raises:
             ValueError: for a flow without a grid, or with a divergence that is not in closed form.
         """
-        if not isinstance(self.solver, Grid):
+        if self.solver.nfe is None:
             raise ValueError(f"compile: expected a flow whose solver is a Grid; got {self.solver}")
         if self.divergence != AUTO or self.context_dim or not self.field.bind().closed_form:
             raise ValueError(
@@ -348,7 +396,21 @@ class CNF(FlowParts):
         `cnf.load`.
 
         Raises:
-            ValueError: for a field or base of your own, which a file cannot rebuild, or too long a
+            ValueError: for a part whose class is not registered (`cnf.register`), or too long a
                 grid.
         """
         write_model(path, {**describe(self), "metadata": self.metadata}, self.state_dict())
+
+    score = RenamedAttribute("solve_log_prob")
+    compile = RenamedAttribute("compile_solves")
+    accuracy = RenamedAttribute("error_model")
+
+
+def _check_names(given: dict[str, Any], divergence: Hutchinson | str) -> None:
+    """Refuse words that stand for no part."""
+    for name, part in given.items():
+        if isinstance(part, str) and part != AUTO:
+            raise ValueError(f"{name}: expected an object or 'auto'; got {part!r}")
+    known = isinstance(divergence, Hutchinson) or divergence in (AUTO, "exact", "hutchinson")
+    if not known:
+        raise ValueError(f"divergence: expected auto, exact or hutchinson; got {divergence!r}")

@@ -13,9 +13,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from cnf.files import atomic_path
-from cnf.flows.upgrades import upgraded_part, upgraded_tensors
 
-# The format that is written, and the earlier one that is read too.
+# The format that is written, and that of release 0.1, which is read too.
 FORMAT, EARLIER = "2", "1"
 # A header longer than this is not one of ours; JSON nests a few levels only.
 LONGEST_HEADER = 32 * 2**20
@@ -28,8 +27,15 @@ class ModelFileError(ValueError):
 def write_model(
     path: str | Path, configuration: dict[str, Any], tensors: dict[str, Tensor]
 ) -> None:
-    """Write tensors and configuration to `path`, atomically."""
-    text = json.dumps(configuration, allow_nan=False)
+    """Write tensors and configuration to `path`, atomically.
+
+    Raises:
+        ValueError: for a configuration of other things than numbers, text, lists and dictionaries.
+    """
+    try:
+        text = json.dumps(configuration, allow_nan=False)
+    except TypeError as failure:
+        raise ValueError(f"a model file cannot hold this configuration: {failure}") from failure
     # The file is read back on any device, so tensors are written as they lie in ordinary memory.
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     header = {"format": FORMAT, "configuration": text, "digest": _digest(text, plain)}
@@ -64,7 +70,22 @@ def read_model(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     if header["format"] == FORMAT:
         return _parsed(header["configuration"]), tensors
-    return _parsed(header["configuration"], upgraded_part), upgraded_tensors(tensors)
+    return _parsed(header["configuration"], _upgraded), {
+        f"{name}_matrix" if name.endswith(".inverse") else name: tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _upgraded(part: dict[str, Any]) -> dict[str, Any]:
+    """One object of a configuration of the earlier format with the names of this one."""
+    name = part.get("class")
+    if name == "Support":
+        return {**part, "class": "BoundedToReal"}
+    if name in ("StudentTBase", "ContaminatedBase"):
+        return {"df" if key == "freedom" else key: value for key, value in part.items()}
+    if "solver" in part:
+        return {"error_model" if key == "accuracy" else key: value for key, value in part.items()}
+    return part
 
 
 def _parsed(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:

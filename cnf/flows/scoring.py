@@ -6,12 +6,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cnf.ode import Grid, Solver, SolverError, Torchdiffeq
+from cnf.ode import Grid, Solver, SolverError
 
 # Rows that go through a solve together: few enough for a processor's cache and allocator (with
 # four times as many, layers of 192 take twice as long a row), and enough to keep an accelerator
@@ -25,8 +25,8 @@ RISE, HEADROOM, MOST_LEVELS_AT_ONCE = 2**0.5, 1.05, 4
 # this.
 RETRIES, MOST_EVALUATIONS = 6, 10_000
 # Where an adaptive solver cannot finish a chunk, rows are taken apart until so many solves have
-# failed, each after this part of its cap, or after what an easy solve takes where that is more.
-PATIENCE, SEARCH_SHARE, EASY = 30, 0.1, 500
+# failed, each by an impatient solver.
+PATIENCE = 30
 PILOT_STEPS = 16
 # Power of the step in the error of a solve by "adams"; the estimate of "dopri5" falls with the
 # fourth, so that its rows may need one look more.
@@ -82,7 +82,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class ErrorModel:
     """How errors are judged.
 
     Attributes:
@@ -99,16 +99,33 @@ class Accuracy:
     floor: float = 0.0
     rounding: float = USUAL_ROUNDING
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ErrorModel:
+        """The model that a file describes.
+
+        Raises:
+            ValueError: for numbers without a meaning.
+        """
+        if not all(type(value) in (int, float) for value in config.values()):
+            raise ValueError(f"error_model: expected numbers; got {config}")
+        model = cls(**config)
+        if not (model.tolerance > 0 and min(model.bar_scale, model.floor, model.rounding) >= 0):
+            raise ValueError(
+                "error_model: expected a tolerance above zero, bars and rounding of at least zero;"
+                f" got {config}"
+            )
+        return model
+
     def estimate(self, scores: SolveResult) -> Tensor:
         """The error of each row's log-density (rows,), in nats, but for rounding."""
         own = (scores.x_error + self.quadrature_weight * scores.q_error).sum(0)
         return self.bar_scale * (self.floor + own)
 
-    def for_refined_grid(self, factor: float) -> Accuracy:
+    def for_refined_grid(self, factor: float) -> ErrorModel:
         """The same for a grid of `factor` times the steps."""
         return replace(self, floor=self.floor / factor**GLOBAL_ORDER)
 
-    def lost(self, log_prob: Tensor) -> Tensor:
+    def rounding_error(self, log_prob: Tensor) -> Tensor:
         """What rounding may add to the error of log_prob (rows,), in nats."""
         return (
             self.rounding * torch.finfo(log_prob.dtype).eps * log_prob.detach().abs().clamp(min=1)
@@ -124,7 +141,7 @@ Score = Callable[[Tensor, Tensor | None, Solver], SolveResult]
 
 
 def evaluate_rows(
-    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, accuracy: Accuracy
+    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, error_model: ErrorModel
 ) -> Evaluation:
     """Evaluate rows (n, dim) with context (n, context_dim), each on its own path, in bounded
     memory."""
@@ -135,7 +152,7 @@ def evaluate_rows(
     blank = _unsolved(rows)
     if len(places) == 0:
         return blank
-    solved = _solve(score, rows[places], _of(context, places), solver, accuracy)
+    solved = _solve(score, rows[places], _of(context, places), solver, error_model)
     result = _scatter(blank, places, solved)
     # An overflow is no answer either, whatever sign it ended with.
     return replace(result, log_prob=result.log_prob.where(result.log_prob.isfinite(), torch.nan))
@@ -156,35 +173,35 @@ def _of(context: Tensor | None, places: Tensor) -> Tensor | None:
 
 
 def _solve(
-    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, accuracy: Accuracy
+    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, error_model: ErrorModel
 ) -> Evaluation:
-    if isinstance(solver, Grid) and solver.estimates_error:
-        return _evaluate_with_bars(score, rows, context, solver, accuracy)
+    if solver.estimates_error:
+        return _evaluate_with_bars(score, rows, context, solver, error_model)
     parts = [
-        _evaluate_twice(score, rows[chunk], _of(context, chunk), solver, accuracy)
+        _evaluate_twice(score, rows[chunk], _of(context, chunk), solver, error_model)
         for chunk in chunks(rows)
     ]
     return _concatenate(parts)
 
 
 def _evaluate_with_bars(
-    score: Score, rows: Tensor, context: Tensor | None, grid: Grid, accuracy: Accuracy
+    score: Score, rows: Tensor, context: Tensor | None, grid: Solver, error_model: ErrorModel
 ) -> Evaluation:
     """Score on the grid; rows above the tolerance go again, alone, on finer grids up to a cap.
 
     A tolerance without end asks for no second look.
     """
 
-    def on(finer: Grid, places: Tensor) -> tuple[Evaluation, Tensor]:
+    def on(finer: Solver, places: Tensor) -> tuple[Evaluation, Tensor]:
         parts = [places[chunk] for chunk in chunks(places)]
-        there = accuracy.for_refined_grid(finer.steps / grid.steps)
+        there = error_model.for_refined_grid(finer.steps / grid.steps)
         judged = [_judge(score(rows[part], _of(context, part), finer), there) for part in parts]
         return _concatenate([found for found, _ in judged]), torch.cat(
             [excess for _, excess in judged]
         )
 
     result, excess = on(grid, torch.arange(len(rows), device=rows.device))
-    if math.isinf(accuracy.tolerance):
+    if math.isinf(error_model.tolerance):
         return result
     levels, looks = _levels(excess), torch.ones_like(result.nfe)
     while len(hard := ((excess > 1) & (looks <= RETRIES)).nonzero().squeeze(-1)):
@@ -217,64 +234,57 @@ def _levels(excess: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _judge(scores: SolveResult, accuracy: Accuracy) -> tuple[Evaluation, Tensor]:
+def _judge(scores: SolveResult, error_model: ErrorModel) -> tuple[Evaluation, Tensor]:
     """The rows with their bars: the scaled sum of their steps' errors and what rounding may add.
     Beside them the former alone, which a finer grid makes smaller, in multiples of what it is held
     to (rows,)."""
-    estimate, sound = accuracy.estimate(scores), scores.log_prob.isfinite()
+    estimate, sound = error_model.estimate(scores), scores.log_prob.isfinite()
     nfe = torch.full_like(scores.log_prob, scores.nfe, dtype=torch.long)
-    ok = (estimate <= accuracy.tolerance) & sound
+    ok = (estimate <= error_model.tolerance) & sound
     excess = (
-        (estimate / accuracy.limit(estimate.dtype))
+        (estimate / error_model.limit(estimate.dtype))
         .nan_to_num(nan=torch.inf)
         .where(sound, torch.inf)
     )
-    return Evaluation(scores.log_prob, estimate + accuracy.lost(scores.log_prob), nfe, ok), excess
+    return Evaluation(
+        scores.log_prob, estimate + error_model.rounding_error(scores.log_prob), nfe, ok
+    ), excess
 
 
 def _evaluate_twice(
-    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, accuracy: Accuracy
+    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, error_model: ErrorModel
 ) -> Evaluation:
     """For solvers without an estimate: the bar is the difference to a second solve of another
-    accuracy."""
+    error_model."""
     try:
-        return _solve_twice(score, rows, context, solver, accuracy)
+        return _solve_twice(score, rows, context, solver, error_model)
     except SolverError:
-        return _evaluate_apart(score, rows, context, solver, accuracy)
+        return _evaluate_apart(score, rows, context, solver, error_model)
 
 
 def _solve_twice(
-    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, accuracy: Accuracy
+    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, error_model: ErrorModel
 ) -> Evaluation:
     best = score(rows, context, solver)
     with torch.no_grad():
-        other = score(rows, context, _second_opinion(solver))
+        other = score(rows, context, solver.second_opinion())
     difference = (best.log_prob - other.log_prob).detach().abs()
     nfe = torch.full_like(difference, best.nfe + other.nfe, dtype=torch.long)
-    ok = (difference <= accuracy.tolerance) & best.log_prob.isfinite()
-    return Evaluation(best.log_prob, difference + accuracy.lost(best.log_prob), nfe, ok)
-
-
-def _second_opinion(solver: Solver) -> Solver:
-    if isinstance(solver, Grid):
-        return solver.refined()
-    if solver.step_size is not None:
-        return replace(
-            solver, step_size=solver.step_size / 2, max_evaluations=2 * solver.max_evaluations
-        )
-    return replace(solver, rtol=10 * solver.rtol, atol=10 * solver.atol)
+    ok = (difference <= error_model.tolerance) & best.log_prob.isfinite()
+    return Evaluation(
+        best.log_prob, difference + error_model.rounding_error(best.log_prob), nfe, ok
+    )
 
 
 def _evaluate_apart(
-    score: Score, rows: Tensor, context: Tensor | None, solver: Torchdiffeq, accuracy: Accuracy
+    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, error_model: ErrorModel
 ) -> Evaluation:
     """Find the rows that an adaptive solver cannot finish, so that they do not take the others
     along.
 
     Groups are halved, the easier half, as a grid sees it, first: when patience ends, what is left
     is what cannot be solved."""
-    cap = max(int(SEARCH_SHARE * solver.max_evaluations), min(solver.max_evaluations, EASY))
-    solver = replace(solver, max_evaluations=cap)
+    solver = solver.impatient()
     order = _difficulty(score, rows, context).nan_to_num(nan=torch.inf).argsort()
     groups, result, failures = _hard_and_easy(order), _unsolved(rows), 0
     while groups and failures < PATIENCE:
@@ -282,7 +292,7 @@ def _evaluate_apart(
         given = None if context is None else context[group]
         try:
             result = _scatter(
-                result, group, _solve_twice(score, rows[group], given, solver, accuracy)
+                result, group, _solve_twice(score, rows[group], given, solver, error_model)
             )
         except SolverError:
             failures += 1

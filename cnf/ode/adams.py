@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cnf.ode.stepping import Scheme, Step, flat, moments_of
-from cnf.ode.system import System, SystemAt, tensor_like
+from cnf.ode.method import Method, Nodes, cumulative, picked
+from cnf.ode.stepping import Scheme, Step, flat, integrate, moments_of
+from cnf.ode.system import Gradient, Solution, System, SystemAt, tensor_like
 
 # Velocities that the predictor looks back on; the corrector takes the newest in place of the
 # oldest.
@@ -45,7 +46,7 @@ class Adams(Scheme):
     and a part of xₖ₊₁ − x̂ estimates the error (Hairer, Nørsett & Wanner, "Solving Ordinary
     Differential Equations I", III.1 and III.5). The first steps look back on as many times as
     there are. The integrals depend on the times alone, so that uneven ones cost nothing. A step's
-    plan is its end, and what past and new velocities weigh in the predictor and in what the
+    coefficients are its end, and what past and new velocities weigh in the predictor and in what the
     corrector adds to it.
 
     A step without length evaluates the velocity again, at the corrected state; what follows looks
@@ -62,24 +63,31 @@ class Adams(Scheme):
         weights = _weights if torch.compiler.is_compiling() else _known_weights
         self.weights = tensor_like(weights(nodes), like)
 
-    def plan(self, mesh: Tensor) -> Tensor:
+    def step_coefficients(self, mesh: Tensor) -> Tensor:
         """The end of each step, and its weights for the span of the mesh."""
         return torch.cat([mesh[1:, None], (mesh[-1] - mesh[0]) * self.weights], 1)
 
-    def times(self, plan: Tensor) -> Tensor:
+    def times(self, coefficients: Tensor) -> Tensor:
         """The ends of the steps."""
-        return plan[:, :1]
+        return coefficients[:, :1]
 
     def begin(self, system: System, t: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         """Velocity and rates at the start, in place of all that is past."""
         return (flat(*system.at(t[None])[0].evaluate(x)),) * MEMORY
 
     def step(
-        self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]
+        self,
+        moments: Sequence[SystemAt],
+        x: Tensor,
+        coefficients: Tensor,
+        carry: tuple[Tensor, ...],
     ) -> Step:
         """Predict, evaluate, correct."""
-        weights, sizes = plan[1:].view(2, MEMORY + 1), (x.numel(), carried[0].numel() - x.numel())
-        ahead, behind = (weights[:, :MEMORY] @ torch.stack(carried)).unbind()
+        weights, sizes = (
+            coefficients[1:].view(2, MEMORY + 1),
+            (x.numel(), carry[0].numel() - x.numel()),
+        )
+        ahead, behind = (weights[:, :MEMORY] @ torch.stack(carry)).unbind()
         ahead, ahead_q = ahead.split(sizes)
         predicted = x + ahead.view_as(x)
         velocity, rates = moments[0].evaluate(predicted)
@@ -87,14 +95,14 @@ class Adams(Scheme):
         change, change_q = torch.addcmul(behind, new, weights[1, MEMORY]).split(sizes)
         change, change_q = change.view_as(x), change_q.view_as(rates)
         q = ahead_q.view_as(rates) + change_q
-        return Step(predicted + change, q, MILNE * change, MILNE * change_q, (*carried[1:], new))
+        return Step(predicted + change, q, MILNE * change, MILNE * change_q, (*carry[1:], new))
 
     def iterate(
         self,
         system: System,
         x: Tensor,
-        plan: Tensor,
-        carried: tuple[Tensor, ...],
+        coefficients: Tensor,
+        carry: tuple[Tensor, ...],
         *,
         estimate: bool,
     ) -> Iterator[Step]:
@@ -102,13 +110,15 @@ class Adams(Scheme):
         sums where
         the step before it had them: fresh memory would cost more than the arithmetic."""
         if x.numel() == 0:  # a flat row does not say how many quadratures no rows have
-            yield from super().iterate(system, x, plan, carried, estimate=estimate)
+            yield from super().iterate(system, x, coefficients, carry, estimate=estimate)
             return
-        ring = torch.stack(carried)
+        ring = torch.stack(carry)
         sums = torch.empty_like(ring[:2])
         (ahead, ahead_q), (change, change_q) = (_parts(row, x) for row in sums)
         places = [(row, *_parts(row, x)) for row in ring]
-        steps = zip(moments_of(system, plan[:, :1]), *_turning(plan[:, 1:]), cycle(places))
+        steps = zip(
+            moments_of(system, coefficients[:, :1]), *_turning(coefficients[:, 1:]), cycle(places)
+        )
         for (moment,), past, newest, (new, velocity, rates) in steps:
             torch.mm(past, ring, out=sums)
             x = x + ahead
@@ -124,6 +134,47 @@ class Adams(Scheme):
                 yield Step(x, q, change, change_q, ())
             else:
                 yield Step(x, q, None, None, ())
+
+
+class AdamsMethod(Method):
+    """`Adams` on the nodes of a grid. The times asked for make no steps of their own: states there
+    are interpolated."""
+
+    estimates_error = True
+
+    def step_times(self, nodes: Nodes) -> Nodes:
+        """Fractions where the steps of a solve start and end."""
+        return with_startup_steps(nodes)
+
+    def evaluations(self, nodes: Nodes) -> int:
+        """Velocity evaluations of a solve over all nodes."""
+        return len(self.step_times(nodes))
+
+    def solve(
+        self,
+        nodes: Nodes,
+        system: System,
+        x: Tensor,
+        t: Tensor,
+        *,
+        gradient: Gradient,
+        estimate: bool,
+    ) -> Solution:
+        """States at the times t (time,) from x (*batch, dim) at t[0]."""
+        nodes, span = self.step_times(nodes), t[-1] - t[0]
+        mesh, inner = t[0] + span * tensor_like(nodes, t), (t[1:-1] - t[0]) / span
+        wanted = last_visits(nodes) if len(inner) else (0, len(nodes) - 1)
+        steps = integrate(
+            system, x, mesh, Adams(nodes, x), wanted=wanted, gradient=gradient, estimate=estimate
+        )
+        visited = tuple(nodes[k] for k in wanted)
+        states, quadratures = (
+            torch.cat([whole[:1], interpolate(whole, visited, inner), whole[-1:]])
+            if len(inner)
+            else whole
+            for whole in (steps.x, picked(cumulative(steps.q), wanted))
+        )
+        return Solution(states, quadratures, steps.x_error, steps.q_error, len(nodes))
 
 
 def _parts(row: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,7 +219,7 @@ def last_visits(nodes: Sequence[float]) -> list[int]:
 
 
 def _weights(nodes: tuple[float, ...]) -> Tensor:
-    """The weights in the plan of each step (steps, 2 · (MEMORY + 1)); zeros where there is no
+    """The weights in the coefficients of each step (steps, 2 · (MEMORY + 1)); zeros where there is no
     past."""
     times = torch.tensor(nodes, dtype=torch.float64)
     starts, ends = times[:-1], times[1:]

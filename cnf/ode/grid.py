@@ -6,26 +6,30 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from cnf.ode.adams import Adams, interpolate, last_visits, with_startup_steps
-from cnf.ode.rungekutta import RungeKutta
-from cnf.ode.stepping import integrate
-from cnf.ode.system import Gradient, Solution, System, check_gradient, tensor_like
+from cnf.ode.adams import AdamsMethod
+from cnf.ode.method import NEAR, Method
+from cnf.ode.rungekutta import RungeKuttaMethod
+from cnf.ode.solver import Solver
+from cnf.ode.system import Gradient, Solution, System, check_gradient
 from cnf.ode.tableaux import TABLEAUX
 from cnf.ode.torchdiffeq import FIXED_STEP, Torchdiffeq
+from cnf.registry import register
 
-ADAMS = "adams"
-METHODS = (*TABLEAUX, ADAMS)
+# Another method becomes known by its entry here.
+METHODS: dict[str, Method] = {
+    **{name: RungeKuttaMethod(tableau) for name, tableau in TABLEAUX.items()},
+    "adams": AdamsMethod(),
+}
 
-# A node closer than this to a requested time, as a fraction of the span, makes no step of its own.
-NEAR = 1e-6
 
-
+@register
 @dataclass(frozen=True)
-class Grid:
+class Grid(Solver):
     """A method and the times it steps through: the same arithmetic for every row, alone or in a
     batch.
 
@@ -47,6 +51,7 @@ class Grid:
 
     nodes: tuple[float, ...]
     method: str = "dopri5"
+    gradients: ClassVar[tuple[Gradient, ...]] = ("discrete", "direct", "adjoint")
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -69,7 +74,7 @@ class Grid:
     @property
     def estimates_error(self) -> bool:
         """Whether every step comes with an estimate of its error."""
-        return self.method == ADAMS or bool(TABLEAUX[self.method].b_error)
+        return METHODS[self.method].estimates_error
 
     @property
     def steps(self) -> int:
@@ -84,19 +89,21 @@ class Grid:
         >>> Grid.uniform(2).step_times, len(Grid.uniform(2, "adams").step_times) > 3
         ((0.0, 0.5, 1.0), True)
         """
-        return with_startup_steps(self.nodes) if self.method == ADAMS else self.nodes
+        return METHODS[self.method].step_times(self.nodes)
 
     @property
     def nfe(self) -> int:
         """Velocity evaluations of a solve from end to end."""
-        if self.method == ADAMS:
-            return len(self.step_times)
-        return TABLEAUX[self.method].evaluations(self.steps)
+        return METHODS[self.method].evaluations(self.nodes)
 
     def refined(self) -> Grid:
         """The grid with every step halved."""
         halves = [(a + b) / 2 for a, b in pairwise(self.nodes)]
         return Grid(tuple(sorted((*self.nodes, *halves))), self.method)
+
+    def second_opinion(self) -> Grid:
+        """The grid with every step halved."""
+        return self.refined()
 
     def with_steps(self, steps: int) -> Grid:
         """A grid of so many steps whose nodes are spread as those of this one."""
@@ -124,6 +131,17 @@ class Grid:
         way."""
         fractions = sorted((node - start) / (end - start) for node in self.nodes)
         return Grid((0.0, *(f for f in fractions if NEAR < f < 1 - NEAR), 1.0), self.method)
+
+    def for_gradient(self, gradient: Gradient | None, start: float, end: float) -> Solver:
+        """torchdiffeq where the adjoint is asked for; its solves are not those of the grid."""
+        if gradient != "adjoint" or start == end:
+            return self
+        return self.between(start, end).as_torchdiffeq(end - start)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Grid:
+        """The grid that `config` described."""
+        return cls(**{**config, "nodes": tuple(config["nodes"])})
 
     def as_torchdiffeq(self, span: float) -> Torchdiffeq:
         """torchdiffeq's method of the same name in as many equal steps; dopri5 where errors are
@@ -155,65 +173,9 @@ class Grid:
             return self.as_torchdiffeq((t[-1] - t[0]).item()).solve(
                 system, x, t, gradient="adjoint"
             )
-        if self.method == ADAMS:
-            return self._solve_by_adams(system, x, t, gradient, estimate=estimate)
-        mesh, requested = self._mesh(t)
-        tableau = TABLEAUX[self.method]
-        scheme = RungeKutta.of(tableau, x)
-        steps = integrate(
-            system, x, mesh, scheme, at=requested, gradient=gradient, estimate=estimate
+        return METHODS[self.method].solve(
+            self.nodes, system, x, t, gradient=gradient, estimate=estimate
         )
-        total, evaluations = _cumulative(steps.q), tableau.evaluations(len(steps.q))
-        return Solution(
-            steps.x, _picked(total, requested), steps.x_error, steps.q_error, evaluations
-        )
-
-    def _solve_by_adams(
-        self, system: System, x: Tensor, t: Tensor, gradient: Gradient, *, estimate: bool
-    ) -> Solution:
-        """The times asked for make no steps of their own: states there are interpolated."""
-        nodes, span = self.step_times, t[-1] - t[0]
-        mesh = t[0] + span * tensor_like(nodes, t)
-        inner = (t[1:-1] - t[0]) / span
-        at = last_visits(nodes) if len(inner) else (0, len(nodes) - 1)
-        steps = integrate(
-            system, x, mesh, Adams(nodes, x), at=at, gradient=gradient, estimate=estimate
-        )
-        visited = tuple(nodes[k] for k in at)
-        states, quadratures = (
-            torch.cat([whole[:1], interpolate(whole, visited, inner), whole[-1:]])
-            if len(inner)
-            else whole
-            for whole in (steps.x, _picked(_cumulative(steps.q), at))
-        )
-        return Solution(states, quadratures, steps.x_error, steps.q_error, len(nodes))
-
-    def _mesh(self, t: Tensor) -> tuple[Tensor, list[int]]:
-        """The grid's nodes over the span of t merged with t, and where the times of t stand in it.
-
-        Nodes move with the ends of the span, so that end times receive gradients.
-        """
-        nodes = t[0] + (t[-1] - t[0]) * tensor_like(self.nodes, t)
-        if len(t) == 2:
-            return nodes, [0, self.steps]
-        wanted = ((t - t[0]) / (t[-1] - t[0])).tolist()
-        free = [
-            k for k, node in enumerate(self.nodes) if min(abs(node - w) for w in wanted) > NEAR
-        ]
-        merged = torch.cat([t, nodes[free]])
-        places = wanted + [self.nodes[k] for k in free]
-        order = sorted(range(len(places)), key=places.__getitem__)
-        return merged[order], [order.index(k) for k in range(len(t))]
-
-
-def _picked(whole: Tensor, places: Sequence[int]) -> Tensor:
-    """Some entries of the first axis; an index of them would have to travel to the device."""
-    return torch.stack([whole[k] for k in places])
-
-
-def _cumulative(q: Tensor) -> Tensor:
-    """Quadratures at the nodes, from what each step adds."""
-    return torch.cat([torch.zeros_like(q[:1]), q.cumsum(0)])
 
 
 # Part of the nodes that is spread uniformly, so that no step grows without bound where no error

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cnf.ode.stepping import Scheme, Step
-from cnf.ode.system import System, SystemAt, no_rates, tensor_like
+from cnf.ode.method import NEAR, Method, Nodes, cumulative, picked
+from cnf.ode.stepping import Scheme, Step, integrate
+from cnf.ode.system import Gradient, Solution, System, SystemAt, no_rates, tensor_like
 from cnf.ode.tableaux import Tableau
 
 
@@ -26,7 +27,7 @@ class Evaluation(NamedTuple):
 class RungeKutta(Scheme):
     """Steps x' = x + h Σᵢ bᵢ kᵢ of a tableau.
 
-    A step's plan is its start and its length. Where the last stage of one step is the first of the
+    A step's coefficients are its start and its length. Where the last stage of one step is the first of the
     next, it is handed on.
 
     Attributes:
@@ -51,13 +52,13 @@ class RungeKutta(Scheme):
         own = tableau.c[tableau.first_same_as_last :]
         return cls(tableau, weights, tensor_like(own, like), tensor_like(used, like))
 
-    def plan(self, mesh: Tensor) -> Tensor:
+    def step_coefficients(self, mesh: Tensor) -> Tensor:
         """Start and length of each step."""
         return torch.stack([mesh[:-1], mesh.diff()], -1)
 
-    def times(self, plan: Tensor) -> Tensor:
+    def times(self, coefficients: Tensor) -> Tensor:
         """Times of the stages that a step evaluates itself."""
-        return plan[:, :1] + plan[:, 1:] * self.c
+        return coefficients[:, :1] + coefficients[:, 1:] * self.c
 
     def begin(self, system: System, t: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         """The first stage of the first step, where steps are handed theirs."""
@@ -66,12 +67,16 @@ class RungeKutta(Scheme):
         return _evaluate(system.at(t[None])[0], x, needs_rates=self.tableau.rate_stages[0])
 
     def step(
-        self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]
+        self,
+        moments: Sequence[SystemAt],
+        x: Tensor,
+        coefficients: Tensor,
+        carry: tuple[Tensor, ...],
     ) -> Step:
-        """One step of length h = plan[1]."""
-        tableau, h = self.tableau, plan[1]
+        """One step of length h = coefficients[1]."""
+        tableau, h = self.tableau, coefficients[1]
         a, b, b_error = self._sums(h)
-        stages, at = [Evaluation(*carried)] if carried else [], x
+        stages, at = [Evaluation(*carry)] if carry else [], x
         for moment in moments:
             i = len(stages)
             at = _add(x, a[i], [s.velocity for s in stages], tableau.a[i])
@@ -110,3 +115,55 @@ def _add(
         if weight != 0:
             x = k * factor if x is None else torch.addcmul(x, k, factor)
     return x
+
+
+@dataclass(frozen=True)
+class RungeKuttaMethod(Method):
+    """Explicit Runge-Kutta steps; the times asked for become nodes."""
+
+    tableau: Tableau
+
+    @property
+    def estimates_error(self) -> bool:
+        """Whether the tableau has an embedded partner."""
+        return bool(self.tableau.b_error)
+
+    def evaluations(self, nodes: Nodes) -> int:
+        """Velocity evaluations of a solve over all nodes."""
+        return self.tableau.evaluations(len(nodes) - 1)
+
+    def solve(
+        self,
+        nodes: Nodes,
+        system: System,
+        x: Tensor,
+        t: Tensor,
+        *,
+        gradient: Gradient,
+        estimate: bool,
+    ) -> Solution:
+        """States at the times t (time,) from x (*batch, dim) at t[0]."""
+        mesh, requested = _merged(nodes, t)
+        scheme = RungeKutta.of(self.tableau, x)
+        steps = integrate(
+            system, x, mesh, scheme, wanted=requested, gradient=gradient, estimate=estimate
+        )
+        q = picked(cumulative(steps.q), requested)
+        nfe = self.tableau.evaluations(len(steps.q))
+        return Solution(steps.x, q, steps.x_error, steps.q_error, nfe)
+
+
+def _merged(nodes: Nodes, t: Tensor) -> tuple[Tensor, list[int]]:
+    """The nodes over the span of t merged with t, and where the times of t stand among them.
+
+    Nodes move with the ends of the span, so that end times receive gradients.
+    """
+    times = t[0] + (t[-1] - t[0]) * tensor_like(nodes, t)
+    if len(t) == 2:
+        return times, [0, len(nodes) - 1]
+    wanted = ((t - t[0]) / (t[-1] - t[0])).tolist()
+    free = [k for k, node in enumerate(nodes) if min(abs(node - w) for w in wanted) > NEAR]
+    merged = torch.cat([t, times[free]])
+    places = wanted + [nodes[k] for k in free]
+    order = sorted(range(len(places)), key=places.__getitem__)
+    return merged[order], [order.index(k) for k in range(len(t))]

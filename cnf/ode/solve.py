@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from cnf.ode.grid import Grid
+from cnf.ode.solver import Solver
 from cnf.ode.system import Gradient, Solution, System
 from cnf.ode.torchdiffeq import Torchdiffeq
-
-Solver = Grid | Torchdiffeq
 
 
 def solve(
@@ -29,7 +27,7 @@ def solve(
         f: velocity, called with t of shape () and x (*batch, dim).
         x: state at t[0], (*batch, dim).
         t: at least two times, strictly increasing or decreasing; may require a gradient.
-        solver: `Grid` (fixed steps) or `Torchdiffeq`; the default is Torchdiffeq("dopri5").
+        solver: such as `Grid` (fixed steps) or `Torchdiffeq`; the default is Torchdiffeq("dopri5").
         gradient: "direct", "discrete" (Grid only) or "adjoint".
         tensors: what f depends on and wants a gradient: needed by "discrete" and "adjoint".
 
@@ -38,6 +36,7 @@ def solve(
         SolverError: if the solve cannot be finished.
 
     Example:
+        >>> from cnf.ode import Grid
         >>> end = solve(lambda t, x: -x, torch.ones(1), [0.0, 1.0], solver=Grid.uniform(8)).x[-1]
         >>> round(end.item(), 6)
         0.367879

@@ -23,14 +23,14 @@ class Step(NamedTuple):
         q: increment of the quadratures (*batch, rates).
         x_error: estimate of the error in x (*batch, dim); None where there is none.
         q_error: the same in q (*batch, rates).
-        carried: what the step hands on to the next one.
+        carry: what the step hands on to the next one.
     """
 
     x: Tensor
     q: Tensor
     x_error: Tensor | None
     q_error: Tensor | None
-    carried: tuple[Tensor, ...]
+    carry: tuple[Tensor, ...]
 
 
 def flat(x: Tensor, q: Tensor) -> Tensor:
@@ -54,13 +54,13 @@ class Scheme(ABC):
     """How one step is made from the state and from what the steps before it have handed on."""
 
     @abstractmethod
-    def plan(self, mesh: Tensor) -> Tensor:
+    def step_coefficients(self, mesh: Tensor) -> Tensor:
         """What each step has to know (steps, numbers), a differentiable function of the mesh
         (steps + 1,)."""
 
     @abstractmethod
-    def times(self, plan: Tensor) -> Tensor:
-        """Times at which the steps of a plan (steps, numbers) evaluate the system, (steps,
+    def times(self, coefficients: Tensor) -> Tensor:
+        """Times at which steps of these coefficients (steps, numbers) evaluate the system, (steps,
         stages)."""
 
     @abstractmethod
@@ -69,22 +69,26 @@ class Scheme(ABC):
 
     @abstractmethod
     def step(
-        self, moments: Sequence[SystemAt], x: Tensor, plan: Tensor, carried: tuple[Tensor, ...]
+        self,
+        moments: Sequence[SystemAt],
+        x: Tensor,
+        coefficients: Tensor,
+        carry: tuple[Tensor, ...],
     ) -> Step:
-        """One step from x, with the system at the step's times and the step's plan (numbers,)."""
+        """One step from x, with the system at the step's times and its coefficients (numbers,)."""
 
     def iterate(
         self,
         system: System,
         x: Tensor,
-        plan: Tensor,
-        carried: tuple[Tensor, ...],
+        coefficients: Tensor,
+        carry: tuple[Tensor, ...],
         *,
         estimate: bool,
     ) -> Iterator[Step]:
         """The steps in turn, where no gradient is asked: of one, only x and q outlive the next.
         Without `estimate`, a scheme may leave the errors out."""
-        return take_steps(system, x, self, plan, carried)
+        return take_steps(system, x, self, coefficients, carry)
 
 
 # The system is prepared for about so many times at once: more would cost memory and gain nothing.
@@ -100,7 +104,7 @@ def integrate(
     mesh: Tensor,
     scheme: Scheme,
     *,
-    at: Sequence[int],
+    wanted: Sequence[int],
     gradient: Gradient,
     estimate: bool,
 ) -> Steps:
@@ -111,31 +115,33 @@ def integrate(
         x: state at `mesh[0]`, (*batch, dim).
         mesh: times (steps + 1,), increasing or decreasing; may require a gradient.
         scheme: what makes a step.
-        at: which nodes' states are wanted.
+        wanted: places of the nodes whose states are asked for.
         gradient: "direct" keeps the whole graph. "discrete" keeps states, with what the steps hand
             on, and re-evaluates a few steps at a time backwards: the same gradient to rounding, in
             memory of those.
         estimate: whether errors are asked for, where the scheme estimates them.
     """
-    plan, collect = scheme.plan(mesh), partial(_collect, estimate=estimate)
+    coefficients, collect = scheme.step_coefficients(mesh), partial(_collect, estimate=estimate)
     if gradient == "discrete" and torch.is_grad_enabled():
         return Steps(
-            *_DiscreteAdjoint.apply(system, scheme, collect, at, x, mesh[0], plan, *system.tensors)
+            *_DiscreteAdjoint.apply(
+                system, scheme, collect, wanted, x, mesh[0], coefficients, *system.tensors
+            )
         )
-    carried = scheme.begin(system, mesh[0], x)
+    carry = scheme.begin(system, mesh[0], x)
     if torch.is_grad_enabled():
-        return collect(x, take_steps(system, x, scheme, plan, carried), at)
-    return collect(x, scheme.iterate(system, x, plan, carried, estimate=estimate), at)
+        return collect(x, take_steps(system, x, scheme, coefficients, carry), wanted)
+    return collect(x, scheme.iterate(system, x, coefficients, carry, estimate=estimate), wanted)
 
 
 def take_steps(
-    system: System, x: Tensor, scheme: Scheme, plan: Tensor, carried: tuple[Tensor, ...]
+    system: System, x: Tensor, scheme: Scheme, coefficients: Tensor, carry: tuple[Tensor, ...]
 ) -> Iterator[Step]:
     """The steps in turn."""
-    for moments, one in zip(moments_of(system, scheme.times(plan)), plan.unbind()):
-        step = scheme.step(moments, x, one, carried)
+    for moments, one in zip(moments_of(system, scheme.times(coefficients)), coefficients.unbind()):
+        step = scheme.step(moments, x, one, carry)
         yield step
-        x, carried = step.x, step.carried
+        x, carry = step.x, step.carry
 
 
 def moments_of(system: System, times: Tensor) -> Iterator[Sequence[SystemAt]]:
@@ -147,12 +153,12 @@ def moments_of(system: System, times: Tensor) -> Iterator[Sequence[SystemAt]]:
             yield list(islice(prepared, stages))
 
 
-def _collect(x: Tensor, made: Iterable[Step], at: Sequence[int], *, estimate: bool) -> Steps:
+def _collect(x: Tensor, made: Iterable[Step], wanted: Sequence[int], *, estimate: bool) -> Steps:
     """What is asked of the steps, taken from each as it comes: the rest of it is free for the next
     one."""
     states, q, x_error, q_error = {0: x}, [], [], []
     for k, step in enumerate(made, 1):
-        if k in at:
+        if k in wanted:
             states[k] = step.x
         q.append(step.q)
         if estimate and step.x_error is not None:
@@ -160,70 +166,70 @@ def _collect(x: Tensor, made: Iterable[Step], at: Sequence[int], *, estimate: bo
             q_error.append(step.q_error.abs())
     none = x.new_zeros(0, *x.shape[:-1]), q[0].new_zeros(0, *q[0].shape)
     errors = (torch.stack(x_error), torch.stack(q_error)) if x_error else none
-    return Steps(torch.stack([states[k] for k in at]), torch.stack(q), *errors)
+    return Steps(torch.stack([states[k] for k in wanted]), torch.stack(q), *errors)
 
 
 class _DiscreteAdjoint(torch.autograd.Function):
     """The adjoint of the discretized equation: a few steps at a time are evaluated again,
     backwards.
 
-    With aₖ = ∂L/∂xₖ, each step x' = Φ(x, p; θ) of plan p gives aₖ = aₖ₊₁ ∂Φ/∂x and adds aₖ₊₁ ∂Φ/∂θ
-    to ∂L/∂θ. What a step hands on to the next one belongs to the state."""
+    With aₖ = ∂L/∂xₖ, each step x' = Φ(x, p; θ) with coefficients p gives aₖ = aₖ₊₁ ∂Φ/∂x and adds
+    aₖ₊₁ ∂Φ/∂θ to ∂L/∂θ. What a step hands on to the next one belongs to the state."""
 
     @staticmethod
     def forward(
-        ctx: Any, system: System, scheme: Scheme, collect: Callable[..., Steps], at: Sequence[int],
-        x: Tensor, start: Tensor, plan: Tensor, *tensors: Tensor,
+        ctx: Any, system: System, scheme: Scheme, collect: Callable[..., Steps], wanted: Sequence[int],
+        x: Tensor, start: Tensor, coefficients: Tensor, *tensors: Tensor,
     ) -> Any:  # fmt: skip
-        carried = scheme.begin(system, start, x)
-        taken = list(take_steps(system, x, scheme, plan, carried))
-        states = [(x, *carried), *((step.x, *step.carried) for step in taken)]
-        ctx.system, ctx.scheme, ctx.collect, ctx.at = system, scheme, collect, at
-        ctx.stretch = max(TOGETHER // scheme.times(plan[:1]).numel(), 1)
+        carry = scheme.begin(system, start, x)
+        taken = list(take_steps(system, x, scheme, coefficients, carry))
+        states = [(x, *carry), *((step.x, *step.carry) for step in taken)]
+        ctx.system, ctx.scheme, ctx.collect, ctx.wanted = system, scheme, collect, wanted
+        ctx.stretch = max(TOGETHER // scheme.times(coefficients[:1]).numel(), 1)
         kept = states[: len(taken) : ctx.stretch]
-        ctx.save_for_backward(start, plan, *(part for parts in kept for part in parts))
-        return tuple(collect(x, taken, at))
+        ctx.save_for_backward(start, coefficients, *(part for parts in kept for part in parts))
+        return tuple(collect(x, taken, wanted))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         system, scheme = ctx.system, ctx.scheme
-        start, plan, *saved = ctx.saved_tensors
+        start, coefficients, *saved = ctx.saved_tensors
         sought = [tensor for tensor in system.tensors if tensor.requires_grad]
-        # Of start and plan, where end times are learnt.
+        # Of start and coefficients, where end times are learnt.
         moving = ctx.needs_input_grad[5] or ctx.needs_input_grad[6]
         totals = [torch.zeros_like(tensor) for tensor in sought]
         to_nodes, *to_increments = cotangents
-        to_node = dict(zip(ctx.at, to_nodes))
+        to_node = dict(zip(ctx.wanted, to_nodes))
 
-        def run(plans: Tensor, x: Tensor, *carried: Tensor) -> list[Tensor]:
-            taken = list(take_steps(system, x, scheme, plans, carried))
+        def run(stretch: Tensor, x: Tensor, *carry: Tensor) -> list[Tensor]:
+            taken = list(take_steps(system, x, scheme, stretch, carry))
             made = ctx.collect(x, taken, range(1, len(taken) + 1))
-            return [taken[-1].x, *taken[-1].carried, *made.x, *made[1:]]
+            return [taken[-1].x, *taken[-1].carry, *made.x, *made[1:]]
 
-        firsts = range(0, len(plan), ctx.stretch)
-        width, to_plans, to_state = len(saved) // len(firsts), [], [None]
-        for k, plans in reversed(list(zip(firsts, plan.split(ctx.stretch)))):
-            last = k + len(plans)
+        firsts = range(0, len(coefficients), ctx.stretch)
+        width, to_coefficients, to_state = len(saved) // len(firsts), [], [None]
+        for k, stretch in reversed(list(zip(firsts, coefficients.split(ctx.stretch)))):
+            last = k + len(stretch)
             inputs = saved[width * (k // ctx.stretch) :][:width]
             to_inner = [to_node.get(node) for node in range(k + 1, last + 1)]
             increments = [part[k:last] for part in to_increments]
             given = (*to_state, *[None] * (width - len(to_state)), *to_inner, *increments)
             leaves = (
-                plans.detach().requires_grad_(moving),
+                stretch.detach().requires_grad_(moving),
                 *(part.detach().requires_grad_() for part in inputs),
             )
-            to_plan, *to_state = _pull_back(run, leaves, given, sought, totals)
-            to_plans.insert(0, to_plan)
-        to_x, *to_carried = to_state
+            to_stretch, *to_state = _pull_back(run, leaves, given, sought, totals)
+            to_coefficients.insert(0, to_stretch)
+        to_x, *to_carry = to_state
         leaves = (start.detach().requires_grad_(moving), saved[0].detach().requires_grad_())
         to_start, to_first = _pull_back(
-            partial(scheme.begin, system), leaves, to_carried, sought, totals
+            partial(scheme.begin, system), leaves, to_carry, sought, totals
         )
         to_x = to_x + to_first + to_node.get(0, torch.zeros_like(to_x))
         found = iter(totals)
         wanted = [next(found) if tensor.requires_grad else None for tensor in system.tensors]
-        return None, None, None, None, to_x, to_start, torch.cat(to_plans), *wanted
+        return None, None, None, None, to_x, to_start, torch.cat(to_coefficients), *wanted
 
 
 def _pull_back(

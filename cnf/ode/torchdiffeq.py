@@ -3,7 +3,8 @@ evaluations."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,15 +12,20 @@ from torchdiffeq import odeint, odeint_adjoint
 from torchdiffeq._impl.odeint import SOLVERS
 from torchdiffeq._impl.solvers import FixedGridODESolver
 
+from cnf.ode.solver import Solver
 from cnf.ode.system import Gradient, Solution, SolverError, System, check_gradient, no_rates
+from cnf.registry import register
 
 # scipy_solver is left out: it leaves the graph, the device and the cap on evaluations behind.
 METHODS = tuple(name for name in SOLVERS if name != "scipy_solver")
 FIXED_STEP = tuple(name for name in METHODS if issubclass(SOLVERS[name], FixedGridODESolver))
+# Evaluations of an easy solve.
+EASY = 500
 
 
+@register
 @dataclass(frozen=True)
-class Torchdiffeq:
+class Torchdiffeq(Solver):
     """A solver of torchdiffeq (Chen et al. 2018), by name.
 
     The error of an adaptive step is the root mean square over each row's own entries, and the
@@ -50,6 +56,7 @@ class Torchdiffeq:
     atol: float = 1e-5
     step_size: float | None = None
     max_evaluations: int = 10_000
+    gradients: ClassVar[tuple[Gradient, ...]] = ("adjoint", "direct")
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -65,8 +72,26 @@ class Torchdiffeq:
         if self.step_size is not None and not self.step_size > 0:
             raise ValueError(f"step_size: expected a positive length; got {self.step_size}")
 
+    def second_opinion(self) -> Torchdiffeq:
+        """Steps of half the length, or ten times the tolerances of a step."""
+        if self.step_size is None:
+            return replace(self, rtol=10 * self.rtol, atol=10 * self.atol)
+        cap = 2 * self.max_evaluations
+        return replace(self, step_size=self.step_size / 2, max_evaluations=cap)
+
+    def impatient(self) -> Torchdiffeq:
+        """The solver with a tenth of its cap, or what an easy solve takes where that is more."""
+        cap = max(self.max_evaluations // 10, min(self.max_evaluations, EASY))
+        return replace(self, max_evaluations=cap)
+
     def solve(
-        self, system: System, x: Tensor, t: Tensor, *, gradient: Gradient = "adjoint"
+        self,
+        system: System,
+        x: Tensor,
+        t: Tensor,
+        *,
+        gradient: Gradient = "adjoint",
+        estimate: bool = False,
     ) -> Solution:
         """States of `system` at the times t (time,), which are increasing or decreasing, from x at
         t[0].

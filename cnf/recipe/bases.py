@@ -81,7 +81,7 @@ def wide_mixture(train: Rows, seed: int) -> MixtureBase:
     rows = chosen_rows(train.x, train.weights, seed).astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # of rows too far apart, which are refused
         model = fitted_mixture(rows, COMPONENTS, seed=seed, iterations=ITERATIONS)
-    fitted = mixture_base(model, train.x)
+    fitted = mixture_base(model, train.x.dtype, train.x.device)
     return MixtureBase(fitted.weights, fitted.means, WIDTH * fitted.factors)
 
 

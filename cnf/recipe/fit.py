@@ -137,7 +137,7 @@ def _finish(
 @torch.no_grad()
 def at_rest(flow: CNF, rows: Rows) -> bool:
     """Whether the flow's field is zero, as that of a new `GatedField` is."""
-    y = flow.preprocess(rows.x[:16])[0].to(flow.dtype)
+    y = flow.to_model_coordinates(rows.x[:16])[0]
     return not flow.field(y.new_tensor(0.5), y).any()
 
 

@@ -66,7 +66,8 @@ class MixtureBaseline:
         most: int,
         seconds: float | None,
     ) -> None:
-        self.like, self.valid, self.ladj, self.valid_weights = y, valid, ladj, valid_weights
+        self.dtype, self.device = y.dtype, y.device
+        self.valid, self.ladj, self.valid_weights = valid, ladj, valid_weights
         self.seed = seed
         self.seconds = seconds
         self.rows = chosen_rows(y, weights, seed)
@@ -115,7 +116,7 @@ class MixtureBaseline:
             model = fitted_mixture(self.rows, components, seed=self.seed, iterations=ITERATIONS)
         except ValueError:  # rows so far out that a Gaussian of them has no width
             return
-        plain = mixture_base(model, self.like)
+        plain = mixture_base(model, self.dtype, self.device)
         judged = [
             Judged(base, components, self._nll(base)) for base in (plain, ContaminatedBase(plain))
         ]
@@ -175,13 +176,11 @@ def systematic(weights: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     return np.searchsorted(ends, (np.arange(count) + 0.5) / count).clip(max=len(weights) - 1)
 
 
-def mixture_base(model: GaussianMixture, like: Tensor) -> MixtureBase:
-    """A fitted mixture of full or diagonal covariances as a base in the dtype and on the device of
-    `like`."""
+def mixture_base(model: GaussianMixture, dtype: torch.dtype, device: torch.device) -> MixtureBase:
+    """A fitted mixture of full or diagonal covariances as a base of this dtype on this
+    device."""
     covariances = model.covariances_.astype(np.float64)
     if model.covariance_type == "diag":
         covariances = covariances[:, :, None] * np.eye(covariances.shape[1])
     parts = (model.weights_, model.means_, np.linalg.cholesky(covariances))
-    return MixtureBase(
-        *(torch.as_tensor(part, dtype=like.dtype, device=like.device) for part in parts)
-    )
+    return MixtureBase(*(torch.as_tensor(part, dtype=dtype, device=device) for part in parts))

@@ -86,9 +86,10 @@ def _mixtures(
     """The mixtures that the flow has to beat, judged on the rows that judged it."""
     flow = trainer.flow
     valid = validation_subset(valid)
-    (y, _), (held_out, ladj) = (flow.preprocess(rows.x) for rows in (train, valid))
-    dtype = flow.dtype
+    (y, _, _), (held_out, _, ladj) = (
+        flow.to_model_coordinates(rows.x, rows.context) for rows in (train, valid)
+    )
     return MixtureBaseline(
-        y.to(dtype), train.weights, held_out.to(dtype), ladj, valid.weights,
+        y, train.weights, held_out, ladj, valid.weights,
         seed=trainer.seed, most=most, seconds=seconds,
     )  # fmt: skip

@@ -87,7 +87,7 @@ def stacked_mixture_if_better(
         # A mixture that has not converged is judged like any other.
         warnings.simplefilter("ignore", ConvergenceWarning)
         models, shares = _chosen(rows, seed, seconds)
-        stack = _stacked(models, shares, rows, flow.like)
+        stack = _stacked(models, shares, rows, flow.device)
         log_prob = stack.to(held_out).log_prob(held_out) + ladj
         behind, error = weighted_nll(
             fill_unsolved_with_worst(exact(flow).log_prob(valid.x)) - log_prob, valid.weights
@@ -96,8 +96,8 @@ def stacked_mixture_if_better(
             return None
         if refit:
             everything = WeightedRows(*(np.concatenate(both) for both in zip(rows, judges)))
-            stack = _stacked(models, shares, everything, flow.like)
-        return StackedMixture(stack.to(flow.like), weighted_nll(log_prob, valid.weights))
+            stack = _stacked(models, shares, everything, flow.device)
+        return StackedMixture(stack.to(flow.dtype), weighted_nll(log_prob, valid.weights))
 
 
 class WeightedRows(NamedTuple):
@@ -174,11 +174,11 @@ def stacking_shares(log_prob: Matrix, weights: Matrix) -> Matrix:
 
 
 def _stacked(
-    models: list[GaussianMixture], shares: Matrix, rows: WeightedRows, like: Tensor
+    models: list[GaussianMixture], shares: Matrix, rows: WeightedRows, device: torch.device
 ) -> MixtureBase:
     """The mixtures fitted to the rows, as one: a mixture of mixtures is a mixture."""
     repeated = rows.repeated()
-    bases = [mixture_base(clone(model).fit(repeated), like.double()) for model in models]
+    bases = [mixture_base(clone(model).fit(repeated), torch.float64, device) for model in models]
     weights = [float(share) * base.weights for share, base in zip(shares, bases)]
     means, factors = ([getattr(base, part) for base in bases] for part in ("means", "factors"))
     return MixtureBase(torch.cat(weights), torch.cat(means), torch.cat(factors))

@@ -88,8 +88,8 @@ def exact_maps(
     x, y = (torch.from_numpy(side) for side in centers(limits[:2], EXACT_CELLS))
     points = torch.cartesian_prod(y, x).flip(1)
     flow = subject.flow
-    inner, ladj = flow.preprocess(points.to(flow.like))
-    maps = [flow.score(inner, None, flow.solver, t=t).log_prob + ladj for t in times.tolist()]
+    inner, _, ladj = flow.to_model_coordinates(points)
+    maps = [flow.solve_log_prob(inner, None, t=t).log_prob + ladj for t in times.tolist()]
     return {"0,1": numbers(torch.stack(maps)).reshape(-1, EXACT_CELLS, EXACT_CELLS)}
 
 

@@ -60,7 +60,7 @@ class ReportData:
     def base_points(self, count: int) -> Tensor:
         """Particles at t = 0, (count, dim)."""
         generator = torch.Generator(self.flow.device).manual_seed(SEED)
-        return self.flow.base.sample((count,), self.flow.like, generator)
+        return self.flow.sample_base((count,), generator)
 
 
 def evenly(rows: int, count: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cnf.flows import CNF
-from cnf.flows.configuration import parameters_of
+from cnf.flows.serialization import parameters_of
 from cnf.ode import Grid
 
 
@@ -30,7 +30,7 @@ def velocity(flow: CNF) -> str:
 
 def solver(flow: CNF) -> str:
     """How the equation is solved, and how exactly."""
-    tolerance = f"error bar of a score below {flow.accuracy.tolerance:g} nats"
+    tolerance = f"error bar of a score below {flow.error_model.tolerance:g} nats"
     if isinstance(flow.solver, Grid):
         nfe = f"{flow.solver.nfe} evaluations a row"
         return f"{flow.solver.method} on {flow.solver.steps} fixed steps, {nfe}; {tolerance}"

@@ -66,17 +66,16 @@ class TableDensity(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the arithmetic."""
-        return self.like.dtype
+        return self._tensor.dtype
 
     @property
     def device(self) -> torch.device:
         """Where the arithmetic is done."""
-        return self.like.device
+        return self._tensor.device
 
     @property
-    def like(self) -> Tensor:
-        """An empty tensor with the dtype and on the device of the arithmetic."""
-        return self.symbols.network[0].weight.detach().new_empty(0)
+    def _tensor(self) -> Tensor:
+        return self.symbols.network[0].weight
 
     def encode(self, table: pd.DataFrame) -> tuple[Cells, Tensor]:
         """The modeled cells of a data frame, and the features of its context (rows, width).
@@ -102,8 +101,8 @@ class TableDensity(nn.Module):
         """The numbers of some rows in the coordinates of the flow."""
         present = self.present(cells.symbols)
         features = self.features(cells.symbols, context)
-        y, log_slope = self.marginals(cells.values)
-        z, log_det = self.whitening(y.where(present, 0.0), present, features)
+        y, log_slope = self.marginals.by_cell(cells.values)
+        z, log_det = self.whitening.whiten(y.where(present, 0.0), present, features)
         ladj = log_slope.where(present, 0.0).sum(1) + log_det
         return Coordinates(z, torch.cat((present.to(z.dtype), features), 1), ladj)
 

@@ -97,6 +97,8 @@ class ContextFeatures(nn.Module):
     def forward(self, cells: Cells) -> Tensor:
         """Features (rows, width) in float64; a number that is not there is zero. All are NaN where
         a cell is missing in a column that never had a missing cell."""
-        numbers = self.marginals(cells.values)[0].where(cells.symbols[:, self.numeric] == 0, 0.0)
+        numbers = self.marginals.by_cell(cells.values)[0].where(
+            cells.symbols[:, self.numeric] == 0, 0.0
+        )
         features = torch.cat((self.symbols(cells.symbols), numbers), 1)
         return features.masked_fill((cells.symbols < 0).any(1, keepdim=True), torch.nan)

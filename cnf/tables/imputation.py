@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cnf.fields.masked import MaskedField
-from cnf.flows import CNF, NormalBase
-from cnf.flows.scoring import Accuracy
+from cnf.flows import CNF, ErrorModel, NormalBase
 from cnf.ode import Grid
 from cnf.tables.discrete import DiscreteModel
 from cnf.transforms import Affine
@@ -89,5 +88,5 @@ def _flow(dim: int, features: int, hidden: tuple[int, int]) -> CNF:
         solver=Grid.uniform(STEPS),
     )
     flow.automatic = set()
-    flow.accuracy = Accuracy(TOLERANCE)
+    flow.error_model = ErrorModel(TOLERANCE)
     return flow

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from cnf.flows import CNF
-from cnf.flows.configuration import (
-    DTYPES,
-    build_accuracy,
-    build_automatic,
-    build_solver,
-    require_bounded,
-)
-from cnf.flows.loading import checked, misfits_reported, rebuilt
+from cnf.flows.loading import rebuilt
 from cnf.flows.model_file import read_model
+from cnf.flows.serialization import (
+    DTYPES,
+    checked,
+    misfits_reported,
+    require_bounded,
+    set_solves,
+)
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema
 
@@ -73,9 +73,6 @@ def _build(config: dict[str, Any]) -> TableFlow:
     if config["imputer"]:
         model.with_imputer()
     if model.flow is not None:
-        flow = config["flow"]
-        model.flow.solver = build_solver(flow["solver"])
-        model.flow.accuracy = build_accuracy(flow["accuracy"])
-        model.flow.automatic = build_automatic(flow["automatic"])
+        set_solves(model.flow, config["flow"])
     model.metadata = dict(config["metadata"])
     return model.to(DTYPES[config["dtype"]])

@@ -8,8 +8,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.flows.configuration import describe
 from cnf.flows.model_file import write_model
+from cnf.flows.serialization import describe
 from cnf.tables.density import TableDensity
 from cnf.tables.formats import TableError
 from cnf.tables.imputation import Imputer, Known
@@ -56,7 +56,7 @@ class TableFlow(TableDensity):
         needs it."""
         context, features = self.context_features.width, self.whitening.slopes.shape[1] - 1
         imputer = Imputer(self.sizes, len(self.numeric), context, features, self.hidden)
-        self.imputer = imputer.to(self.like)
+        self.imputer = imputer.to(self.device, self.dtype)
         return self
 
     @torch.no_grad()
@@ -116,7 +116,7 @@ class TableFlow(TableDensity):
         present, features = self.present(symbols), self.features(symbols, context)
         conditions = torch.cat((present.to(features.dtype), features), 1)
         z = self.flow.sample((), conditions, generator=generator).double()
-        y = self.whitening.inverse(z, torch.zeros_like(z), present, features)
+        y = self.whitening.unwhiten(z, torch.zeros_like(z), present, features)
         return self.marginals.inverse(y).where(present, 0.0)
 
     @torch.no_grad()
@@ -156,7 +156,9 @@ class TableFlow(TableDensity):
             seen = seen & ~hidden
         symbols = cells.symbols.where(seen, -1)
         given = symbols[:, self.numeric] == 0
-        return Known(symbols, seen, self.marginals(cells.values)[0].where(given, 0.0), given)
+        return Known(
+            symbols, seen, self.marginals.by_cell(cells.values)[0].where(given, 0.0), given
+        )
 
     def _missing(self, device: torch.device) -> Tensor:
         """The symbol of a missing cell in each column; −1 where there is none."""
@@ -176,7 +178,7 @@ class TableFlow(TableDensity):
         features = self.features(symbols, context)
         conditions = self.imputer.conditions(free, features, known)
         z = self.imputer.flow.sample((), conditions, generator=generator).double()
-        y = self.whitening.inverse(z, known.y, free, features, known.given)
+        y = self.whitening.unwhiten(z, known.y, free, features, known.given)
         return Cells(self.marginals.inverse(y).where(free, cells.values), symbols)
 
     def save(self, path: str | Path) -> None:

@@ -12,9 +12,8 @@ from cnf.training.stratified import StratifiedRows
 
 def in_model_coordinates(flow: CNF, rows: Rows) -> Rows:
     """Rows and their context where the field lives, in its dtype."""
-    dtype = flow.dtype
-    context = None if rows.context is None else flow.context_map(rows.context)[0].to(dtype)
-    return Rows(flow.preprocess(rows.x)[0].to(dtype), context, rows.weights)
+    y, context, _ = flow.to_model_coordinates(rows.x, rows.context)
+    return Rows(y, context, rows.weights)
 
 
 class Batches:

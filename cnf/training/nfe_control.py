@@ -3,11 +3,10 @@ budget."""
 
 from __future__ import annotations
 
-import copy
-
 import torch
 
 from cnf.flows import CNF
+from cnf.flows.calibration import calibrated
 from cnf.rows import Rows
 
 # Parts of the budget between which the share rises from FIRST to one, by the same factor for every
@@ -41,10 +40,9 @@ class PenaltyController:
         count for, in nats. A solver that is given takes what it takes."""
         if self.budget is None or "solver" not in flow.automatic:
             return 0.0
-        finished = copy.copy(flow).calibrate(
-            self.rows.x, self.tolerance, context=self.rows.context
-        )
-        nfe = finished.evaluate(self.counted.x, self.counted.context).nfe.double().mean().item()
+        solver, error_model = calibrated(flow.bind(self.rows.context), self.rows.x, self.tolerance)
+        finished = flow.bind(self.counted.context, solver=solver, error_model=error_model)
+        nfe = finished.evaluate(self.counted.x).nfe.double().mean().item()
         height = (nfe / self.budget - LOW) / (HIGH - LOW)
         self.share = min(FIRST ** (1 - height), MOST) if height > 0 else 0.0
         return COST * max(nfe - HIGH * self.budget, 0.0)

@@ -41,7 +41,7 @@ def flow_matching_loss(
         times_a_pair: how often each pair of base point and row is used, at times far apart:
             pairing by optimal transport costs more than an evaluation of the field.
     """
-    z = flow.base.sample((len(y),), y, generator)
+    z = flow.sample_base((len(y),), generator)
     y = y if block is None else couple(z, y, block)
     if times_a_pair > 1:
         y, z = y.repeat(times_a_pair, 1), z.repeat(times_a_pair, 1)
@@ -84,7 +84,9 @@ def likelihood_loss(
     be believed. Rows that were drawn more or less often than others have an `importance` in the
     means (rows,)."""
     extend = partial(regularizers.extend, like=y, generator=generator) if regularizers else None
-    scores = flow.score(y, context, solver, gradient=gradient, generator=generator, extend=extend)
+    scores = flow.solve_log_prob(
+        y, context, solver, gradient=gradient, generator=generator, extend=extend
+    )
 
     def mean(values: Tensor) -> Tensor:
         return values.mean() if importance is None else (importance.to(values) * values).mean()

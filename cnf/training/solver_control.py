@@ -73,10 +73,9 @@ class StepController:
             done: part of the phase that is over.
         """
         # Probes of an estimate would differ between two solves and pass for errors of the solver.
-        plain = exact(self.flow)
 
         def score(grid: Grid) -> SolveResult:
-            return plain.score(self.y, self.context, grid)
+            return exact(self.flow, solver=grid).solve_log_prob(self.y, self.context)
 
         off = score(self.training_grid()).log_prob - score(self.grid.refined()).log_prob
         gap = off.abs().mean().item() / self.flow.dim

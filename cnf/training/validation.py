@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from cnf.flows import CNF
+from cnf.flows import CNF, BoundFlow, ErrorModel
 from cnf.flows.calibration import spread_evenly
-from cnf.flows.scoring import Accuracy, SolveResult
+from cnf.flows.scoring import SolveResult
 from cnf.ode import Grid
 from cnf.rows import Rows, evenly_spaced, weighted_nll
 
@@ -49,7 +49,6 @@ class EMAValidator:
         self.flow = copy.deepcopy(flow)
         self.flow.field = self.average.module
         self.flow.eval()
-        self.flow.divergence = "auto"  # held-out likelihood is exact, whatever training estimates
         self.valid = validation_subset(valid)
 
     def update(self, flow: CNF) -> None:
@@ -64,11 +63,15 @@ class EMAValidator:
         not to hide from validation how the others fare."""
 
         def score(grid: Grid) -> SolveResult:
-            return self.flow.score(pilot, context, grid)
+            return exact(self.flow, solver=grid).solve_log_prob(pilot, context)
 
-        self.flow.solver = spread_evenly(score, STEPS)
-        self.flow.accuracy = Accuracy(TOLERANCE)
-        found = self.flow.evaluate(self.valid.x, self.valid.context)
+        bound = exact(
+            self.flow,
+            self.valid.context,
+            solver=spread_evenly(score, STEPS),
+            error_model=ErrorModel(TOLERANCE),
+        )
+        found = bound.evaluate(self.valid.x)
         log_prob = fill_unsolved_with_worst(found.log_prob)
         nfe = round(found.nfe.double().mean().item())
         return ValidationResult(*weighted_nll(log_prob, self.valid.weights), nfe)
@@ -88,14 +91,12 @@ def validation_subset(rows: Rows) -> Rows:
 @torch.no_grad()
 def mean_nll(flow: CNF, rows: Rows) -> tuple[float, float]:
     """Mean of −log p(x) over rows, in nats and the units of the data, and its standard error."""
-    return weighted_nll(exact(flow).evaluate(rows.x, rows.context).log_prob, rows.weights)
+    return weighted_nll(exact(flow, rows.context).evaluate(rows.x).log_prob, rows.weights)
 
 
-def exact(flow: CNF) -> CNF:
+def exact(flow: CNF, context: Tensor | None = None, **options: Any) -> BoundFlow:
     """The flow with its exact divergence, whatever it estimates in training."""
-    judged = copy.copy(flow)
-    judged.divergence = "auto"
-    return judged
+    return flow.bind(context, divergence="auto", **options)
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cnf.registry import arguments, described, rebuild, register
 from cnf.transforms.float64 import Float64Module
 
 
 class Transform(Float64Module, ABC):
-    """An invertible map from data x to model coordinates y, so that densities stay in the units of
-    the data.
+    """An invertible map from data x to model coordinates y; the flow adds its log-Jacobian, so that
+    densities are in the units of the data.
 
-    It is part of the flow. Its numbers are float64, since raw columns may be large beside their
-    spread.
+    Every method is also given the context of the rows (*batch, context_dim), in the units of the
+    data, and a mask (*batch, dim) of the columns that each row has; None means all of them. A
+    transform that needs neither ignores both. Numbers are float64, because raw columns may be large
+    beside their spread.
 
     Args:
         dim: number of columns.
@@ -25,19 +29,35 @@ class Transform(Float64Module, ABC):
         super().__init__()
         self.dim = dim
 
+    def config(self) -> dict[str, Any]:
+        """What rebuilds the transform beside its columns and its tensors, JSON-ready."""
+        return arguments(self, "dim")
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int) -> Transform:
+        """The transform that `config` described; its tensors come with the weights."""
+        return cls(dim, **config)
+
     @abstractmethod
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Model coordinates y (*batch, dim) in float64, and log |det ∂y/∂x|, () or (*batch,)."""
 
     @abstractmethod
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(
+        self, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Data x (*batch, dim), in the dtype of y."""
 
     @abstractmethod
-    def pushforward(self, v: Tensor, y: Tensor) -> Tensor:
+    def pushforward(
+        self, v: Tensor, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """dx/dt (*batch, dim) for dy/dt = v at y (*batch, dim), in the dtype of v."""
 
 
+@register
 class Affine(Transform):
     """x = shift + A y: data x, model coordinates y, log |det ∂y/∂x| = −log |det A|.
 
@@ -57,6 +77,15 @@ class Affine(Transform):
         self.register_buffer("shift", shift.double())
         self.register_buffer("matrix", matrix.double())
         self.register_buffer("inverse_matrix", torch.linalg.inv(self.matrix))
+
+    def config(self) -> dict[str, Any]:
+        """Nothing: all of it is tensors."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int) -> Affine:
+        """The identity, in whose place the tensors of a file come."""
+        return cls.identity(dim, **config)
 
     @classmethod
     def identity(cls, dim: int) -> Affine:
@@ -96,21 +125,28 @@ class Affine(Transform):
             )
         return cls(mean, deviation[:, None] * (vectors * eigenvalues.sqrt()) @ vectors.T)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Model coordinates y (*batch, dim) in float64, and the log-Jacobian log |det ∂y/∂x|
         ()."""
         y = (x.to(self.shift.dtype) - self.shift) @ self.inverse_matrix.T
         return y, -torch.linalg.slogdet(self.matrix).logabsdet
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(
+        self, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Data x (*batch, dim), in the dtype of y."""
         return (self.shift + y.to(self.shift.dtype) @ self.matrix.T).to(y.dtype)
 
-    def pushforward(self, v: Tensor, y: Tensor) -> Tensor:
+    def pushforward(
+        self, v: Tensor, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """dx/dt (*batch, dim) for dy/dt = v anywhere, in the dtype of v."""
         return (v.to(self.shift.dtype) @ self.matrix.T).to(v.dtype)
 
 
+@register
 class Chain(Transform):
     """One map after another, y = mₙ(… m₁(x)); log-Jacobians add.
 
@@ -127,26 +163,41 @@ class Chain(Transform):
         super().__init__(maps[0].dim)
         self.maps = nn.ModuleList(maps)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def config(self) -> dict[str, Any]:
+        """The maps, JSON-ready."""
+        return {"maps": [described(map) for map in self.maps]}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int) -> Chain:
+        """The chain that `config` described."""
+        return cls(*(rebuild(Transform, part, dim) for part in config["maps"]))
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Model coordinates y (*batch, dim) in float64, and log |det ∂y/∂x|, () or (*batch,)."""
         total: Tensor | float = 0.0
         for map in self.maps:
-            x, ladj = map(x)
+            x, ladj = map(x, context, mask)
             total = total + ladj
         return x, total
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(
+        self, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Data x (*batch, dim), in the dtype of y."""
         x = y.double()
         for map in reversed(self.maps):
-            x = map.inverse(x)
+            x = map.inverse(x, context, mask)
         return x.to(y.dtype)
 
-    def pushforward(self, v: Tensor, y: Tensor) -> Tensor:
+    def pushforward(
+        self, v: Tensor, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """dx/dt (*batch, dim) for dy/dt = v at y, in the dtype of v."""
         at = y.double()
         for map in reversed(self.maps):
-            v, at = map.pushforward(v, at), map.inverse(at)
+            v, at = map.pushforward(v, at, context, mask), map.inverse(at, context, mask)
         return v
 
 

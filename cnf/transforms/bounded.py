@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from cnf.registry import register
 from cnf.transforms.affine import Transform
 
 Range = tuple[float | None, float | None]
 
 
+@register
 class BoundedToReal(Transform):
     """y = log(x − a), −log(b − x) or log((x − a)/(b − x)) where a column ends at a, b or both;
     else y = x.
@@ -47,11 +50,22 @@ class BoundedToReal(Transform):
             )
             self.register_buffer(f"has_{name}", torch.tensor([end is not None for end in ends]))
 
+    def config(self) -> dict[str, Any]:
+        """Nothing: all of it is tensors."""
+        return {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int) -> BoundedToReal:
+        """A map without ends, in whose place the tensors of a file come."""
+        return cls([(None, None)] * dim, **config)
+
     def outside(self, x: Tensor) -> Tensor:
         """Which cells (*batch, dim) of x are not inside the range of their column."""
         return (self.has_lower & (x <= self.lower)) | (self.has_upper & (x >= self.upper))
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Model coordinates y (*batch, dim) in float64, and log |det ∂y/∂x| (*batch,)."""
         x = x.double()
         outside = self.outside(x)
@@ -62,7 +76,9 @@ class BoundedToReal(Transform):
         ladj = (width - log_below - log_above).sum(-1)
         return y, ladj.masked_fill(outside.any(-1), -torch.inf)
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(
+        self, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Data x (*batch, dim), in the dtype of y, inside the range however far out y is."""
         x = self._close(y.double()).to(y.dtype)
         up, down = torch.full_like(x, torch.inf), torch.full_like(x, -torch.inf)
@@ -71,7 +87,9 @@ class BoundedToReal(Transform):
         x = torch.where(self.has_lower, x.maximum(lowest), x)
         return torch.where(self.has_upper, x.minimum(highest), x)
 
-    def pushforward(self, v: Tensor, y: Tensor) -> Tensor:
+    def pushforward(
+        self, v: Tensor, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """dx/dt (*batch, dim) for dy/dt = v at y (*batch, dim), in the dtype of v."""
         log_below, log_above = self._logs(self._close(y.double()))
         width = torch.where(self.has_lower & self.has_upper, self.upper - self.lower, 1.0)

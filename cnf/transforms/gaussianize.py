@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from cnf.registry import register
 from cnf.transforms.affine import Transform, column_moments
 
 # Knots stand at the quantiles of evenly spaced normal scores, up to this one: one row in 160 lies
@@ -22,6 +25,7 @@ CLOSEST = 1e-3
 TOGETHER = 65_536
 
 
+@register
 class Gaussianize(Transform):
     """yⱼ = hⱼ(xⱼ): monotone rational-quadratic splines, linear beyond their last knots.
 
@@ -68,7 +72,19 @@ class Gaussianize(Transform):
         knots, values, slopes = (torch.stack(part) for part in zip(*columns))
         return cls(mean[:, None] + deviation[:, None] * knots, values, slopes / deviation[:, None])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def config(self) -> dict[str, Any]:
+        """The number of knots; the rest is tensors."""
+        return {"knots": self.knots.shape[1]}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int) -> Gaussianize:
+        """A map with so many knots, in whose place the tensors of a file come."""
+        line = torch.arange(config["knots"]).expand(dim, -1)
+        return cls(line, line, torch.ones_like(line))
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Model coordinates y (*batch, dim) in float64, and the log-Jacobian log |det ∂y/∂x|
         (*batch,)."""
         rows = x.to(self.knots.dtype).reshape(-1, x.shape[-1])
@@ -90,7 +106,9 @@ class Gaussianize(Transform):
         # Beyond the ends, where ξ is clamped, the line goes on with the slope of the last knot.
         return y + slope * (inside - xi) * width, slope
 
-    def inverse(self, y: Tensor) -> Tensor:
+    def inverse(
+        self, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """Data x (*batch, dim), in the dtype of y."""
         target = y.to(self.knots.dtype)
         left, right = self._bins(target, self.values)
@@ -105,7 +123,9 @@ class Gaussianize(Transform):
         beyond = (share - clamped) * rise / torch.where(share > 1, right.slope, left.slope)
         return (left.knot + xi * width + beyond).to(y.dtype)
 
-    def pushforward(self, v: Tensor, y: Tensor) -> Tensor:
+    def pushforward(
+        self, v: Tensor, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
         """dx/dt (*batch, dim) for dy/dt = v at y, in the dtype of v."""
         slope = self._value_and_slope(self.inverse(y.to(self.knots.dtype)))[1]
         return (v / slope).to(v.dtype)

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.special import erfc, ndtri
 
+from cnf.registry import register
+from cnf.transforms.affine import Transform
 from cnf.transforms.bounded import Range
-from cnf.transforms.float64 import Float64Module
 
 KERNELS = 16
 EM_STEPS = 25
@@ -28,14 +30,16 @@ FAR = 1e-30
 LOG_2PI = math.log(2 * math.pi)
 
 
-class MarginalTransform(Float64Module):
+@register
+class MarginalTransform(Transform):
     """y = Φ⁻¹(F(s(x))) for each column: s opens the support, F is a mixture of Gaussians.
 
     s is log(x − a), −log(b − x) or log((x − a)/(b − x)) where the support ends at a, b or both,
     and x itself elsewhere. F = Σₖ wₖ Φ((s − μₖ)/σₖ) is the column's own distribution, so that y is
     nearly standard normal. The map is smooth and strictly increasing, and its tails are linear,
     those of the widest kernel. Where one Gaussian does as well, all kernels are that one, and y =
-    (s − μ)/σ. All numbers are float64.
+    (s − μ)/σ. Cells outside the mask are zero on either side and add nothing to the log-Jacobian.
+    All numbers are float64.
 
     Args:
         ranges: (lower, upper) of every column, None for no end.
@@ -44,13 +48,14 @@ class MarginalTransform(Float64Module):
         >>> marginals = MarginalTransform([(0.0, None)])
         >>> x = torch.randn(1000, 1).double().exp()
         >>> marginals.fit(x, torch.ones(1000, 1, dtype=torch.bool), torch.ones(1000).double())
-        >>> y, log_slope = marginals(x)
+        >>> y, ladj = marginals(x)
         >>> torch.allclose(marginals.inverse(y), x)
         True
     """
 
     def __init__(self, ranges: Sequence[Range]) -> None:
-        super().__init__()
+        super().__init__(len(ranges))
+        self.ranges = [tuple(ends) for ends in ranges]
         ends = [[low or 0.0 for low, _ in ranges], [high or 0.0 for _, high in ranges]]
         self.register_buffer("ends", torch.tensor(ends, dtype=torch.float64), persistent=False)
         bounded = [
@@ -62,6 +67,15 @@ class MarginalTransform(Float64Module):
         self.register_buffer("centres", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("scales", torch.ones(shape, dtype=torch.float64))
         self.register_buffer("weights", torch.full(shape, 1 / KERNELS, dtype=torch.float64))
+
+    def config(self) -> dict[str, Any]:
+        """The ranges of the columns; the rest is tensors."""
+        return {"ranges": self.ranges}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], dim: int) -> MarginalTransform:
+        """The map of such ranges, in whose place the tensors of a file come."""
+        return cls(**config)
 
     @torch.no_grad()
     def fit(self, x: Tensor, present: Tensor, weights: Tensor) -> None:
@@ -82,15 +96,38 @@ class MarginalTransform(Float64Module):
             for buffer, found in zip((self.centres, self.scales, self.weights), mixture):
                 buffer[j] = found
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Coordinates y (rows, columns) and the logarithm of each cell's slope dy/dx (rows,
-        columns)."""
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Model coordinates y (*batch, dim) in float64, and log |det ∂y/∂x| (*batch,)."""
+        y, log_slope = self.by_cell(x.double() if mask is None else _masked(x.double(), mask))
+        if mask is None:
+            return y, log_slope.sum(-1)
+        return _masked(y, mask), _masked(log_slope, mask).sum(-1)
+
+    def by_cell(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Coordinates y (*batch, dim) and the logarithm of each cell's slope dy/dx (*batch, dim)."""
         s, log_opening = self._open(x)
         y, log_slope = self._normalize(s)
         return y, log_slope + log_opening
 
-    def inverse(self, y: Tensor) -> Tensor:
-        """x (rows, columns) at y, by bisection and Newton's method on the increasing map."""
+    def inverse(
+        self, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Data x (*batch, dim), in the dtype of y, by bisection and Newton's method."""
+        x = self._solve(y.double() if mask is None else _masked(y.double(), mask))
+        return (x if mask is None else _masked(x, mask)).to(y.dtype)
+
+    def pushforward(
+        self, v: Tensor, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """dx/dt (*batch, dim) for dy/dt = v at y, in the dtype of v."""
+        log_slope = self.by_cell(self.inverse(y.double(), context, mask))[1]
+        moved = v.double() * torch.exp(-log_slope)
+        return (moved if mask is None else _masked(moved, mask)).to(v.dtype)
+
+    def _solve(self, y: Tensor) -> Tensor:
+        """x at y: F is increasing, so each step of Newton's method stays within a bracket."""
         spread = self.scales * y[..., None] + self.centres
         # F is an average, so the answer lies between those of the single kernels.
         low, high = spread.amin(-1), spread.amax(-1)
@@ -146,6 +183,11 @@ class MarginalTransform(Float64Module):
         return torch.where(
             log_below < log_above, far_quantile(log_below), -far_quantile(log_above)
         )
+
+
+def _masked(values: Tensor, mask: Tensor) -> Tensor:
+    """The values, zero outside the mask (broadcast against them)."""
+    return values.where(mask != 0, 0.0)
 
 
 def ndtr(z: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cnf.transforms.float64 import Float64Module
+from cnf.registry import register
+from cnf.transforms.affine import Transform
 from cnf.transforms.patterns import by_pattern
 
 # One row's worth of pull towards zero keeps the slopes of rare categories small.
@@ -22,6 +24,7 @@ MOST_PATTERNS, MOST_NUMBERS, ROWS_A_COLUMN, PRIOR_ROWS = 16, 2**16, 10, 2
 FAR, REWEIGHTED = 1e-5, 8
 # How much tails are bent, 1 / a, and the nats a cell that a bent tail must gain.
 BENDS, GAIN = (0.25, 0.5), 0.005
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class Whitener(NamedTuple):
@@ -34,7 +37,8 @@ class Whitener(NamedTuple):
     log_det: Tensor
 
 
-class Whitening(Float64Module):
+@register
+class Whitening(Transform):
     """z = W (y − E[y | features, given columns]), by the Gaussian y | features ~ N(B · features,
     Σ).
 
@@ -48,6 +52,11 @@ class Whitening(Float64Module):
     Gaussian, its coordinate is a · asinh(z / a), as good as z inside and its logarithm outside.
     All numbers are float64.
 
+    As a `Transform` it takes the features of the mean from the context of a `MaskedField`: columns
+    `dim` to `dim + features`, behind those of the mask. Absent columns are zero in z, where a
+    standard normal base gives each of them −½ log 2π; the log-Jacobian takes that back, so that
+    the flow's density is that of the present columns.
+
     Args:
         dim: number of columns of y.
         features: number of columns that the mean is linear in.
@@ -56,13 +65,14 @@ class Whitening(Float64Module):
         >>> y = torch.randn(500, 2).double() @ torch.tensor([[1.0, 0.9], [0.0, 0.1]]).double()
         >>> whitening = Whitening(2, 0)
         >>> whitening.fit(y, torch.ones(500, 2, dtype=torch.bool), y[:, :0], torch.ones(500).double())
-        >>> z, log_det = whitening(y, torch.ones(500, 2, dtype=torch.bool), y[:, :0])
+        >>> z, ladj = whitening(y)
         >>> bool((z.T.cov() - torch.eye(2)).abs().max() < 0.01)
         True
     """
 
     def __init__(self, dim: int, features: int) -> None:
-        super().__init__()
+        super().__init__(dim)
+        self.features = features
         self.register_buffer("slopes", torch.zeros(dim, 1 + features, dtype=torch.float64))
         self.register_buffer("covariance", torch.eye(dim, dtype=torch.float64))
         self.register_buffer("bend", torch.zeros(dim, dtype=torch.float64))
@@ -88,11 +98,11 @@ class Whitening(Float64Module):
         counted = weights
         for _ in range(REWEIGHTED):
             self._fit_gaussian(y, present, features, counted, groups)
-            distance = self(y, present, features)[0].square().sum(1)
+            distance = self.whiten(y, present, features)[0].square().sum(1)
             counted = weights * (reach / distance.clamp(min=1e-300)).clamp(max=1.0).square()
             if torch.equal(counted, weights):
                 break
-        self._fit_bend(self(y, present, features)[0], present, weights)
+        self._fit_bend(self.whiten(y, present, features)[0], present, weights)
 
     def _frequent(self, present: Tensor, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The patterns that get a covariance of their own, and the places of their rows."""
@@ -143,6 +153,52 @@ class Whitening(Float64Module):
             best = torch.minimum(found, best)
 
     def forward(
+        self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Model coordinates z (*batch, dim) in float64, zero outside the mask, and log |det ∂z/∂x|
+        (*batch,), plus ½ log 2π for each absent column."""
+        rows, present, features = self._rows(x, context, mask)
+        z, log_det = self.whiten(rows.where(present, 0.0), present, features)
+        ladj = log_det + HALF_LOG_2PI * (~present).sum(1, dtype=log_det.dtype)
+        return z.view(x.shape), ladj.view(x.shape[:-1])
+
+    def inverse(
+        self, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Data x (*batch, dim), zero outside the mask, in the dtype of y."""
+        rows, present, features = self._rows(y, context, mask)
+        x = self.unwhiten(rows, torch.zeros_like(rows), present, features)
+        return x.view(y.shape).to(y.dtype)
+
+    def pushforward(
+        self, v: Tensor, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """dx/dt (*batch, dim) for dy/dt = v at y, in the dtype of v."""
+        rows, present, _ = self._rows(y, context, mask)
+        # cosh(b z) is the slope of sinh(b z) / b.
+        rows = v.to(rows.dtype).expand(y.shape).reshape(rows.shape) * torch.cosh(self.bend * rows)
+        moved = torch.zeros_like(rows)
+        for whitener, places in self._whiteners(present, None):
+            inverse = torch.linalg.inv(whitener.matrix)
+            moved[places[:, None], whitener.free] = _pick(rows, places, whitener.free) @ inverse.T
+        return moved.view(y.shape).to(v.dtype)
+
+    def _rows(
+        self, x: Tensor, context: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x, its mask and the features of its mean in float64, as rows (rows, columns)."""
+        dtype, shape = self.slopes.dtype, x.shape[:-1]
+        present = torch.ones_like(x) if mask is None else mask
+        given = x[..., :0] if context is None else context[..., self.dim :]
+        features = given[..., : self.features].to(dtype).expand(*shape, self.features)
+        count = math.prod(shape)
+        return (
+            x.to(dtype).reshape(count, self.dim),
+            (present != 0).expand(x.shape).reshape(count, self.dim),
+            features.reshape(count, self.features),
+        )
+
+    def whiten(
         self, y: Tensor, free: Tensor, features: Tensor, given: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Coordinates z (rows, dim), zero where not free, and the log-Jacobian (rows,)."""
@@ -158,7 +214,7 @@ class Whitening(Float64Module):
         z, log_slope = _bent(z, self.bend)
         return z, log_det + log_slope.sum(1)
 
-    def inverse(
+    def unwhiten(
         self, z: Tensor, y: Tensor, free: Tensor, features: Tensor, given: Tensor | None = None
     ) -> Tensor:
         """y (rows, dim) with its free columns put where z is; the others stay as they are."""

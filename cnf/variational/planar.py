@@ -59,6 +59,6 @@ class PlanarFlow(nn.Module):
         self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Draws (*shape, dim) and their log-densities (*shape,); both are differentiable."""
-        z = self.base.sample(tuple(shape), self.b, generator)
+        z = self.base.sample(tuple(shape), generator, dtype=self.b.dtype, device=self.b.device)
         x, ladj = self(z)
         return x, self.base.log_prob(z) - ladj

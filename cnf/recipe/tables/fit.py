@@ -177,7 +177,7 @@ def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> 
     cells = dequantized(model, train.cells, generator)
     present = model.present(cells.symbols)
     model.marginals.fit(cells.values, present, train.weights)
-    y = model.marginals(cells.values)[0].where(present, 0.0)
+    y = model.marginals.by_cell(cells.values)[0].where(present, 0.0)
     model.whitening.fit(y, present, model.features(cells.symbols, context), train.weights)
 
 

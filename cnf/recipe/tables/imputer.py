@@ -87,8 +87,8 @@ def _coordinates(
     context = model.context_features(rows.context)
     symbols = model.known(rows.cells).symbols
     free = model.present(symbols) & ~known.given
-    y = model.marginals(dequantized(model, rows.cells, generator).values)[0]
+    y = model.marginals.by_cell(dequantized(model, rows.cells, generator).values)[0]
     y = known.y.where(known.given, y)
     features = model.features(symbols, context)
-    z, _ = model.whitening(y, free, features, known.given)
+    z, _ = model.whitening.whiten(y, free, features, known.given)
     return z, model.imputer.conditions(free, features, known)

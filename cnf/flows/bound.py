@@ -1,0 +1,311 @@
+"""A flow bound to a context and to the options of its solves."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cnf.flows.divergence import AUTO, Hutchinson
+from cnf.flows.equation import FlowEquation, increasing_times, solve, usual_gradient
+from cnf.flows.scoring import ErrorModel, Evaluation, SolveResult, chunk_size, evaluate_rows
+from cnf.ode import Gradient, Solver, System
+
+
+class UnsolvedWarning(UserWarning):
+    """Finite rows that no solve could follow."""
+
+
+class Given(NamedTuple):
+    """What rows are given, one row each.
+
+    Attributes:
+        context: in the units of the data (rows, context_dim), or None.
+        mask: which columns each row has (rows, dim), or None for all of them.
+        condition: the context in model coordinates (rows, context_dim), or None.
+    """
+
+    context: Tensor | None = None
+    mask: Tensor | None = None
+    condition: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """Options of the solves of a `BoundFlow`; None stands for what the flow has.
+
+    Attributes:
+        solver: what solves.
+        divergence: "auto", "exact" or a `Hutchinson`.
+        error_model: of the error bounds.
+        tolerance: of the error bounds, in place of that of the error model, nats.
+        gradient: "direct", "discrete" or "adjoint".
+        generator: source of all randomness.
+    """
+
+    solver: Solver | None = None
+    divergence: Hutchinson | str | None = None
+    error_model: ErrorModel | None = None
+    tolerance: float | None = None
+    gradient: Gradient | None = None
+    generator: torch.Generator | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class BoundFlow:
+    """p(x | context) with the options of its solves; what `CNF.bind` returns.
+
+    It holds no numbers of its own: a change of the flow's weights is a change of the bound flow.
+
+    Attributes:
+        flow: a `CNF`.
+        context: (*batch, context_dim), in the units of the data, or None.
+        options: of its solves.
+    """
+
+    flow: Any
+    context: Tensor | None = None
+    options: SolveOptions = SolveOptions()
+
+    @property
+    def solver(self) -> Solver:
+        """What solves."""
+        return self.options.solver or self.flow.solver
+
+    @property
+    def divergence(self) -> Hutchinson | str:
+        """How the divergence is computed."""
+        return self.options.divergence or self.flow.divergence
+
+    @property
+    def error_model(self) -> ErrorModel:
+        """How estimates of the error become bounds."""
+        model = self.options.error_model or self.flow.error_model
+        if self.options.tolerance is None:
+            return model
+        return replace(model, tolerance=self.options.tolerance)
+
+    def log_prob(self, x: Tensor, *, t: float = 1.0) -> Tensor:
+        """Log-density (*batch,) of x (*batch, dim); see `CNF.log_prob`."""
+        found = self.evaluate(x, t=t)
+        finite = x.isfinite().all(-1)
+        if self.context is not None:
+            finite = finite & self.context.isfinite().all(-1)
+        unsolved = int((found.log_prob.isnan() & finite).sum())
+        if unsolved:
+            warnings.warn(
+                f"{unsolved} of {found.ok.numel()} rows could not be solved and are NaN;"
+                " `evaluate` says which",
+                UnsolvedWarning,
+                stacklevel=3,
+            )
+        return found.log_prob
+
+    def evaluate(self, x: Tensor, *, t: float = 1.0) -> Evaluation:
+        """`log_prob` with error bounds; see `CNF.evaluate`."""
+        if not 0 <= t <= 1:
+            raise ValueError(f"t: expected a time in [0, 1]; got {t}")
+        rows, given, shape = self.rows(x)
+        y, ladj = self.flow.preprocess(rows, given.context, given.mask)
+        # Of a solver that takes another's place, the estimates of the other say nothing.
+        solver = self.solver.for_gradient(self.options.gradient, t, 0.0)
+
+        def one_solve(y: Tensor, condition: Tensor | None, solver: Solver) -> SolveResult:
+            gradient = self._gradient(solver, len(rows), given.condition)
+            one = replace(self.options, solver=solver, gradient=gradient)
+            return replace(self, options=one).solve_log_prob(y, condition, t=t)
+
+        dtype = self.flow.dtype
+        found = evaluate_rows(one_solve, y.to(dtype), given.condition, solver, self.error_model)
+        dtype = x.dtype if x.is_floating_point() else dtype
+        parts = (found.log_prob.to(dtype) + ladj.to(dtype), found.error, found.nfe, found.ok)
+        return Evaluation(*(part.reshape(shape) for part in parts))
+
+    def solve_log_prob(
+        self,
+        y: Tensor,
+        condition: Tensor | None = None,
+        *,
+        t: float = 1.0,
+        extend: Callable[[System], System] | None = None,
+    ) -> SolveResult:
+        """Log-density of rows and their context in model coordinates from one solve; see
+        `CNF.solve_log_prob`."""
+        base = self.flow.base
+        if t == 0:
+            nothing = y.new_zeros(1, len(y))
+            return SolveResult(base.log_prob(y), nothing, nothing, 0, y.new_zeros(len(y), 0))
+        gradient = self._gradient(self.solver, len(y), condition)
+        equation = self._density_equation(extend)
+        solution = solve(
+            equation, y, condition, (t, 0.0), self.solver, gradient,
+            estimate=True, compiled=self.flow.compiled,
+        )  # fmt: skip
+        log_prob = base.log_prob(solution.x[-1]) + solution.q[-1, ..., 0]
+        x_error, q_error = solution.x_error.flip(0), solution.q_error[..., 0].flip(0)
+        # The solve runs from the data to the base, and integrals change sign with its direction.
+        return SolveResult(log_prob, x_error, q_error, solution.nfe, -solution.q[-1, ..., 1:])
+
+    def sample(self, shape: Sequence[int] = ()) -> Tensor:
+        """Draws (*shape, *batch, dim), in the units of the data."""
+        with torch.no_grad():
+            return self.rsample(shape)
+
+    def rsample(self, shape: Sequence[int] = ()) -> Tensor:
+        """`sample`, as a differentiable function of context and parameters."""
+        z, given, batch = self._draw_base(shape)
+        y = self._integrate(z, given.condition, (0.0, 1.0), FlowEquation(self.flow.field))[0][-1]
+        return self._to_data(y, given).reshape(*batch, self.flow.dim)
+
+    def sample_and_log_prob(self, shape: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+        """Draws (*shape, *batch, dim) and their log-densities (*shape, *batch) from one solve."""
+        z, given, batch = self._draw_base(shape)
+        states, q = self._integrate(z, given.condition, (0.0, 1.0), self._density_equation())
+        x, log_prob = self._carried(z, states[-1], q[-1], given)
+        return x.reshape(*batch, self.flow.dim), log_prob.reshape(batch)
+
+    def trajectory(
+        self, z: Tensor, t: Tensor | Sequence[float], *, reverse: bool = False
+    ) -> Tensor:
+        """Paths of particles (time, *batch, dim); see `CNF.trajectory`."""
+        times = increasing_times(t)
+        rows, given, shape = self.rows(z)
+        if reverse:
+            rows = self.flow.preprocess(rows, given.context, given.mask)[0]
+        else:
+            rows = _present(rows, given.mask)
+        span = [1.0, *reversed(times)] if reverse else [0.0, *times]
+        path, _ = self._path(rows, given, span, FlowEquation(self.flow.field))
+        path = path[-len(times) :].flip(0) if reverse else path[-len(times) :]
+        return self._to_data(path, given).reshape(len(times), *shape, self.flow.dim)
+
+    def trajectory_and_log_prob(
+        self, z: Tensor, t: Tensor | Sequence[float]
+    ) -> tuple[Tensor, Tensor]:
+        """Paths of particles (time, *batch, dim) and the log-density where they are, (time,
+        *batch)."""
+        times = increasing_times(t)
+        rows, given, shape = self.rows(z)
+        rows = _present(rows, given.mask).to(self.flow.dtype)
+        path, q = self._path(rows, given, [0.0, *times], self._density_equation())
+        count = len(times)
+        x, log_prob = self._carried(rows, path[-count:], q[-count:], given)
+        return x.reshape(count, *shape, self.flow.dim), log_prob.reshape(count, *shape)
+
+    def velocity(self, t: float, x: Tensor) -> Tensor:
+        """Velocity dx/dt (*batch, dim) at points x (*batch, dim), in the units of the data."""
+        rows, given, shape = self.rows(x)
+        y = self.flow.preprocess(rows, given.context, given.mask)[0].to(self.flow.dtype)
+        field = self.flow.field.bind(given.condition)
+        v = field.velocity(torch.tensor(t, dtype=y.dtype, device=y.device), y)
+        v = self.flow.preprocess.pushforward(v, y, given.context, given.mask)
+        return v.reshape(*shape, self.flow.dim)
+
+    def rows(self, x: Tensor) -> tuple[Tensor, Given, torch.Size]:
+        """x (rows, dim) and what its rows are given, and the batch shape they came in."""
+        dim, context = self.flow.dim, self.context
+        if x.dim() < 1 or x.shape[-1] != dim:
+            raise ValueError(f"x: expected {dim} columns; got shape {tuple(x.shape)}")
+        batch = torch.Size() if context is None else context.shape[:-1]
+        shape = torch.broadcast_shapes(x.shape[:-1], batch)
+        return x.expand(*shape, dim).reshape(-1, dim), self._given(shape), shape
+
+    def _given(self, shape: Sequence[int]) -> Given:
+        """What the rows of a batch are given; refuses a context that is missing, or not wanted."""
+        found = (0,) if self.context is None else tuple(self.context.shape)
+        if found[-1:] != (self.flow.context_dim,):
+            raise ValueError(
+                f"context: expected {self.flow.context_dim} columns; got shape {found}"
+            )
+        if self.flow.context_dim == 0:
+            return Given()
+        parts = (self.context, self.flow.condition(self.context))
+        context, condition = (
+            part.expand(*shape, -1).reshape(-1, self.flow.context_dim) for part in parts
+        )
+        return Given(context, self.flow.field.mask(context), condition)
+
+    def _draw_base(self, shape: Sequence[int]) -> tuple[Tensor, Given, tuple[int, ...]]:
+        """Base points (rows, dim) of a sample and what they are given, and its batch shape."""
+        batch = (*shape, *(() if self.context is None else self.context.shape[:-1]))
+        given = self._given(batch)
+        z = self.flow.sample_base(batch, self.options.generator).reshape(-1, self.flow.dim)
+        return _present(z, given.mask), given, batch
+
+    def _to_data(self, y: Tensor, given: Given) -> Tensor:
+        return self.flow.preprocess.inverse(y, given.context, given.mask)
+
+    def _carried(self, z: Tensor, y: Tensor, q: Tensor, given: Given) -> tuple[Tensor, Tensor]:
+        """Points y (…, rows, dim) that base points z (rows, dim) came to, in the units of the data,
+        and the log-densities there (…, rows), from the integrals q (…, rows, 1) of the
+        divergence."""
+        x = self._to_data(y, given)
+        ladj = self.flow.preprocess(x, given.context, given.mask)[1].to(x.dtype)
+        return x, self.flow.base.log_prob(z) - q[..., 0] + ladj
+
+    def _density_equation(self, extend: Callable[[System], System] | None = None) -> FlowEquation:
+        training = self.flow.training and torch.is_grad_enabled()
+        generator = self.options.generator
+        return FlowEquation(self.flow.field, self.divergence, training, generator, extend)
+
+    def _path(
+        self, start: Tensor, given: Given, span: list[float], equation: FlowEquation
+    ) -> tuple[Tensor, Tensor]:
+        """States (time, rows, dim) and quadratures (time, rows, 1) at the times of the span, the
+        first of which, the start, may stand there twice."""
+        start = start.to(self.flow.dtype)
+        span = span if span[0] != span[1] else span[1:]
+        if len(span) == 1:
+            return start[None], start.new_zeros(1, len(start), 1)
+        return self._integrate(start, given.condition, span, equation)
+
+    def _integrate(
+        self,
+        z: Tensor,
+        condition: Tensor | None,
+        times: Sequence[float],
+        equation: FlowEquation,
+    ) -> tuple[Tensor, Tensor]:
+        """States (time, rows, dim) and quadratures (time, rows, rates), chunk by chunk."""
+        if len(z) == 0:
+            return z.new_zeros(len(times), 0, self.flow.dim), z.new_zeros(len(times), 0, 1)
+        gradient = self._gradient(self.solver, len(z), condition)
+        size = chunk_size(z)
+        parts = zip(z.split(size), repeat(None) if condition is None else condition.split(size))
+        solutions = [
+            solve(
+                equation, rows, there, tuple(times), self.solver, gradient,
+                estimate=False, compiled=self.flow.compiled,
+            )
+            for rows, there in parts
+        ]  # fmt: skip
+        states, q = (torch.cat(part, 1) for part in zip(*((s.x, s.q) for s in solutions)))
+        return states, q
+
+    def _gradient(self, solver: Solver, rows: int, condition: Tensor | None) -> Gradient:
+        """The gradient that was asked for, else the usual one for so many rows."""
+        if self.options.gradient is not None:
+            return self.options.gradient
+
+        def traces() -> int:
+            """Passes of the field that a divergence takes."""
+            closed = self.divergence == AUTO and self.flow.field.bind(condition).closed_form
+            return 1 if closed else self.flow.dim
+
+        return usual_gradient(solver, rows, traces)
+
+
+def finite_rows(rows: Tensor, given: Given) -> Tensor:
+    """Which rows (rows,) have finite numbers wherever they have a column, in their context too."""
+    finite = _present(rows, given.mask).isfinite().all(1)
+    return finite if given.context is None else finite & given.context.isfinite().all(1)
+
+
+def _present(z: Tensor, mask: Tensor | None) -> Tensor:
+    """Base points z (rows, dim), zero in the columns that their rows lack."""
+    return z if mask is None else z.where(mask, 0.0)

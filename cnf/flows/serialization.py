@@ -1,0 +1,131 @@
+"""Flows as plain data: what a model file says of a flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnf.flows.divergence import Hutchinson
+from cnf.flows.model_file import ModelFileError
+from cnf.flows.scoring import ErrorModel
+from cnf.ode import Solver
+from cnf.registry import described, rebuild
+
+# Of the lists, numbers and levels of a configuration.
+LONGEST, LARGEST, DEEPEST = 4096, 1e6, 12
+DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "float64")}
+
+
+def describe(flow: Any) -> dict[str, Any]:
+    """The configuration of a flow as JSON-ready data.
+
+    Raises:
+        ValueError: for a part whose class is not registered, or sizes that none would be read
+            with.
+    """
+    estimate = flow.divergence
+    configuration = {
+        "dim": flow.dim,
+        "context_dim": flow.context_dim,
+        "field": described(flow.field),
+        "base": described(flow.base),
+        "preprocess": described(flow.preprocess),
+        "divergence": asdict(estimate) if isinstance(estimate, Hutchinson) else estimate,
+        "dtype": str(flow.dtype).removeprefix("torch."),
+        **describe_solves(flow),
+    }
+    require_bounded(configuration)
+    return configuration
+
+
+def describe_solves(flow: Any) -> dict[str, Any]:
+    """How a flow is solved, JSON-ready: its solver, its error model and what a fit may choose."""
+    return {
+        "solver": described(flow.solver),
+        "error_model": asdict(flow.error_model),
+        "automatic": sorted(flow.automatic),
+    }
+
+
+def set_solves(flow: Any, config: dict[str, Any]) -> None:
+    """Give a flow what `describe_solves` described.
+
+    Raises:
+        ValueError: for settings without a meaning.
+    """
+    flow.solver = rebuild(Solver, config["solver"])
+    flow.error_model = ErrorModel.from_config(config["error_model"])
+    names = config["automatic"]
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"automatic: expected names of parts; got {names}")
+    flow.automatic = set(names)
+
+
+def require_bounded(config: dict[str, Any]) -> None:
+    """Refuse sizes that no file of ours has, before anything is made of them, or written.
+
+    Raises:
+        ValueError: for a list or number beyond every size that has a meaning.
+    """
+    parts = [value for key, value in config.items() if key not in ("metadata", "schema")]
+    for _ in range(DEEPEST):
+        lists = [
+            part.values() if isinstance(part, dict) else part
+            for part in parts
+            if isinstance(part, list | tuple | dict)
+        ]
+        if long := [part for part in lists if len(part) > LONGEST]:
+            raise ValueError(f"a list of {len(long[0])} entries, more than {LONGEST}")
+        if large := [
+            part for part in parts if isinstance(part, int | float) and abs(part) > LARGEST
+        ]:
+            raise ValueError(f"a number beyond {LARGEST:.0e}: {str(large[0])[:20]}")
+        parts = [value for part in lists for value in part]
+    if parts:
+        raise ValueError(f"nested deeper than {DEEPEST} levels")
+
+
+@contextmanager
+def misfits_reported(path: str | Path) -> Iterator[None]:
+    """Turn what a configuration that is none does to constructors into a ModelFileError about
+    `path`."""
+    try:
+        yield
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        ArithmeticError,
+        AttributeError,
+    ) as failure:
+        reason = " ".join(str(failure).split())[:200]
+        raise ModelFileError(f"{path}: its configuration does not fit ({reason})") from failure
+
+
+def checked(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, once names and shapes are those of the model and every number is finite.
+
+    Raises:
+        ValueError: where they are not.
+    """
+    expected = model.state_dict()
+    if missing := expected.keys() ^ tensors.keys():
+        raise ValueError(f"missing or unknown tensors: {', '.join(sorted(missing)[:3])}")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape or not tensor.isfinite().all():
+            raise ValueError(
+                f"tensor {name}: expected finite numbers of shape {tuple(expected[name].shape)}"
+            )
+    return tensors
+
+
+def parameters_of(flow: nn.Module) -> int:
+    """Number of trainable numbers."""
+    return sum(parameter.numel() for parameter in flow.parameters())

@@ -1,0 +1,94 @@
+"""What every solver has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from cnf.ode.system import Gradient, Solution, System
+from cnf.registry import arguments
+
+
+class Solver(ABC):
+    """What carries a state through time; one of your own writes `solve` and `second_opinion`.
+
+    A solver is a value: settings, without state. The other members have defaults that are right for
+    a solver whose steps depend on the state.
+
+    Attributes:
+        gradients: kinds of gradient that `solve` knows, the default first.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import torch
+        >>> from cnf.ode import Grid
+        >>> @dataclass(frozen=True)
+        ... class Halves(Solver):
+        ...     steps: int
+        ...     def solve(self, system, x, t, *, gradient="direct", estimate=True):
+        ...         return Grid.uniform(self.steps, "midpoint").solve(system, x, t, gradient=gradient)
+        ...     def second_opinion(self):
+        ...         return Halves(2 * self.steps)
+        >>> from cnf.flows import CNF
+        >>> CNF(2, solver=Halves(8)).log_prob(torch.zeros(3, 2)).shape
+        torch.Size([3])
+    """
+
+    gradients: ClassVar[tuple[Gradient, ...]] = ("direct",)
+
+    @property
+    def nfe(self) -> int | None:
+        """Velocity evaluations of a solve over the whole span; None where the state decides."""
+        return None
+
+    @property
+    def estimates_error(self) -> bool:
+        """Whether solutions come with an estimate of each step's error.
+
+        Such a solver has `steps`, `nfe` and `with_steps` too: rows whose estimate is too large are
+        solved again with more steps.
+        """
+        return False
+
+    @abstractmethod
+    def solve(
+        self, system: System, x: Tensor, t: Tensor, *, gradient: Gradient, estimate: bool = True
+    ) -> Solution:
+        """States of `system` at the times t (time,), increasing or decreasing, from x (*batch,
+        dim) at t[0]; with `estimate=False` nobody asks for estimates of the error.
+
+        Raises:
+            ValueError: for a gradient that the solver does not know.
+            SolverError: if the solve cannot be finished.
+        """
+
+    @abstractmethod
+    def second_opinion(self) -> Solver:
+        """A solver of another accuracy: the difference between the two is an error bound."""
+
+    def refined(self) -> Solver:
+        """The solver with every step halved; itself, where steps are not given."""
+        return self
+
+    def between(self, start: float, end: float) -> Solver:
+        """The solver for a span within [0, 1], of one that is made for all of it."""
+        return self
+
+    def for_gradient(self, gradient: Gradient | None, start: float, end: float) -> Solver:
+        """The solver that solves from `start` to `end` where this gradient is asked for."""
+        return self
+
+    def impatient(self) -> Solver:
+        """The solver with a smaller cap, for finding the rows that cannot be solved."""
+        return self
+
+    def config(self) -> dict[str, Any]:
+        """What rebuilds the solver, JSON-ready: the constructor's arguments."""
+        return arguments(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Solver:
+        """The solver that `config` described."""
+        return cls(**config)
