@@ -48,6 +48,7 @@ from .neural_ode import ODEBlock as ODEBlock
 from .ode import Grid as Grid
 from .ode import Solver as Solver
 from .ode import Torchdiffeq as Torchdiffeq
+from .recipe import default_flow as default_flow
 from .recipe import fit as fit
 from .recipe import fit_table as fit_table
 from .registry import register as register

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from cnf.neural_ode import Series
-from cnf.neural_ode.latent_objective import WARM_UP
+from cnf.neural_ode.latent_objective import LATENT_SCHEDULE
 from cnf.training import minimize
 
 Recurrence = type[nn.RNN] | type[nn.GRU]
@@ -108,5 +108,5 @@ def train(
         phase="recurrent network",
         steps=steps,
         learning_rate=learning_rate,
-        warm_up=WARM_UP,
+        schedule=LATENT_SCHEDULE,
     )

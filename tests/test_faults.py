@@ -18,9 +18,17 @@ from cnf.cli import main
 from cnf.datasets import toy
 from cnf.ode import Grid, SolverError
 from cnf.rows import Rows
-from cnf.training import Interrupted, Phase, Settings, Trainer, TrainingError
+from cnf.training import (
+    FlowMatching,
+    Interrupted,
+    MaximumLikelihood,
+    Phase,
+    Settings,
+    Trainer,
+    TrainingError,
+)
 from cnf.training import checkpoint as checkpoints
-from cnf.training import trainer as trainers
+from cnf.training import maximum_likelihood as likelihoods
 from cnf.training.checkpoint import (
     CheckpointWarning,
     CheckpointWriter,
@@ -28,8 +36,7 @@ from cnf.training.checkpoint import (
     resume,
     write_checkpoint,
 )
-from cnf.training.errors import diverged
-from cnf.training.solver_control import MOST_STEPS
+from cnf.training.solver_control import MOST_TRAINING_STEPS
 
 STEPS = 24
 
@@ -253,10 +260,13 @@ def test_an_interrupted_model_without_a_state_is_fitted_anew(tmp_path, capsys):
 # divergence
 
 
+OBJECTIVES = {objective.name: objective for objective in (FlowMatching, MaximumLikelihood)}
+
+
 def trainer(phase="flow matching", steps=30):
     flow = small_flow()
     flow.preprocess = cnf.Affine.whiten(ROWS)
-    settings = Settings((Phase(phase, steps, None, 64, 2e-3, 0.99, 3),))
+    settings = Settings((Phase(OBJECTIVES[phase](), steps, None, 64, 2e-3, 0.99, 3),))
     return Trainer(flow, *Rows(ROWS).split(0.1, seeded()), settings, seed=0)
 
 
@@ -281,9 +291,9 @@ def test_a_loss_that_is_not_finite_goes_back_and_says_so(act):
     fit.callbacks = (once(12, act),)
     history = fit.run()
     assert history.rollbacks == ["flow matching, update 13: the loss was not finite"]
-    assert fit.rate_scale == 0.5 and fit.step == 30
+    assert fit.state.phase.rate_scale == 0.5 and fit.step == 30
     assert all(tensor.isfinite().all() for tensor in fit.flow.field.state_dict().values())
-    assert math.isfinite(fit.best_nll)
+    assert math.isfinite(fit.state.best_nll)
 
 
 def test_a_field_that_the_solver_cannot_follow_goes_back():
@@ -292,7 +302,7 @@ def test_a_field_that_the_solver_cannot_follow_goes_back():
     def explode(trainer):
         with torch.no_grad():
             trainer.flow.field.W3.mul_(3e3)
-        trainer.step_control.grid = Grid.uniform(MOST_STEPS - 1, "adams")
+        trainer.objective.control.grid = Grid.uniform(MOST_TRAINING_STEPS - 1, "adams")
 
     fit = trainer("likelihood", 28)
     with torch.no_grad():
@@ -301,7 +311,7 @@ def test_a_field_that_the_solver_cannot_follow_goes_back():
     fit.callbacks = (once(25, explode),)
     history = fit.run()
     assert any("the solver lost the field" in line for line in history.rollbacks)
-    assert fit.rate_scale <= 0.5 and math.isfinite(fit.best_nll)
+    assert fit.state.phase.rate_scale <= 0.5 and math.isfinite(fit.state.best_nll)
     assert fit.flow.evaluate(ROWS).log_prob.isfinite().all()
 
 
@@ -321,8 +331,8 @@ def test_weights_that_jump_together_with_their_average_go_back_to_the_best(phase
     fit.callbacks = (once(85, jump),)
     history = fit.run()
     assert any(reason in line for line in history.rollbacks)
-    assert fit.rate_scale <= 0.5 and fit.step == 150
-    assert fit.best_nll < 4 and fit.flow.evaluate(ROWS).ok.all()
+    assert fit.state.phase.rate_scale <= 0.5 and fit.step == 150
+    assert fit.state.best_nll < 4 and fit.flow.evaluate(ROWS).ok.all()
 
 
 def test_training_whose_loss_explodes_again_and_again_ends_with_an_error():
@@ -340,7 +350,7 @@ def test_training_whose_loss_explodes_again_and_again_ends_with_an_error():
 
 def test_a_solver_that_wants_too_many_evaluations_goes_back(monkeypatch):
     """Exploding evaluations of the adaptive solver of the continuous adjoint."""
-    real, calls = trainers.likelihood_loss, []
+    real, calls = likelihoods.likelihood_loss, []
 
     def sometimes(*arguments, **options):
         calls.append(1)
@@ -348,24 +358,24 @@ def test_a_solver_that_wants_too_many_evaluations_goes_back(monkeypatch):
             raise SolverError("the solve wants more than max_evaluations=10000")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(trainers, "likelihood_loss", sometimes)
+    monkeypatch.setattr(likelihoods, "likelihood_loss", sometimes)
     fit = trainer("likelihood", 12)
     history = fit.run()
     assert history.rollbacks == [
         "likelihood, update 7: the solve wants more than max_evaluations=10000"
     ]
-    assert fit.step == 12 and fit.rate_scale == 0.5
+    assert fit.step == 12 and fit.state.phase.rate_scale == 0.5
 
 
 def test_rows_with_outliers_do_not_look_like_an_explosion():
     """Objectives with one row in ten thousand far out: in few batches, or in most of them."""
     chance = seeded(1)
     for share in (0.05, 0.5, 0.95):
-        baseline_loss = math.inf
+        baseline = math.inf
         for _ in range(200):
             window = 1 + 500 * (torch.rand(20, generator=chance) < share)
-            assert not diverged(window.tolist(), baseline_loss, phase="flow matching", dim=2)
-            baseline_loss = min(baseline_loss, window.max().item())
+            assert not FlowMatching().diverged(window.tolist(), baseline)
+            baseline = min(baseline, window.max().item())
 
 
 def test_rollbacks_are_kept_in_checkpoint_and_summary(tmp_path, capsys):

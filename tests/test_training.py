@@ -13,14 +13,24 @@ from scipy.optimize import linear_sum_assignment
 import cnf
 from cnf.datasets import toy
 from cnf.ode import Grid
-from cnf.recipe.defaults import default_settings
-from cnf.recipe.gaussian_mixtures import MixtureBaseline
+from cnf.recipe.mixture_baseline import MixtureBaseline
+from cnf.recipe.settings import default_settings
 from cnf.rows import Rows, as_rows, weighted_nll
-from cnf.training import Phase, Settings, Trainer
+from cnf.training import (
+    FlowMatching,
+    MaximumLikelihood,
+    NeymanSampler,
+    Phase,
+    ProportionalSampler,
+    Settings,
+    Trainer,
+)
 from cnf.training.batches import Batches
 from cnf.training.checkpoint import CheckpointWriter, resume, write_checkpoint
 from cnf.training.couplings import couple
-from cnf.training.objectives import flow_matching_loss, likelihood_loss
+from cnf.training.flow_matching import flow_matching_loss
+from cnf.training.maximum_likelihood import likelihood_loss
+from cnf.training.trainer import PhaseState
 from cnf.training.validation import EMAValidator, ValidationResult, snapshot
 
 
@@ -47,7 +57,8 @@ class Shear(cnf.VelocityField):
 def test_flow_matching_recovers_a_translation():
     flow = cnf.CNF(1, field=Shear(0.0))
     y = torch.randn(64_000, 1, generator=generator()) + 3.0
-    loss = flow_matching_loss(flow, y, None, generator(1))
+    z = torch.randn(64_000, 1, generator=generator(2))
+    loss = flow_matching_loss(flow, z, y, None, generator(1))
     (gradient,) = torch.autograd.grad(loss, flow.field.rate)
     # The loss is quadratic in the rate with curvature 2, so one Newton step lands on the
     # minimizer.
@@ -90,34 +101,31 @@ def test_rows_of_a_likelihood_count_by_their_importance():
     assert not torch.allclose(weighted, parts(torch.cat([rare, often, often])), rtol=1e-2)
 
 
-@pytest.mark.parametrize(("allocation", "learns"), [("neyman", True), ("proportional", False)])
-def test_draws_learn_from_what_was_drawn_where_they_shall(allocation, learns):
+def test_draws_learn_from_what_was_drawn_and_forget_it_on_a_rollback():
     x = torch.randn(2000, 2, generator=generator())
-    trainer = likelihood_only(small_flow(), x, allocation=allocation)
+    trainer = likelihood_only(small_flow(), x, sampler=NeymanSampler).start()
     for _ in range(3):
         trainer._update()
-    assert trainer.allocation.seen[0].sum().item() == pytest.approx(
-        3 * 128 if learns else 0, rel=0.02
-    )
-    if learns:
-        trainer._roll_back("a test")
-        assert not trainer.allocation.seen.any()
+    assert trainer.objective.draws.seen[0].sum().item() == pytest.approx(3 * 128, rel=0.02)
+    trainer._roll_back("a test")
+    assert not trainer.objective.draws.seen.any()
 
 
 def test_rows_drawn_more_often_weigh_less_in_an_update():
     """Of a flow at rest −log p is known: the objective is its mean over all rows, wherever draws
     go."""
     x = torch.randn(4000, 2, generator=generator())
-    trainer = likelihood_only(small_flow(), x, allocation="neyman")
+    trainer = likelihood_only(small_flow(), x, sampler=NeymanSampler).start()
+    objective, grid = trainer.objective, Grid.uniform(6)
     far = x.square().sum(1) > 4
     for _ in range(40):
-        drawn = trainer.allocation.draw(512, trainer.generator)
+        drawn = objective.draws.draw(512, trainer.generator)
         noise = torch.randn(512, generator=trainer.generator)
-        trainer.allocation.observe(drawn.cells, noise * far[drawn.places])
+        objective.draws.observe(drawn, noise * far[drawn.places])
     with torch.no_grad():
-        found = torch.tensor([trainer._likelihood().nll for _ in range(100)])
+        found = torch.tensor([objective.evaluate(grid).nll for _ in range(100)])
     nll = -torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1)
-    drawn = trainer.allocation.draw(4000, trainer.generator).places
+    drawn = objective.draws.draw(4000, trainer.generator).places
     assert nll[drawn].mean() > nll.mean() + 0.1
     assert found.mean().item() == pytest.approx(nll.mean().item(), abs=0.03)
 
@@ -152,10 +160,11 @@ def honesty(flow, y, grid):
     return seen, true
 
 
-def likelihood_only(flow, x, **choices):
-    phase = Phase("likelihood", 250, None, 128, 5e-3, 0.99, 1)
+def likelihood_only(flow, x, sampler=ProportionalSampler, steps=12):
+    objective = MaximumLikelihood(sampler=sampler, solver_steps=steps)
+    phase = Phase(objective, 250, None, 128, 5e-3, 0.99, 1)
     rows = Rows(x)
-    return Trainer(flow, rows, rows.take(torch.arange(64)), Settings((phase,), **choices), seed=0)
+    return Trainer(flow, rows, rows.take(torch.arange(64)), Settings((phase,)), seed=0)
 
 
 def cheated(x, entropy, seed):
@@ -196,10 +205,9 @@ def test_a_coarse_grid_is_cheated_and_the_guard_holds_it():
     coarse, guarded = Grid.uniform(2), small_flow(preprocess=cnf.Affine.whiten(x))
     y, jacobian = guarded.preprocess(x)
     y, jacobian = y.float()[:1000], jacobian.item()
-    trainer = likelihood_only(guarded, x)
-    trainer.step_control.grid = coarse
+    trainer = likelihood_only(guarded, x, steps=coarse.steps)
     trainer.run()
-    seen, true = honesty(guarded, y, trainer.step_control.grid)
+    seen, true = honesty(guarded, y, trainer.objective.control.grid)
     assert abs(true - seen) < 0.05
     assert true - jacobian > entropy - 0.05
 
@@ -208,13 +216,16 @@ def test_a_coarse_grid_is_cheated_and_the_guard_holds_it():
 def test_what_came_before_the_first_update_comes_off_its_phase(spent, left):
     """But half of the phase stays, and the next one has all of its time."""
     parts = {"batch": 16, "learning_rate": 1e-3, "ema": 0.9, "validations": 1}
-    phases = (Phase("flow matching", None, 2.0, **parts), Phase("likelihood", None, 3.0, **parts))
+    phases = (
+        Phase(FlowMatching(), None, 2.0, **parts),
+        Phase(MaximumLikelihood(), None, 3.0, **parts),
+    )
     rows = Rows(torch.randn(64, 2, generator=generator()))
     trainer = Trainer(small_flow(), rows, rows, Settings(phases), seed=0, spent=spent)
-    trainer.phase_seconds = left
+    trainer.start().state.phase.seconds = left
     assert trainer.phase_done == pytest.approx(1.0)
-    trainer.start_phase(1, unspent=0.0)
-    trainer.phase_seconds = 3.0
+    trainer.start_phase(PhaseState(index=1))
+    trainer.state.phase.seconds = 3.0
     assert trainer.phase_done == 1.0
 
 
@@ -227,15 +238,16 @@ def test_what_came_before_the_first_update_comes_off_its_phase(spent, left):
     ],
 )
 def test_validations_leave_most_of_the_seconds_to_updates(cost, so_far, times):
-    phase = Phase("likelihood", None, 10.0, 16, 1e-3, 0.9, 10)
+    phase = Phase(MaximumLikelihood(), None, 10.0, 16, 1e-3, 0.9, 10)
     rows = Rows(torch.randn(64, 2, generator=generator()))
     trainer = Trainer(small_flow(), rows, rows, Settings((phase,)), seed=0)
-    trainer.validation_seconds, trainer.all_validation_seconds, due = cost, so_far, []
+    state, due = trainer.state, []
+    state.last_validation, state.phase.validation_seconds = cost, so_far
     for tick in range(1, 101):
-        trainer.phase_seconds = tick / 10
+        state.phase.seconds = tick / 10
         if trainer._validation_is_due((tick - 1) / 100, trainer.phase_done):
-            trainer.all_validation_seconds += cost
-            due.append(trainer.phase_seconds)
+            state.phase.validation_seconds += cost
+            due.append(state.phase.seconds)
     assert due == times
 
 
@@ -248,17 +260,19 @@ def test_validations_leave_most_of_the_seconds_to_updates(cost, so_far, times):
     ],
 )
 def test_too_many_evaluations_count_against_weights(monkeypatch, verdicts, kept):
-    phase = Phase("likelihood", 100, None, 16, 1e-3, 0.9, 1)
+    phase = Phase(MaximumLikelihood(nfe_budget=10), 100, None, 16, 1e-3, 0.9, 1)
     rows = Rows(torch.randn(64, 2, generator=generator()))
-    trainer = Trainer(small_flow(), rows, rows, Settings((phase,), nfe_budget=10), seed=0)
-    trainer.phase_step = 50
+    trainer = Trainer(small_flow(), rows, rows, Settings((phase,)), seed=0).start()
+    trainer.objective.step = 50
     for nll, excess in verdicts:
         monkeypatch.setattr(
-            trainer.validator, "validate", lambda *rows, nll=nll: ValidationResult(nll, 0.1, 10)
+            trainer.validator, "validate", lambda nll=nll: ValidationResult(nll, 0.1, 10)
         )
-        monkeypatch.setattr(trainer.penalty_control, "update", lambda flow, excess=excess: excess)
+        monkeypatch.setattr(
+            trainer.objective.penalties, "update", lambda flow, excess=excess: excess
+        )
         trainer._validate()
-    assert trainer.best_nll == kept
+    assert trainer.state.best_nll == kept
 
 
 def test_fit_learns_a_gaussian_in_its_own_units():
@@ -349,7 +363,7 @@ def test_a_conditional_fit_follows_its_context():
 
 def test_the_moving_average_forgets_the_start():
     flow = small_flow()
-    validator = EMAValidator(flow, 0.999, Rows(torch.randn(20, 2)))
+    validator = EMAValidator(flow, 0.999, Rows(torch.randn(20, 2)), Rows(torch.randn(20, 2)))
     with torch.no_grad():
         for parameter in flow.field.parameters():
             parameter.fill_(1.0)
@@ -364,7 +378,7 @@ def trainer_for(steps=60, seed=0):
     settings = default_settings(
         rows=len(x), dim=2, steps=steps, seconds=None, likelihood_share=0.5
     )
-    return Trainer(flow, *Rows(x).split(0.1, generator()), settings, seed=seed)
+    return Trainer(flow, *Rows(x).split(0.1, generator()), settings.training(), seed=seed)
 
 
 @pytest.mark.parametrize("stop_at", [7, 30, 45])
@@ -402,7 +416,7 @@ def test_a_resumed_fit_has_the_base_it_began_with(tmp_path):
         return trainer
 
     begun, resumed = of(0.0), of(1e-6)
-    write_checkpoint(tmp_path / "c", begun)
+    write_checkpoint(tmp_path / "c", begun.start())
     resume(tmp_path / "c", resumed)
     assert torch.equal(resumed.flow.base.means, begun.flow.base.means)
     with pytest.raises(cnf.ModelFileError, match="damaged"):
@@ -410,7 +424,7 @@ def test_a_resumed_fit_has_the_base_it_began_with(tmp_path):
 
 
 def test_a_checkpoint_of_another_fit_is_refused(tmp_path):
-    write_checkpoint(tmp_path / "c", trainer_for(seed=1))
+    write_checkpoint(tmp_path / "c", trainer_for(seed=1).start())
     with pytest.raises(cnf.ModelFileError, match="other rows, settings, seed or width"):
         resume(tmp_path / "c", trainer_for(seed=2))
     (tmp_path / "c").write_bytes((tmp_path / "c").read_bytes()[:500])
@@ -439,21 +453,23 @@ def test_fit_goes_on_from_its_checkpoint(tmp_path):
 
 
 def test_one_bad_update_rolls_back_to_the_average_with_a_smaller_rate():
-    trainer = trainer_for(steps=40)
+    trainer = trainer_for(steps=40).start()
     average = snapshot(trainer.validator.average.module)
     with torch.no_grad():
         trainer.flow.field.W2.fill_(torch.nan)
     seen = []
-    trainer.callbacks = (lambda t: seen.append((t.rate_scale, snapshot(t.flow.field))),)
+    trainer.callbacks = (
+        lambda t: seen.append((t.state.phase.rate_scale, snapshot(t.flow.field))),
+    )
     history = trainer.run()
     rate_scale, weights = seen[0]
     assert rate_scale == 0.5 and all(torch.equal(weights[name], average[name]) for name in average)
     assert history.rollbacks == ["flow matching, update 1: the loss was not finite"]
-    assert math.isfinite(trainer.best_nll)
+    assert math.isfinite(trainer.state.best_nll)
 
 
 def test_divergence_that_lasts_is_an_error():
-    trainer = trainer_for(steps=40)
+    trainer = trainer_for(steps=40).start()
     with torch.no_grad():
         for parameter in (
             *trainer.flow.field.parameters(),
@@ -620,9 +636,8 @@ def test_weights_reach_the_mixture():
     x = clusters()
     weights = (torch.arange(len(x)) % 3 != 0).double()
     nothing = torch.tensor(0.0)
-    rival = MixtureBaseline(
-        x, weights, x[weights > 0], nothing, None, seed=0, most=5, seconds=None
-    )
+    rows = Rows(x, weights=weights), Rows(x[weights > 0])
+    rival = MixtureBaseline(*rows, nothing, seed=0, most=5, seconds=None).fit()
     assert rival.best.components in (2, 5)
     base = rival.best.base
     for found in (getattr(base, "base", base),):

@@ -25,7 +25,7 @@ from cnf.cli.typed import fit_typed, read_for_fit
 from cnf.flows import CNF, ModelFileError, NormalBase
 from cnf.recipe import fit
 from cnf.recipe.architecture import default_flow
-from cnf.recipe.defaults import default_settings
+from cnf.recipe.settings import default_settings
 from cnf.recipe.transforms import require_inside
 from cnf.rows import FEWEST_ROWS, HELD_OUT, Rows, as_rows, weighted_nll
 from cnf.tables import TableFlow, load, require_fittable

@@ -1,4 +1,4 @@
-"""Ctrl-C during a fit: the update is finished and its state kept, so that nothing is lost."""
+"""Ctrl-C during a fit: the training step is finished and its state kept, so that nothing is lost."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from cnf.training import Trainer
-from cnf.training.checkpoint import CheckpointWriter
-from cnf.training.trainer import Callback
+from cnf.training import Callback, Trainer
 
 
 @contextmanager
 def orderly_interrupts() -> Iterator[tuple[Callback, ...]]:
-    """Watchers that stop a fit after the update in which Ctrl-C was pressed, its state written
-    where it keeps one; pressed again, at once."""
+    """Callbacks that stop a fit after the training step in which Ctrl-C was pressed, its checkpoint
+    written where it has one; pressed again, at once."""
     if threading.current_thread() is not threading.main_thread():
         yield ()
         return
@@ -29,10 +27,7 @@ def orderly_interrupts() -> Iterator[tuple[Callback, ...]]:
 
     def stop(trainer: Trainer) -> None:
         if pressed:
-            for watcher in trainer.callbacks:
-                if isinstance(watcher, CheckpointWriter):
-                    watcher.write(trainer)
-            raise KeyboardInterrupt
+            trainer.stop()
 
     before = signal.signal(signal.SIGINT, note)
     try:

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from cnf.training import Trainer
-from cnf.training.trainer import Callback
+from cnf.training import Callback, Trainer
 
 
 @contextmanager
 def bar(task: str) -> Iterator[Callable[[float], None]]:
-    """Who wants to know what share of a task is done: a bar on standard error, or nobody."""
+    """What takes the share of a task that is done: a bar on standard error, where that is a
+    terminal."""
     if not sys.stderr.isatty():
         yield lambda done: None
         return
@@ -26,8 +26,7 @@ def bar(task: str) -> Iterator[Callable[[float], None]]:
 
 @contextmanager
 def progress() -> Iterator[tuple[Callback, ...]]:
-    """What `cnf.fit` takes as callbacks: a bar on standard error, or nothing if that is no
-    terminal."""
+    """Callbacks of a fit: a bar on standard error, where that is a terminal."""
     if not sys.stderr.isatty():
         yield ()
         return
@@ -40,19 +39,17 @@ def progress() -> Iterator[tuple[Callback, ...]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=1.0, state="")
 
-        def watch(trainer: Trainer) -> None:
-            done = min(trainer.phase_done, 1.0)
-            bar.update(
-                task, description=trainer.phase.name, completed=done, state=state_of(trainer)
-            )
+        def show(trainer: Trainer) -> None:
+            done, name = min(trainer.phase_done, 1.0), trainer.objective.name
+            bar.update(task, description=name, completed=done, state=state_of(trainer))
 
-        yield (watch,)
+        yield (show,)
 
 
 def state_of(trainer: Trainer) -> str:
     """The last held-out NLL, what scoring costs, and the time that the phase has left."""
-    judged = [record for record in trainer.history.records if record.valid_nll is not None]
-    verdict = f"NLL {judged[-1].valid_nll:.3f}  NFE {judged[-1].nfe}  " if judged else ""
-    left = trainer.phase_seconds * (1 / trainer.phase_done - 1)
+    validated = [record for record in trainer.history.records if record.valid_nll is not None]
+    last = f"NLL {validated[-1].valid_nll:.3f}  NFE {validated[-1].nfe}  " if validated else ""
+    left = trainer.state.phase.seconds * (1 / trainer.phase_done - 1)
     minutes, seconds = divmod(max(0, round(left)), 60)
-    return f"{verdict}{minutes}:{seconds:02d} left"
+    return f"{last}{minutes}:{seconds:02d} left"

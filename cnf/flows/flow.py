@@ -25,6 +25,9 @@ from cnf.ode import Gradient, Grid, Solver, System
 from cnf.transforms import Affine, Transform
 
 
+DEFAULT_HIDDEN = (128, 128)  # of a flow that `cnf.fit` has not built
+
+
 class CNF(nn.Module):
     """A continuous normalizing flow: a base density at t = 0 carried to the data at t = 1.
 
@@ -34,7 +37,8 @@ class CNF(nn.Module):
 
     Args:
         dim: number of columns of x.
-        hidden: widths of the two hidden layers of the default field, a `GatedField`.
+        hidden: widths of the two hidden layers of the default field, a `GatedField`; without them
+            `cnf.fit` builds the field that was measured for so many rows and columns.
         context_dim: number of columns of the context that the density depends on; 0 for none.
         field: a velocity field of your own; then `hidden` has no meaning.
         base: base density, a `Base` or any `torch.distributions.Distribution` whose event has one
@@ -60,7 +64,7 @@ class CNF(nn.Module):
         self,
         dim: int,
         *,
-        hidden: tuple[int, int] = (128, 128),
+        hidden: tuple[int, int] | None = None,
         context_dim: int = 0,
         field: VelocityField | None = None,
         base: Base | Distribution | str = AUTO,
@@ -71,11 +75,12 @@ class CNF(nn.Module):
         super().__init__()
         self.dim = dim
         self.context_dim = context_dim
-        if field is None:
-            field = GatedField(dim, hidden, context_dim=context_dim)
-        self.field = field
         given = {"base": base, "preprocess": preprocess, "solver": solver}
         _check_names(given, divergence)
+        if field is None:
+            given["field"] = AUTO if hidden is None else hidden
+            field = GatedField(dim, hidden or DEFAULT_HIDDEN, context_dim=context_dim)
+        self.field = field
         # What `cnf.fit` is free to choose: what was left open, and the map of a context that is no
         # mask.
         self.automatic = {name for name, part in given.items() if isinstance(part, str)}

@@ -1,9 +1,10 @@
-"""Training of a latent ODE: the evidence lower bound, with annealed divergence."""
+"""Training of a latent ODE: the evidence lower bound, with its divergence annealed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,10 +12,11 @@ from torch.distributions import Normal, kl_divergence
 
 from cnf.neural_ode.latent_ode import LatentODE
 from cnf.neural_ode.latent_series import Series
-from cnf.training import History, minimize
+from cnf.training import Callback, History, WarmupCosine, minimize
+from cnf.training.callbacks import renamed_callbacks
 
-WARM_UP = 0.02
-EARLY = 0.7  # share of a series within which the agreement restarts a path
+LATENT_SCHEDULE = WarmupCosine(warm_up=0.02)
+EARLY_SHARE = 0.7  # of a series, in which a path is read anew
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Bound:
     z: Tensor
 
     def value(self, beta: float = 1.0) -> Tensor:
-        """E log p(targets | z) − β KL(q ‖ N(0, I)), (batch,); β = 1 bounds the evidence."""
+        """E log p(targets | z) − β KL(q ‖ N(0, I)), (batch,); a bound of the evidence for β =
+        1."""
         return self.log_likelihood - beta * self.divergence
 
 
@@ -42,12 +45,12 @@ def lower_bound(
     """E_q log p(targets | z) and KL(q ‖ p) by one draw z ~ q(z(start) | observed).
 
     With targets = observed it is the bound of Kingma and Welling (2014) on log p(observed); with
-    targets beyond what is observed, the objective of forecasting (Rubanova et al. 2019).
+    targets beyond the observations it is the objective of forecasting (Rubanova et al. 2019).
 
     Args:
         model: the latent ODE.
-        observed: what the recognition network reads.
-        targets: the series to explain; masked values have no weight.
+        observed: the series that the recognition network reads.
+        targets: the series to explain; values hidden by its mask have no weight.
         context: (batch, context_dim).
         generator: of the draw.
     """
@@ -75,13 +78,13 @@ def agreement(
     *,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """log q(z(c) | observations from time c on) at a random time c of the path, (batch,).
+    """log q(z(c) | observations from c on), at a random time c on the path from z(start), (batch,).
 
-    The velocity does not depend on time, so a path may be restarted from any time. The likelihood
-    alone allows a different state for the same point of a curve whenever it is reached at another
-    time, and it does not constrain states after the last observation. The agreement ties the path
-    to what the recognition network infers at time c. This is multiple shooting (Bock & Plitt 1984;
-    for latent ODEs Iakovlev et al. 2023).
+    The velocity does not depend on time, so a path may be read anew from anywhere. The likelihood
+    alone allows a different state for each time at which a place of a curve is reached, and says
+    nothing of the states after the last observation. Where path and reading agree, those states are
+    the ones of series that were seen there. Matching pieces of a path is multiple shooting (Bock &
+    Plitt 1984; for latent ODEs Iakovlev et al. 2023).
 
     Args:
         model: the latent ODE.
@@ -93,7 +96,7 @@ def agreement(
     times = observed.times.where(observed.seen, torch.full_like(observed.times, model.start))
     span = (times.amax(1, keepdim=True) - model.start).clamp(min=0)
     share = torch.rand(span.shape, generator=generator, device=span.device, dtype=span.dtype)
-    after = EARLY * share * span
+    after = EARLY_SHARE * share * span
     moved = Series(times - after, observed.values, observed.mask)
     rest = moved.hide((moved.times < model.start)[..., None].expand_as(moved.mask))
     reached = model.states(z, model.start + after, context)[:, 0]
@@ -113,40 +116,42 @@ def fit_latent_ode(
     anneal: float = 0.5,
     agree: float = 0.0,
     seed: int = 0,
-    callback: Callable[[int], None] | None = None,
+    callbacks: Sequence[Callback] = (),
+    **renamed: Any,
 ) -> History:
-    """Maximize the lower bound by Adam, with a weight β of the divergence that rises from 0.
+    """Maximize the lower bound by Adam, its divergence weighted by a β that rises from 0.
 
-    With β = 1 at the end the objective bounds the evidence of the targets. If the targets lie beyond
-    the observations, the divergence penalizes all information taken from the observations; with
-    β = 0 the recognition network itself is the prior, and the objective bounds log p(targets |
-    observed), as forecasting wants.
+    With β = 1 at the end it bounds the evidence of the targets. Where these lie beyond what is
+    observed, the model then pays for everything it takes over from the observations; with β = 0 the
+    recognition network is itself the prior, and the objective bounds the conditional
+    log p(targets | observed) of a forecast.
 
     Args:
         model: trained in place.
         observed: series to read.
         targets: series to explain; the default is `observed`.
         context: (series, context_dim).
-        steps: number of updates.
-        batch: series of an update.
+        steps: number of training steps.
+        batch: series of a training step.
         learning_rate: its peak; after a warm-up it falls to zero along a cosine.
-        beta: β at the end, from 0 on.
-        anneal: share of the updates during which β rises, in [0, 1].
-        agree: weight of the `agreement` of path and reading, from 0 on; for forecasts further
+        beta: β at the end, at least 0.
+        anneal: share of the training steps during which β rises, in [0, 1].
+        agree: weight of the `agreement` of path and reading, at least 0; for forecasts further
             ahead than the longest series. Its scale is that of the divergence, so a weight above β
             makes states small.
         seed: of batches and draws.
-        callback: told the number of updates after each of them.
+        callbacks: called after every training step.
 
     Returns:
         The records; their objective is the negative lower bound in nats per target value, β as it
         then was, less the weighted agreement.
 
     Raises:
-        ValueError: for a budget that is not positive, a share outside [0, 1], a negative weight,
-            no series.
+        ValueError: for a budget that is not positive, a share outside [0, 1], a negative weight, no
+            series.
         TrainingError: if the bound or its gradient is not finite.
     """
+    callbacks = renamed_callbacks("fit_latent_ode", renamed, callbacks)
     if min(steps, batch, len(observed)) < 1 or not (0 <= anneal <= 1 and min(beta, agree) >= 0):
         raise ValueError(
             "expected at least one step, series a batch and series; anneal in [0, 1]; beta and agree"
@@ -170,11 +175,6 @@ def fit_latent_ode(
         return loss, loss
 
     return minimize(
-        model.parameters(),
-        objective,
-        phase="latent ODE",
-        steps=steps,
-        learning_rate=learning_rate,
-        warm_up=WARM_UP,
-        callback=callback,
-    )
+        model.parameters(), objective, phase="latent ODE", steps=steps,
+        learning_rate=learning_rate, schedule=LATENT_SCHEDULE, callbacks=callbacks,
+    )  # fmt: skip

@@ -1,15 +1,18 @@
 """The recipe: every measured choice of a fit, and `fit` and `fit_table`, which follow it.
 
-defaults                                   one table of numbers, each with its reason
-architecture, transforms, bases            the flow before training
-pilot_fits                                 short fits that decide between transforms
-gaussian_mixtures, stacking                the baselines that a flow has to beat
-mixture_fallback                           what happens where it does not
-fit, tables                                the story of a fit
+defaults                                every number, with its reason
+settings                                the settings of a fit, from the defaults and the user
+architecture, transforms, bases         the flow before training
+preparation, pilot_fits                 what is settled before the first training step
+gaussian_mixtures, mixture_baseline     mixtures, and those that a flow has to beat
+stacking                                mixtures of few rows, by cross-validation
+mixture_fallback                        what happens where a flow does not beat them
+fit, tables                             the story of a fit
 """
 
 from cnf.recipe.architecture import default_flow, default_table_flow
 from cnf.recipe.fit import fit
+from cnf.recipe.settings import FitSettings
 from cnf.recipe.tables.fit import fit_table
 
-__all__ = ["default_flow", "default_table_flow", "fit", "fit_table"]
+__all__ = ["FitSettings", "default_flow", "default_table_flow", "fit", "fit_table"]

@@ -1,74 +1,85 @@
-"""Models of the right size for a table, before training."""
+"""Models of the measured size for a table, before training."""
 
 from __future__ import annotations
 
 import torch
 
+import cnf.recipe.defaults as defaults
 from cnf.fields import GatedField
 from cnf.flows import CNF
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema
 
-# Rows that bear a wider field in two columns.
-MANY_ROWS = 50_000
-# Of typed tables: what is wider gains less than the updates that it costs.
-WIDEST = 128
-
 
 def default_flow(
     rows: int, dim: int, *, context_dim: int = 0, hidden: tuple[int, int] | None = None, seed: int
 ) -> CNF:
-    """A flow for a table of so many rows and columns; torch's own generator is left as it was.
+    """The flow that `cnf.fit` makes of `CNF(dim)` for a table of so many rows.
 
-    More data bear a wider field and higher frequencies to start with; on a small table both
-    overfit.
+    Torch's own generator is left as it was.
 
     Args:
         rows: number of rows to learn from.
         dim: number of columns.
         context_dim: number of columns of the context.
-        hidden: widths of the hidden layers, in place of the choice made here.
+        hidden: widths of the hidden layers; None: those that were measured.
         seed: of the weights.
 
     Example:
         >>> default_flow(100, 3, seed=0).field.hidden
         (64, 64)
     """
-    hidden, frequency = hidden or default_hidden(rows, dim), default_frequency(rows, dim)
+    field = default_field(rows, dim, context_dim=context_dim, hidden=hidden, seed=seed)
+    return CNF(dim, context_dim=context_dim, field=field)
+
+
+def default_field(
+    rows: int, dim: int, *, context_dim: int = 0, hidden: tuple[int, int] | None = None, seed: int
+) -> GatedField:
+    """The field of `default_flow`."""
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
-        field = GatedField(dim, hidden, context_dim=context_dim, frequency=frequency)
-        return CNF(dim, context_dim=context_dim, field=field)
+        return GatedField(
+            dim,
+            hidden or default_hidden(rows, dim),
+            context_dim=context_dim,
+            frequency=default_frequency(rows, dim),
+        )
 
 
 def default_hidden(rows: int, columns: int) -> tuple[int, int]:
     """Widths of the two hidden layers for a table of so many rows and columns."""
-    if rows < 2_000 or columns <= 2:
-        # What is fine in a plane takes many waves in the first layer; the second is what an update
-        # costs.
-        return (96, 64) if rows > MANY_ROWS else (64, 64)
-    return (192, 192) if rows > 20_000 and columns > 6 else (128, 128)
+    if rows < defaults.FEW_ROWS_FIELD or columns <= defaults.PLANE_COLUMNS:
+        many = rows > defaults.MANY_ROWS_PLANE
+        return defaults.MANY_ROWS_PLANE_HIDDEN if many else defaults.PLANE_HIDDEN
+    if rows > defaults.MANY_ROWS_TABLE and columns > defaults.MANY_COLUMNS_TABLE:
+        return defaults.MANY_ROWS_TABLE_HIDDEN
+    return defaults.TABLE_HIDDEN
 
 
 def default_frequency(rows: int, columns: int) -> float:
     """Scale of the frequencies that the first layer starts with."""
-    if columns <= 2:
-        return 3.0 if rows < 2_000 else 5.0
-    return 1.0 if rows < 5_000 else 3.0
+    if columns <= defaults.PLANE_COLUMNS:
+        few = rows < defaults.FEW_ROWS_FIELD
+        return defaults.PLANE_FREQUENCY_FEW_ROWS if few else defaults.PLANE_FREQUENCY
+    few = rows < defaults.MODERATE_ROWS
+    return defaults.TABLE_FREQUENCY_FEW_ROWS if few else defaults.TABLE_FREQUENCY
 
 
 def default_table_flow(
     schema: Schema, rows: int, *, hidden: tuple[int, int] | None = None, seed: int
 ) -> TableFlow:
-    """A model of the right size for a table of so many rows; torch's own generator is left as it
-    was."""
+    """The model of the measured size for a typed table of so many rows.
+
+    Torch's own generator is left as it was.
+    """
     dim = max(1, sum(column.numeric for column in schema.modeled))
     # A narrower second layer was measured where nothing but numbers passes it.
-    width = min(max(default_hidden(rows, dim)), WIDEST)
+    width = min(max(default_hidden(rows, dim)), defaults.TYPED_WIDTH)
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
         return TableFlow(
             schema,
             hidden=hidden or (width, width),
-            frequency=min(default_frequency(rows, dim), 3.0),
+            frequency=min(default_frequency(rows, dim), defaults.TYPED_FREQUENCY),
         )

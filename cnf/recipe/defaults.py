@@ -1,30 +1,40 @@
-"""The measured defaults of `cnf.fit`."""
+"""Every measured number of the recipe, with its reason.
+
+Rows are those to learn from, columns those of x. Nats are per row where nothing else is said.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
-
-from cnf.training.config import Phase, Settings
 from cnf.training.penalties import Regularizers
 
-# Up to so many columns, pairs by optimal transport make paths straight for little; in more, blocks
-# of rows are too thin to pair well, and the time is better spent on updates; rows of one region
-# are too far apart for what log p differs by between them to say where there is most to learn; and
-# of mixtures, only those of so few columns were found to be better bases than a normal one.
+# Architecture: more data afford a wider field and higher frequencies at the start; small tables
+# overfit with both.
+FEW_ROWS_FIELD = 2_000  # below: the smallest field and the lowest frequency
+PLANE_COLUMNS = 2  # up to here fine structure takes many waves in the first layer
+PLANE_HIDDEN = (64, 64)  # the second layer is what a training step costs
+MANY_ROWS_PLANE, MANY_ROWS_PLANE_HIDDEN = 50_000, (96, 64)
+TABLE_HIDDEN = (128, 128)  # narrower loses accuracy, wider loses training steps
+MANY_ROWS_TABLE, MANY_COLUMNS_TABLE, MANY_ROWS_TABLE_HIDDEN = 20_000, 6, (192, 192)
+TYPED_WIDTH = 128  # of typed tables, at most: wider gains less than the steps it costs
+PLANE_FREQUENCY, PLANE_FREQUENCY_FEW_ROWS = 5.0, 3.0  # a plane shows finer structure
+MODERATE_ROWS, TABLE_FREQUENCY, TABLE_FREQUENCY_FEW_ROWS = 5_000, 3.0, 1.0
+TYPED_FREQUENCY = 3.0  # of typed tables, at most
+
+# Up to so many columns, optimal transport pairs rows well and makes paths straight for little;
+# mixtures were found to be better bases than a normal; and log p differs enough between near rows
+# to say where there is most to learn.
 FEW_COLUMNS = 3
-MOST_WEIGHT_DECAY = 0.3
-# Straight paths are cheap to follow.
-STRAIGHT, NFE_BUDGET = Regularizers(transport=0.4), 40
-# Parts of a budget that likelihood gets. Of seconds, more where the rows are too many to be learnt
-# by heart.
-SHARE_OF_UPDATES, SHARE_OF_SECONDS, SHARE_OF_SECONDS_MANY_ROWS = 0.1, 0.7, 0.8
-MANY_ROWS = 20_000
-# Of the seconds. The rest is for mixtures to beat, and for calibrating and scoring the finished
-# flow.
-TRAINING_SHARE = 0.88
-# An update of flow matching is cheap: many small ones. One of likelihood is dear: few, and each
-# goes far.
+
+# Budget.
+STEPS_A_ROW, FEWEST_FIT_STEPS, MOST_FIT_STEPS = 1 / 4, 2_000, 6_000  # a few epochs more for few
+TRAINING_SHARE = 0.88  # of the seconds; the rest is for mixtures, calibration and a last score
+# Parts of the budget for likelihood: one of its steps costs ten of flow matching and brings the
+# field further. Of seconds more where rows are too many to overfit.
+LIKELIHOOD_SHARE_OF_STEPS = 0.1
+LIKELIHOOD_SHARE_OF_SECONDS, LIKELIHOOD_SHARE_OF_SECONDS_MANY_ROWS = 0.7, 0.8
+MANY_ROWS_BUDGET = 20_000
+
+# Flow matching: a step is cheap, so many small ones.
 MATCHING = {
     "batch": 1024,
     "learning_rate": 2e-3,
@@ -32,102 +42,68 @@ MATCHING = {
     "validations": 6,
     "optimizer": "adam",
 }
-LIKELIHOOD = {
-    "batch": 256,
-    "learning_rate": 1e-2,
-    "ema": 0.99,
-    "validations": 10,
-    "optimizer": "muon",
-}
+MATCHING_TIMES = 64  # distinct times of a batch: gates are computed once for each
+COUPLING_BLOCK = 64  # rows paired by optimal transport, in few columns
+TIMES_A_PAIR = 4  # in few columns: pairing costs more than an evaluation of the field
 
+# Likelihood: a step is expensive, so few, and each goes far.
+LIKELIHOOD = {"learning_rate": 1e-2, "ema": 0.99, "validations": 10, "optimizer": "muon"}
+LIKELIHOOD_BATCH, LIKELIHOOD_BATCH_FEW_COLUMNS = 256, 512
+SOLVER_STEPS = 12  # of the grid that likelihood starts with; it is controlled from there on
+ERROR_WEIGHT = 10.0  # of the solver's error at the start; likewise
+PENALTIES = Regularizers(transport=0.4)  # straight paths are cheap to follow
+NFE_BUDGET = 40  # evaluations a row
 
-def default_settings(
-    *,
-    rows: int,
-    dim: int,
-    context_dim: int = 0,
-    steps: int | None,
-    seconds: float | None,
-    likelihood_share: float | None,
-    **chosen: Any,
-) -> Settings:
-    """The settings for a table of so many rows and columns; `chosen` replaces any of them by name.
+# Optimization.
+WEIGHT_DECAY_ROWS, MOST_WEIGHT_DECAY = 1_500, 0.3  # their quotient with the rows: few overfit soon
+CLIP_NORM = 5.0
+PATIENCE = 10  # as many as a phase has validations: it is at its best at its end
+TOLERANCE = 1e-3  # nats, of the finished flow's error bars
 
-    Raises:
-        ValueError: for a budget that is none, or one beside phases, which have their own.
-    """
-    if "phases" in chosen and any(part is not None for part in (steps, seconds, likelihood_share)):
-        raise ValueError("phases: expected no steps, seconds or likelihood_share beside it")
-    few = dim <= FEW_COLUMNS
-    phases = default_phases(
-        steps=steps,
-        seconds=seconds,
-        likelihood_share=likelihood_share,
-        rows=rows,
-        batch=512 if few else 256,
-    )
-    settings = Settings(
-        phases,
-        coupling_block=64 if few else None,
-        times_a_pair=4 if few else 1,
-        allocation="neyman" if dim + context_dim <= FEW_COLUMNS else "proportional",
-        regularizers=STRAIGHT,
-        nfe_budget=None if "regularizers" in chosen else NFE_BUDGET,
-        weight_decay=default_weight_decay(rows),
-    )
-    return replace(settings, **chosen)
+# Choice of the transform: two mixtures are fitted in the coordinates of each. A coarse one profits
+# from columns that look normal even where the transform bends what was straight; how the gain
+# changes with a finer one says what will be left of it for a flow.
+TRANSFORM_ROWS = 2_000  # fewer say too little about the shape of a column
+TRANSFORM_GAIN = 0.05  # nats that a richer transform must gain over whitening
+COARSE_COMPONENTS, FINE_COMPONENTS = 10, 40
+TRANSFORM_ITERATIONS, TRANSFORM_SAMPLE, TRANSFORM_VARIANCE = 20, 10_000, 1e-4
 
+# Pilot fits, which choose between transforms where the budget makes two of them a small part.
+PILOT_FEWEST_STEPS, PILOT_FEWEST_SECONDS = 4_000, 100.0
+# Steps and not seconds: a fit that goes on after an interruption chooses as it did.
+PILOT_MATCHING_STEPS, PILOT_LIKELIHOOD_STEPS = 600, 60
+PILOT_MATCHING_EMA, PILOT_LIKELIHOOD_EMA = 0.99, 0.9  # a short fit has little to average
 
-def default_weight_decay(rows: int) -> float:
-    """Of so many rows: few are soon learnt by heart. Small weights also learn faster by
-    likelihood."""
-    return min(1_500 / rows, MOST_WEIGHT_DECAY)
+# Choice of the base.
+BASE_ROWS, BASE_VALID_ROWS = 2_000, 40  # fewer say too little about the shape of a density
+BASE_GAIN = 0.05  # nats that a mixture must gain over the other bases
+BASE_ERRORS = 2.0  # standard errors by which it must be sure
+BASE_COMPONENTS, BASE_WIDTH = 32, 1.5  # more or narrower: the flow would have to fill gaps
+BASE_ITERATIONS = 20
+STUDENT_DF = (3.0, 6.0)
+STUDENT_GAIN = 0.1  # nats a column: independent heavy columns are another shape, not only tails
 
+# Mixtures that a flow has to beat, in model coordinates. Small ones show how fast the likelihood
+# rises with the components; the large one is fitted where that promises more than the flow has.
+SMALL_COMPONENTS, LARGE_COMPONENTS = (2, 5, 10, 40), 160
+MIN_GAIN = 0.1  # nats; less is no reason to give up a flow
+MIXTURE_ROWS, ROWS_A_COMPONENT, MIXTURE_ITERATIONS = 40_000, 25, 30
+MIXTURE_VARIANCE = 1e-5  # keeps a component from collapsing onto a few rows
+MIXTURE_SHARE = 0.05  # of the seconds, for the small mixtures
+LARGE_MIXTURE_TIMES = 3.0  # the large one may take so many times theirs
+STEPS_A_COMPONENT = 20  # of the fit: a short one is compared with small mixtures only
 
-def default_phases(
-    *,
-    steps: int | None,
-    seconds: float | None,
-    likelihood_share: float | None,
-    rows: int,
-    batch: int,
-) -> tuple[Phase, ...]:
-    """Flow matching, then maximum likelihood, within a budget of updates or seconds.
+# Stacking of mixtures by cross-validation, for few rows, in units of the columns' deviations.
+STACKING_ROWS = 2_000  # from here on held-out rows choose by themselves
+STACKING_STEPS = 500  # a shorter fit does not justify a cross-validation
+STACKING_COMPONENTS, STACKING_SHAPES = (1, 2, 3, 5, 8, 12), ("full", "diag")
+FOLDS, STARTS = 5, 2
+STACKING_ROWS_A_COMPONENT = 5
+STACKING_VARIANCE = 1e-4
+MOST_REPEATS = 4  # of a row on average, where weights differ
+STACKING_ROUNDS, SMALLEST_SHARE = 200, 0.01  # of the shares; less drops a mixture
+STACKING_ERRORS = 2.0  # standard errors by which a flow must lead: held-out rows chose its weights
 
-    A likelihood update costs some ten times one of flow matching, and brings the field further:
-    its share is most of the time, or a tenth of the updates.
-
-    Raises:
-        ValueError: for two budgets, or one that is not positive, or a share outside [0, 1].
-    """
-    if steps is not None and seconds is not None:
-        raise ValueError("give steps or seconds, not both")
-    if steps is None and seconds is None:
-        steps = default_steps(rows)
-    if not (steps if steps is not None else seconds) > 0:
-        raise ValueError(f"the budget must be positive; got steps={steps}, seconds={seconds}")
-    share = likelihood_share
-    if share is None and seconds is None:
-        share = SHARE_OF_UPDATES
-    elif share is None:
-        share = SHARE_OF_SECONDS if rows <= MANY_ROWS else SHARE_OF_SECONDS_MANY_ROWS
-    if not 0 <= share <= 1:
-        raise ValueError(f"likelihood_share: expected a number in [0, 1]; got {share}")
-    likelihood = None if steps is None else round(share * steps)
-    matching = None if steps is None else steps - likelihood
-    parts = (
-        ("flow matching", matching, 1 - share, MATCHING),
-        ("likelihood", likelihood, share, {**LIKELIHOOD, "batch": batch}),
-    )
-    phases = []
-    for name, updates, part, recipe in parts:
-        time = None if seconds is None else TRAINING_SHARE * part * seconds
-        if (updates if seconds is None else time) > 0:
-            phases.append(Phase(name, updates, time, **recipe))
-    return tuple(phases)
-
-
-def default_steps(rows: int) -> int:
-    """Updates for a table of so many rows: a few epochs more for small ones, a cap for large
-    ones."""
-    return int(min(max(2000, rows // 4), 6000))
+# Distribution over the discrete states of typed tables.
+DISCRETE = {"learning_rate": 3e-3, "weight_decay": 1e-3}
+DISCRETE_BATCH, DISCRETE_VALIDATIONS, DISCRETE_PATIENCE, DISCRETE_VALID_ROWS = 512, 20, 6, 4096

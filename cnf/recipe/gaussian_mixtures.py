@@ -1,10 +1,8 @@
-"""The Gaussian mixture that a flow has to beat, and gives way to where it does not."""
+"""Gaussian mixtures fitted by expectation-maximization, and their form as bases."""
 
 from __future__ import annotations
 
-import time
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,151 +11,62 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from cnf.flows import Base, ContaminatedBase, MixtureBase
-from cnf.rows import weighted_nll
+from cnf.flows import MixtureBase
+from cnf.recipe.defaults import MIXTURE_ROWS, MIXTURE_VARIANCE
 
-# Small mixtures show how fast the likelihood of mixtures rises with their components; the large
-# one is fitted where that promises more than the flow has reached.
-SMALL = (2, 5, 10, 40)
-LARGE = 160
-# By so many nats a mixture has to lead at the end: less is no reason to give up a flow that moves.
-MIN_GAIN = 0.1
-MOST_ROWS = 40_000
-ROWS_A_COMPONENT = 25
-ITERATIONS = 30
-# In units of model coordinates: keeps a component from collapsing onto a few rows.
-SMALLEST_VARIANCE = 1e-5
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A base, its number of components, and its held-out NLL in nats a row of the data's units."""
-
-    base: Base
-    components: int
-    nll: float
-
-
-class MixtureBaseline:
-    """Gaussian mixtures of the rows a flow is fitted to, their number of components chosen on
-    held-out rows.
-
-    Args:
-        y: rows to learn from, in model coordinates (rows, dim).
-        weights: of these rows, or None.
-        valid: rows to validator by, in model coordinates.
-        ladj: log-Jacobian of the valid rows, () or (rows,).
-        valid_weights: of these rows, or None.
-        seed: of the start of expectation-maximization, and of the rows taken where there are many.
-        most: components at most.
-        seconds: time for the small mixtures; the large one may take three times as long. None for
-            no limit.
-    """
-
-    def __init__(
-        self,
-        y: Tensor,
-        weights: Tensor | None,
-        valid: Tensor,
-        ladj: Tensor,
-        valid_weights: Tensor | None,
-        *,
-        seed: int,
-        most: int,
-        seconds: float | None,
-    ) -> None:
-        self.dtype, self.device = y.dtype, y.device
-        self.valid, self.ladj, self.valid_weights = valid, ladj, valid_weights
-        self.seed = seed
-        self.seconds = seconds
-        self.rows = chosen_rows(y, weights, seed)
-        self.most = min(most, len(self.rows) // ROWS_A_COMPONENT)
-        self.found: list[Judged] = []
-        self.seconds_a_component = 0.0
-        for components in SMALL:
-            if components <= self.most and self._affords(components):
-                self._fit(components)
-
-    @property
-    def best(self) -> Judged | None:
-        """The mixture that held-out rows like best; None where rows or time are too few for
-        any."""
-        return min(self.found, key=lambda judged: judged.nll, default=None)
-
-    @property
-    def extrapolated_nll(self) -> float:
-        """The NLL that a large mixture may reach, if components go on paying as they have."""
-        if len(self.found) < 2:
-            return float("inf")
-        before, last = (judged.nll for judged in self.found[-2:])
-        return 2 * last - before
-
-    def best_if_better_than(self, nll: float) -> Base | None:
-        """The best mixture, where its held-out NLL is below `nll` by `MIN_GAIN`; the large one is
-        fitted first if it promises that."""
-        if nll - self.extrapolated_nll > MIN_GAIN:
-            self.fit_largest()
-        return self.best.base if self.best is not None and nll - self.best.nll > MIN_GAIN else None
-
-    def fit_largest(self) -> None:
-        """Fit the mixture of as many components as rows and time allow."""
-        components = min(LARGE, self.most)
-        if self.seconds is not None and self.seconds_a_component:
-            components = min(components, int(3 * self.seconds / self.seconds_a_component))
-        if self.found and components > self.found[-1].components:
-            self._fit(components)
-
-    def _affords(self, components: int) -> bool:
-        return self.seconds is None or components * self.seconds_a_component <= self.seconds
-
-    def _fit(self, components: int) -> None:
-        start = time.perf_counter()
-        try:
-            model = fitted_mixture(self.rows, components, seed=self.seed, iterations=ITERATIONS)
-        except ValueError:  # rows so far out that a Gaussian of them has no width
-            return
-        plain = mixture_base(model, self.dtype, self.device)
-        judged = [
-            Judged(base, components, self._nll(base)) for base in (plain, ContaminatedBase(plain))
-        ]
-        self.found.append(min(judged, key=lambda candidate: candidate.nll))
-        self.seconds_a_component = (time.perf_counter() - start) / components
-
-    @torch.no_grad()
-    def _nll(self, base: Base) -> float:
-        return weighted_nll(base.log_prob(self.valid) + self.ladj, self.valid_weights)[0]
+DEFAULT_ITERATIONS = 100  # scikit-learn's
 
 
 def fitted_mixture(
-    rows: np.ndarray,
+    rows: NDArray[np.floating],
     components: int,
     *,
     seed: int,
-    iterations: int,
-    smallest: float = SMALLEST_VARIANCE,
+    iterations: int = DEFAULT_ITERATIONS,
+    smallest: float = MIXTURE_VARIANCE,
+    shape: str = "full",
+    init: str = "k-means++",
+    starts: int = 1,
+    tolerance: float = 1e-3,
 ) -> GaussianMixture:
-    """A mixture of rows (n, dim) after so many iterations at most: one that has not converged is
-    judged by held-out rows like any other. `smallest` is added to its variances.
+    """A mixture fitted to rows (n, dim), converged or not: held-out rows judge it.
+
+    Args:
+        rows: to learn from.
+        components: number of Gaussians.
+        seed: of the start.
+        iterations: at most.
+        smallest: added to the variances.
+        shape: "full" or "diag" covariances.
+        init: how the start is found, a word of scikit-learn's.
+        starts: number of starts; the best is kept.
+        tolerance: gain of the likelihood at which it has converged.
 
     Raises:
-        ValueError: where rows are so far apart that numbers cannot tell the widths of a Gaussian.
+        ValueError: where rows are so far apart that float64 cannot hold a covariance.
     """
     model = GaussianMixture(
-        components,
-        reg_covar=smallest,
-        max_iter=iterations,
-        init_params="k-means++",
-        random_state=seed,
-    )
+        components, covariance_type=shape, tol=tolerance, reg_covar=smallest,
+        max_iter=iterations, n_init=starts, init_params=init, random_state=seed,
+    )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return model.fit(rows)
 
 
-def chosen_rows(y: Tensor, weights: Tensor | None, seed: int) -> np.ndarray:
-    """At most `MOST_ROWS` rows in single precision, each as often as its weight says where they
-    have any."""
-    rows, count = y.float().numpy(force=True), min(len(y), MOST_ROWS)
+def mixture_base(model: GaussianMixture, dtype: torch.dtype, device: torch.device) -> MixtureBase:
+    """A fitted mixture as a base of this dtype on this device."""
+    covariances = model.covariances_.astype(np.float64)
+    if model.covariance_type == "diag":
+        covariances = covariances[:, :, None] * np.eye(covariances.shape[1])
+    parts = (model.weights_, model.means_, np.linalg.cholesky(covariances))
+    return MixtureBase(*(torch.as_tensor(part, dtype=dtype, device=device) for part in parts))
+
+
+def rows_for_mixture(y: Tensor, weights: Tensor | None, seed: int) -> NDArray[np.float32]:
+    """Rows for a mixture, which takes no weights: some of many, each as often as its weight says,
+    in single precision."""
+    rows, count = y.float().numpy(force=True), min(len(y), MIXTURE_ROWS)
     if weights is not None:
         return rows[systematic(weights.double().numpy(force=True), count)]
     if len(rows) == count:
@@ -174,13 +83,3 @@ def systematic(weights: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     """
     ends = np.cumsum(weights) / np.sum(weights)
     return np.searchsorted(ends, (np.arange(count) + 0.5) / count).clip(max=len(weights) - 1)
-
-
-def mixture_base(model: GaussianMixture, dtype: torch.dtype, device: torch.device) -> MixtureBase:
-    """A fitted mixture of full or diagonal covariances as a base of this dtype on this
-    device."""
-    covariances = model.covariances_.astype(np.float64)
-    if model.covariance_type == "diag":
-        covariances = covariances[:, :, None] * np.eye(covariances.shape[1])
-    parts = (model.weights_, model.means_, np.linalg.cholesky(covariances))
-    return MixtureBase(*(torch.as_tensor(part, dtype=dtype, device=device) for part in parts))

@@ -1,57 +1,62 @@
-"""What takes the flow's place at the end, where it is ahead on held-out rows: a Gaussian
-mixture."""
+"""The fallback: a Gaussian mixture that is ahead on held-out rows replaces the flow."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from cnf.flows import Base
-from cnf.recipe.gaussian_mixtures import LARGE, MixtureBaseline
-from cnf.recipe.stacking import FEW, stacked_mixture_if_better
+from cnf.recipe.defaults import (
+    LARGE_COMPONENTS,
+    MIXTURE_SHARE,
+    STACKING_ROWS,
+    STACKING_STEPS,
+    STEPS_A_COMPONENT,
+)
+from cnf.recipe.mixture_baseline import MixtureBaseline
+from cnf.recipe.preparation import FitPlan
+from cnf.recipe.settings import FitSettings
+from cnf.recipe.stacking import stacked_mixture_if_better
 from cnf.recipe.transforms import standardizing_transform
 from cnf.rows import Rows
 from cnf.training.trainer import Trainer
 from cnf.training.validation import validation_subset
 
-# Of the time, for the small mixtures that the flow has to beat.
-MIXTURE_SHARE = 0.05
-# A fit of fewer updates is a trial, and does not bear a cross-validation.
-FEWEST_UPDATES = 500
-# Updates of a fit for every component that its mixtures may have.
-ROOM_FOR_A_COMPONENT = 20
-
 
 class FallbackResult(NamedTuple):
-    """What was chosen in place of the flow, in words, and the held-out NLL with its standard error
-    where that
-    is known already: a stack that has learnt the held-out rows since cannot be asked any more."""
+    """What replaced the flow.
+
+    Attributes:
+        choices: what was chosen, by name.
+        held_out: held-out NLL and its standard error, where they are known already: a stack that
+            was fitted to the held-out rows since cannot be judged by them.
+    """
 
     choices: dict[str, str]
     held_out: tuple[float, float] | None
 
 
 def fall_back_to_mixture(
-    trainer: Trainer, train: Rows, valid: Rows, *, refit: bool
+    trainer: Trainer, settings: FitSettings, *, refit: bool
 ) -> FallbackResult | None:
-    """Where it may, and a mixture leaves the flow behind on held-out rows, the base of a field at
-    rest.
+    """Where the plan allows it and a mixture beats the flow on held-out rows, make it the base of a
+    field at rest.
 
     Args:
         trainer: at its end.
-        train: rows that the flow was fitted to.
-        valid: rows that validator.
-        refit: whether a stack of few rows may learn those that have judged it.
+        settings: of the fit.
+        refit: whether a stack of few rows is fitted to the held-out rows in the end.
     """
-    if not trainer.plan.allow_mixture_fallback:
+    plan = FitPlan(**trainer.metadata)
+    if not plan.allow_mixture_fallback:
         return None
-    updates, seconds = trainer.settings.budget
+    steps, seconds = settings.budget
     limit = MIXTURE_SHARE * seconds if seconds else None
-    if len(train) + len(valid) < FEW and (seconds > 0 or updates >= FEWEST_UPDATES):
-        return _fall_back_to_stack(trainer, train, valid, refit=refit, seconds=limit)
-    most = updates // ROOM_FOR_A_COMPONENT if updates else LARGE
-    found = _mixtures(trainer, train, valid, most=most, seconds=limit).best_if_better_than(
-        trainer.best_nll
-    )
+    few = len(trainer.train) + len(trainer.valid) < STACKING_ROWS
+    if few and (seconds > 0 or steps >= STACKING_STEPS):
+        return _fall_back_to_stack(trainer, plan, settings, refit=refit, seconds=limit)
+    most = steps // STEPS_A_COMPONENT if steps else LARGE_COMPONENTS
+    baseline = _baseline(trainer, settings, most=most, seconds=limit)
+    found = baseline.best_if_better_than(trainer.state.best_nll)
     if found is None:
         return None
     _install_base(trainer, found)
@@ -59,14 +64,15 @@ def fall_back_to_mixture(
 
 
 def _fall_back_to_stack(
-    trainer: Trainer, train: Rows, valid: Rows, *, refit: bool, seconds: float | None
+    trainer: Trainer, plan: FitPlan, settings: FitSettings, *, refit: bool, seconds: float | None
 ) -> FallbackResult | None:
-    flow, free = trainer.flow, trainer.plan.transform_is_free
-    plain = standardizing_transform(train, trainer.settings.ranges).to(flow.device)
+    flow, free = trainer.flow, plan.transform_is_free
+    plain = standardizing_transform(trainer.train, settings.ranges).to(flow.device)
     transform = plain if free else flow.preprocess
     stack = stacked_mixture_if_better(
-        flow, transform, train, valid, refit=refit, seed=trainer.seed, seconds=seconds
-    )
+        flow, transform, trainer.train, trainer.valid,
+        refit=refit, seed=trainer.seed, seconds=seconds, clock=settings.clock,
+    )  # fmt: skip
     if stack is None:
         return None
     flow.preprocess = transform
@@ -77,19 +83,19 @@ def _fall_back_to_stack(
 
 def _install_base(trainer: Trainer, base: Base) -> None:
     trainer.flow.base = base
-    trainer.flow.field.load_state_dict(trainer.at_start)
+    trainer.flow.field.load_state_dict(trainer.initial)
 
 
-def _mixtures(
-    trainer: Trainer, train: Rows, valid: Rows, *, most: int, seconds: float | None
+def _baseline(
+    trainer: Trainer, settings: FitSettings, *, most: int, seconds: float | None
 ) -> MixtureBaseline:
     """The mixtures that the flow has to beat, judged on the rows that judged it."""
-    flow = trainer.flow
-    valid = validation_subset(valid)
+    flow, train, valid = trainer.flow, trainer.train, validation_subset(trainer.valid)
     (y, _, _), (held_out, _, ladj) = (
         flow.to_model_coordinates(rows.x, rows.context) for rows in (train, valid)
     )
     return MixtureBaseline(
-        y, train.weights, held_out, ladj, valid.weights,
-        seed=trainer.seed, most=most, seconds=seconds,
-    )  # fmt: skip
+        Rows(y, weights=train.weights),
+        Rows(held_out, weights=valid.weights),
+        ladj, seed=trainer.seed, most=most, seconds=seconds, clock=settings.clock,
+    ).fit()  # fmt: skip

@@ -1,51 +1,38 @@
-"""What few rows can bear: Gaussian mixtures stacked by cross-validation, where no flow is ahead of
-them."""
+"""Gaussian mixtures stacked by cross-validation, for few rows."""
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold
 from torch import Tensor
 
+import cnf.recipe.defaults as defaults
 from cnf.flows import CNF, MixtureBase
-from cnf.recipe.gaussian_mixtures import mixture_base, systematic
+from cnf.recipe.gaussian_mixtures import fitted_mixture, mixture_base, systematic
 from cnf.rows import Rows, weighted_nll
+from cnf.training.config import Clock
 from cnf.training.validation import exact, fill_unsolved_with_worst
 from cnf.transforms import Transform
 
 Matrix = NDArray[np.float64]
 
-# From so many rows on, held-out rows choose among mixtures by themselves.
-FEW = 2_000
-COMPONENTS = (1, 2, 3, 5, 8, 12)
-SHAPES = ("full", "diag")
-FOLDS, STARTS = 5, 2
-FEWEST_ROWS_A_COMPONENT = 5
-# Of a row, at most, on average, where weights differ.
-MOST_COPIES = 4
-# Of the shares in the stack: rounds of expectation-maximization, and the least that keeps a
-# mixture in.
-ROUNDS, SMALLEST_SHARE = 200, 0.01
-# By so many standard errors of the paired difference a flow has to lead on held-out rows: they
-# have picked its weights, and not the mixtures'.
-SURE = 2.0
-# In units of the columns' deviations.
-SMALLEST_VARIANCE = 1e-4
-
 
 class StackedMixture(NamedTuple):
-    """Mixtures as one, and what those of the training rows alone make of held-out rows: NLL in
-    nats a row of the data's units, and its standard error."""
+    """Mixtures as one.
+
+    Attributes:
+        base: their mixture.
+        held_out: NLL of held-out rows under mixtures of the training rows alone, in nats a row of
+            the data's units, and its standard error.
+    """
 
     base: MixtureBase
     held_out: tuple[float, float]
@@ -61,43 +48,41 @@ def stacked_mixture_if_better(
     refit: bool,
     seed: int,
     seconds: float | None,
+    clock: Clock = time.perf_counter,
 ) -> StackedMixture | None:
-    """Stacked mixtures, unless the flow is ahead of those of the training rows on the held-out
-    ones.
+    """Stacked mixtures, unless the flow leads those of the training rows on the held-out ones.
 
-    What each mixture counts for is settled by held-out folds of the training rows: a tenth of few
-    rows says too little to choose by, and the best of many by a little is the luck of folds and
-    starts as much as its number of components (Smyth and Wolpert 1999).
+    The weight of each mixture is found on held-out folds of the training rows: a tenth of few rows
+    says too little to choose by, and the best of many by a little is the luck of folds and starts
+    as much as its number of components (Smyth and Wolpert 1999).
 
     Args:
         flow: fitted to the training rows.
-        transform: map to where the mixtures are fitted. Along the columns themselves a diagonal
-            covariance says more than along axes that whitening has turned.
-        train: rows it was fitted to.
-        valid: rows set apart.
-        refit: whether the stack that is handed over learns them too, once they have judged.
+        transform: to coordinates in which the mixtures are fitted. Along the columns themselves a
+            diagonal covariance says more than along axes that whitening has turned.
+        train: rows the flow was fitted to.
+        valid: held-out rows.
+        refit: whether the stack is fitted to the held-out rows too, once they have judged.
         seed: of folds and starts.
         seconds: time for the folds; None for no limit.
+        clock: the seconds.
     """
-    if len(train) < 2 * FOLDS:
+    if len(train) < 2 * defaults.FOLDS:
         return None
     (y, _), (held_out, ladj) = (transform(rows.x) for rows in (train, valid))
     rows, judges = WeightedRows.of(y, train.weights), WeightedRows.of(held_out, valid.weights)
-    with warnings.catch_warnings():
-        # A mixture that has not converged is judged like any other.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        models, shares = _chosen(rows, seed, seconds)
-        stack = _stacked(models, shares, rows, flow.device)
-        log_prob = stack.to(held_out).log_prob(held_out) + ladj
-        behind, error = weighted_nll(
-            fill_unsolved_with_worst(exact(flow).log_prob(valid.x)) - log_prob, valid.weights
-        )
-        if -behind > SURE * error:
-            return None
-        if refit:
-            everything = WeightedRows(*(np.concatenate(both) for both in zip(rows, judges)))
-            stack = _stacked(models, shares, everything, flow.device)
-        return StackedMixture(stack.to(flow.dtype), weighted_nll(log_prob, valid.weights))
+    models, shares = _chosen(rows, seed, seconds, clock)
+    stack = _stacked(models, shares, rows, flow.device)
+    log_prob = stack.to(held_out).log_prob(held_out) + ladj
+    behind, error = weighted_nll(
+        fill_unsolved_with_worst(exact(flow).log_prob(valid.x)) - log_prob, valid.weights
+    )
+    if -behind > defaults.STACKING_ERRORS * error:
+        return None
+    if refit:
+        everything = WeightedRows(*(np.concatenate(both) for both in zip(rows, judges)))
+        stack = _stacked(models, shares, everything, flow.device)
+    return StackedMixture(stack.to(flow.dtype), weighted_nll(log_prob, valid.weights))
 
 
 class WeightedRows(NamedTuple):
@@ -119,40 +104,56 @@ class WeightedRows(NamedTuple):
     def repeated(self) -> Matrix:
         """The rows, each as often as its weight says beside the smallest: mixtures take no
         weights."""
-        draws = min(round(self.weights.sum() / self.weights.min()), MOST_COPIES * len(self.y))
+        draws = min(
+            round(self.weights.sum() / self.weights.min()), defaults.MOST_REPEATS * len(self.y)
+        )
         return self.y[systematic(self.weights, draws)]
 
 
+@dataclass(frozen=True)
+class MixtureModel:
+    """A mixture that is not fitted yet."""
+
+    components: int
+    shape: str
+    seed: int
+
+    def fit(self, rows: WeightedRows) -> GaussianMixture:
+        """The mixture fitted to rows."""
+        return fitted_mixture(
+            rows.repeated(), self.components, shape=self.shape, seed=self.seed, init="kmeans",
+            starts=defaults.STARTS, smallest=defaults.STACKING_VARIANCE,
+        )  # fmt: skip
+
+
 def _chosen(
-    rows: WeightedRows, seed: int, seconds: float | None
-) -> tuple[list[GaussianMixture], Matrix]:
+    rows: WeightedRows, seed: int, seconds: float | None, clock: Clock
+) -> tuple[list[MixtureModel], Matrix]:
     """Mixtures of more and more components, until time is up, and the share of each."""
-    start, models, scores = time.perf_counter(), [], []
-    for some in _candidates(len(rows.y) - len(rows.y) // FOLDS, seed):
+    start, models, scores = clock(), [], []
+    for some in _candidates(len(rows.y) - len(rows.y) // defaults.FOLDS, seed):
         models += some
         scores += [_out_of_fold(model, rows, seed) for model in some]
-        if seconds is not None and time.perf_counter() - start > seconds:
+        if seconds is not None and clock() - start > seconds:
             break
     shares = stacking_shares(np.stack(scores, 1), rows.weights)
-    kept = shares >= SMALLEST_SHARE
+    kept = shares >= defaults.SMALLEST_SHARE
     return [model for model, keep in zip(models, kept) if keep], shares[kept]
 
 
-def _candidates(rows: int, seed: int) -> Iterator[list[GaussianMixture]]:
-    """Mixtures of every shape with as many components as each other."""
-    settings = {"reg_covar": SMALLEST_VARIANCE, "n_init": STARTS, "random_state": seed}
-    for components in COMPONENTS:
-        if components == 1 or components * FEWEST_ROWS_A_COMPONENT <= rows:
-            yield [
-                GaussianMixture(components, covariance_type=shape, **settings) for shape in SHAPES
-            ]
+def _candidates(rows: int, seed: int) -> Iterator[list[MixtureModel]]:
+    """Mixtures of every shape, with more and more components."""
+    for components in defaults.STACKING_COMPONENTS:
+        if components == 1 or components * defaults.STACKING_ROWS_A_COMPONENT <= rows:
+            yield [MixtureModel(components, shape, seed) for shape in defaults.STACKING_SHAPES]
 
 
-def _out_of_fold(model: GaussianMixture, rows: WeightedRows, seed: int) -> Matrix:
+def _out_of_fold(model: MixtureModel, rows: WeightedRows, seed: int) -> Matrix:
     """The log-density (rows,) of every row under the mixture fitted without its fold."""
     found = np.empty(len(rows.y))
-    for train, test in KFold(FOLDS, shuffle=True, random_state=seed).split(rows.y):
-        found[test] = clone(model).fit(rows.take(train).repeated()).score_samples(rows.y[test])
+    folds = KFold(defaults.FOLDS, shuffle=True, random_state=seed)
+    for train, test in folds.split(rows.y):
+        found[test] = model.fit(rows.take(train)).score_samples(rows.y[test])
     return found
 
 
@@ -167,18 +168,17 @@ def stacking_shares(log_prob: Matrix, weights: Matrix) -> Matrix:
     """
     density = np.exp(log_prob - log_prob.max(1, keepdims=True))
     shares = np.full(density.shape[1], 1 / density.shape[1])
-    for _ in range(ROUNDS):
+    for _ in range(defaults.STACKING_ROUNDS):
         parts = shares * density
         shares = np.average(parts / parts.sum(1, keepdims=True), axis=0, weights=weights)
     return shares
 
 
 def _stacked(
-    models: list[GaussianMixture], shares: Matrix, rows: WeightedRows, device: torch.device
+    models: list[MixtureModel], shares: Matrix, rows: WeightedRows, device: torch.device
 ) -> MixtureBase:
     """The mixtures fitted to the rows, as one: a mixture of mixtures is a mixture."""
-    repeated = rows.repeated()
-    bases = [mixture_base(clone(model).fit(repeated), torch.float64, device) for model in models]
+    bases = [mixture_base(model.fit(rows), torch.float64, device) for model in models]
     weights = [float(share) * base.weights for share, base in zip(shares, bases)]
     means, factors = ([getattr(base, part) for base in bases] for part in ("means", "factors"))
     return MixtureBase(torch.cat(weights), torch.cat(means), torch.cat(factors))

@@ -1,8 +1,14 @@
 """The training engine: a module, an objective, rows. It knows no tables, no mixtures and no
 defaults.
 
-Trainer, Phase, Settings, History    the loop, what it is told, what it tells
-minimize                             the loop for an objective of one's own
+Trainer, Phase, Settings, History      the loop, what it is told, what it tells
+Objective                              what a phase minimizes: FlowMatching, MaximumLikelihood
+LinearPath                             a probability path (z, y, t) -> (x_t, u_t)
+IndependentCoupling, MinibatchOT       which source point is paired with which row
+ProportionalSampler, NeymanSampler     which rows a batch holds
+EMAValidator                           what judges weights on held-out rows
+WarmupCosine                           the learning rate
+minimize                               a plain loop for other models
 """
 
 from __future__ import annotations
@@ -10,22 +16,50 @@ from __future__ import annotations
 from typing import Any
 
 from cnf.deprecation import renamed
+from cnf.training.callbacks import Callback
 from cnf.training.config import Phase, Settings
+from cnf.training.couplings import Coupling, IndependentCoupling, MinibatchOT
 from cnf.training.errors import Interrupted, TrainingError
+from cnf.training.flow_matching import FlowMatching
 from cnf.training.history import History, Record
+from cnf.training.maximum_likelihood import MaximumLikelihood
 from cnf.training.minimize import minimize
+from cnf.training.objectives import Loss, Objective, Task
+from cnf.training.paths import LinearPath, Path
 from cnf.training.penalties import Regularizers
+from cnf.training.samplers import NeymanSampler, ProportionalSampler, Sampler
+from cnf.training.schedules import Schedule, WarmupCosine
 from cnf.training.trainer import Trainer
+from cnf.training.validation import EMAValidator, ValidationResult, Validator
 
 __all__ = [
+    "Callback",
+    "Coupling",
+    "EMAValidator",
+    "FlowMatching",
     "History",
+    "IndependentCoupling",
     "Interrupted",
+    "LinearPath",
+    "Loss",
+    "MaximumLikelihood",
+    "MinibatchOT",
+    "NeymanSampler",
+    "Objective",
+    "Path",
     "Phase",
+    "ProportionalSampler",
     "Record",
     "Regularizers",
+    "Sampler",
+    "Schedule",
     "Settings",
+    "Task",
     "Trainer",
     "TrainingError",
+    "ValidationResult",
+    "Validator",
+    "WarmupCosine",
     "minimize",
 ]
 

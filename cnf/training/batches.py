@@ -1,4 +1,4 @@
-"""Rows in model coordinates, and random batches of them."""
+"""Training rows in model coordinates, and random batches of them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from cnf.training.stratified import StratifiedRows
 
 
 def in_model_coordinates(flow: CNF, rows: Rows) -> Rows:
-    """Rows and their context where the field lives, in its dtype."""
+    """Rows and their context in the coordinates and the dtype of the field."""
     y, context, _ = flow.to_model_coordinates(rows.x, rows.context)
     return Rows(y, context, rows.weights)
 
 
 class Batches:
-    """Rows in model coordinates; of them, endless random batches drawn in proportion to their
-    weights, and
-    spread evenly over the data: the less chance in a batch, the less noise in its gradient."""
+    """Rows, and batches drawn in proportion to their weights and spread evenly over the data.
+
+    The less chance there is in a batch, the less noise in its gradient.
+
+    Args:
+        y: rows in model coordinates (rows, dim).
+        context: of the rows, in model coordinates (rows, context_dim), or None.
+        weights: of the rows (rows,), or None for equal ones.
+    """
 
     def __init__(self, y: Tensor, context: Tensor | None, weights: Tensor | None) -> None:
         self.y = y

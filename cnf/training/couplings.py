@@ -1,24 +1,61 @@
-"""Which base point a row of data is paired with in flow matching."""
+"""Couplings of flow matching: which source point is paired with which row."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
-def couple(z: Tensor, y: Tensor, block: int) -> Tensor:
-    """The rows of y, reordered within blocks so that Σ |z − y|² is as small as a permutation
-    allows.
+class Coupling(Protocol):
+    """A joint distribution of source points and rows that keeps both marginals."""
 
-    Minibatch optimal transport (Tong et al. 2024; Pooladian et al. 2023): the marginals stay what
-    they are, while paths hardly cross any more, so that the field becomes straight and its solve
-    cheap.
+    def __call__(self, z: Tensor, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Paired source points and rows, each (rows, dim); row k keeps the context of row k."""
+
+
+@dataclass(frozen=True)
+class IndependentCoupling:
+    """Pairs as they were drawn."""
+
+    def __call__(self, z: Tensor, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The pairs."""
+        return z, y
+
+
+@dataclass(frozen=True)
+class MinibatchOT:
+    """Optimal transport within blocks of a batch (Tong et al. 2024; Pooladian et al. 2023).
+
+    Pairs cross less often, so that the field is straighter and cheaper to solve.
+
+    Attributes:
+        block: rows assigned among each other; the cost of a row grows with its square.
+    """
+
+    block: int = 64
+
+    def __call__(self, z: Tensor, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The pairs.
+
+        Raises:
+            ValueError: for rows with a context; they cannot change places with each other.
+        """
+        if context is not None:
+            raise ValueError("coupling: expected IndependentCoupling for a flow with a context")
+        return z, couple(z, y, self.block)
+
+
+def couple(z: Tensor, y: Tensor, block: int) -> Tensor:
+    """The rows of y, permuted within blocks so that Σ |z − y|² is smallest.
 
     Args:
-        z: base points (rows, dim).
-        y: data (rows, dim), rows a multiple of `block`.
-        block: rows that are assigned among each other; the cost of a row grows with its square.
+        z: source points (rows, dim).
+        y: data (rows, dim); the number of rows is a multiple of `block`.
+        block: rows assigned among each other.
 
     Example:
         >>> couple(torch.tensor([[0.0], [1.0]]), torch.tensor([[5.0], [4.0]]), block=2)

@@ -11,13 +11,13 @@ class Record:
     """One moment of training.
 
     Attributes:
-        phase: "flow matching" or "likelihood".
-        step: updates so far.
+        phase: name of the objective, such as "flow matching" or "likelihood".
+        step: training steps so far.
         seconds: time spent training so far.
-        objective: value of the phase's objective, averaged since the last record.
-        learning_rate: of the next update.
+        objective: value of the objective, averaged since the last record.
+        learning_rate: of the next training step.
         valid_nll: held-out NLL in nats per row, units of the data, by a verified solve; None where
-            not taken.
+            it was not taken.
         valid_se: its standard error.
         nfe: velocity evaluations a row that scoring takes.
     """
@@ -38,14 +38,14 @@ class History:
 
     Attributes:
         records: in order of time.
-        choices: what was chosen for the data at hand, by name.
+        choices: what was chosen for the data, by name.
         valid_nll: held-out NLL of the finished flow, nats per row in the units of the data; None
             until then.
         valid_se: its standard error.
-        train_nll: that of rows it was fitted to, on as many of them as validation looks at; far
-            below `valid_nll`, the flow has learnt rows by heart.
+        train_nll: NLL of training rows, of as many as validation takes; far below `valid_nll`, the
+            flow overfits.
         train_se: its standard error.
-        rollbacks: when and why training went back to an earlier state, in words.
+        rollbacks: when and why training went back to an earlier state.
     """
 
     records: list[Record] = field(default_factory=list)

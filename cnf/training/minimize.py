@@ -1,19 +1,40 @@
-"""Gradient descent on an objective of one's own: what everything but `fit` is trained by."""
+"""Gradient descent on an objective of one's own, without validation."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from cnf.training.callbacks import Callback
+from cnf.training.config import Clock
 from cnf.training.errors import TrainingError
 from cnf.training.history import History, Record
+from cnf.training.schedules import Schedule, WarmupCosine, crosses_milestone
 
-RECORDS = 100
-CLIP = 5.0  # largest norm of a gradient
+MOST_RECORDS = 100  # of a run, or of a phase
+GRADIENT_CLIP = 5.0  # largest norm of a gradient
+
+
+class Minimization:
+    """A run of `minimize`, as its callbacks see it.
+
+    Attributes:
+        step: training steps so far.
+        steps: of the whole run.
+        history: so far.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.step, self.steps = 0, steps
+        self.history = History()
+        self.stopping = False
+
+    def stop(self) -> None:
+        """End the run after this training step."""
+        self.stopping = True
 
 
 def minimize(
@@ -23,60 +44,67 @@ def minimize(
     phase: str,
     steps: int,
     learning_rate: float,
-    warm_up: float = 0.05,
-    callback: Callable[[int], None] | None = None,
+    schedule: Schedule = WarmupCosine(),  # noqa: B008 - a frozen value
+    weight_decay: float = 0.0,
+    clip: float = GRADIENT_CLIP,
+    callbacks: Sequence[Callback] = (),
+    clock: Clock = time.perf_counter,
 ) -> History:
-    """Make an objective small by Adam: a linear warm-up, then a cosine to zero; gradients are
-    clipped.
+    """Minimize an objective by AdamW with clipped gradients.
 
     Args:
         parameters: changed in place.
-        objective: called with the number of the update, from 1; gives what is differentiated, and
-            what is recorded, each ().
-        phase: what the records and errors call it.
-        steps: number of updates.
+        objective: called with the number of the training step, from 1; returns what is
+            differentiated and what is recorded, two scalars.
+        phase: name of the objective in records and errors.
+        steps: number of training steps.
         learning_rate: its peak.
-        warm_up: share of the updates, above 0.
-        callback: told the number of updates after each of them.
+        schedule: the learning rate as a function of its peak and the share of the steps.
+        weight_decay: decoupled from the gradient.
+        clip: largest norm of a gradient.
+        callbacks: called after every training step with the `Minimization`.
+        clock: the seconds of the records.
 
     Returns:
         Up to 100 records, each with the mean objective since the last.
 
     Raises:
         ValueError: for fewer than one step.
-        TrainingError: if the objective or its gradient is not finite; the parameters are as
-            before.
+        TrainingError: if the objective or its gradient is not finite; the parameters are as before
+            that step.
 
     Example:
         >>> x = nn.Parameter(torch.tensor(3.0))
-        >>> history = minimize([x], lambda step: ((x - 1) ** 2,) * 2, phase="x", steps=300, learning_rate=0.1)
+        >>> history = minimize(
+        ...     [x], lambda step: ((x - 1) ** 2,) * 2, phase="x", steps=300, learning_rate=0.1
+        ... )
         >>> round(x.item(), 2)
         1.0
     """
     if steps < 1:
-        raise ValueError(f"steps: expected at least one update; got {steps}")
+        raise ValueError(f"steps: expected at least one training step; got {steps}")
     parameters = list(parameters)
-    optimizer = torch.optim.Adam(parameters, lr=learning_rate)
-    history, values, start = History(), [], time.perf_counter()
-    for step in range(1, steps + 1):
-        done = step / steps
-        rate = learning_rate * min(1.0, done / warm_up) * 0.5 * (1 + math.cos(math.pi * done))
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    run, values, start = Minimization(steps), [], clock()
+    while run.step < steps and not run.stopping:
+        run.step += 1
+        rate = schedule(learning_rate, run.step / steps)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()
-        loss, value = objective(step)
+        loss, value = objective(run.step)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, CLIP)
+        norm = nn.utils.clip_grad_norm_(parameters, clip)
         if not (norm.isfinite() and value.isfinite()):
             raise TrainingError(
-                f"{phase}: the objective or its gradient was not finite at update {step}; lower the learning"
-                " rate, and look for values that are far out of scale"
+                f"{phase}: the objective or its gradient was not finite at update {run.step}; lower the"
+                " learning rate, and look for values that are far out of scale"
             )
         optimizer.step()
         values.append(value.item())
-        if step * RECORDS // steps > (step - 1) * RECORDS // steps:
+        if crosses_milestone((run.step - 1) / steps, run.step / steps, MOST_RECORDS):
             mean = sum(values) / len(values)
-            history.records.append(Record(phase, step, time.perf_counter() - start, mean, rate))
+            run.history.records.append(Record(phase, run.step, clock() - start, mean, rate))
             values = []
-        if callback is not None:
-            callback(step)
-    return history
+        for callback in callbacks:
+            callback(run)
+    return run.history

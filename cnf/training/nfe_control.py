@@ -1,7 +1,8 @@
-"""What keeps scoring cheap: penalties weigh as much as it takes to keep evaluations within a
-budget."""
+"""Control of the cost of scoring: penalties weigh as much as a budget of evaluations asks."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
@@ -9,21 +10,21 @@ from cnf.flows import CNF
 from cnf.flows.calibration import calibrated
 from cnf.rows import Rows
 
-# Parts of the budget between which the share rises from FIRST to one, by the same factor for every
-# evaluation; then it goes on to rise, up to MOST. Below, it is nothing, and penalties are not
-# computed. It is one well before the budget is reached: the rows of a table take more than these
-# few, and fields turn steeper when the learning rate comes down.
-LOW, HIGH, FIRST, MOST = 0.6, 0.8, 0.0075, 10.0
-# What an evaluation beyond the HIGH part of the budget counts for, in nats of held-out likelihood.
-COST = 0.1
+# Parts of the budget between which the share of the penalties rises from FIRST_SHARE to one, by the
+# same factor for every evaluation; beyond, it goes on to rise, up to MOST_SHARE. Below, penalties
+# are not computed. It is one well before the budget is reached: a table takes more evaluations than
+# the pilot rows, and fields turn steeper when the learning rate comes down.
+SHARE_STARTS, SHARE_IS_ONE, FIRST_SHARE, MOST_SHARE = 0.6, 0.8, 0.0075, 10.0
+# Nats of held-out likelihood that an evaluation above SHARE_IS_ONE of the budget counts for.
+NATS_AN_EVALUATION = 0.1
 
 
 class PenaltyController:
-    """The share of the regularizers' weights that counts, and what too many evaluations count for.
+    """The share of the regularizers' weights that counts, and the nats that evaluations count for.
 
     Args:
-        pilot: rows; every other one is calibrated on, and evaluations are counted on those
-            between, since a grid suits best the rows that it was placed on.
+        pilot: rows; every other one is calibrated on, and evaluations are counted on those between,
+            since a grid suits best the rows that it was placed on.
         budget: evaluations a row; None leaves the share at 1.
         tolerance: of the finished flow's error bars, in nats.
     """
@@ -36,13 +37,21 @@ class PenaltyController:
 
     @torch.no_grad()
     def update(self, flow: CNF) -> float:
-        """Set the share by the evaluations that a flow would take, and say what too many of them
-        count for, in nats. A solver that is given takes what it takes."""
+        """Set the share by the evaluations that scoring by `flow` takes, and return the nats that
+        too many of them count for. A solver that was given is left alone."""
         if self.budget is None or "solver" not in flow.automatic:
             return 0.0
         solver, error_model = calibrated(flow.bind(self.rows.context), self.rows.x, self.tolerance)
         finished = flow.bind(self.counted.context, solver=solver, error_model=error_model)
         nfe = finished.evaluate(self.counted.x).nfe.double().mean().item()
-        height = (nfe / self.budget - LOW) / (HIGH - LOW)
-        self.share = min(FIRST ** (1 - height), MOST) if height > 0 else 0.0
-        return COST * max(nfe - HIGH * self.budget, 0.0)
+        height = (nfe / self.budget - SHARE_STARTS) / (SHARE_IS_ONE - SHARE_STARTS)
+        self.share = min(FIRST_SHARE ** (1 - height), MOST_SHARE) if height > 0 else 0.0
+        return NATS_AN_EVALUATION * max(nfe - SHARE_IS_ONE * self.budget, 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The share."""
+        return {"share": self.share}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Return to a state."""
+        self.share = state["share"]

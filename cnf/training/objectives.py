@@ -1,96 +1,89 @@
-"""What training minimizes."""
+"""What a phase of training minimizes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from cnf.flows import CNF
-from cnf.ode import Gradient, Solver
-from cnf.training.couplings import couple
-from cnf.training.penalties import NONE, Regularizers
+from cnf.rows import Rows
+from cnf.training.batches import Batches
+
+# A loss is lost where it stays this many times above what it was.
+LOSS_FACTOR = 10.0
 
 
-def flow_matching_loss(
-    flow: CNF,
-    y: Tensor,
-    context: Tensor | None,
-    generator: torch.Generator,
-    *,
-    block: int | None = None,
-    times: int = 64,
-    times_a_pair: int = 1,
-) -> Tensor:
-    """Mean of |v(t, (1 − t) z + t y) − (y − z)|² over times t and base points z (Lipman et al.
-    2023).
+class Loss(NamedTuple):
+    """The loss of one training step.
 
-    Its minimizer carries the base to the data; no equation is solved. Rows share `times`
-    stratified times, so that the gates of a field are computed once for all rows of a time.
-
-    Args:
-        flow: the flow whose field is trained.
-        y: data in model coordinates (rows, dim), rows a multiple of `times`.
-        context: in model coordinates (rows, context_dim).
-        generator: source of times and base points.
-        block: rows coupled by optimal transport; None couples independently, as a context demands,
-            since rows may not change places with rows of another context.
-        times: number of distinct times.
-        times_a_pair: how often each pair of base point and row is used, at times far apart:
-            pairing by optimal transport costs more than an evaluation of the field.
+    Attributes:
+        value: a scalar, which is differentiated.
+        reported: the objective as a number, for the history and for the watch over divergence.
     """
-    z = flow.sample_base((len(y),), generator)
-    y = y if block is None else couple(z, y, block)
-    if times_a_pair > 1:
-        y, z = y.repeat(times_a_pair, 1), z.repeat(times_a_pair, 1)
-        context = None if context is None else context.repeat(times_a_pair, 1)
-    u = torch.rand(times, generator=generator, device=y.device, dtype=y.dtype)
-    t = ((torch.arange(times, device=y.device) + u) / times)[:, None]
-    y, z = y.reshape(times, -1, flow.dim), z.reshape(times, -1, flow.dim)
-    context = None if context is None else context.reshape(times, -1, flow.context_dim)
-    at = torch.lerp(z, y, t[..., None])
-    return (flow.field(t, at, context) - (y - z)).square().sum(-1).mean()
+
+    value: Tensor
+    reported: float
 
 
 @dataclass(frozen=True)
-class Likelihood:
-    """The parts of the likelihood objective, each a scalar, the first two in nats, and log p of
-    each row, detached."""
+class Task:
+    """What an objective works with during a phase.
 
-    nll: Tensor
-    solver_error: Tensor
-    penalty: Tensor
-    log_prob: Tensor
+    Attributes:
+        flow: the flow in training.
+        batches: training rows in model coordinates.
+        pilot: a few of the training rows, in the units of the data.
+        batch: rows of a training step.
+        generator: the source of all randomness.
+    """
+
+    flow: CNF
+    batches: Batches
+    pilot: Rows
+    batch: int
+    generator: torch.Generator
 
 
-def likelihood_loss(
-    flow: CNF,
-    y: Tensor,
-    context: Tensor | None,
-    generator: torch.Generator,
-    *,
-    solver: Solver,
-    gradient: Gradient | None = None,
-    regularizers: Regularizers = NONE,
-    importance: Tensor | None = None,
-) -> Likelihood:
-    """Mean of −log p(y) by one solve, and the means of the solver's error estimate and of the
-    penalty.
+class Objective(Protocol):
+    """An objective of training. `name`, `start` and `loss` are needed; the rest has defaults.
 
-    A solver with few steps can be cheated: the field learns to make steps whose error looks like
-    likelihood. Minimizing the error along with the objective keeps the field where the solver can
-    be believed. Rows that were drawn more or less often than others have an `importance` in the
-    means (rows,)."""
-    extend = partial(regularizers.extend, like=y, generator=generator) if regularizers else None
-    scores = flow.solve_log_prob(
-        y, context, solver, gradient=gradient, generator=generator, extend=extend
-    )
+    The attributes set by the constructor are the configuration; those set by `start` are the state
+    of a phase. A trainer starts a copy, so that one objective may serve many phases. Declare the
+    configuration as a dataclass: a checkpoint compares its fields to tell whether it belongs to the
+    fit.
+    """
 
-    def mean(values: Tensor) -> Tensor:
-        return values.mean() if importance is None else (importance.to(values) * values).mean()
+    name: str
 
-    penalty = mean(scores.extra.sum(-1)) if regularizers else scores.log_prob.new_zeros(())
-    error = mean(scores.step_error.sum(0))
-    return Likelihood(-mean(scores.log_prob), error, penalty, scores.log_prob.detach())
+    def start(self, task: Task) -> None:
+        """Begin a phase."""
+
+    def loss(self, step: int, progress: float) -> Loss:
+        """The loss of training step `step` of the phase, from 1, at a share of its budget.
+
+        Raises:
+            SolverError: where no solver follows the field; the trainer then goes back.
+        """
+        raise NotImplementedError
+
+    def diverged(self, window: Sequence[float], baseline: float) -> bool:
+        """Whether the last reported losses are all far above the largest of a calm window."""
+        return min(window) > LOSS_FACTOR * baseline
+
+    def rolled_back(self) -> None:
+        """Forget what was learned from weights that the trainer has just discarded."""
+
+    def selection_penalty(self, flow: CNF) -> float | None:
+        """Nats that count against a candidate in the choice of the best weights; None if unknown."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the phase: tensors and plain values, nested at will."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Return to a state that `state_dict` gave, after `start`."""

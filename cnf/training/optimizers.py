@@ -1,4 +1,4 @@
-"""What moves the weights of a field."""
+"""Optimizers by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OptimizerName = Literal["adam", "muon"]
 
 
 def check_optimizer(name: str) -> None:
-    """Raise a ValueError for a name that is none."""
+    """Raise a ValueError for an unknown name."""
     if name not in get_args(OptimizerName):
         raise ValueError(f"optimizer: expected {', '.join(get_args(OptimizerName))}; got {name!r}")
 
@@ -19,14 +19,12 @@ def check_optimizer(name: str) -> None:
 def optimizers(
     module: nn.Module, name: OptimizerName, *, weight_decay: float
 ) -> tuple[Optimizer, ...]:
-    """The optimizers of a module's parameters, which share them out; their learning rate is still
-    zero.
+    """The optimizers that share out the parameters of a module; their learning rate is still zero.
 
-    "adam" is AdamW. "muon" turns the averaged gradient of every matrix into the nearest orthogonal
-    one, scaled to the size that a step of Adam has (Jordan et al. 2024; Liu et al. 2025), and
-    leaves the rest to
-    AdamW: a step costs a few products of the matrices with themselves, and goes further. That pays
-    where the gradient itself is dear.
+    "adam" is AdamW. "muon" replaces the averaged gradient of every matrix by the nearest orthogonal
+    one, scaled to the size of a step of Adam (Jordan et al. 2024; Liu et al. 2025), and leaves the
+    other parameters to AdamW. A step costs a few products of the matrices with themselves and goes
+    further, which pays where the gradient itself is expensive.
 
     Example:
         >>> [type(part).__name__ for part in optimizers(nn.Linear(2, 3), "muon", weight_decay=0.0)]

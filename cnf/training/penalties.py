@@ -1,4 +1,4 @@
-"""What likelihood training may add to its objective so that paths stay easy to solve."""
+"""Penalties that likelihood training may add to its objective, so that paths are easy to solve."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from torch import Tensor
 
 from cnf.ode import System, SystemAt
 
-# Step of the differences that stand for derivatives along the path, in time and in model
-# coordinates.
-STEP = 1e-2
+# Step of the finite differences along the path, in time and in model coordinates.
+DIFFERENCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,14 @@ class Regularizers:
 
         Args:
             system: velocity and divergence.
-            like: the rows (rows, dim) that the solve starts from.
-            generator: of the probe ε of |∂v/∂x|² = E|(∂v/∂x) ε|², drawn once for the solve.
+            like: rows (rows, dim) that the solve starts from.
+            generator: of the probe ε in |∂v/∂x|² = E|(∂v/∂x) ε|², drawn once for the solve.
         """
         probe = torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
 
         def at(times: Tensor) -> Sequence[SystemAt]:
-            # Later for the first half of time and earlier for the second: never outside of it.
-            shift = STEP * (1 - 2 * (times > 0.5).to(times.dtype))
+            # Forward differences in the first half of time, backward ones in the second.
+            shift = DIFFERENCE * (1 - 2 * (times > 0.5).to(times.dtype))
             moved = system.at(times + shift) if self.transport else system.at(times)
             return [
                 SystemAt(here.velocity, partial(self._rates, here, there, step, probe))
@@ -67,11 +66,11 @@ class Regularizers:
     def _rates(
         self, here: SystemAt, there: SystemAt, step: Tensor, probe: Tensor, x: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """v, and the rates of the system with the penalty's beside them."""
+        """v, and the rates of the system with the rate of the penalty appended."""
         v, rates = here.evaluate(x)
         penalty = self.kinetic * v.square().sum(-1)
         if self.jacobian:
-            product = (here.velocity(x + STEP * probe) - v) / STEP
+            product = (here.velocity(x + DIFFERENCE * probe) - v) / DIFFERENCE
             penalty = penalty + self.jacobian * product.square().sum(-1)
         if self.transport:
             acceleration = (there.velocity(x + step * v) - v) / step
@@ -79,4 +78,4 @@ class Regularizers:
         return v, torch.cat([rates, penalty[..., None]], -1)
 
 
-NONE = Regularizers()
+NO_PENALTIES = Regularizers()

@@ -1,7 +1,10 @@
-"""What keeps likelihood training honest: the nodes of its grid, and what the solver's error
-costs."""
+"""Control of the solver that a flow is trained through: its grid, and the weight of its error."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,37 +15,50 @@ from cnf.flows.scoring import SolveResult
 from cnf.ode import Grid
 from cnf.training.validation import exact
 
-# Within this, in nats a row and column, should what training sees, whose nodes are moved, agree
-# with the grid itself with every step halved, at the start of a phase and at its end: errors that
-# are small beside what is still to be learnt, of which many columns have more, cost less than a
-# finer grid.
-HONEST_FIRST, HONEST_LAST = 0.006, 0.001
-# Where they agree within this part of it, a step fewer will do.
+# Largest gap, in nats a row and column, between the moved grid of training and the grid with every
+# step halved, at the start of a phase and at its end: errors that are small beside what is still to
+# be learned cost less than a finer grid, and more columns have more to learn.
+ACCURATE_FIRST, ACCURATE_LAST = 0.006, 0.001
+# Below this part of it, one step fewer will do.
 AMPLE = 0.3
-# Where they disagree by more than this, the field exploits the solver. At the start of a phase
-# less than what is honest: the error weighs more then, and only later is the grid made finer.
-CHEATED = 0.005
-MORE_STEPS, FEWEST_STEPS, MOST_STEPS = 3, 6, 128
-# Where they disagree by more than this on the largest grid, the solver has lost the field for
-# good.
-LOST_BEYOND = 0.5
-MOST_WEIGHT = 1e3
+# Above this gap the field exploits the solver. At the start of a phase it is less than what counts
+# as accurate: the error first weighs more, and only later is the grid made finer.
+EXPLOITED = 0.005
+MORE_STEPS, FEWEST_TRAINING_STEPS, MOST_TRAINING_STEPS = 3, 6, 128
+# Above this gap on the largest grid, the solver has lost the field for good.
+LOST_GAP = 0.5
+ERROR_WEIGHT_RISE, ERROR_WEIGHT_FALL = 2.0, 1 / 1.1
+LEAST_ERROR_WEIGHT, MOST_ERROR_WEIGHT = 1.0, 1e3
 
 
 class StepController:
-    """The grid of likelihood training, and the weight of the solver's error beside the objective.
+    """The grid of training through a solver, and the weight of its error beside the objective.
 
     Args:
-        flow: the flow in training.
-        y: pilot rows in model coordinates (rows, dim), on which the solver is judged.
-        context: of these rows.
-        steps: of the grid, to start with.
+        log_prob: log-densities (rows,) of pilot rows, solved on a grid.
+        place: a grid of so many steps.
+        dim: columns of a row.
+        grid: to start with.
         error_weight: to start with.
         generator: moves the nodes.
     """
 
     def __init__(
         self,
+        log_prob: Callable[[Grid], Tensor],
+        place: Callable[[int], Grid],
+        *,
+        dim: int,
+        grid: Grid,
+        error_weight: float = LEAST_ERROR_WEIGHT,
+        generator: torch.Generator,
+    ) -> None:
+        self.log_prob, self.place, self.dim = log_prob, place, dim
+        self.grid, self.error_weight, self.generator = grid, error_weight, generator
+
+    @classmethod
+    def of_flow(
+        cls,
         flow: CNF,
         y: Tensor,
         context: Tensor | None,
@@ -50,54 +66,68 @@ class StepController:
         steps: int,
         error_weight: float,
         generator: torch.Generator,
-    ) -> None:
-        self.flow, self.y, self.context, self.generator = flow, y, context, generator
-        self.grid = Grid.uniform(steps, METHOD)
-        self.error_weight = error_weight
+    ) -> StepController:
+        """The control of a flow by pilot rows y (rows, dim), in model coordinates, their context
+        beside them."""
+
+        def solve(grid: Grid) -> SolveResult:
+            # The probes of an estimate would differ between two solves and pass for errors.
+            return exact(flow, solver=grid).solve_log_prob(y, context)
+
+        return cls(
+            lambda grid: solve(grid).log_prob,
+            partial(spread_evenly, solve),
+            dim=flow.dim,
+            grid=Grid.uniform(steps, METHOD),
+            error_weight=error_weight,
+            generator=generator,
+        )
 
     def training_grid(self) -> Grid:
-        """The grid of one update, its nodes moved."""
+        """The grid of one training step, its nodes moved at random."""
         return self.grid.jittered(self.generator)
 
     @torch.no_grad()
     def update(self, done: float) -> bool:
-        """Place the grid anew, hold the solver's true error on pilot rows as a constraint, and say
-        whether the solver can still follow the field.
+        """Place the grid anew, and say whether the solver can still follow the field.
 
-        The grid has as many steps as it takes for what training sees to agree with the grid that
-        has halved
-        steps and no node moved: moved steps are longer in places. Where the two disagree by much,
-        the weight of the error in the objective rises with them, and falls otherwise.
+        The grid gets as many steps as it takes for what training sees to agree with the grid whose
+        steps are halved and whose nodes are not moved: moved steps are longer in places. The weight
+        of the error rises where the two disagree by much, and falls otherwise.
 
         Args:
-            done: part of the phase that is over.
+            done: share of the phase that is over.
         """
-        # Probes of an estimate would differ between two solves and pass for errors of the solver.
+        off = self.log_prob(self.training_grid()) - self.log_prob(self.grid.refined())
+        gap = off.abs().mean().item() / self.dim
+        factor = ERROR_WEIGHT_FALL if gap <= EXPLOITED else ERROR_WEIGHT_RISE
+        weight = max(self.error_weight * factor, LEAST_ERROR_WEIGHT)
+        self.error_weight = min(weight, MOST_ERROR_WEIGHT)
+        self.grid = self.place(steps_after(self.grid.steps, gap, done))
+        return self.grid.steps < MOST_TRAINING_STEPS or gap < LOST_GAP
 
-        def score(grid: Grid) -> SolveResult:
-            return exact(self.flow, solver=grid).solve_log_prob(self.y, self.context)
+    def state_dict(self) -> dict[str, Any]:
+        """Grid and weight."""
+        grid = {"nodes": list(self.grid.nodes), "method": self.grid.method}
+        return {"grid": grid, "error_weight": self.error_weight}
 
-        off = score(self.training_grid()).log_prob - score(self.grid.refined()).log_prob
-        gap = off.abs().mean().item() / self.flow.dim
-        cheated = not gap <= CHEATED
-        self.error_weight = min(
-            max(self.error_weight * (2 if cheated else 1 / 1.1), 1.0), MOST_WEIGHT
-        )
-        self.grid = spread_evenly(score, steps_after(self.grid.steps, gap, done))
-        return self.grid.steps < MOST_STEPS or gap < LOST_BEYOND
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Return to a state."""
+        self.grid = Grid(tuple(state["grid"]["nodes"]), state["grid"]["method"])
+        self.error_weight = state["error_weight"]
 
 
 def steps_after(steps: int, gap: float, done: float) -> int:
-    """Steps of the next grid, where one of so many is off by `gap` nats a column in this part of a
-    phase.
+    """Steps of the next grid, where one of `steps` steps is off by `gap` nats a column at a share
+    of a phase.
 
     Example:
         >>> steps_after(10, 0.001, 0.0), steps_after(10, 0.001, 1.0), steps_after(10, 0.1, 0.0)
         (9, 10, 13)
     """
-    honest = HONEST_FIRST + (HONEST_LAST - HONEST_FIRST) * min(done, 1.0)
-    if gap <= honest:
-        steps -= gap < AMPLE * honest
+    accurate = ACCURATE_FIRST + (ACCURATE_LAST - ACCURATE_FIRST) * min(done, 1.0)
+    if gap <= accurate:
+        steps -= gap < AMPLE * accurate
     else:
-        steps += 1 if gap <= CHEATED else MORE_STEPS
-    return min(max(steps, FEWEST_STEPS), MOST_STEPS)
+        steps += 1 if gap <= EXPLOITED else MORE_STEPS
+    return min(max(steps, FEWEST_TRAINING_STEPS), MOST_TRAINING_STEPS)

@@ -8,21 +8,19 @@ from torch import Tensor
 
 # Cells that an order of rows tells apart: no batch is larger by much.
 CELLS = 2048
-# Rows of a cell that tell in which column it is widest.
-ENOUGH = 500
+# Rows of a cell by which its widest column is found.
+WIDTH_ROWS = 500
 
 
 class StratifiedRows:
-    """Places of rows, drawn one from each of as many cells of equal weight as rows are asked for.
+    """Stratified draws of rows: one from each of as many cells of equal weight as are asked for.
 
-    Every row comes up as often as its weight says, as in independent draws, but no region by
-    chance more than
-    its share: what a sum over the rows of a batch differs from its mean by is what differs within
-    cells alone (stratified sampling with proportional allocation; Cochran, "Sampling Techniques",
-    5.6).
+    Every row comes up as often as its weight says, as in independent draws. The variance of a batch
+    mean is the within-cell variance only (stratified sampling with proportional allocation;
+    Cochran, "Sampling Techniques", 5.6).
 
     Args:
-        x: what tells which rows are near each other (rows, columns).
+        x: columns by which rows are near each other (rows, columns).
         weights: (rows,), or None for equal ones.
 
     Example:
@@ -40,8 +38,8 @@ class StratifiedRows:
         return self.places(stratified_uniform(size, generator, self.order.device))
 
     def places(self, levels: Tensor) -> Tensor:
-        """Places of the rows in whose turn the weight of all rows up to there, in an order in
-        which near rows follow each other, reaches these parts of the whole."""
+        """Places of the rows at these quantiles in [0, 1) of the cumulative weight, in an order in
+        which near rows follow each other."""
         if self.cumulative is None:
             at = (levels * len(self.order)).long()
         else:
@@ -58,10 +56,10 @@ def stratified_uniform(size: int, generator: torch.Generator, device: torch.devi
 
 
 def kd_tree_order(x: Tensor) -> Tensor:
-    """An order of the rows of x, all finite, in which near ones follow each other.
+    """The order of the rows of x, all finite, in the leaves of a k-d tree (Bentley 1975).
 
-    The tree of Bentley (1975): it halves the rows at the median of the column in which they are
-    widest, and the halves likewise.
+    The tree halves the rows at the median of the column with the largest variance, and the halves
+    likewise, so that near rows follow each other.
 
     Example:
         >>> x = torch.tensor([[5.0], [1.0], [4.0], [2.0]])
@@ -76,7 +74,7 @@ def kd_tree_order(x: Tensor) -> Tensor:
         if end - start <= smallest:
             continue
         inside, half = order[start:end], (end - start) // 2
-        sampled = inside[:: max(len(inside) // ENOUGH, 1)]
+        sampled = inside[:: max(len(inside) // WIDTH_ROWS, 1)]
         widest = rows[sampled].var(0, dtype=np.float64).argmax()
         order[start:end] = inside[np.argpartition(rows[inside, widest], half)]
         pending += [(start, start + half), (start + half, end)]

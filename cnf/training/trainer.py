@@ -1,61 +1,129 @@
-"""The training loop: updates, moving average, validation by verified likelihood."""
+"""The training loop: steps, rollback, budget, validation."""
 
 from __future__ import annotations
 
+import copy
 import math
-import time
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cnf.flows import CNF
-from cnf.ode import Solver, SolverError, Torchdiffeq
+from cnf.ode import SolverError
 from cnf.rows import Rows, evenly_spaced
 from cnf.training.batches import Batches, in_model_coordinates
-from cnf.training.config import FitPlan, Phase, Settings
-from cnf.training.errors import WINDOW, TrainingError, diverged
+from cnf.training.callbacks import Callback
+from cnf.training.config import Phase, Settings
+from cnf.training.errors import TrainingError
 from cnf.training.history import History, Record
-from cnf.training.neyman import NeymanSampler
-from cnf.training.nfe_control import PenaltyController
-from cnf.training.objectives import Likelihood, flow_matching_loss, likelihood_loss
+from cnf.training.minimize import MOST_RECORDS
+from cnf.training.objectives import Loss, Objective, Task
 from cnf.training.optimizers import optimizers
 from cnf.training.schedules import crosses_milestone, late_weighted_progress
-from cnf.training.solver_control import StepController
-from cnf.training.validation import EMAValidator, snapshot
+from cnf.training.validation import Validator, snapshot
 
-RECORDS = 100  # of each phase
-WARM_UP = 0.05  # of each phase
-CONTROL_EVERY = 25  # likelihood updates
+# Rows by which solvers are placed while training.
+PILOT_ROWS = 256
+# Training steps that are judged together for divergence.
+LOSS_WINDOW = 20
+# Good steps after which the moving average is far enough from what led to a rollback.
+GOOD_STEPS = 5
 SMALLEST_RATE_SCALE = 1e-3
-FEW = 5  # updates
-# Part of a phase's seconds left that a validation may take, and of all its seconds that all of
+# Part of a phase's seconds left that one validation may take, and of all its seconds that all of
 # them may take, spent no faster than the clock of validations runs.
-MOST_OF_REST, MOST_OF_PHASE = 0.5, 0.08
+VALIDATION_SHARE_OF_REST, VALIDATION_SHARE = 0.5, 0.08
 # Part of the first phase that what came before it may have used up.
 MOST_SPENT = 0.5
 
 
-class Callback(Protocol):
-    """Who is told how training goes: a progress bar, a writer of checkpoints."""
+@dataclass
+class PhaseState:
+    """What starts anew with each phase.
 
-    def __call__(self, trainer: Trainer) -> None:
-        """Called after every update."""
+    Attributes:
+        index: of the phase.
+        unspent: seconds that the phase before it left; below zero, what it has to make up for.
+        step: training steps of the phase.
+        seconds: of the phase.
+        validation_seconds: of all its validations.
+        rate_scale: factor of the learning rate, halved by every rollback.
+        stale: validations without progress.
+        best: the best held-out NLL of the phase, penalty included; what ends a phase early is
+            judged within it, since a high learning rate first gives back some of what was reached.
+        good_steps: since the start or the last rollback.
+        losses: reported since the last record.
+        window: reported since the last look for divergence.
+        baseline: the largest loss of the calmest window.
+    """
+
+    index: int = 0
+    unspent: float = 0.0
+    step: int = 0
+    seconds: float = 0.0
+    validation_seconds: float = 0.0
+    rate_scale: float = 1.0
+    stale: int = 0
+    best: float = math.inf
+    good_steps: int = 0
+    losses: list[float] = field(default_factory=list)
+    window: list[float] = field(default_factory=list)
+    baseline: float = math.inf
+
+
+@dataclass
+class TrainerState:
+    """The numbers of a fit.
+
+    Attributes:
+        phase: those of the present phase.
+        step: training steps so far.
+        seconds: spent so far.
+        last_validation: seconds of the last validation.
+        best_nll: held-out NLL of the best weights.
+        best_penalty: nats that counted against them; None if that was not known.
+    """
+
+    phase: PhaseState = field(default_factory=PhaseState)
+    step: int = 0
+    seconds: float = 0.0
+    last_validation: float = 0.0
+    best_nll: float = math.inf
+    best_penalty: float | None = None
 
 
 class Trainer:
-    """One fit. What changes while it runs is in plain attributes, so that it can be written down.
+    """One fit of a flow to rows, through phases that each minimize an objective.
+
+    Everything that changes while it runs is in `state` and in parts that have a `state_dict`;
+    `state_dict` collects them, so that a fit can go on bit by bit.
 
     Args:
-        flow: what is trained, in place; its preprocessing and base are already fitted.
+        flow: trained in place; its transform and base are fitted already.
         train: rows to learn from.
-        valid: rows to validator by.
-        settings: every choice.
+        valid: rows to validate on.
+        settings: phases and optimization.
         seed: of all randomness in training.
-        plan: what was settled before it.
+        metadata: JSON-ready data of the caller, kept with the state.
         spent: seconds of the budget that are gone already; the first phase makes up for them, but
             keeps half of its time.
-        callbacks: called after every update.
+        callbacks: called after every training step.
+
+    Attributes:
+        history: so far.
+        best: weights of the field with the best held-out likelihood.
+        initial: weights of the field at the start.
+
+    Example:
+        >>> from cnf.training import FlowMatching, Phase
+        >>> phase = Phase(FlowMatching(), 20, None, 64, 2e-3, ema=0.9, validations=2)
+        >>> flow, x = CNF(dim=2, hidden=(8, 8)), torch.randn(100, 2)
+        >>> trainer = Trainer(flow, Rows(x[:80]), Rows(x[80:]), Settings((phase,)), seed=0)
+        >>> [record.step for record in trainer.run().records if record.valid_nll is not None]
+        [16, 20]
     """
 
     def __init__(
@@ -66,108 +134,111 @@ class Trainer:
         settings: Settings,
         *,
         seed: int,
-        plan: FitPlan | None = None,
+        metadata: dict[str, Any] | None = None,
         spent: float = 0.0,
-        callbacks: tuple[Callback, ...] = (),
+        callbacks: Sequence[Callback] = (),
     ) -> None:
-        self.flow = flow
-        self.valid = valid
-        self.settings = settings
-        self.callbacks = callbacks
-        self.seed = seed
-        self.plan = plan or FitPlan()
+        self.flow, self.train, self.valid, self.settings = flow, train, valid, settings
+        self.seed, self.metadata, self.spent = seed, metadata or {}, spent
+        self.callbacks = tuple(callbacks)
         self.generator = torch.Generator(flow.device).manual_seed(seed)
-        self.pilot = train.take(evenly_spaced(train.x, 256))
-        pilot, rows = in_model_coordinates(flow, self.pilot), in_model_coordinates(flow, train)
-        self.pilot_y, self.pilot_context = pilot.x, pilot.context
-        self.batches = Batches(rows.x, rows.context, rows.weights)
-        self.allocation = NeymanSampler(self.batches.strata)
         self.history = History()
-        self.best = self.at_start = snapshot(flow.field)
-        # Nats that too many evaluations of the best weights count for, where that was looked at.
-        self.best_excess: float | None = None
-        self.step = 0
-        self.seconds = 0.0
-        self.step_control = StepController(
-            flow, self.pilot_y, self.pilot_context,
-            steps=settings.solver_steps, error_weight=settings.error_weight, generator=self.generator,
-        )  # fmt: skip
-        self.penalty_control = PenaltyController(
-            self.pilot, settings.nfe_budget, settings.tolerance
-        )
-        gone = min(spent, MOST_SPENT * (settings.phases[0].seconds or 0.0))
-        self.validation_seconds = 0.0  # of the last one
-        self.start_phase(0, unspent=-gone)
-        self.best_nll = self.validator.validate(self.pilot_y, self.pilot_context).nll
-
-    def start_phase(self, index: int, *, unspent: float) -> None:
-        """Begin a phase with a fresh optimizer and moving average, and the seconds that the last
-        one left."""
-        self.index = index
-        self.unspent = unspent
-        self.phase_step = 0
-        self.phase_seconds = 0.0
-        self.rate_scale = 1.0
-        # What ends a phase early is judged within it: a high learning rate first gives back some
-        # of what the phase before had reached.
-        self.stale, self.phase_best = 0, math.inf
-        self.all_validation_seconds = 0.0
-        self.went_well = 0  # updates since the start or the last rollback
-        self.losses: list[float] = []
-        self.window: list[float] = []
-        self.baseline_loss = math.inf
-        self.optimizers = optimizers(
-            self.flow.field, self.phase.optimizer, weight_decay=self.settings.weight_decay
-        )
-        self.validator = EMAValidator(self.flow, self.phase.ema, self.valid)
+        self.state = TrainerState()
+        self.started = self.stopping = False
+        self.objective: Objective
+        self.validator: Validator
 
     @property
     def phase(self) -> Phase:
-        """The phase that is under way."""
-        return self.settings.phases[self.index]
+        """The present phase."""
+        return self.settings.phases[self.state.phase.index]
+
+    @property
+    def step(self) -> int:
+        """Training steps so far."""
+        return self.state.step
 
     @property
     def phase_done(self) -> float:
         """Share of the phase's budget that is spent."""
-        if self.phase.steps is not None:
-            return self.phase_step / (self.phase.steps + self.unspent)
-        return self.phase_seconds / (self.phase.seconds + self.unspent)
+        state = self.state.phase
+        if self.phase.seconds is None:
+            assert self.phase.steps is not None
+            return state.step / (self.phase.steps + state.unspent)
+        return state.seconds / (self.phase.seconds + state.unspent)
 
     @property
     def seconds_left(self) -> float:
-        """Of the phase; without end where updates are its budget."""
+        """Of the phase; without end where training steps are its budget."""
         if self.phase.seconds is None:
             return math.inf
-        return self.phase.seconds + self.unspent - self.phase_seconds
+        return self.phase.seconds + self.state.phase.unspent - self.state.phase.seconds
 
     @property
     def learning_rate(self) -> float:
-        """Of the next update: a linear warm-up, then a cosine to zero."""
-        done = min(self.phase_done, 1.0)
-        warm = min(1.0, (done + 1e-3) / WARM_UP)
-        return (
-            self.phase.learning_rate
-            * self.rate_scale
-            * warm
-            * 0.5
-            * (1 + math.cos(math.pi * done))
+        """Of the next training step."""
+        peak = self.phase.learning_rate * self.state.phase.rate_scale
+        return self.phase.schedule(peak, self.phase_done)
+
+    @cached_property
+    def pilot(self) -> Rows:
+        """A few training rows, in the units of the data."""
+        return self.train.take(evenly_spaced(self.train.x, PILOT_ROWS))
+
+    @cached_property
+    def batches(self) -> Batches:
+        """The training rows in model coordinates."""
+        rows = in_model_coordinates(self.flow, self.train)
+        return Batches(rows.x, rows.context, rows.weights)
+
+    def start(self) -> Trainer:
+        """Validate the flow as it is, and begin the first phase."""
+        self.initial = self.best = snapshot(self.flow.field)
+        gone = min(self.spent, MOST_SPENT * (self.settings.phases[0].seconds or 0.0))
+        self.start_phase(PhaseState(unspent=-gone))
+        self.state.best_nll = self.validator.validate().nll
+        self.started = True
+        return self
+
+    def start_phase(self, state: PhaseState) -> None:
+        """Begin a phase with a fresh objective, optimizer and moving average."""
+        self.state.phase = state
+        self.objective = copy.copy(self.phase.objective)
+        self.objective.start(
+            Task(self.flow, self.batches, self.pilot, self.phase.batch, self.generator)
         )
+        self.optimizers = optimizers(
+            self.flow.field, self.phase.optimizer, weight_decay=self.settings.weight_decay
+        )
+        self.validator = self._fresh_validator()
 
     def run(self) -> History:
-        """Train until the budget is spent; the flow then has the best weights that validation
-        saw."""
+        """Train until the budget is spent; the flow then has the best weights that were seen.
+
+        Raises:
+            TrainingError: if training diverges for good.
+            KeyboardInterrupt: after the training step in which `stop` was called.
+        """
+        if not self.started:
+            self.start()
         self.flow.train()
         while True:
-            while self.phase_done < 1 and self.stale < self.settings.patience:
+            while self.phase_done < 1 and self.state.phase.stale < self.settings.patience:
                 self._advance()
             self.flow.field.load_state_dict(self.best)
-            if self.index + 1 == len(self.settings.phases):
+            index = self.state.phase.index + 1
+            if index == len(self.settings.phases):
                 break
-            following = self.settings.phases[self.index + 1]
-            timed = self.phase.seconds is not None and following.seconds is not None
-            self.start_phase(self.index + 1, unspent=max(self.seconds_left, 0.0) if timed else 0.0)
+            timed = self.phase.seconds is not None
+            timed = timed and self.settings.phases[index].seconds is not None
+            unspent = max(self.seconds_left, 0.0) if timed else 0.0
+            self.start_phase(PhaseState(index, unspent))
         self.flow.eval()
         return self.history
+
+    def stop(self) -> None:
+        """End the fit as Ctrl-C does, but after this training step and its callbacks."""
+        self.stopping = True
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -176,169 +247,163 @@ class Trainer:
         self.flow.field.load_state_dict(self.best)
         self.flow.eval()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the fit depends on: tensors and plain values, nested."""
+        return {
+            "state": asdict(self.state),
+            "history": self.history.as_dict(),
+            "metadata": self.metadata,
+            "generator": self.generator.get_state(),
+            "field": self.flow.field.state_dict(),
+            "base": self.flow.base.state_dict(),
+            "best": self.best,
+            "initial": self.initial,
+            "objective": self.objective.state_dict(),
+            "validator": self.validator.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that a trainer of the same rows, settings and seed gave."""
+        # The base was fitted to the rows; on another machine it may come out a little different.
+        self.flow.base.load_state_dict(state["base"])
+        numbers = state["state"]
+        self.state = TrainerState(**{**numbers, "phase": PhaseState(**numbers["phase"])})
+        self.start_phase(self.state.phase)
+        self.history = History.from_dict(state["history"])
+        self.metadata = state["metadata"]
+        self.generator.set_state(state["generator"])
+        self.best, self.initial = state["best"], state["initial"]
+        for weights in (self.best, self.initial, state["field"]):  # each must fit the field
+            self.flow.field.load_state_dict(weights)
+        self.objective.load_state_dict(state["objective"])
+        self.validator.load_state_dict(state["validator"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.started = True
+
+    def _fresh_validator(self) -> Validator:
+        return self.settings.validator(self.flow, self.phase.ema, self.valid, self.pilot)
+
     def _advance(self) -> None:
-        """One update, with the validation or record that is due after it."""
-        start, before = time.perf_counter(), self.phase_done
+        """One training step, and the validation or record that is due after it."""
+        start, before = self.settings.clock(), self.phase_done
         self._update()
         self._book(start)
         done = self.phase_done
         if self._validation_is_due(before, done):
-            start = time.perf_counter()
+            start = self.settings.clock()
             self._validate()
-            self.validation_seconds = time.perf_counter() - start
-            self.all_validation_seconds += self.validation_seconds
-            self._book(start)
-        elif crosses_milestone(before, done, RECORDS):
+            self.state.last_validation = self._book(start)
+            self.state.phase.validation_seconds += self.state.last_validation
+        elif crosses_milestone(before, done, MOST_RECORDS):
             self._record()
         for callback in self.callbacks:
             callback(self)
+        if self.stopping:
+            raise KeyboardInterrupt
+
+    def _book(self, start: float) -> float:
+        """Count the seconds since `start`."""
+        elapsed = self.settings.clock() - start
+        self.state.seconds += elapsed
+        self.state.phase.seconds += elapsed
+        return elapsed
 
     def _validation_is_due(self, before: float, done: float) -> bool:
-        """Where seconds are the budget, only if it leaves most of those gone and of the rest to
-        updates; at the end of a phase, always."""
-        if not crosses_milestone(
-            late_weighted_progress(before), late_weighted_progress(done), self.phase.validations
-        ):
+        """Whether a milestone was crossed; where seconds are the budget, only if validations leave
+        most of those gone and of the rest to training steps; at the end of a phase, always."""
+        clock = late_weighted_progress
+        if not crosses_milestone(clock(before), clock(done), self.phase.validations):
             return False
         if done >= 1 or self.phase.seconds is None:
             return True
-        once_more = self.all_validation_seconds + self.validation_seconds
-        allowed = (
-            MOST_OF_PHASE * late_weighted_progress(done) * (self.phase_seconds + self.seconds_left)
+        state, once_more = self.state.phase, self.state.last_validation
+        allowed = VALIDATION_SHARE * clock(done) * (state.seconds + self.seconds_left)
+        return (
+            state.validation_seconds + once_more <= allowed
+            and once_more < VALIDATION_SHARE_OF_REST * self.seconds_left
         )
-        return once_more <= allowed and self.validation_seconds < MOST_OF_REST * self.seconds_left
-
-    def _book(self, start: float) -> None:
-        elapsed = time.perf_counter() - start
-        self.seconds += elapsed
-        self.phase_seconds += elapsed
 
     def _update(self) -> None:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate
-        self.step += 1
-        self.phase_step += 1
+        self.state.step += 1
+        self.state.phase.step += 1
         self.flow.field.zero_grad()
         try:
-            loss, objective = self._loss()
-            loss.backward()
+            loss = self.objective.loss(self.state.phase.step, self.phase_done)
+            loss.value.backward()
         except SolverError as failure:
             self._roll_back(str(failure))
             return
         norm = nn.utils.clip_grad_norm_(self.flow.field.parameters(), self.settings.clip)
-        if not (norm.isfinite() and loss.isfinite()):
+        if not (norm.isfinite() and loss.value.isfinite()):
             self._roll_back("the loss was not finite")
             return
         for optimizer in self.optimizers:
             optimizer.step()
         self.validator.update(self.flow)
-        self.went_well += 1
-        self.losses.append(objective)
-        self._watch_for_explosion(objective)
+        self._watch(loss)
 
-    def _watch_for_explosion(self, objective: float) -> None:
-        self.window.append(objective)
-        if len(self.window) < WINDOW:
+    def _watch(self, loss: Loss) -> None:
+        """Roll back where a whole window of losses says that training has diverged."""
+        state = self.state.phase
+        state.good_steps += 1
+        state.losses.append(loss.reported)
+        state.window.append(loss.reported)
+        if len(state.window) < LOSS_WINDOW:
             return
-        window, self.window = self.window, []
-        if diverged(window, self.baseline_loss, phase=self.phase.name, dim=self.flow.dim):
-            self.went_well = 0  # the average is of the weights that led there
+        window, state.window = state.window, []
+        if self.objective.diverged(window, state.baseline):
+            state.good_steps = 0  # the average is of the weights that led there
             self._roll_back("the loss exploded")
         else:
-            self.baseline_loss = min(self.baseline_loss, max(window))
-
-    def _loss(self) -> tuple[Tensor, float]:
-        """What is differentiated, and the phase's objective as a number."""
-        if self.phase.name == "flow matching":
-            loss = self._matching_loss()
-            return loss, loss.item()
-        parts = self._likelihood()
-        return (
-            parts.nll + self.step_control.error_weight * parts.solver_error + parts.penalty,
-            parts.nll.item(),
-        )
-
-    def _matching_loss(self) -> Tensor:
-        again = self.settings.times_a_pair
-        y, context = self.batches.draw(self.phase.batch // again, self.generator)
-        block = None if self.flow.context_dim else self.settings.coupling_block
-        return flow_matching_loss(
-            self.flow, y, context, self.generator, block=block, times_a_pair=again
-        )
-
-    def _likelihood(self) -> Likelihood:
-        """Draw rows and score them; the next draws go where these say."""
-        solver = self._training_solver()
-        drawn = self.allocation.draw(self.phase.batch, self.generator)
-        y, context = self.batches.take(drawn.places)
-        parts = likelihood_loss(
-            self.flow,
-            y,
-            context,
-            self.generator,
-            solver=solver,
-            # The two are the same gradient to rounding, and the flow knows when keeping the graph
-            # is faster.
-            gradient=None if self.settings.gradient == "discrete" else self.settings.gradient,
-            regularizers=self.settings.regularizers.scaled(self.penalty_control.share),
-            importance=drawn.importance,
-        )
-        if self.settings.allocation == "neyman":
-            self.allocation.observe(drawn.cells, parts.log_prob)
-        return parts
-
-    def _training_solver(self) -> Solver:
-        """The grid of likelihood training, placed anew as the field changes; torchdiffeq for its
-        adjoint."""
-        if self.settings.gradient == "adjoint":
-            return Torchdiffeq("dopri5", rtol=1e-3, atol=1e-3)
-        if self.phase_step % CONTROL_EVERY == 1 and not self.step_control.update(self.phase_done):
-            self._roll_back("the solver lost the field")
-        return self.step_control.training_grid()
+            state.baseline = min(state.baseline, max(window))
 
     def _roll_back(self, reason: str) -> None:
-        """Return with half the learning rate to the average, or, where it is not finite or led
-        here before many updates went well, to the best weights that validation saw."""
-        self.history.rollbacks.append(f"{self.phase.name}, update {self.step}: {reason}")
-        self.rate_scale /= 2
-        if self.rate_scale < SMALLEST_RATE_SCALE:
+        """Return with half the learning rate to the average, or to the best weights, where the
+        average is not finite or has seen few good steps."""
+        state, name = self.state.phase, self.objective.name
+        self.history.rollbacks.append(f"{name}, update {self.step}: {reason}")
+        state.rate_scale /= 2
+        if state.rate_scale < SMALLEST_RATE_SCALE:
             raise TrainingError(
-                f"training diverged in {self.phase.name} at update {self.step} and again after every smaller"
+                f"training diverged in {name} at update {self.step} and again after every smaller"
                 " learning rate; look for extreme values in the rows, or lower the learning rate"
             )
-        average = self.validator.average.module.state_dict()
-        sound = self.went_well >= FEW and all(
-            tensor.isfinite().all() for tensor in average.values()
-        )
+        average = self.validator.weights()
+        finite = all(tensor.isfinite().all() for tensor in average.values())
+        sound = finite and state.good_steps >= GOOD_STEPS
         self.flow.field.load_state_dict(average if sound else self.best)
         if not sound:
-            self.validator = EMAValidator(self.flow, self.phase.ema, self.valid)
-        self.window, self.went_well = [], 0
-        self.allocation = NeymanSampler(
-            self.batches.strata
-        )  # the lost weights' densities say nothing
+            self.validator = self._fresh_validator()
+        state.window, state.good_steps = [], 0
+        self.objective.rolled_back()
         for optimizer in self.optimizers:
             optimizer.state.clear()
 
     def _validate(self) -> None:
-        found = self.validator.validate(self.pilot_y, self.pilot_context)
-        steered = self.phase.name == "likelihood" and self.phase_step >= CONTROL_EVERY
-        excess = self.penalty_control.update(self.validator.flow) if steered else None
-        more = 0.0 if excess is None or self.best_excess is None else excess - self.best_excess
-        worth = found.nll + (excess or 0.0)
-        self.stale = 0 if worth < self.phase_best else self.stale + 1
-        self.phase_best = min(self.phase_best, worth)
-        if found.nll + more < self.best_nll:
-            self.best_nll, self.best_excess = found.nll, excess
-            self.best = snapshot(self.validator.average.module)
+        state = self.state
+        found = self.validator.validate()
+        penalty = self.objective.selection_penalty(self.validator.flow)
+        known = penalty is not None and state.best_penalty is not None
+        more = penalty - state.best_penalty if known else 0.0
+        worth = found.nll + (penalty or 0.0)
+        state.phase.stale = 0 if worth < state.phase.best else state.phase.stale + 1
+        state.phase.best = min(state.phase.best, worth)
+        if found.nll + more < state.best_nll:
+            state.best_nll, state.best_penalty = found.nll, penalty
+            self.best = self.validator.weights()
         self._record(valid_nll=found.nll, valid_se=found.se, nfe=found.nfe)
 
     def _record(self, **held_out: float) -> None:
-        objective = sum(self.losses) / max(len(self.losses), 1)
-        self.losses = []
+        losses, self.state.phase.losses = self.state.phase.losses, []
+        objective = sum(losses) / max(len(losses), 1)
         self.history.records.append(
             Record(
-                self.phase.name, self.step, self.seconds, objective, self.learning_rate, **held_out
+                self.objective.name, self.step, self.state.seconds, objective, self.learning_rate,
+                **held_out,
             )
-        )
+        )  # fmt: skip

@@ -1,10 +1,10 @@
-"""The moving average of the weights, and its held-out likelihood."""
+"""Validation: the moving average of the weights, and its held-out likelihood."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,82 +15,127 @@ from cnf.flows.calibration import spread_evenly
 from cnf.flows.scoring import SolveResult
 from cnf.ode import Grid
 from cnf.rows import Rows, evenly_spaced, weighted_nll
+from cnf.training.batches import in_model_coordinates
 
-# Rows that a model is judged by: more where a solve of few columns makes them cheap. On few,
-# chance decides between models that are a few thousandths of a nat apart.
-ROWS, NUMBERS = 2_048, 8_192
-# Tolerance in nats of the solves that validation rests on; the finished flow is held to a stricter
-# one.
-TOLERANCE = 1e-2
-# Of their grid: enough for the tolerance, where fewer would leave more rows to second looks.
-STEPS = 20
+# Rows of a validation, or numbers if that is more rows: with few rows, chance decides between
+# weights that are a few thousandths of a nat apart, and a solve of few columns is cheap.
+VALIDATION_ROWS, VALIDATION_NUMBERS = 2_048, 8_192
+# Tolerance of a validation's solves, in nats; the finished flow is held to a stricter one.
+VALIDATION_TOLERANCE = 1e-2
+# Steps of their grid: enough for the tolerance; fewer would leave more rows to a second solve.
+VALIDATION_STEPS = 20
 
 
 class ValidationResult(NamedTuple):
-    """Held-out NLL and its standard error (nats, units of the data), and the evaluations a row it
-    took."""
+    """Held-out NLL and its standard error, in nats and the units of the data, and the evaluations a
+    row that it took."""
 
     nll: float
     se: float
     nfe: int
 
 
-class EMAValidator:
+class Validator(Protocol):
+    """What judges the weights of a fit on held-out rows.
+
+    Attributes:
+        flow: the flow as it is judged.
+    """
+
+    flow: CNF
+
+    def update(self, flow: CNF) -> None:
+        """Follow the flow in training, after every training step."""
+
+    def validate(self) -> ValidationResult:
+        """The held-out score of the weights; less is better."""
+        raise NotImplementedError
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the weights of the field that `validate` judges."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """What has changed since the start of the phase."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Return to a state."""
+
+
+class EMAValidator(Validator):
     """A flow whose weights are the moving average of those in training.
 
     Args:
-        flow: the flow in training; its field is averaged by `update`.
+        flow: the flow in training.
         decay: of the average; it starts low, so that early weights are forgotten.
-        valid: rows to validator by.
+        valid: held-out rows, in the units of the data.
+        pilot: training rows that the grid is placed on, in the units of the data.
     """
 
-    def __init__(self, flow: CNF, decay: float, valid: Rows) -> None:
+    def __init__(self, flow: CNF, decay: float, valid: Rows, pilot: Rows) -> None:
         self.average = AveragedModel(flow.field, multi_avg_fn=_moving_average(decay))
         self.flow = copy.deepcopy(flow)
         self.flow.field = self.average.module
         self.flow.eval()
         self.valid = validation_subset(valid)
+        self.pilot = in_model_coordinates(flow, pilot)
 
     def update(self, flow: CNF) -> None:
-        """Take the field's present weights into the average."""
+        """Take the present weights of the field into the average."""
         self.average.update_parameters(flow.field)
 
     @torch.no_grad()
-    def validate(self, pilot: Tensor, context: Tensor | None) -> ValidationResult:
-        """Held-out NLL by a grid placed on pilot rows in model coordinates; rows beyond the
-        tolerance are
-        solved again on finer grids, and one that is lost counts as the worst of the others: it is
-        not to hide from validation how the others fare."""
+    def validate(self) -> ValidationResult:
+        """Held-out NLL on a grid placed on the pilot rows.
+
+        Rows beyond the tolerance are solved again on finer grids. A row that cannot be solved
+        counts as the worst of the others, so that it does not hide how these fare.
+        """
 
         def score(grid: Grid) -> SolveResult:
-            return exact(self.flow, solver=grid).solve_log_prob(pilot, context)
+            bound = exact(self.flow, solver=grid)
+            return bound.solve_log_prob(self.pilot.x, self.pilot.context)
 
         bound = exact(
             self.flow,
             self.valid.context,
-            solver=spread_evenly(score, STEPS),
-            error_model=ErrorModel(TOLERANCE),
+            solver=spread_evenly(score, VALIDATION_STEPS),
+            error_model=ErrorModel(VALIDATION_TOLERANCE),
         )
         found = bound.evaluate(self.valid.x)
         log_prob = fill_unsolved_with_worst(found.log_prob)
         nfe = round(found.nfe.double().mean().item())
         return ValidationResult(*weighted_nll(log_prob, self.valid.weights), nfe)
 
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the average."""
+        return snapshot(self.average.module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average and the number of its updates."""
+        return self.average.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Return to a state."""
+        self.average.load_state_dict(state)
+
 
 def fill_unsolved_with_worst(log_prob: Tensor) -> Tensor:
-    """Rows that could not be solved, which are NaN, as the worst of the others."""
+    """Log-densities (rows,) with those of unsolved rows, which are NaN, set to the smallest."""
     sound = log_prob[log_prob.isfinite()]
     return log_prob.nan_to_num(nan=sound.min().item()) if len(sound) else log_prob
 
 
 def validation_subset(rows: Rows) -> Rows:
-    """As many of the rows, spread evenly, as there is time to validator by."""
-    return rows.take(evenly_spaced(rows.x, max(ROWS, NUMBERS // rows.x.shape[1])))
+    """At most as many of the rows, spread evenly, as a validation takes."""
+    most = max(VALIDATION_ROWS, VALIDATION_NUMBERS // rows.x.shape[1])
+    return rows.take(evenly_spaced(rows.x, most))
 
 
 @torch.no_grad()
 def mean_nll(flow: CNF, rows: Rows) -> tuple[float, float]:
-    """Mean of −log p(x) over rows, in nats and the units of the data, and its standard error."""
+    """Mean of −log p(x) over rows and its standard error, in nats and the units of the data."""
     return weighted_nll(exact(flow, rows.context).evaluate(rows.x).log_prob, rows.weights)
 
 

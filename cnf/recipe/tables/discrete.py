@@ -1,30 +1,33 @@
-"""Fitting the distribution over symbols by maximum likelihood."""
+"""Fitting the distribution over discrete states by maximum likelihood."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+import cnf.recipe.defaults as defaults
 from cnf.rows import evenly_spaced, weighted_nll
 from cnf.tables.discrete import DiscreteModel
+from cnf.training.minimize import minimize
+from cnf.training.schedules import WarmupCosine
 from cnf.training.stratified import StratifiedRows
 from cnf.training.validation import snapshot
-
-BATCH = 512
-RATE = 3e-3
-WEIGHT_DECAY = 1e-3
-VALIDATIONS = 20
-PATIENCE = 6
-MOST_ROWS = 4096
 
 
 @dataclass(frozen=True)
 class DiscreteRows:
-    """Symbols (rows, columns), what is known beside them (rows, extra), which of them are given,
-    weights."""
+    """Discrete states of cells, and what goes with them.
+
+    Attributes:
+        symbols: the states (rows, columns).
+        extra: features that condition them (rows, features).
+        given: which states are known (rows, columns).
+        weights: (rows,).
+    """
 
     symbols: Tensor
     extra: Tensor
@@ -35,42 +38,53 @@ class DiscreteRows:
 def fit_discrete(
     model: DiscreteModel, train: DiscreteRows, valid: DiscreteRows, *, steps: int, seed: int
 ) -> float:
-    """Fit, keep the weights that held-out rows like best, and return their NLL in nats a row."""
+    """Fit, keep the weights with the best held-out likelihood, and return their NLL in nats a row."""
     if not model.non_constant:
         return 0.0
     model.start_from(train.symbols.where(~train.given, -1), train.weights)
     strata = StratifiedRows(torch.cat([train.symbols, train.extra], 1), train.weights)
     generator = torch.Generator(train.symbols.device).manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
-    best, stale = (_held_out(model, valid), snapshot(model)), 0
-    every = max(1, steps // VALIDATIONS)
-    for step in range(1, steps + 1):
-        _set_rate(optimizer, step / steps)
-        chosen = strata.draw(BATCH, generator)
-        loss = -model.log_prob(
-            train.symbols[chosen], train.extra[chosen], train.given[chosen]
-        ).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if step % every and step < steps:
-            continue
-        nll = _held_out(model, valid)
-        best, stale = ((nll, snapshot(model)), 0) if nll < best[0] else (best, stale + 1)
-        if stale >= PATIENCE:
-            break
-    model.load_state_dict(best[1])
-    return best[0]
+    best = BestWeights(model, valid)
+
+    def objective(step: int) -> tuple[Tensor, Tensor]:
+        rows = strata.draw(defaults.DISCRETE_BATCH, generator)
+        loss = -model.log_prob(train.symbols[rows], train.extra[rows], train.given[rows]).mean()
+        return loss, loss
+
+    minimize(
+        model.parameters(), objective, phase="discrete", steps=steps,
+        schedule=WarmupCosine(warm_up=0.0), clip=math.inf, callbacks=[best], **defaults.DISCRETE,
+    )  # fmt: skip
+    model.load_state_dict(best.weights)
+    return best.nll
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, done: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * done))
+class BestWeights:
+    """A callback that keeps the weights with the best held-out likelihood, and stops the run when
+    validations no longer improve on it."""
+
+    def __init__(self, model: DiscreteModel, valid: DiscreteRows) -> None:
+        self.model, self.valid = model, valid
+        self.nll, self.weights, self.stale = held_out_nll(model, valid), snapshot(model), 0
+
+    def __call__(self, run: Any) -> None:
+        """Validate, if it is time."""
+        every = max(1, run.steps // defaults.DISCRETE_VALIDATIONS)
+        if run.step % every and run.step < run.steps:
+            return
+        nll = held_out_nll(self.model, self.valid)
+        if nll < self.nll:
+            self.nll, self.weights, self.stale = nll, snapshot(self.model), 0
+            return
+        self.stale += 1
+        if self.stale >= defaults.DISCRETE_PATIENCE:
+            run.stop()
 
 
 @torch.no_grad()
-def _held_out(model: DiscreteModel, valid: DiscreteRows) -> float:
-    places = evenly_spaced(valid.weights, MOST_ROWS)
+def held_out_nll(model: DiscreteModel, valid: DiscreteRows) -> float:
+    """NLL of some of the rows, in nats a row."""
+    places = evenly_spaced(valid.weights, defaults.DISCRETE_VALID_ROWS)
     parts = (valid.symbols, valid.extra, valid.given, valid.weights)
     symbols, extra, given, weights = (part[places] for part in parts)
     return weighted_nll(model.log_prob(symbols, extra, given), weights)[0]

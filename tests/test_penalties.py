@@ -11,8 +11,8 @@ import cnf
 from cnf.datasets import TOYS
 from cnf.ode import Grid, System
 from cnf.rows import Rows
+from cnf.training.maximum_likelihood import likelihood_loss
 from cnf.training.nfe_control import PenaltyController
-from cnf.training.objectives import likelihood_loss
 from cnf.training.penalties import Regularizers
 
 MATRIX = torch.tensor([[0.3, -0.8], [0.5, 0.1]], dtype=F64)

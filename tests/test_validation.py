@@ -8,11 +8,10 @@ import torch
 import cnf
 from cnf.datasets import toy
 from cnf.flows.calibration import expected_evaluations
-from cnf.recipe.tables.discrete import DiscreteRows, _held_out
+from cnf.recipe.tables.discrete import DiscreteRows, held_out_nll
 from cnf.rows import Rows, evenly_spaced
-from cnf.training import Interrupted, Settings
+from cnf.training import FlowMatching, Interrupted, Phase, Settings
 from cnf.training.checkpoint import CheckpointWriter
-from cnf.training.config import Phase
 from cnf.training.trainer import Trainer
 from cnf.training.validation import EMAValidator
 
@@ -53,13 +52,9 @@ def test_one_row_that_is_lost_counts_as_the_worst_of_the_others():
     x, far = moons(200), torch.full((1, 2), 1e25).double()
     flow = small_flow(preprocess=cnf.Affine.whiten(x), base=cnf.NormalBase(2))
     log_prob = flow.log_prob(x).double()
-    nll = (
-        EMAValidator(flow, 0.9, Rows(torch.cat([x, far])))
-        .validate(flow.preprocess(x)[0].float(), None)
-        .nll
-    )
+    nll = EMAValidator(flow, 0.9, Rows(torch.cat([x, far])), Rows(x)).validate().nll
     assert nll == pytest.approx(-(log_prob.sum() + log_prob.min()).item() / 201, abs=1e-4)
-    nowhere = EMAValidator(flow, 0.9, Rows(far)).validate(flow.preprocess(x)[0].float(), None).nll
+    nowhere = EMAValidator(flow, 0.9, Rows(far), Rows(x)).validate().nll
     assert math.isnan(nowhere)
 
 
@@ -67,7 +62,7 @@ def test_one_row_that_is_lost_counts_as_the_worst_of_the_others():
 def test_one_bad_update_costs_the_updates_of_the_average_and_no_others(update):
     """Wherever it falls between the looks for explosions."""
     rows = Rows(moons(200))
-    settings = Settings((Phase("flow matching", 80, None, 64, 2e-3, 0.9, 1),))
+    settings = Settings((Phase(FlowMatching(), 80, None, 64, 2e-3, 0.9, 1),))
     trainer = Trainer(
         small_flow(preprocess=cnf.Affine.whiten(rows.x)), rows, rows, settings, seed=0
     )
@@ -154,7 +149,7 @@ def test_rows_that_judge_symbols_are_spread_over_a_sorted_table():
     places = torch.arange(50_001)[:, None]
     blank = torch.zeros(50_001, 0)
     rows = DiscreteRows(places, blank, torch.zeros_like(places).bool(), torch.ones(50_001))
-    assert _held_out(Place(), rows) == pytest.approx(25_000, rel=1e-3)
+    assert held_out_nll(Place(), rows) == pytest.approx(25_000, rel=1e-3)
 
 
 def test_rows_to_calibrate_on_stay_within_the_largest_tables():

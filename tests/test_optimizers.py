@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from cnf.fields import GatedField
-from cnf.recipe.defaults import default_weight_decay
-from cnf.training.config import Phase
+from cnf.recipe.settings import default_weight_decay
+from cnf.training import MaximumLikelihood, Phase
 from cnf.training.optimizers import optimizers
 
 MODULES = {
@@ -44,7 +44,7 @@ def test_a_step_of_muon_turns_a_matrix_evenly_in_all_directions():
 
 def test_an_unknown_optimizer_is_named():
     with pytest.raises(ValueError, match="adam, muon; got 'sgd'"):
-        Phase("likelihood", 10, None, 64, 1e-3, 0.99, 1, optimizer="sgd")
+        Phase(MaximumLikelihood(), 10, None, 64, 1e-3, 0.99, 1, optimizer="sgd")
 
 
 def test_few_rows_decay_more():

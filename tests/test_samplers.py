@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnf.training.neyman import EVEN_SHARE, NeymanSampler
+from cnf.training.samplers import EVEN_SHARE, NeymanSampler
 from cnf.training.stratified import StratifiedRows
 
 
@@ -27,7 +27,7 @@ def learnt(strata, log_prob, batches=150, size=1024):
     allocation, source = NeymanSampler(strata), generator(2)
     for _ in range(batches):
         drawn = allocation.draw(size, source)
-        allocation.observe(drawn.cells, log_prob[drawn.places])
+        allocation.observe(drawn, log_prob[drawn.places])
     return allocation
 
 
@@ -113,7 +113,7 @@ def test_what_was_seen_long_ago_is_forgotten():
     moved = (x[:, 1] > 0.95) * torch.randn(len(x), generator=source).double()
     for _ in range(400):
         drawn = allocation.draw(1024, source)
-        allocation.observe(drawn.cells, moved[drawn.places])
+        allocation.observe(drawn, moved[drawn.places])
     drawn = allocation.draw(10_000, source)
     assert (x[drawn.places, 1] > 0.95).double().mean() > 2 * (
         x[drawn.places, 0] < 0.05

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from cnf.training import TrainingError, minimize
+from cnf.training import TrainingError, WarmupCosine, minimize
 
 
 def quadratic(x, seen=None):
@@ -33,7 +33,13 @@ def test_descent_finds_the_minimum_and_keeps_what_is_recorded():
 def test_rate_warms_up_and_falls_to_zero():
     x, told = nn.Parameter(torch.zeros(2)), []
     history = minimize(
-        [x], quadratic(x), phase="", steps=40, learning_rate=0.1, warm_up=0.5, callback=told.append
+        [x],
+        quadratic(x),
+        phase="",
+        steps=40,
+        learning_rate=0.1,
+        schedule=WarmupCosine(warm_up=0.5),
+        callbacks=[lambda run: told.append(run.step)],
     )
     rates = [record.learning_rate for record in history.records]
     assert rates[0] == pytest.approx(0.1 * 0.05, rel=0.01) and rates[-1] == pytest.approx(0)
@@ -59,7 +65,7 @@ def test_descent_stops_before_a_step_that_is_not_finite(bad):
 
 
 def test_descent_needs_a_step():
-    with pytest.raises(ValueError, match="at least one update; got 0"):
+    with pytest.raises(ValueError, match="at least one training step; got 0"):
         minimize(
             [nn.Parameter(torch.ones(1))], lambda step: None, phase="", steps=0, learning_rate=0.1
         )

@@ -1,0 +1,137 @@
+"""Before training: rows are checked, and the parts that the user left free are fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from cnf.flows import CNF
+from cnf.recipe.architecture import default_field
+from cnf.recipe.bases import choose_base
+from cnf.recipe.pilot_fits import affords_pilot_fits, best_transform
+from cnf.recipe.settings import FitSettings
+from cnf.recipe.transforms import candidate_transforms
+from cnf.rows import FEWEST_ROWS, HELD_OUT, Rows, as_rows
+from cnf.training.batches import in_model_coordinates
+from cnf.transforms import Affine
+
+PROBES = 16  # points at which a field at rest is zero
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """What was settled before the first training step.
+
+    Attributes:
+        choices: what was chosen for the flow, by name.
+        allow_mixture_fallback: whether a mixture that is ahead at the end may replace the flow.
+        transform_is_free: whether the transform may be replaced with it.
+    """
+
+    choices: dict[str, Any] = field(default_factory=dict)
+    allow_mixture_fallback: bool = False
+    transform_is_free: bool = False
+
+
+def checked_rows(flow: CNF, given: tuple, valid: tuple, seed: int) -> tuple[Rows, Rows]:
+    """Checked rows to learn from and held-out rows; `given` is (x, context, weights), `valid` is
+    (x_valid, context_valid)."""
+    train = as_rows("x", *given, flow.device)
+    if len(train) < FEWEST_ROWS:
+        raise ValueError(f"x: expected at least {FEWEST_ROWS} rows; got {len(train)}")
+    if valid[0] is None and valid[1] is not None:
+        raise ValueError("context_valid: expected x_valid beside it; got none")
+    if valid[0] is None:
+        generator = torch.Generator(flow.device).manual_seed(seed)
+        train, held_out = train.split(HELD_OUT, generator)
+    else:
+        held_out = as_rows("x_valid", *valid, None, flow.device)
+    if len(held_out) == 0:
+        raise ValueError("x_valid: expected at least one row; got none")
+    for rows in (train, held_out):
+        columns = 0 if rows.context is None else rows.context.shape[1]
+        if (rows.x.shape[1], columns) != (flow.dim, flow.context_dim):
+            raise ValueError(
+                f"the flow has dim={flow.dim}, context_dim={flow.context_dim};"
+                f" the rows have {rows.x.shape[1]} columns and {columns} of context"
+            )
+    return train, held_out
+
+
+def prepare(
+    flow: CNF, train: Rows, valid: Rows, settings: FitSettings, seed: int, *, rows: int
+) -> FitPlan:
+    """Build and fit what the user left free, and see what a mixture may replace at the end.
+
+    Parts that a fit has chosen stay when the flow is fitted once more; only its grid is placed
+    anew.
+
+    Args:
+        flow: changed in place.
+        train: rows to learn from.
+        valid: held-out rows.
+        settings: of the fit.
+        seed: of every choice.
+        rows: that the user gave to learn from, before some were held out; the field's size goes by
+            them.
+    """
+    free, resting = set(flow.automatic), at_rest(flow)
+    if "field" in free and resting:
+        field = default_field(rows, flow.dim, context_dim=flow.context_dim, seed=seed)
+        flow.field = field.to(flow.device, flow.dtype)
+    choices = {"preprocess": "given", "base": "given", "rows": len(train)}
+    fit_context_map(flow, train)
+    choices |= _fit_transform(flow, train, valid, settings, seed)
+    if "base" in free:
+        flow.base = base_for(flow, train, valid, seed)
+        choices["base"] = flow.base.describe()
+    flow.automatic &= {"solver"}
+    fallback = "base" in free and not flow.context_dim and resting
+    return FitPlan(choices, fallback, "preprocess" in free)
+
+
+@torch.no_grad()
+def at_rest(flow: CNF) -> bool:
+    """Whether the flow's field is zero, as that of a new `GatedField` is."""
+    probe = torch.linspace(-1, 1, PROBES, dtype=flow.dtype, device=flow.device)[:, None]
+    y, context = probe.expand(-1, flow.dim), probe.expand(-1, flow.context_dim)
+    return not flow.field(probe.new_tensor(0.5), y, context if flow.context_dim else None).any()
+
+
+def fit_context_map(flow: CNF, train: Rows) -> None:
+    """Standardize the context, unless a fit has done so."""
+    if "context_map" not in flow.automatic or train.context is None:
+        return
+    try:
+        flow.context_map = Affine.standardize(train.context, train.weights).to(flow.device)
+    except ValueError as failure:
+        raise ValueError(f"context: {failure}") from failure
+
+
+def base_for(flow: CNF, train: Rows, valid: Rows, seed: int) -> Any:
+    """The base of the recipe for rows in the coordinates of the flow."""
+    return choose_base(*(in_model_coordinates(flow, rows) for rows in (train, valid)), seed)
+
+
+def _fit_transform(
+    flow: CNF, train: Rows, valid: Rows, settings: FitSettings, seed: int
+) -> dict[str, str]:
+    """Choose and fit the transform, where it is free, and say which."""
+    ranges, free = settings.ranges, "preprocess" in flow.automatic
+    if ranges is not None and len(ranges) != flow.dim:
+        raise ValueError(f"ranges: expected one for each of {flow.dim} columns; got {len(ranges)}")
+    if ranges is not None and not free:
+        raise ValueError(
+            'ranges: expected none, the flow\'s map is given; leave it at "auto" to have ends'
+        )
+    if not free:
+        return {}
+    found = candidate_transforms(train, valid, ranges, seed)
+    names, candidates = list(found), [transform.to(flow.device) for transform in found.values()]
+    chosen = len(found) - 1
+    if chosen and affords_pilot_fits(settings):
+        chosen = best_transform(flow, candidates, train, valid, settings, seed=seed)
+    flow.preprocess = candidates[chosen]
+    return {"preprocess": names[chosen]}

@@ -1,0 +1,261 @@
+"""The settings of a fit: the measured defaults for a table, and what the user sets instead."""
+
+from __future__ import annotations
+
+import difflib
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, get_args
+
+import cnf.recipe.defaults as defaults
+from cnf.ode import Gradient
+from cnf.training.config import Clock, Phase, Settings
+from cnf.training.couplings import Coupling, IndependentCoupling, MinibatchOT
+from cnf.training.flow_matching import FlowMatching
+from cnf.training.maximum_likelihood import MaximumLikelihood
+from cnf.training.objectives import Objective
+from cnf.training.penalties import Regularizers
+from cnf.training.samplers import NeymanSampler, ProportionalSampler, Sampler
+from cnf.training.stratified import StratifiedRows
+from cnf.transforms import Range
+
+AllocationName = Literal["proportional", "neyman"]
+SAMPLERS: dict[str, Callable[[StratifiedRows], Sampler]] = {
+    "proportional": ProportionalSampler,
+    "neyman": NeymanSampler,
+}
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What `cnf.fit` does; every field is a keyword of `cnf.fit`.
+
+    Attributes:
+        phases: one after the other, instead of flow matching and likelihood; they have their own
+            budgets and objectives.
+        gradient: of the likelihood: "discrete", "direct", or "adjoint" for the continuous adjoint.
+        coupling_block: rows that flow matching pairs by optimal transport; None pairs
+            independently, as a flow with a context always does.
+        times_a_pair: times at which flow matching uses each pair.
+        allocation: which rows likelihood draws: "proportional" to their weights, or "neyman", more
+            where log p differs more between near rows.
+        solver_steps: steps of the grid that likelihood starts with.
+        error_weight: weight of the solver's error that likelihood starts with.
+        regularizers: penalties beside the negative log-likelihood.
+        nfe_budget: evaluations a row that scoring should take at most; see `MaximumLikelihood`.
+        ranges: (lower, upper) of every column, None for no end; outside the density is zero. None:
+            no column has ends.
+        weight_decay: of the optimizers, decoupled from the gradient.
+        clip: largest norm of a gradient.
+        patience: validations without progress within a phase after which it ends.
+        tolerance: of the error bar of the finished flow, in nats.
+        clock: the seconds that a budget is in, as a function without arguments.
+    """
+
+    phases: tuple[Phase, ...] = ()
+    gradient: Gradient = "discrete"
+    coupling_block: int | None = None
+    times_a_pair: int = 1
+    allocation: AllocationName = "proportional"
+    solver_steps: int = defaults.SOLVER_STEPS
+    error_weight: float = defaults.ERROR_WEIGHT
+    regularizers: Regularizers = defaults.PENALTIES
+    nfe_budget: int | None = None
+    ranges: tuple[Range, ...] | None = None
+    weight_decay: float = 0.0
+    clip: float = defaults.CLIP_NORM
+    patience: int = defaults.PATIENCE
+    tolerance: float = defaults.TOLERANCE
+    clock: Clock = field(default=time.perf_counter, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, names in (
+            ("gradient", get_args(Gradient)),
+            ("allocation", get_args(AllocationName)),
+        ):
+            if getattr(self, name) not in names:
+                raise ValueError(
+                    f"{name}: expected {', '.join(names)}; got {getattr(self, name)!r}"
+                )
+        if not self.tolerance > 0:
+            raise ValueError(
+                f"tolerance: expected a positive number of nats; got {self.tolerance}"
+            )
+
+    def matching(self, context_dim: int) -> FlowMatching:
+        """The objective of the first phase."""
+        independent = context_dim > 0 or self.coupling_block is None
+        coupling: Coupling = (
+            IndependentCoupling() if independent else MinibatchOT(self.coupling_block)
+        )
+        return FlowMatching(
+            coupling=coupling, times=defaults.MATCHING_TIMES, times_a_pair=self.times_a_pair
+        )
+
+    def likelihood(self) -> MaximumLikelihood:
+        """The objective of the second phase."""
+        return MaximumLikelihood(
+            gradient=self.gradient,
+            sampler=SAMPLERS[self.allocation],
+            solver_steps=self.solver_steps,
+            error_weight=self.error_weight,
+            regularizers=self.regularizers,
+            nfe_budget=self.nfe_budget,
+            tolerance=self.tolerance,
+        )
+
+    def training(self) -> Settings:
+        """What the trainer is told."""
+        return Settings(
+            self.phases,
+            weight_decay=self.weight_decay,
+            clip=self.clip,
+            patience=self.patience,
+            clock=self.clock,
+        )
+
+    @property
+    def budget(self) -> tuple[int, float]:
+        """Training steps and seconds of all phases; zero of what is not the budget."""
+        return self.training().budget
+
+
+def default_settings(
+    *,
+    rows: int,
+    dim: int,
+    context_dim: int = 0,
+    steps: int | None,
+    seconds: float | None,
+    likelihood_share: float | None,
+    **chosen: Any,
+) -> FitSettings:
+    """The settings for a table of so many rows and columns; `chosen` replaces any of them by name.
+
+    Raises:
+        TypeError: for an unknown name.
+        ValueError: for a budget that is none, or one beside phases, which have their own.
+    """
+    require_known(chosen, (f.name for f in fields(FitSettings)))
+    if "phases" in chosen and any(part is not None for part in (steps, seconds, likelihood_share)):
+        raise ValueError("phases: expected no steps, seconds or likelihood_share beside it")
+    few = dim <= defaults.FEW_COLUMNS
+    settings = FitSettings(
+        coupling_block=defaults.COUPLING_BLOCK if few else None,
+        times_a_pair=defaults.TIMES_A_PAIR if few else 1,
+        allocation="neyman" if dim + context_dim <= defaults.FEW_COLUMNS else "proportional",
+        nfe_budget=None if "regularizers" in chosen else defaults.NFE_BUDGET,
+        weight_decay=default_weight_decay(rows),
+    )
+    settings = replace(settings, **chosen)
+    objectives = (settings.matching(context_dim), settings.likelihood())
+    if "phases" in chosen:
+        phases = tuple(_with_objective(phase, objectives) for phase in settings.phases)
+    else:
+        phases = default_phases(
+            objectives, rows=rows, dim=dim,
+            steps=steps, seconds=seconds, likelihood_share=likelihood_share,
+        )  # fmt: skip
+    settings = replace(settings, phases=phases)
+    settings.training()  # checks the phases
+    return settings
+
+
+def require_known(chosen: Iterable[str], names: Iterable[str]) -> None:
+    """Raise a TypeError for a keyword that is no name, and name those that are close to it."""
+    known = [*names, "steps", "seconds", "likelihood_share", "checkpoint", "callbacks", "weights"]
+    for name in chosen:
+        if name not in known:
+            close = difflib.get_close_matches(name, known)
+            meant = (
+                f"did you mean {' or '.join(close)}?" if close else f"expected {', '.join(known)}"
+            )
+            raise TypeError(f"fit: unknown keyword {name!r}; {meant}")
+
+
+def _with_objective(phase: Phase, objectives: Iterable[Objective]) -> Phase:
+    """A phase of release 0.1, whose objective was a name, with the objective of that name."""
+    if not isinstance(phase.objective, str):
+        return phase
+    warnings.warn(
+        "Phase takes an objective, such as cnf.training.FlowMatching(); names go in release 0.3",
+        DeprecationWarning,
+        stacklevel=4,
+    )
+    named = {objective.name: objective for objective in objectives}
+    if phase.objective not in named:
+        raise ValueError(f"phase: expected {', '.join(named)}; got {phase.objective!r}")
+    return replace(phase, objective=named[phase.objective])
+
+
+def default_weight_decay(rows: int) -> float:
+    """Weight decay for so many rows: few soon overfit, and small weights learn faster by
+    likelihood."""
+    return min(defaults.WEIGHT_DECAY_ROWS / rows, defaults.MOST_WEIGHT_DECAY)
+
+
+def default_steps(rows: int) -> int:
+    """Training steps for so many rows."""
+    steps = int(rows * defaults.STEPS_A_ROW)
+    return min(max(defaults.FEWEST_FIT_STEPS, steps), defaults.MOST_FIT_STEPS)
+
+
+def default_likelihood_share(rows: int, seconds: float | None) -> float:
+    """The part of a budget that likelihood gets."""
+    if seconds is None:
+        return defaults.LIKELIHOOD_SHARE_OF_STEPS
+    if rows <= defaults.MANY_ROWS_BUDGET:
+        return defaults.LIKELIHOOD_SHARE_OF_SECONDS
+    return defaults.LIKELIHOOD_SHARE_OF_SECONDS_MANY_ROWS
+
+
+def default_phases(
+    objectives: tuple[FlowMatching, MaximumLikelihood],
+    *,
+    rows: int,
+    dim: int,
+    steps: int | None,
+    seconds: float | None,
+    likelihood_share: float | None,
+) -> tuple[Phase, ...]:
+    """Flow matching, then maximum likelihood, within a budget of training steps or seconds.
+
+    Raises:
+        ValueError: for two budgets, or one that is not positive, or a share outside [0, 1].
+    """
+    if steps is not None and seconds is not None:
+        raise ValueError("give steps or seconds, not both")
+    if steps is None and seconds is None:
+        steps = default_steps(rows)
+    budget = seconds if steps is None else steps
+    if budget is None or not budget > 0:
+        raise ValueError(f"the budget must be positive; got steps={steps}, seconds={seconds}")
+    share = likelihood_share
+    share = default_likelihood_share(rows, seconds) if share is None else share
+    if not 0 <= share <= 1:
+        raise ValueError(f"likelihood_share: expected a number in [0, 1]; got {share}")
+    few = dim <= defaults.FEW_COLUMNS
+    batch = defaults.LIKELIHOOD_BATCH_FEW_COLUMNS if few else defaults.LIKELIHOOD_BATCH
+    parts = _budgets(steps, seconds, share)
+    recipes: tuple[dict[str, Any], ...] = (
+        defaults.MATCHING,
+        {**defaults.LIKELIHOOD, "batch": batch},
+    )
+    return tuple(
+        Phase(objective, *part, **recipe)
+        for objective, part, recipe in zip(objectives, parts, recipes)
+        if any(part)
+    )
+
+
+def _budgets(
+    steps: int | None, seconds: float | None, share: float
+) -> list[tuple[int | None, float | None]]:
+    """Steps and seconds of flow matching and of likelihood."""
+    if steps is None:
+        assert seconds is not None
+        return [(None, defaults.TRAINING_SHARE * part * seconds) for part in (1 - share, share)]
+    likelihood = round(share * steps)
+    return [(steps - likelihood, None), (likelihood, None)]

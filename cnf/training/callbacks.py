@@ -1,0 +1,35 @@
+"""Functions that a training loop calls after each training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from cnf.deprecation import warn_renamed
+
+
+class Callback(Protocol):
+    """A progress bar, a writer of checkpoints, an early stop.
+
+    Every loop has `step` (training steps so far), `history` and `stop()`; a `Trainer` has more.
+    """
+
+    def __call__(self, loop: Any, /) -> None:
+        """Called after every training step with the loop: a `Trainer` or a `Minimization`."""
+
+
+def renamed_callbacks(
+    function: str, given: dict[str, Any], callbacks: Sequence[Callback]
+) -> Sequence[Callback]:
+    """The callbacks of a function that took `watch` in release 0.1, called with the number of
+    training steps.
+
+    Raises:
+        TypeError: for any other keyword that is left in `given`.
+    """
+    watch: Callable[[int], None] | None = given.pop("watch", None)
+    if watch is not None:
+        warn_renamed(f"{function}: the argument watch", "callbacks")
+    if given:
+        raise TypeError(f"{function}: unknown keyword {next(iter(given))!r}")
+    return callbacks if watch is None else [*callbacks, lambda loop: watch(loop.step)]

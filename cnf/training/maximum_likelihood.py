@@ -1,0 +1,184 @@
+"""Maximum likelihood through the solver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnf.flows import CNF
+from cnf.ode import Gradient, Solver, SolverError, Torchdiffeq
+from cnf.training.batches import in_model_coordinates
+from cnf.training.nfe_control import PenaltyController
+from cnf.training.objectives import Loss, Objective, Task
+from cnf.training.penalties import NO_PENALTIES, Regularizers
+from cnf.training.samplers import ProportionalSampler, Sampler
+from cnf.training.solver_control import StepController
+from cnf.training.stratified import StratifiedRows
+
+# Training steps between two placements of the grid.
+CONTROL_EVERY = 25
+# Nats a column above the largest of a calm window at which a likelihood is lost.
+LOST_NATS = 10.0
+# The continuous adjoint solves by an adaptive method; training needs no more digits.
+ADJOINT_SOLVER = Torchdiffeq("dopri5", rtol=1e-3, atol=1e-3)
+
+
+@dataclass
+class MaximumLikelihood(Objective):
+    """The negative log-likelihood of the rows, with the solver's error held down.
+
+    A solver with few steps can be exploited: the field learns to make errors that look like
+    likelihood. The grid is placed anew as the field changes, its nodes move from step to step, and
+    the estimate of its error is part of the loss.
+
+    Attributes:
+        gradient: "discrete", "direct", or "adjoint" for the continuous adjoint.
+        sampler: which rows are drawn, a class of `cnf.training.samplers`.
+        solver_steps: steps of the grid at the start of a phase.
+        error_weight: weight of the solver's error at the start of a phase.
+        regularizers: penalties beside the negative log-likelihood.
+        nfe_budget: evaluations a row that scoring should take at most. Penalties are left out
+            while it takes far fewer, have their weights at four fifths of the budget, and up to ten
+            times these beyond, where evaluations also count against weights in their selection.
+            None always counts penalties whole, and evaluations for nothing.
+        tolerance: of the finished flow's error bars, in nats; evaluations are counted under it.
+    """
+
+    gradient: Gradient = "discrete"
+    sampler: Callable[[StratifiedRows], Sampler] = ProportionalSampler
+    solver_steps: int = 12
+    error_weight: float = 10.0
+    regularizers: Regularizers = NO_PENALTIES
+    nfe_budget: int | None = None
+    tolerance: float = 1e-3
+
+    name = "likelihood"
+
+    def start(self, task: Task) -> None:
+        """Begin a phase on a uniform grid."""
+        self.task = task
+        self.step = 0
+        self.draws = self.sampler(task.batches.strata)
+        self.penalties = PenaltyController(task.pilot, self.nfe_budget, self.tolerance)
+        pilot = in_model_coordinates(task.flow, task.pilot)
+        self.control = StepController.of_flow(
+            task.flow, pilot.x, pilot.context,
+            steps=self.solver_steps, error_weight=self.error_weight, generator=task.generator,
+        )  # fmt: skip
+
+    def loss(self, step: int, progress: float) -> Loss:
+        """The loss of fresh rows; the next draws learn from their log-densities.
+
+        Raises:
+            SolverError: where the largest grid cannot follow the field.
+        """
+        self.step = step
+        parts = self.evaluate(self._solver(progress))
+        value = parts.nll + self.control.error_weight * parts.solver_error + parts.penalty
+        return Loss(value, parts.nll.item())
+
+    def evaluate(self, solver: Solver) -> Likelihood:
+        """The parts of the loss of fresh rows."""
+        task = self.task
+        drawn = self.draws.draw(task.batch, task.generator)
+        y, context = task.batches.take(drawn.places)
+        parts = likelihood_loss(
+            task.flow, y, context, task.generator,
+            solver=solver,
+            # "discrete" and "direct" agree to rounding; the flow knows which one is faster.
+            gradient=None if self.gradient == "discrete" else self.gradient,
+            regularizers=self.regularizers.scaled(self.penalties.share),
+            importance=drawn.importance,
+        )  # fmt: skip
+        self.draws.observe(drawn, parts.log_prob)
+        return parts
+
+    def diverged(self, window: Sequence[float], baseline: float) -> bool:
+        """Whether all of a window lies far above the largest of a calm one."""
+        return min(window) > baseline + LOST_NATS * self.task.flow.dim
+
+    def rolled_back(self) -> None:
+        """Forget the densities of the discarded weights."""
+        self.draws = self.sampler(self.task.batches.strata)
+
+    def selection_penalty(self, flow: CNF) -> float | None:
+        """Nats that too many evaluations count for; None before the grid has been placed."""
+        return self.penalties.update(flow) if self.step >= CONTROL_EVERY else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Grid, weights and what the draws have learned."""
+        parts = {"draws": self.draws, "penalties": self.penalties, "control": self.control}
+        return {"step": self.step} | {name: part.state_dict() for name, part in parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Return to a state."""
+        self.step = state["step"]
+        self.draws.load_state_dict(state["draws"])
+        self.penalties.load_state_dict(state["penalties"])
+        self.control.load_state_dict(state["control"])
+
+    def _solver(self, progress: float) -> Solver:
+        if self.gradient == "adjoint":
+            return ADJOINT_SOLVER
+        if self.step % CONTROL_EVERY == 1 and not self.control.update(progress):
+            raise SolverError("the solver lost the field")
+        return self.control.training_grid()
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The parts of the likelihood objective.
+
+    Attributes:
+        nll: mean of −log p, in nats, a scalar.
+        solver_error: mean of the solver's error estimate, in nats, a scalar.
+        penalty: mean of the weighted penalties, a scalar.
+        log_prob: log p of each row, detached (rows,).
+    """
+
+    nll: Tensor
+    solver_error: Tensor
+    penalty: Tensor
+    log_prob: Tensor
+
+
+def likelihood_loss(
+    flow: CNF,
+    y: Tensor,
+    context: Tensor | None,
+    generator: torch.Generator,
+    *,
+    solver: Solver,
+    gradient: Gradient | None = None,
+    regularizers: Regularizers = NO_PENALTIES,
+    importance: Tensor | None = None,
+) -> Likelihood:
+    """Means of −log p(y), of the solver's error estimate and of the penalty, from one solve.
+
+    Args:
+        flow: the flow.
+        y: rows in model coordinates (rows, dim).
+        context: of the rows, in model coordinates (rows, context_dim).
+        generator: the source of probes.
+        solver: solves the rows, without a second look at hard ones.
+        gradient: how the solve is differentiated; None leaves it to the flow.
+        regularizers: penalties along the paths.
+        importance: weight of each row in the means (rows,), for rows that were drawn more or less
+            often than others.
+    """
+    extend = partial(regularizers.extend, like=y, generator=generator) if regularizers else None
+    scores = flow.solve_log_prob(
+        y, context, solver, gradient=gradient, generator=generator, extend=extend
+    )
+
+    def mean(values: Tensor) -> Tensor:
+        return values.mean() if importance is None else (importance.to(values) * values).mean()
+
+    penalty = mean(scores.extra.sum(-1)) if regularizers else scores.log_prob.new_zeros(())
+    error = mean(scores.step_error.sum(0))
+    return Likelihood(-mean(scores.log_prob), error, penalty, scores.log_prob.detach())
