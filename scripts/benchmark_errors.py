@@ -24,7 +24,6 @@ from torchdiffeq import odeint
 
 import cnf
 from cnf.datasets import TOYS
-from cnf.recipe.architecture import default_flow
 
 TABLES = ("galaxy_photometry", "magic_gamma")
 TRAIN = 50_000
@@ -79,7 +78,7 @@ def fitted(name: str, train: Tensor, steps: int, seed: int, models: Path | None)
     kept = models and models / f"{name}-{steps}-{seed}.safetensors"
     if kept and kept.exists():
         return cnf.load(kept).calibrate(train)
-    flow = default_flow(len(train), train.shape[1], seed=seed)
+    flow = cnf.CNF(dim=train.shape[1])
     cnf.fit(flow, train, seed=seed, steps=steps)
     if kept:
         models.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,6 @@ from torch import Tensor
 import cnf
 from cnf import plotting
 from cnf.plotting.style import INK, styled
-from cnf.recipe.architecture import default_flow
 
 ROWS, JUDGED = 60_000, 5_000
 LARGEST = 256  # pixels a side that a picture is shrunk to
@@ -124,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     dark = darkness(options.image)
     x = points(dark, ROWS, options.seed)
-    flow = default_flow(len(x), 2, seed=options.seed)
+    flow = cnf.CNF(dim=2)
     cnf.fit(flow, x, seed=options.seed, steps=20 if options.quick else options.steps)
     flow.double()
     report(flow, dark, options.seed + 1)

@@ -24,7 +24,6 @@ from sklearn.neighbors import KernelDensity
 from torch import Tensor
 
 import cnf
-from cnf.recipe.architecture import default_flow
 from cnf.training import Regularizers
 
 BATCH, RATE = 512, 1e-3
@@ -35,6 +34,13 @@ KERNELS = 20_000  # rows a kernel density keeps
 CONFIRMED, MASS_CELLS = 1_000, 400
 
 
+class Budget(NamedTuple):
+    """Seconds of a fit, and the clock that they are read from."""
+
+    seconds: float
+    clock: Callable[[], float] = time.perf_counter
+
+
 class Scored(NamedTuple):
     """Log-densities of the test rows, and what else is to be said of the fit."""
 
@@ -42,31 +48,33 @@ class Scored(NamedTuple):
     notes: dict[str, object]
 
 
-def ours(table: Table, seconds: float, seed: int) -> Scored:
+def ours(table: Table, budget: Budget, seed: int) -> Scored:
     """The default recipe."""
-    return _fitted(table, seconds, seed)
+    return _fitted(table, budget, seed)
 
 
-def flow_matching(table: Table, seconds: float, seed: int) -> Scored:
+def flow_matching(table: Table, budget: Budget, seed: int) -> Scored:
     """The same network by flow matching alone."""
-    return _fitted(table, seconds, seed, likelihood_share=0.0)
+    return _fitted(table, budget, seed, likelihood_share=0.0)
 
 
-def without_budget(table: Table, seconds: float, seed: int) -> Scored:
+def without_budget(table: Table, budget: Budget, seed: int) -> Scored:
     """The default recipe, however many evaluations scoring comes to take."""
-    return _fitted(table, seconds, seed, regularizers=Regularizers())
+    return _fitted(table, budget, seed, regularizers=Regularizers())
 
 
-def adjoint(table: Table, seconds: float, seed: int) -> Scored:
+def adjoint(table: Table, budget: Budget, seed: int) -> Scored:
     """The default recipe with gradients by the continuous adjoint."""
-    return _fitted(table, seconds, seed, gradient="adjoint")
+    return _fitted(table, budget, seed, gradient="adjoint")
 
 
-def _fitted(table: Table, seconds: float, seed: int, **settings: object) -> Scored:
-    flow = default_flow(len(table.train), table.train.shape[1], seed=seed)
-    start = time.perf_counter()
-    history = cnf.fit(flow, table.train, table.valid, seed=seed, seconds=seconds, **settings)
-    took = time.perf_counter() - start
+def _fitted(table: Table, budget: Budget, seed: int, **settings: object) -> Scored:
+    flow, (seconds, clock) = cnf.CNF(dim=table.train.shape[1]), budget
+    start = clock()
+    history = cnf.fit(
+        flow, table.train, table.valid, seed=seed, seconds=seconds, clock=clock, **settings
+    )
+    took = clock() - start
     with torch.no_grad():
         found = flow.evaluate(table.test)
     notes = {
@@ -99,39 +107,39 @@ def confirmation(flow: cnf.CNF, rows: Tensor) -> dict[str, float]:
     return {"off_dopri8": off, "mass": (density.sum() * side.prod()).item()}
 
 
-def nsf(table: Table, seconds: float, seed: int) -> Scored:
+def nsf(table: Table, budget: Budget, seed: int) -> Scored:
     """Neural spline flow (Durkan et al. 2019)."""
     dim = table.train.shape[1]
     return _neural(
         lambda: zuko.flows.NSF(dim, transforms=4, bins=8, hidden_features=(128, 128)),
         table,
-        seconds,
+        budget,
         seed,
     )
 
 
-def maf(table: Table, seconds: float, seed: int) -> Scored:
+def maf(table: Table, budget: Budget, seed: int) -> Scored:
     """Masked autoregressive flow (Papamakarios et al. 2017)."""
     dim = table.train.shape[1]
     return _neural(
-        lambda: zuko.flows.MAF(dim, transforms=5, hidden_features=(128, 128)), table, seconds, seed
+        lambda: zuko.flows.MAF(dim, transforms=5, hidden_features=(128, 128)), table, budget, seed
     )
 
 
-def zuko_cnf(table: Table, seconds: float, seed: int) -> Scored:
+def zuko_cnf(table: Table, budget: Budget, seed: int) -> Scored:
     """zuko's continuous flow, trained with the exact trace up to four columns; scored with it
     always."""
     dim = table.train.shape[1]
     return _neural(
-        lambda: zuko.flows.CNF(dim, hidden_features=(64, 64), exact=dim <= 4), table, seconds, seed
+        lambda: zuko.flows.CNF(dim, hidden_features=(64, 64), exact=dim <= 4), table, budget, seed
     )
 
 
 def _neural(
-    build: Callable[[], torch.nn.Module], table: Table, seconds: float, seed: int
+    build: Callable[[], torch.nn.Module], table: Table, budget: Budget, seed: int
 ) -> Scored:
     """Maximum likelihood with Adam and a cosine; the weights that were best on held-out rows."""
-    start = time.perf_counter()
+    start = budget.clock()
     torch.manual_seed(seed)
     model = build()
     train, valid, test = (part.float() for part in (table.train, table.valid[:2_000], table.test))
@@ -139,7 +147,7 @@ def _neural(
     best, best_nll, marks = copy.deepcopy(model.state_dict()), math.inf, 0
     updates = 0
     for rows in _batches(train):
-        done = (time.perf_counter() - start) / seconds
+        done = (budget.clock() - start) / budget.seconds
         if done >= marks / VALIDATIONS:
             marks += 1
             nll = -_scored(model, valid).mean().item()
@@ -172,12 +180,12 @@ def _scored(model: torch.nn.Module, rows: Tensor) -> Tensor:
     return torch.cat([judged().log_prob(part) for part in rows.split(2_000)])
 
 
-def mixture(table: Table, seconds: float, seed: int) -> Scored:
+def mixture(table: Table, budget: Budget, seed: int) -> Scored:
     """Gaussian mixture with the number of components that is best on held-out rows."""
-    start = time.perf_counter()
+    start = budget.clock()
     best, best_score = None, -math.inf
     for components in COMPONENTS:
-        if time.perf_counter() - start > seconds:
+        if budget.clock() - start > budget.seconds:
             break
         model = GaussianMixture(components, random_state=seed, reg_covar=1e-5).fit(
             table.train.numpy()
@@ -190,7 +198,7 @@ def mixture(table: Table, seconds: float, seed: int) -> Scored:
     )
 
 
-def kernels(table: Table, seconds: float, seed: int) -> Scored:
+def kernels(table: Table, budget: Budget, seed: int) -> Scored:
     """Kernel density with the bandwidth that is best on held-out rows."""
     rows = np.random.default_rng(seed).permutation(table.train.numpy())[:KERNELS]
     models = [KernelDensity(bandwidth=width, rtol=1e-4).fit(rows) for width in BANDWIDTHS]
@@ -200,7 +208,7 @@ def kernels(table: Table, seconds: float, seed: int) -> Scored:
     )
 
 
-METHODS: dict[str, Callable[[Table, float, int], Scored]] = {
+METHODS: dict[str, Callable[[Table, Budget, int], Scored]] = {
     "cnf": ours,
     "flow matching": flow_matching,
     "cnf, no budget": without_budget,

@@ -24,7 +24,6 @@ import cnf
 from cnf import plotting
 from cnf.datasets import TOYS
 from cnf.plotting.style import INK, styled
-from cnf.recipe.architecture import default_flow
 from cnf.report.baselines import compare
 from cnf.report.data import report_data
 from cnf.rows import Rows
@@ -51,7 +50,7 @@ def stand_in(seed: int) -> tuple[Tensor, Tensor]:
 
 def learn(x: Tensor, *, steps: int, seed: int) -> cnf.CNF:
     """A flow fitted to places."""
-    flow = default_flow(len(x), 2, seed=seed)
+    flow = cnf.CNF(dim=2)
     cnf.fit(flow, x, seed=seed, steps=steps)
     return flow.double()
 

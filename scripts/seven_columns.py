@@ -26,7 +26,6 @@ import cnf
 from cnf import plotting
 from cnf.datasets.bundled import bundled_table
 from cnf.plotting.style import styled
-from cnf.recipe.architecture import default_flow
 from cnf.report.baselines import compare
 from cnf.report.data import report_data
 from cnf.rows import Rows
@@ -131,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     names, train, test = table(quick=options.quick)
-    flow = default_flow(len(train), COLUMNS, seed=options.seed)
+    flow = cnf.CNF(dim=COLUMNS)
     cnf.fit(flow, train, seed=options.seed, steps=20 if options.quick else options.steps)
     flow.double()
     report(flow, train, test, names)

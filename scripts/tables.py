@@ -28,7 +28,7 @@ from table_rivals import auc, chained_equations, crps, gaussian_copula, independ
 import cnf
 from cnf import plotting
 from cnf.plotting.style import ACCENT, DATA, FAINT, MODEL, styled
-from cnf.recipe.architecture import default_table_flow
+from cnf.recipe import default_table_flow
 from cnf.tables import read_typed_table
 
 FOLDER = Path(os.environ.get("CNF_SHARED_DATA", "../shared/data"))

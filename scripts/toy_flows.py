@@ -9,7 +9,6 @@ from torch import Tensor
 
 import cnf
 from cnf.datasets import Toy
-from cnf.recipe.architecture import default_flow
 
 ROWS, FRESH = 100_000, 5_000
 
@@ -17,7 +16,7 @@ ROWS, FRESH = 100_000, 5_000
 def fitted(toy: Toy, *, seconds: float, seed: int) -> cnf.CNF:
     """A flow fitted to rows of the toy by the default recipe."""
     x = toy.sample(ROWS, torch.Generator().manual_seed(seed))
-    flow = default_flow(len(x), 2, seed=seed)
+    flow = cnf.CNF(dim=2)
     cnf.fit(flow, x, seed=seed, seconds=seconds)
     return flow
 
@@ -26,7 +25,7 @@ def fitted_from_noise(toy: Toy, *, seconds: float, seed: int) -> cnf.CNF:
     """The same from a normal base: left to itself `fit` may choose one that is near the data
     already."""
     x = toy.sample(ROWS, torch.Generator().manual_seed(seed))
-    flow = cnf.CNF(2, field=default_flow(len(x), 2, seed=seed).field, base=cnf.NormalBase(2))
+    flow = cnf.CNF(dim=2, base=cnf.NormalBase(2))
     cnf.fit(flow, x, seed=seed, seconds=seconds)
     return flow
 

@@ -24,7 +24,6 @@ from matplotlib.figure import Figure
 import cnf
 from cnf import plotting
 from cnf.plotting.style import styled
-from cnf.recipe.architecture import default_flow
 from cnf.report.baselines import compare
 from cnf.report.data import report_data
 from cnf.rows import Rows
@@ -128,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     at_hand = "CNF_SHARED_DATA" in os.environ and not options.quick
     table = galaxies() if at_hand else turning_ellipse(1000, options.seed)
-    flow = default_flow(len(table.train), 2, context_dim=1, seed=options.seed)
+    flow = cnf.CNF(dim=2, context_dim=1)
     steps = 20 if options.quick else options.steps
     cnf.fit(flow, table.train.x, context=table.train.context, seed=options.seed, steps=steps)
     flow.double()

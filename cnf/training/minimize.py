@@ -12,7 +12,7 @@ from cnf.training.callbacks import Callback
 from cnf.training.config import Clock
 from cnf.training.errors import TrainingError
 from cnf.training.history import History, Record
-from cnf.training.schedules import Schedule, WarmupCosine, crosses_milestone
+from cnf.training.schedules import Schedule, WarmupCosine
 
 MOST_RECORDS = 100  # of a run, or of a phase
 GRADIENT_CLIP = 5.0  # largest norm of a gradient
@@ -101,7 +101,7 @@ def minimize(
             )
         optimizer.step()
         values.append(value.item())
-        if crosses_milestone((run.step - 1) / steps, run.step / steps, MOST_RECORDS):
+        if run.step * MOST_RECORDS // steps > (run.step - 1) * MOST_RECORDS // steps:
             mean = sum(values) / len(values)
             run.history.records.append(Record(phase, run.step, clock() - start, mean, rate))
             values = []
