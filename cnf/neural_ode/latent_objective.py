@@ -16,7 +16,7 @@ from cnf.training import Callback, History, WarmupCosine, minimize
 from cnf.training.callbacks import renamed_callbacks
 
 LATENT_SCHEDULE = WarmupCosine(warm_up=0.02)
-EARLY_SHARE = 0.7  # of a series, in which a path is read anew
+EARLY_SHARE = 0.7  # of a series, within which the agreement restarts a path
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,7 @@ class Bound:
     z: Tensor
 
     def value(self, beta: float = 1.0) -> Tensor:
-        """E log p(targets | z) − β KL(q ‖ N(0, I)), (batch,); a bound of the evidence for β =
-        1."""
+        """E log p(targets | z) − β KL(q ‖ N(0, I)), (batch,); β = 1 bounds the evidence."""
         return self.log_likelihood - beta * self.divergence
 
 
@@ -80,11 +79,11 @@ def agreement(
 ) -> Tensor:
     """log q(z(c) | observations from c on), at a random time c on the path from z(start), (batch,).
 
-    The velocity does not depend on time, so a path may be read anew from anywhere. The likelihood
-    alone allows a different state for each time at which a place of a curve is reached, and says
-    nothing of the states after the last observation. Where path and reading agree, those states are
-    the ones of series that were seen there. Matching pieces of a path is multiple shooting (Bock &
-    Plitt 1984; for latent ODEs Iakovlev et al. 2023).
+    The velocity does not depend on time, so a path may be restarted from any time. The likelihood
+    alone allows a different state for the same point of a curve whenever it is reached at another
+    time, and it does not constrain states after the last observation. The agreement ties the path
+    to what the recognition network infers at time c. This is multiple shooting (Bock & Plitt 1984;
+    for latent ODEs Iakovlev et al. 2023).
 
     Args:
         model: the latent ODE.
@@ -122,9 +121,9 @@ def fit_latent_ode(
     """Maximize the lower bound by Adam, its divergence weighted by a β that rises from 0.
 
     With β = 1 at the end it bounds the evidence of the targets. Where these lie beyond what is
-    observed, the model then pays for everything it takes over from the observations; with β = 0 the
-    recognition network is itself the prior, and the objective bounds the conditional
-    log p(targets | observed) of a forecast.
+    observed, the divergence penalizes all information taken from the observations; with β = 0 the
+    recognition network itself is the prior, and the objective bounds log p(targets | observed) of a
+    forecast.
 
     Args:
         model: trained in place.
