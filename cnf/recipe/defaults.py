@@ -5,6 +5,8 @@ Rows are those to learn from, columns those of x. Nats are per row where nothing
 
 from __future__ import annotations
 
+from typing import Any
+
 from cnf.training.penalties import Regularizers
 
 # Architecture: more data afford a wider field and higher frequencies at the start; small tables
@@ -35,7 +37,7 @@ LIKELIHOOD_SHARE_OF_SECONDS, LIKELIHOOD_SHARE_OF_SECONDS_MANY_ROWS = 0.7, 0.8
 MANY_ROWS_BUDGET = 20_000
 
 # Flow matching: a step is cheap, so many small ones.
-MATCHING = {
+MATCHING: dict[str, Any] = {
     "batch": 1024,
     "learning_rate": 2e-3,
     "ema": 0.999,
@@ -47,7 +49,12 @@ COUPLING_BLOCK = 64  # rows paired by optimal transport, in few columns
 TIMES_A_PAIR = 4  # in few columns: pairing costs more than an evaluation of the field
 
 # Likelihood: a step is expensive, so few, and each goes far.
-LIKELIHOOD = {"learning_rate": 1e-2, "ema": 0.99, "validations": 10, "optimizer": "muon"}
+LIKELIHOOD: dict[str, Any] = {
+    "learning_rate": 1e-2,
+    "ema": 0.99,
+    "validations": 10,
+    "optimizer": "muon",
+}
 LIKELIHOOD_BATCH, LIKELIHOOD_BATCH_FEW_COLUMNS = 256, 512
 SOLVER_STEPS = 12  # of the grid that likelihood starts with; it is controlled from there on
 ERROR_WEIGHT = 10.0  # of the solver's error at the start; likewise
@@ -57,8 +64,8 @@ NFE_BUDGET = 40  # evaluations a row
 # Optimization.
 WEIGHT_DECAY_ROWS, MOST_WEIGHT_DECAY = 1_500, 0.3  # their quotient with the rows: few overfit soon
 CLIP_NORM = 5.0
-PATIENCE = 10  # as many as a phase has validations: it is at its best at its end
-TOLERANCE = 1e-3  # nats, of the finished flow's error bars
+FIT_PATIENCE = 10  # as many as a phase has validations: it is at its best at its end
+FIT_TOLERANCE = 1e-3  # nats, of the finished flow's error bars
 
 # Choice of the transform: two mixtures are fitted in the coordinates of each. A coarse one profits
 # from columns that look normal even where the transform bends what was straight; how the gain
@@ -87,7 +94,7 @@ STUDENT_GAIN = 0.1  # nats a column: independent heavy columns are another shape
 # rises with the components; the large one is fitted where that promises more than the flow has.
 SMALL_COMPONENTS, LARGE_COMPONENTS = (2, 5, 10, 40), 160
 MIN_GAIN = 0.1  # nats; less is no reason to give up a flow
-MIXTURE_ROWS, ROWS_A_COMPONENT, MIXTURE_ITERATIONS = 40_000, 25, 30
+MIXTURE_ROWS, MIXTURE_ROWS_A_COMPONENT, MIXTURE_ITERATIONS = 40_000, 25, 30
 MIXTURE_VARIANCE = 1e-5  # keeps a component from collapsing onto a few rows
 MIXTURE_SHARE = 0.05  # of the seconds, for the small mixtures
 LARGE_MIXTURE_TIMES = 3.0  # the large one may take so many times theirs
@@ -97,7 +104,7 @@ STEPS_A_COMPONENT = 20  # of the fit: a short one is compared with small mixture
 STACKING_ROWS = 2_000  # from here on held-out rows choose by themselves
 STACKING_STEPS = 500  # a shorter fit does not justify a cross-validation
 STACKING_COMPONENTS, STACKING_SHAPES = (1, 2, 3, 5, 8, 12), ("full", "diag")
-FOLDS, STARTS = 5, 2
+STACKING_FOLDS, STACKING_STARTS = 5, 2
 STACKING_ROWS_A_COMPONENT = 5
 STACKING_VARIANCE = 1e-4
 MOST_REPEATS = 4  # of a row on average, where weights differ
@@ -105,5 +112,5 @@ STACKING_ROUNDS, SMALLEST_SHARE = 200, 0.01  # of the shares; less drops a mixtu
 STACKING_ERRORS = 2.0  # standard errors by which a flow must lead: held-out rows chose its weights
 
 # Distribution over the discrete states of typed tables.
-DISCRETE = {"learning_rate": 3e-3, "weight_decay": 1e-3}
+DISCRETE: dict[str, Any] = {"learning_rate": 3e-3, "weight_decay": 1e-3}
 DISCRETE_BATCH, DISCRETE_VALIDATIONS, DISCRETE_PATIENCE, DISCRETE_VALID_ROWS = 512, 20, 6, 4096

@@ -10,7 +10,7 @@ from typing import Any
 from cnf.deprecation import renamed_argument
 from cnf.flows import CNF
 from cnf.ode import Gradient
-from cnf.recipe.defaults import TOLERANCE
+from cnf.recipe.defaults import FIT_TOLERANCE
 from cnf.recipe.mixture_fallback import FallbackResult, fall_back_to_mixture
 from cnf.recipe.preparation import FitPlan, checked_rows, prepare
 from cnf.recipe.settings import default_settings
@@ -36,7 +36,7 @@ def fit(
     seconds: float | None = None,
     gradient: Gradient = "discrete",
     likelihood_share: float | None = None,
-    tolerance: float = TOLERANCE,
+    tolerance: float = FIT_TOLERANCE,
     checkpoint: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     **chosen: Any,
@@ -123,10 +123,8 @@ def _finish(trainer: Trainer, tolerance: float, mixture: FallbackResult | None =
     flow, history, train = trainer.flow, trainer.history, trainer.train
     if "solver" in flow.automatic:
         flow.calibrate(train.x, tolerance, context=train.context)
-    plan, chosen, held_out = FitPlan(**trainer.metadata), {}, None
-    if mixture is not None:
-        chosen, held_out = mixture
-    history.choices = {**plan.choices, **chosen}
-    history.valid_nll, history.valid_se = held_out or mean_nll(flow, trainer.valid)
+    mixture = mixture or FallbackResult({}, None)
+    history.choices = {**FitPlan(**trainer.metadata).choices, **mixture.choices}
+    history.valid_nll, history.valid_se = mixture.held_out or mean_nll(flow, trainer.valid)
     history.train_nll, history.train_se = mean_nll(flow, validation_subset(train))
     return history

@@ -14,7 +14,7 @@ from cnf.recipe.defaults import (
     LARGE_MIXTURE_TIMES,
     MIN_GAIN,
     MIXTURE_ITERATIONS,
-    ROWS_A_COMPONENT,
+    MIXTURE_ROWS_A_COMPONENT,
     SMALL_COMPONENTS,
 )
 from cnf.recipe.gaussian_mixtures import fitted_mixture, mixture_base, rows_for_mixture
@@ -59,7 +59,7 @@ class MixtureBaseline:
         self.train, self.valid, self.ladj = train, valid, ladj
         self.seed, self.seconds, self.clock = seed, seconds, clock
         self.rows = rows_for_mixture(train.x, train.weights, seed)
-        self.most = min(most, len(self.rows) // ROWS_A_COMPONENT)
+        self.most = min(most, len(self.rows) // MIXTURE_ROWS_A_COMPONENT)
         self.found: list[Candidate] = []
         self.seconds_a_component = 0.0
 

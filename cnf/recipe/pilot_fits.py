@@ -72,8 +72,8 @@ def best_transform(
         tried = copy.deepcopy(flow)
         tried.preprocess = transform
         if "base" in flow.automatic:
-            parts = (in_model_coordinates(tried, rows) for rows in (train, valid))
-            tried.base = choose_base(*parts, seed)
+            y, held_out = (in_model_coordinates(tried, rows) for rows in (train, valid))
+            tried.base = choose_base(y, held_out, seed)
         trainer = Trainer(tried, train, valid, short, seed=seed)
         with contextlib.suppress(TrainingError):  # judged by what it had reached
             trainer.run()

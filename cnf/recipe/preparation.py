@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from cnf.flows import CNF
+from cnf.flows import CNF, Base
 from cnf.recipe.architecture import default_field
 from cnf.recipe.bases import choose_base
 from cnf.recipe.pilot_fits import affords_pilot_fits, best_transform
@@ -35,10 +35,13 @@ class FitPlan:
     transform_is_free: bool = False
 
 
-def checked_rows(flow: CNF, given: tuple, valid: tuple, seed: int) -> tuple[Rows, Rows]:
+def checked_rows(
+    flow: CNF, given: tuple[Any, Any, Any], valid: tuple[Any, Any], seed: int
+) -> tuple[Rows, Rows]:
     """Checked rows to learn from and held-out rows; `given` is (x, context, weights), `valid` is
     (x_valid, context_valid)."""
-    train = as_rows("x", *given, flow.device)
+    x, context, weights = given
+    train = as_rows("x", x, context, weights, flow.device)
     if len(train) < FEWEST_ROWS:
         raise ValueError(f"x: expected at least {FEWEST_ROWS} rows; got {len(train)}")
     if valid[0] is None and valid[1] is not None:
@@ -47,7 +50,7 @@ def checked_rows(flow: CNF, given: tuple, valid: tuple, seed: int) -> tuple[Rows
         generator = torch.Generator(flow.device).manual_seed(seed)
         train, held_out = train.split(HELD_OUT, generator)
     else:
-        held_out = as_rows("x_valid", *valid, None, flow.device)
+        held_out = as_rows("x_valid", valid[0], valid[1], None, flow.device)
     if len(held_out) == 0:
         raise ValueError("x_valid: expected at least one row; got none")
     for rows in (train, held_out):
@@ -110,9 +113,10 @@ def fit_context_map(flow: CNF, train: Rows) -> None:
         raise ValueError(f"context: {failure}") from failure
 
 
-def base_for(flow: CNF, train: Rows, valid: Rows, seed: int) -> Any:
+def base_for(flow: CNF, train: Rows, valid: Rows, seed: int) -> Base:
     """The base of the recipe for rows in the coordinates of the flow."""
-    return choose_base(*(in_model_coordinates(flow, rows) for rows in (train, valid)), seed)
+    y, held_out = (in_model_coordinates(flow, rows) for rows in (train, valid))
+    return choose_base(y, held_out, seed)
 
 
 def _fit_transform(

@@ -66,8 +66,8 @@ class FitSettings:
     ranges: tuple[Range, ...] | None = None
     weight_decay: float = 0.0
     clip: float = defaults.CLIP_NORM
-    patience: int = defaults.PATIENCE
-    tolerance: float = defaults.TOLERANCE
+    patience: int = defaults.FIT_PATIENCE
+    tolerance: float = defaults.FIT_TOLERANCE
     clock: Clock = field(default=time.perf_counter, compare=False)
 
     def __post_init__(self) -> None:
@@ -86,10 +86,9 @@ class FitSettings:
 
     def matching(self, context_dim: int) -> FlowMatching:
         """The objective of the first phase."""
-        independent = context_dim > 0 or self.coupling_block is None
-        coupling: Coupling = (
-            IndependentCoupling() if independent else MinibatchOT(self.coupling_block)
-        )
+        coupling: Coupling = IndependentCoupling()
+        if self.coupling_block is not None and not context_dim:
+            coupling = MinibatchOT(self.coupling_block)
         return FlowMatching(
             coupling=coupling, times=defaults.MATCHING_TIMES, times_a_pair=self.times_a_pair
         )

@@ -67,7 +67,7 @@ def stacked_mixture_if_better(
         seconds: time for the folds; None for no limit.
         clock: the seconds.
     """
-    if len(train) < 2 * defaults.FOLDS:
+    if len(train) < 2 * defaults.STACKING_FOLDS:
         return None
     (y, _), (held_out, ladj) = (transform(rows.x) for rows in (train, valid))
     rows, judges = WeightedRows.of(y, train.weights), WeightedRows.of(held_out, valid.weights)
@@ -122,7 +122,7 @@ class MixtureModel:
         """The mixture fitted to rows."""
         return fitted_mixture(
             rows.repeated(), self.components, shape=self.shape, seed=self.seed, init="kmeans",
-            starts=defaults.STARTS, smallest=defaults.STACKING_VARIANCE,
+            starts=defaults.STACKING_STARTS, smallest=defaults.STACKING_VARIANCE,
         )  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def _chosen(
 ) -> tuple[list[MixtureModel], Matrix]:
     """Mixtures of more and more components, until time is up, and the share of each."""
     start, models, scores = clock(), [], []
-    for some in _candidates(len(rows.y) - len(rows.y) // defaults.FOLDS, seed):
+    for some in _candidates(len(rows.y) - len(rows.y) // defaults.STACKING_FOLDS, seed):
         models += some
         scores += [_out_of_fold(model, rows, seed) for model in some]
         if seconds is not None and clock() - start > seconds:
@@ -151,7 +151,7 @@ def _candidates(rows: int, seed: int) -> Iterator[list[MixtureModel]]:
 def _out_of_fold(model: MixtureModel, rows: WeightedRows, seed: int) -> Matrix:
     """The log-density (rows,) of every row under the mixture fitted without its fold."""
     found = np.empty(len(rows.y))
-    folds = KFold(defaults.FOLDS, shuffle=True, random_state=seed)
+    folds = KFold(defaults.STACKING_FOLDS, shuffle=True, random_state=seed)
     for train, test in folds.split(rows.y):
         found[test] = model.fit(rows.take(train)).score_samples(rows.y[test])
     return found

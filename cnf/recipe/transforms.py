@@ -27,10 +27,10 @@ def candidate_transforms(
     for name, rows in (("x", train), ("x_valid", valid)):
         require_inside(name, rows, ranges)
     support = BoundedToReal(ranges).to(train.x.device)
-    parts = (replace(rows, x=support(rows.x)[0]) for rows in (train, valid))
+    opened, opened_valid = (replace(rows, x=support(rows.x)[0]) for rows in (train, valid))
     return {
         name: Chain(support, transform)
-        for name, transform in candidate_transforms_of_reals(*parts, seed).items()
+        for name, transform in candidate_transforms_of_reals(opened, opened_valid, seed).items()
     }
 
 
@@ -57,7 +57,7 @@ def standardizing_transform(rows: Rows, ranges: Sequence[Range] | None) -> Trans
 def candidate_transforms_of_reals(train: Rows, valid: Rows, seed: int) -> dict[str, Transform]:
     """Whitening, and after it, where the held-out likelihood of mixtures gains by that, whitening
     of Gaussianized columns; by their names for people."""
-    plain = {"whitened": Affine.whiten(train.x, train.weights)}
+    plain: dict[str, Transform] = {"whitened": Affine.whiten(train.x, train.weights)}
     if len(train) < defaults.TRANSFORM_ROWS or len(valid) < defaults.FINE_COMPONENTS:
         return plain
     marginal = Gaussianize.fit(train.x, train.weights)

@@ -112,7 +112,11 @@ class MaximumLikelihood(Objective):
 
     def state_dict(self) -> dict[str, Any]:
         """Grid, weights and what the draws have learned."""
-        parts = {"draws": self.draws, "penalties": self.penalties, "control": self.control}
+        parts: dict[str, Any] = {
+            "draws": self.draws,
+            "penalties": self.penalties,
+            "control": self.control,
+        }
         return {"step": self.step} | {name: part.state_dict() for name, part in parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -76,6 +76,7 @@ class Objective(Protocol):
 
     def rolled_back(self) -> None:
         """Forget what was learned from weights that the trainer has just discarded."""
+        return
 
     def selection_penalty(self, flow: CNF) -> float | None:
         """Nats that count against a candidate in the choice of the best weights; None if unknown."""
@@ -87,3 +88,4 @@ class Objective(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Return to a state that `state_dict` gave, after `start`."""
+        return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
@@ -33,6 +33,6 @@ def optimizers(
     parameters = list(module.parameters())
     matrices = [parameter for parameter in parameters if name == "muon" and parameter.ndim == 2]
     others = [parameter for parameter in parameters if name == "adam" or parameter.ndim != 2]
-    shared = {"lr": 0.0, "weight_decay": weight_decay}
+    shared: dict[str, Any] = {"lr": 0.0, "weight_decay": weight_decay}
     by_matrices = (Muon(matrices, adjust_lr_fn="match_rms_adamw", **shared),) if matrices else ()
     return (*by_matrices, AdamW(others, **shared)) if others else by_matrices

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from cnf.training.stratified import CELLS, StratifiedRows, stratified_uniform
+from cnf.training.stratified import STRATA_CELLS, StratifiedRows, stratified_uniform
 
 # Average number of rows in a cell, at least.
 ROWS_A_CELL = 16
@@ -16,7 +16,7 @@ EVEN_SHARE = 0.5
 # A batch counts this much one batch later: the field moves on.
 OBSERVATION_DECAY = 0.99
 # Prior pseudo-counts of a cell, with the pooled variance.
-PRIOR_ROWS = 2.0
+PRIOR_COUNT = 2.0
 # Smallest standard deviation that counts, in nats.
 SMALLEST_SPREAD = 1e-3
 # Rows further from the median of their batch are taken to be this far, in nats.
@@ -50,6 +50,7 @@ class Sampler(Protocol):
 
     def observe(self, drawn: Drawn, log_prob: Tensor) -> None:
         """Learn from the log-densities (rows,) of a batch."""
+        return
 
     def state_dict(self) -> dict[str, Any]:
         """What was learned."""
@@ -57,6 +58,7 @@ class Sampler(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Return to a state."""
+        return
 
 
 class ProportionalSampler(Sampler):
@@ -95,7 +97,7 @@ class NeymanSampler(Sampler):
 
     def __init__(self, strata: StratifiedRows) -> None:
         self.strata = strata
-        cells = max(min(len(strata.order) // ROWS_A_CELL, CELLS), 1)
+        cells = max(min(len(strata.order) // ROWS_A_CELL, STRATA_CELLS), 1)
         cells = 2 ** (cells.bit_length() - 1)  # the order halves the rows again and again
         # Of the rows seen in each cell, recent ones for more: their number, Σ log p, Σ (log p)².
         self.seen = torch.zeros(3, cells, dtype=torch.float64, device=strata.order.device)
@@ -106,7 +108,7 @@ class NeymanSampler(Sampler):
         scatter = (squares - total.square() / count.clamp(min=NO_ROWS)).clamp(min=0)
         degrees = (count - 1).clamp(min=0)
         pooled = scatter.sum() / degrees.sum().clamp(min=NO_ROWS)
-        variance = (scatter + PRIOR_ROWS * pooled) / (degrees + PRIOR_ROWS)
+        variance = (scatter + PRIOR_COUNT * pooled) / (degrees + PRIOR_COUNT)
         spread = (variance + SMALLEST_SPREAD**2).sqrt()
         rates = EVEN_SHARE * spread.mean() + (1 - EVEN_SHARE) * spread
         return rates / rates.sum()
@@ -122,6 +124,7 @@ class NeymanSampler(Sampler):
 
     def observe(self, drawn: Drawn, log_prob: Tensor) -> None:
         """Learn from log p of a batch; values that are not finite are left out."""
+        assert drawn.cells is not None
         found = log_prob.detach().double()
         sound = found.isfinite()
         middle = found.where(sound, torch.nan).nanmedian()

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 # Keys of objects that stand for what JSON has no word for.
-TENSOR, ITEMS, NUMBER = "tensor:", "items:", "number:"
+TENSOR_KEY, ITEMS_KEY, NUMBER_KEY = "tensor:", "items:", "number:"
 
 
 def packed(value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -25,15 +25,15 @@ def packed(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value.detach().clone()  # no two tensors of one file may share memory
-        return {TENSOR: name}
+        return {TENSOR_KEY: name}
     if isinstance(value, dict):
         if all(isinstance(key, str) for key in value):
             return {key: packed(part, tensors) for key, part in value.items()}
-        return {ITEMS: [[key, packed(part, tensors)] for key, part in value.items()]}
+        return {ITEMS_KEY: [[key, packed(part, tensors)] for key, part in value.items()]}
     if isinstance(value, list | tuple):
         return [packed(part, tensors) for part in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return {NUMBER: str(value)}
+        return {NUMBER_KEY: str(value)}
     return value
 
 
@@ -47,10 +47,10 @@ def unpacked(value: Any, tensors: dict[str, Tensor]) -> Any:
         return [unpacked(part, tensors) for part in value]
     if not isinstance(value, dict):
         return value
-    if TENSOR in value:
-        return tensors[value[TENSOR]]
-    if ITEMS in value:
-        return {key: unpacked(part, tensors) for key, part in value[ITEMS]}
-    if NUMBER in value:
-        return float(value[NUMBER])
+    if TENSOR_KEY in value:
+        return tensors[value[TENSOR_KEY]]
+    if ITEMS_KEY in value:
+        return {key: unpacked(part, tensors) for key, part in value[ITEMS_KEY]}
+    if NUMBER_KEY in value:
+        return float(value[NUMBER_KEY])
     return {key: unpacked(part, tensors) for key, part in value.items()}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 # Cells that an order of rows tells apart: no batch is larger by much.
-CELLS = 2048
+STRATA_CELLS = 2048
 # Rows of a cell by which its widest column is found.
 WIDTH_ROWS = 500
 
@@ -67,7 +67,7 @@ def kd_tree_order(x: Tensor) -> Tensor:
         [1.0, 2.0, 4.0, 5.0]
     """
     rows = x.numpy(force=True)
-    order, smallest = np.arange(len(rows)), max(len(rows) // CELLS, 1)
+    order, smallest = np.arange(len(rows)), max(len(rows) // STRATA_CELLS, 1)
     pending = [(0, len(rows))]
     while pending:
         start, end = pending.pop()

@@ -123,7 +123,7 @@ class Trainer:
         >>> flow, x = CNF(dim=2, hidden=(8, 8)), torch.randn(100, 2)
         >>> trainer = Trainer(flow, Rows(x[:80]), Rows(x[80:]), Settings((phase,)), seed=0)
         >>> [record.step for record in trainer.run().records if record.valid_nll is not None]
-        [16, 20]
+        [13, 20]
     """
 
     def __init__(
@@ -388,8 +388,9 @@ class Trainer:
         state = self.state
         found = self.validator.validate()
         penalty = self.objective.selection_penalty(self.validator.flow)
-        known = penalty is not None and state.best_penalty is not None
-        more = penalty - state.best_penalty if known else 0.0
+        more = 0.0
+        if penalty is not None and state.best_penalty is not None:
+            more = penalty - state.best_penalty
         worth = found.nll + (penalty or 0.0)
         state.phase.stale = 0 if worth < state.phase.best else state.phase.stale + 1
         state.phase.best = min(state.phase.best, worth)
@@ -398,7 +399,7 @@ class Trainer:
             self.best = self.validator.weights()
         self._record(valid_nll=found.nll, valid_se=found.se, nfe=found.nfe)
 
-    def _record(self, **held_out: float) -> None:
+    def _record(self, **held_out: Any) -> None:
         losses, self.state.phase.losses = self.state.phase.losses, []
         objective = sum(losses) / max(len(losses), 1)
         self.history.records.append(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from cnf.fields import VelocityField
 from cnf.flows import CNF, BoundFlow, ErrorModel
 from cnf.flows.calibration import spread_evenly
 from cnf.flows.scoring import SolveResult
@@ -76,7 +77,7 @@ class EMAValidator(Validator):
     def __init__(self, flow: CNF, decay: float, valid: Rows, pilot: Rows) -> None:
         self.average = AveragedModel(flow.field, multi_avg_fn=_moving_average(decay))
         self.flow = copy.deepcopy(flow)
-        self.flow.field = self.average.module
+        self.flow.field = cast(VelocityField, self.average.module)
         self.flow.eval()
         self.valid = validation_subset(valid)
         self.pilot = in_model_coordinates(flow, pilot)
@@ -149,7 +150,7 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
-def _moving_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """average ← d average + (1 − d) current, with d = min(decay, (1 + n)/(10 + n)) after n
     updates."""
 
