@@ -24,7 +24,6 @@ from cnf.flows.serialization import describe
 from cnf.ode import Gradient, Grid, Solver, System
 from cnf.transforms import Affine, Transform
 
-
 DEFAULT_HIDDEN = (128, 128)  # of a flow that `cnf.fit` has not built
 
 
@@ -75,7 +74,7 @@ class CNF(nn.Module):
         super().__init__()
         self.dim = dim
         self.context_dim = context_dim
-        given = {"base": base, "preprocess": preprocess, "solver": solver}
+        given: dict[str, Any] = {"base": base, "preprocess": preprocess, "solver": solver}
         _check_names(given, divergence)
         if field is None:
             given["field"] = AUTO if hidden is None else hidden
