@@ -36,7 +36,7 @@ def stirred(*columns: Column, seed: int = 0) -> cnf.TableFlow:
     """A model whose every part does something, in float64."""
     torch.manual_seed(seed)
     model = cnf.TableFlow(Schema(columns), hidden=(16, 16)).double()
-    for part in (model.symbols.network[-1].weight, model.flow.field.W3):
+    for part in (model.discrete.network[-1].weight, model.flow.field.W3):
         torch.nn.init.normal_(part, std=0.3)
     dim = len(model.numeric)
     mixing = torch.randn(dim, dim).double()
@@ -93,7 +93,7 @@ def test_mass_beside_an_atom_is_what_the_atom_leaves():
     for region in REGION.levels:
         dense = model.log_prob(pd.DataFrame({"region": region, "rain": rain})).exp().numpy()
         atom = model.log_prob(pd.DataFrame({"region": [region], "rain": [0.0]})).exp().item()
-        both = model.symbols.log_prob(
+        both = model.discrete.log_prob(
             torch.tensor([[REGION.levels.index(region), i] for i in (0, 1)]),
             torch.zeros(2, 0).double(),
         )
@@ -192,7 +192,7 @@ def marginals() -> MarginalTransform:
         [random.standard_t(2, 800), np.exp(random.normal(size=800)), random.random(800)], 1
     )
     share = Column("c", "bounded", lower=0.0, upper=1.0)
-    found = MarginalTransform([(None, None), (0.0, None), share.range])
+    found = MarginalTransform([(None, None), (0.0, None), share.support])
     found.fit(torch.tensor(x), torch.ones(800, 3, dtype=torch.bool), torch.ones(800).double())
     return found
 

@@ -64,7 +64,7 @@ def numbers_of(model: TypedModel, data: str) -> tuple[CNF, Rows, list[str]]:
             f"{model.path}: a report is about numbers; the model has categories alone"
         )
     cells, context = table.encode(pd.concat(model.chunks(data), ignore_index=True))
-    whole = table.present(cells.symbols).all(1).nonzero().squeeze(1)
+    whole = table.present(cells.states).all(1).nonzero().squeeze(1)
     found = table.coordinates(cells.take(whole), context[whole])
     flow = copy.copy(table.flow)
     flow.metadata = table.metadata

@@ -22,6 +22,7 @@ from cnf.recipe.architecture import default_table_flow
 from cnf.rows import FEWEST_ROWS, HELD_OUT
 from cnf.tables import Schema, TableError, TableFlow, read_typed_chunks, read_typed_table
 from cnf.tables.cells import numbers
+from cnf.tables.columns import declared_type
 from cnf.tables.formats import choose_columns
 from cnf.training import History, Interrupted, TrainingError
 
@@ -91,7 +92,7 @@ def read_for_fit(options: FitOptions) -> tuple[pd.DataFrame, Schema]:
         options.data,
         columns=options.wanted,
         ignore=options.ignore,
-        texts=[name for name, kind in kinds.items() if kind == "categorical"],
+        texts=[name for name, kind in kinds.items() if declared_type(kind, name)[0].reads_text],
         rows_needed=FEWEST_ROWS,
     )
     choose_columns(list(table), path=options.data, columns=None, ignore=options.beside)

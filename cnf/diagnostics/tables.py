@@ -58,7 +58,7 @@ def check_table(
     """Every claim that the model of a typed table makes, on rows it was not fitted to; see
     `check`.
 
-    The flow over the numbers answers for correctness, given the symbols of the rows; whole rows
+    The flow over the numbers answers for correctness, given the states of the rows; whole rows
     answer for fit. Mass and base are left out: what they would say of an absent cell means
     nothing.
 
@@ -123,11 +123,11 @@ def _beside(given: pd.DataFrame | None) -> list[pd.DataFrame]:
 def _case(
     model: TableFlow, trial: TableCheckContext, seed: int, *, strict: bool
 ) -> CheckContext | None:
-    """The flow over the numbers, conditioned on symbols and context; None where all columns are
-    symbols."""
+    """The flow over the numbers, conditioned on states and context; None where all columns are
+    states."""
     if model.flow is None:
         return None
-    known = (trial.rows.symbols >= 0).all(1).nonzero().squeeze(1)
+    known = (trial.rows.states >= 0).all(1).nonzero().squeeze(1)
     at = model.coordinates(trial.rows.take(known), trial.context[known])
     return CheckContext(model.flow, Rows(at.z, at.conditions), seed, strict)
 
@@ -163,16 +163,16 @@ def _fit(
 
 
 def _distances(model: TableFlow, trial: TableCheckContext) -> Iterator[tuple[float, str]]:
-    """The largest difference of shares in each column, between its symbols and between its
+    """The largest difference of shares in each column, between its states and between its
     numbers."""
     names = [column.name for column in model.schema.modeled]
-    for name, a, b in zip(names, trial.rows.symbols.T, trial.drawn.symbols.T):
+    for name, a, b in zip(names, trial.rows.states.T, trial.drawn.states.T):
         shares = [
             torch.bincount(part + 1, minlength=int(max(a.max(), b.max())) + 2) / len(part)
             for part in (a, b)
         ]
         yield (shares[0] - shares[1]).abs().max().item(), name
-    present = [model.present(cells.symbols).T for cells in (trial.rows, trial.drawn)]
+    present = [model.present(cells.states).T for cells in (trial.rows, trial.drawn)]
     for k, place in enumerate(model.numeric):
         a, b = trial.rows.values[present[0][k], k], trial.drawn.values[present[1][k], k]
         # Where there are few numbers, chance alone is large.
@@ -197,4 +197,4 @@ def apart(a: Tensor, b: Tensor) -> float:
 
 
 def _table(cells: Cells) -> Tensor:
-    return torch.cat([cells.values, cells.symbols.double()], 1)
+    return torch.cat([cells.values, cells.states.double()], 1)

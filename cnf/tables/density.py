@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cnf.fields.masked import MaskedField
 from cnf.flows import CNF, Evaluation, NormalBase
 from cnf.tables.discrete import DiscreteModel
-from cnf.tables.features import ContextFeatures, SymbolFeatures
+from cnf.tables.features import ContextFeatures, StateFeatures
 from cnf.tables.quadrature import cell_rule
 from cnf.tables.schema import Cells, Schema
 from cnf.transforms import Affine
@@ -52,13 +52,13 @@ class TableDensity(nn.Module):
         self.frequency = frequency
         self.numeric = [i for i, column in enumerate(schema.modeled) if column.numeric]
         numbers = [schema.modeled[i] for i in self.numeric]
-        self.sizes = [column.symbols for column in schema.modeled]
+        self.sizes = [column.n_states for column in schema.modeled]
         self.context_features = ContextFeatures(schema.context)
-        self.symbols = DiscreteModel(self.sizes, self.context_features.width)
-        self.symbol_features = SymbolFeatures(schema.modeled)
-        self.marginals = MarginalTransform([column.closed.range for column in numbers])
+        self.discrete = DiscreteModel(self.sizes, self.context_features.width)
+        self.state_features = StateFeatures(schema.modeled)
+        self.marginals = MarginalTransform([column.support for column in numbers])
         self.rule = cell_rule(numbers)
-        dim, features = len(numbers), self.symbol_features.width + self.context_features.width
+        dim, features = len(numbers), self.state_features.width + self.context_features.width
         self.whitening = Whitening(dim, features)
         self.flow = _flow(dim, features, self.hidden, frequency) if dim else None
         self.metadata: dict[str, Any] = {}
@@ -75,7 +75,7 @@ class TableDensity(nn.Module):
 
     @property
     def _tensor(self) -> Tensor:
-        return self.symbols.network[0].weight
+        return self.discrete.network[0].weight
 
     def encode(self, table: pd.DataFrame) -> tuple[Cells, Tensor]:
         """The modeled cells of a data frame, and the features of its context (rows, width).
@@ -86,21 +86,21 @@ class TableDensity(nn.Module):
         device = self.device
         cells = self.schema.encode(table, self.schema.modeled)
         given = self.schema.encode(table, self.schema.context)
-        cells, given = (Cells(c.values.to(device), c.symbols.to(device)) for c in (cells, given))
+        cells, given = (part.to(device) for part in (cells, given))
         return cells, self.context_features(given)
 
-    def present(self, symbols: Tensor) -> Tensor:
+    def present(self, states: Tensor) -> Tensor:
         """Which numeric cells hold a plain number (rows, numeric)."""
-        return symbols[:, self.numeric] == 0
+        return states[:, self.numeric] == 0
 
-    def features(self, symbols: Tensor, context: Tensor) -> Tensor:
+    def features(self, states: Tensor, context: Tensor) -> Tensor:
         """What the numbers are conditioned on (rows, features), in float64."""
-        return torch.cat((self.symbol_features(symbols), context), 1)
+        return torch.cat((self.state_features(states), context), 1)
 
     def coordinates(self, cells: Cells, context: Tensor) -> Coordinates:
         """The numbers of some rows in the coordinates of the flow."""
-        present = self.present(cells.symbols)
-        features = self.features(cells.symbols, context)
+        present = self.present(cells.states)
+        features = self.features(cells.states, context)
         y, log_slope = self.marginals.by_cell(cells.values)
         z, log_det = self.whitening.whiten(y.where(present, 0.0), present, features)
         ladj = log_slope.where(present, 0.0).sum(1) + log_det
@@ -125,44 +125,44 @@ class TableDensity(nn.Module):
     @torch.no_grad()
     def evaluate_cells(self, cells: Cells, context: Tensor) -> Evaluation:
         """`evaluate` for encoded rows and the features of their context (rows, width)."""
-        known = (cells.symbols >= 0).all(1) & context.isfinite().all(1)
+        known = (cells.states >= 0).all(1) & context.isfinite().all(1)
         rows = known.nonzero().squeeze(1)
         log_prob = torch.full((len(cells),), torch.nan, dtype=torch.float64, device=rows.device)
         error, nfe = log_prob.clone(), torch.zeros_like(log_prob, dtype=torch.long)
         ok = torch.zeros_like(known)
-        order = self._sorted_by_pattern(cells.symbols, rows)
+        order = self._sorted_by_pattern(cells.states, rows)
         for part in order.split(max(1, AT_ONCE // len(self.rule.weights))):
             found = self._evaluate(cells.take(part), context[part])
             log_prob[part], error[part], nfe[part], ok[part] = found
         return Evaluation(log_prob, error, nfe, ok)
 
-    def _sorted_by_pattern(self, symbols: Tensor, rows: Tensor) -> Tensor:
+    def _sorted_by_pattern(self, states: Tensor, rows: Tensor) -> Tensor:
         """Rows in an order that keeps those of one pattern together."""
         if not len(rows) or not self.numeric:
             return rows
-        group = torch.unique(self.present(symbols[rows]), dim=0, return_inverse=True)[1]
+        group = torch.unique(self.present(states[rows]), dim=0, return_inverse=True)[1]
         return rows[group.argsort(stable=True)]
 
     def _evaluate(self, cells: Cells, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        log_symbols = self.symbols.log_prob(cells.symbols, context.to(self.dtype)).double()
+        log_states = self.discrete.log_prob(cells.states, context.to(self.dtype)).double()
         if self.flow is None:
-            zero = torch.zeros_like(log_symbols)
-            return log_symbols, zero, zero.long(), log_symbols.isfinite()
+            zero = torch.zeros_like(log_states)
+            return log_states, zero, zero.long(), log_states.isfinite()
         points = len(self.rule.weights)
         offsets = self.rule.offsets.to(cells.values)[:, None]
-        spread = Cells((cells.values + offsets).flatten(0, 1), cells.symbols.repeat(points, 1))
+        spread = Cells((cells.values + offsets).flatten(0, 1), cells.states.repeat(points, 1))
         at = self.coordinates(spread, context.repeat(points, 1))
         found = self.flow.evaluate(at.z, at.conditions)
         absent = (at.conditions[:, : len(self.numeric)] == 0).sum(1)
         # The base counts every column; what it says of absent ones, at zero, is taken back.
         log_density = found.log_prob.double() + at.ladj + HALF_LOG_2PI * absent
         log_mean, error = self.rule.log_mean(log_density.unflatten(0, (points, -1)))
-        log_mass = log_mean + self._log_steps(cells.symbols)
+        log_mass = log_mean + self._log_steps(cells.states)
         solver_error, ok = (
             found.error.unflatten(0, (points, -1)),
             found.ok.unflatten(0, (points, -1)),
         )
-        log_prob = log_symbols + log_mass
+        log_prob = log_states + log_mass
         return (
             log_prob,
             solver_error.mean(0) + error,
@@ -170,11 +170,11 @@ class TableDensity(nn.Module):
             ok.all(0),
         )
 
-    def _log_steps(self, symbols: Tensor) -> Tensor:
+    def _log_steps(self, states: Tensor) -> Tensor:
         """The logarithm of the width of each row's integer cells (rows,)."""
         steps = [self.schema.modeled[i].step or 1.0 for i in self.numeric]
-        logs = torch.tensor(steps, dtype=torch.float64, device=symbols.device).log()
-        return (self.present(symbols) * logs).sum(1)
+        logs = torch.tensor(steps, dtype=torch.float64, device=states.device).log()
+        return (self.present(states) * logs).sum(1)
 
 
 def _flow(dim: int, features: int, hidden: tuple[int, int], frequency: float) -> CNF:

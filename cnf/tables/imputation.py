@@ -18,11 +18,11 @@ STEPS, TOLERANCE = 12, 0.1
 
 
 class Known(NamedTuple):
-    """What is known of rows: symbols, −1 where not (rows, columns), and which those are; the
+    """What is known of rows: states, −1 where not (rows, columns), and which those are; the
     numbers known (rows, numeric) in nearly Gaussian coordinates, zero elsewhere, and which those
     are."""
 
-    symbols: Tensor
+    states: Tensor
     seen: Tensor
     y: Tensor
     given: Tensor
@@ -31,17 +31,17 @@ class Known(NamedTuple):
 class Imputer(nn.Module):
     """p(unknown cells | known cells, context), for any set of known cells.
 
-    As the joint density, symbols first and numbers after them: an autoregressive network for the
-    symbols, a flow for the numbers. Both read the known numbers beside their flags, and are fitted
+    As the joint density, states first and numbers after them: an autoregressive network for the
+    states, a flow for the numbers. Both read the known numbers beside their flags, and are fitted
     with known sets drawn at random (amortized conditioning). The flow starts from the conditional
     Gaussian of `Whitening`, so that for Gaussian columns the draws are exact from the start;
     beyond, they are as good as the fit.
 
     Args:
-        sizes: how many symbols each column has.
+        sizes: how many states each column has.
         dim: number of numeric columns.
         context: number of columns of context features.
-        features: number of columns of the features of symbols and context.
+        features: number of columns of the features of states and context.
         hidden: widths of the flow's field.
     """
 
@@ -49,11 +49,11 @@ class Imputer(nn.Module):
         self, sizes: list[int], dim: int, context: int, features: int, hidden: tuple[int, int]
     ) -> None:
         super().__init__()
-        self.symbols = DiscreteModel(sizes, context + 2 * dim)
+        self.discrete = DiscreteModel(sizes, context + 2 * dim)
         self.flow = _flow(dim, features + 2 * dim, hidden) if dim else None
 
     def extra(self, known: Known, context: Tensor) -> Tensor:
-        """What the network of the symbols reads beside them."""
+        """What the network of the states reads beside them."""
         return torch.cat((context, known.y, known.given.to(known.y.dtype)), 1)
 
     def conditions(self, free: Tensor, features: Tensor, known: Known) -> Tensor:
@@ -63,18 +63,18 @@ class Imputer(nn.Module):
             (free.to(known.y.dtype), features, known.y, known.given.to(known.y.dtype)), 1
         )
 
-    def draw_symbols(
+    def draw_states(
         self,
         known: Known,
         context: Tensor,
         barred: list[int | None],
         generator: torch.Generator | None,
     ) -> Tensor:
-        """All symbols (rows, columns), the unknown ones drawn; `barred` says which are not, by
+        """All states (rows, columns), the unknown ones drawn; `barred` says which are not, by
         column."""
-        extra = self.extra(known, context).to(self.symbols.network[0].weight.dtype)
-        return self.symbols.sample(
-            known.symbols, extra, known.seen, generator=generator, barred=barred
+        extra = self.extra(known, context).to(self.discrete.network[0].weight.dtype)
+        return self.discrete.sample(
+            known.states, extra, known.seen, generator=generator, barred=barred
         )
 
 

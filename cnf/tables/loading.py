@@ -22,6 +22,13 @@ from cnf.flows.serialization import (
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema
 
+# Beginnings of names in files of release 0.1.
+RENAMED = {
+    "symbols.": "discrete.",
+    "symbol_features.": "state_features.",
+    "context_features.symbols.": "context_features.states.",
+    "imputer.symbols.": "imputer.discrete.",
+}
 # Earlier files have one covariance for all patterns of cells and no bent tails.
 LATER = ("whitening.bend", "whitening.patterns", "whitening.covariances")
 
@@ -45,12 +52,21 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF | Table
 
 
 def _completed(model: TableFlow, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file, with what a fresh model has in place of what earlier files did not
-    know."""
+    """The tensors of a file under their present names, with those of a fresh model in place of
+    what earlier files did not know."""
+    tensors = {_present_name(name): tensor for name, tensor in tensors.items()}
     if any(name in tensors for name in LATER):
         return tensors
     fresh = model.state_dict()
     return {**tensors, **{name: fresh[name] for name in LATER if name in fresh}}
+
+
+def _present_name(name: str) -> str:
+    """The name of a tensor now, given its name in a file of release 0.1 or of this one."""
+    for old, new in RENAMED.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 def _require_widths(hidden: list[int], numbers: int) -> None:

@@ -1,4 +1,4 @@
-"""The density of a typed table: exact symbols, and one flow over its numbers."""
+"""The density of a typed table: exact states, and one flow over its numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cnf.tables.schema import Cells, Schema
 class TableFlow(TableDensity):
     """The density of a table with typed columns, atoms and missing cells.
 
-    A row is its symbols s (categories; which cells are atoms, missing or plain numbers) and the
+    A row is its states s (categories; which cells are atoms, missing or plain numbers) and the
     numbers x
     that are there:
 
@@ -80,11 +80,11 @@ class TableFlow(TableDensity):
         """
         context = self._context_of(given, rows)
         nothing = torch.zeros(rows, len(self.sizes), dtype=torch.long, device=context.device)
-        symbols = self.symbols.sample(
+        states = self.discrete.sample(
             nothing, context.to(self.dtype), nothing.bool(), generator=generator
         )
         return self.schema.decode(
-            Cells(self._numbers(symbols, context, generator), symbols), self.schema.modeled
+            Cells(self._numbers(states, context, generator), states), self.schema.modeled
         )
 
     def _context_of(self, given: pd.DataFrame | None, rows: int) -> Tensor:
@@ -103,17 +103,15 @@ class TableFlow(TableDensity):
             raise TableError(f"given: expected 1 or {rows} rows of context; found {len(given)}")
         cells = self.schema.encode(given, self.schema.context)
         device = self.device
-        return _known(
-            self.context_features(Cells(cells.values.to(device), cells.symbols.to(device)))
-        )
+        return _known(self.context_features(cells.to(device)))
 
     def _numbers(
-        self, symbols: Tensor, context: Tensor, generator: torch.Generator | None
+        self, states: Tensor, context: Tensor, generator: torch.Generator | None
     ) -> Tensor:
         """Numbers (rows, numeric) drawn for the cells that hold one."""
-        if self.flow is None or not len(symbols):
-            return torch.zeros(len(symbols), len(self.numeric), dtype=torch.float64)
-        present, features = self.present(symbols), self.features(symbols, context)
+        if self.flow is None or not len(states):
+            return torch.zeros(len(states), len(self.numeric), dtype=torch.float64)
+        present, features = self.present(states), self.features(states, context)
         conditions = torch.cat((present.to(features.dtype), features), 1)
         z = self.flow.sample((), conditions, generator=generator).double()
         y = self.whitening.unwhiten(z, torch.zeros_like(z), present, features)
@@ -151,35 +149,35 @@ class TableFlow(TableDensity):
 
     def known(self, cells: Cells, hidden: Tensor | None = None) -> Known:
         """What is known of some rows: cells neither missing nor in `hidden` (rows, columns)."""
-        seen = (cells.symbols >= 0) & (cells.symbols != self._missing(cells.symbols.device))
+        seen = (cells.states >= 0) & (cells.states != self._missing(cells.states.device))
         if hidden is not None:
             seen = seen & ~hidden
-        symbols = cells.symbols.where(seen, -1)
-        given = symbols[:, self.numeric] == 0
+        states = cells.states.where(seen, -1)
+        given = states[:, self.numeric] == 0
         return Known(
-            symbols, seen, self.marginals.by_cell(cells.values)[0].where(given, 0.0), given
+            states, seen, self.marginals.by_cell(cells.values)[0].where(given, 0.0), given
         )
 
     def _missing(self, device: torch.device) -> Tensor:
-        """The symbol of a missing cell in each column; −1 where there is none."""
+        """The state of a missing cell in each column; −1 where there is none."""
         columns = self.schema.modeled
-        return torch.tensor([c.symbols - 1 if c.missing else -1 for c in columns], device=device)
+        return torch.tensor([column.missing_state for column in columns], device=device)
 
     def _completed(
         self, cells: Cells, known: Known, context: Tensor, generator: torch.Generator | None
     ) -> Cells:
         barred = [
-            symbol if symbol >= 0 else None for symbol in self._missing(known.y.device).tolist()
+            state if state >= 0 else None for state in self._missing(known.y.device).tolist()
         ]
-        symbols = self.imputer.draw_symbols(known, context, barred, generator)
+        states = self.imputer.draw_states(known, context, barred, generator)
         if self.flow is None:
-            return Cells(cells.values, symbols)
-        free = (symbols[:, self.numeric] == 0) & ~known.given
-        features = self.features(symbols, context)
+            return Cells(cells.values, states)
+        free = (states[:, self.numeric] == 0) & ~known.given
+        features = self.features(states, context)
         conditions = self.imputer.conditions(free, features, known)
         z = self.imputer.flow.sample((), conditions, generator=generator).double()
         y = self.whitening.unwhiten(z, known.y, free, features, known.given)
-        return Cells(self.marginals.inverse(y).where(free, cells.values), symbols)
+        return Cells(self.marginals.inverse(y).where(free, cells.values), states)
 
     def save(self, path: str | Path) -> None:
         """Write schema, configuration, weights and metadata to one safetensors file,

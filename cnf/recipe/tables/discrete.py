@@ -1,4 +1,4 @@
-"""Fitting the distribution over symbols by maximum likelihood."""
+"""Fitting the distribution over states by maximum likelihood."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ MOST_ROWS = 4096
 
 @dataclass(frozen=True)
 class DiscreteRows:
-    """Symbols (rows, columns), what is known beside them (rows, extra), which of them are given,
+    """States (rows, columns), what is known beside them (rows, extra), which of them are given,
     weights."""
 
-    symbols: Tensor
+    states: Tensor
     extra: Tensor
     given: Tensor
     weights: Tensor
@@ -38,9 +38,9 @@ def fit_discrete(
     """Fit, keep the weights that held-out rows like best, and return their NLL in nats a row."""
     if not model.non_constant:
         return 0.0
-    model.start_from(train.symbols.where(~train.given, -1), train.weights)
-    strata = StratifiedRows(torch.cat([train.symbols, train.extra], 1), train.weights)
-    generator = torch.Generator(train.symbols.device).manual_seed(seed)
+    model.start_from(train.states.where(~train.given, -1), train.weights)
+    strata = StratifiedRows(torch.cat([train.states, train.extra], 1), train.weights)
+    generator = torch.Generator(train.states.device).manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
     best, stale = (_held_out(model, valid), snapshot(model)), 0
     every = max(1, steps // VALIDATIONS)
@@ -48,7 +48,7 @@ def fit_discrete(
         _set_rate(optimizer, step / steps)
         chosen = strata.draw(BATCH, generator)
         loss = -model.log_prob(
-            train.symbols[chosen], train.extra[chosen], train.given[chosen]
+            train.states[chosen], train.extra[chosen], train.given[chosen]
         ).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -71,6 +71,6 @@ def _set_rate(optimizer: torch.optim.Optimizer, done: float) -> None:
 @torch.no_grad()
 def _held_out(model: DiscreteModel, valid: DiscreteRows) -> float:
     places = evenly_spaced(valid.weights, MOST_ROWS)
-    parts = (valid.symbols, valid.extra, valid.given, valid.weights)
-    symbols, extra, given, weights = (part[places] for part in parts)
-    return weighted_nll(model.log_prob(symbols, extra, given), weights)[0]
+    parts = (valid.states, valid.extra, valid.given, valid.weights)
+    states, extra, given, weights = (part[places] for part in parts)
+    return weighted_nll(model.log_prob(states, extra, given), weights)[0]

@@ -1,4 +1,4 @@
-"""Fitting a typed table: symbols first, then the flow over the numbers, then what imputes."""
+"""Fitting a typed table: states first, then the flow over the numbers, then what imputes."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def fit_table(
     )
     generator = torch.Generator(model.device).manual_seed(seed)
     fit_maps(model, train, generator)
-    pairs = [_symbol_rows(model, part) for part in (train, valid)]
-    fit_discrete(model.symbols, *pairs, steps=budget.discrete_steps(model.symbols), seed=seed)
+    pairs = [_discrete_rows(model, part) for part in (train, valid)]
+    fit_discrete(model.discrete, *pairs, steps=budget.discrete_steps(model.discrete), seed=seed)
     spending = {
         "steps": budget.flow_steps(len(train)),
         "seconds": budget.flow_seconds,
@@ -127,7 +127,7 @@ def _parts(
 ) -> tuple[TableRows, TableRows]:
     """Checked rows to learn from, and to validator by."""
     rows = merged(encoded(model, table, weights))
-    discrete = all(column.kind in ("categorical", "integer") for column in model.schema.modeled)
+    discrete = all(column.step or not column.numeric for column in model.schema.modeled)
     fewest = 2 if discrete else FEWEST_ROWS
     if len(rows) < fewest:
         raise ValueError(f"expected at least {fewest} different rows; got {len(rows)}")
@@ -173,12 +173,12 @@ def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> 
     """Fit everything that stands before the flow."""
     model.context_features.fit(train.context, train.weights)
     context = model.context_features(train.context)
-    model.symbol_features.fit(train.cells.symbols, train.weights)
+    model.state_features.fit(train.cells.states, train.weights)
     cells = dequantized(model, train.cells, generator)
-    present = model.present(cells.symbols)
+    present = model.present(cells.states)
     model.marginals.fit(cells.values, present, train.weights)
     y = model.marginals.by_cell(cells.values)[0].where(present, 0.0)
-    model.whitening.fit(y, present, model.features(cells.symbols, context), train.weights)
+    model.whitening.fit(y, present, model.features(cells.states, context), train.weights)
 
 
 def _coordinates(
@@ -195,12 +195,12 @@ def _coordinates(
 
 
 def _copies(model: TableFlow, rows: int) -> int:
-    if not any(column.kind == "integer" for column in model.schema.modeled):
+    if not any(column.step for column in model.schema.modeled):
         return 1
     return min(MOST_COPIES, math.ceil(DEQUANTIZED_ROWS / rows))
 
 
-def _symbol_rows(model: TableFlow, rows: TableRows) -> DiscreteRows:
+def _discrete_rows(model: TableFlow, rows: TableRows) -> DiscreteRows:
     extra = model.context_features(rows.context).to(model.dtype)
-    symbols = rows.cells.symbols
-    return DiscreteRows(symbols, extra, torch.zeros_like(symbols, dtype=torch.bool), rows.weights)
+    states = rows.cells.states
+    return DiscreteRows(states, extra, torch.zeros_like(states, dtype=torch.bool), rows.weights)

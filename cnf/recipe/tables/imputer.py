@@ -1,4 +1,4 @@
-"""Fitting what imputes: known cells drawn at random, symbols by likelihood, numbers by flow
+"""Fitting what imputes: known cells drawn at random, states by likelihood, numbers by flow
 matching."""
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def fit_imputer(
     train = train.take(torch.arange(len(train), device=train.weights.device).repeat(copies))
     valid = valid.take(evenly_spaced(valid.weights, JUDGED_ROWS))
     known = [_hidden(model, rows, generator) for rows in (train, valid)]
-    symbols = [_symbol_rows(model, rows, seen) for rows, seen in zip((train, valid), known)]
+    states = [_discrete_rows(model, rows, seen) for rows, seen in zip((train, valid), known)]
     fit_discrete(
-        imputer.symbols, *symbols, steps=budget.discrete_steps(imputer.symbols), seed=seed
+        imputer.discrete, *states, steps=budget.discrete_steps(imputer.discrete), seed=seed
     )
     if imputer.flow is None:
         return
@@ -70,14 +70,14 @@ def fit_imputer(
 
 def _hidden(model: TableFlow, rows: TableRows, generator: torch.Generator) -> Known:
     """What is known of the rows when a random part of each is hidden."""
-    shape, device = rows.cells.symbols.shape, rows.weights.device
+    shape, device = rows.cells.states.shape, rows.weights.device
     share = torch.rand(shape[0], 1, generator=generator, device=device)
     return model.known(rows.cells, torch.rand(shape, generator=generator, device=device) < share)
 
 
-def _symbol_rows(model: TableFlow, rows: TableRows, known: Known) -> DiscreteRows:
+def _discrete_rows(model: TableFlow, rows: TableRows, known: Known) -> DiscreteRows:
     extra = model.imputer.extra(known, model.context_features(rows.context)).to(model.dtype)
-    return DiscreteRows(model.known(rows.cells).symbols, extra, known.seen, rows.weights)
+    return DiscreteRows(model.known(rows.cells).states, extra, known.seen, rows.weights)
 
 
 def _coordinates(
@@ -85,10 +85,10 @@ def _coordinates(
 ) -> tuple[Tensor, Tensor]:
     """The hidden numbers in the coordinates of the flow, and its conditions."""
     context = model.context_features(rows.context)
-    symbols = model.known(rows.cells).symbols
-    free = model.present(symbols) & ~known.given
+    states = model.known(rows.cells).states
+    free = model.present(states) & ~known.given
     y = model.marginals.by_cell(dequantized(model, rows.cells, generator).values)[0]
     y = known.y.where(known.given, y)
-    features = model.features(symbols, context)
+    features = model.features(states, context)
     z, _ = model.whitening.whiten(y, free, features, known.given)
     return z, model.imputer.conditions(free, features, known)
