@@ -15,7 +15,7 @@ from cnf.recipe.defaults import default_settings
 from cnf.recipe.mixture_fallback import FallbackResult, fall_back_to_mixture
 from cnf.recipe.pilot_fits import affords_pilot_fits, best_transform
 from cnf.recipe.transforms import candidate_transforms
-from cnf.rows import FEWEST_ROWS, HELD_OUT, Rows, as_rows
+from cnf.rows import FEWEST_ROWS, Rows, as_rows, held_out_split
 from cnf.training.batches import in_model_coordinates
 from cnf.training.checkpoint import CheckpointWriter, resume
 from cnf.training.config import FitPlan, Settings
@@ -198,8 +198,7 @@ def _rows(flow: CNF, given: tuple, valid: tuple, seed: int) -> tuple[Rows, Rows]
     if valid[0] is None and valid[1] is not None:
         raise ValueError("context_valid: expected x_valid beside it; got none")
     if valid[0] is None:
-        generator = torch.Generator(device).manual_seed(seed)
-        train, held_out = train.split(HELD_OUT, generator)
+        train, held_out = held_out_split(train, seed)
     else:
         held_out = as_rows("x_valid", *valid, None, device)
     if len(held_out) == 0:

@@ -17,6 +17,9 @@ Role = Literal["modeled", "context"]
 Level = str | int | float | bool
 Support = tuple[float | None, float | None]
 Encoded = tuple[np.ndarray | None, np.ndarray]
+# States of cells that have none: missing in a column that never had a missing cell, and a number
+# outside the support.
+NO_STATE, OUTSIDE = -1, -2
 # Atoms and levels that a description names one by one.
 FEW_SHOWN = 6
 
@@ -121,8 +124,8 @@ class Column:
 
     @property
     def missing_state(self) -> int:
-        """The state of a missing cell, −1 where no cell may be missing."""
-        return self.n_states - 1 if self.missing else -1
+        """The state of a missing cell, `NO_STATE` where no cell may be missing."""
+        return self.n_states - 1 if self.missing else NO_STATE
 
     @property
     def plain(self) -> bool:
@@ -131,6 +134,9 @@ class Column:
 
     def encode(self, series: pd.Series) -> Encoded:
         """Numbers (rows,), or None for a column without, and states (rows,).
+
+        A number outside the support has the state `OUTSIDE`, and a missing cell of a column that
+        never had one `NO_STATE`.
 
         Raises:
             TableError: for a cell that the column cannot hold.

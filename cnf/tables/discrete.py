@@ -46,6 +46,11 @@ class DiscreteModel(nn.Module):
         nn.init.zeros_(self.network[-1].weight)
         nn.init.zeros_(self.network[-1].bias)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the arithmetic."""
+        return self.network[0].weight.dtype
+
     @torch.no_grad()
     def start_from(self, states: Tensor, weights: Tensor) -> None:
         """Let every column start from how often its states (rows, columns) occur, one row added
@@ -98,7 +103,7 @@ class DiscreteModel(nn.Module):
         known: Tensor,
         *,
         generator: torch.Generator | None,
-        barred: Sequence[int | None] | None = None,
+        excluded: Sequence[int | None] | None = None,
     ) -> Tensor:
         """The states (rows, columns) with those that are not known drawn, column by column.
 
@@ -107,7 +112,7 @@ class DiscreteModel(nn.Module):
             extra: (rows, extra)
             known: (rows, columns)
             generator: source of the draws.
-            barred: for each column a state that is not drawn, or None.
+            excluded: for each column a state that is never drawn, or None.
         """
         states, known = states.clone(), known.clone()
         for j in range(len(self.sizes)):
@@ -115,8 +120,8 @@ class DiscreteModel(nn.Module):
                 states[:, j] = states[:, j].where(known[:, j], 0)
                 continue
             chances = self.log_probs(j, states, known, extra).exp()
-            if barred is not None and barred[j] is not None:
-                chances[:, barred[j]] = 0.0
+            if excluded is not None and excluded[j] is not None:
+                chances[:, excluded[j]] = 0.0
             drawn = torch.multinomial(chances, 1, generator=generator).squeeze(1)
             states[:, j] = states[:, j].where(known[:, j], drawn)
             known[:, j] = True

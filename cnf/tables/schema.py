@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.tables.cells import require_workable
-from cnf.tables.columns import Column
+from cnf.tables.cells import place, require_workable
+from cnf.tables.columns import OUTSIDE, Column
 from cnf.tables.formats import TableError, choose_columns
 from cnf.tables.inference import infer
 from cnf.tables.redundancy import dependent_columns, is_row_counter, refuse
@@ -25,8 +26,8 @@ class Cells:
 
     Attributes:
         values: numbers of the numeric columns (rows, numeric), zero where a cell shows none.
-        states: the discrete state of every cell (rows, columns), see `Column`; −1 for a missing
-            cell of a column that had none.
+        states: the discrete state of every cell (rows, columns), see `Column`; `NO_STATE` or
+            `OUTSIDE` for a cell that the column does not hold.
     """
 
     values: Tensor
@@ -122,6 +123,16 @@ class Schema:
         takes them."""
         return all(column.plain for column in (*self.modeled, *self.context))
 
+    def with_real_context(self) -> Schema:
+        """The schema with any number allowed in the context, which a plain model takes as it
+        is."""
+        return Schema(
+            tuple(
+                Column(column.name, "real", "context") if column in self.context else column
+                for column in self.columns
+            )
+        )
+
     @property
     def ranges(self) -> tuple[tuple[float | None, float | None], ...] | None:
         """The ends of every modeled column, None for none; None altogether where no column has
@@ -133,18 +144,28 @@ class Schema:
         """The column of this name."""
         return {column.name: column for column in self.columns}[name]
 
-    def encode(self, table: pd.DataFrame, columns: tuple[Column, ...]) -> Cells:
+    def encode(
+        self, table: pd.DataFrame, columns: tuple[Column, ...], *, allow_outside: bool = False
+    ) -> Cells:
         """Some columns of a data frame, found by name, as numbers and discrete states.
+
+        Args:
+            table: rows with these columns.
+            columns: columns of the schema.
+            allow_outside: whether numbers may lie outside the support; their state is `OUTSIDE`.
 
         Raises:
             TableError: for a column that is not there, or a cell that its column cannot hold: an
-                unseen category, a number outside the support, an infinity.
+                unseen category, an infinity, a number outside the support.
         """
         if columns:
             choose_columns(
                 list(table.columns), path="table", columns=[c.name for c in columns], ignore=()
             )
         parts = [column.encode(table[column.name]) for column in columns]
+        if not allow_outside:
+            for column, (_, states) in zip(columns, parts):
+                _require_inside(table[column.name], states, column)
         values = [torch.tensor(value) for value, _ in parts if value is not None]
         states = [torch.tensor(state) for _, state in parts]
         rows = len(table)
@@ -188,6 +209,20 @@ class Schema:
                 "a schema has columns of different names, at least one of them modeled"
             )
         return schema
+
+
+def _require_inside(series: pd.Series, states: np.ndarray, column: Column) -> None:
+    outside = (states == OUTSIDE).nonzero()[0]
+    if len(outside):
+        where, found = place(series, outside[0]), column.type.read(series)[outside[0]]
+        if np.isinf(found):
+            raise TableError(
+                f"{where}: expected a finite number, found an infinity; correct the cell"
+            )
+        raise TableError(
+            f"{where}: {found:g} is outside what the column holds ({column.describe()});"
+            " correct the cell"
+        )
 
 
 def _check_names(table: pd.DataFrame, named: list[str]) -> None:

@@ -83,7 +83,7 @@ def split(rows: TableRows, seed: int, *, repeating: bool) -> tuple[TableRows, Ta
 
 def dequantized(model: TableFlow, cells: Cells, generator: torch.Generator) -> Cells:
     """The cells with integers spread evenly over their steps."""
-    steps = [model.schema.modeled[i].step or 0.0 for i in model.numeric]
+    steps = [column.step or 0.0 for column in model.numeric_columns]
     width = torch.tensor(steps, dtype=torch.float64, device=cells.values.device)
     noise = (
         torch.rand(

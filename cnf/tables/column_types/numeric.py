@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from cnf.tables.cells import numbers, place
+from cnf.tables.cells import numbers
 from cnf.tables.column_types.heaping import compact, expand_compacted
-from cnf.tables.columns import Column, ColumnType, Encoded, Role
+from cnf.tables.columns import OUTSIDE, Column, ColumnType, Encoded, Role
 from cnf.tables.formats import TableError, shown
 
 # Further from zero than so many steps, floating-point numbers are no grid.
@@ -43,7 +43,7 @@ class NumericType(ColumnType):
 
     def read(self, series: pd.Series) -> np.ndarray:
         """Cells as float64, NaN where missing."""
-        return numbers(series)
+        return numbers(series, finite=False)
 
     def write(self, values: np.ndarray, column: Column) -> pd.Series:
         """Cells (rows,) from numbers, NaN where missing."""
@@ -61,8 +61,9 @@ class NumericType(ColumnType):
         for i, atom in enumerate(column.atoms):
             states[values == atom] = i + 1
         states[missing] = column.missing_state
-        _require_support(series, values, states == 0, column)
-        return np.where(states == 0, compact(values, column), 0.0), states
+        states[(states == 0) & _outside(values, column)] = OUTSIDE
+        held = (states == 0) | (states == OUTSIDE)
+        return np.where(held, compact(values, column), 0.0), states
 
     def decode(self, values: np.ndarray | None, states: np.ndarray, column: Column) -> pd.Series:
         """The cells that `encode` would turn into these values and states."""
@@ -101,6 +102,10 @@ class Numbers:
             TableError: for a column of one number only.
         """
         present = ~np.isnan(values)
+        if np.isinf(values).any():
+            raise TableError(
+                f"column {shown(name)}: expected finite numbers, found an infinity; correct the cell"
+            )
         if np.ptp(values[present]) == 0:
             raise TableError(
                 f"expected columns that vary, found constant {shown(name)}; ignore it"
@@ -142,17 +147,12 @@ def is_atom(counts: np.ndarray, rows: int) -> np.ndarray:
     return counts >= max(ATOM_SHARE * rows, ATOM_ROWS)
 
 
-def _require_support(
-    series: pd.Series, values: np.ndarray, dense: np.ndarray, column: Column
-) -> None:
-    below = np.zeros_like(dense) if column.lower is None else dense & (values <= column.lower)
-    above = np.zeros_like(dense) if column.upper is None else dense & (values >= column.upper)
-    outside = (below | above).nonzero()[0]
-    if len(outside):
-        raise TableError(
-            f"{place(series, outside[0])}: {values[outside[0]]:g} is outside what the column holds "
-            f"({column.describe()}); correct the cell"
-        )
+def _outside(values: np.ndarray, column: Column) -> np.ndarray:
+    """Which numbers are infinite, or lie on an end of the support or beyond."""
+    infinite = np.isinf(values)
+    below = np.zeros(len(values), bool) if column.lower is None else values <= column.lower
+    above = np.zeros(len(values), bool) if column.upper is None else values >= column.upper
+    return infinite | below | above
 
 
 def _inside(values: np.ndarray | None, column: Column) -> np.ndarray:
