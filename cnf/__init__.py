@@ -25,8 +25,9 @@ from typing import Any
 import lazy_loader
 
 from cnf.deprecation import renamed
+from cnf.version import VERSION
 
-__version__ = "0.2.0"
+__version__ = VERSION
 # torch is slow to load and scikit-learn slower. The names of `__init__.pyi` are imported when they
 # are used, so that `cnf --help` answers at once.
 _lazy, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

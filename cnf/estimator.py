@@ -21,13 +21,11 @@ from sklearn.utils.validation import (
 )
 
 from cnf.flows import CNF, Evaluation
-from cnf.recipe.architecture import default_flow, default_table_flow
-from cnf.recipe.fit import fit
-from cnf.recipe.tables.fit import fit_table
+from cnf.recipe.architecture import default_table_flow
+from cnf.recipe.tables.fit import fit_table_flow
 from cnf.rows import FEWEST_ROWS
-from cnf.tables import Schema, TableFlow
+from cnf.tables import Column, Schema, TableFlow
 from cnf.tables.dataframes import as_native, as_pandas, library_of
-from cnf.training import History
 
 # The bar that is reported covers this share of the rows it was taken on, at most so many of them.
 COVERED, BAR_ROWS = 0.99, 1000
@@ -57,10 +55,10 @@ class CNFDensity(DensityMixin, BaseEstimator):
             numpy's.
 
     Attributes:
-        flow_: the fitted `cnf.CNF`, or the `cnf.TableFlow` of a typed table, in float32; the first
-            member.
-        members_: all of them.
-        schema_: what the columns of a data frame were found to be; None for an array.
+        model_: the fitted `cnf.TableFlow`, in float32; the first member.
+        flow_: its `cnf.CNF` over the numeric columns.
+        members_: all members.
+        schema_: the columns: those of an array are real, and called x0, x1, …
         history_: the course of the first member's fit, a `cnf.History`.
         log_prob_error_: bar of the numerical error, in nats, that 99 % of the rows of the fit keep
             within.
@@ -110,87 +108,82 @@ class CNFDensity(DensityMixin, BaseEstimator):
                 constant or linearly dependent, weights that are negative, all zero or of another
                 length, or, as a `cnf.TableError`, a data frame that cannot be modeled.
         """
+        if self.members < 1:
+            raise ValueError(f"members: expected at least 1; got {self.members}")
         table = _named_table(X)
+        self._library = None if table is None else library_of(X)
+        table = self._validated(X, reset=True)
         kinds = {"kinds": self.kinds, "context": self.context or ()}
-        self.schema_ = None if table is None else Schema.infer(table, **kinds)
-        if self.schema_ is None and (self.kinds or self.context or self.imputer):
+        if self._library is not None:
+            self.schema_ = Schema.infer(table, **kinds)
+        elif self.kinds or self.context or self.imputer:
             raise ValueError(
                 "kinds, context and imputer need a data frame with named columns; got an array"
             )
-        self._library = None if table is None else library_of(X)
-        typed = self._is_typed()
-        X = validate_data(self, X, skip_check_array=True) if typed else self._matrix(X, reset=True)
+        else:
+            self.schema_ = Schema(tuple(Column(name, "real") for name in table))
         weights = _checked_weights(X, sample_weight)
-        if self.members < 1:
-            raise ValueError(f"members: expected at least 1; got {self.members}")
-        rows = table if typed else X
-        if not typed:
-            rows, weights = _merged(X, weights)
+        if self.schema_.plain and not self.imputer:
+            table, weights = _merged(table[self._names], weights)
         random = check_random_state(self.random_state)
-        fitted = [self._member(rows, weights, _seed(random)) for _ in range(self.members)]
-        self.members_ = [flow for flow, _ in fitted]
-        self.flow_, self.history_ = fitted[0]
-        self.log_prob_error_ = self._bar(rows)
+        self.members_ = [self._member(table, weights, _seed(random)) for _ in range(self.members)]
+        self.model_, self.history_ = self.members_[0], self.members_[0].history
+        self.log_prob_error_ = self._bar(table)
         return self
 
-    def _member(
-        self, rows: np.ndarray | pd.DataFrame, weights: np.ndarray | None, seed: int
-    ) -> tuple[CNF | TableFlow, History]:
-        """One flow fitted to the rows, and the course of its fit."""
-        budget = {"steps": self.steps, "seconds": self.seconds, "seed": seed}
-        if isinstance(rows, pd.DataFrame):
-            flow = default_table_flow(self.schema_, len(rows), hidden=self.hidden, seed=seed)
-            return flow, fit_table(flow, rows, weights=weights, imputer=self.imputer, **budget)
-        flow = default_flow(*rows.shape, hidden=self.hidden, seed=seed)
-        ranges = None if self.schema_ is None else self.schema_.ranges
-        return flow, fit(flow, torch.tensor(rows), weights=weights, ranges=ranges, **budget)
-
-    def _is_typed(self) -> bool:
-        """Whether a `TableFlow` is needed: for plain real columns a `CNF` is enough."""
-        if self.schema_ is None:
-            return False
-        return not self.schema_.plain or bool(self.kinds or self.context or self.imputer)
-
-    def _matrix(self, X: ArrayLike, *, reset: bool) -> np.ndarray:
-        rows = {"ensure_min_samples": FEWEST_ROWS} if reset else {}
-        matrix = validate_data(self, X, dtype=np.float64, order="C", reset=reset, **rows)
-        return (
-            matrix
-            if self.schema_ is None
-            else matrix[:, np.isin(self.feature_names_in_, self._modeled)]
+    def _member(self, table: pd.DataFrame, weights: np.ndarray | None, seed: int) -> TableFlow:
+        """One model fitted to the rows."""
+        imputer = bool(self.imputer)
+        model = default_table_flow(
+            self.schema_, len(table), hidden=self.hidden, imputer=imputer, seed=seed
         )
+        fit_table_flow(
+            model,
+            table,
+            weights=weights,
+            imputer=self.imputer,
+            steps=self.steps,
+            seconds=self.seconds,
+            seed=seed,
+        )
+        return model
 
     @property
-    def _modeled(self) -> list[str]:
-        """The columns of a data frame that the density is of."""
-        return [column.name for column in self.schema_.modeled]
+    def flow_(self) -> CNF | None:
+        """The flow over the numeric columns of the first member."""
+        return self.model_.flow
 
-    def _rows(self, X: ArrayLike) -> np.ndarray | pd.DataFrame:
-        """Rows to be scored, checked against those of the fit."""
-        if not isinstance(self.flow_, TableFlow):
-            return self._matrix(X, reset=False)
-        table = as_pandas(X)
-        if table is None:
-            raise ValueError("X: expected a data frame with the columns of the fit; got an array")
-        validate_data(self, X, skip_check_array=True, reset=False)
-        return table
+    @property
+    def _names(self) -> list[str]:
+        """The columns that the fit needs."""
+        return [column.name for column in (*self.schema_.modeled, *self.schema_.context)]
+
+    def _validated(self, X: ArrayLike, *, reset: bool) -> pd.DataFrame:
+        """X as a table, checked as scikit-learn checks it, and against the table of the fit."""
+        if self._library is not None:
+            table = as_pandas(X)
+            if table is None:
+                raise ValueError(
+                    "X: expected a data frame with the columns of the fit; got an array"
+                )
+            validate_data(self, X, skip_check_array=True, reset=reset)
+            return table
+        rows = {"ensure_min_samples": FEWEST_ROWS} if reset else {}
+        matrix = validate_data(self, X, dtype=np.float64, order="C", reset=reset, **rows)
+        return pd.DataFrame(matrix, columns=[f"x{i}" for i in range(matrix.shape[1])])
 
     def score_samples(self, X: ArrayLike) -> np.ndarray:
         """Log-density (rows,) of every row of X (rows, columns), in nats."""
         check_is_fitted(self)
-        return self._evaluate(self._rows(X)).log_prob.numpy()
+        return self._evaluate(self._validated(X, reset=False)).log_prob.numpy()
 
     @torch.no_grad()
-    def _evaluate(self, rows: np.ndarray | pd.DataFrame) -> Evaluation:
-        given = rows if isinstance(rows, pd.DataFrame) else torch.tensor(rows)
-        return average_density([_exact(flow).evaluate(given) for flow in self.members_])
+    def _evaluate(self, table: pd.DataFrame) -> Evaluation:
+        return average_density([_exact(model).evaluate(table) for model in self.members_])
 
-    def _bar(self, rows: np.ndarray | pd.DataFrame) -> float:
-        some = np.linspace(0, len(rows) - 1, min(BAR_ROWS, len(rows))).astype(int)
-        error = self._evaluate(
-            rows.iloc[some] if isinstance(rows, pd.DataFrame) else rows[some]
-        ).error
-        return float(error.double().nanquantile(COVERED))
+    def _bar(self, table: pd.DataFrame) -> float:
+        some = np.linspace(0, len(table) - 1, min(BAR_ROWS, len(table))).astype(int)
+        return float(self._evaluate(table.iloc[some]).error.double().nanquantile(COVERED))
 
     def score(self, X: ArrayLike, y: Any = None) -> float:
         """Mean log-density of the rows of X (rows, columns), in nats; y is not used."""
@@ -223,31 +216,15 @@ class CNFDensity(DensityMixin, BaseEstimator):
         if context is not None and len(context) not in (1, n_samples):
             raise ValueError(f"given: expected 1 or {n_samples} rows; got {len(context)}")
         drawn = []
-        for k, flow in enumerate(self.members_):
+        for k, model in enumerate(self.members_):
             places = np.flatnonzero(chosen == k)
             each = context is not None and len(context) == n_samples
-            drawn.append(
-                self._draw(
-                    _exact(flow), len(places), context.iloc[places] if each else context, generator
-                )
-            )
+            held = context.iloc[places] if each else context
+            drawn.append(_exact(model).sample(len(places), held, generator=generator))
         # The members' rows one after the other, back to the places they were drawn for.
         order = np.argsort(np.argsort(chosen, kind="stable"), kind="stable")
-        if isinstance(self.flow_, TableFlow):
-            return as_native(pd.concat(drawn).iloc[order].reset_index(drop=True), self._library)
-        rows = np.concatenate(drawn)[order]
-        if self._library is None:
-            return rows
-        return as_native(pd.DataFrame(rows, columns=self._modeled), self._library)
-
-    @staticmethod
-    def _draw(
-        flow: CNF | TableFlow, count: int, context: pd.DataFrame | None, generator: torch.Generator
-    ) -> Any:
-        """Rows of one member."""
-        if isinstance(flow, TableFlow):
-            return flow.sample(count, context, generator=generator)
-        return flow.sample((count,), generator=generator).numpy()
+        frame = pd.concat(drawn).iloc[order].reset_index(drop=True)
+        return frame.to_numpy() if self._library is None else as_native(frame, self._library)
 
     def impute(
         self, X: Any, n: int = 1, random_state: int | np.random.RandomState | None = None
@@ -259,17 +236,16 @@ class CNFDensity(DensityMixin, BaseEstimator):
             ValueError: if no imputer was fitted.
         """
         check_is_fitted(self)
-        table, flow = self._rows(X), _exact(self.flow_)
-        if not isinstance(flow, TableFlow):
-            raise ValueError("no imputer was fitted: fit a data frame with imputer=True")
-        generator = torch.Generator().manual_seed(_seed(random_state))
-        drawn = flow.impute(table, n, generator=generator)
+        table, generator = self._validated(X, reset=False), torch.Generator()
+        drawn = _exact(self.model_).impute(
+            table, n, generator=generator.manual_seed(_seed(random_state))
+        )
         return [as_native(table.assign(**frame), self._library) for frame in drawn]
 
 
-def _exact(flow: CNF | TableFlow) -> CNF | TableFlow:
-    """The flow in float64."""
-    return copy.deepcopy(flow).double()
+def _exact(model: TableFlow) -> TableFlow:
+    """The model in float64."""
+    return copy.deepcopy(model).double()
 
 
 def average_density(found: Sequence[Evaluation]) -> Evaluation:
@@ -308,18 +284,21 @@ def _checked_weights(X: Any, sample_weight: ArrayLike | None) -> np.ndarray | No
     return weights
 
 
-def _merged(X: np.ndarray, weights: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+def _merged(
+    table: pd.DataFrame, weights: np.ndarray | None
+) -> tuple[pd.DataFrame, np.ndarray | None]:
     """The different rows of weight above zero, sorted, and the sums of their weights; None if
     equal.
 
     Too few different rows for a fit are taken several times each.
     """
-    rows, inverse = np.unique(X, axis=0, return_inverse=True)
+    rows, inverse = np.unique(table.to_numpy(dtype=np.float64), axis=0, return_inverse=True)
     sums = np.bincount(inverse.ravel(), weights)
     rows, sums = rows[sums != 0], sums[sums != 0]
     times = math.ceil(FEWEST_ROWS / len(rows))
     rows, sums = np.tile(rows, (times, 1)), np.tile(sums, times)
-    return rows, None if (sums == sums[0]).all() and sums[0] > 0 else sums
+    equal = (sums == sums[0]).all() and sums[0] > 0
+    return pd.DataFrame(rows, columns=list(table)), None if equal else sums
 
 
 def _seed(random_state: int | np.random.RandomState | None) -> int:

@@ -50,6 +50,11 @@ class Rows:
         return self.take(order[held:]), self.take(order[:held])
 
 
+def held_out_split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
+    """The rows that a fit learns from under this seed, and the tenth that it sets apart."""
+    return rows.split(HELD_OUT, torch.Generator(rows.x.device).manual_seed(seed))
+
+
 def as_rows(name: str, x: Any, context: Any, weights: Any, device: torch.device) -> Rows:
     """Rows from arrays or tensors, checked and moved to `device`, without rows of weight zero.
 
@@ -116,3 +121,36 @@ def evenly_spaced(x: Tensor, most: int) -> Tensor:
     """Indices of at most `most` rows of x, evenly spaced from the first to the last."""
     places = torch.linspace(0, len(x) - 1, min(most, len(x)), device=x.device, dtype=torch.float64)
     return places.round().long()
+
+
+@dataclass
+class RunningMean:
+    """Count, mean and sum of squared deviations of numbers that come in parts.
+
+    >>> running = RunningMean()
+    >>> running.add(torch.tensor([1.0, 2.0])), running.add(torch.tensor([6.0]))
+    (None, None)
+    >>> running.mean, running.deviations
+    (3.0, 14.0)
+    """
+
+    count: int = 0
+    mean: float = 0.0
+    deviations: float = 0.0
+
+    def add(self, values: Tensor) -> None:
+        """Take numbers (n,) in (Chan, Golub & LeVeque 1979)."""
+        if not len(values):
+            return
+        old, new = self.count, len(values)
+        step = values.mean().item() - self.mean
+        self.count = old + new
+        self.mean += step * new / self.count
+        self.deviations += (
+            values - values.mean()
+        ).square().sum().item() + step**2 * old * new / self.count
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean."""
+        return math.sqrt(self.deviations) / self.count if self.count else math.nan

@@ -24,15 +24,16 @@ from PIL import Image
 
 import cnf
 from cnf import plotting
-from cnf.cli import fitting, main
+from cnf.cli import main
 from cnf.cli.data import names_in, read_data
-from cnf.cli.model import load_any
+from cnf.cli.model import load_model
 from cnf.cli.options import Color, Kind
 from cnf.cli.output import require_writable
 from cnf.cli.pictures import PICTURES
 from cnf.cli.plot_context import plot_context
-from cnf.cli.scoring import Tally
 from cnf.datasets import toy
+from cnf.recipe.tables import plain
+from cnf.rows import RunningMean
 from cnf.tables import read_chunks
 
 TINY = ["--steps", "20", "--width", "8"]
@@ -95,7 +96,7 @@ def test_fit_says_what_was_chosen_and_how_good_it_is(room, tmp_path, capsys):
     )
     assert (code, err) == (0, "")
     assert (
-        "columns       b, a; real numbers all\n" in out
+        "\n  b  real\n  a  real\n" in out
         and "width 8 × 8" in out
         and "360 rows, 20 updates" in out
     )
@@ -130,18 +131,19 @@ def test_the_nll_is_that_of_the_rows_held_out_in_the_units_of_the_file(room, cap
         entropy, abs=4 * told["gaussian"]["standard_error"]
     )
     assert told["nll"] == pytest.approx(entropy, abs=0.5)
-    held_out = cnf.load(model).metadata["valid_rows"]
+    held_out = cnf.load(model).metadata.valid_rows
     assert told["gaussian"]["standard_error"] == pytest.approx(1 / math.sqrt(held_out), rel=0.4)
 
 
 def test_flow_and_gaussian_are_judged_on_the_same_rows(room, tmp_path, monkeypatch):
     judged = []
-    gaussian_nll = fitting.gaussian_nll
+    gaussian_nll = plain.gaussian_nll
     monkeypatch.setattr(
-        fitting, "gaussian_nll", lambda *rows: judged.extend(rows) or gaussian_nll(*rows)
+        "cnf.recipe.tables.fit.gaussian_nll",
+        lambda *rows: judged.extend(rows) or gaussian_nll(*rows),
     )
     ran("fit", room / "table.csv", "-o", tmp_path / "m", "--weights", "w", *TINY)
-    flow, (train, valid) = cnf.load(tmp_path / "m"), judged
+    flow, (train, valid) = cnf.load(tmp_path / "m").flow, judged
     with torch.no_grad():
         nll = -(valid.weights * flow.log_prob(valid.x)).sum() / valid.weights.sum()
     assert flow.metadata["history"]["valid_nll"] == pytest.approx(nll.item(), abs=1e-9)
@@ -182,7 +184,7 @@ def test_fitting_leaves_the_generator_of_torch_alone(room, tmp_path):
 
 
 def test_the_model_keeps_what_later_commands_need(room):
-    known = cnf.load(room / "plane.safetensors").metadata
+    known = cnf.load(room / "plane.safetensors").metadata.as_json()
     assert (
         known["columns"] == ["a", "b"]
         and known["context"] == []
@@ -217,7 +219,7 @@ def test_weights_count_as_rows_would(tmp_path, capsys):
     assert told["columns"] == ["a", "b"]
     assert told["nll"] == pytest.approx(entropy, abs=0.8)
     assert told["gaussian"]["nll"] == pytest.approx(entropy, abs=0.8)
-    flow = cnf.load(tmp_path / "m")
+    flow = cnf.load(tmp_path / "m").flow
     assert flow.preprocess.shift[0].item() == pytest.approx(100, abs=1)
 
 
@@ -234,7 +236,7 @@ def test_validation_rows_of_their_own(room, tmp_path, capsys):
     x, context = torch.tensor(table[["a", "b"]].to_numpy()), torch.tensor(table[["c"]].to_numpy())
     with torch.no_grad():
         assert told["nll"] == pytest.approx(
-            -cnf.load(tmp_path / "m").log_prob(x, context).mean().item()
+            -cnf.load(tmp_path / "m").flow.log_prob(x, context).mean().item()
         )
 
 
@@ -268,7 +270,7 @@ def test_resume_stops_at_a_finished_model_and_starts_afresh_without_one(room, tm
     assert json.loads(outcome(capsys, *fit, "--json")[1])["updates"] == 20
     (tmp_path / "m").write_text("half a model")
     assert "already finished" not in outcome(capsys, *fit)[1]
-    assert cnf.load(tmp_path / "m").dim == 3
+    assert cnf.load(tmp_path / "m").flow.dim == 3
 
 
 # score
@@ -282,7 +284,7 @@ def test_scores_are_those_of_the_flow(room, tmp_path, capsys):
     told, scores = json.loads(out), pd.read_csv(output)
     x = torch.tensor(normal_table(400)[["a", "b"]].to_numpy())
     with torch.no_grad():
-        expected = cnf.load(room / "plane.safetensors").log_prob(x)
+        expected = cnf.load(room / "plane.safetensors").flow.log_prob(x)
     assert err == ""
     assert list(scores) == ["log_prob", "error"] and len(scores) == told["rows"] == 400
     assert scores.log_prob.to_numpy() == pytest.approx(expected.numpy(), abs=1e-12)
@@ -382,7 +384,7 @@ def test_a_tally_in_parts_is_that_of_the_whole():
     values = 1e6 + torch.randn(
         1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     )
-    tally = Tally()
+    tally = RunningMean()
     for part in values.split([0, 1, 400, 0, 599]):
         tally.add(part)
     assert tally.mean == pytest.approx(values.mean().item(), abs=1e-9)
@@ -441,8 +443,8 @@ def test_given_sets_the_context(room, tmp_path):
         )
         context, generator = torch.tensor([value]), torch.Generator().manual_seed(0)
         with torch.no_grad():
-            flow = cnf.load(room / "given.safetensors").double()
-            expected = flow.sample((50,), context, generator=generator)
+            flow = cnf.load(room / "given.safetensors").flow
+            expected = flow.sample((50,), context, generator=generator, dtype=torch.float64)
         assert np.load(tmp_path / "s.npy") == pytest.approx(expected.numpy())
 
 
@@ -526,7 +528,7 @@ def test_colors_of_trajectories_are_for_their_pictures_alone(room, tmp_path, cap
 
 @pytest.mark.parametrize("kind", [Kind.contours, Kind.density])
 def test_rows_lie_on_the_axes_that_were_asked_for(room, kind):
-    model, table = load_any(room / "plane.safetensors"), str(room / "table.csv")
+    model, table = load_model(room / "plane.safetensors"), str(room / "table.csv")
     scene = plot_context(model, kind, table, ("b", "a"), None, None, Color.time)
     ax = PICTURES[kind](scene).axes[0]
     (points,) = (part for part in ax.collections if isinstance(part, PathCollection))
@@ -585,7 +587,7 @@ def test_films_have_frames(kind, room, tmp_path, monkeypatch):
 def test_a_flow_saved_from_python_can_be_used(tmp_path, capsys):
     cnf.CNF(dim=2, hidden=(8, 8)).save(tmp_path / "m")
     told = outcome(capsys, "info", tmp_path / "m")[1]
-    assert "columns       x0, x1" in told and "base          normal\n" in told
+    assert "  x0  real\n  x1  real\n" in told and "base          normal\n" in told
     ran("sample", tmp_path / "m", "-n", 5, "-o", tmp_path / "s.csv")
     ran("plot", tmp_path / "m", "samples", "-o", tmp_path / "s.png")
     assert "no history" in refused(
@@ -654,7 +656,9 @@ BAD_FITS = {
 @pytest.mark.parametrize("name", BAD_FITS)
 def test_a_fit_that_cannot_be(name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("cnf.cli.fitting.train_flow", lambda *_: pytest.fail("training began"))
+    monkeypatch.setattr(
+        "cnf.recipe.tables.plain.fit", lambda *_, **__: pytest.fail("training began")
+    )
     write(tmp_path, normal_table(30))
     write(tmp_path, normal_table(30)[["a", "b"]], "short.csv")
     arguments, told = BAD_FITS[name]
@@ -727,10 +731,10 @@ def test_a_table_of_one_column_has_marginals_only(room, tmp_path, capsys):
 
 
 def test_a_training_that_diverges_is_told(room, tmp_path, capsys, monkeypatch):
-    def diverge(*_):
+    def diverge(*_, **__):
         raise cnf.TrainingError("training diverged")
 
-    monkeypatch.setattr("cnf.cli.fitting.train_flow", diverge)
+    monkeypatch.setattr("cnf.recipe.tables.plain.fit", diverge)
     line = refused(
         capsys, tmp_path, "fit", room / "table.csv", "-o", tmp_path / "m", "--ignore", "w", *TINY
     )
@@ -754,10 +758,10 @@ def test_a_failure_leaves_an_old_output_as_it_was(room, tmp_path, capsys, monkey
 
 
 def test_an_interrupted_command_says_so_and_leaves_nothing(room, tmp_path, capsys, monkeypatch):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cnf.cli.fitting.train_flow", interrupt)
+    monkeypatch.setattr("cnf.recipe.tables.plain.fit", interrupt)
     code, out, err = outcome(
         capsys, "fit", room / "table.csv", "-o", tmp_path / "m", "--ignore", "w", *TINY
     )

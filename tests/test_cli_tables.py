@@ -1,6 +1,7 @@
 """The commands on typed tables: what is shown, what is read and written, what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -230,7 +231,7 @@ def test_bad_types_are_refused(room, tmp_path, capsys):
 
 def test_a_model_that_tells_half_of_its_rows_is_refused(room, tmp_path, capsys):
     model = cnf.load(room / "all")
-    model.metadata["valid_rows"] = None
+    model.metadata = replace(model.metadata, valid_rows=None)
     model.save(tmp_path / "m")
     assert "says nothing of valid_rows, which rows needs" in refused(
         capsys, "info", tmp_path / "m"

@@ -11,7 +11,7 @@ from problems import normal
 
 from cnf.cli import main
 from cnf.diagnostics import check_table
-from cnf.recipe import fit_table
+from cnf.recipe import fit_table_flow
 from cnf.tables import Schema, TableFlow
 
 
@@ -23,8 +23,8 @@ def sound():
     table["group"] = ["a" if value > 0 else "b" for value in z[:, 2].tolist()]
     table.loc[::9, "x"] = None
     model = TableFlow(Schema.infer(table, kinds={"n": "integer"}), hidden=(8, 8))
-    history = fit_table(model, table, steps=20)
-    model.metadata = {"history": history.as_dict()}
+    history = fit_table_flow(model, table, steps=20)
+    assert model.metadata.history == history.as_dict()
     return model, model.sample(300, generator=torch.Generator().manual_seed(1))
 
 
@@ -83,7 +83,7 @@ def test_no_rows_at_all(sound):
 def test_a_model_of_symbols_alone(sound):
     table = sound[1][["group"]]
     model = TableFlow(Schema.infer(table), hidden=(4, 4))
-    fit_table(model, table, steps=5)
+    fit_table_flow(model, table, steps=5)
     assert {"columns", "regions", "two samples"} <= {
         claim.name for claim in check_table(model, table)
     }

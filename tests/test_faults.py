@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -249,12 +250,12 @@ def test_an_interrupted_model_without_a_state_is_fitted_anew(tmp_path, capsys):
     fit = ["fit", str(table), "--steps", "10", "--width", "4", "-o", str(tmp_path / "m")]
     assert main(fit) == 0
     flow = cnf.load(tmp_path / "m")
-    flow.metadata["interrupted"] = True
+    flow.metadata = replace(flow.metadata, interrupted=True)
     flow.save(tmp_path / "m")
     capsys.readouterr()
     assert main([*fit, "--resume"]) == 0
     assert "already finished" not in capsys.readouterr().out
-    assert not cnf.load(tmp_path / "m").metadata["interrupted"]
+    assert not cnf.load(tmp_path / "m").metadata.interrupted
 
 
 # divergence

@@ -36,7 +36,7 @@ from problems import normal, stirred
 
 import cnf
 from cnf.cli import main
-from cnf.cli.model import load_any
+from cnf.cli.model import load_model
 from cnf.training.checkpoint import CheckpointWriter, generations
 
 # Of processor time, so that a busy machine hangs nobody; waiting for nothing shows in the time on
@@ -164,14 +164,15 @@ def attack_models(room: Path, folder: Path, seed: int, count: int, run=None) -> 
 def used(path: Path, table: pd.DataFrame) -> bool:
     """Open a model and score and draw with it, by the functions that the commands call."""
     try:
-        model = load_any(path)
+        model = load_model(path)
     except cnf.ModelFileError as refusal:
         assert "\n" not in str(refusal) and str(path) in str(refusal) and len(str(refusal)) < 600
         return False
     # Columns or a context that are missing.
     with suppress(ValueError, KeyError), torch.no_grad():
         model.evaluate(table)
-        model.sample(3, model.given("c=1" if model.context else None), torch.Generator())
+        given = model.given("c=1" if model.context else None)
+        model.table_flow.sample(3, given, generator=torch.Generator())
     return True
 
 

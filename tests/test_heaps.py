@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import cnf
+from cnf.recipe import fit_table_flow
 from cnf.recipe.architecture import default_table_flow
 from cnf.tables import Column, Schema
-from cnf.tables.encoding import decode, encode
-from cnf.tables.features import SymbolFeatures
-from cnf.tables.heaps import heaped_values
+from cnf.tables.column_types.heaping import heaped_values
+from cnf.tables.features import StateFeatures
 from cnf.tables.inference import infer
 from cnf.transforms.whitening import Whitening
 
@@ -77,16 +77,14 @@ def test_every_cell_has_one_code(heaps, step, bounded):
         "a", "integer", step=step, atoms=tuple(h * step for h in sorted(heaps)), **ends
     )
     cells = pd.Series(np.arange(-21, 22) * step).round(10)
-    values, symbols = encode(cells, column)
-    np.testing.assert_array_equal(decode(values, symbols, column), cells)
-    dense = np.round(values[symbols == 0] / step).astype(int)
+    values, states = column.encode(cells)
+    np.testing.assert_array_equal(column.decode(values, states), cells)
+    dense = np.round(values[states == 0] / step).astype(int)
     assert (np.diff(dense) == 1).all()  # no gap, no value twice
     if bounded:
-        closed = column.closed
-        assert (
-            closed.lower < values[symbols == 0].min() and values[symbols == 0].max() < closed.upper
-        )
-        assert round((closed.upper - closed.lower) / step) == len(dense)
+        lower, upper = column.support
+        assert lower < values[states == 0].min() and values[states == 0].max() < upper
+        assert round((upper - lower) / step) == len(dense)
 
 
 def test_probabilities_of_a_heaped_column_add_up_to_one():
@@ -97,7 +95,7 @@ def test_probabilities_of_a_heaped_column_add_up_to_one():
     model = cnf.TableFlow(
         Schema((heaped, Column("b", "categorical", levels=("x", "y")))), hidden=(16, 16)
     ).double()
-    for part in (model.symbols.network[-1].weight, model.flow.field.W3):
+    for part in (model.discrete.network[-1].weight, model.flow.field.W3):
         torch.nn.init.normal_(part, std=0.3)
     rows = pd.DataFrame([(a, b) for a in range(12) for b in "xy"], columns=["a", "b"])
     assert model.log_prob(rows).exp().sum().item() == pytest.approx(1, abs=1e-3)
@@ -105,9 +103,9 @@ def test_probabilities_of_a_heaped_column_add_up_to_one():
 
 def test_places_of_many_atoms_rise_with_them():
     column = Column("a", "integer", step=1.0, atoms=tuple(map(float, range(20))), missing=True)
-    features = SymbolFeatures([column])
-    symbols = torch.randint(0, 21, (3000, 1), generator=torch.Generator().manual_seed(0))
-    features.fit(symbols, torch.ones(3000).double())
+    features = StateFeatures([column])
+    states = torch.randint(0, 21, (3000, 1), generator=torch.Generator().manual_seed(0))
+    features.fit(states, torch.ones(3000).double())
     found = features(torch.arange(-1, 22)[:, None])
     assert not found[0].any()  # not known
     assert found[1].tolist() == [1, 0, 0, 0] and found[-1].tolist() == [0, 1, 0, 0]
@@ -118,7 +116,7 @@ def test_places_of_many_atoms_rise_with_them():
 def fitted() -> cnf.TableFlow:
     table = weights_of_stones(3000)
     model = default_table_flow(Schema.infer(table), len(table), hidden=(32, 32), seed=0)
-    cnf.fit_table(model, table, steps=200, likelihood_share=0.0, imputer=True)
+    fit_table_flow(model, table, steps=200, likelihood_share=0.0, imputer=True)
     return model
 
 

@@ -15,7 +15,8 @@ import torch
 
 import cnf
 from cnf.flows import ErrorModel
-from cnf.tables import Schema, TableFlow, load
+from cnf.recipe import fit_table_flow
+from cnf.tables import FitMetadata, Schema, TableFlow, load
 
 FOLDER = Path(__file__).parent / "models"
 X = torch.tensor([[0.3, -0.7], [1.5, 0.2], [-2.0, 2.5]], dtype=torch.float64)
@@ -54,7 +55,7 @@ def heaped():
     kinds = np.where(random.random(600) < 0.5, "a", "b")
     table = pd.DataFrame({"x": random.standard_t(2, 600), "kind": kinds, "count": counts})
     model = TableFlow(Schema.infer(table), hidden=(4, 4))
-    cnf.fit_table(model, table, steps=3, imputer=False)
+    fit_table_flow(model, table, steps=3, imputer=False)
     return model
 
 
@@ -115,7 +116,8 @@ def write(version: str) -> None:
     for name in KINDS.keys() - said.keys():
         torch.manual_seed(0)
         model = stirred(KINDS[name]())
-        model.metadata = {"rows": 3}
+        table = isinstance(model, TableFlow)
+        model.metadata = FitMetadata(rows=3) if table else {"rows": 3}
         if not isinstance(model, TableFlow):
             model.error_model = ErrorModel(tolerance=1e-2, bar_scale=0.5)
         model.save(folder / f"{name}.safetensors")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from problems import normal
 
-from cnf.cli import fitting, main, typed
+from cnf.cli import fitting, main
 from cnf.flows.model_file import read_model
 from cnf.training.checkpoint import CheckpointWriter
 
@@ -45,7 +45,7 @@ def started(words: list[str], pipe: int | None = None) -> int:
         os.dup2(silence, 2)
         CheckpointWriter.__init__.__defaults__ = (0.0,)
         if pipe is not None:
-            fitting.progress = typed.progress = partial(reporting, pipe)
+            fitting.progress = partial(reporting, pipe)
         os._exit(main(words))
     finally:
         os._exit(70)

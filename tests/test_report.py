@@ -235,7 +235,7 @@ def test_marks_inside_pictures_are_the_pictures_own(table):
 
 
 def test_the_tables_own_fit_is_judged_by_the_rows_it_set_apart(table, capsys):
-    known = cnf.load(table / "m.safetensors").metadata
+    known = cnf.load(table / "m.safetensors").metadata.as_json()
     text = (table / "r.html").read_text()
     assert "judged on\n40 rows of t.csv" in text
     found = [float(number.replace("−", "-")) for number in re.findall(r'"number">(\S+) ±', text)]

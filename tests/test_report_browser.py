@@ -148,7 +148,7 @@ def clock(page: webdriver.Chrome) -> float:
 
 def expected(model: Path, k: int, columns: list[int]) -> np.ndarray:
     """The same particles by the flow itself."""
-    flow = cnf.load(model / "m.safetensors")
+    flow = cnf.load(model / "m.safetensors").flow
     table = pd.read_csv(model / "t.csv").to_numpy()
     subject = report_data(flow, Rows(torch.tensor(table)), None, None)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What columns are found to be, and cells as numbers and symbols and back."""
+"""What columns are found to be, and cells as numbers and states and back."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnf.tables import Column, Schema, TableError
+from cnf.tables import (
+    Column,
+    NumericType,
+    Schema,
+    TableError,
+    columns,
+    register_column_type,
+)
 from cnf.tables.schema import Cells
 
 ROWS = 400
@@ -179,8 +186,8 @@ def test_numbers_on_the_end_of_the_support_come_back_inside():
         Column("c", "bounded", lower=0.0, upper=1.0, atoms=(1.0,)),
     )
     ends = [[c.lower for c in columns], [c.upper for c in columns], [0.0, 0.0, 0.0]]
-    symbols = torch.tensor([[0, 0, 0], [0, 0, 0], [0, 0, 1]])
-    frame = Schema(columns).decode(Cells(torch.tensor(ends).double(), symbols), columns)
+    states = torch.tensor([[0, 0, 0], [0, 0, 0], [0, 0, 1]])
+    frame = Schema(columns).decode(Cells(torch.tensor(ends).double(), states), columns)
     assert frame.a.tolist() == [1.0, 5.0, 1.0]
     assert frame.b.tolist() == [0.45, 0.55, 0.45]
     assert 0 < frame.c[0] < frame.c[1] < 1 == frame.c[2]
@@ -237,3 +244,39 @@ def test_a_column_from_a_file_is_of_its_types(odd):
     sound = {"name": "x", "kind": "categorical" if "levels" in odd else "real"}
     with pytest.raises(ValueError, match="column"):
         Column.from_json({**sound, **odd})
+
+
+def test_a_type_from_outside_is_one_class(monkeypatch):
+    monkeypatch.setattr(columns, "TYPES", dict(columns.TYPES))
+
+    @register_column_type
+    class Clock(NumericType):
+        """Minutes of the day, spelled HH:MM."""
+
+        name, usage, reads_text = "clock", ("clock", "clock:STEP"), True
+
+        def declare(self, series, parameters, role):
+            return Column(
+                str(series.name), self.name, role, lower=-1e-9, upper=1440.0, missing=True
+            )
+
+        def read(self, series):
+            parts = series.astype(object).str.split(":", expand=True).astype(float)
+            return (60 * parts[0] + parts[1]).to_numpy()
+
+        def write(self, values, column):
+            spelled = [
+                None if np.isnan(v) else f"{int(v) // 60:02}:{int(v) % 60:02}" for v in values
+            ]
+            return pd.Series(spelled, dtype=object)
+
+    table = pd.DataFrame({"at": ["07:30", None, "23:59"] * 20, "y": NORMAL[:60]})
+    schema = Schema.infer(table, kinds={"at": "clock"})
+    assert Schema.from_json(schema.as_json()) == schema
+    cells = schema.encode(table, schema.modeled)
+    assert cells.values[:3, 0].tolist() == [450.0, 0.0, 1439.0]
+    back = schema.decode(cells, schema.modeled)
+    assert back["at"].fillna("").tolist()[:3] == ["07:30", "", "23:59"]
+    assert "clock or clock:STEP" in columns.type_usage()
+    with pytest.raises(TableError, match=r"clock:STEP.* got 'clocks'"):
+        Schema.infer(table, kinds={"at": "clocks"})

@@ -15,6 +15,7 @@ from scipy import stats
 
 import cnf
 from cnf.flows.model_file import read_model, write_model
+from cnf.recipe import fit_table_flow
 from cnf.recipe.architecture import default_table_flow
 from cnf.tables import Column, Schema, TableError
 from cnf.tables.discrete import DiscreteModel
@@ -36,12 +37,16 @@ def stirred(*columns: Column, seed: int = 0) -> cnf.TableFlow:
     """A model whose every part does something, in float64."""
     torch.manual_seed(seed)
     model = cnf.TableFlow(Schema(columns), hidden=(16, 16)).double()
-    for part in (model.symbols.network[-1].weight, model.flow.field.W3):
+    parts = [model.flow.field.W3]
+    if model.discrete is not None:
+        parts.insert(0, model.discrete.network[-1].weight)
+    for part in parts:
         torch.nn.init.normal_(part, std=0.3)
-    dim = len(model.numeric)
+    whitening = model.flow.preprocess.maps[1]
+    dim = model.flow.dim
     mixing = torch.randn(dim, dim).double()
-    model.whitening.covariance = mixing @ mixing.T + torch.eye(dim)
-    model.whitening.slopes.normal_(std=0.3)
+    whitening.covariance = mixing @ mixing.T + torch.eye(dim)
+    whitening.slopes.normal_(std=0.3)
     return model
 
 
@@ -67,7 +72,7 @@ def fitted() -> cnf.TableFlow:
     model = default_table_flow(
         Schema.infer(table, kinds={"share": "bounded:0:1"}), 600, hidden=(16, 16), seed=0
     )
-    cnf.fit_table(model, table, steps=30, imputer=False)
+    fit_table_flow(model, table, steps=30, imputer=False)
     return model
 
 
@@ -93,7 +98,7 @@ def test_mass_beside_an_atom_is_what_the_atom_leaves():
     for region in REGION.levels:
         dense = model.log_prob(pd.DataFrame({"region": region, "rain": rain})).exp().numpy()
         atom = model.log_prob(pd.DataFrame({"region": [region], "rain": [0.0]})).exp().item()
-        both = model.symbols.log_prob(
+        both = model.discrete.log_prob(
             torch.tensor([[REGION.levels.index(region), i] for i in (0, 1)]),
             torch.zeros(2, 0).double(),
         )
@@ -117,7 +122,7 @@ def test_a_gaussian_with_holes_has_the_density_of_its_marginals():
     covariance = np.array([[2.0, 1.2, 0.3], [1.2, 1.0, 0.1], [0.3, 0.1, 0.5]])
     columns = [Column(name, "real", missing=True) for name in "abc"]
     model = cnf.TableFlow(Schema(columns), hidden=(8, 8)).double()
-    model.whitening.covariance = torch.tensor(covariance)
+    model.flow.preprocess.maps[1].covariance = torch.tensor(covariance)
     x = np.random.default_rng(0).multivariate_normal(np.zeros(3), covariance, 40)
     hidden = np.random.default_rng(1).random((40, 3)) < 0.4
     found = model.log_prob(pd.DataFrame(np.where(hidden, np.nan, x), columns=list("abc"))).numpy()
@@ -192,7 +197,7 @@ def marginals() -> MarginalTransform:
         [random.standard_t(2, 800), np.exp(random.normal(size=800)), random.random(800)], 1
     )
     share = Column("c", "bounded", lower=0.0, upper=1.0)
-    found = MarginalTransform([(None, None), (0.0, None), share.range])
+    found = MarginalTransform([(None, None), (0.0, None), share.support])
     found.fit(torch.tensor(x), torch.ones(800, 3, dtype=torch.bool), torch.ones(800).double())
     return found
 
@@ -249,7 +254,7 @@ def test_fits_do_not_depend_on_order_nor_on_whether_weights_or_repetition_count_
         (table.loc[table.index.repeat(counts)], None),
     ]:
         model = default_table_flow(schema, 80, hidden=(8, 8), seed=0)
-        cnf.fit_table(model, rows, weights=weights, steps=5, imputer=False)
+        fit_table_flow(model, rows, weights=weights, steps=5, imputer=False)
         scores.append(model.log_prob(table))
     torch.testing.assert_close(scores[1], scores[0], rtol=0, atol=1e-12)
     torch.testing.assert_close(scores[2], scores[0], rtol=0, atol=1e-12)
@@ -261,7 +266,7 @@ def test_other_units_change_scores_by_the_known_constant():
     for scale in (1.0, factor):
         rows = table.assign(level=table.level * scale, rain=table.rain * scale)
         model = default_table_flow(Schema.infer(rows), 100, hidden=(8, 8), seed=0).double()
-        cnf.fit_table(model, rows, steps=10, imputer=False)
+        fit_table_flow(model, rows, steps=10, imputer=False)
         model_scores.append(model.log_prob(rows))
     held = table.level.notna().to_numpy().astype(int) + (table.rain > 0).to_numpy()
     expected = model_scores[0] - torch.tensor(held * math.log(factor))
@@ -298,8 +303,10 @@ SPOILT = {
     "no modeled column": lambda config: config.update(schema=[{"name": "a", "kind": "ignored"}]),
     "unknown kind": lambda config: config["schema"][0].update(kind="ordinal"),
     "another level": lambda config: config["schema"][0]["levels"].append("east"),
-    "another width": lambda config: config.update(hidden=[8, 8]),
-    "no width": lambda config: config.update(hidden=None),
+    "another width": lambda config: config["flow"]["field"].update(hidden=[8, 8]),
+    "no width": lambda config: config["flow"]["field"].update(hidden=None),
+    "a flow of more columns": lambda config: config["flow"].update(dim=99),
+    "metadata that no fit writes": lambda config: config["metadata"].update(rows="many"),
     "an imputer that is not there": lambda config: config.update(imputer=not config["imputer"]),
     "unknown solver": lambda config: config["flow"]["solver"].update({"class": "Euler"}),
     "unknown dtype": lambda config: config.update(dtype="int3"),
@@ -327,7 +334,7 @@ def test_a_missing_cell_where_none_ever_was_has_no_score(fitted):
 def test_categories_alone_need_no_flow(tmp_path):
     table = pd.DataFrame({"a": list("xyxx") * 30, "b": list("ttff") * 30})
     model = default_table_flow(Schema.infer(table), len(table), seed=0)
-    cnf.fit_table(model, table, steps=5)
+    fit_table_flow(model, table, steps=5)
     model.save(tmp_path / "m")
     every = pd.DataFrame(itertools.product("xy", "tf"), columns=["a", "b"])
     assert cnf.load(tmp_path / "m").log_prob(every).exp().sum().item() == pytest.approx(
@@ -340,7 +347,7 @@ def test_context_must_be_given():
     table = people(100)
     schema = Schema.infer(table, context=["region", "level"])
     model = default_table_flow(schema, 100, hidden=(8, 8), seed=0)
-    cnf.fit_table(model, table, steps=5)
+    fit_table_flow(model, table, steps=5)
     assert "region" not in model.sample(3, table.iloc[:1])
     assert len(model.sample(3, table.iloc[:3])) == 3
     with pytest.raises(TableError, match="context column 'region'"):
@@ -354,7 +361,7 @@ def test_too_few_rows_are_refused():
     table = people(40)
     model = default_table_flow(Schema.infer(table), 40, seed=0)
     with pytest.raises(ValueError, match="at least 10 different rows; got 3"):
-        cnf.fit_table(model, pd.concat([table[:3]] * 9))
+        fit_table_flow(model, pd.concat([table[:3]] * 9))
 
 
 # imputation
@@ -370,7 +377,7 @@ def imputing() -> cnf.TableFlow:
     table["g"] = np.where(table.a + 0.5 * random.normal(size=2000) > 0, "p", "q")
     model = default_table_flow(Schema.infer(table), 2000, hidden=(16, 16), seed=0)
     # After 150 updates, the spread drawn still depends on the validation that was the best.
-    cnf.fit_table(model, table, steps=300, imputer=True, likelihood_share=0.0)
+    fit_table_flow(model, table, steps=300, imputer=True, likelihood_share=0.0)
     return model
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-import cnf
+from cnf.recipe import fit_table_flow
 from cnf.recipe.architecture import default_table_flow
 from cnf.tables import Schema
 
@@ -47,7 +47,7 @@ def test_likelihood_is_near_the_truth():
     held_out, truth = everything(1000, 1)
     schema = Schema.infer(table, kinds={"share": "bounded:0:1"})
     model = default_table_flow(schema, len(table), hidden=(64, 64), seed=0)
-    cnf.fit_table(model, table, steps=2000, imputer=False, likelihood_share=0.03)
+    fit_table_flow(model, table, steps=2000, imputer=False, likelihood_share=0.03)
     found = model.evaluate(held_out)
     gap = torch.tensor(truth) - found.log_prob
     print(

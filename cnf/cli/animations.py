@@ -69,7 +69,7 @@ def film(
     """Particles, over maps of the density and with the field if there are any."""
     path = scene.path(moments(), DOTS)
     if scene.axes == PRINCIPAL:
-        plane, names = plotting.principal_axes(path, names=scene.model.columns)
+        plane, names = plotting.principal_axes(path, names=scene.columns)
         limits = None
     else:
         plane, names, limits = path[..., scene.axes], scene.names, scene.limits

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from cnf.cli.data import FRESH, read_data
-from cnf.cli.model import Model, load_any
+from cnf.cli.model import Model, load_model
 from cnf.cli.output import say, say_json
 from cnf.cli.progress import bar
-from cnf.cli.typed import TypedModel
-from cnf.diagnostics import CheckResult, check, check_table
-from cnf.rows import FEWEST_ROWS
+from cnf.diagnostics import CheckResult, check_table
 
 VERDICTS = {True: "ok", False: "FAIL", None: "?"}
 SIGNS = {"at most": "≤", "at least": "≥"}
@@ -30,7 +24,7 @@ def check_model(
     Raises:
         ValueError: for a model, table or device that cannot be used.
     """
-    model = load_any(path, device)
+    model = load_model(path, device)
     with bar("checking") as watch:
         claims = _claims(model, data, strict=strict, seed=seed, watch=watch)
     passed = not any(claim.passed is False for claim in claims)
@@ -44,17 +38,9 @@ def check_model(
     return passed
 
 
-def _claims(model: Model | TypedModel, data: str, **options: Any) -> tuple[CheckResult, ...]:
-    if isinstance(model, TypedModel):
-        measure = partial(check_table, model.model, pd.concat(model.chunks(data)))
-    else:
-        columns = [*model.columns, *model.context]
-        x, context = model.split(
-            read_data(data, columns=columns, rows_needed=FEWEST_ROWS, seed=FRESH)
-        )
-        measure = partial(check, model.flow, x, context=context)
+def _claims(model: Model, data: str, **options: Any) -> tuple[CheckResult, ...]:
     try:
-        return measure(**options)
+        return check_table(model.table_flow, model.table(data), **options)
     except ValueError as error:
         raise ValueError(f"{data}: {error}") from error
 

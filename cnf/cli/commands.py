@@ -4,9 +4,10 @@ torch."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from cnf.cli.options import (
     AsJson,
@@ -22,6 +23,8 @@ from cnf.cli.options import (
     Threads,
 )
 
+TYPE_HELP = "Types of columns, in place of those inferred: age=integer,share=bounded:0:1."
+
 app = typer.Typer(
     help="Continuous normalizing flows: fit, score, sample and see the density of a table.",
     add_completion=False,
@@ -29,7 +32,19 @@ app = typer.Typer(
 )
 
 
-@app.command()
+class FitCommand(TyperCommand):
+    """`cnf fit`. Its help names the registered types of columns, which are imported for it."""
+
+    def get_help(self, ctx: Any) -> str:
+        """The help text, complete."""
+        from cnf.tables.columns import type_usage
+
+        (kinds,) = (option for option in self.params if option.name == "kinds")
+        kinds.help = f"{TYPE_HELP} One of {type_usage()}."
+        return super().get_help(ctx)
+
+
+@app.command(cls=FitCommand)
 def fit(
     data: Data,
     output: Annotated[Path, typer.Option("-o", "--output", help="The model to write.")],
@@ -47,8 +62,7 @@ def fit(
         str | None,
         typer.Option(
             "--type",
-            help="What columns are, where it is not seen: age=integer,share=bounded:0:1. Or real, positive, "
-            "integer:STEP, categorical, ignored.",
+            help=TYPE_HELP,
         ),
     ] = None,
     drop_dependent: Annotated[

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from cnf.datasets import toy
-from cnf.tables import read_chunks, read_table
+from cnf.tables import Schema, read_table, read_typed_chunks
 from cnf.tables.formats import choose_columns
 
 TOY = "toy:"
@@ -74,9 +74,10 @@ def read_data(
     return table[choose_columns(TOY_COLUMNS, path=data, columns=columns, ignore=ignore)]
 
 
-def data_chunks(data: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """The same rows in chunks of bounded memory; cells that are missing are NaN."""
+def table_chunks(data: str, schema: Schema) -> Iterator[pd.DataFrame]:
+    """The columns of a schema, from a file in chunks of bounded memory or from a toy."""
     if data.startswith(TOY):
+        columns = [column.name for column in (*schema.modeled, *schema.context)]
         yield read_data(data, columns=columns, seed=FRESH)
     else:
-        yield from read_chunks(data, columns=columns, nonfinite="keep")
+        yield from read_typed_chunks(data, schema)

@@ -1,85 +1,84 @@
-"""Model files as the commands use them: a flow and the names of its columns."""
+"""Model files as the commands use them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
 
-from cnf.cli.data import data_chunks, names_in
-from cnf.cli.metadata import require_known
-from cnf.cli.typed import TypedModel
-from cnf.flows import CNF, Evaluation, ModelFileError
-from cnf.tables import TableFlow, load
+from cnf.cli.data import assignments, table_chunks
+from cnf.flows import Evaluation, ModelFileError
+from cnf.tables import Column, TableFlow, load_table_flow
 
 
 @dataclass(frozen=True)
 class Model:
-    """A flow with the names of its columns and context columns."""
+    """The model of a table and the file that it comes from."""
 
     path: Path
-    flow: CNF
-    columns: list[str]
-    context: list[str]
+    table_flow: TableFlow
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the modeled columns."""
+        return [column.name for column in self.table_flow.schema.modeled]
+
+    @property
+    def context(self) -> list[str]:
+        """Names of the columns that the density is conditioned on."""
+        return [column.name for column in self.table_flow.schema.context]
 
     def chunks(self, data: str) -> Iterator[pd.DataFrame]:
         """The rows of a file or a toy in chunks of bounded memory."""
-        return data_chunks(data, [*self.columns, *self.context])
+        return table_chunks(data, self.table_flow.schema)
+
+    def table(self, data: str) -> pd.DataFrame:
+        """All rows of a file or a toy."""
+        return pd.concat(self.chunks(data), ignore_index=True)
 
     def evaluate(self, table: pd.DataFrame) -> Evaluation:
-        """Log-density and error of every row of a chunk."""
-        return self.flow.evaluate(*self.split(table))
+        """Log-probability and error of every row of a chunk."""
+        return self.table_flow.evaluate(table)
 
-    def sample(self, rows: int, given: Tensor | None, generator: torch.Generator) -> pd.DataFrame:
-        """Rows drawn for one context, as a table."""
-        x = self.flow.sample((rows,), given, generator=generator)
-        return pd.DataFrame(x.cpu().numpy(), columns=self.columns)
-
-    def split(self, table: pd.DataFrame) -> tuple[Tensor, Tensor | None]:
-        """Rows x (rows, dim) and context (rows, context_dim) of a table, found by name."""
-        x = as_tensor(table, self.columns, self.flow.device)
-        return x, as_tensor(table, self.context, self.flow.device) if self.context else None
-
-    def given(self, text: str | None) -> Tensor | None:
-        """The context (context_dim,) that --given spells.
+    def given(self, text: str | None) -> pd.DataFrame | None:
+        """The context, one row, that --given spells; None for a model without.
 
         Raises:
-            ValueError: if it is missing, not wanted, or does not give one number to every context
-                column.
+            ValueError: if it is missing, not wanted, or does not fit the columns.
         """
-        values = dict(_assignment(part) for part in names_in(text))
-        if values.keys() != set(self.context):
-            example = ",".join(f"{name}=0" for name in self.context)
-            wanted = (
-                f'--given "{example}"' if self.context else "no --given: the model has no context"
-            )
+        values = assignments(text)
+        columns = self.table_flow.schema.context
+        if values.keys() != {column.name for column in columns}:
+            example = ",".join(f"{column.name}={_example(column)}" for column in columns)
+            wanted = f'--given "{example}"' if columns else "no --given: the model has no context"
             raise ValueError(f"{self.path}: expected {wanted}; got {text!r}")
-        context = torch.tensor([values[name] for name in self.context], dtype=torch.float64)
-        return context.to(self.flow.device) if self.context else None
+        if not values:
+            return None
+        given = pd.DataFrame({name: [value] for name, value in values.items()})
+        try:
+            self.table_flow.schema.encode(given, columns)
+        except ValueError as error:
+            raise ValueError(f"--given: {error}") from error
+        return given
 
 
-def load_any(path: Path, device: str = "cpu") -> Model | TypedModel:
-    """The model in a file, of plain real columns or of a typed table.
+def load_model(path: Path, device: str = "cpu") -> Model:
+    """The model in a file.
 
     Raises:
-        ModelFileError: if the file is missing, damaged, or names another number of columns than it
-            has.
+        ModelFileError: if the file is missing or damaged, or what it says of its fit does not fit
+            together.
         ValueError: for a device that is not there.
     """
-    found = load(path, device=checked_device(device))
-    require_known(path, found.metadata)
-    return TypedModel(path, found) if isinstance(found, TableFlow) else _named(path, found)
-
-
-def _named(path: Path, flow: CNF) -> Model:
-    """A flow with its names; one saved without has columns x0, x1, ... and context c0, c1, ..."""
-    columns = _names(flow, "columns", "x", flow.dim, path)
-    return Model(path, flow, columns, _names(flow, "context", "c", flow.context_dim, path))
+    found = load_table_flow(path, device=checked_device(device))
+    try:
+        found.metadata.require_complete()
+    except ValueError as error:
+        raise ModelFileError(f"{path}: {error}") from error
+    return Model(path, found)
 
 
 def use_threads(count: int) -> None:
@@ -99,26 +98,5 @@ def checked_device(name: str) -> torch.device:
         raise ValueError(f"--device {name}: cannot be used ({reason}); try cpu") from error
 
 
-def as_tensor(table: pd.DataFrame, columns: Sequence[str], device: torch.device) -> Tensor:
-    """The columns of a table as (rows, columns) in float64."""
-    return torch.tensor(table[list(columns)].to_numpy(), dtype=torch.float64, device=device)
-
-
-def _names(flow: CNF, key: str, letter: str, count: int, path: Path) -> list[str]:
-    names = flow.metadata.get(key, [f"{letter}{i}" for i in range(count)])
-    if len(names) != count:
-        raise ModelFileError(
-            f"{path}: expected {count} names in its {key}, found {len(names)}; fit it anew"
-        )
-    return names
-
-
-def _assignment(part: str) -> tuple[str, float]:
-    name, sign, value = part.rpartition("=")
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not sign or not math.isfinite(number):
-        raise ValueError(f"--given: expected name=number, got {part!r}")
-    return name.strip(), number
+def _example(column: Column) -> str:
+    return str(column.levels[0]) if column.levels else "0"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from cnf.files import atomic_path
+from cnf.tables.metadata import plain
 
 
 def require_writable(path: Path, *inputs: str | Path | None) -> None:
@@ -63,16 +63,3 @@ def say(text: str) -> None:
 def say_json(data: dict[str, Any]) -> None:
     """Print data as one JSON object on standard output."""
     say(json.dumps(plain(data), allow_nan=False))
-
-
-def plain(data: Any) -> Any:
-    """Data as JSON has it: None for a number that is not finite.
-
-    >>> plain({"nll": [1.0, float("nan")]})
-    {'nll': [1.0, None]}
-    """
-    if isinstance(data, dict):
-        return {name: plain(value) for name, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [plain(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data

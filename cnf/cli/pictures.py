@@ -6,17 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from cnf import plotting
 from cnf.cli.animations import ENDINGS, FILMS, AnimationOptions
-from cnf.cli.model import load_any
+from cnf.cli.model import load_model
 from cnf.cli.options import Color, Kind
 from cnf.cli.output import require_writable, writing
-from cnf.cli.plot_context import ROWS, PlotContext, plot_context, some
-from cnf.cli.typed import TypedModel
-from cnf.cli.typed_pictures import draw_typed
+from cnf.cli.plot_context import PlotContext, plot_context, some
+from cnf.cli.table_pictures import column_codes, name_levels
 from cnf.plotting.style import DATA, styled
 from cnf.report.calibration import ranks
 from cnf.report.data import report_data
@@ -47,20 +47,15 @@ def plot_model(
         ValueError: for a model, table, context or output that cannot be used, and for a picture
             that a flow of so many columns does not have.
     """
-    model = load_any(path)
+    model = load_model(path)
     require_writable(output, path, data)
     moving = output.suffix.lower() in ENDINGS
-    if moving and (kind not in FILMS or isinstance(model, TypedModel)):
+    if moving and kind not in FILMS:
         raise ValueError(
             f"{output}: {kind.value} is no film: give a name that ends in .png, .svg or .pdf"
         )
     require_options_of(kind, sweep, color, moving=moving)
-    if isinstance(model, TypedModel):
-        page = draw_typed(model, kind, data=data, axes=axes, given=given)
-        with writing(output):
-            plotting.save(page, output)
-        return
-    model.flow.double()  # columns may be far from zero, where float32 cannot tell rows apart
+    model.table_flow.double()  # float32 cannot tell rows of columns far from zero apart
     scene = plot_context(model, kind, data, axes, given, sweep, color)
     if moving:
         with writing(output):
@@ -100,10 +95,12 @@ def draw_density(scene: PlotContext) -> Figure:
 
 
 def draw_samples(scene: PlotContext) -> Figure:
-    """Samples, over the data if there are rows."""
-    over = None if scene.data is None else scene.data[:, scene.axes]
-    points = scene.samples(ROWS)[:, scene.axes]
-    return plotting.samples(points, over=over, limits=scene.limits, names=scene.names).figure
+    """Samples, over the data if there are rows; those with a missing cell are left out."""
+    chosen = [scene.numeric[i] for i in scene.axes]
+    tables = [column_codes(table, chosen) for table in scene.tables]
+    tables = [rows[np.isfinite(rows).all(1)] for rows in tables]
+    over = tables[0] if len(tables) > 1 else None
+    return plotting.samples(tables[-1], over=over, limits=scene.limits, names=scene.names).figure
 
 
 def draw_contours(scene: PlotContext) -> Figure:
@@ -132,7 +129,7 @@ def draw_trajectories(scene: PlotContext) -> Figure:
         path,
         times=times,
         columns=scene.axes,
-        names=scene.model.columns,
+        names=scene.columns,
         color=log_prob if colored else "time",
         bar="log-density (nats)" if colored else "time",
     ).figure
@@ -163,34 +160,39 @@ def field_at_times(scene: PlotContext, kind: Literal["arrows", "streamlines"]) -
 
 
 def draw_marginals(scene: PlotContext) -> Figure:
-    """Every column of samples, over the data if there are rows."""
-    drawn = scene.samples(ROWS)
-    tables = (drawn,) if scene.data is None else (scene.data, drawn)
-    return plotting.marginals(*tables, names=scene.model.columns)[0].figure
+    """Every column of samples, categories among them, over the data if there are rows."""
+    columns = scene.table_flow.schema.modeled
+    tables = [column_codes(table, columns) for table in scene.tables]
+    axes = plotting.marginals(*tables, names=[column.name for column in columns])
+    for ax, column in zip(axes, columns):
+        name_levels(ax, column)
+    return axes[0].figure
 
 
 def draw_pairs(scene: PlotContext) -> Figure:
-    """Columns in pairs: samples, or the data below and samples above."""
-    drawn = scene.samples(ROWS)
-    tables = (drawn,) if scene.data is None else (scene.data, drawn)
-    return plotting.pairs(*tables, names=scene.model.columns)[0, 0].figure
+    """Numeric columns in pairs: samples, or the data below and samples above; rows with a missing
+    cell among them are left out."""
+    chosen = scene.numeric
+    tables = [column_codes(table, chosen) for table in scene.tables]
+    tables = [rows[np.isfinite(rows).all(1)] for rows in tables]
+    return plotting.pairs(*tables, names=[column.name for column in chosen])[0, 0].figure
 
 
 def draw_slices(scene: PlotContext) -> Figure:
     """The log-density along every column, through five rows."""
-    flow = scene.model.flow
+    flow = scene.flow
     return plotting.slices(
         lambda rows: flow.log_prob(rows, scene.context),
         scene.typical(5),
         scene.all_limits,
-        names=scene.model.columns,
+        names=scene.columns,
     )[0].figure
 
 
 @styled
 def draw_conditional(scene: PlotContext) -> Figure:
     """Two columns given the others, as these are in three rows."""
-    flow = scene.model.flow
+    flow = scene.flow
     others = [i for i in range(flow.dim) if i not in scene.axes]
     points = scene.typical(3, others[0]) if others else scene.typical(1)
     page, axes = plotting.figure(1, len(points))
@@ -201,7 +203,7 @@ def draw_conditional(scene: PlotContext) -> Figure:
             scene.limits,
             columns=scene.axes,
             ax=ax,
-            names=scene.model.columns,
+            names=scene.columns,
         )
     return page
 
@@ -210,36 +212,34 @@ def draw_what_if(scene: PlotContext) -> Figure:
     """How columns answer to a context that is swept, the rest of it held."""
     name, low, high = scene.sweep
     values = torch.linspace(low, high, SWEPT, dtype=torch.float64)
-    context = scene.context.repeat(SWEPT, 1)
-    context[:, scene.model.context.index(name)] = values
-    drawn = scene.model.flow.sample((DRAWS,), context, generator=torch.Generator().manual_seed(0))
-    return plotting.what_if(
-        values, drawn.transpose(0, 1), context=name, names=scene.model.columns
-    )[0].figure
+    views = [scene.table_flow.numeric(scene.given.assign(**{name: v})) for v in values.tolist()]
+    context = torch.stack([view.context for view in views])
+    drawn = scene.flow.sample((DRAWS,), context, generator=torch.Generator().manual_seed(0))
+    return plotting.what_if(values, drawn.transpose(0, 1), context=name, names=scene.columns)[
+        0
+    ].figure
 
 
 @styled
 def draw_calibration(scene: PlotContext) -> Figure:
     """Coverage of highest-density regions, and the ranks of every column."""
-    found = ranks(report_data(scene.model.flow, scene.judges, None, scene.model.columns))
-    across = min(scene.model.flow.dim + 1, 4)
-    page, grid = plotting.figure(
-        -(-(scene.model.flow.dim + 1) // across), across, panel=(2.0, 1.9)
-    )
+    found = ranks(report_data(scene.flow, scene.judges, None, scene.columns))
+    across = min(scene.flow.dim + 1, 4)
+    page, grid = plotting.figure(-(-(scene.flow.dim + 1) // across), across, panel=(2.0, 1.9))
     first, *others = grid.ravel()
     plotting.calibration(found.density, ax=first)
-    plotting.pit(found.columns, names=scene.model.columns, axes=others[: scene.model.flow.dim])
-    for ax in others[scene.model.flow.dim :]:
+    plotting.pit(found.columns, names=scene.columns, axes=others[: scene.flow.dim])
+    for ax in others[scene.flow.dim :]:
         page.delaxes(ax)
     return page
 
 
 def draw_steps(scene: PlotContext) -> Figure:
     """Lengths of steps, and the error that rows make in each."""
-    flow = scene.model.flow
+    flow = scene.flow
     if not flow.solver.estimates_error:
         raise ValueError(
-            f"{scene.model.path}: steps are drawn for a flow with a calibrated grid; calibrate it"
+            f"{scene.file}: steps are drawn for a flow with a calibrated grid; calibrate it"
         )
     rows = some(scene.samples(JUDGES) if scene.data is None else scene.data, JUDGES)
     context = None if scene.context is None else scene.context.expand(len(rows), -1)
@@ -255,10 +255,10 @@ def draw_steps(scene: PlotContext) -> Figure:
 
 def draw_history(scene: PlotContext) -> Figure:
     """The course of the training."""
-    known = scene.model.flow.metadata.get("history")
+    known = scene.table_flow.metadata.history
     if known is None:
         raise ValueError(
-            f"{scene.model.path}: the model has no history; `cnf fit` writes models that do"
+            f"{scene.file}: the model has no history; `cnf fit` writes models that do"
         )
     return plotting.history(known["records"])[0].figure
 

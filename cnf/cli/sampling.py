@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from cnf.cli.model import Model, checked_device, load_any
+from cnf.cli.model import checked_device, load_model
 from cnf.cli.output import require_writable, writing
 from cnf.tables import table_writer
 
@@ -22,13 +22,11 @@ def sample_table(
     Raises:
         ValueError: for a model, context, device or output that cannot be used.
     """
-    model = load_any(path, device)
+    model = load_model(path, device)
     require_writable(output, path)
     context = model.given(given)
-    if isinstance(model, Model):
-        model.flow.double()  # float32 cannot tell apart the rows of a column that is large beside its spread
     generator = torch.Generator(checked_device(device)).manual_seed(seed)
     with writing(output), table_writer(output) as writer:
         for start in range(0, rows, ROWS_AT_ONCE):
             count = min(ROWS_AT_ONCE, rows - start)
-            writer.write(model.sample(count, context, generator))
+            writer.write(model.table_flow.sample(count, context, generator=generator))

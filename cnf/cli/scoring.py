@@ -3,51 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor
 
-from cnf.cli.model import Model, load_any
+from cnf.cli.model import Model, load_model
 from cnf.cli.output import require_writable, say, say_json, writing
-from cnf.cli.typed import TypedModel
 from cnf.flows import Evaluation
+from cnf.rows import RunningMean
 from cnf.tables import TableError, table_writer
-
-
-@dataclass
-class Tally:
-    """Count, mean and sum of squared deviations of numbers that come in parts.
-
-    >>> tally = Tally()
-    >>> tally.add(torch.tensor([1.0, 2.0])), tally.add(torch.tensor([6.0]))
-    (None, None)
-    >>> tally.mean, tally.deviations
-    (3.0, 14.0)
-    """
-
-    count: int = 0
-    mean: float = 0.0
-    deviations: float = 0.0
-
-    def add(self, values: Tensor) -> None:
-        """Take numbers (n,) in (Chan, Golub & LeVeque 1979)."""
-        if not len(values):
-            return
-        old, new = self.count, len(values)
-        step = values.mean().item() - self.mean
-        self.count = old + new
-        self.mean += step * new / self.count
-        self.deviations += (
-            values - values.mean()
-        ).square().sum().item() + step**2 * old * new / self.count
-
-    @property
-    def standard_error(self) -> float:
-        """Of the mean."""
-        return math.sqrt(self.deviations) / self.count if self.count else math.nan
 
 
 @torch.no_grad()
@@ -58,9 +23,9 @@ def score_table(path: Path, data: str, output: Path, *, device: str, as_json: bo
     Raises:
         ValueError: for a model, table, device or output that cannot be used.
     """
-    model = load_any(path, device)
+    model = load_model(path, device)
     require_writable(output, path, data)
-    tally, rows, outside = Tally(), 0, 0
+    running, rows, outside = RunningMean(), 0, 0
     with writing(output), table_writer(output) as writer:
         for chunk in model.chunks(data):
             found = _evaluate(model, chunk, data)
@@ -71,7 +36,7 @@ def score_table(path: Path, data: str, output: Path, *, device: str, as_json: bo
                 )
             )
             answers = found.log_prob[found.ok]
-            tally.add(answers[answers.isfinite()])
+            running.add(answers[answers.isfinite()])
             outside += int(answers.isinf().sum())
             rows += len(chunk)
         if rows == 0:
@@ -79,17 +44,16 @@ def score_table(path: Path, data: str, output: Path, *, device: str, as_json: bo
     report = {
         "output": str(output),
         "rows": rows,
-        "mean_log_prob": tally.mean if tally.count else math.nan,
-        "standard_error": tally.standard_error,
+        "mean_log_prob": running.mean if running.count else math.nan,
+        "standard_error": running.standard_error,
         "outside": outside,
-        "not_ok": rows - outside - tally.count,
+        "not_ok": rows - outside - running.count,
     }
     say_json(report) if as_json else say(sentence(report))
 
 
-def _evaluate(model: Model | TypedModel, chunk: pd.DataFrame, data: str) -> Evaluation:
-    """SolveResult of a chunk; a cell that its column cannot hold is told with the name of the
-    file."""
+def _evaluate(model: Model, chunk: pd.DataFrame, data: str) -> Evaluation:
+    """Scores of a chunk; an error about a cell names the file."""
     try:
         return model.evaluate(chunk)
     except TableError as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cnf.cli.model import Model, load_any
+from cnf.cli.model import Model, load_model
 from cnf.cli.output import say, say_json
-from cnf.cli.typed import summarize_typed
+from cnf.flows import CNF
 from cnf.flows.serialization import describe, parameters_of
 from cnf.tables import Schema
 
@@ -18,104 +18,93 @@ def inform(path: Path, *, as_json: bool) -> None:
     Raises:
         ModelFileError: if the file holds no model.
     """
-    model = load_any(path)
-    summary = summarize(model) if isinstance(model, Model) else summarize_typed(model)
+    summary = summarize(load_model(path))
     if as_json:
         say_json(summary)
     else:
-        lines = lines_of(summary) if isinstance(model, Model) else typed_lines_of(summary)
-        say("\n".join(lines))
+        say("\n".join(lines_of(summary)))
 
 
 def summarize(model: Model) -> dict[str, Any]:
-    """The facts about a model; what its file does not tell is None."""
-    flow, known = model.flow, model.flow.metadata
-    parts = describe(flow)
-    history = known.get("history") or {}
+    """The facts about a model; what its file does not say is None."""
+    known = model.table_flow.metadata
+    history = known.history or {}
     last = (history.get("records") or [{}])[-1]
     return {
         "model": str(model.path),
         "columns": model.columns,
         "context": model.context,
-        "schema": known.get("schema"),
-        "dim": flow.dim,
-        "context_dim": flow.context_dim,
-        "field": parts["field"],
-        "base": {**parts["base"], "description": flow.base.describe()},
-        "parameters": parameters_of(flow),
-        "solver": parts["solver"],
-        "nfe": flow.solver.nfe,
-        "tolerance": flow.error_model.tolerance,
-        "rows": known.get("rows"),
-        "valid_rows": known.get("valid_rows"),
+        "schema": model.table_flow.schema.as_json(),
+        "parameters": parameters_of(model.table_flow),
+        "points_a_cell": len(model.table_flow.rule.weights),
+        **summarize_flow(model.table_flow.flow),
+        "rows": known.rows,
+        "valid_rows": known.valid_rows,
         "nll": history.get("valid_nll"),
         "standard_error": history.get("valid_se"),
-        "gaussian": known.get("gaussian"),
+        "gaussian": known.gaussian,
         "updates": last.get("step"),
         "seconds": last.get("seconds"),
         "rollbacks": history.get("rollbacks") or [],
-        "interrupted": bool(known.get("interrupted")),
-        "seed": known.get("seed"),
-        "version": known.get("version"),
-        "choices": known.get("choices"),
+        "interrupted": bool(known.interrupted),
+        "seed": known.seed,
+        "version": known.version,
+        "choices": known.choices,
     }
 
 
-def typed_lines_of(summary: dict[str, Any]) -> list[str]:
-    """The summary of a model of a typed table, for people."""
-    schema = Schema.from_json(summary["schema"])
-    points = summary["points_a_cell"]
+def summarize_flow(flow: CNF | None) -> dict[str, Any]:
+    """The facts about the flow over the numbers, None where a model has none."""
+    names = ("dim", "context_dim", "hidden", "field", "base", "solver", "nfe", "tolerance")
+    if flow is None:
+        return dict.fromkeys(names)
+    parts = describe(flow)
     facts = {
-        "field": f"width {' × '.join(map(str, summary['hidden']))}, {summary['parameters']:,} parameters",
-        "integers": f"the mean over {points} points of each cell" if points > 1 else "",
-        **(_training(summary) if summary["rows"] is not None else {}),
+        "dim": flow.dim,
+        "context_dim": flow.context_dim,
+        "hidden": parts["field"].get("hidden"),
+        "field": parts["field"],
+        "base": {**parts["base"], "description": flow.base.describe()},
+        "solver": parts["solver"],
+        "nfe": flow.solver.nfe,
+        "tolerance": flow.error_model.tolerance,
     }
-    columns = [f"  {line}" for line in schema.lines()]
-    return [
-        summary["model"],
-        *columns,
-        *(f"  {name:<13} {fact}" for name, fact in facts.items() if fact),
-    ]
+    return {name: facts[name] for name in names}
 
 
 def lines_of(summary: dict[str, Any]) -> list[str]:
-    """The summary for people."""
-    field, solver = summary["field"], summary["solver"]
-    steps = (
-        "adaptive"
-        if summary["nfe"] is None
-        else f"{len(solver['nodes'])} nodes, NFE {summary['nfe']}"
-    )
+    """The summary for people: the columns, then the facts that are known."""
+    schema, points = Schema.from_json(summary["schema"]), summary["points_a_cell"]
     facts = {
-        "columns": ", ".join(summary["columns"]) + _kinds(summary),
-        "context": ", ".join(summary["context"]),
-        "field": f"{_name(field)}, {summary['parameters']:,} parameters",
-        "base": summary["base"]["description"],
-        "solver": f"{solver['method']}, {steps}, error bar below {summary['tolerance']:g} nats",
-        **(_training(summary) if summary["gaussian"] is not None else {}),
+        **_flow_facts(summary),
+        "parameters": f"{summary['parameters']:,}",
+        "integers": f"the mean over {points} points of each cell" if points > 1 else "",
+        **(_training(summary) if summary["rows"] is not None else {}),
         **_gaussian(summary),
     }
-    return [summary["model"], *(f"  {name:<13} {fact}" for name, fact in facts.items() if fact)]
+    columns = [f"  {line}" for line in schema.lines()]
+    told = [f"  {name:<13} {fact}" for name, fact in facts.items() if fact]
+    return [summary["model"], *columns, *told]
 
 
-def _kinds(summary: dict[str, Any]) -> str:
-    """What the columns of a plain table are, where that was looked at."""
-    if not summary["schema"]:
-        return ""
-    ends = [
-        f"{c.name} {c.describe()}"
-        for c in Schema.from_json(summary["schema"]).modeled
-        if c.kind != "real"
-    ]
-    return "; real numbers" + (f", {'; '.join(ends)}" if ends else " all")
+def _flow_facts(summary: dict[str, Any]) -> dict[str, str]:
+    if summary["field"] is None:
+        return {}
+    solver, adaptive = summary["solver"], summary["nfe"] is None
+    steps = "adaptive" if adaptive else f"{len(solver['nodes'])} nodes, NFE {summary['nfe']}"
+    return {
+        "field": _name(summary["field"]),
+        "base": summary["base"]["description"],
+        "solver": f"{solver['method']}, {steps}, error bar below {summary['tolerance']:g} nats",
+    }
 
 
 def _name(field: dict[str, Any]) -> str:
     """Class and widths of a field, or of every part of a sum."""
     if "fields" in field:
         return " + ".join(map(_name, field["fields"]))
-    widths = " × ".join(map(str, field.get("hidden", ())))
-    return f"{field['class']} of width {widths}" if widths else field["class"]
+    widths = field.get("hidden")
+    return field["class"] + (f" of width {' × '.join(map(str, widths))}" if widths else "")
 
 
 def _training(summary: dict[str, Any]) -> dict[str, str]:

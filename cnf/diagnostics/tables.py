@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.diagnostics.checking import measured
+from cnf.diagnostics.checking import check, measured
 from cnf.diagnostics.context import CheckContext
 from cnf.diagnostics.cost import answered, steps
 from cnf.diagnostics.fitting import distance, memorized, ranks, sampling_margin
@@ -28,6 +28,7 @@ from cnf.diagnostics.two_sample import indistinguishable
 from cnf.flows import Evaluation
 from cnf.rows import FEWEST_ROWS, Rows
 from cnf.tables import TableFlow
+from cnf.tables.columns import NO_STATE
 from cnf.tables.schema import Cells
 
 # A row with integer cells costs a solve for each point of its cell.
@@ -58,9 +59,8 @@ def check_table(
     """Every claim that the model of a typed table makes, on rows it was not fitted to; see
     `check`.
 
-    The flow over the numbers answers for correctness, given the symbols of the rows; whole rows
-    answer for fit. Mass and base are left out: what they would say of an absent cell means
-    nothing.
+    The flow over the numbers is checked for correctness on rows that hold every number, given the
+    other cells; whole rows are checked for fit. A plain table is checked as `check` does.
 
     Args:
         model: what is checked; it stays as it is.
@@ -82,6 +82,11 @@ def check_table(
     """
     if len(table) < FEWEST_ROWS:
         raise ValueError(f"expected at least {FEWEST_ROWS} rows; got {len(table)}")
+    if model.plain:
+        rows = _all_rows(model, table)
+        return check(
+            model.flow, rows.x, context=rows.context, strict=strict, seed=seed, watch=watch
+        )
     generator = torch.Generator(model.device).manual_seed(seed)
     order = torch.randperm(len(table), generator=generator, device=generator.device)[
         :MOST_ROWS
@@ -100,6 +105,13 @@ def check_table(
     claims += _fit(model, trial, seed, strict=strict)
     watch(1.0)
     return tuple(claims)
+
+
+def _all_rows(model: TableFlow, table: pd.DataFrame) -> Rows:
+    """All rows of a plain table in its units, with NaN for what is not known."""
+    cells, context = model.encode(table)
+    x = cells.values.masked_fill(cells.states == NO_STATE, torch.nan)
+    return Rows(x, model.conditions(cells.states, context))
 
 
 def _trial(model: TableFlow, table: pd.DataFrame, generator: torch.Generator) -> TableCheckContext:
@@ -123,13 +135,16 @@ def _beside(given: pd.DataFrame | None) -> list[pd.DataFrame]:
 def _case(
     model: TableFlow, trial: TableCheckContext, seed: int, *, strict: bool
 ) -> CheckContext | None:
-    """The flow over the numbers, conditioned on symbols and context; None where all columns are
-    symbols."""
+    """The flow over the numbers of rows that hold all of them; None where there are too few."""
     if model.flow is None:
         return None
-    known = (trial.rows.symbols >= 0).all(1).nonzero().squeeze(1)
-    at = model.coordinates(trial.rows.take(known), trial.context[known])
-    return CheckContext(model.flow, Rows(at.z, at.conditions), seed, strict)
+    present = model.present(trial.rows.states)
+    whole = ((trial.rows.states >= 0).all(1) & present.all(1)).nonzero().squeeze(1)
+    if len(whole) < FEWEST_ROWS:
+        return None
+    rows = trial.rows.take(whole)
+    conditions = model.conditions(rows.states, trial.context[whole])
+    return CheckContext(model.flow, Rows(rows.values, conditions), seed, strict)
 
 
 def _fit(
@@ -137,7 +152,7 @@ def _fit(
 ) -> Iterator[CheckResult]:
     count = len(trial.rows)
     margin_of_columns = sampling_margin(
-        count, count, columns=len(model.sizes) + len(model.numeric)
+        count, count, columns=len(model.sizes) + len(model.numeric_places)
     )
     worst, name = max(_distances(model, trial))
     yield CheckResult.at_most(
@@ -158,22 +173,24 @@ def _fit(
         detail=f"largest difference of shares, {count} rows",
     )
     yield indistinguishable(_table(trial.rows), _table(trial.drawn), seed, strict=strict)
-    yield from memorized(model.metadata, trial.scored, len(model.numeric), strict=strict)
+    yield from memorized(
+        model.metadata.as_json(), trial.scored, len(model.numeric_places), strict=strict
+    )
     yield from answered(trial.scored, strict=strict)
 
 
 def _distances(model: TableFlow, trial: TableCheckContext) -> Iterator[tuple[float, str]]:
-    """The largest difference of shares in each column, between its symbols and between its
+    """The largest difference of shares in each column, between its states and between its
     numbers."""
     names = [column.name for column in model.schema.modeled]
-    for name, a, b in zip(names, trial.rows.symbols.T, trial.drawn.symbols.T):
+    for name, a, b in zip(names, trial.rows.states.T, trial.drawn.states.T):
         shares = [
             torch.bincount(part + 1, minlength=int(max(a.max(), b.max())) + 2) / len(part)
             for part in (a, b)
         ]
         yield (shares[0] - shares[1]).abs().max().item(), name
-    present = [model.present(cells.symbols).T for cells in (trial.rows, trial.drawn)]
-    for k, place in enumerate(model.numeric):
+    present = [model.present(cells.states).T for cells in (trial.rows, trial.drawn)]
+    for k, place in enumerate(model.numeric_places):
         a, b = trial.rows.values[present[0][k], k], trial.drawn.values[present[1][k], k]
         # Where there are few numbers, chance alone is large.
         weight = math.sqrt(min(len(a), len(b)) / len(trial.rows))
@@ -197,4 +214,4 @@ def apart(a: Tensor, b: Tensor) -> float:
 
 
 def _table(cells: Cells) -> Tensor:
-    return torch.cat([cells.values, cells.symbols.double()], 1)
+    return torch.cat([cells.values, cells.states.double()], 1)

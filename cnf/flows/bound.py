@@ -151,15 +151,16 @@ class BoundFlow:
         # The solve runs from the data to the base, and integrals change sign with its direction.
         return SolveResult(log_prob, x_error, q_error, solution.nfe, -solution.q[-1, ..., 1:])
 
-    def sample(self, shape: Sequence[int] = ()) -> Tensor:
-        """Draws (*shape, *batch, dim), in the units of the data."""
+    def sample(self, shape: Sequence[int] = (), *, dtype: torch.dtype | None = None) -> Tensor:
+        """Draws (*shape, *batch, dim), in the units of the data; see `CNF.sample`."""
         with torch.no_grad():
-            return self.rsample(shape)
+            return self.rsample(shape, dtype=dtype)
 
-    def rsample(self, shape: Sequence[int] = ()) -> Tensor:
+    def rsample(self, shape: Sequence[int] = (), *, dtype: torch.dtype | None = None) -> Tensor:
         """`sample`, as a differentiable function of context and parameters."""
         z, given, batch = self._draw_base(shape)
         y = self._integrate(z, given.condition, (0.0, 1.0), FlowEquation(self.flow.field))[0][-1]
+        y = y if dtype is None else y.to(dtype)
         return self._to_data(y, given).reshape(*batch, self.flow.dim)
 
     def sample_and_log_prob(self, shape: Sequence[int] = ()) -> tuple[Tensor, Tensor]:

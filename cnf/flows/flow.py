@@ -247,12 +247,14 @@ class CNF(nn.Module):
         context: Tensor | None = None,
         *,
         generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         """Draws (*shape, *batch, dim) for context (*batch, context_dim), in the units of the data.
 
-        They have the flow's dtype: of columns far from zero beside their spread, as times in
-        seconds are, float32 keeps few digits, and `flow.double()` all."""
-        return self.bind(context, generator=generator).sample(shape)
+        They have the flow's dtype unless another is asked for. Of columns far from zero beside
+        their spread, as times in seconds are, float32 keeps few digits and float64 all: the solve
+        stays in the flow's dtype, and the preprocessing is inverted in float64."""
+        return self.bind(context, generator=generator).sample(shape, dtype=dtype)
 
     def rsample(
         self,
@@ -260,9 +262,10 @@ class CNF(nn.Module):
         context: Tensor | None = None,
         *,
         generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
     ) -> Tensor:
         """`sample`, as a differentiable function of context and parameters."""
-        return self.bind(context, generator=generator).rsample(shape)
+        return self.bind(context, generator=generator).rsample(shape, dtype=dtype)
 
     def sample_and_log_prob(
         self,

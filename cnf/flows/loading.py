@@ -52,8 +52,8 @@ def rebuilt(
     with misfits_reported(path):
         require_bounded(config)
         with torch.device("meta"):  # where a flow of any size takes no memory
-            checked(_build(config), tensors)
-        flow = _build(config)
+            checked(build(config), tensors)
+        flow = build(config)
         flow.load_state_dict(tensors)
         for part in flow.modules():
             if isinstance(part, Base):
@@ -61,7 +61,8 @@ def rebuilt(
     return flow.to(device).eval()
 
 
-def _build(config: dict[str, Any]) -> CNF:
+def build(config: dict[str, Any]) -> CNF:
+    """The flow that a configuration describes, with fresh weights."""
     dim, context_dim = config["dim"], config["context_dim"]
     with torch.random.fork_rng(devices=()):  # fresh weights are drawn only to be replaced
         flow = CNF(

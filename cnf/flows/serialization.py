@@ -19,6 +19,8 @@ from cnf.registry import described, rebuild
 
 # Of the lists, numbers and levels of a configuration.
 LONGEST, LARGEST, DEEPEST = 4096, 1e6, 12
+# Parts of a configuration that hold numbers and words of the user's data.
+DATA = ("metadata", "schema", "ranges")
 DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "float64")}
 
 
@@ -73,10 +75,10 @@ def require_bounded(config: dict[str, Any]) -> None:
     Raises:
         ValueError: for a list or number beyond every size that has a meaning.
     """
-    parts = [value for key, value in config.items() if key not in ("metadata", "schema")]
+    parts = _sizes(config)
     for _ in range(DEEPEST):
         lists = [
-            part.values() if isinstance(part, dict) else part
+            _sizes(part) if isinstance(part, dict) else part
             for part in parts
             if isinstance(part, list | tuple | dict)
         ]
@@ -89,6 +91,11 @@ def require_bounded(config: dict[str, Any]) -> None:
         parts = [value for part in lists for value in part]
     if parts:
         raise ValueError(f"nested deeper than {DEEPEST} levels")
+
+
+def _sizes(part: dict[str, Any]) -> list[Any]:
+    """The entries of an object that say how large something is."""
+    return [value for key, value in part.items() if key not in DATA]
 
 
 @contextmanager

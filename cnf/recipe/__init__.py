@@ -13,6 +13,14 @@ fit, tables                             the story of a fit
 from cnf.recipe.architecture import default_flow, default_table_flow
 from cnf.recipe.fit import fit
 from cnf.recipe.settings import FitSettings
-from cnf.recipe.tables.fit import fit_table
+from cnf.recipe.tables.fit import InterruptedFit, fit_table, fit_table_flow
 
-__all__ = ["FitSettings", "default_flow", "default_table_flow", "fit", "fit_table"]
+__all__ = [
+    "FitSettings",
+    "InterruptedFit",
+    "default_flow",
+    "default_table_flow",
+    "fit",
+    "fit_table",
+    "fit_table_flow",
+]

@@ -67,12 +67,32 @@ def default_frequency(rows: int, columns: int) -> float:
 
 
 def default_table_flow(
-    schema: Schema, rows: int, *, hidden: tuple[int, int] | None = None, seed: int
+    schema: Schema,
+    rows: int,
+    *,
+    hidden: tuple[int, int] | None = None,
+    imputer: bool = False,
+    seed: int,
 ) -> TableFlow:
-    """The model of the measured size for a typed table of so many rows.
+    """A model of the right size for a table of so many rows; torch's own generator is left as it
+    was.
 
-    Torch's own generator is left as it was.
+    A table of continuous columns has the flow of `default_flow`, with the numbers of its context,
+    unless it is to impute.
+
+    Args:
+        schema: the columns.
+        rows: number of rows to learn from.
+        hidden: widths of the hidden layers, in place of the choice made here.
+        imputer: whether the model is to have an imputer.
+        seed: of the weights.
     """
+    if schema.plain and not imputer:
+        flow = default_flow(
+            rows, len(schema.modeled), context_dim=len(schema.context), hidden=hidden, seed=seed
+        )
+        with torch.random.fork_rng(devices=()):
+            return TableFlow(schema.with_real_context(), flow)
     dim = max(1, sum(column.numeric for column in schema.modeled))
     # A narrower second layer was measured where nothing but numbers passes it.
     width = min(max(default_hidden(rows, dim)), defaults.TYPED_WIDTH)

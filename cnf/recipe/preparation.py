@@ -13,7 +13,7 @@ from cnf.recipe.bases import choose_base
 from cnf.recipe.pilot_fits import affords_pilot_fits, best_transform
 from cnf.recipe.settings import FitSettings
 from cnf.recipe.transforms import candidate_transforms
-from cnf.rows import FEWEST_ROWS, HELD_OUT, Rows, as_rows
+from cnf.rows import FEWEST_ROWS, Rows, as_rows, held_out_split
 from cnf.training.batches import in_model_coordinates
 from cnf.transforms import Affine
 
@@ -47,8 +47,7 @@ def checked_rows(
     if valid[0] is None and valid[1] is not None:
         raise ValueError("context_valid: expected x_valid beside it; got none")
     if valid[0] is None:
-        generator = torch.Generator(flow.device).manual_seed(seed)
-        train, held_out = train.split(HELD_OUT, generator)
+        train, held_out = held_out_split(train, seed)
     else:
         held_out = as_rows("x_valid", valid[0], valid[1], None, flow.device)
     if len(held_out) == 0:

@@ -1,18 +1,21 @@
 """Tables: files, typed columns, and the density of a row of them.
 
-    reading, writing, text, parquet, arrays, formats    csv, csv.gz, parquet, npy and npz files
-    columns, inference, dependence, schema              what the columns are
-    series, encoding                                    cells as numbers and symbols, and back
-    marginals, whitening, quadrature, features          from the units of the table to those of a flow
-    symbols, model, loading                             p(symbols), `TableFlow`, models from files
+reading, writing, text, parquet, arrays, formats   csv, csv.gz, parquet, npy and npz files
+columns, column_types, inference, redundancy       the columns and their types
+schema, cells, dataframes                          rows as numbers and discrete states, and back
+features, quadrature                               states as features; masses of integer cells
+conditioning, discrete, masked_flow, imputation    what a `TableFlow` is made of
+model, numeric_view, metadata, loading, upgrades   `TableFlow`, and models from files
 
-What is wrong with a table is a `TableError`: one line with the file, the column, the line or row,
-what was expected and what to do. Files are written whole or not at all.
+An error about a table is a `TableError`: one line with the file, the column, the line or row, what
+was expected and what to do. Files are written whole or not at all.
 """
 
-from cnf.tables.columns import Column
+from cnf.tables.column_types import NumericType
+from cnf.tables.columns import Column, ColumnType, register_column_type
 from cnf.tables.formats import TableError
-from cnf.tables.loading import load
+from cnf.tables.loading import load, load_table_flow
+from cnf.tables.metadata import FitMetadata
 from cnf.tables.model import TableFlow
 from cnf.tables.reading import (
     read_chunks,
@@ -26,15 +29,20 @@ from cnf.tables.writing import TableWriter, table_writer, write_table
 
 __all__ = [
     "Column",
+    "ColumnType",
+    "FitMetadata",
+    "NumericType",
     "Schema",
     "TableError",
     "TableFlow",
     "TableWriter",
     "load",
+    "load_table_flow",
     "read_chunks",
     "read_table",
     "read_typed_chunks",
     "read_typed_table",
+    "register_column_type",
     "require_fittable",
     "table_writer",
     "write_table",

@@ -19,17 +19,17 @@ def is_numeric(series: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
 
 
-def numbers(series: pd.Series) -> np.ndarray:
+def numbers(series: pd.Series, *, finite: bool = True) -> np.ndarray:
     """Cells as float64, NaN where missing.
 
     Raises:
-        TableError: for a cell that is infinite or no number, naming it.
+        TableError: for a cell that is no number or, unless `finite` is false, infinite, naming it.
     """
     if not is_numeric(series):
         series = _parsed(series)
     values = series.to_numpy(dtype=np.float64, na_value=np.nan)
     infinite = np.isinf(values).nonzero()[0]
-    if len(infinite):
+    if finite and len(infinite):
         raise TableError(
             f"{place(series, infinite[0])}: expected a finite number, found an infinity; correct the cell"
         )

@@ -1,42 +1,51 @@
-"""What a table's column is: its kind, its support, its atoms and whether its cells may be
-missing."""
+"""A column of a table: its type, its support, its atoms and whether cells may be missing."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal, get_args
 
-Kind = Literal["real", "positive", "bounded", "integer", "categorical", "ignored"]
+import numpy as np
+import pandas as pd
+
+from cnf.tables.formats import TableError, shown
+
 Role = Literal["modeled", "context"]
 Level = str | int | float | bool
-# More categories than this cannot be learnt one by one.
-MOST_LEVELS = 1000
-# Further from zero than so many steps, floating-point numbers are no grid.
-MOST_STEPS = 2.0**53
+Support = tuple[float | None, float | None]
+Encoded = tuple[np.ndarray | None, np.ndarray]
+# States of cells that have none: missing in a column that never had a missing cell, and a number
+# outside the support.
+NO_STATE, OUTSIDE = -1, -2
+# Atoms and levels that a description names one by one.
 FEW_SHOWN = 6
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: what its cells may hold.
+    """One column and what its cells may hold.
 
-    A cell of a column shows one of `symbols`: a category is its own symbol; a numeric cell is "a
-    number" (0), one of the atoms (1, 2, …) or, last, missing.
+    A cell is in one of `n_states` discrete states. The state of a category is its place among the
+    levels. A numeric cell is an ordinary number (state 0), one of the atoms (1, 2, …) or, last,
+    missing.
 
     Attributes:
         name: as in the table.
-        kind: real, positive (> 0), bounded (lower < x < upper), integer (a multiple of `step`),
-            categorical or ignored.
+        kind: name of its `ColumnType`: real, positive, bounded, integer, categorical, ignored, or
+            one of your own.
         role: "context" where the density is conditioned on the column.
-        lower: end of the support of the density part; None for −∞. That of an integer lies half a
-            step outside its smallest value.
-        upper: other end; None for ∞.
-        step: of an integer column, 1 or a decimal step such as 0.01.
-        levels: the categories.
-        atoms: values that hold probability themselves, beside the density.
+        lower: end of the support, None for −∞. That of an integer lies half a step outside its
+            smallest value.
+        upper: other end, None for ∞.
+        step: width of the cells of a column on a grid, None for a continuous column.
+        levels: the categories of a column without numbers.
+        atoms: values that have a probability of their own beside the density.
         missing: whether cells may be missing.
-        dtype: how samples are typed: float64, int64, bool, str or category.
+        dtype: type of sampled cells: float64, int64, bool, str or category.
+        parameters: further numbers or words that a type of your own needs.
 
     Raises:
         ValueError: for parts that do not fit together.
@@ -47,7 +56,7 @@ class Column:
     """
 
     name: str
-    kind: Kind
+    kind: str
     role: Role = "modeled"
     lower: float | None = None
     upper: float | None = None
@@ -56,92 +65,91 @@ class Column:
     atoms: tuple[float, ...] = ()
     missing: bool = False
     dtype: str = "float64"
+    parameters: tuple[Level, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind) or self.role not in get_args(Role):
-            raise ValueError(
-                f"column {self.name!r}: unknown kind or role {self.kind!r}, {self.role!r}"
-            )
+        if self.role not in get_args(Role):
+            raise ValueError(f"column {self.name!r}: unknown role {self.role!r}")
         numbers = [self.lower, self.upper, self.step, *self.atoms]
         if not all(number is None or math.isfinite(number) for number in numbers):
             raise ValueError(
                 f"column {self.name!r}: expected finite bounds, step and atoms; got {numbers}"
             )
-        if self.kind == "bounded" and not (self.bounded_below and self.bounded_above):
-            raise ValueError(
-                f"column {self.name!r}: a bounded column needs two bounds: bounded:0:1"
-            )
-        if self.bounded_below and self.bounded_above and not self.lower < self.upper:
+        if self.lower is not None and self.upper is not None and not self.lower < self.upper:
             raise ValueError(
                 f"column {self.name!r}: expected lower < upper; got {self.lower}, {self.upper}"
             )
-        if (self.kind == "integer") != (self.step is not None) or not (
-            self.step is None or self.step > 0
-        ):
-            raise ValueError(
-                f"column {self.name!r}: an integer column, and no other, needs a step > 0"
-            )
-        if (self.kind == "categorical") != bool(self.levels) or len(set(self.levels)) < len(
-            self.levels
-        ):
-            raise ValueError(
-                f"column {self.name!r}: a categorical column needs its different levels"
-            )
+        if self.step is not None and not self.step > 0:
+            raise ValueError(f"column {self.name!r}: expected a step above zero; got {self.step}")
+        if len(set(self.levels)) < len(self.levels):
+            raise ValueError(f"column {self.name!r}: expected different levels; got {self.levels}")
+        try:
+            self.type.validate(self)
+        except ValueError as error:
+            raise ValueError(f"column {self.name!r}: {error}") from error
+
+    @property
+    def type(self) -> ColumnType:
+        """What its cells are."""
+        return column_type(self.kind)
 
     @property
     def numeric(self) -> bool:
         """Whether its cells are numbers."""
-        return self.kind not in ("categorical", "ignored")
+        return self.type.numeric
 
     @property
-    def range(self) -> tuple[float | None, float | None]:
-        """The ends of the support of its density, None for no end."""
-        return self.lower, self.upper
-
-    @property
-    def bounded_below(self) -> bool:
-        """Whether the support of its density has a lower end."""
-        return self.lower is not None
-
-    @property
-    def bounded_above(self) -> bool:
-        """Whether the support of its density has an upper end."""
-        return self.upper is not None
-
-    @property
-    def heaps(self) -> tuple[float, ...]:
-        """The atoms of an integer column that lie inside the support of its density,
-        increasing."""
+    def heaped_values(self) -> tuple[float, ...]:
+        """The atoms of a column on a grid that lie inside its support, increasing."""
         low = -math.inf if self.lower is None else self.lower
         high = math.inf if self.upper is None else self.upper
-        return tuple(
-            sorted(atom for atom in self.atoms if self.kind == "integer" and low < atom < high)
-        )
+        on_grid = self.step is not None
+        return tuple(sorted(atom for atom in self.atoms if on_grid and low < atom < high))
 
     @property
-    def closed(self) -> Column:
-        """The column that its density is of: the grid moved together where its heaps were taken
-        out."""
-        if not self.heaps:
-            return self
-        upper = None if self.upper is None else self.upper - len(self.heaps) * self.step
-        return replace(self, upper=upper, atoms=())
+    def support(self) -> Support:
+        """The ends of the support of its density, None for no end.
+
+        The grid of a heaped column is compacted: its upper end moves down by a step for every
+        heaped value.
+        """
+        if self.upper is None or self.step is None:
+            return self.lower, self.upper
+        return self.lower, self.upper - len(self.heaped_values) * self.step
 
     @property
-    def symbols(self) -> int:
-        """How many symbols a cell may show."""
-        return (
-            len(self.levels) if self.kind == "categorical" else 1 + len(self.atoms)
-        ) + self.missing
+    def n_states(self) -> int:
+        """The number of discrete states of a cell."""
+        return (len(self.levels) or 1 + len(self.atoms)) + self.missing
+
+    @property
+    def missing_state(self) -> int:
+        """The state of a missing cell, `NO_STATE` where no cell may be missing."""
+        return self.n_states - 1 if self.missing else NO_STATE
 
     @property
     def plain(self) -> bool:
         """Whether it is continuous without atoms or missing cells."""
-        return self.kind in ("real", "positive", "bounded") and self.symbols == 1
+        return self.numeric and self.step is None and self.n_states == 1
+
+    def encode(self, series: pd.Series) -> Encoded:
+        """Numbers (rows,), or None for a column without, and states (rows,).
+
+        A number outside the support has the state `OUTSIDE`, and a missing cell of a column that
+        never had one `NO_STATE`.
+
+        Raises:
+            TableError: for a cell that the column cannot hold.
+        """
+        return self.type.encode(series, self)
+
+    def decode(self, values: np.ndarray | None, states: np.ndarray) -> pd.Series:
+        """The cells that `encode` would turn into these values and states, typed as `dtype`."""
+        return self.type.decode(values, states, self)
 
     def describe(self) -> str:
         """The column in words."""
-        parts = [self.kind, *self._details()]
+        parts = [self.kind, *self.type.details(self)]
         if self.atoms:
             parts.append(f"exactly {self._atoms()} at times")
         if self.missing:
@@ -154,22 +162,8 @@ class Column:
             return " or ".join(shown)
         return f"{', '.join(shown[:FEW_SHOWN])} or {len(shown) - FEW_SHOWN} more"
 
-    def _details(self) -> list[str]:
-        if self.kind == "categorical":
-            shown = ", ".join(map(str, self.levels[:FEW_SHOWN]))
-            shown += ", …" if len(self.levels) > FEW_SHOWN else ""
-            return [f"{len(self.levels)} levels: {shown}"]
-        if self.kind == "bounded":
-            return [f"between {self.lower:g} and {self.upper:g}"]
-        if self.kind != "integer":
-            return []
-        step = [] if self.step == 1 else [f"times {self.step:g}"]
-        first = [f"from {self.lower + self.step / 2:g}"] if self.bounded_below else []
-        last = [f"to {self.upper - self.step / 2:g}"] if self.bounded_above else []
-        return [*step, *first, *last]
-
     def as_json(self) -> dict[str, Any]:
-        """The column as JSON-ready data; what is at its default is left out."""
+        """The column as JSON-ready data; defaults are left out."""
         defaults = {field.name: field.default for field in fields(self)}
         return {key: value for key, value in asdict(self).items() if value != defaults[key]}
 
@@ -194,12 +188,129 @@ class Column:
 
     def _typed(self) -> bool:
         """Whether every part is of its type, as JSON does not promise."""
-        texts, tuples = (self.name, self.kind, self.role, self.dtype), (self.levels, self.atoms)
+        texts = (self.name, self.kind, self.role, self.dtype)
+        tuples = (self.levels, self.atoms, self.parameters)
         numbers = [number for number in (self.lower, self.upper, self.step) if number is not None]
         return (
             all(isinstance(text, str) for text in texts)
             and all(isinstance(part, tuple) for part in tuples)
             and isinstance(self.missing, bool)
             and all(type(number) in (int, float) for number in (*numbers, *self.atoms))
-            and all(isinstance(level, str | int | float) for level in self.levels)
+            and all(
+                isinstance(level, str | int | float) for level in (*self.levels, *self.parameters)
+            )
         )
+
+
+class ColumnType(ABC):
+    """What the cells of a column are: how they are read, modeled, written and described.
+
+    A type is one object without state; what is known of a column is in its `Column`. To add a
+    type, derive from this class, or from `cnf.tables.NumericType` for cells that are numbers, and
+    apply `register_column_type`. Import the file before the type is named or a model with such a
+    column is loaded.
+
+    Attributes:
+        name: the word that names it in `--type`, in `kinds` and in model files.
+        usage: the ways to spell it, with its parameters: ("bounded:LOW:HIGH",).
+        numeric: whether a cell holds a number that has a density.
+        modeled: whether its columns take part in a model at all.
+        reads_text: whether csv cells reach `declare` and `encode` as the text that they are.
+    """
+
+    name: ClassVar[str]
+    usage: ClassVar[tuple[str, ...]]
+    numeric: ClassVar[bool] = False
+    modeled: ClassVar[bool] = True
+    reads_text: ClassVar[bool] = False
+
+    @abstractmethod
+    def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
+        """The column of this type that a series is, as the user declared it.
+
+        Args:
+            series: its cells.
+            parameters: the words after the name: ["0", "1"] of "bounded:0:1".
+            role: "modeled" or "context".
+
+        Raises:
+            TableError: for cells or parameters that do not fit.
+        """
+
+    @abstractmethod
+    def encode(self, series: pd.Series, column: Column) -> Encoded:
+        """See `Column.encode`."""
+
+    @abstractmethod
+    def decode(self, values: np.ndarray | None, states: np.ndarray, column: Column) -> pd.Series:
+        """See `Column.decode`."""
+
+    def validate(self, column: Column) -> None:
+        """Refuse a column whose parts do not make one of this type.
+
+        Raises:
+            ValueError: saying what was expected.
+        """
+        if self.numeric and column.levels:
+            raise ValueError(f"expected no levels of a column that is {self.name}")
+        if not self.numeric and column.step is not None:
+            raise ValueError(f"expected no step of a column that is {self.name}")
+
+    def details(self, column: Column) -> list[str]:
+        """What a description adds to the name of the type."""
+        return []
+
+    def misused(self, name: str, parameters: Sequence[str]) -> TableError:
+        """The error for a type that was spelled in another way than `usage` says."""
+        return _unknown(name, ":".join([self.name, *parameters]))
+
+
+TYPES: dict[str, ColumnType] = {}
+"""The registered types by name, in the order in which help and messages name them."""
+
+
+def register_column_type(cls: type[ColumnType]) -> type[ColumnType]:
+    """Make a type known by its name; a decorator of the class."""
+    TYPES[cls.name] = cls()
+    return cls
+
+
+def column_type(name: str) -> ColumnType:
+    """The registered type of this name.
+
+    Raises:
+        ValueError: for another name.
+    """
+    try:
+        return TYPES[name]
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"unknown type of column {name!r}; the types are {', '.join(TYPES)}"
+            " (import the module that registers a type of your own first)"
+        ) from None
+
+
+def declared_type(kind: str, name: str) -> tuple[ColumnType, list[str]]:
+    """The type that a declaration such as "bounded:0:1" of a column names, and its parameters.
+
+    Raises:
+        TableError: for an unknown type.
+    """
+    word, *parameters = kind.split(":")
+    if word not in TYPES:
+        raise _unknown(name, kind)
+    return TYPES[word], parameters
+
+
+def type_usage() -> str:
+    """All ways to spell a type, for help and messages.
+
+    >>> type_usage()
+    'real, positive, bounded:LOW:HIGH, integer, integer:STEP, categorical or ignored'
+    """
+    *ways, last = [way for known in TYPES.values() for way in known.usage]
+    return f"{', '.join(ways)} or {last}"
+
+
+def _unknown(name: str, kind: str) -> TableError:
+    return TableError(f"type of {shown(name)}: expected {type_usage()}, got {shown(kind)}")

@@ -1,4 +1,4 @@
-"""An exact distribution over the symbols of a row: categories, atoms and which cells are
+"""An exact distribution over the states of a row: categories, atoms and which cells are
 missing."""
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 
 class DiscreteModel(nn.Module):
-    """p(symbols | known symbols, extra) = ∏ⱼ p(symbolⱼ | symbols before j, known symbols, extra).
+    """p(states | known states, extra) = ∏ⱼ p(stateⱼ | states before j, known states, extra).
 
-    One network with two hidden layers gives every factor: it reads the symbols that are known,
+    One network with two hidden layers gives every factor: it reads the states that are known,
     one-hot, with a flag for each, and answers a softmax for the next (as orderless autoregressive
     networks do: Uria, Murray & Larochelle 2014). Each factor is normalized, so the product is,
-    whichever symbols are known. It starts from the frequencies of single columns that `start_from`
+    whichever states are known. It starts from the frequencies of single columns that `start_from`
     is given.
 
     Args:
-        sizes: how many symbols each column has; those with one are certain.
+        sizes: how many states each column has; those with one are certain.
         extra: number of further columns that the network reads.
         hidden: width of the hidden layers.
 
@@ -46,42 +46,47 @@ class DiscreteModel(nn.Module):
         nn.init.zeros_(self.network[-1].weight)
         nn.init.zeros_(self.network[-1].bias)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the arithmetic."""
+        return self.network[0].weight.dtype
+
     @torch.no_grad()
-    def start_from(self, symbols: Tensor, weights: Tensor) -> None:
-        """Let every column start from how often its symbols (rows, columns) occur, one row added
+    def start_from(self, states: Tensor, weights: Tensor) -> None:
+        """Let every column start from how often its states (rows, columns) occur, one row added
         to each."""
         parts = []
         for j in self.non_constant:
-            seen = symbols[:, j] >= 0
-            counts = torch.bincount(symbols[seen, j], weights[seen], minlength=self.sizes[j]) + 1
+            seen = states[:, j] >= 0
+            counts = torch.bincount(states[seen, j], weights[seen], minlength=self.sizes[j]) + 1
             parts.append((counts / counts.sum()).log())
         if parts:
             self.network[-1].bias.copy_(torch.cat(parts))
 
-    def log_prob(self, symbols: Tensor, extra: Tensor, known: Tensor | None = None) -> Tensor:
-        """Log-probability (rows,) of the symbols (rows, columns) that are not known, given those
+    def log_prob(self, states: Tensor, extra: Tensor, known: Tensor | None = None) -> Tensor:
+        """Log-probability (rows,) of the states (rows, columns) that are not known, given those
         that are.
 
         Args:
-            symbols: −1 where there is none: not known, and not asked for.
+            states: −1 where there is none: not known, and not asked for.
             extra: (rows, extra)
-            known: which symbols are given (rows, columns).
+            known: which states are given (rows, columns).
         """
-        total = extra.new_zeros(len(symbols))
-        known = torch.zeros_like(symbols, dtype=torch.bool) if known is None else known
+        total = extra.new_zeros(len(states))
+        known = torch.zeros_like(states, dtype=torch.bool) if known is None else known
         for j in self.non_constant:
-            asked = ~known[:, j] & (symbols[:, j] >= 0)
-            log_probs = self.log_probs(j, symbols, known, extra)
-            picked = log_probs.gather(1, symbols[:, j : j + 1].clamp(min=0)).squeeze(1)
+            asked = ~known[:, j] & (states[:, j] >= 0)
+            log_probs = self.log_probs(j, states, known, extra)
+            picked = log_probs.gather(1, states[:, j : j + 1].clamp(min=0)).squeeze(1)
             total = total + picked.where(asked, 0.0)
             known = known.clone()
-            known[:, j] = symbols[:, j] >= 0
+            known[:, j] = states[:, j] >= 0
         return total
 
-    def log_probs(self, column: int, symbols: Tensor, known: Tensor, extra: Tensor) -> Tensor:
-        """Log-probabilities (rows, symbols) of one column's symbol, given the known ones."""
+    def log_probs(self, column: int, states: Tensor, known: Tensor, extra: Tensor) -> Tensor:
+        """Log-probabilities (rows, states) of one column's state, given the known ones."""
         parts = [
-            nn.functional.one_hot(symbols[:, j].clamp(min=0), self.sizes[j]) * known[:, j : j + 1]
+            nn.functional.one_hot(states[:, j].clamp(min=0), self.sizes[j]) * known[:, j : j + 1]
             for j in self.non_constant
         ]
         inputs = torch.cat([*parts, known[:, self.non_constant]], 1).to(extra.dtype)
@@ -93,31 +98,31 @@ class DiscreteModel(nn.Module):
     @torch.no_grad()
     def sample(
         self,
-        symbols: Tensor,
+        states: Tensor,
         extra: Tensor,
         known: Tensor,
         *,
         generator: torch.Generator | None,
-        barred: Sequence[int | None] | None = None,
+        excluded: Sequence[int | None] | None = None,
     ) -> Tensor:
-        """The symbols (rows, columns) with those that are not known drawn, column by column.
+        """The states (rows, columns) with those that are not known drawn, column by column.
 
         Args:
-            symbols: (rows, columns); read where `known`.
+            states: (rows, columns); read where `known`.
             extra: (rows, extra)
             known: (rows, columns)
             generator: source of the draws.
-            barred: for each column a symbol that is not drawn, or None.
+            excluded: for each column a state that is never drawn, or None.
         """
-        symbols, known = symbols.clone(), known.clone()
+        states, known = states.clone(), known.clone()
         for j in range(len(self.sizes)):
             if self.sizes[j] == 1:
-                symbols[:, j] = symbols[:, j].where(known[:, j], 0)
+                states[:, j] = states[:, j].where(known[:, j], 0)
                 continue
-            chances = self.log_probs(j, symbols, known, extra).exp()
-            if barred is not None and barred[j] is not None:
-                chances[:, barred[j]] = 0.0
+            chances = self.log_probs(j, states, known, extra).exp()
+            if excluded is not None and excluded[j] is not None:
+                chances[:, excluded[j]] = 0.0
             drawn = torch.multinomial(chances, 1, generator=generator).squeeze(1)
-            symbols[:, j] = symbols[:, j].where(known[:, j], drawn)
+            states[:, j] = states[:, j].where(known[:, j], drawn)
             known[:, j] = True
-        return symbols
+        return states

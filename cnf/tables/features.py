@@ -1,4 +1,4 @@
-"""Symbols and context as columns of numbers that a network reads."""
+"""States and context as columns of numbers that a network reads."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from cnf.transforms.marginals import MarginalTransform
 MOST_ONE_HOT, MOST_SCORE = 16, 3.0
 
 
-class SymbolFeatures(Float64Module):
-    """Symbols as numbers: one-hot, or for a numeric column with many atoms in four numbers.
+class StateFeatures(Float64Module):
+    """States as numbers: one-hot, or for a numeric column with many atoms in four numbers.
 
     Those are whether the cell shows a plain number, whether nothing, and for an atom its normal
     score (the quantile of its rank among the atoms) and the square of that. A column with one
-    symbol has none, and where the symbol is not known (−1) all are zero.
+    state has none, and where the state is not known (−1) all are zero.
 
     Args:
         columns: the modeled columns of a schema.
 
     Example:
-        >>> features = SymbolFeatures([Column("group", "categorical", levels=("a", "b"))])
+        >>> features = StateFeatures([Column("group", "categorical", levels=("a", "b"))])
         >>> features(torch.tensor([[1], [-1]])).tolist()
         [[0.0, 1.0], [0.0, 0.0]]
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
         super().__init__()
-        self.sizes = [column.symbols for column in columns]
-        self.missing = [column.symbols - 1 if column.missing else -1 for column in columns]
+        self.sizes = [column.n_states for column in columns]
+        self.missing = [column.missing_state for column in columns]
         self.non_constant = [j for j, size in enumerate(self.sizes) if size > 1]
         self.coarse = {j for j in self.non_constant if len(columns[j].atoms) > MOST_ONE_HOT}
         self.width = sum(4 if j in self.coarse else self.sizes[j] for j in self.non_constant)
@@ -43,21 +43,21 @@ class SymbolFeatures(Float64Module):
             self.register_buffer(f"scores{j}", torch.zeros(self.sizes[j], dtype=torch.float64))
 
     @torch.no_grad()
-    def fit(self, symbols: Tensor, weights: Tensor) -> None:
-        """Find the scores of atoms from symbols (rows, columns) and the weights of rows
+    def fit(self, states: Tensor, weights: Tensor) -> None:
+        """Find the scores of atoms from states (rows, columns) and the weights of rows
         (rows,)."""
         for j in self.coarse:
-            atoms = (symbols[:, j] > 0) & (symbols[:, j] != self.missing[j])
-            mass = torch.bincount(symbols[atoms, j], weights[atoms], minlength=self.sizes[j])
+            atoms = (states[:, j] > 0) & (states[:, j] != self.missing[j])
+            mass = torch.bincount(states[atoms, j], weights[atoms], minlength=self.sizes[j])
             middles = (mass.cumsum(0) - mass / 2) / mass.sum().clamp(min=1e-12)
             self.get_buffer(f"scores{j}").copy_(
                 torch.special.ndtri(middles).clamp(-MOST_SCORE, MOST_SCORE)
             )
 
-    def forward(self, symbols: Tensor) -> Tensor:
-        """Features (rows, width) in float64 of symbols (rows, columns)."""
-        parts = [self._of(j, symbols[:, j]) for j in self.non_constant]
-        return torch.cat([symbols.new_zeros(len(symbols), 0).double(), *parts], 1)
+    def forward(self, states: Tensor) -> Tensor:
+        """Features (rows, width) in float64 of states (rows, columns)."""
+        parts = [self._of(j, states[:, j]) for j in self.non_constant]
+        return torch.cat([states.new_zeros(len(states), 0).double(), *parts], 1)
 
     def _of(self, j: int, shown: Tensor) -> Tensor:
         if j not in self.coarse:
@@ -70,13 +70,13 @@ class SymbolFeatures(Float64Module):
         )
 
 
-def one_hot(symbols: Tensor, size: int) -> Tensor:
-    """Symbols (rows,) as (rows, size) of zeros and ones in float64; all zeros for −1."""
-    return (symbols[:, None] == torch.arange(size, device=symbols.device)).double()
+def one_hot(states: Tensor, size: int) -> Tensor:
+    """States (rows,) as (rows, size) of zeros and ones in float64; all zeros for −1."""
+    return (states[:, None] == torch.arange(size, device=states.device)).double()
 
 
 class ContextFeatures(nn.Module):
-    """Context cells as features: one-hot symbols, and numbers in nearly Gaussian coordinates.
+    """Context cells as features: one-hot states, and numbers in nearly Gaussian coordinates.
 
     Args:
         columns: the context columns of a schema.
@@ -84,21 +84,21 @@ class ContextFeatures(nn.Module):
 
     def __init__(self, columns: Sequence[Column]) -> None:
         super().__init__()
-        self.symbols = SymbolFeatures(columns)
+        self.states = StateFeatures(columns)
         self.numeric = [i for i, column in enumerate(columns) if column.numeric]
-        self.marginals = MarginalTransform([columns[i].range for i in self.numeric])
-        self.width = self.symbols.width + len(self.numeric)
+        self.marginals = MarginalTransform([columns[i].support for i in self.numeric])
+        self.width = self.states.width + len(self.numeric)
 
     def fit(self, cells: Cells, weights: Tensor) -> None:
         """Fit the maps of the numbers."""
-        self.symbols.fit(cells.symbols, weights)
-        self.marginals.fit(cells.values, cells.symbols[:, self.numeric] == 0, weights)
+        self.states.fit(cells.states, weights)
+        self.marginals.fit(cells.values, cells.states[:, self.numeric] == 0, weights)
 
     def forward(self, cells: Cells) -> Tensor:
         """Features (rows, width) in float64; a number that is not there is zero. All are NaN where
         a cell is missing in a column that never had a missing cell."""
         numbers = self.marginals.by_cell(cells.values)[0].where(
-            cells.symbols[:, self.numeric] == 0, 0.0
+            cells.states[:, self.numeric] == 0, 0.0
         )
-        features = torch.cat((self.symbols(cells.symbols), numbers), 1)
-        return features.masked_fill((cells.symbols < 0).any(1, keepdim=True), torch.nan)
+        features = torch.cat((self.states(cells.states), numbers), 1)
+        return features.masked_fill((cells.states < 0).any(1, keepdim=True), torch.nan)

@@ -1,47 +1,55 @@
-"""Missing cells drawn given the others: one network pair for every pattern of what is known."""
+"""Missing cells drawn given the others: one pair of networks for every pattern of observed cells."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from cnf.fields.masked import MaskedField
-from cnf.flows import CNF, ErrorModel, NormalBase
+from cnf.flows.scoring import ErrorModel
 from cnf.ode import Grid
+from cnf.tables.columns import Column
+from cnf.tables.conditioning import StateConditioning
 from cnf.tables.discrete import DiscreteModel
-from cnf.transforms import Affine
+from cnf.tables.masked_flow import masked_flow
+from cnf.tables.schema import Cells
+from cnf.transforms import Chain
 
-# Draws need no error bar: a fixed grid does.
+# Draws need no error bar, so a fixed grid is enough.
 STEPS, TOLERANCE = 12, 0.1
 
 
-class Known(NamedTuple):
-    """What is known of rows: symbols, −1 where not (rows, columns), and which those are; the
-    numbers known (rows, numeric) in nearly Gaussian coordinates, zero elsewhere, and which those
-    are."""
+class Observed(NamedTuple):
+    """What is known of rows.
 
-    symbols: Tensor
-    seen: Tensor
+    Attributes:
+        states: −1 where not known (rows, columns).
+        mask: which states are known (rows, columns).
+        y: numbers in nearly Gaussian coordinates, zero where not known (rows, numeric).
+        given: which numbers are known (rows, numeric).
+    """
+
+    states: Tensor
+    mask: Tensor
     y: Tensor
     given: Tensor
 
 
 class Imputer(nn.Module):
-    """p(unknown cells | known cells, context), for any set of known cells.
+    """p(missing cells | observed cells, context), for any set of observed cells.
 
-    As the joint density, symbols first and numbers after them: an autoregressive network for the
-    symbols, a flow for the numbers. Both read the known numbers beside their flags, and are fitted
-    with known sets drawn at random (amortized conditioning). The flow starts from the conditional
-    Gaussian of `Whitening`, so that for Gaussian columns the draws are exact from the start;
-    beyond, they are as good as the fit.
+    Discrete states come first, by an autoregressive network, and numbers after them, by a flow.
+    Both read the observed numbers and a flag for each, and are fitted with random sets of observed
+    cells (amortized conditioning). The flow starts from the conditional Gaussian of `Whitening`:
+    for Gaussian columns the draws are exact before any training.
 
     Args:
-        sizes: how many symbols each column has.
+        sizes: number of states of each column.
         dim: number of numeric columns.
         context: number of columns of context features.
-        features: number of columns of the features of symbols and context.
+        features: number of columns of features of states and context.
         hidden: widths of the flow's field.
     """
 
@@ -49,44 +57,104 @@ class Imputer(nn.Module):
         self, sizes: list[int], dim: int, context: int, features: int, hidden: tuple[int, int]
     ) -> None:
         super().__init__()
-        self.symbols = DiscreteModel(sizes, context + 2 * dim)
-        self.flow = _flow(dim, features + 2 * dim, hidden) if dim else None
+        self.discrete = DiscreteModel(sizes, context + 2 * dim)
+        self.flow = masked_flow(dim, features + 2 * dim, hidden) if dim else None
+        if self.flow is not None:
+            self.flow.solver, self.flow.automatic = Grid.uniform(STEPS), set()
+            self.flow.error_model = ErrorModel(TOLERANCE)
 
-    def extra(self, known: Known, context: Tensor) -> Tensor:
-        """What the network of the symbols reads beside them."""
-        return torch.cat((context, known.y, known.given.to(known.y.dtype)), 1)
+    def extra(self, observed: Observed, context: Tensor) -> Tensor:
+        """What the network of the states reads beside them (rows, context + 2 numeric)."""
+        return torch.cat((context, observed.y, observed.given.to(observed.y.dtype)), 1)
 
-    def conditions(self, free: Tensor, features: Tensor, known: Known) -> Tensor:
-        """The context of the flow over the free numbers (rows, numeric), from
-        `TableDensity.features`."""
-        return torch.cat(
-            (free.to(known.y.dtype), features, known.y, known.given.to(known.y.dtype)), 1
-        )
+    def conditions(self, free: Tensor, features: Tensor, observed: Observed) -> Tensor:
+        """The context of the flow over the free numbers (rows, numeric)."""
+        given = observed.given.to(observed.y.dtype)
+        return torch.cat((free.to(observed.y.dtype), features, observed.y, given), 1)
 
-    def draw_symbols(
+    def draw_states(
         self,
-        known: Known,
+        observed: Observed,
         context: Tensor,
-        barred: list[int | None],
+        excluded: list[int | None],
         generator: torch.Generator | None,
     ) -> Tensor:
-        """All symbols (rows, columns), the unknown ones drawn; `barred` says which are not, by
-        column."""
-        extra = self.extra(known, context).to(self.symbols.network[0].weight.dtype)
-        return self.symbols.sample(
-            known.symbols, extra, known.seen, generator=generator, barred=barred
+        """All states (rows, columns), those not observed drawn; of each column one state may be
+        excluded."""
+        extra = self.extra(observed, context).to(self.discrete.dtype)
+        return self.discrete.sample(
+            observed.states, extra, observed.mask, generator=generator, excluded=excluded
         )
 
 
-def _flow(dim: int, features: int, hidden: tuple[int, int]) -> CNF:
-    flow = CNF(
-        dim,
-        context_dim=dim + features,
-        field=MaskedField(dim, hidden, context_dim=dim + features, frequency=1.0),
-        base=NormalBase(dim),
-        preprocess=Affine.identity(dim),
-        solver=Grid.uniform(STEPS),
-    )
-    flow.automatic = set()
-    flow.error_model = ErrorModel(TOLERANCE)
-    return flow
+@dataclass(frozen=True)
+class Imputation:
+    """An `Imputer` with the parts of its model.
+
+    Attributes:
+        imputer: draws states, and numbers in model coordinates.
+        conditioning: makes features of states.
+        transform: of the model's flow, marginals and whitening; None without numeric columns.
+        columns: the modeled columns.
+    """
+
+    imputer: Imputer
+    conditioning: StateConditioning
+    transform: Chain | None
+    columns: tuple[Column, ...]
+
+    def observed(self, cells: Cells, masked: Tensor | None = None) -> Observed:
+        """What is known of rows: the cells that are neither missing nor masked (rows, columns)."""
+        missing = torch.tensor(
+            [column.missing_state for column in self.columns], device=cells.states.device
+        )
+        mask = (cells.states >= 0) & (cells.states != missing)
+        if masked is not None:
+            mask = mask & ~masked
+        states = cells.states.where(mask, -1)
+        given = states[:, self.conditioning.numeric] == 0
+        return Observed(states, mask, self.gaussianize(cells.values).where(given, 0.0), given)
+
+    def gaussianize(self, values: Tensor) -> Tensor:
+        """Numbers (rows, numeric) in nearly Gaussian coordinates."""
+        return values if self.transform is None else self.transform.maps[0].by_cell(values)[0]
+
+    def coordinates(
+        self, y: Tensor, states: Tensor, context: Tensor, observed: Observed
+    ) -> tuple[Tensor, Tensor]:
+        """The numbers that are present but not known, where the imputer's flow takes them.
+
+        Args:
+            y: all numbers in nearly Gaussian coordinates (rows, numeric).
+            states: all states (rows, columns).
+            context: features of the context (rows, width).
+            observed: what is known.
+
+        Returns:
+            z (rows, numeric) and the context of the imputer's flow.
+        """
+        free = (states[:, self.conditioning.numeric] == 0) & ~observed.given
+        features = self.conditioning.features(states, context)
+        y = observed.y.where(observed.given, y)
+        z, _ = self.transform.maps[1].whiten(y, free, features, observed.given)
+        return z, self.imputer.conditions(free, features, observed)
+
+    def complete(self, cells: Cells, context: Tensor, generator: torch.Generator | None) -> Cells:
+        """The cells with those that are missing drawn, given the others of their row."""
+        observed, excluded = self.observed(cells), excluded_states(self.columns)
+        states = self.imputer.draw_states(observed, context, excluded, generator)
+        if self.transform is None:
+            return Cells(cells.values, states)
+        marginals, whitening = self.transform.maps
+        free = (states[:, self.conditioning.numeric] == 0) & ~observed.given
+        features = self.conditioning.features(states, context)
+        conditions = self.imputer.conditions(free, features, observed)
+        z = self.imputer.flow.sample((), conditions, generator=generator).double()
+        y = whitening.unwhiten(z, observed.y, free, features, observed.given)
+        return Cells(marginals.inverse(y).where(free, cells.values), states)
+
+
+def excluded_states(columns: tuple[Column, ...]) -> list[int | None]:
+    """The state of a missing cell in each column, which is never drawn; None where there is
+    none."""
+    return [column.missing_state if column.missing else None for column in columns]

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cnf.flows import CNF
-from cnf.flows.loading import rebuilt
+from cnf.flows.loading import build, rebuilt
 from cnf.flows.model_file import read_model
-from cnf.flows.serialization import (
-    DTYPES,
-    checked,
-    misfits_reported,
-    require_bounded,
-    set_solves,
-)
+from cnf.flows.serialization import DTYPES, checked, misfits_reported, require_bounded
+from cnf.tables.columns import Column
+from cnf.tables.metadata import FitMetadata
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema
-
-# Earlier files have one covariance for all patterns of cells and no bent tails.
-LATER = ("whitening.bend", "whitening.patterns", "whitening.covariances")
+from cnf.tables.upgrades import upgraded
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF | TableFlow:
@@ -37,42 +29,70 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF | Table
     if config.get("class") != "TableFlow":
         return rebuilt(path, config, tensors, device=device)
     with misfits_reported(path):
+        config, tensors = upgraded(config, tensors)
         require_bounded(config)
-        _require_widths(config["hidden"], sum(tensor.numel() for tensor in tensors.values()))
+        with torch.device("meta"):  # where a model of any size takes no memory
+            checked(_build(config), tensors)
         model = _build(config)
-        model.load_state_dict(checked(model, _completed(model, tensors)))
+        model.load_state_dict(tensors)
     return model.to(device).eval()
 
 
-def _completed(model: TableFlow, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file, with what a fresh model has in place of what earlier files did not
-    know."""
-    if any(name in tensors for name in LATER):
-        return tensors
-    fresh = model.state_dict()
-    return {**tensors, **{name: fresh[name] for name in LATER if name in fresh}}
+def load_table_flow(path: str | Path, *, device: str | torch.device = "cpu") -> TableFlow:
+    """The model of a table in a file; a file of a `CNF` is one of real columns, with the names
+    that its metadata says.
+
+    Raises:
+        ModelFileError: as `load`.
+    """
+    model = load(path, device=device)
+    if isinstance(model, TableFlow):
+        return model
+    with misfits_reported(path):
+        return wrapped(model).eval()
 
 
-def _require_widths(hidden: list[int], numbers: int) -> None:
-    """Refuse layers larger than the whole file, before they take memory."""
-    if not all(isinstance(width, int) and 0 < width <= numbers for width in hidden):
-        raise ValueError(f"hidden: expected widths of layers, got {str(hidden)[:40]}")
-    if math.prod(hidden) > numbers:
-        raise ValueError(
-            f"hidden: layers of {str(hidden)[:40]} do not fit a file of {numbers:,} numbers"
-        )
+def wrapped(flow: CNF) -> TableFlow:
+    """A flow as the model of a table of real columns.
+
+    Their names are those of the flow's metadata, else x0, x1, … and c0, c1, … of the context.
+
+    Raises:
+        ValueError: for another number of names than the flow has columns.
+
+    Example:
+        >>> wrapped(CNF(2, context_dim=1)).schema.lines()
+        ['x0  real', 'x1  real', 'c0  real (context)']
+    """
+    known = FitMetadata.from_json(flow.metadata)
+    model = TableFlow(_schema_of(flow, known), flow)
+    model.metadata = known
+    return model
+
+
+def _schema_of(flow: CNF, known: FitMetadata) -> Schema:
+    """Real columns for those of a flow; the types that a plain table was found to have, where the
+    metadata holds them."""
+    names = known.columns or [f"x{i}" for i in range(flow.dim)]
+    context = known.context or [f"c{i}" for i in range(flow.context_dim)]
+    for what, found, count in (
+        ("columns", names, flow.dim),
+        ("context", context, flow.context_dim),
+    ):
+        if len(found) != count:
+            raise ValueError(f"expected {count} names in its {what}, found {len(found)}")
+    if "schema" in known.others:
+        columns = Schema.from_json(known.others["schema"]).columns
+    else:
+        columns = tuple(Column(name, "real") for name in names)
+    return Schema((*columns, *(Column(name, "real", "context") for name in context)))
 
 
 def _build(config: dict[str, Any]) -> TableFlow:
     with torch.random.fork_rng(devices=()):  # fresh weights are drawn only to be replaced
-        model = TableFlow(
-            Schema.from_json(config["schema"]),
-            hidden=tuple(config["hidden"]),
-            frequency=config["frequency"],
-        )
-    if config["imputer"]:
-        model.with_imputer()
-    if model.flow is not None:
-        set_solves(model.flow, config["flow"])
-    model.metadata = dict(config["metadata"])
+        flow = None if config["flow"] is None else build({"metadata": {}, **config["flow"]})
+        model = TableFlow(Schema.from_json(config["schema"]), flow)
+        if config["imputer"]:
+            model.with_imputer()
+    model.metadata = FitMetadata.from_json(config["metadata"])
     return model.to(DTYPES[config["dtype"]])

@@ -1,42 +1,64 @@
-"""The density of a typed table: exact symbols, and one flow over its numbers."""
+"""The density of a table: exact discrete states, and one flow over its numbers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from cnf.flows import CNF, Evaluation
 from cnf.flows.model_file import write_model
 from cnf.flows.serialization import describe
-from cnf.tables.density import TableDensity
+from cnf.rows import Rows
+from cnf.tables.columns import NO_STATE, OUTSIDE, Column
+from cnf.tables.conditioning import PlainConditioning, StateConditioning
+from cnf.tables.discrete import DiscreteModel
 from cnf.tables.formats import TableError
-from cnf.tables.imputation import Imputer, Known
+from cnf.tables.imputation import Imputation, Imputer, excluded_states
+from cnf.tables.masked_flow import gaussianizing_transform, masked_flow
+from cnf.tables.metadata import FitMetadata
+from cnf.tables.numeric_view import NumericView, chosen_states, in_words
+from cnf.tables.quadrature import cell_rule
 from cnf.tables.schema import Cells, Schema
 
+# Solves of one row at several points of its cell go together, in parts of about this many.
+AT_ONCE = 2**16
+Given = pd.DataFrame | Mapping[str, Any]
 
-class TableFlow(TableDensity):
-    """The density of a table with typed columns, atoms and missing cells.
 
-    A row is its symbols s (categories; which cells are atoms, missing or plain numbers) and the
-    numbers x
-    that are there:
+class TableFlow(nn.Module):
+    """The density of a table whose columns may be real, positive, bounded, integer or categorical,
+    with atoms and missing cells.
+
+    A row is its discrete states s (categories; which cells are atoms, missing or ordinary numbers)
+    and the numbers x that are present:
 
         p(row | context) = p(s | context) · p(x | s, context)
 
-    p(s) is an exact autoregressive product. p(x | s) is one `CNF` conditioned on s, over whichever
-    cells hold
-    a number: the velocity of the others is zero and their value never enters, so the density is
-    normalized for every pattern. Before it, each column goes through its own increasing map
-    (`MarginalTransform`) and all through a Gaussian (`Whitening`). An integer cell holds the
-    density integrated over the cell, times
-    the step: a probability.
+    p(s) is an exact autoregressive product, `discrete`. p(x | s) is one `CNF` in the units of the
+    table, `flow`. It is conditioned on s and covers whichever cells hold a number: the velocity of
+    the others is zero and their value never enters, so the density is normalized for every
+    pattern. An integer cell has a probability: the density integrated over the cell. Where all
+    columns are continuous and no cell is missing, s is certain and `flow` is any CNF over the
+    columns, given the numbers of the context.
 
     Args:
-        schema: what the columns are.
-        hidden: widths of the flow's field.
-        frequency: scale of the frequencies that the field starts with.
+        schema: the columns.
+        flow: a flow over the columns of a plain schema, its context the context columns. The
+            default is one that the states condition, made for any schema.
+        hidden: widths of the default flow's field.
+        frequency: scale of the frequencies that the default flow's field starts with.
+
+    Attributes:
+        metadata: a `FitMetadata`.
+        history: the `cnf.History` of the fit; None for a model from a file.
+
+    Raises:
+        ValueError: for a flow that does not fit the schema.
 
     Example:
         >>> table = pd.DataFrame({"x": torch.randn(60).tolist(), "group": list("aab") * 20})
@@ -46,78 +68,290 @@ class TableFlow(TableDensity):
     """
 
     def __init__(
-        self, schema: Schema, *, hidden: tuple[int, int] = (128, 128), frequency: float = 1.0
+        self,
+        schema: Schema,
+        flow: CNF | None = None,
+        *,
+        hidden: tuple[int, int] = (128, 128),
+        frequency: float = 1.0,
     ) -> None:
-        super().__init__(schema, hidden=hidden, frequency=frequency)
+        super().__init__()
+        self.schema = schema
+        self.numeric_places = [i for i, column in enumerate(schema.modeled) if column.numeric]
+        self.sizes = [column.n_states for column in schema.modeled]
+        with torch.device("cpu"):  # plain numbers, whatever device a model is made on
+            self.rule = cell_rule(self.numeric_columns)
+        self.conditioning = _conditioning(schema, flow)
+        # Made even where no column has two states: the flow's first weights are drawn after it.
+        discrete = DiscreteModel(self.sizes, self.conditioning.context_width)
+        self.discrete = discrete if discrete.non_constant else None
+        if flow is None and self.numeric_places:
+            features = self.conditioning.width - len(self.numeric_places)
+            before = gaussianizing_transform(self.numeric_columns, features)
+            dim = len(self.numeric_places)
+            flow = masked_flow(dim, features, hidden, frequency=frequency, preprocess=before)
+        self.flow = flow
+        self._require_fit()
         self.imputer: Imputer | None = None
+        self.metadata = FitMetadata()
+        self.history: Any = None
 
-    def with_imputer(self) -> TableFlow:
-        """The model itself, with a fresh imputer in it, as `cnf.fit_table` fits it and `impute`
-        needs it."""
-        context, features = self.context_features.width, self.whitening.slopes.shape[1] - 1
-        imputer = Imputer(self.sizes, len(self.numeric), context, features, self.hidden)
-        self.imputer = imputer.to(self.device, self.dtype)
-        return self
+    def _require_fit(self) -> None:
+        """Raise an error where the flow has other numbers of columns than the schema."""
+        expected = len(self.numeric_places), self.conditioning.width
+        if self.flow is not None and (self.flow.dim, self.flow.context_dim) != expected:
+            raise ValueError(
+                f"the flow has dim={self.flow.dim}, context_dim={self.flow.context_dim};"
+                f" the schema wants dim={expected[0]}, context_dim={expected[1]}"
+            )
+
+    @property
+    def numeric_columns(self) -> list[Column]:
+        """The modeled columns with numbers."""
+        return [self.schema.modeled[i] for i in self.numeric_places]
+
+    @property
+    def plain(self) -> bool:
+        """Whether all columns are continuous and the flow takes the numbers of the context."""
+        return isinstance(self.conditioning, PlainConditioning)
+
+    @property
+    def metadata(self) -> FitMetadata:
+        """What is known of the fit."""
+        return self._metadata
+
+    @metadata.setter
+    def metadata(self, metadata: FitMetadata) -> None:
+        self._metadata = metadata
+        if self.flow is not None:
+            self.flow.metadata = metadata.as_json()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the arithmetic."""
+        return next(self.parameters(), torch.empty(0)).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the arithmetic is done."""
+        return next(self.parameters(), torch.empty(0)).device
+
+    def encode(self, table: pd.DataFrame) -> tuple[Cells, Tensor]:
+        """The modeled cells of a data frame, and its context (rows, width) as the model takes it.
+
+        Raises:
+            TableError: for a column that is not there, or a cell that its column cannot hold.
+        """
+        cells = self.schema.encode(table, self.schema.modeled, allow_outside=True)
+        given = self.schema.encode(table, self.schema.context)
+        return cells.to(self.device), self.conditioning.context(given.to(self.device))
+
+    def present(self, states: Tensor) -> Tensor:
+        """Which numeric cells hold an ordinary number (rows, numeric)."""
+        return states[:, self.numeric_places] == 0
+
+    def conditions(self, states: Tensor, context: Tensor) -> Tensor | None:
+        """The context of `flow` for states (rows, columns) and context (rows, width), in float64;
+        None where it takes none."""
+        return self.conditioning(states, context)
+
+    def log_prob(self, table: pd.DataFrame) -> Tensor:
+        """Log-probability (rows,) of every row of a data frame, its columns found by name.
+
+        In nats: a density in the units of the table for continuous numbers, a probability for
+        integers, categories, atoms and missing cells. For a row with missing cells it is the joint
+        log-probability of the observed cells and of which cells are missing. −∞ for a number
+        outside the support of its column; NaN where a cell is infinite, or missing in a column
+        that never had a missing cell.
+
+        Raises:
+            TableError: for a column that is not there, or a cell that its column cannot hold.
+        """
+        return self.evaluate(table).log_prob
+
+    def evaluate(self, table: pd.DataFrame) -> Evaluation:
+        """`log_prob` with a bound of the error of solver and quadrature, NFE and a verdict."""
+        return self.evaluate_cells(*self.encode(table))
+
+    @torch.no_grad()
+    def evaluate_cells(self, cells: Cells, context: Tensor) -> Evaluation:
+        """`evaluate` for encoded rows and their context (rows, width)."""
+        known = (cells.states != NO_STATE).all(1) & context.isfinite().all(1)
+        known = known & cells.values.isfinite().all(1)
+        outside = known & (cells.states == OUTSIDE).any(1)
+        log_prob = torch.full((len(cells),), torch.nan, dtype=torch.float64, device=known.device)
+        error, nfe = log_prob.clone(), torch.zeros_like(log_prob, dtype=torch.long)
+        log_prob[outside], error[outside] = -torch.inf, 0.0
+        ok = outside.clone()
+        for part in self._parts(cells.states, (known & ~outside).nonzero().squeeze(1)):
+            found = self._evaluate(cells.take(part), context[part])
+            log_prob[part], error[part], nfe[part], ok[part] = found
+        return Evaluation(log_prob, error, nfe, ok)
+
+    def _parts(self, states: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        """Rows in parts that are solved together, those of one pattern side by side."""
+        points = len(self.rule.weights)
+        if len(rows) and self.numeric_places and self.discrete is not None:
+            group = torch.unique(self.present(states[rows]), dim=0, return_inverse=True)[1]
+            rows = rows[group.argsort(stable=True)]
+        return (rows,) if points == 1 else rows.split(max(1, AT_ONCE // points))
+
+    def _evaluate(self, cells: Cells, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """log-probability, error bound, NFE and verdict (rows,) of rows that are known."""
+        log_states = context.new_zeros(len(cells), dtype=torch.float64)
+        if self.discrete is not None:
+            found_states = self.discrete.log_prob(cells.states, context.to(self.discrete.dtype))
+            log_states = found_states.double()
+        if self.flow is None:
+            zero = torch.zeros_like(log_states)
+            return log_states, zero, zero.long(), log_states.isfinite()
+        points = len(self.rule.weights)
+        offsets = self.rule.offsets.to(cells.values)[:, None]
+        x = (cells.values + offsets).flatten(0, 1)
+        conditions = self.conditions(cells.states.repeat(points, 1), context.repeat(points, 1))
+        found = self.flow.evaluate(x, conditions)
+        parts = (found.log_prob, found.error, found.nfe, found.ok)
+        log_density, bound, nfe, ok = (part.unflatten(0, (points, -1)) for part in parts)
+        log_mean, error = self.rule.log_mean(log_density.double())
+        log_prob = log_states + (log_mean + self._log_steps(cells.states))
+        return log_prob, bound.mean(0) + error, nfe.sum(0), ok.all(0)
+
+    def _log_steps(self, states: Tensor) -> Tensor:
+        """The logarithm of the volume of each row's integer cells (rows,)."""
+        steps = [column.step or 1.0 for column in self.numeric_columns]
+        logs = torch.tensor(steps, dtype=torch.float64, device=states.device).log()
+        return (self.present(states) * logs).sum(1)
 
     @torch.no_grad()
     def sample(
         self,
         rows: int,
-        given: pd.DataFrame | None = None,
+        given: Given | None = None,
         *,
         generator: torch.Generator | None = None,
     ) -> pd.DataFrame:
-        """Rows drawn from the model, typed and named as the table's.
+        """Rows drawn from the model, typed and named as those of the table.
 
         Args:
             rows: how many.
-            given: the context of each of them, one row for all or `rows` rows, for a model with
-                context columns.
+            given: the context of each of them, as a mapping or a frame of one row for all, or a
+                frame of `rows` rows; for a model with context columns.
             generator: source of all randomness.
 
         Raises:
             TableError: for a context that is missing or not wanted, or has another number of rows.
         """
         context = self._context_of(given, rows)
-        nothing = torch.zeros(rows, len(self.sizes), dtype=torch.long, device=context.device)
-        symbols = self.symbols.sample(
-            nothing, context.to(self.dtype), nothing.bool(), generator=generator
-        )
-        return self.schema.decode(
-            Cells(self._numbers(symbols, context, generator), symbols), self.schema.modeled
-        )
+        states = torch.zeros(rows, len(self.sizes), dtype=torch.long, device=context.device)
+        if self.discrete is not None:
+            states = self.discrete.sample(
+                states, context.to(self.discrete.dtype), states.bool(), generator=generator
+            )
+        values = torch.zeros(rows, len(self.numeric_places), dtype=torch.float64)
+        if self.flow is not None and rows:
+            conditions = self.conditions(states, context)
+            shape = (rows,) if conditions is None else ()
+            values = self.flow.sample(shape, conditions, generator=generator, dtype=torch.float64)
+        return self.schema.decode(Cells(values, states), self.schema.modeled)
 
-    def _context_of(self, given: pd.DataFrame | None, rows: int) -> Tensor:
+    def _context_of(self, given: Given | None, rows: int) -> Tensor:
+        """The context (rows, width) of rows to be drawn."""
         names = [column.name for column in self.schema.context]
         if given is not None and not names:
             raise TableError("given: expected none: the model has no context columns")
         if given is None:
-            given = pd.DataFrame(index=range(rows))
-        elif len(given) == 1:
-            given = given.loc[given.index.repeat(rows)]
-        if missing := [name for name in names if name not in given]:
+            table = pd.DataFrame(index=range(rows))
+        else:
+            table = given if isinstance(given, pd.DataFrame) else pd.DataFrame([dict(given)])
+        if len(table) == 1:
+            table = table.loc[table.index.repeat(rows)]
+        if missing := [name for name in names if name not in table]:
             raise TableError(
                 f"given: expected a value for the context column {missing[0]!r}; found none"
             )
-        if len(given) != rows:
-            raise TableError(f"given: expected 1 or {rows} rows of context; found {len(given)}")
-        cells = self.schema.encode(given, self.schema.context)
-        device = self.device
-        return _known(
-            self.context_features(Cells(cells.values.to(device), cells.symbols.to(device)))
-        )
+        if len(table) != rows:
+            raise TableError(f"given: expected 1 or {rows} rows of context; found {len(table)}")
+        cells = self.schema.encode(table, self.schema.context)
+        return _complete(self.conditioning.context(cells.to(self.device)))
 
-    def _numbers(
-        self, symbols: Tensor, context: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
-        """Numbers (rows, numeric) drawn for the cells that hold one."""
-        if self.flow is None or not len(symbols):
-            return torch.zeros(len(symbols), len(self.numeric), dtype=torch.float64)
-        present, features = self.present(symbols), self.features(symbols, context)
-        conditions = torch.cat((present.to(features.dtype), features), 1)
-        z = self.flow.sample((), conditions, generator=generator).double()
-        y = self.whitening.unwhiten(z, torch.zeros_like(z), present, features)
-        return self.marginals.inverse(y).where(present, 0.0)
+    def numeric(
+        self,
+        given: Given | None = None,
+        levels: Mapping[str, Any] | None = None,
+        *,
+        seed: int = 0,
+    ) -> NumericView:
+        """The numeric columns given everything else, as one flow with its context: what pictures
+        and reports show of a table.
+
+        Every numeric cell holds an ordinary number. Categories are those of `levels`; the others
+        are drawn from the model, given those, and `NumericView.given` says so.
+
+        Args:
+            given: the context, as a mapping or a frame of one row.
+            levels: the level of each categorical column that is chosen, by name.
+            seed: of the categories that are drawn.
+
+        Raises:
+            TableError: for a context or a level that does not fit the columns.
+            ValueError: for a model without numeric columns.
+        """
+        if self.flow is None:
+            raise ValueError("the model has no numeric columns; draw its marginals")
+        context = self._context_of(given, 1)
+        states, known = chosen_states(self.schema, levels or {})
+        states, known = states.to(self.device), known.to(self.device)
+        if self.discrete is not None:
+            extra = context.to(self.discrete.dtype)
+            generator = torch.Generator(self.device).manual_seed(seed)
+            excluded = excluded_states(self.schema.modeled)
+            states = self.discrete.sample(
+                states, extra, known, generator=generator, excluded=excluded
+            )
+        conditions = self.conditions(states, context)
+        row = None if conditions is None else conditions[0]
+        words = in_words(self.schema.modeled, states[0].tolist(), known[0].tolist())
+        names = [column.name for column in self.numeric_columns]
+        return NumericView(self.flow, names, row, words)
+
+    def numeric_rows(self, table: pd.DataFrame) -> Rows:
+        """The rows of a frame that hold a number in every numeric column, in the units of the
+        table, with the flow's context of each.
+
+        Raises:
+            TableError: as `log_prob`.
+        """
+        cells, context = self.encode(table)
+        known = (cells.states >= 0).all(1) & context.isfinite().all(1)
+        whole = (known & self.present(cells.states).all(1)).nonzero().squeeze(1)
+        return Rows(cells.values[whole], self.conditions(cells.states[whole], context[whole]))
+
+    def with_imputer(self) -> TableFlow:
+        """The model itself with a fresh imputer, as `cnf.fit_table` fits it and `impute` needs it.
+
+        Raises:
+            ValueError: for a model with a flow of its own, which has no states to condition on.
+        """
+        conditioning = self.conditioning
+        if not isinstance(conditioning, StateConditioning):
+            raise ValueError("an imputer needs the default flow of a TableFlow; leave `flow` out")
+        widths = conditioning.context_width, conditioning.features_width
+        hidden = (1, 1) if self.flow is None else self.flow.field.hidden
+        imputer = Imputer(self.sizes, len(self.numeric_places), *widths, hidden)
+        self.imputer = imputer.to(device=self.device, dtype=self.dtype)
+        return self
+
+    @property
+    def imputation(self) -> Imputation:
+        """The imputer with the parts of the model that it works with.
+
+        Raises:
+            ValueError: if the model was fitted without an imputer.
+        """
+        if self.imputer is None or not isinstance(self.conditioning, StateConditioning):
+            raise ValueError("the model has no imputer: fit it with imputer=True")
+        transform = None if self.flow is None else self.flow.preprocess
+        return Imputation(self.imputer, self.conditioning, transform, self.schema.modeled)
 
     @torch.no_grad()
     def impute(
@@ -125,8 +359,8 @@ class TableFlow(TableDensity):
     ) -> list[pd.DataFrame]:
         """The table n times, each with its missing cells drawn given the others of their row.
 
-        By an `Imputer`, one conditional model for all patterns of known cells; what is drawn is a
-        value, and never a missing cell. Columns of the table come back in the order of the schema.
+        One conditional model, an `Imputer`, serves all patterns of observed cells. What it draws is
+        a value, never a missing cell. Columns come back in the order of the schema.
 
         Args:
             table: rows with the columns of the schema; cells may be missing in any modeled column.
@@ -137,70 +371,42 @@ class TableFlow(TableDensity):
             ValueError: if the model was fitted without an imputer.
             TableError: for a column that is not there, or a cell that its column cannot hold.
         """
-        if self.imputer is None:
-            raise ValueError("the model has no imputer: fit it with imputer=True")
+        imputation = self.imputation
         cells, context = self.encode(table)
-        known, context = self.known(cells), _known(context)
-        frames = [
-            self.schema.decode(
-                self._completed(cells, known, context, generator), self.schema.modeled
-            )
-            for _ in range(n)
+        context = _complete(context)
+        drawn = [imputation.complete(cells, context, generator) for _ in range(n)]
+        return [
+            self.schema.decode(cells, self.schema.modeled).set_index(table.index)
+            for cells in drawn
         ]
-        return [frame.set_index(table.index) for frame in frames]
-
-    def known(self, cells: Cells, hidden: Tensor | None = None) -> Known:
-        """What is known of some rows: cells neither missing nor in `hidden` (rows, columns)."""
-        seen = (cells.symbols >= 0) & (cells.symbols != self._missing(cells.symbols.device))
-        if hidden is not None:
-            seen = seen & ~hidden
-        symbols = cells.symbols.where(seen, -1)
-        given = symbols[:, self.numeric] == 0
-        return Known(
-            symbols, seen, self.marginals.by_cell(cells.values)[0].where(given, 0.0), given
-        )
-
-    def _missing(self, device: torch.device) -> Tensor:
-        """The symbol of a missing cell in each column; −1 where there is none."""
-        columns = self.schema.modeled
-        return torch.tensor([c.symbols - 1 if c.missing else -1 for c in columns], device=device)
-
-    def _completed(
-        self, cells: Cells, known: Known, context: Tensor, generator: torch.Generator | None
-    ) -> Cells:
-        barred = [
-            symbol if symbol >= 0 else None for symbol in self._missing(known.y.device).tolist()
-        ]
-        symbols = self.imputer.draw_symbols(known, context, barred, generator)
-        if self.flow is None:
-            return Cells(cells.values, symbols)
-        free = (symbols[:, self.numeric] == 0) & ~known.given
-        features = self.features(symbols, context)
-        conditions = self.imputer.conditions(free, features, known)
-        z = self.imputer.flow.sample((), conditions, generator=generator).double()
-        y = self.whitening.unwhiten(z, known.y, free, features, known.given)
-        return Cells(self.marginals.inverse(y).where(free, cells.values), symbols)
 
     def save(self, path: str | Path) -> None:
         """Write schema, configuration, weights and metadata to one safetensors file,
-        atomically."""
+        atomically; see `cnf.load`."""
         configuration = {
             "class": "TableFlow",
             "schema": self.schema.as_json(),
-            "hidden": self.hidden,
-            "frequency": self.frequency,
             "flow": None if self.flow is None else describe(self.flow),
             "imputer": self.imputer is not None,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "metadata": self.metadata,
+            "metadata": self.metadata.as_json(),
         }
         write_model(path, configuration, self.state_dict())
 
 
-def _known(context: Tensor) -> Tensor:
-    """The features of a context (rows, width), every one of them known."""
+def _conditioning(schema: Schema, flow: CNF | None) -> PlainConditioning | StateConditioning:
+    """What a flow for the schema is conditioned on: the numbers of a plain context where it has as
+    many columns of context, and no mask, else the states."""
+    if flow is not None and schema.plain and flow.context_dim == len(schema.context):
+        return PlainConditioning(schema)
+    return StateConditioning(schema)
+
+
+def _complete(context: Tensor) -> Tensor:
+    """A context (rows, width) that is known altogether."""
     if len(lost := (~context.isfinite().all(1)).nonzero()):
         raise TableError(
-            f"context of row {lost[0].item()}: a cell is missing in a column that never had one; fill it in"
+            f"context of row {lost[0].item()}: a cell is missing in a column that never had one;"
+            " fill it in"
         )
     return context

@@ -142,7 +142,7 @@ def read_typed_chunks(path: str | os.PathLike[str], schema: Schema) -> Iterator[
         choose_columns, path=path, columns=[c.name for c in columns], ignore=()
     )
     yield from _frames(
-        Path(path), choose, {column.name for column in columns if not column.numeric}
+        Path(path), choose, {column.name for column in columns if column.type.reads_text}
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cnf.tables.cells import is_numeric, levels, numbers
+from cnf.tables.cells import is_numeric, levels
 from cnf.tables.columns import Column
 from cnf.tables.formats import TableError, listed, shown
 
@@ -46,12 +46,15 @@ def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], 
     if len(rows) <= len(numeric) + 1:
         return None
     rows = rows.iloc[np.linspace(0, len(rows) - 1, min(MOST_ROWS, len(rows))).astype(int)]
-    moving = [column for column in numeric if np.ptp(numbers(rows[column.name])) > 0]
+    moving = [column for column in numeric if np.ptp(column.type.read(rows[column.name])) > 0]
     names = [column.name for column in moving if column.role == "modeled"]
     given = [column.name for column in moving if column.role == "context"]
     if not names or len(moving) < 2:
         return None
-    values, context = _standardized(rows, names), _standardized(rows, given)
+    by_name = {column.name: column for column in moving}
+    values, context = (
+        _standardized(rows, [by_name[name] for name in part]) for part in (names, given)
+    )
     values = values - context @ (
         np.linalg.pinv(context) @ values
     )  # what the context does not tell already
@@ -71,9 +74,10 @@ def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], 
     return found, f"columns {listed(found)} are dependent, one a sum of multiples of the others"
 
 
-def _standardized(rows: pd.DataFrame, names: list[str]) -> np.ndarray:
-    """Columns (rows, names) of mean zero and variance one."""
-    values = np.array([numbers(rows[name]) for name in names]).reshape(len(names), len(rows)).T
+def _standardized(rows: pd.DataFrame, columns: list[Column]) -> np.ndarray:
+    """Columns (rows, columns) of mean zero and variance one."""
+    cells = [column.type.read(rows[column.name]) for column in columns]
+    values = np.array(cells).reshape(len(columns), len(rows)).T
     return (values - values.mean(0)) / values.std(0)
 
 
@@ -83,7 +87,7 @@ def _equal_categories(
     """Two columns whose categories go together one to one."""
     codes: dict[bytes, str] = {}
     for column in columns:
-        if column.kind != "categorical" or column.role != "modeled" or len(column.levels) < 2:
+        if column.role != "modeled" or len(column.levels) < 2:
             continue
         # Levels numbered in the order of their first row: equal for columns that only differ in
         # their names.

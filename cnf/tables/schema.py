@@ -1,4 +1,4 @@
-"""The schema of a table: what its columns are, and its rows as numbers and symbols."""
+"""The schema of a table: its columns, and its rows as numbers and discrete states."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.tables.cells import require_workable
-from cnf.tables.columns import Column
-from cnf.tables.encoding import decode, encode
+from cnf.tables.cells import place, require_workable
+from cnf.tables.columns import OUTSIDE, Column
 from cnf.tables.formats import TableError, choose_columns
 from cnf.tables.inference import infer
 from cnf.tables.redundancy import dependent_columns, is_row_counter, refuse
@@ -25,21 +25,24 @@ class Cells:
     """Rows of a table as a model takes them.
 
     Attributes:
-        values: numbers of the numeric columns (rows, numeric); zero where a cell shows another
-            symbol.
-        symbols: the symbol of every cell (rows, columns), see `Column`; −1 for a missing cell of a
-            column that had none.
+        values: numbers of the numeric columns (rows, numeric), zero where a cell shows none.
+        states: the discrete state of every cell (rows, columns), see `Column`; `NO_STATE` or
+            `OUTSIDE` for a cell that the column does not hold.
     """
 
     values: Tensor
-    symbols: Tensor
+    states: Tensor
 
     def __len__(self) -> int:
-        return len(self.symbols)
+        return len(self.states)
 
     def take(self, places: Tensor) -> Cells:
         """The rows at `places`."""
-        return Cells(self.values[places], self.symbols[places])
+        return Cells(self.values[places], self.states[places])
+
+    def to(self, device: torch.device) -> Cells:
+        """The same rows on another device."""
+        return Cells(self.values.to(device), self.states.to(device))
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,12 @@ class Schema:
     @property
     def modeled(self) -> tuple[Column, ...]:
         """The columns that the density is of."""
-        return tuple(c for c in self.columns if c.kind != "ignored" and c.role == "modeled")
+        return tuple(c for c in self.columns if c.type.modeled and c.role == "modeled")
 
     @property
     def context(self) -> tuple[Column, ...]:
         """The columns that the density is conditioned on."""
-        return tuple(c for c in self.columns if c.kind != "ignored" and c.role == "context")
+        return tuple(c for c in self.columns if c.type.modeled and c.role == "context")
 
     @property
     def plain(self) -> bool:
@@ -120,43 +123,63 @@ class Schema:
         takes them."""
         return all(column.plain for column in (*self.modeled, *self.context))
 
+    def with_real_context(self) -> Schema:
+        """The schema with any number allowed in the context, which a plain model takes as it
+        is."""
+        return Schema(
+            tuple(
+                Column(column.name, "real", "context") if column in self.context else column
+                for column in self.columns
+            )
+        )
+
     @property
     def ranges(self) -> tuple[tuple[float | None, float | None], ...] | None:
         """The ends of every modeled column, None for none; None altogether where no column has
         any."""
-        ends = tuple((column.lower, column.upper) for column in self.modeled)
+        ends = tuple(column.support for column in self.modeled)
         return ends if any(end is not None for pair in ends for end in pair) else None
 
     def column(self, name: str) -> Column:
         """The column of this name."""
         return {column.name: column for column in self.columns}[name]
 
-    def encode(self, table: pd.DataFrame, columns: tuple[Column, ...]) -> Cells:
-        """Some columns of a data frame, found by name, as numbers and symbols.
+    def encode(
+        self, table: pd.DataFrame, columns: tuple[Column, ...], *, allow_outside: bool = False
+    ) -> Cells:
+        """Some columns of a data frame, found by name, as numbers and discrete states.
+
+        Args:
+            table: rows with these columns.
+            columns: columns of the schema.
+            allow_outside: whether numbers may lie outside the support; their state is `OUTSIDE`.
 
         Raises:
             TableError: for a column that is not there, or a cell that its column cannot hold: an
-                unseen category, a number outside the support, an infinity.
+                unseen category, an infinity, a number outside the support.
         """
         if columns:
             choose_columns(
                 list(table.columns), path="table", columns=[c.name for c in columns], ignore=()
             )
-        parts = [encode(table[column.name], column) for column in columns]
+        parts = [column.encode(table[column.name]) for column in columns]
+        if not allow_outside:
+            for column, (_, states) in zip(columns, parts):
+                _require_inside(table[column.name], states, column)
         values = [torch.tensor(value) for value, _ in parts if value is not None]
-        symbols = [torch.tensor(symbol) for _, symbol in parts]
+        states = [torch.tensor(state) for _, state in parts]
         rows = len(table)
         return Cells(
             torch.stack(values, 1) if values else torch.zeros(rows, 0, dtype=torch.float64),
-            torch.stack(symbols, 1) if symbols else torch.zeros(rows, 0, dtype=torch.long),
+            torch.stack(states, 1) if states else torch.zeros(rows, 0, dtype=torch.long),
         )
 
     def decode(self, cells: Cells, columns: tuple[Column, ...]) -> pd.DataFrame:
         """The data frame that `encode` would turn into these cells; −1 stands for missing."""
         values = iter(cells.values.cpu().numpy().T)
-        symbols = cells.symbols.cpu().numpy().T
+        states = cells.states.cpu().numpy().T
         frame = {
-            column.name: decode(next(values) if column.numeric else None, symbols[i], column)
+            column.name: column.decode(next(values) if column.numeric else None, states[i])
             for i, column in enumerate(columns)
         }
         return pd.DataFrame(frame)
@@ -186,6 +209,20 @@ class Schema:
                 "a schema has columns of different names, at least one of them modeled"
             )
         return schema
+
+
+def _require_inside(series: pd.Series, states: np.ndarray, column: Column) -> None:
+    outside = (states == OUTSIDE).nonzero()[0]
+    if len(outside):
+        where, found = place(series, outside[0]), column.type.read(series)[outside[0]]
+        if np.isinf(found):
+            raise TableError(
+                f"{where}: expected a finite number, found an infinity; correct the cell"
+            )
+        raise TableError(
+            f"{where}: {found:g} is outside what the column holds ({column.describe()});"
+            " correct the cell"
+        )
 
 
 def _check_names(table: pd.DataFrame, named: list[str]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cnf.tables.discrete import DiscreteModel
 
-# Of the seconds, for the symbols, and for what imputes.
+# Of the seconds, for the states, and for what imputes.
 DISCRETE_SHARE, IMPUTER_SHARE = 0.1, 1 / 3
 MOST_DISCRETE_STEPS = 2000
 # Updates by default, one for so many rows, and the part of them by maximum likelihood: far fewer
@@ -14,19 +14,19 @@ MOST_DISCRETE_STEPS = 2000
 # takes as many again.
 FEWEST_STEPS, MOST_STEPS, ROWS_A_STEP = 1500, 3000, 20
 LIKELIHOOD_SHARE = 0.03
-SECONDS_A_COLUMN = 2e-3  # of an update of the symbols
+SECONDS_A_COLUMN = 2e-3  # of an update of the states
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Updates or seconds for one symbol model and one flow; neither: updates that grow with the
+    """Updates or seconds for one state model and one flow; neither: updates that grow with the
     rows."""
 
     steps: int | None
     seconds: float | None
 
     def discrete_steps(self, model: DiscreteModel) -> int:
-        """Updates of the symbols."""
+        """Updates of the states."""
         if self.seconds is None:
             return min(self.steps or MOST_DISCRETE_STEPS, MOST_DISCRETE_STEPS)
         each = SECONDS_A_COLUMN * max(1, len(model.non_constant))

@@ -23,13 +23,13 @@ class DiscreteRows:
     """Discrete states of cells, and what goes with them.
 
     Attributes:
-        symbols: the states (rows, columns).
+        states: the states (rows, columns).
         extra: features that condition them (rows, features).
         given: which states are known (rows, columns).
         weights: (rows,).
     """
 
-    symbols: Tensor
+    states: Tensor
     extra: Tensor
     given: Tensor
     weights: Tensor
@@ -41,14 +41,14 @@ def fit_discrete(
     """Fit, keep the weights with the best held-out likelihood, and return their NLL in nats a row."""
     if not model.non_constant:
         return 0.0
-    model.start_from(train.symbols.where(~train.given, -1), train.weights)
-    strata = StratifiedRows(torch.cat([train.symbols, train.extra], 1), train.weights)
-    generator = torch.Generator(train.symbols.device).manual_seed(seed)
+    model.start_from(train.states.where(~train.given, -1), train.weights)
+    strata = StratifiedRows(torch.cat([train.states, train.extra], 1), train.weights)
+    generator = torch.Generator(train.states.device).manual_seed(seed)
     best = BestWeights(model, valid)
 
     def objective(step: int) -> tuple[Tensor, Tensor]:
         rows = strata.draw(defaults.DISCRETE_BATCH, generator)
-        loss = -model.log_prob(train.symbols[rows], train.extra[rows], train.given[rows]).mean()
+        loss = -model.log_prob(train.states[rows], train.extra[rows], train.given[rows]).mean()
         return loss, loss
 
     minimize(
@@ -85,6 +85,6 @@ class BestWeights:
 def held_out_nll(model: DiscreteModel, valid: DiscreteRows) -> float:
     """NLL of some of the rows, in nats a row."""
     places = evenly_spaced(valid.weights, defaults.DISCRETE_VALID_ROWS)
-    parts = (valid.symbols, valid.extra, valid.given, valid.weights)
-    symbols, extra, given, weights = (part[places] for part in parts)
-    return weighted_nll(model.log_prob(symbols, extra, given), weights)[0]
+    parts = (valid.states, valid.extra, valid.given, valid.weights)
+    states, extra, given, weights = (part[places] for part in parts)
+    return weighted_nll(model.log_prob(states, extra, given), weights)[0]

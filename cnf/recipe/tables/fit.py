@@ -1,206 +1,308 @@
-"""Fitting a typed table: symbols first, then the flow over the numbers, then what imputes."""
+"""From a table to a fitted model."""
 
 from __future__ import annotations
 
-import math
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from torch import Tensor
 
-from cnf.recipe.fit import fit
-from cnf.recipe.tables.budget import IMPUTER_SHARE, Budget
-from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
-from cnf.recipe.tables.imputer import fit_imputer
-from cnf.recipe.tables.rows import TableRows, dequantized, encoded, merged, split
-from cnf.rows import FEWEST_ROWS, evenly_spaced, weighted_nll
+from cnf.recipe.architecture import default_table_flow
+from cnf.recipe.tables.plain import fit_plain, gaussian_nll, plain_rows
+from cnf.recipe.tables.rows import TableRows, encoded, merged, split
+from cnf.recipe.tables.states import fit_states
+from cnf.rows import FEWEST_ROWS, HELD_OUT, held_out_split
+from cnf.tables.cells import numbers
+from cnf.tables.columns import declared_type
+from cnf.tables.dataframes import as_pandas
+from cnf.tables.formats import TableError, choose_columns
+from cnf.tables.metadata import FitMetadata, quantiles
 from cnf.tables.model import TableFlow
+from cnf.tables.reading import read_typed_chunks, read_typed_table
+from cnf.tables.schema import Schema
+from cnf.training.callbacks import Callback
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
-from cnf.training.trainer import Callback
+from cnf.version import VERSION
 
-# Integer cells are dequantized afresh in so many copies of the rows as make this many rows
-# together.
-DEQUANTIZED_ROWS, MOST_COPIES = 100_000, 20
-# Rows that the finished model is judged by; each costs a solve for every point of its cell.
-JUDGED_ROWS = 1000
+
+class InterruptedFit(Interrupted):
+    """Ctrl-C during `cnf.fit_table`; `model` has the best weights so far."""
+
+    def __init__(self, model: TableFlow) -> None:
+        super().__init__(model.history)
+        self.model = model
 
 
 def fit_table(
+    table: Any,
+    *former: Any,
+    valid: Any = None,
+    columns: Collection[str] = (),
+    context: Collection[str] = (),
+    ignore: Collection[str] = (),
+    kinds: Mapping[str, str] | None = None,
+    drop_dependent: bool = False,
+    weights: Any = None,
+    seed: int = 0,
+    hidden: tuple[int, int] | None = None,
+    imputer: bool | None = None,
+    device: str = "cpu",
+    **budget: Any,
+) -> Any:
+    """Fit the density of a table: of a file, or of a data frame of pandas, polars or pyarrow.
+
+    The types of the columns are inferred (see `cnf.Schema.infer`) where `kinds` does not declare
+    them. A table of continuous columns gets the flow and the recipe of `cnf.fit`; one with
+    integers, categories, atoms or missing cells gets exact probabilities of its discrete states,
+    and a flow over the numbers given those.
+
+    Args:
+        table: path of a csv, csv.gz, parquet, npy or npz file, or a data frame.
+        valid: rows to validate by, as `table`; without them a tenth of the table is set apart.
+        columns: names of the columns to model; default: all.
+        context: names of columns that the density is conditioned on.
+        ignore: names of columns that are left out.
+        kinds: types of columns by name: "integer", "bounded:0:1", …
+        drop_dependent: whether to ignore columns that follow exactly from others.
+        weights: name of the column with the weight of each row, or the weights (rows,), >= 0.
+        seed: of everything random here.
+        hidden: widths of the field; None chooses by rows and columns.
+        imputer: whether to fit what `TableFlow.impute` draws missing cells from; None: where the
+            table has missing cells. It takes a third of the seconds, or as many steps again.
+        device: where to compute.
+        **budget: steps, seconds, likelihood_share, checkpoint and callbacks, as in `cnf.fit`. By
+            default the number of steps grows with the rows.
+
+    Returns:
+        The `TableFlow`, with the history of its fit as `history`. Its held-out NLL is that of
+        whole rows.
+
+    Raises:
+        ValueError: for too few rows or weights that do not fit, or, as a `TableError`, a table that
+            cannot be modeled.
+        TrainingError: if training diverges for good.
+        InterruptedFit: (a KeyboardInterrupt) on Ctrl-C while flows are being trained; its `model`
+            has the best weights so far.
+
+    Example:
+        >>> frame = pd.DataFrame({"x": [0.1 * i**1.5 for i in range(200)], "group": list("ab") * 100})
+        >>> model = fit_table(frame, steps=20, hidden=(8, 8))
+        >>> bool(model.log_prob(frame).isfinite().all())
+        True
+    """
+    if isinstance(table, TableFlow):
+        return _former_call(table, *former, weights=weights, seed=seed, imputer=imputer, **budget)
+    if former:
+        raise TypeError(f"fit_table: expected one table; got {len(former)} more arguments")
+    beside = [weights] if isinstance(weights, str) else []
+    frame = _read(table, columns, [*context, *beside], ignore, kinds or {})
+    if beside:
+        weights = numbers(frame[beside[0]])
+    with told_of(table):
+        schema = Schema.infer(
+            frame.drop(columns=beside), kinds=kinds, context=context, drop_dependent=drop_dependent
+        )
+    frame_valid = None if valid is None else validation_table(valid, schema)
+    rows = len(frame) - (_held_out(len(frame)) if schema.plain and valid is None else 0)
+    model = default_table_flow(schema, rows, hidden=hidden, imputer=bool(imputer), seed=seed)
+    try:
+        fit_table_flow(
+            model.to(device),
+            frame,
+            frame_valid,
+            weights=weights,
+            seed=seed,
+            imputer=imputer,
+            **budget,
+        )
+    except Interrupted as stop:
+        raise InterruptedFit(model) from stop
+    return model
+
+
+def fit_table_flow(
     model: TableFlow,
     table: pd.DataFrame,
-    table_valid: pd.DataFrame | None = None,
+    valid: pd.DataFrame | None = None,
     *,
     weights: Any = None,
     seed: int = 0,
+    imputer: bool | None = None,
     steps: int | None = None,
     seconds: float | None = None,
-    imputer: bool | None = None,
     likelihood_share: float | None = None,
     checkpoint: str | Path | None = None,
     callbacks: tuple[Callback, ...] = (),
 ) -> History:
-    """Fit the density of a typed table.
+    """Fit a model that was made already, in place; its schema says what the columns are.
 
-    Rows that are equal count as one with the sum of their weights, in an order of their own:
-    neither the order of the rows nor whether a weight or a repetition says how often a row is
-    there makes a difference.
+    Where the model has discrete states, equal rows count as one with the sum of their weights, in
+    an order of their own: neither the order of the rows nor whether a weight or a repetition counts
+    a row makes a difference.
 
-    Args:
-        model: what is fitted, in place.
-        table: rows with the columns of the model's schema.
-        table_valid: rows to validator by; without them a tenth of the table is set apart.
-        weights: weight of each row, >= 0.
-        seed: of everything random here.
-        steps: budget in updates; the default grows with the rows.
-        seconds: budget in seconds instead.
-        imputer: whether to fit a second flow that `TableFlow.impute` draws missing cells from;
-            None: where the table has missing cells. It takes a third of the seconds, or as many
-            steps again.
-        likelihood_share: as in `cnf.fit`; by default a few of the updates, or most of the seconds.
-        checkpoint: as in `cnf.fit`.
-        callbacks: as in `cnf.fit`.
-
-    Returns:
-        The history of the flow's fit; its held-out NLL is that of whole rows.
+    Arguments, errors and what is returned are those of `cnf.fit_table`; the history stands in the
+    model too, with the rest of its metadata.
 
     Raises:
-        ValueError: for too few rows, weights that are negative or all zero, or, as a `TableError`,
-            cells that the schema does not allow.
-        TrainingError: if training diverges for good.
         Interrupted: (a KeyboardInterrupt) on Ctrl-C while flows are being trained.
 
     Example:
-        >>> from cnf.tables import Schema
-        >>> table = pd.DataFrame({"x": torch.randn(200).tolist(), "group": list("ab") * 100})
+        >>> table = pd.DataFrame({"x": [0.1 * i**1.5 for i in range(200)], "group": list("ab") * 100})
         >>> model = TableFlow(Schema.infer(table), hidden=(8, 8))
-        >>> history = fit_table(model, table, steps=20)
-        >>> bool(model.log_prob(table).isfinite().all())
+        >>> fit_table_flow(model, table, steps=20).valid_nll == model.history.valid_nll
         True
     """
-    train, valid = _parts(model, table, table_valid, weights, seed)
-    imputer = (
-        any(column.missing for column in model.schema.modeled) if imputer is None else imputer
-    )
-    budget = Budget(
-        steps, seconds if seconds is None or not imputer else (1 - IMPUTER_SHARE) * seconds
-    )
-    generator = torch.Generator(model.device).manual_seed(seed)
-    fit_maps(model, train, generator)
-    pairs = [_symbol_rows(model, part) for part in (train, valid)]
-    fit_discrete(model.symbols, *pairs, steps=budget.discrete_steps(model.symbols), seed=seed)
-    spending = {
-        "steps": budget.flow_steps(len(train)),
-        "seconds": budget.flow_seconds,
-        "likelihood_share": budget.likelihood_share(likelihood_share),
+    options = {
+        "seed": seed,
+        "steps": steps,
+        "seconds": seconds,
+        "likelihood_share": likelihood_share,
+        "checkpoint": checkpoint,
+        "callbacks": callbacks,
     }
-    common = {"seed": seed, "callbacks": callbacks}
-    history, stopped = None, None
+    rows = encoded(model, table, weights)
+    rows_valid = None if valid is None else encoded(model, valid, None)
+    if model.plain:
+        facts, fit = _plain_fit(model, rows, rows_valid, options, weighted=weights is not None)
+    else:
+        facts, fit = _states_fit(model, rows, rows_valid, options, imputer=imputer)
+        held_out = _held_out(len(table)) if valid is None else len(valid)
+        facts["rows"] = len(table) - (held_out if valid is None else 0)
+        facts["valid_rows"] = held_out
+    names = [
+        [column.name for column in part] for part in (model.schema.modeled, model.schema.context)
+    ]
+    facts |= {"columns": names[0], "context": names[1], "seed": seed, "version": VERSION}
     try:
-        if model.flow is not None:
-            history = _fit_flow(
-                model, train, valid, generator, checkpoint=checkpoint, **spending, **common
-            )
-        if imputer:
-            spent = Budget(steps, None if seconds is None else IMPUTER_SHARE * seconds)
-            fit_imputer(model, train, valid, spent, **common)
+        history, interrupted = fit(), False
     except Interrupted as stop:
-        stopped = stop if history is None else Interrupted(history)
-        history = stopped.history
-    history = history or History()
-    model.eval()
-    history.valid_nll, history.valid_se = _judged(model, valid)
-    history.train_nll, history.train_se = _judged(model, train)
-    if stopped is not None:
-        raise stopped
+        history, interrupted = stop.history, True
+    model.history = history
+    model.metadata = FitMetadata(
+        **facts, history=history.as_dict(), interrupted=interrupted, choices=None
+    )
+    if interrupted:
+        raise Interrupted(history)
     return history
 
 
-def _parts(
+def _plain_fit(
     model: TableFlow,
-    table: pd.DataFrame,
-    table_valid: pd.DataFrame | None,
-    weights: Any,
-    seed: int,
-) -> tuple[TableRows, TableRows]:
-    """Checked rows to learn from, and to validator by."""
-    rows = merged(encoded(model, table, weights))
-    discrete = all(column.kind in ("categorical", "integer") for column in model.schema.modeled)
+    rows: TableRows,
+    valid: TableRows | None,
+    options: dict[str, Any],
+    *,
+    weighted: bool,
+) -> tuple[dict[str, Any], Callable[[], History]]:
+    """What is known of the rows of a plain table before its fit, and the fit."""
+    known = plain_rows(model, rows, weighted=weighted)
+    judges = None if valid is None else plain_rows(model, valid, weighted=False)
+    train, held_out = held_out_split(known, options["seed"]) if judges is None else (known, judges)
+    nll, error = gaussian_nll(train, held_out)
+    facts = {
+        "rows": len(train),
+        "valid_rows": len(held_out),
+        "gaussian": {"nll": nll, "standard_error": error},
+        "quantiles": quantiles(model.numeric_columns, train.x, train.x.isfinite()),
+    }
+    return facts, partial(fit_plain, model, known, judges, **options)
+
+
+def _states_fit(
+    model: TableFlow,
+    rows: TableRows,
+    valid: TableRows | None,
+    options: dict[str, Any],
+    *,
+    imputer: bool | None,
+) -> tuple[dict[str, Any], Callable[[], History]]:
+    """The quantiles of a table with discrete states, and its fit.
+
+    Raises:
+        ValueError: for too few different rows.
+    """
+    rows = merged(rows)
+    discrete = all(column.step or not column.numeric for column in model.schema.modeled)
     fewest = 2 if discrete else FEWEST_ROWS
     if len(rows) < fewest:
         raise ValueError(f"expected at least {fewest} different rows; got {len(rows)}")
-    if table_valid is not None:
-        return rows, encoded(model, table_valid, None)
-    return split(rows, seed, repeating=discrete)
+    train, valid = (
+        split(rows, options["seed"], repeating=discrete) if valid is None else (rows, valid)
+    )
+    if imputer is None:
+        imputer = any(column.missing for column in model.schema.modeled)
+    present = model.present(train.cells.states)
+    facts = {"quantiles": quantiles(model.numeric_columns, train.cells.values, present)}
+    return facts, partial(fit_states, model, train, valid, imputer=imputer, **options)
 
 
-def _fit_flow(
-    model: TableFlow,
-    train: TableRows,
-    valid: TableRows,
-    generator: torch.Generator,
-    **options: Any,
+def validation_table(source: Any, schema: Schema) -> pd.DataFrame:
+    """The rows of a file or a frame that validate a fit, once the schema can hold them.
+
+    Raises:
+        TableError: naming the file.
+    """
+    frame = as_pandas(source)
+    frame = pd.concat(read_typed_chunks(source, schema)) if frame is None else frame
+    with told_of(source):
+        for columns in (schema.modeled, schema.context):
+            schema.encode(frame, columns)
+    return frame
+
+
+@contextmanager
+def told_of(source: Any) -> Iterator[None]:
+    """Name the file that a table comes from in errors about it; a frame has no name."""
+    try:
+        yield
+    except TableError as error:
+        if as_pandas(source) is not None:
+            raise
+        raise TableError(f"{source}: {error}") from error
+
+
+def _read(
+    source: Any,
+    columns: Collection[str],
+    beside: Collection[str],
+    ignore: Collection[str],
+    kinds: Mapping[str, str],
+) -> pd.DataFrame:
+    """The wanted columns of a file or a frame, and those beside them; at least as many rows as a
+    fit needs."""
+    wanted = [*columns, *(name for name in beside if name not in columns)] if columns else None
+    frame = as_pandas(source)
+    if frame is None:
+        texts = [name for name, kind in kinds.items() if declared_type(kind, name)[0].reads_text]
+        frame = read_typed_table(
+            source, columns=wanted, ignore=ignore, texts=texts, rows_needed=FEWEST_ROWS
+        )
+        path = source
+    else:
+        path = "table"
+        frame = frame[choose_columns(list(frame), path=path, columns=wanted, ignore=ignore)]
+    choose_columns(list(frame), path=path, columns=None, ignore=beside)
+    return frame
+
+
+def _held_out(rows: int) -> int:
+    """How many of the rows validate a fit."""
+    return min(max(1, round(HELD_OUT * rows)), rows - 1)
+
+
+def _former_call(
+    model: TableFlow, table: pd.DataFrame, valid: pd.DataFrame | None = None, **options: Any
 ) -> History:
-    """Fit the flow over the numbers to dequantized rows; `options` are those of `cnf.fit`."""
-    copies = _copies(model, len(train))
-    (x, context), (x_valid, context_valid) = (
-        _coordinates(model, part, count, generator)
-        for part, count in ((train, copies), (valid, 1))
+    """`fit_table(model, table, valid)`, as release 0.1 had it."""
+    warnings.warn(
+        "cnf.fit_table(model, table) is now cnf.fit_table(table), which returns the model; fit one"
+        " that was made already with cnf.recipe.fit_table_flow. The old call goes in release 0.3",
+        DeprecationWarning,
+        stacklevel=3,
     )
-    weights = train.weights.repeat(copies)
-    return fit(
-        model.flow,
-        x,
-        x_valid,
-        context=context,
-        context_valid=context_valid,
-        weights=weights,
-        **options,
-    )
-
-
-def _judged(model: TableFlow, rows: TableRows) -> tuple[float, float]:
-    """Mean of −log p over some of the rows, whole rows in the units of the table, and its standard
-    error."""
-    judged = rows.take(evenly_spaced(rows.weights, JUDGED_ROWS))
-    found = model.evaluate_cells(judged.cells, model.context_features(judged.context)).log_prob
-    return weighted_nll(found, judged.weights)
-
-
-def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> None:
-    """Fit everything that stands before the flow."""
-    model.context_features.fit(train.context, train.weights)
-    context = model.context_features(train.context)
-    model.symbol_features.fit(train.cells.symbols, train.weights)
-    cells = dequantized(model, train.cells, generator)
-    present = model.present(cells.symbols)
-    model.marginals.fit(cells.values, present, train.weights)
-    y = model.marginals.by_cell(cells.values)[0].where(present, 0.0)
-    model.whitening.fit(y, present, model.features(cells.symbols, context), train.weights)
-
-
-def _coordinates(
-    model: TableFlow, rows: TableRows, copies: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Rows as the flow takes them, dequantized afresh in each of some copies, and their
-    conditions."""
-    context = model.context_features(rows.context)
-    parts = [
-        model.coordinates(dequantized(model, rows.cells, generator), context)
-        for _ in range(copies)
-    ]
-    return torch.cat([part.z for part in parts]), torch.cat([part.conditions for part in parts])
-
-
-def _copies(model: TableFlow, rows: int) -> int:
-    if not any(column.kind == "integer" for column in model.schema.modeled):
-        return 1
-    return min(MOST_COPIES, math.ceil(DEQUANTIZED_ROWS / rows))
-
-
-def _symbol_rows(model: TableFlow, rows: TableRows) -> DiscreteRows:
-    extra = model.context_features(rows.context).to(model.dtype)
-    symbols = rows.cells.symbols
-    return DiscreteRows(symbols, extra, torch.zeros_like(symbols, dtype=torch.bool), rows.weights)
+    return fit_table_flow(model, table, options.pop("table_valid", valid), **options)

@@ -1,4 +1,4 @@
-"""Fitting what imputes: known cells drawn at random, symbols by likelihood, numbers by flow
+"""Fitting what imputes: known cells drawn at random, states by likelihood, numbers by flow
 matching."""
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from cnf.recipe.tables.budget import Budget
 from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
 from cnf.recipe.tables.rows import TableRows, dequantized
 from cnf.rows import evenly_spaced
-from cnf.tables.imputation import Known
+from cnf.tables.imputation import Imputation, Observed
 from cnf.tables.model import TableFlow
-from cnf.training.trainer import Callback
+from cnf.training.callbacks import Callback
 
 # Rows, each with another set of known cells, that the fit sees; and those it is judged by, each of
 # which has a pattern of its own to be solved.
@@ -39,19 +39,20 @@ def fit_imputer(
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
         imputer = model.with_imputer().imputer
+    imputation = model.imputation
     generator = torch.Generator(model.device).manual_seed(seed + 1)
     copies = max(1, min(MOST_COPIES, math.ceil(ROWS / len(train))))
     train = train.take(torch.arange(len(train), device=train.weights.device).repeat(copies))
     valid = valid.take(evenly_spaced(valid.weights, JUDGED_ROWS))
-    known = [_hidden(model, rows, generator) for rows in (train, valid)]
-    symbols = [_symbol_rows(model, rows, seen) for rows, seen in zip((train, valid), known)]
+    both = [(rows, _partly_masked(imputation, rows, generator)) for rows in (train, valid)]
+    states = [_discrete_rows(model, *part) for part in both]
     fit_discrete(
-        imputer.symbols, *symbols, steps=budget.discrete_steps(imputer.symbols), seed=seed
+        imputer.discrete, *states, steps=budget.discrete_steps(imputer.discrete), seed=seed
     )
     if imputer.flow is None:
         return
     (x, context), (x_valid, context_valid) = (
-        _coordinates(model, rows, seen, generator) for rows, seen in zip((train, valid), known)
+        _coordinates(model, *part, generator) for part in both
     )
     fit(
         imputer.flow,
@@ -68,27 +69,28 @@ def fit_imputer(
     )
 
 
-def _hidden(model: TableFlow, rows: TableRows, generator: torch.Generator) -> Known:
-    """What is known of the rows when a random part of each is hidden."""
-    shape, device = rows.cells.symbols.shape, rows.weights.device
+def _partly_masked(
+    imputation: Imputation, rows: TableRows, generator: torch.Generator
+) -> Observed:
+    """What is known of the rows when a random part of each is masked."""
+    shape, device = rows.cells.states.shape, rows.weights.device
     share = torch.rand(shape[0], 1, generator=generator, device=device)
-    return model.known(rows.cells, torch.rand(shape, generator=generator, device=device) < share)
+    masked = torch.rand(shape, generator=generator, device=device) < share
+    return imputation.observed(rows.cells, masked)
 
 
-def _symbol_rows(model: TableFlow, rows: TableRows, known: Known) -> DiscreteRows:
-    extra = model.imputer.extra(known, model.context_features(rows.context)).to(model.dtype)
-    return DiscreteRows(model.known(rows.cells).symbols, extra, known.seen, rows.weights)
+def _discrete_rows(model: TableFlow, rows: TableRows, observed: Observed) -> DiscreteRows:
+    context = model.conditioning.context(rows.context)
+    extra = model.imputation.imputer.extra(observed, context).to(model.dtype)
+    states = model.imputation.observed(rows.cells).states
+    return DiscreteRows(states, extra, observed.mask, rows.weights)
 
 
 def _coordinates(
-    model: TableFlow, rows: TableRows, known: Known, generator: torch.Generator
+    model: TableFlow, rows: TableRows, observed: Observed, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The hidden numbers in the coordinates of the flow, and its conditions."""
-    context = model.context_features(rows.context)
-    symbols = model.known(rows.cells).symbols
-    free = model.present(symbols) & ~known.given
-    y = model.marginals.by_cell(dequantized(model, rows.cells, generator).values)[0]
-    y = known.y.where(known.given, y)
-    features = model.features(symbols, context)
-    z, _ = model.whitening.whiten(y, free, features, known.given)
-    return z, model.imputer.conditions(free, features, known)
+    """The masked numbers in the coordinates of the imputer's flow, and its context."""
+    imputation, context = model.imputation, model.conditioning.context(rows.context)
+    y = imputation.gaussianize(dequantized(model, rows.cells, generator).values)
+    states = imputation.observed(rows.cells).states
+    return imputation.coordinates(y, states, context, observed)

@@ -41,7 +41,7 @@ def encoded(model: TableFlow, table: pd.DataFrame, weights: Any) -> TableRows:
         model.schema.encode(table, columns)
         for columns in (model.schema.modeled, model.schema.context)
     ]
-    cells, context = (Cells(part.values.to(device), part.symbols.to(device)) for part in parts)
+    cells, context = (part.to(device) for part in parts)
     ones = torch.ones(len(table), dtype=torch.float64, device=device)
     if weights is None:
         return TableRows(cells, context, ones, ones)
@@ -52,7 +52,7 @@ def encoded(model: TableFlow, table: pd.DataFrame, weights: Any) -> TableRows:
 def merged(rows: TableRows) -> TableRows:
     """The different rows of weight above zero, sorted, each with the sum of its weights; of mean
     one."""
-    parts = (rows.cells.values, rows.cells.symbols, rows.context.values, rows.context.symbols)
+    parts = (rows.cells.values, rows.cells.states, rows.context.values, rows.context.states)
     keys = torch.cat([part.double() for part in parts], 1).cpu().numpy()
     _, first, inverse = np.unique(keys, axis=0, return_index=True, return_inverse=True)
     sums = torch.bincount(torch.from_numpy(inverse.ravel()), rows.counts.cpu()).to(rows.weights)
@@ -83,7 +83,7 @@ def split(rows: TableRows, seed: int, *, repeating: bool) -> tuple[TableRows, Ta
 
 def dequantized(model: TableFlow, cells: Cells, generator: torch.Generator) -> Cells:
     """The cells with integers spread evenly over their steps."""
-    steps = [model.schema.modeled[i].step or 0.0 for i in model.numeric]
+    steps = [column.step or 0.0 for column in model.numeric_columns]
     width = torch.tensor(steps, dtype=torch.float64, device=cells.values.device)
     noise = (
         torch.rand(
@@ -91,4 +91,4 @@ def dequantized(model: TableFlow, cells: Cells, generator: torch.Generator) -> C
         )
         - 0.5
     )
-    return Cells(cells.values + noise * width, cells.symbols)
+    return Cells(cells.values + noise * width, cells.states)

@@ -1,9 +1,9 @@
-"""Values of an integer column that stand out from their neighbors, and the grid closed up over
-them.
+"""Heaping: values of an integer column that occur far more often than their neighbors.
 
-Prices end in nines, weights are rounded to halves, wind speeds are sums of one lattice: no smooth
-density follows that. Such values become atoms, and the density lives on what is left of the grid,
-moved together, so that every value has one probability and all of them add up to one."""
+Prices end in nines, and weights are rounded to halves. No smooth density follows that. Such values
+become atoms, and the rest of the grid is compacted: it moves down by a step for every atom below.
+Every value then has one probability, and the probabilities sum to one.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import numpy as np
 
 from cnf.tables.columns import Column
 
-# A value stands out with so many times the rows of a value around it; around is this share of the
-# distance between the quartiles, on both sides.
+# A value stands out with so many times the mean rows of the values around it, which lie within this
+# share of the interquartile range on either side.
 LEAD, AROUND = 3.0, 0.1
 # A column is heaped where values that stand out hold this share of its rows.
 HEAPED = 0.2
-# What a value needs to be learnt by itself; and so much is left to the density at least.
+# Rows that a value needs to be learned by itself, and that are left to the density at least.
 SHARE, ROWS = 5e-4, 20
+# Atoms of one column.
 MOST = 256
 
 
@@ -59,12 +60,12 @@ def _around(steps: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def compact(values: np.ndarray, column: Column) -> np.ndarray:
-    """Values beside the heaps of a column, each moved down by a step for every heap below it."""
-    heaps = np.array(column.heaps)
-    return values - np.searchsorted(heaps, values) * column.step if len(heaps) else values
+    """Values that are no atoms, each moved down by a step for every heaped value below it."""
+    heaped = np.array(column.heaped_values)
+    return values - np.searchsorted(heaped, values) * column.step if len(heaped) else values
 
 
 def expand_compacted(steps: np.ndarray, column: Column) -> np.ndarray:
     """The whole steps that `compact` came from, in whole steps."""
-    heaps = np.round(np.array(column.heaps) / column.step)
-    return steps + np.searchsorted(heaps - np.arange(len(heaps)), steps, "right")
+    heaped = np.round(np.array(column.heaped_values) / column.step)
+    return steps + np.searchsorted(heaped - np.arange(len(heaped)), steps, "right")

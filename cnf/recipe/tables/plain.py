@@ -1,0 +1,64 @@
+"""Fitting a table of continuous columns: the recipe of `cnf.fit`, with the supports of the
+columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnf.flows import NormalBase
+from cnf.recipe.fit import fit
+from cnf.recipe.tables.rows import TableRows
+from cnf.rows import Rows, as_rows, weighted_nll
+from cnf.tables.model import TableFlow
+from cnf.training.history import History
+from cnf.transforms import Affine
+
+
+def plain_rows(model: TableFlow, rows: TableRows, *, weighted: bool) -> Rows:
+    """Encoded rows as `cnf.fit` takes them; rows of weight zero are left out.
+
+    Raises:
+        ValueError: for cells that are missing, naming the row.
+    """
+    x = rows.cells.values.masked_fill(rows.cells.states < 0, torch.nan)
+    context = model.conditions(rows.cells.states, model.conditioning.context(rows.context))
+    return as_rows("rows", x, context, rows.counts if weighted else None, x.device)
+
+
+def fit_plain(model: TableFlow, rows: Rows, valid: Rows | None, **options: Any) -> History:
+    """Fit a model whose flow is conditioned on a numeric context, or on nothing, by `cnf.fit`;
+    `options` are its own."""
+    return fit(
+        model.flow,
+        rows.x,
+        None if valid is None else valid.x,
+        context=rows.context,
+        context_valid=None if valid is None else valid.context,
+        weights=rows.weights,
+        ranges=model.schema.ranges,
+        **options,
+    )
+
+
+def gaussian_nll(train: Rows, valid: Rows) -> tuple[float, float]:
+    """Held-out NLL of one Gaussian fitted to the training rows, and its standard error, in nats.
+
+    Its mean is linear in the context, if there is one.
+    """
+    context = None if train.context is None else Affine.standardize(train.context, train.weights)
+
+    def regressors(rows: Rows) -> Tensor:
+        ones = rows.x.new_ones(len(rows), 1)
+        return ones if context is None else torch.cat((ones, context(rows.context)[0]), 1)
+
+    weights = train.x.new_ones(len(train)) if train.weights is None else train.weights
+    root = weights.sqrt()[:, None]
+    # The pseudo-inverse takes context columns that depend on each other, as those of categories
+    # do.
+    slope = torch.linalg.pinv(root * regressors(train)) @ (root * train.x)
+    whiten = Affine.whiten(train.x - regressors(train) @ slope, weights)
+    y, ladj = whiten(valid.x - regressors(valid) @ slope)
+    return weighted_nll(NormalBase(y.shape[1]).log_prob(y) + ladj, valid.weights)

@@ -1,0 +1,145 @@
+"""Columns without numbers: categories, and columns that are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cnf.tables.cells import dtype_of, levels, place
+from cnf.tables.columns import (
+    FEW_SHOWN,
+    Column,
+    ColumnType,
+    Encoded,
+    Level,
+    Role,
+    register_column_type,
+)
+from cnf.tables.formats import TableError, listed, shown
+
+# More categories than this cannot be learned one by one.
+MOST_LEVELS = 1000
+
+
+@register_column_type
+class Categorical(ColumnType):
+    """Text, booleans, or numbers that are names."""
+
+    name = "categorical"
+    usage = ("categorical",)
+    reads_text = True
+
+    def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
+        """A column whose levels are the different cells."""
+        if parameters:
+            raise self.misused(str(series.name), parameters)
+        return categorical_column(series, role)
+
+    def validate(self, column: Column) -> None:
+        """A categorical column has levels."""
+        super().validate(column)
+        if not column.levels:
+            raise ValueError("a categorical column needs its different levels")
+
+    def details(self, column: Column) -> list[str]:
+        """The levels."""
+        few = ", ".join(map(str, column.levels[:FEW_SHOWN]))
+        more = ", …" if len(column.levels) > FEW_SHOWN else ""
+        return [f"{len(column.levels)} levels: {few}{more}"]
+
+    def encode(self, series: pd.Series, column: Column) -> Encoded:
+        """No numbers, and the place of each cell among the levels (rows,)."""
+        places: dict[Any, int] = {level: i for i, level in enumerate(column.levels)}
+        places[None] = column.missing_state
+        cells = levels(series)
+        named = isinstance(column.levels[0], str)
+        spelled = cells if named else [_as_level(cell, column) for cell in cells]
+        states = [places.get(cell, -2) for cell in spelled]
+        if -2 in states:
+            row = states.index(-2)
+            raise TableError(
+                f"{place(series, row)}: unseen category {shown(str(cells[row]))}; expected one of "
+                f"{listed([str(level) for level in column.levels])}"
+            )
+        return None, np.array(states, dtype=np.int64)
+
+    def decode(self, values: np.ndarray | None, states: np.ndarray, column: Column) -> pd.Series:
+        """The levels at these places, with the dtype of the column."""
+        missing = (states == column.missing_state) | (states == -1)
+        cells = np.empty(len(states), dtype=object)
+        table = np.empty(len(column.levels), dtype=object)
+        table[:] = column.levels
+        cells[~missing] = table[states[~missing]]
+        series = pd.Series(cells, dtype=object)
+        if column.dtype == "category":
+            return series.astype(pd.CategoricalDtype(list(column.levels)))
+        if missing.any() and column.dtype == "bool":
+            return series.astype("boolean")
+        if missing.any():
+            return series.astype("str") if column.dtype == "str" else series
+        return series.astype(column.dtype)
+
+
+@register_column_type
+class Ignored(ColumnType):
+    """A column that takes no part in a model."""
+
+    name = "ignored"
+    usage = ("ignored",)
+    modeled = False
+
+    def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
+        """A column of this name."""
+        if parameters:
+            raise self.misused(str(series.name), parameters)
+        return Column(str(series.name), self.name, dtype=dtype_of(series))
+
+    def encode(self, series: pd.Series, column: Column) -> Encoded:
+        """No cell of it is modeled."""
+        raise TableError(f"column {shown(column.name)} is ignored; the model has no cells of it")
+
+    def decode(self, values: np.ndarray | None, states: np.ndarray, column: Column) -> pd.Series:
+        """No cell of it is modeled."""
+        raise TableError(f"column {shown(column.name)} is ignored; the model has no cells of it")
+
+
+def categorical_column(series: pd.Series, role: Role) -> Column:
+    """A column whose levels are the different cells of a series.
+
+    Raises:
+        TableError: for more of them than can be learned.
+    """
+    name, dtype = str(series.name), dtype_of(series)
+    cells = levels(series)
+    present = [cell for cell in cells if cell is not None]
+    found: list[Level]
+    if dtype == "bool":
+        found = [False, True]
+    elif dtype == "category":
+        seen = set(present)
+        found = [level for level in series.cat.categories.tolist() if level in seen]
+    else:
+        found = sorted(set(present), key=lambda level: (isinstance(level, str), level))
+    if len(found) > MOST_LEVELS:
+        raise TableError(
+            f"column {shown(name)}: {len(found):,} categories in {len(cells):,} rows; at most"
+            f" {MOST_LEVELS:,} can be learned; ignore the column, or group its levels"
+        )
+    missing = len(present) < len(cells)
+    return Column(name, "categorical", role, levels=tuple(found), missing=missing, dtype=dtype)
+
+
+def _as_level(cell: object, column: Column) -> object:
+    """Text that spells a level which is a number or a boolean, as that level."""
+    if not isinstance(cell, str):
+        return cell
+    words = {str(level).lower(): level for level in column.levels if isinstance(level, bool)}
+    if words or "_" in cell:  # Python reads 2014_01 as a number; in a table it is a label
+        return words.get(cell.strip().lower(), cell)
+    try:
+        return float(cell)  # as a key, 1.0 is 1
+    except ValueError:
+        return cell

@@ -1,0 +1,169 @@
+"""Columns of numbers: cells as numbers and states, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from cnf.tables.cells import numbers
+from cnf.tables.column_types.heaping import compact, expand_compacted
+from cnf.tables.columns import OUTSIDE, Column, ColumnType, Encoded, Role
+from cnf.tables.formats import TableError, shown
+
+# Further from zero than so many steps, floating-point numbers are no grid.
+MOST_STEPS = 2.0**53
+# A value is an atom of a continuous column with this share of the rows, and so many rows.
+ATOM_SHARE, ATOM_ROWS = 0.03, 5
+
+
+class NumericType(ColumnType):
+    """A type whose cells are numbers with a density, beside atoms and missing cells.
+
+    The density is that of the number that `read` makes of a cell, per unit of it. A subclass has a
+    name, a usage and `declare`; one whose cells are not stored as numbers has `read` and `write`
+    too.
+
+    Attributes:
+        on_grid: whether the numbers are multiples of the column's `step`.
+    """
+
+    numeric = True
+    on_grid: ClassVar[bool] = False
+
+    def validate(self, column: Column) -> None:
+        """A column of numbers has no levels, and a step if it is on a grid."""
+        super().validate(column)
+        if self.on_grid != (column.step is not None):
+            wanted = "a step" if self.on_grid else "no step"
+            raise ValueError(f"expected {wanted} for a column that is {self.name}")
+
+    def read(self, series: pd.Series) -> np.ndarray:
+        """Cells as float64, NaN where missing."""
+        return numbers(series, finite=False)
+
+    def write(self, values: np.ndarray, column: Column) -> pd.Series:
+        """Cells (rows,) from numbers, NaN where missing."""
+        if column.dtype == "int64":
+            return pd.Series(values).astype("Int64" if np.isnan(values).any() else "int64")
+        return pd.Series(values)
+
+    def encode(self, series: pd.Series, column: Column) -> Encoded:
+        """Numbers (rows,), zero where a cell shows none, and states (rows,)."""
+        values = self.read(series)
+        missing = np.isnan(values)
+        if column.step is not None:  # what lies between counts as the nearest
+            values = np.round(values / column.step) * column.step
+        states = np.zeros(len(values), dtype=np.int64)
+        for i, atom in enumerate(column.atoms):
+            states[values == atom] = i + 1
+        states[missing] = column.missing_state
+        states[(states == 0) & _outside(values, column)] = OUTSIDE
+        held = (states == 0) | (states == OUTSIDE)
+        return np.where(held, compact(values, column), 0.0), states
+
+    def decode(self, values: np.ndarray | None, states: np.ndarray, column: Column) -> pd.Series:
+        """The cells that `encode` would turn into these values and states."""
+        missing = (states == column.missing_state) | (states == -1)
+        exact = np.array([0.0, *column.atoms, 0.0])  # the last for missing cells
+        dense = _inside(values, column)
+        if column.step is not None:
+            dense = expand_compacted(np.round(dense / column.step), column) * column.step
+        cells = np.where(states == 0, dense, exact[states])
+        if column.step is not None and column.step < 1:
+            cells = np.round(cells, 10)  # 0.29 rather than 29 · 0.01, which is another number
+        return self.write(np.where(missing, np.nan, cells), column)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The cells of a column of numbers, as a declaration looks at them.
+
+    Attributes:
+        name: of the column.
+        values: the numbers that are present (cells,).
+        role: of the column.
+        missing: whether cells are missing.
+    """
+
+    name: str
+    values: np.ndarray
+    role: Role
+    missing: bool
+
+    @classmethod
+    def of(cls, values: np.ndarray, name: str, role: Role) -> Numbers:
+        """The cells with these values, NaN where missing.
+
+        Raises:
+            TableError: for a column of one number only.
+        """
+        present = ~np.isnan(values)
+        if np.isinf(values).any():
+            raise TableError(
+                f"column {shown(name)}: expected finite numbers, found an infinity; correct the cell"
+            )
+        if np.ptp(values[present]) == 0:
+            raise TableError(
+                f"expected columns that vary, found constant {shown(name)}; ignore it"
+            )
+        return cls(name, values[present], role, bool(not present.all()))
+
+    def column(self, kind: str, **parts: Any) -> Column:
+        """A column with these cells."""
+        return Column(self.name, kind, self.role, missing=self.missing, **parts)
+
+    def require(self, fits: np.ndarray, wanted: str) -> None:
+        """Refuse cells that do not fit, naming the first."""
+        if not fits.all():
+            raise TableError(
+                f"column {shown(self.name)}: expected {wanted}, found {self.values[~fits][0]:g};"
+                " give it another type"
+            )
+
+
+def parameter_numbers(name: str, parameters: Sequence[str]) -> list[float]:
+    """The parameters of a declaration as numbers.
+
+    Raises:
+        TableError: for one that is none.
+    """
+    found = []
+    for text in parameters:
+        try:
+            found.append(float(text))
+        except ValueError:
+            raise TableError(
+                f"type of {shown(name)}: expected a number, got {shown(text)}"
+            ) from None
+    return found
+
+
+def is_atom(counts: np.ndarray, rows: int) -> np.ndarray:
+    """Which values occur so often that they are atoms."""
+    return counts >= max(ATOM_SHARE * rows, ATOM_ROWS)
+
+
+def _outside(values: np.ndarray, column: Column) -> np.ndarray:
+    """Which numbers are infinite, or lie on an end of the support or beyond."""
+    infinite = np.isinf(values)
+    below = np.zeros(len(values), bool) if column.lower is None else values <= column.lower
+    above = np.zeros(len(values), bool) if column.upper is None else values >= column.upper
+    return infinite | below | above
+
+
+def _inside(values: np.ndarray | None, column: Column) -> np.ndarray:
+    """Values just inside the support where rounding put them on its end, on a grid on its last
+    steps."""
+    margin = 0.0 if column.step is None else 0.5 * column.step
+    if column.step is not None:
+        values = np.clip(values, -MOST_STEPS * column.step, MOST_STEPS * column.step)
+    lower, upper = column.support
+    if lower is not None:
+        values = np.maximum(values, np.nextafter(lower + margin, np.inf))
+    if upper is not None:
+        values = np.minimum(values, np.nextafter(upper - margin, -np.inf))
+    return values

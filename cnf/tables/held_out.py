@@ -1,0 +1,29 @@
+"""Rows of a table that a model was not fitted to."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cnf.rows import Rows, held_out_split
+from cnf.tables.metadata import plain, quantiles
+from cnf.tables.model import TableFlow
+
+
+def held_out_rows(model: TableFlow, table: pd.DataFrame) -> tuple[Rows, Rows | None]:
+    """The rows of a table that hold every number, with the flow's context, and those of the fit.
+
+    Where the table is the one that a plain model was fitted to, only the rows that validated the
+    fit come first, and then those that it learned from; else all rows, and None. The training
+    table is recognized by its number of rows and the quantiles of its columns.
+
+    Raises:
+        TableError: for a table that does not fit the model.
+    """
+    rows, known = model.numeric_rows(table), model.metadata
+    if not model.plain or known.quantiles is None or known.seed is None:
+        return rows, None
+    if len(rows) != (known.rows or 0) + (known.valid_rows or 0):
+        return rows, None
+    train, valid = held_out_split(rows, known.seed)
+    found = quantiles(model.numeric_columns, train.x, train.x.isfinite())
+    return (valid, train) if plain(found) == known.quantiles else (rows, None)

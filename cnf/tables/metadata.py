@@ -1,0 +1,197 @@
+"""What a model file says about the fit of its model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from cnf.tables.columns import Column
+
+# Quantiles of the training rows that a file holds: limits of pictures that are drawn without data.
+LEVELS = (0.005, 0.025, 0.25, 0.5, 0.75, 0.975, 0.995)
+
+NONE = type(None)
+NUMBER, MAYBE, TEXT, COUNT = (int, float), (int, float, NONE), (str,), (int, NONE)
+SCORE = {"nll": MAYBE, "standard_error": MAYBE}
+RECORD = {
+    "phase": TEXT,
+    "step": (int,),
+    "seconds": NUMBER,
+    "objective": MAYBE,
+    "learning_rate": MAYBE,
+    "valid_nll": MAYBE,
+    "valid_se": MAYBE,
+    "nfe": COUNT,
+}
+HISTORY = {
+    "records": [RECORD],
+    "valid_nll": MAYBE,
+    "valid_se": MAYBE,
+    "train_nll": MAYBE,
+    "train_se": MAYBE,
+    "rollbacks": ([TEXT], (NONE,)),
+}
+# A pattern is types, a list of one pattern, a dict of patterns whose missing keys count as None,
+# or a tuple of patterns of which one must fit.
+PATTERNS: dict[str, Any] = {
+    "columns": ([TEXT], (NONE,)),
+    "context": ([TEXT], (NONE,)),
+    "rows": COUNT,
+    "valid_rows": COUNT,
+    "seed": COUNT,
+    "version": (str, NONE),
+    "interrupted": (bool, NONE),
+    "choices": (dict, NONE),
+    "units": (dict, NONE),
+    "gaussian": (SCORE, (NONE,)),
+    "history": (HISTORY, (NONE,)),
+    "quantiles": ({"levels": [NUMBER], "columns": (dict,)}, (NONE,)),
+}
+# A part that is present needs these beside it.
+NEEDS = {
+    "rows": ("valid_rows",),
+    "gaussian": ("rows", "valid_rows", "seed"),
+    "quantiles": ("columns",),
+}
+
+
+@dataclass(frozen=True)
+class FitMetadata:
+    """What is known of the fit of a model; None where the file does not say.
+
+    Attributes:
+        columns: names of the modeled columns.
+        context: names of the context columns.
+        rows: number of rows that the model was fitted to.
+        valid_rows: number of rows that validated it.
+        quantiles: "levels", and "columns": name -> quantiles of its numbers in the training rows.
+        gaussian: "nll" and "standard_error" of one Gaussian on the validation rows.
+        history: the course of the fit, as `cnf.History.as_dict` describes it.
+        interrupted: whether the fit was stopped before its end.
+        seed: of the fit.
+        version: of the package that made the fit.
+        choices: what the user asked for.
+        units: name -> unit of a column, for pictures.
+        others: further entries of the user's own.
+
+    Example:
+        >>> FitMetadata(rows=90, valid_rows=10).as_json()
+        {'rows': 90, 'valid_rows': 10}
+    """
+
+    columns: list[str] | None = None
+    context: list[str] | None = None
+    rows: int | None = None
+    valid_rows: int | None = None
+    quantiles: dict[str, Any] | None = None
+    gaussian: dict[str, float | None] | None = None
+    history: dict[str, Any] | None = None
+    interrupted: bool | None = None
+    seed: int | None = None
+    version: str | None = None
+    choices: dict[str, Any] | None = None
+    units: dict[str, str] | None = None
+    others: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-ready data; what is not known is left out."""
+        known = asdict(self)
+        others = known.pop("others")
+        held = {name: part for name, part in known.items() if part is not None}
+        return plain({**held, **others})
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> FitMetadata:
+        """The metadata that `as_json` described.
+
+        Raises:
+            ValueError: naming a part that is not of its form.
+        """
+        for name, pattern in PATTERNS.items():
+            if name in data and not fits(data[name], pattern):
+                raise ValueError(f"what it says of {name} is not as a fit writes it; fit it anew")
+        names = [part.name for part in fields(cls) if part.name != "others"]
+        known = {name: data[name] for name in names if name in data}
+        return cls(**known, others={k: v for k, v in data.items() if k not in names})
+
+    def require_complete(self) -> None:
+        """Refuse metadata whose parts do not fit together.
+
+        Raises:
+            ValueError: naming the part that is missing or does not fit.
+        """
+        for name, needs in NEEDS.items():
+            missing = [need for need in needs if getattr(self, need) is None]
+            if getattr(self, name) is not None and missing:
+                raise ValueError(
+                    f"it says nothing of {missing[0]}, which {name} needs; fit it anew"
+                )
+        if not (self._paired() and self._has_all_quantiles()):
+            raise ValueError("what it says of its history does not fit together; fit it anew")
+
+    def _paired(self) -> bool:
+        """Every likelihood has its standard error, or there is neither."""
+        history, gaussian = self.history or {}, self.gaussian or {}
+        pairs = [(history, "valid_nll", "valid_se"), (history, "train_nll", "train_se")]
+        pairs += [(record, "valid_nll", "valid_se") for record in history.get("records", [])]
+        pairs.append((gaussian, "nll", "standard_error"))
+        return all((part.get(a) is None) == (part.get(b) is None) for part, a, b in pairs)
+
+    def _has_all_quantiles(self) -> bool:
+        """Every column with quantiles is modeled, and has one for each level."""
+        if self.quantiles is None:
+            return True
+        count, columns = len(self.quantiles["levels"]), self.quantiles["columns"]
+        return columns.keys() <= set(self.columns or ()) and all(
+            fits(part, [NUMBER]) and len(part) == count for part in columns.values()
+        )
+
+
+def plain(data: Any) -> Any:
+    """Data as JSON has it: None for a number that is not finite.
+
+    >>> plain({"nll": [1.0, float("nan")]})
+    {'nll': [1.0, None]}
+    """
+    if isinstance(data, dict):
+        return {name: plain(value) for name, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [plain(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def fits(value: Any, pattern: Any) -> bool:
+    """Whether JSON data has the form of a pattern.
+
+    >>> fits({"a": [1, 2.5]}, {"a": [NUMBER]}), fits({"a": [True]}, {"a": [NUMBER]})
+    (True, False)
+    """
+    if isinstance(pattern, list):
+        return isinstance(value, list) and all(fits(part, pattern[0]) for part in value)
+    if isinstance(pattern, dict):
+        return isinstance(value, dict) and all(
+            fits(value.get(key), part) for key, part in pattern.items()
+        )
+    if isinstance(pattern[0], type):
+        return isinstance(value, pattern) and (bool in pattern or not isinstance(value, bool))
+    return any(fits(value, part) for part in pattern)
+
+
+def quantiles(columns: list[Column], values: Tensor, present: Tensor) -> dict[str, Any]:
+    """Quantiles of the numbers of columns (rows, columns), over the cells that are present.
+
+    >>> from torch import ones
+    >>> column = Column("a", "real")
+    >>> quantiles([column], ones(3, 1), ones(3, 1).bool())["columns"]
+    {'a': [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]}
+    """
+    found = {}
+    for j, column in enumerate(columns):
+        held = values[present[:, j], j]
+        if len(held):
+            found[column.name] = np.quantile(held.cpu().numpy(), LEVELS).tolist()
+    return {"levels": list(LEVELS), "columns": found}

@@ -1,0 +1,72 @@
+"""The numeric columns of a table as one flow, everything else held fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cnf.flows import CNF
+from cnf.tables.columns import Column
+from cnf.tables.formats import TableError, listed, shown
+from cnf.tables.schema import Schema
+
+
+@dataclass(frozen=True)
+class NumericView:
+    """p(numeric columns | all other cells, context) as a flow and the context that holds.
+
+    Attributes:
+        flow: a `CNF` in the units of the table; of an integer column it is the density over the
+            grid, compacted where values are heaped.
+        columns: names of the numeric columns.
+        context: of the flow, (context_dim,), or None.
+        given: the categories that hold, in words, and which of them were drawn; empty where there
+            are none.
+    """
+
+    flow: CNF
+    columns: list[str]
+    context: Tensor | None = None
+    given: str = ""
+
+
+def chosen_states(schema: Schema, levels: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """One row of states (1, columns), and which of them are chosen: every numeric cell is an
+    ordinary number, and the named categories have their levels.
+
+    Raises:
+        TableError: for a name that is no category of the schema, or a level that it does not have.
+    """
+    columns = schema.modeled
+    categories = [column.name for column in columns if not column.numeric]
+    for name in levels:
+        if name not in categories:
+            raise TableError(
+                f"levels: no categorical column {shown(name)}; they are {listed(categories) or 'none'}"
+            )
+    states = torch.zeros(1, len(columns), dtype=torch.long)
+    for i, column in enumerate(columns):
+        if column.name in levels:
+            cell = pd.Series([levels[column.name]], name=column.name, dtype=object)
+            states[0, i] = int(column.encode(cell)[1][0])
+    chosen = [column.numeric or column.name in levels for column in columns]
+    return states, torch.tensor([chosen])
+
+
+def in_words(columns: tuple[Column, ...], states: list[int], chosen: list[bool]) -> str:
+    """The categories of a row of states, and which of them were drawn.
+
+    >>> column = Column("group", "categorical", levels=("a", "b"))
+    >>> in_words((column,), [1], [False])
+    'group = b (drawn)'
+    """
+    return ", ".join(
+        f"{column.name} = {column.levels[state]}" + ("" if known else " (drawn)")
+        for column, state, known in zip(columns, states, chosen)
+        if column.levels and state < len(column.levels)
+    )
