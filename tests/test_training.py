@@ -30,7 +30,7 @@ from cnf.training.checkpoint import CheckpointWriter, resume, write_checkpoint
 from cnf.training.couplings import couple
 from cnf.training.flow_matching import flow_matching_loss
 from cnf.training.maximum_likelihood import likelihood_loss
-from cnf.training.trainer import PhaseState
+from cnf.training.state import PhaseState
 from cnf.training.validation import EMAValidator, ValidationResult, snapshot
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from cnf.files import atomic_path
 from cnf.flows.model_file import ModelFileError, read_model, write_model
 from cnf.training.config import described
-from cnf.training.state import packed, unpacked
+from cnf.training.packing import packed, unpacked
 from cnf.training.trainer import Trainer
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0

@@ -1,56 +1,72 @@
-"""Nested state as JSON-ready data and named tensors, and back."""
+"""The numbers of a fit that change while it runs."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass, field
 
-from torch import Tensor
+# Part of a phase's seconds left that one validation may take, and of all its seconds that all of
+# them may take, spent no faster than the clock of validations runs.
+VALIDATION_SHARE_OF_REST, VALIDATION_SHARE = 0.5, 0.08
 
-# Keys of objects that stand for what JSON has no word for.
-TENSOR_KEY, ITEMS_KEY, NUMBER_KEY = "tensor:", "items:", "number:"
 
+@dataclass
+class PhaseState:
+    """What starts anew with each phase.
 
-def packed(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The value with its tensors moved into `tensors` under numbered names.
-
-    Example:
-        >>> import torch
-        >>> tensors = {}
-        >>> packed({"best": math.inf, 0: torch.ones(2)}, tensors)
-        {'items:': [['best', {'number:': 'inf'}], [0, {'tensor:': '0'}]]}
-        >>> tensors
-        {'0': tensor([1., 1.])}
+    Attributes:
+        index: of the phase.
+        unspent: seconds that the phase before it left; below zero, what it has to make up for.
+        step: training steps of the phase.
+        seconds: of the phase.
+        validation_seconds: of all its validations.
+        rate_scale: factor of the learning rate, halved by every rollback.
+        stale: validations without progress.
+        best: the best held-out NLL of the phase, penalty included; what ends a phase early is
+            judged within it, since a high learning rate first gives back some of what was reached.
+        good_steps: since the start or the last rollback.
+        losses: reported since the last record.
+        window: reported since the last look for divergence.
+        baseline: the largest loss of the calmest window.
     """
-    if isinstance(value, Tensor):
-        name = str(len(tensors))
-        tensors[name] = value.detach().clone()  # no two tensors of one file may share memory
-        return {TENSOR_KEY: name}
-    if isinstance(value, dict):
-        if all(isinstance(key, str) for key in value):
-            return {key: packed(part, tensors) for key, part in value.items()}
-        return {ITEMS_KEY: [[key, packed(part, tensors)] for key, part in value.items()]}
-    if isinstance(value, list | tuple):
-        return [packed(part, tensors) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return {NUMBER_KEY: str(value)}
-    return value
+
+    index: int = 0
+    unspent: float = 0.0
+    step: int = 0
+    seconds: float = 0.0
+    validation_seconds: float = 0.0
+    rate_scale: float = 1.0
+    stale: int = 0
+    best: float = math.inf
+    good_steps: int = 0
+    losses: list[float] = field(default_factory=list)
+    window: list[float] = field(default_factory=list)
+    baseline: float = math.inf
+
+    def affords_validation(self, cost: float, progress: float, left: float) -> bool:
+        """Whether a validation of `cost` seconds leaves most of the seconds to training steps, at
+        this progress on the clock of validations and with so many seconds left."""
+        allowed = VALIDATION_SHARE * progress * (self.seconds + left)
+        within = self.validation_seconds + cost <= allowed
+        return within and cost < VALIDATION_SHARE_OF_REST * left
 
 
-def unpacked(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The value that `packed` took apart; tuples come back as lists.
+@dataclass
+class TrainerState:
+    """The numbers of a fit.
 
-    Raises:
-        KeyError: for a tensor that is not there.
+    Attributes:
+        phase: those of the present phase.
+        step: training steps so far.
+        seconds: spent so far.
+        last_validation: seconds of the last validation.
+        best_nll: held-out NLL of the best weights.
+        best_penalty: nats that counted against them; None if that was not known.
     """
-    if isinstance(value, list):
-        return [unpacked(part, tensors) for part in value]
-    if not isinstance(value, dict):
-        return value
-    if TENSOR_KEY in value:
-        return tensors[value[TENSOR_KEY]]
-    if ITEMS_KEY in value:
-        return {key: unpacked(part, tensors) for key, part in value[ITEMS_KEY]}
-    if NUMBER_KEY in value:
-        return float(value[NUMBER_KEY])
-    return {key: unpacked(part, tensors) for key, part in value.items()}
+
+    phase: PhaseState = field(default_factory=PhaseState)
+    step: int = 0
+    seconds: float = 0.0
+    last_validation: float = 0.0
+    best_nll: float = math.inf
+    best_penalty: float | None = None

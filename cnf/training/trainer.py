@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,7 @@ from cnf.training.minimize import MOST_RECORDS
 from cnf.training.objectives import Loss, Objective, Task
 from cnf.training.optimizers import optimizers
 from cnf.training.schedules import crosses_milestone, late_weighted_progress
+from cnf.training.state import PhaseState, TrainerState
 from cnf.training.validation import Validator, snapshot
 
 # Rows by which solvers are placed while training.
@@ -33,66 +34,8 @@ LOSS_WINDOW = 20
 # Good steps after which the moving average is far enough from what led to a rollback.
 GOOD_STEPS = 5
 SMALLEST_RATE_SCALE = 1e-3
-# Part of a phase's seconds left that one validation may take, and of all its seconds that all of
-# them may take, spent no faster than the clock of validations runs.
-VALIDATION_SHARE_OF_REST, VALIDATION_SHARE = 0.5, 0.08
 # Part of the first phase that what came before it may have used up.
 MOST_SPENT = 0.5
-
-
-@dataclass
-class PhaseState:
-    """What starts anew with each phase.
-
-    Attributes:
-        index: of the phase.
-        unspent: seconds that the phase before it left; below zero, what it has to make up for.
-        step: training steps of the phase.
-        seconds: of the phase.
-        validation_seconds: of all its validations.
-        rate_scale: factor of the learning rate, halved by every rollback.
-        stale: validations without progress.
-        best: the best held-out NLL of the phase, penalty included; what ends a phase early is
-            judged within it, since a high learning rate first gives back some of what was reached.
-        good_steps: since the start or the last rollback.
-        losses: reported since the last record.
-        window: reported since the last look for divergence.
-        baseline: the largest loss of the calmest window.
-    """
-
-    index: int = 0
-    unspent: float = 0.0
-    step: int = 0
-    seconds: float = 0.0
-    validation_seconds: float = 0.0
-    rate_scale: float = 1.0
-    stale: int = 0
-    best: float = math.inf
-    good_steps: int = 0
-    losses: list[float] = field(default_factory=list)
-    window: list[float] = field(default_factory=list)
-    baseline: float = math.inf
-
-
-@dataclass
-class TrainerState:
-    """The numbers of a fit.
-
-    Attributes:
-        phase: those of the present phase.
-        step: training steps so far.
-        seconds: spent so far.
-        last_validation: seconds of the last validation.
-        best_nll: held-out NLL of the best weights.
-        best_penalty: nats that counted against them; None if that was not known.
-    """
-
-    phase: PhaseState = field(default_factory=PhaseState)
-    step: int = 0
-    seconds: float = 0.0
-    last_validation: float = 0.0
-    best_nll: float = math.inf
-    best_penalty: float | None = None
 
 
 class Trainer:
@@ -318,11 +261,8 @@ class Trainer:
             return False
         if done >= 1 or self.phase.seconds is None:
             return True
-        state, once_more = self.state.phase, self.state.last_validation
-        allowed = VALIDATION_SHARE * clock(done) * (state.seconds + self.seconds_left)
-        return (
-            state.validation_seconds + once_more <= allowed
-            and once_more < VALIDATION_SHARE_OF_REST * self.seconds_left
+        return self.state.phase.affords_validation(
+            self.state.last_validation, clock(done), self.seconds_left
         )
 
     def _update(self) -> None:
