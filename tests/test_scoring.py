@@ -10,6 +10,7 @@ from problems import F64, make_flow, normal, seeded, stirred
 
 import cnf
 from cnf.fields import VelocityField
+from cnf.flows.bound import UnsolvedWarning
 from cnf.flows.calibration import (
     FLOORS,
     POWERS,
@@ -20,7 +21,6 @@ from cnf.flows.calibration import (
     _placed,
     expected_evaluations,
 )
-from cnf.flows.flow import UnsolvedWarning
 from cnf.flows.scoring import CHUNK, MOST_EVALUATIONS, RISE, ErrorModel, SolveResult
 
 REFERENCE = cnf.Torchdiffeq("dopri8", 1e-10, 1e-10)
