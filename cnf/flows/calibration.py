@@ -135,7 +135,8 @@ def place_grid(score: SolveOn, reference: SolveOn, tolerance: float) -> tuple[Gr
     truth = Truth(reference, difficulty)
     placed = cache(partial(_placed, difficulty, power=_best_power(score, difficulty, truth)))
     exactly = cache(lambda steps: reference(placed(steps)))
-    steps, found = FIRST_STEPS, []
+    found: list[tuple[float, Grid, ErrorModel]] = []
+    steps = FIRST_STEPS
     while steps not in [grid.steps for _, grid, _ in found] and len(found) < MOST_TRIALS:
         accuracy, bars = _judged(exactly(steps), truth.beside(steps), tolerance)
         excess = (bars / tolerance).nan_to_num(nan=torch.inf).cpu()
