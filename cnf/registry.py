@@ -75,7 +75,7 @@ def described(part: Any) -> dict[str, Any]:
     return {"class": name, **part.config()}
 
 
-def rebuild(kind: type, config: dict[str, Any], *sizes: int) -> Any:
+def rebuild(kind: type[Any], config: dict[str, Any], *sizes: int) -> Any:
     """The part of some kind that `described` described, for so many columns.
 
     Raises:
@@ -83,7 +83,7 @@ def rebuild(kind: type, config: dict[str, Any], *sizes: int) -> Any:
     """
     settings = dict(config)
     name = settings.pop("class")
-    cls = REGISTERED.get(name)
+    cls: Any = REGISTERED.get(name)
     if cls is None or not issubclass(cls, kind):
         raise ValueError(
             f"{str(name)[:40]!r} is no registered {kind.__name__}: import the code that registers it"

@@ -10,6 +10,7 @@ from problems import F64, make_flow, normal, seeded, stirred
 
 import cnf
 from cnf.fields import VelocityField
+from cnf.flows.bound import UnsolvedWarning
 from cnf.flows.calibration import (
     FLOORS,
     POWERS,
@@ -20,7 +21,6 @@ from cnf.flows.calibration import (
     _placed,
     expected_evaluations,
 )
-from cnf.flows.flow import UnsolvedWarning
 from cnf.flows.scoring import CHUNK, MOST_EVALUATIONS, RISE, ErrorModel, SolveResult
 
 REFERENCE = cnf.Torchdiffeq("dopri8", 1e-10, 1e-10)
@@ -361,7 +361,7 @@ def test_no_power_of_the_difficulty_spreads_steps_better_than_the_chosen_one_by_
     def error(grid: cnf.Grid) -> float:
         return (flow.solve_log_prob(x, None, grid).log_prob - truth).abs().mean().item()
 
-    difficulty = _difficulty(partial(flow.score, x, None))
+    difficulty = _difficulty(partial(flow.solve_log_prob, x, None))
     others = [error(_placed(difficulty, flow.solver.steps, power)) for power in POWERS]
     assert error(flow.solver) < 1.5 * min(others) < max(others)
 

@@ -107,6 +107,8 @@ class TimeFeatures(nn.Module):
         frequencies: k; small, since a velocity that wobbles in time costs the solver steps.
     """
 
+    multiples: Tensor
+
     def __init__(self, frequencies: int = 3) -> None:
         super().__init__()
         # Integers stay as they are when the module changes its dtype: π is as exact as the times

@@ -17,7 +17,7 @@ from typing import Any
 from cnf.deprecation import renamed
 from cnf.flows.augmented import AugmentedCNF
 from cnf.flows.bases import Base, ContaminatedBase, MixtureBase, NormalBase, StudentTBase
-from cnf.flows.bound import BoundFlow
+from cnf.flows.bound import BoundFlow, UnsolvedWarning
 from cnf.flows.distribution import FlowDistribution
 from cnf.flows.distribution_base import DistributionBase
 from cnf.flows.divergence import Hutchinson
@@ -41,6 +41,7 @@ __all__ = [
     "ModelFileError",
     "NormalBase",
     "StudentTBase",
+    "UnsolvedWarning",
     "load",
 ]
 

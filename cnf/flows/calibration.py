@@ -108,16 +108,18 @@ def calibrated(bound: BoundFlow, x: Tensor, tolerance: float) -> tuple[Grid, Err
     chosen = places[evenly_spaced(places, ROWS)]
     given = Given(*(None if part is None else part[chosen] for part in given))
     y = bound.flow.preprocess(rows[chosen], given.context, given.mask)[0]
-    single = copy.deepcopy(bound.flow).eval()
-    double = copy.deepcopy(single).double()
+    usual = copy.deepcopy(bound.flow).eval()
+    exact = copy.deepcopy(usual).double()
 
-    def solve(flow: Any, grid: Grid) -> SolveResult:
-        condition = None if given.condition is None else given.condition.to(flow.dtype)
+    # A field without a parameter knows no dtype of its own.
+    def solve(flow: Any, dtype: torch.dtype, grid: Grid) -> SolveResult:
+        condition = None if given.condition is None else given.condition.to(dtype)
         # Probes of an estimate would differ between two solves and pass for errors of the solver.
         one = flow.bind(given.context, solver=grid, divergence="auto")
-        return one.solve_log_prob(y.to(flow.dtype), condition)
+        return one.solve_log_prob(y.to(dtype), condition)
 
-    return place_grid(partial(solve, single), partial(solve, double), tolerance)
+    score, reference = partial(solve, usual, usual.dtype), partial(solve, exact, torch.float64)
+    return place_grid(score, reference, tolerance)
 
 
 def place_grid(score: SolveOn, reference: SolveOn, tolerance: float) -> tuple[Grid, ErrorModel]:
@@ -133,7 +135,8 @@ def place_grid(score: SolveOn, reference: SolveOn, tolerance: float) -> tuple[Gr
     truth = Truth(reference, difficulty)
     placed = cache(partial(_placed, difficulty, power=_best_power(score, difficulty, truth)))
     exactly = cache(lambda steps: reference(placed(steps)))
-    steps, found = FIRST_STEPS, []
+    found: list[tuple[float, Grid, ErrorModel]] = []
+    steps = FIRST_STEPS
     while steps not in [grid.steps for _, grid, _ in found] and len(found) < MOST_TRIALS:
         accuracy, bars = _judged(exactly(steps), truth.beside(steps), tolerance)
         excess = (bars / tolerance).nan_to_num(nan=torch.inf).cpu()

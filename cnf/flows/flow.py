@@ -88,7 +88,7 @@ class CNF(nn.Module):
         self.preprocess: Transform = (
             Affine.identity(dim) if isinstance(preprocess, str) else preprocess
         )
-        self.context_map: Transform = Affine.identity(context_dim)
+        self.context_map = Affine.identity(context_dim)
         self.base: Base = (NormalBase(dim) if isinstance(base, str) else as_base(base)).to(
             self.dtype
         )

@@ -64,6 +64,15 @@ class Solver(ABC):
             SolverError: if the solve cannot be finished.
         """
 
+    @property
+    def steps(self) -> int:
+        """Number of steps, of a solver that estimates its error."""
+        raise NotImplementedError
+
+    def with_steps(self, steps: int) -> Solver:
+        """The solver with so many steps, of one that estimates its error."""
+        raise NotImplementedError
+
     @abstractmethod
     def second_opinion(self) -> Solver:
         """A solver of another accuracy: the difference between the two is an error bound."""

@@ -72,6 +72,10 @@ class Affine(Transform):
         (torch.Size([1, 2]), torch.Size([]))
     """
 
+    shift: Tensor
+    matrix: Tensor
+    inverse_matrix: Tensor
+
     def __init__(self, shift: Tensor, matrix: Tensor) -> None:
         super().__init__(len(shift))
         self.register_buffer("shift", shift.double())

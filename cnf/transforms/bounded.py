@@ -36,6 +36,11 @@ class BoundedToReal(Transform):
         tensor([0., -inf], dtype=torch.float64)
     """
 
+    lower: Tensor
+    upper: Tensor
+    has_lower: Tensor
+    has_upper: Tensor
+
     def __init__(self, ranges: Sequence[Range]) -> None:
         super().__init__(len(ranges))
         for low, high in ranges:

@@ -48,6 +48,10 @@ class Gaussianize(Transform):
         (tensor(True), torch.Size([1000]))
     """
 
+    knots: Tensor
+    values: Tensor
+    slopes: Tensor
+
     def __init__(self, knots: Tensor, values: Tensor, slopes: Tensor) -> None:
         super().__init__(len(knots))
         self.register_buffer("knots", knots.double())

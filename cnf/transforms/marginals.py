@@ -53,6 +53,12 @@ class MarginalTransform(Transform):
         True
     """
 
+    ends: Tensor
+    bounded: Tensor
+    centres: Tensor
+    scales: Tensor
+    weights: Tensor
+
     def __init__(self, ranges: Sequence[Range]) -> None:
         super().__init__(len(ranges))
         self.ranges = [tuple(ends) for ends in ranges]

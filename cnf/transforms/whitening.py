@@ -70,6 +70,12 @@ class Whitening(Transform):
         True
     """
 
+    slopes: Tensor
+    covariance: Tensor
+    bend: Tensor
+    patterns: Tensor
+    covariances: Tensor
+
     def __init__(self, dim: int, features: int) -> None:
         super().__init__(dim)
         self.features = features
