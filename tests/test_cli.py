@@ -34,7 +34,6 @@ from cnf.cli.plot_context import plot_context
 from cnf.datasets import toy
 from cnf.recipe.tables import plain
 from cnf.rows import RunningMean
-from cnf.tables import read_chunks
 
 TINY = ["--steps", "20", "--width", "8"]
 COMMAND = [sys.executable, "-c", "import sys; from cnf.cli import main; sys.exit(main())"]
@@ -364,9 +363,7 @@ def test_samples_of_a_column_far_from_zero_keep_their_spread(room, tmp_path):
 
 
 def read_in_chunks(rows: int, monkeypatch) -> None:
-    monkeypatch.setattr(
-        "cnf.cli.data.read_chunks", functools.partial(read_chunks, chunk_rows=rows)
-    )
+    monkeypatch.setattr("cnf.tables.reading.CHUNK_ROWS", rows)
 
 
 def test_chunks_change_nothing(room, tmp_path, monkeypatch, capsys):
