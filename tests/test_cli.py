@@ -684,7 +684,7 @@ BAD_USES = {
     "no context": (["sample", "given", "-o", "s.csv"], ["--given", "c="]),
     "other context": (["sample", "given", "-o", "s.csv", "--given", "d=1"], ["--given", "c="]),
     "context of text": (["sample", "given", "-o", "s.csv", "--given", "c=north"], ["c=north"]),
-    "context without value": (["sample", "given", "-o", "s.csv", "--given", "c"], ["name=number"]),
+    "context without value": (["sample", "given", "-o", "s.csv", "--given", "c"], ["name=value"]),
     "context not wanted": (["sample", "plane", "-o", "s.csv", "--given", "c=1"], ["no context"]),
     "unknown kind": (["plot", "plane", "portrait", "-o", "p.png"], ["portrait", "marginals"]),
     "picture of no kind": (["plot", "plane", "samples", "-o", "p.foo"], ["p.foo", ".png"]),
