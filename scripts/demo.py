@@ -66,7 +66,7 @@ def judge_toy(model: Path, *, rows: int, seed: int) -> None:
     """Print the NLL of fresh points beside the least that is possible."""
     truth = TOYS[TOY]
     x = truth.sample(rows, torch.Generator().manual_seed(seed))
-    log_prob = cnf.load(model).log_prob(x).double()
+    log_prob = cnf.load(model).flow.log_prob(x).double()
     print(f"\nOn {rows:,} fresh points, in nats (lower is better):")
     print(f"  flow            {summary(-log_prob.numpy())}")
     print(f"  exact entropy   {truth.entropy:8.4f}   no model can go below")

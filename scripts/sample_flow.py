@@ -23,6 +23,7 @@ import cnf
 from cnf import plotting
 from cnf.datasets import TOYS, Toy
 from cnf.plotting.style import DATA, styled
+from cnf.tables import load_table_flow
 
 SHOWN, COMPARED = 5_000, 2_000
 
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flow = (
         fitted(toy, seconds=seconds, seed=options.seed)
         if options.model is None
-        else cnf.load(options.model)
+        else load_table_flow(options.model).flow
     )
     generator = torch.Generator().manual_seed(options.seed + 1_000_000)
     report(flow, toy, generator, times=3 if options.quick else 10)

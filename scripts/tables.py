@@ -28,7 +28,7 @@ from table_rivals import auc, chained_equations, crps, gaussian_copula, independ
 import cnf
 from cnf import plotting
 from cnf.plotting.style import ACCENT, DATA, FAINT, MODEL, styled
-from cnf.recipe import default_table_flow
+from cnf.recipe import default_table_flow, fit_table_flow
 from cnf.tables import read_typed_table
 
 FOLDER = Path(os.environ.get("CNF_SHARED_DATA", "../shared/data"))
@@ -71,15 +71,15 @@ def study(
     order = np.random.default_rng(seed).permutation(len(table))
     held = round(HELD_OUT * len(table))
     test, train = (table.iloc[part].reset_index(drop=True) for part in np.split(order, [held]))
-    model = default_table_flow(schema, len(train), hidden=hidden, seed=seed)
+    model = default_table_flow(schema, len(train), hidden=hidden, imputer=impute, seed=seed)
     start = time.perf_counter()
-    history = cnf.fit_table(
+    history = fit_table_flow(
         model, train, steps=steps, seed=seed, imputer=impute, likelihood_share=likelihood_share
     )
     found: dict[str, Any] = {
         "rows": len(train),
         "steps": history.records[-1].step,
-        "hidden": model.hidden,
+        "hidden": None if model.flow is None else model.flow.field.hidden,
         "seed": seed,
         "seconds": time.perf_counter() - start,
         "schema": schema.lines(),

@@ -34,7 +34,6 @@ from cnf.cli.plot_context import plot_context
 from cnf.datasets import toy
 from cnf.recipe.tables import plain
 from cnf.rows import RunningMean
-from cnf.tables import read_chunks
 
 TINY = ["--steps", "20", "--width", "8"]
 COMMAND = [sys.executable, "-c", "import sys; from cnf.cli import main; sys.exit(main())"]
@@ -364,9 +363,7 @@ def test_samples_of_a_column_far_from_zero_keep_their_spread(room, tmp_path):
 
 
 def read_in_chunks(rows: int, monkeypatch) -> None:
-    monkeypatch.setattr(
-        "cnf.cli.data.read_chunks", functools.partial(read_chunks, chunk_rows=rows)
-    )
+    monkeypatch.setattr("cnf.tables.reading.CHUNK_ROWS", rows)
 
 
 def test_chunks_change_nothing(room, tmp_path, monkeypatch, capsys):
@@ -687,7 +684,7 @@ BAD_USES = {
     "no context": (["sample", "given", "-o", "s.csv"], ["--given", "c="]),
     "other context": (["sample", "given", "-o", "s.csv", "--given", "d=1"], ["--given", "c="]),
     "context of text": (["sample", "given", "-o", "s.csv", "--given", "c=north"], ["c=north"]),
-    "context without value": (["sample", "given", "-o", "s.csv", "--given", "c"], ["name=number"]),
+    "context without value": (["sample", "given", "-o", "s.csv", "--given", "c"], ["name=value"]),
     "context not wanted": (["sample", "plane", "-o", "s.csv", "--given", "c=1"], ["no context"]),
     "unknown kind": (["plot", "plane", "portrait", "-o", "p.png"], ["portrait", "marginals"]),
     "picture of no kind": (["plot", "plane", "samples", "-o", "p.foo"], ["p.foo", ".png"]),

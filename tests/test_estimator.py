@@ -298,7 +298,7 @@ def test_samples_of_members_come_from_all_of_them(rows):
     """Members shifted far apart are seen in equal shares, in random order."""
     density = clone(TINY).set_params(members=2).fit(rows)
     density.members_[1] = copy.deepcopy(density.members_[1])
-    density.members_[1].preprocess.shift += 1000.0
+    density.members_[1].flow.preprocess.shift += 1000.0
     second = density.sample(400, random_state=0)[:, 0] > 500
     assert 160 < second.sum() < 240 and 60 < second[:200].sum() < 140
 

@@ -61,7 +61,7 @@ class Model:
         try:
             self.table_flow.schema.encode(given, columns)
         except ValueError as error:
-            raise ValueError(f"--given: {error}") from error
+            raise ValueError(f"--given {text!r}: {error}") from error
         return given
 
 

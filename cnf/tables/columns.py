@@ -175,7 +175,7 @@ class Column:
             ValueError: for anything else.
         """
         try:
-            known = {
+            known: dict[str, Any] = {
                 key: tuple(value) if isinstance(value, list) else value
                 for key, value in data.items()
             }

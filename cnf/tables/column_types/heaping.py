@@ -61,11 +61,12 @@ def _around(steps: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def compact(values: np.ndarray, column: Column) -> np.ndarray:
     """Values that are no atoms, each moved down by a step for every heaped value below it."""
-    heaped = np.array(column.heaped_values)
-    return values - np.searchsorted(heaped, values) * column.step if len(heaped) else values
+    if column.step is None or not column.heaped_values:
+        return values
+    return values - np.searchsorted(np.array(column.heaped_values), values) * column.step
 
 
 def expand_compacted(steps: np.ndarray, column: Column) -> np.ndarray:
     """The whole steps that `compact` came from, in whole steps."""
-    heaped = np.round(np.array(column.heaped_values) / column.step)
+    heaped = np.round(np.array(column.heaped_values) / (column.step or 1.0))
     return steps + np.searchsorted(heaped - np.arange(len(heaped)), steps, "right")
