@@ -12,11 +12,12 @@ from sklearn.mixture import GaussianMixture
 
 import cnf
 from cnf.datasets import TOYS
+from cnf.flows.mixtures import fitted_mixture
 from cnf.recipe.architecture import default_flow
 from cnf.recipe.bases import choose_base
 from cnf.recipe.defaults import default_phases, default_settings
 from cnf.recipe.fit import at_rest
-from cnf.recipe.gaussian_mixtures import LARGE, MixtureBaseline, fitted_mixture
+from cnf.recipe.gaussian_mixtures import LARGE, MixtureBaseline
 from cnf.recipe.pilot_fits import affords_pilot_fits, best_transform
 from cnf.recipe.stacking import WeightedRows, stacked_mixture_if_better, stacking_shares
 from cnf.recipe.transforms import candidate_transforms_of_reals

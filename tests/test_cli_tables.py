@@ -211,7 +211,7 @@ def test_pictures_that_typed_tables_have_not_are_refused(room, tmp_path, capsys)
         capsys, "plot", room / "all", "samples", "-o", tmp_path / "s.png", "--axes", "age,region"
     )
     assert "two numeric columns" in line
-    assert "no film" in refused(
+    assert "no trajectories" in refused(
         capsys, "plot", room / "all", "trajectories", "-o", tmp_path / "s.gif"
     )
     marginals = "plot", room / "all", "marginals", "-o", tmp_path / "s.png"

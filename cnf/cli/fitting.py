@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from cnf.cli.data import TOY, read_data
 from cnf.cli.interrupt import orderly_interrupts
@@ -22,7 +21,8 @@ from cnf.cli.output import plain, require_writable, say, writing
 from cnf.cli.progress import progress
 from cnf.cli.summary import inform
 from cnf.cli.typed import fit_typed, read_for_fit
-from cnf.flows import CNF, ModelFileError, NormalBase
+from cnf.flows import CNF, ModelFileError
+from cnf.flows.gaussian import LinearGaussian
 from cnf.recipe import fit
 from cnf.recipe.architecture import default_flow
 from cnf.recipe.defaults import default_settings
@@ -32,7 +32,7 @@ from cnf.tables import TableFlow, load, require_fittable
 from cnf.tables.formats import choose_columns, listed
 from cnf.training import History, Interrupted, TrainingError
 from cnf.training.checkpoint import discard, generations
-from cnf.transforms import Affine, Range
+from cnf.transforms import Range
 
 LEVELS = (0.005, 0.025, 0.25, 0.5, 0.75, 0.975, 0.995)
 
@@ -222,24 +222,8 @@ def train_flow(
 
 
 def gaussian_nll(train: Rows, valid: Rows) -> tuple[float, float]:
-    """Held-out NLL of one Gaussian fitted to the training rows, and its standard error, in nats.
-
-    Its mean is linear in the context, if there is one.
-    """
-    context = None if train.context is None else Affine.standardize(train.context, train.weights)
-
-    def regressors(rows: Rows) -> Tensor:
-        ones = rows.x.new_ones(len(rows), 1)
-        return ones if context is None else torch.cat((ones, context(rows.context)[0]), 1)
-
-    weights = train.x.new_ones(len(train)) if train.weights is None else train.weights
-    root = weights.sqrt()[:, None]
-    # The pseudo-inverse takes context columns that depend on each other, as those of categories
-    # do.
-    slope = torch.linalg.pinv(root * regressors(train)) @ (root * train.x)
-    whiten = Affine.whiten(train.x - regressors(train) @ slope, weights)
-    y, ladj = whiten(valid.x - regressors(valid) @ slope)
-    return weighted_nll(NormalBase(y.shape[1]).log_prob(y) + ladj, valid.weights)
+    """Held-out NLL of one Gaussian fitted to the training rows, and its standard error, in nats."""
+    return weighted_nll(LinearGaussian.fit(train).log_prob(valid), valid.weights)
 
 
 def quantiles(train: Rows, columns: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`cnf report`: a page about a model, judged by a table."""
+"""`cnf report`: a page about a model and how well it fits a table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cnf.cli.output import plain, require_writable, say, writing
 from cnf.cli.typed import TypedModel
 from cnf.flows import CNF
 from cnf.report import write_report
-from cnf.report.page import Tell
+from cnf.report.page import Callback
 from cnf.rows import Rows
 
 
@@ -41,9 +41,16 @@ def report_model(path: Path, data: str, output: Path) -> None:
     else:
         flow, names = model.flow, model.columns
         rows, train = rows_to_judge_by(model, data)
-    with writing(output), telling() as tell:
+    with writing(output), telling() as callback:
         write_report(
-            flow, rows, output, train=train, names=names, title=path.stem, source=source, tell=tell
+            flow,
+            rows,
+            output,
+            train=train,
+            names=names,
+            title=path.stem,
+            source=source,
+            callback=callback,
         )
     say(
         f"{output}: {len(rows):,} rows, {output.stat().st_size / 1e6:.1f} MB; open it in a browser"
@@ -88,10 +95,10 @@ def rows_to_judge_by(model: Model, data: str) -> tuple[Rows, Rows | None]:
 
 
 @contextmanager
-def telling() -> Iterator[Tell]:
-    """A line that says what is being made, on a terminal."""
+def telling() -> Iterator[Callback]:
+    """A line with the title of the section, on a terminal."""
     if not sys.stderr.isatty():
-        yield lambda part: None
+        yield lambda title: None
         return
     with Console(stderr=True).status("reading") as status:
         yield status.update

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from cnf.flows import Base, ContaminatedBase, MixtureBase, NormalBase, StudentTBase
+from cnf.flows.mixtures import fitted_mixture, mixture_base
 from cnf.recipe.defaults import FEW_COLUMNS
-from cnf.recipe.gaussian_mixtures import chosen_rows, fitted_mixture, mixture_base
+from cnf.recipe.gaussian_mixtures import chosen_rows
 from cnf.rows import Rows, weighted_nll
 
 # Fewer rows say too little about the shape of a density: rows to learn from, and held-out rows to

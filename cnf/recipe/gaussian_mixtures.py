@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from cnf.flows import Base, ContaminatedBase, MixtureBase
+from cnf.flows import Base, ContaminatedBase
+from cnf.flows.mixtures import fitted_mixture, mixture_base
 from cnf.rows import weighted_nll
 
 # Small mixtures show how fast the likelihood of mixtures rises with their components; the large
@@ -25,8 +23,6 @@ MIN_GAIN = 0.1
 MOST_ROWS = 40_000
 ROWS_A_COMPONENT = 25
 ITERATIONS = 30
-# In units of model coordinates: keeps a component from collapsing onto a few rows.
-SMALLEST_VARIANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -128,32 +124,6 @@ class MixtureBaseline:
         return weighted_nll(base.log_prob(self.valid) + self.ladj, self.valid_weights)[0]
 
 
-def fitted_mixture(
-    rows: np.ndarray,
-    components: int,
-    *,
-    seed: int,
-    iterations: int,
-    smallest: float = SMALLEST_VARIANCE,
-) -> GaussianMixture:
-    """A mixture of rows (n, dim) after so many iterations at most: one that has not converged is
-    judged by held-out rows like any other. `smallest` is added to its variances.
-
-    Raises:
-        ValueError: where rows are so far apart that numbers cannot tell the widths of a Gaussian.
-    """
-    model = GaussianMixture(
-        components,
-        reg_covar=smallest,
-        max_iter=iterations,
-        init_params="k-means++",
-        random_state=seed,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(rows)
-
-
 def chosen_rows(y: Tensor, weights: Tensor | None, seed: int) -> np.ndarray:
     """At most `MOST_ROWS` rows in single precision, each as often as its weight says where they
     have any."""
@@ -174,13 +144,3 @@ def systematic(weights: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     """
     ends = np.cumsum(weights) / np.sum(weights)
     return np.searchsorted(ends, (np.arange(count) + 0.5) / count).clip(max=len(weights) - 1)
-
-
-def mixture_base(model: GaussianMixture, dtype: torch.dtype, device: torch.device) -> MixtureBase:
-    """A fitted mixture of full or diagonal covariances as a base of this dtype on this
-    device."""
-    covariances = model.covariances_.astype(np.float64)
-    if model.covariance_type == "diag":
-        covariances = covariances[:, :, None] * np.eye(covariances.shape[1])
-    parts = (model.weights_, model.means_, np.linalg.cholesky(covariances))
-    return MixtureBase(*(torch.as_tensor(part, dtype=dtype, device=device) for part in parts))

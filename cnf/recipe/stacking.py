@@ -18,7 +18,8 @@ from sklearn.model_selection import KFold
 from torch import Tensor
 
 from cnf.flows import CNF, MixtureBase
-from cnf.recipe.gaussian_mixtures import mixture_base, systematic
+from cnf.flows.mixtures import mixture_base
+from cnf.recipe.gaussian_mixtures import systematic
 from cnf.rows import Rows, weighted_nll
 from cnf.training.validation import exact, fill_unsolved_with_worst
 from cnf.transforms import Transform
