@@ -35,7 +35,8 @@ def solver(flow: CNF) -> str:
     if isinstance(flow.solver, Grid):
         nfe = f"{flow.solver.nfe} evaluations a row"
         return f"{flow.solver.method} on {flow.solver.steps} fixed steps, {nfe}; {tolerance}"
-    return f"{flow.solver.method}, adaptive; {tolerance}"
+    name = flow.solver.config().get("method", type(flow.solver).__name__)
+    return f"{name}, adaptive; {tolerance}" if flow.solver.nfe is None else f"{name}; {tolerance}"
 
 
 def training(flow: CNF) -> str:
