@@ -6,7 +6,9 @@ import warnings
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar, cast
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Module -> old name -> where it is now.
 RENAMED = {
@@ -76,10 +78,20 @@ def warn_renamed(old: str, new: str) -> None:
     )
 
 
-def renamed_argument(old: str, new: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorator: the function takes an argument by its old name too, with a DeprecationWarning."""
+def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
+    """Decorator: the function takes an argument by its old name too, with a DeprecationWarning.
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    Example:
+        >>> @renamed_argument("colour", "color")
+        ... def paint(*, color):
+        ...     return color
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
+        ...     paint(colour="red")
+        'red'
+    """
+
+    def decorate(function: Function) -> Function:
         @wraps(function)
         def called(*arguments: Any, **named: Any) -> Any:
             if old in named:
@@ -87,6 +99,6 @@ def renamed_argument(old: str, new: str) -> Callable[[Callable[..., Any]], Calla
                 named[new] = named.pop(old)
             return function(*arguments, **named)
 
-        return called
+        return cast("Function", called)
 
     return decorate

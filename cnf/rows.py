@@ -117,9 +117,17 @@ def weighted_nll(log_prob: Tensor, weights: Tensor | None) -> tuple[float, float
     return -mean.item(), (share.square() * (log_prob - mean).square()).sum().sqrt().item()
 
 
-def evenly_spaced(x: Tensor, most: int) -> Tensor:
-    """Indices of at most `most` rows of x, evenly spaced from the first to the last."""
-    places = torch.linspace(0, len(x) - 1, min(most, len(x)), device=x.device, dtype=torch.float64)
+def evenly_spaced(x: Tensor, most: int, *, repeat: bool = False) -> Tensor:
+    """Indices of at most `most` rows of x, evenly spaced from the first to the last.
+
+    With `repeat` there are always `most` indices: rows come again where there are fewer.
+
+    Example:
+        >>> evenly_spaced(torch.empty(5, 1), 3), evenly_spaced(torch.empty(2, 1), 4, repeat=True)
+        (tensor([0, 2, 4]), tensor([0, 0, 1, 1]))
+    """
+    count = most if repeat else min(most, len(x))
+    places = torch.linspace(0, len(x) - 1, count, device=x.device, dtype=torch.float64)
     return places.round().long()
 
 

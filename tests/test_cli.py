@@ -27,11 +27,10 @@ from cnf import plotting
 from cnf.cli import main
 from cnf.cli.data import names_in, read_data
 from cnf.cli.model import load_model
-from cnf.cli.options import Color, Kind
 from cnf.cli.output import require_writable
-from cnf.cli.pictures import PICTURES
-from cnf.cli.plot_context import plot_context
+from cnf.cli.plot_context import PlotOptions, plot_context
 from cnf.datasets import toy
+from cnf.pictures import KINDS
 from cnf.recipe.tables import plain
 from cnf.rows import RunningMean
 
@@ -449,14 +448,14 @@ def test_given_sets_the_context(room, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind", [kind for kind in Kind if kind not in (Kind.what_if, Kind.calibration)]
+    "kind", [kind.name for kind in KINDS if kind.context != "swept" and not kind.data]
 )
 def test_every_kind_draws(kind, room, tmp_path, coarse):
-    ran("plot", room / "plane.safetensors", kind.value, "-o", tmp_path / "plain.png")
+    ran("plot", room / "plane.safetensors", kind, "-o", tmp_path / "plain.png")
     ran(
         "plot",
         room / "plane.safetensors",
-        kind.value,
+        kind,
         "-o",
         tmp_path / "d.png",
         "--data",
@@ -466,7 +465,7 @@ def test_every_kind_draws(kind, room, tmp_path, coarse):
         np.asarray(Image.open(tmp_path / name).convert("L")) for name in ("plain.png", "d.png")
     )
     assert plain.std() > 5 and min(plain.shape) > 200
-    without = kind in (Kind.history, Kind.evolution, Kind.conditional, Kind.steps)
+    without = kind in ("history", "evolution", "conditional", "steps")
     assert without or plain.shape != data.shape or (plain != data).any()
 
 
@@ -477,7 +476,7 @@ def coarse(monkeypatch):
     monkeypatch.setattr(
         plotting, "conditional", functools.partial(plotting.conditional, resolution=20)
     )
-    monkeypatch.setattr("cnf.cli.pictures.EVOLUTION", 20)
+    monkeypatch.setattr("cnf.pictures.planar.EVOLUTION", 20)
 
 
 def test_calibration_is_of_rows_and_their_own_context(room, tmp_path, capsys):
@@ -523,11 +522,11 @@ def test_colors_of_trajectories_are_for_their_pictures_alone(room, tmp_path, cap
         assert "--colour: is for pictures of trajectories" in line
 
 
-@pytest.mark.parametrize("kind", [Kind.contours, Kind.density])
+@pytest.mark.parametrize("kind", ["contours", "density"])
 def test_rows_lie_on_the_axes_that_were_asked_for(room, kind):
     model, table = load_model(room / "plane.safetensors"), str(room / "table.csv")
-    scene = plot_context(model, kind, table, ("b", "a"), None, None, Color.time)
-    ax = PICTURES[kind](scene).axes[0]
+    context = plot_context(model, KINDS[kind], PlotOptions(table, axes=("b", "a")))
+    ax = KINDS[kind].drawing(context).axes[0]
     (points,) = (part for part in ax.collections if isinstance(part, PathCollection))
     read = pd.read_csv(room / "table.csv")[["b", "a"]].to_numpy()
     shown = np.asarray(points.get_offsets())
@@ -549,8 +548,11 @@ def test_contours_are_vectors(room, tmp_path, coarse, ending):
     assert b"/Subtype /Image" not in (tmp_path / f"c.{ending}").read_bytes()
 
 
-def test_all_kinds_have_a_drawing():
-    assert list(PICTURES) == list(Kind)
+def test_help_lists_every_kind_of_picture_and_each_has_a_drawing(capsys):
+    code, told, _ = outcome(capsys, "plot", "--help")
+    assert code == 0 and all(
+        f"  {kind.name} " in told and callable(kind.drawing) for kind in KINDS
+    )
 
 
 @pytest.mark.parametrize(
@@ -574,7 +576,7 @@ def test_a_conditional_flow_is_drawn_for_its_context(room, tmp_path, monkeypatch
 
 @pytest.mark.parametrize("kind", ["density", "trajectories", "field"])
 def test_films_have_frames(kind, room, tmp_path, monkeypatch):
-    monkeypatch.setattr("cnf.cli.animations.CELLS", 10)
+    monkeypatch.setattr("cnf.pictures.animations.CELLS", 10)
     options = "--frames", 24, "--frame-rate", 10, "--inches", 2
     ran("plot", room / "plane.safetensors", kind, "-o", tmp_path / "d.gif", *options)
     with Image.open(tmp_path / "d.gif") as film:
@@ -688,7 +690,7 @@ BAD_USES = {
     "context not wanted": (["sample", "plane", "-o", "s.csv", "--given", "c=1"], ["no context"]),
     "unknown kind": (["plot", "plane", "portrait", "-o", "p.png"], ["portrait", "marginals"]),
     "picture of no kind": (["plot", "plane", "samples", "-o", "p.foo"], ["p.foo", ".png"]),
-    "film of no film": (["plot", "plane", "samples", "-o", "p.gif"], ["p.gif", "no film"]),
+    "film of no film": (["plot", "plane", "samples", "-o", "p.gif"], ["p.gif", "no animation"]),
     "density of three": (["plot", "space", "density", "-o", "p.png"], ["2 columns", "3"]),
     "unknown axes": (
         ["plot", "space", "samples", "-o", "p.png", "--axes", "a,z"],

@@ -218,7 +218,7 @@ def test_pictures_need_their_columns_and_options(room, tmp_path, capsys):
     line = refused(capsys, "plot", room / "all", "density", *output)
     assert "drawn for 2 columns, the model has 3" in line
     line = refused(capsys, "plot", room / "all", "samples", *output, "--axes", "age,region")
-    assert "expected two of age, debt, mood" in line
+    assert "expected two numeric columns of age, debt, mood" in line
     marginals = "plot", room / "all", "marginals", *output
     assert "--sweep" in refused(capsys, *marginals, "--sweep", "age=0:1")
     assert "--colour" in refused(capsys, *marginals, "--colour", "log-density")

@@ -24,7 +24,7 @@ from cnf.diagnostics.numerics import (
 )
 from cnf.diagnostics.two_sample import separability, two_sample
 from cnf.fields import VelocityField
-from cnf.flows import ErrorModel
+from cnf.flows import BoundFlow, ErrorModel
 from cnf.rows import Rows
 
 LINES = {
@@ -173,14 +173,21 @@ class FlipsTheSign(cnf.CNF):
         return x, 2 * self.base.log_prob(z) - log_prob
 
 
-class SamplesInOneStep(cnf.CNF):
+class OneStepForward(BoundFlow):
     """A default solver of one step, for samples only."""
 
-    def _solve(self, system, x, way, solver, gradient, *, estimate):
-        forward = way[0] < way[-1]
-        return super()._solve(
-            system, x, way, cnf.Grid.uniform(1) if forward else solver, gradient, estimate=estimate
-        )
+    def trajectory(self, z, t, *, reverse=False):
+        coarse = replace(self.options, solver=cnf.Grid.uniform(1))
+        bound = BoundFlow(self.flow, self.context, self.options if reverse else coarse)
+        return bound.trajectory(z, t, reverse=reverse)
+
+
+class SamplesInOneStep(cnf.CNF):
+    """A flow that binds such a solver."""
+
+    def bind(self, *arguments, **options):
+        bound = super().bind(*arguments, **options)
+        return OneStepForward(bound.flow, bound.context, bound.options)
 
 
 class TooHeavy(cnf.NormalBase):
@@ -193,8 +200,8 @@ class TooHeavy(cnf.NormalBase):
 class ForgetsJacobian(cnf.Affine):
     """A map that keeps its Jacobian to itself."""
 
-    def forward(self, x):
-        y, ladj = super().forward(x)
+    def forward(self, x, context=None, mask=None):
+        y, ladj = super().forward(x, context, mask)
         return y, 0 * ladj
 
 

@@ -236,7 +236,7 @@ def test_ctrl_c_while_an_imputer_is_fitted_leaves_the_state_of_the_flow_alone(
     def pressing():
         yield (press,)
 
-    monkeypatch.setattr("cnf.cli.typed.progress", pressing)
+    monkeypatch.setattr("cnf.cli.fitting.progress", pressing)
     assert main([*fit, str(tmp_path / "m")]) == 130
     assert phases[-1] is not phases[0]
     monkeypatch.undo()

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "cnf"
 # A room may import from lower floors, and from itself; rooms on one floor do not see each other.
 FLOORS = (
     {"files", "rows", "deprecation", "registry", "version"},
+    {"plugins"},
     {"ode", "fields", "datasets", "plotting"},
     {"transforms"},
     {"flows"},
@@ -19,6 +20,7 @@ FLOORS = (
     {"training"},
     {"recipe"},
     {"neural_ode", "variational", "diagnostics"},
+    {"pictures"},
     {"report", "estimator"},
     {"cli"},
 )

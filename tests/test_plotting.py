@@ -487,7 +487,7 @@ def test_a_film_goes_to_the_data_and_back_for_ever(tmp_path: Path):
         frames=20,
         size=(2.0, 2.5),
         limits=((-3, 4), (-3, 3)),
-        progress=lambda done, all_: told.append((done, all_)),
+        callback=lambda done, all_: told.append((done, all_)),
     )
     with Image.open(tmp_path / "flow.gif") as film:
         assert film.n_frames == 20
@@ -745,7 +745,10 @@ ERRORS = {
     ),
     "records": (lambda: history([]), "records: expected at least one"),
     "record": (lambda: history([{"phase": "likelihood"}]), "record 0: expected the keys"),
-    "history axes": (lambda: history([record("a", 0)], axes=[None]), "axes: expected 4, got 1"),
+    "history axes": (
+        lambda: history([record("a", 0)], axes=[None]),
+        "axes: expected one for each of 4 panels, got 1",
+    ),
     "ending": (
         lambda: save(figure()[0], "picture.jpgg"),
         "picture.jpgg: expected a file name that ends in",

@@ -12,10 +12,10 @@ from sklearn.mixture import GaussianMixture
 
 import cnf
 from cnf.datasets import TOYS
+from cnf.flows.mixtures import fitted_mixture
 from cnf.recipe.architecture import default_flow
 from cnf.recipe.bases import choose_base
 from cnf.recipe.defaults import LARGE_COMPONENTS
-from cnf.recipe.gaussian_mixtures import fitted_mixture
 from cnf.recipe.mixture_baseline import MixtureBaseline
 from cnf.recipe.pilot_fits import affords_pilot_fits, best_transform
 from cnf.recipe.preparation import at_rest

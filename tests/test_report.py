@@ -14,12 +14,13 @@ from scipy.stats import multivariate_normal
 
 import cnf
 from cnf.cli import main
-from cnf.report import write_report
+from cnf.diagnostics.calibration import calibration_ranks
+from cnf.flows.gaussian import LinearGaussian
+from cnf.report import SECTIONS, write_report
 from cnf.report.animation import DEPTH, TIMES, motion, packed
-from cnf.report.baselines import GaussianPart, chosen_mixture, compare
-from cnf.report.calibration import ranks
+from cnf.report.baselines import ConditionalMixture, chosen_mixture, compare
 from cnf.report.data import report_data
-from cnf.report.page import as_json
+from cnf.report.scene import as_json
 from cnf.rows import Rows
 
 CORRELATED = torch.tensor([[1.0, 0.8], [0.8, 2.0]], dtype=F64)
@@ -42,22 +43,36 @@ def still(dim=2, context_dim=0):
 
 def test_one_gaussian_is_the_closed_form():
     train = normal(4000, 2).double() @ torch.linalg.cholesky(CORRELATED).T + 100
-    found = GaussianPart.fitted(train.numpy(), 1).log_prob(train.numpy()[:50], 2)
     exact = multivariate_normal(train.mean(0), np.cov(train.T.numpy(), bias=True)).logpdf(
         train[:50].numpy()
     )
-    np.testing.assert_allclose(found, exact, atol=1e-4)
+    for found in (
+        LinearGaussian.fit(Rows(train)).log_prob(Rows(train[:50])),
+        ConditionalMixture.fit(train.numpy(), 1).log_prob(train.numpy()[:50], 2),
+    ):
+        np.testing.assert_allclose(found, exact, atol=1e-4)
 
 
 def test_a_gaussian_given_its_context_is_linear_regression():
     c = normal(5000, 1).double()
     x = 3 * c + 0.5 * normal(5000, 1, seed=1).double()
-    rows = torch.cat([x, c], 1).numpy()
-    found = GaussianPart.fitted(rows, 1).log_prob(rows, 1)
     slope, intercept = np.polyfit(c[:, 0].numpy(), x[:, 0].numpy(), 1)
     rest = x[:, 0].numpy() - slope * c[:, 0].numpy() - intercept
     exact = -0.5 * (rest / rest.std()) ** 2 - np.log(rest.std() * np.sqrt(2 * np.pi))
-    np.testing.assert_allclose(found, exact, atol=1e-3)
+    rows, joint = Rows(x, c), torch.cat([x, c], 1).numpy()
+    np.testing.assert_allclose(LinearGaussian.fit(rows).log_prob(rows), exact, atol=1e-4)
+    mixture = ConditionalMixture.fit(joint, 1).log_prob(joint, 1)
+    np.testing.assert_allclose(mixture, exact, atol=1e-3)
+
+
+def test_weights_of_one_gaussian_count_rows():
+    x, c = normal(60, 2).double(), normal(60, 1, seed=1).double()
+    weights = torch.arange(60) % 3
+    repeated = torch.arange(60).repeat_interleave(weights)
+    weighted = LinearGaussian.fit(Rows(x, c, weights.double()))
+    counted = LinearGaussian.fit(Rows(x[repeated], c[repeated]))
+    rows = Rows(x, c)
+    torch.testing.assert_close(weighted.log_prob(rows), counted.log_prob(rows))
 
 
 def test_a_mixture_integrates_to_one_under_every_context():
@@ -104,16 +119,15 @@ def test_ranks_of_the_flows_own_draws_are_uniform(context_dim):
     x = flow.sample(
         () if context_dim else (200,), context, generator=torch.Generator().manual_seed(5)
     )
-    found = ranks(subject(flow, x, context))
+    found = calibration_ranks(flow, Rows(x, context))
     for shares in (*found.columns.T, found.density):
         place = torch.linspace(0, 1, len(shares), dtype=F64)
         assert (shares.double().sort().values - place).abs().max() < 2 / len(shares) ** 0.5
 
 
 def test_rows_in_the_core_have_low_and_rows_outside_high_regions():
-    found = ranks(
-        subject(still(), torch.tensor([[0.0, 0.0], [9.0, 9.0], [0.0, -1.1774]], dtype=F64))
-    )
+    rows = torch.tensor([[0.0, 0.0], [9.0, 9.0], [0.0, -1.1774]], dtype=F64)
+    found = calibration_ranks(still().double(), Rows(rows))
     assert found.density.tolist() == pytest.approx([0, 1, 0.5], abs=0.05)
     assert found.columns[:, 1].tolist() == pytest.approx([0.5, 1, 0.12], abs=0.03)
 
@@ -264,9 +278,9 @@ def test_a_conditional_flow_of_one_column_without_metadata(tmp_path):
     flow = stirred(cnf.CNF(1, hidden=(8, 8), context_dim=1))
     told = []
     rows = Rows(normal(40, 1).double(), normal(40, 1, seed=1).double())
-    write_report(flow, rows, tmp_path / "r.html", names=["x"], title="one", tell=told.append)
+    write_report(flow, rows, tmp_path / "r.html", names=["x"], title="one", callback=told.append)
     text = (tmp_path / "r.html").read_text()
-    assert told == ["likelihood", "pictures", "the flow in motion", "checks"]
+    assert told == [section.title for section in SECTIONS]
     assert "Columns in pairs" not in text and "Training</h2>" not in text
     assert flow.dtype == torch.float32
 

@@ -14,13 +14,15 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
+from cnf import plugins
 from cnf.cli.commands import app
 
 # typer does not export the class of usage errors.
-UsageError: type[Exception] = typer.BadParameter.__base__
+UsageError: Any = typer.BadParameter.__base__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,13 +34,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     of_results: list[str] = []
 
-    def hear(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        # What befalls a fit is said at once; what is odd about results, only where there are any.
-        tell = _say if category.__module__.startswith("cnf.training") else of_results.append
-        tell(str(message))
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        # Warnings of a fit are printed at once, those about results only if there are results.
+        now = category.__module__.startswith("cnf.training")
+        (_say if now else of_results.append)(str(message))
 
     with warnings.catch_warnings():
-        warnings.showwarning = hear
+        warnings.showwarning = show
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
     for warning in of_results if code != 2 else ():
         _say(warning)
@@ -46,8 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    command = typer.main.get_command(app)
     try:
+        plugins.load()
+        command = typer.main.get_command(app)
         with command.make_context("cnf", arguments) as context:
             command.invoke(context)
     except typer.Exit as done:

@@ -25,8 +25,8 @@ def check_model(
         ValueError: for a model, table or device that cannot be used.
     """
     model = load_model(path, device)
-    with bar("checking") as watch:
-        claims = _claims(model, data, strict=strict, seed=seed, watch=watch)
+    with bar("checking") as callback:
+        claims = _claims(model, data, strict=strict, seed=seed, callback=callback)
     passed = not any(claim.passed is False for claim in claims)
     if as_json:
         found = [claim.as_dict() for claim in claims]

@@ -16,11 +16,12 @@ from cnf.cli.options import (
     Device,
     FitOptions,
     Given,
-    Kind,
     Model,
     Output,
+    PlotCommand,
     Seed,
     Threads,
+    known_kind,
 )
 
 TYPE_HELP = "Types of columns, in place of those inferred: age=integer,share=bounded:0:1."
@@ -73,7 +74,7 @@ def fit(
     ] = False,
     valid: Annotated[
         str | None,
-        typer.Option(help="Rows to judge by, a file or toy:NAME. Default: a tenth of DATA."),
+        typer.Option(help="Validation rows, a file or toy:NAME. Default: a tenth of DATA."),
     ] = None,
     seed: Seed = 0,
     steps: Annotated[
@@ -101,7 +102,7 @@ def fit(
     """Fit a flow to a table.
 
     Columns may be real, positive, bounded, integer or categorical, with cells missing; what was
-    taken for what is printed. Says how well the model predicts rows that were held out.
+    inferred is printed. Says how well the model predicts held-out rows.
     """
     from cnf.cli.data import names_in
     from cnf.cli.fitting import fit_model
@@ -166,10 +167,13 @@ def sample(
     sample_table(model, output, rows=rows, seed=seed, given=given, device=device)
 
 
-@app.command()
+@app.command(cls=PlotCommand)
 def plot(
     model: Model,
-    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="What to draw.")],
+    kind: Annotated[
+        str,
+        typer.Argument(metavar="KIND", callback=known_kind, help="What to draw: see below."),
+    ],
     output: Output,
     data: Annotated[
         str | None, typer.Option(help="Draw these rows too, a file or toy:NAME.")
@@ -185,40 +189,34 @@ def plot(
         str | None, typer.Option(help="The context column that what-if sweeps: name=low:high.")
     ] = None,
     color: Annotated[
-        Color, typer.Option("--color", "--colour", help="What the colors of trajectories tell.")
+        Color, typer.Option("--color", "--colour", help="What the colors of trajectories show.")
     ] = Color.time,
-    frames: Annotated[int, typer.Option(min=20, max=2000, help="Of a film.")] = 48,
+    frames: Annotated[int, typer.Option(min=20, max=2000, help="Frames of an animation.")] = 48,
     frame_rate: Annotated[
-        int, typer.Option(min=1, max=100, help="Frames a second of a film.")
+        int, typer.Option(min=1, max=100, help="Frames a second of an animation.")
     ] = 20,
     inches: Annotated[
-        float, typer.Option(min=1, max=20, help="A side of a film, at 100 dots an inch.")
+        float, typer.Option(min=1, max=20, help="Side of an animation, at 100 dots an inch.")
     ] = 4.0,
 ) -> None:
     """Draw a picture of a model.
 
-    Of two columns: density, contours, evolution (the density at a row of times). In two columns of
-    many: samples, trajectories, field, streamlines, conditional (given the others). Of all
-    columns: marginals, pairs, slices, calibration (of --data), what-if (a context swept). Of the
-    work: steps, history. png, svg or pdf; density, trajectories and field also as films: gif or
-    mp4.
+    The ending of the output chooses the format: png, svg or pdf; gif or mp4 for an animation of
+    the density, trajectories or field.
     """
-    from cnf.cli.animations import AnimationOptions
     from cnf.cli.data import names_in
     from cnf.cli.model import use_threads
     from cnf.cli.pictures import plot_model
+    from cnf.cli.plot_context import PlotOptions
+    from cnf.pictures.animations import AnimationOptions
 
     use_threads(1)
     plot_model(
         model,
         kind,
         output,
-        data=data,
-        axes=names_in(axes),
-        given=given,
-        sweep=sweep,
-        color=color,
-        film=AnimationOptions(frames, frame_rate, inches),
+        PlotOptions(data, names_in(axes), given, sweep, color),
+        AnimationOptions(frames=frames, frame_rate=frame_rate, inches=inches),
     )
 
 
@@ -247,11 +245,11 @@ def check(
 
 @app.command()
 def report(model: Model, data: Data, output: Output, threads: Threads = 1) -> None:
-    """Write a page about a model, judged by a table: open it in a browser.
+    """Write a page about a model and how well it fits a table; open it in a browser.
 
     What the model is, how well it predicts the rows beside a Gaussian and a mixture, its training,
     columns, calibration, and the flow itself, moving. Give rows that are new to the model, or its
-    own table: then the rows that the fit set apart judge.
+    own table, of which the validation rows are then used.
     """
     from cnf.cli.model import use_threads
     from cnf.cli.reporting import report_model

@@ -27,6 +27,11 @@ class Model:
         return [column.name for column in self.table_flow.schema.modeled]
 
     @property
+    def numeric_columns(self) -> list[str]:
+        """Names of the numeric columns among them."""
+        return [column.name for column in self.table_flow.numeric_columns]
+
+    @property
     def context(self) -> list[str]:
         """Names of the columns that the density is conditioned on."""
         return [column.name for column in self.table_flow.schema.context]

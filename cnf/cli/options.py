@@ -5,36 +5,39 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-
-class Kind(str, Enum):
-    """The pictures of `cnf plot`."""
-
-    density = "density"
-    contours = "contours"
-    evolution = "evolution"
-    samples = "samples"
-    trajectories = "trajectories"
-    field = "field"
-    streamlines = "streamlines"
-    marginals = "marginals"
-    pairs = "pairs"
-    slices = "slices"
-    conditional = "conditional"
-    what_if = "what-if"
-    calibration = "calibration"
-    steps = "steps"
-    history = "history"
+from cnf.pictures import KINDS
 
 
 class Color(str, Enum):
-    """What the colors of trajectories tell."""
+    """What the colors of trajectories show."""
 
     time = "time"
     log_density = "log-density"
+
+
+def known_kind(name: str) -> str:
+    """The name of a kind of picture.
+
+    Raises:
+        typer.BadParameter: for a kind that is not registered.
+    """
+    if name not in KINDS.names:
+        raise typer.BadParameter(f"expected one of {', '.join(KINDS.names)}; got {name!r}")
+    return name
+
+
+class PlotCommand(TyperCommand):
+    """A command whose help ends with the registered kinds of picture."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """Write a line for each kind; what `plugins.load` added is among them."""
+        with formatter.section("Kinds"):
+            formatter.write_dl([(kind.name, kind.help) for kind in KINDS])
 
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model that `cnf fit` wrote.")]

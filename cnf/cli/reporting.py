@@ -1,4 +1,4 @@
-"""`cnf report`: a page about a model, judged by a table."""
+"""`cnf report`: a page about a model and how well it fits a table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cnf.cli.data import TOY, read_data
 from cnf.cli.model import Model, load_model
 from cnf.cli.output import require_writable, say, writing
 from cnf.report import write_report
-from cnf.report.page import Tell
+from cnf.report.page import Callback
 from cnf.rows import Rows
 from cnf.tables.held_out import held_out_rows
 
@@ -35,7 +35,7 @@ def report_model(path: Path, data: str, output: Path) -> None:
     if not table_flow.plain:
         source = f"{source} that hold every number, given the other cells"
     names = [column.name for column in table_flow.numeric_columns]
-    with writing(output), telling() as tell:
+    with writing(output), telling() as callback:
         write_report(
             table_flow.flow,
             rows,
@@ -44,7 +44,7 @@ def report_model(path: Path, data: str, output: Path) -> None:
             names=names,
             title=path.stem,
             source=source,
-            tell=tell,
+            callback=callback,
         )
     say(
         f"{output}: {len(rows):,} rows, {output.stat().st_size / 1e6:.1f} MB; open it in a browser"
@@ -61,10 +61,10 @@ def held_out(model: Model, data: str) -> tuple[Rows, Rows | None]:
 
 
 @contextmanager
-def telling() -> Iterator[Tell]:
-    """A line that says what is being made, on a terminal."""
+def telling() -> Iterator[Callback]:
+    """A line with the title of the section, on a terminal."""
     if not sys.stderr.isatty():
-        yield lambda part: None
+        yield lambda title: None
         return
     with Console(stderr=True).status("reading") as status:
         yield status.update

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class BoxedCurves(Curves):
                 log_weights
                 - ((offsets.abs() - self.box).clamp(min=0) / self.scale).square().sum(0) / 2
             )
-            # Most nodes are too far from x to change the sum, and the kernel is dear.
+            # Most nodes are too far from x to change the sum, and the kernel is expensive.
             near = bound > bound.amax(1, keepdim=True) - 45
         terms = torch.full_like(bound, -torch.inf)
         terms[near] = log_weights.expand_as(bound)[near] + self._log_kernel(offsets[:, near]).sum(
@@ -219,15 +219,16 @@ class BoxedCurves(Curves):
 
 
 class _Chunked(torch.autograd.Function):
-    """Evaluate a function of rows in chunks, and again on the way back: memory stays that of one
+    """Evaluate a function of rows in chunks, and again in the backward pass, in the memory of one
     chunk.
 
-    Results go into one tensor made before: small ones left between large temporaries would pin the
-    heap."""
+    Results go into one tensor that is allocated first: small tensors between large temporaries
+    would fragment the heap.
+    """
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, rows: Tensor, function: Callable[[Tensor], Tensor], chunk: int
+        ctx: Any, rows: Tensor, function: Callable[[Tensor], Tensor], chunk: int
     ) -> Tensor:
         ctx.save_for_backward(rows)
         ctx.function, ctx.chunk = function, chunk
@@ -238,7 +239,7 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, weights: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, None, None]:
         (rows,) = ctx.saved_tensors
         gradient = torch.empty_like(rows)
         parts = zip(*(tensor.split(ctx.chunk) for tensor in (rows, weights, gradient)))

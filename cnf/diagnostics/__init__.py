@@ -1,11 +1,12 @@
-"""Diagnostics: every claim that a flow makes, measured.
+"""Diagnostics: measured claims about a flow.
 
-check          the claims of a flow on rows it was not fitted to, what `cnf check` prints
-check_table    the same for the model of a typed table
-CheckResult          one of them: what is claimed, the number found, its limit, the verdict
+    check, check_table      measure all claims about a flow, or about the model of a table
+    CheckResult             one claim: the number found, its limit, whether it holds
+    CHECKS, Check           the registry of checks
+    CheckContext            what a check is given
 
-Lines about correctness fail on any breach. Lines about fit judge the size of an effect, with room
-for what chance does to so many rows, and no p-value that every large table would fail.
+A check of correctness fails only by an error in the code. A check of fit judges the size of an
+effect, with a margin for chance, and not a p-value, by which every large table would fail.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from __future__ import annotations
 from typing import Any
 
 from cnf.deprecation import renamed
-from cnf.diagnostics.checking import check
+from cnf.diagnostics.checking import CHECKS, Check, check
+from cnf.diagnostics.context import CheckContext
 from cnf.diagnostics.result import CheckResult
 from cnf.diagnostics.tables import check_table
 
-__all__ = ["CheckResult", "check", "check_table"]
+__all__ = ["CHECKS", "Check", "CheckContext", "CheckResult", "check", "check_table"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,14 +1,16 @@
-"""The check: every claim in turn."""
+"""The check: the registry of checks, and the loop over it."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from cnf.deprecation import renamed_argument
 from cnf.diagnostics.context import MOST_ROWS, CheckContext
 from cnf.diagnostics.cost import steps, work
 from cnf.diagnostics.fitting import base, columns, overfitting, regions
@@ -22,32 +24,63 @@ from cnf.diagnostics.numerics import (
     solver_error,
     volume,
 )
-from cnf.diagnostics.result import CheckResult
+from cnf.diagnostics.result import CheckResult, Kind
 from cnf.diagnostics.two_sample import two_sample
 from cnf.flows import CNF
 from cnf.ode import SolverError
+from cnf.plugins import Registry
 from cnf.rows import FEWEST_ROWS, Rows, as_rows
 
 Measure = Callable[[CheckContext], Iterable[CheckResult]]
-CHECKS: tuple[Measure, ...] = (
-    round_trip,
-    mass,
-    volume,
-    own_samples,
-    solver_error,
-    divergence,
-    gradients,
-    independence,
-    base,
-    columns,
-    regions,
-    two_sample,
-    overfitting,
-    work,
-    steps,
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: what it measures, and of which kind its results are.
+
+    Attributes:
+        name: of the check; its results have names of their own.
+        kind: "correctness", "fit" or "cost".
+        measure: a function from a `CheckContext` to its results; none where it does not apply.
+        tables: whether it applies too to the flow over the numeric columns of a table given the
+            other cells.
+
+    Example:
+        >>> def measure(case):
+        ...     yield CheckResult.at_most("columns", "there are few columns", case.flow.dim, 10)
+        >>> Check("columns", "cost", measure).tables
+        True
+    """
+
+    name: str
+    kind: Kind
+    measure: Measure
+    tables: bool = True
+
+
+CHECKS: Registry[Check] = Registry(
+    "check",
+    [
+        Check("round trip", "correctness", round_trip),
+        Check("mass", "correctness", mass, tables=False),
+        Check("volume", "correctness", volume),
+        Check("own samples", "correctness", own_samples),
+        Check("solver error", "correctness", solver_error),
+        Check("divergence", "correctness", divergence),
+        Check("gradients", "correctness", gradients, tables=False),
+        Check("independence", "correctness", independence),
+        Check("base", "fit", base, tables=False),
+        Check("columns", "fit", columns, tables=False),
+        Check("regions", "fit", regions, tables=False),
+        Check("two samples", "fit", two_sample, tables=False),
+        Check("overfitting", "fit", overfitting, tables=False),
+        Check("work", "cost", work, tables=False),
+        Check("steps", "cost", steps),
+    ],
 )
 
 
+@renamed_argument("watch", "callback")
 def check(
     flow: CNF,
     x: Any,
@@ -55,50 +88,55 @@ def check(
     context: Any = None,
     strict: bool = False,
     seed: int = 0,
-    watch: Callable[[float], None] = lambda done: None,
+    callback: Callable[[float], None] = lambda done: None,
 ) -> tuple[CheckResult, ...]:
-    """Every claim that a flow makes, measured on rows it was not fitted to.
+    """Measure every claim that a flow makes, on rows that it was not fitted to.
 
-    A claim that does not apply is left out: the overfitting of a flow whose history is not known,
-    say. One
-    that cannot be decided has no verdict: the mass in many columns, where no proposal comes near
-    the density.
+    A check that does not apply gives no result: overfitting, for example, where the flow has no
+    history. A result that cannot be decided has `passed=None`: for example the mass in many
+    columns, where no proposal comes near the density.
 
     Args:
-        flow: what is checked; it stays as it is.
+        flow: stays as it is.
         x: rows (rows, dim) in the units of the data; up to 2,000 of them, chosen at random, are
             used.
         context: (rows, context_dim), for a conditional flow.
-        strict: hold it to narrower limits.
-        seed: of the rows chosen and of everything random in a check.
-        watch: told the share of the check that is done.
+        strict: use the narrower limits.
+        seed: of the choice of rows and of everything random in a check.
+        callback: is told the share of the checks that is done.
 
     Raises:
         ValueError: for rows that do not fit the flow, are not finite, or are fewer than 10.
 
     Example:
         >>> flow = CNF(dim=1, hidden=(8, 8))
-        >>> claims = check(flow, flow.sample((300,), generator=torch.Generator().manual_seed(0)))
-        >>> [claim.name for claim in claims if not claim.passed]
+        >>> found = check(flow, flow.sample((300,), generator=torch.Generator().manual_seed(0)))
+        >>> [result.name for result in found if not result.passed]
         []
     """
     case = CheckContext(_ready(flow), _rows(flow, x, context, seed), seed, strict)
-    claims: list[CheckResult] = []
-    for k, measure in enumerate(CHECKS):
-        watch(k / len(CHECKS))
-        claims += measured(measure, case)
-    watch(1.0)
-    return tuple(claims)
+    return tuple(run(list(CHECKS), case, callback))
 
 
-def measured(measure: Measure, case: CheckContext) -> Iterator[CheckResult]:
-    """The claims of one check; a solve that cannot be finished is a claim that does not hold."""
+def run(
+    checks: list[Check], case: CheckContext, callback: Callable[[float], None]
+) -> Iterator[CheckResult]:
+    """The results of some checks, one check after another."""
+    for k, one in enumerate(checks):
+        callback(k / len(checks))
+        yield from measured(one, case)
+    callback(1.0)
+
+
+def measured(check: Check, case: CheckContext) -> Iterator[CheckResult]:
+    """The results of one check; a solve that fails is a result that does not pass."""
     try:
-        yield from measure(case)
+        for result in check.measure(case):
+            yield replace(result, kind=check.kind)
     except SolverError as failure:
-        name = measure.__name__.replace("_", " ")
         claim = "the equation can be solved, so that the rest can be measured"
-        yield CheckResult.at_most(name, claim, math.nan, 0.0, detail=str(failure))
+        failed = CheckResult.at_most(check.name, claim, math.nan, 0.0, detail=str(failure))
+        yield replace(failed, kind=check.kind)
 
 
 def _ready(flow: CNF) -> CNF:

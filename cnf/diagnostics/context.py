@@ -1,4 +1,4 @@
-"""What the checks share: a flow, rows it was not fitted to, its samples and scores."""
+"""What every check is given: a flow, held-out rows, samples, and the log-densities of both."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from cnf.flows import CNF, BoundFlow, Evaluation
 from cnf.ode import Solver
 from cnf.rows import Rows
 
-# Rows for statements about fit, and for numerical ones, where each row is a test of its own.
+# Rows for checks of fit, and for numerical ones, where each row is a test of its own.
 MOST_ROWS, FEW_ROWS = 2000, 256
 SAMPLES, SAMPLES_A_CONTEXT = 16_384, 64
 
 
 @dataclass(frozen=True)
 class CheckContext:
-    """A flow on trial.
+    """What a check is given.
 
     Args:
-        flow: in eval mode; it is looked at, and never changed.
-        rows: what it is tried on, with their context.
-        seed: of everything random here.
-        strict: whether the narrower limits hold.
+        flow: in eval mode; no check changes it.
+        rows: held-out rows with their context, in random order.
+        seed: of everything random in the checks.
+        strict: whether the narrower limits apply.
     """
 
     flow: CNF
@@ -37,21 +37,20 @@ class CheckContext:
     strict: bool
 
     def limit(self, usual: float, strict: float) -> float:
-        """The limit that holds here."""
+        """The limit that applies."""
         return strict if self.strict else usual
 
     def generator(self, stream: int = 0) -> torch.Generator:
-        """A fresh generator; each check has a stream of its own, so that none depends on
-        another."""
+        """A new generator; each check has a stream of its own, so that none depends on another."""
         return torch.Generator(self.flow.device).manual_seed(self.seed + 7919 * stream)
 
     def first(self, count: int) -> Rows:
-        """So many of the rows, or all; they come in random order."""
+        """The first `count` rows, or all where there are fewer."""
         return self.rows.take(torch.arange(min(count, len(self.rows)), device=self.rows.x.device))
 
     @cached_property
     def few(self) -> Rows:
-        """The rows of numerical statements."""
+        """The rows for numerical checks."""
         return self.first(FEW_ROWS)
 
     @cached_property
@@ -61,20 +60,20 @@ class CheckContext:
 
     @cached_property
     def scored(self) -> Evaluation:
-        """What `evaluate` says of all rows."""
+        """The result of `evaluate` for all rows."""
         with torch.no_grad():
             return self.flow.evaluate(self.rows.x, self.rows.context)
 
     @cached_property
     def answered(self) -> Rows:
-        """Those of `few` that have a score within the tolerance: the others make no claim, and
-        could keep a solver busy for long."""
+        """Those of `few` whose error bound is within the tolerance. No claim is made about the
+        others, and their solves could take long."""
         return self.few.take(self.scored.ok[: len(self.few)].nonzero().squeeze(-1))
 
     @cached_property
     def drawn(self) -> tuple[Tensor, Tensor]:
-        """Samples (k, rows or 1, dim) and their log_prob at first look (k, rows or 1): for each
-        row's context, where there is one."""
+        """Samples (samples, rows or 1, dim) under the context of each row, if there is one, and
+        their log_prob without refinement (samples, rows or 1)."""
         count = SAMPLES if self.rows.context is None else SAMPLES_A_CONTEXT
         context = None if self.rows.context is None else self.rows.context[:FEW_ROWS]
         with torch.no_grad():
@@ -84,11 +83,11 @@ class CheckContext:
 
     @cached_property
     def compared(self) -> Rows:
-        """The rows that `drawn` stands beside."""
+        """The rows whose context `drawn` was sampled under."""
         return self.rows if self.rows.context is None else self.few
 
     def base_points(self, flow: CNF, rows: Rows) -> Tensor:
-        """Where rows come from at t = 0, in model coordinates (rows, dim)."""
+        """The rows at t = 0, in model coordinates (rows, dim)."""
         with torch.no_grad():
             start = flow.trajectory(rows.x, [0.0], rows.context, reverse=True)[0]
             return flow.to_model_coordinates(start, rows.context)[0]
@@ -103,7 +102,7 @@ def at_first_look(flow: CNF, context: Tensor | None, solver: Solver | None = Non
 def log_volume(flow: CNF, y: Tensor) -> Tensor:
     """log |det ∂x/∂y| (rows,) of the map from model coordinates y (rows, dim) to data.
 
-    By differences, so that it owes nothing to the Jacobian that the map itself reports.
+    By differences, independently of the Jacobian that the map itself returns.
     """
     return torch.linalg.slogdet(jacobian(flow.preprocess.inverse, y.double(), 1e-4)).logabsdet
 
@@ -111,7 +110,7 @@ def log_volume(flow: CNF, y: Tensor) -> Tensor:
 def jacobian(image: Callable[[Tensor], Tensor], y: Tensor, step: float) -> Tensor:
     """∂image/∂y transposed (rows, dim, dim) at y (rows, dim), by central differences.
 
-    `image` is given points (moves, rows, dim): what belongs to a row, such as its context,
+    `image` is called with points (moves, rows, dim): what belongs to a row, such as its context,
     broadcasts.
 
     >>> jacobian(lambda y: 3 * y, torch.zeros(1, 2), 1e-2).round()

@@ -1,5 +1,5 @@
-"""Claims about the price of a score: evaluations, steps, and how steep the field is along the
-paths."""
+"""Checks of the cost of a log-density: evaluations of the field, and step lengths against its
+Lipschitz constant."""
 
 from __future__ import annotations
 
@@ -14,29 +14,28 @@ from cnf.flows import Evaluation
 from cnf.ode import Grid
 
 PATHS = 64
-# Beyond this, hL of an explicit Runge-Kutta step of order four or five, a decaying solution grows.
+# An explicit Runge-Kutta step of order four or five amplifies a decaying solution where hL is larger.
 STABLE = 3.3
 
 
 def work(case: CheckContext) -> Iterator[CheckResult]:
-    """Rows that found an answer, and what it took."""
+    """The share of rows that could be solved, and the evaluations that a row takes."""
     yield from answered(case.scored, strict=case.strict)
     nfe = case.scored.nfe.double()
     yield CheckResult.at_most(
         "evaluations",
-        "a score takes few evaluations of the field",
+        "a log-density takes few evaluations of the field",
         nfe.mean().item(),
         case.limit(250, 120),
-        kind="cost",
         detail=f"mean of {len(case.rows)} rows; at most {int(nfe.max())}",
     )
 
 
 def answered(scored: Evaluation, *, strict: bool) -> Iterator[CheckResult]:
-    """Rows whose score is within the tolerance."""
+    """The share of rows whose error bound is within the tolerance."""
     yield CheckResult.at_least(
         "answers",
-        "every finite row has a score within the tolerance",
+        "every finite row has a log-density within the tolerance",
         scored.ok.double().mean().item(),
         0.999 if strict else 0.99,
         kind="cost",
@@ -46,7 +45,7 @@ def answered(scored: Evaluation, *, strict: bool) -> Iterator[CheckResult]:
 
 @torch.no_grad()
 def steps(case: CheckContext) -> Iterator[CheckResult]:
-    """Length of a step times the Lipschitz constant of the field there, over the grid."""
+    """The length of each step times the Lipschitz constant of the field there."""
     flow, rows = case.exact, case.first(PATHS)
     if not isinstance(flow.solver, Grid):
         return
@@ -61,10 +60,9 @@ def steps(case: CheckContext) -> Iterator[CheckResult]:
     lengths = [b - a for a, b in pairwise(flow.solver.nodes)]
     yield CheckResult.at_most(
         "steps",
-        "no step is so long that its rounding grows",
+        "no step is so long that its errors grow",
         (nodes.diff() * typical).max().item(),
         case.limit(STABLE, STABLE / 2),
-        kind="cost",
         detail=f"hL over {len(lengths)} steps of {min(lengths):.3g} to {max(lengths):.3g};"
         f" Lipschitz constant up to {typical.max():.1f}",
     )

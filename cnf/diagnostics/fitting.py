@@ -1,5 +1,4 @@
-"""Claims about fit: how far held-out rows and the flow's density are apart, whatever their
-number."""
+"""Checks of fit: distances between held-out rows and samples, with a margin for chance."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from cnf.flows import Evaluation
 from cnf.rows import weighted_nll
 
 BASE_SAMPLES = 20_000
-# Chance leads a claim beyond its margin once in so many.
+# Probability that chance alone exceeds a margin.
 LEVEL = 1e-3
 STANDARD_ERRORS = 4
 
@@ -45,7 +44,7 @@ def distance(u: Tensor) -> Tensor:
 
 
 def ranks(values: Tensor, samples: Tensor) -> Tensor:
-    """The share of samples (k, rows or 1) below each value (rows,)."""
+    """The share of samples (samples, rows or 1) below each value (rows,)."""
     if samples.shape[1] == 1:
         ordered = samples[:, 0].sort().values
         return torch.searchsorted(ordered, values.contiguous()).double() / len(samples)
@@ -54,7 +53,7 @@ def ranks(values: Tensor, samples: Tensor) -> Tensor:
 
 @torch.no_grad()
 def base(case: CheckContext) -> Iterator[CheckResult]:
-    """Held-out rows at t = 0 against the base, column by column and by its density."""
+    """Held-out rows at t = 0 against the base: each column, and the density of the base."""
     flow, rows = case.flow, case.rows
     z = case.base_points(flow, rows)
     z = z[z.isfinite().all(-1)]
@@ -67,14 +66,13 @@ def base(case: CheckContext) -> Iterator[CheckResult]:
         "held-out rows, carried to t = 0, are distributed as the base",
         worst,
         case.limit(0.05, 0.02) + sampling_margin(len(rows), columns=len(pairs)),
-        kind="fit",
         detail=f"largest distance of distributions, {len(rows)} rows",
     )
 
 
 @torch.no_grad()
 def columns(case: CheckContext) -> Iterator[CheckResult]:
-    """The probability integral transform of each column: ranks of held-out rows among samples."""
+    """The ranks of held-out rows among samples in each column (probability integral transform)."""
     (samples, _), rows = case.drawn, case.compared
     values = rows.x.to(samples.dtype)
     u = torch.stack([ranks(x, s) for x, s in zip(values.T, samples.unbind(-1))], 1)
@@ -83,8 +81,7 @@ def columns(case: CheckContext) -> Iterator[CheckResult]:
         "columns",
         "each column of held-out rows is distributed as that of samples",
         found.max().item(),
-        case.limit(0.05, 0.02) + _room(case, len(rows), columns=len(found)),
-        kind="fit",
+        case.limit(0.05, 0.02) + _margin(case, len(rows), columns=len(found)),
         detail=f"worst is column {int(found.argmax())} of {len(found)}, from 0; {len(rows)} rows",
     )
 
@@ -100,14 +97,13 @@ def regions(case: CheckContext) -> Iterator[CheckResult]:
         "regions",
         "regions of highest density hold the share of rows that they should",
         distance(u[:, None]).item(),
-        case.limit(0.05, 0.02) + _room(case, len(rows)),
-        kind="fit",
+        case.limit(0.05, 0.02) + _margin(case, len(rows)),
         detail=f"largest difference of shares, {len(rows)} rows",
     )
 
 
-def _room(case: CheckContext, rows: int, columns: int = 1) -> float:
-    """Samples are either shared by all rows, or each row has its own few."""
+def _margin(case: CheckContext, rows: int, columns: int = 1) -> float:
+    """The sampling margin where all rows share the samples, or where each row has its own few."""
     count = len(case.drawn[0])
     shared = case.rows.context is None
     return (
@@ -129,7 +125,7 @@ def memorized(
     known."""
     history = metadata.get("history") or {}
     seen, seen_error = history.get("train_nll"), history.get("train_se")
-    if seen is None:
+    if seen is None or seen_error is None:
         return
     nll, error = weighted_nll(scored.log_prob[scored.ok], None)
     yield CheckResult.at_most(

@@ -1,4 +1,4 @@
-"""The mass of a density: on a grid in one or two columns, by importance sampling in more."""
+"""The integral of a density: on a grid in one or two columns, by importance sampling in more."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import math
 from collections.abc import Iterator
 
 import torch
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from cnf.diagnostics.context import CheckContext, at_first_look, log_volume
 from cnf.diagnostics.result import CheckResult
 from cnf.flows import BoundFlow, MixtureBase
+from cnf.flows.mixtures import fitted_mixture, mixture_base
 
 POINTS = {1: 2001, 2: 201}
 SAMPLES = 4096
-# Of the range of the samples, on either side.
+# The grid extends beyond the range of the samples by this share of it, on either side.
 MARGIN = 0.35
 PROPOSALS, COMPONENTS = 8192, 40
-# With fewer effective draws a standard error means nothing; with a larger one it cannot tell a
-# density that is right from one that is a tenth too heavy.
+# With fewer effective draws the standard error is unreliable. With a larger standard error, a mass of
+# 1.1 cannot be told from 1.
 FEWEST_EFFECTIVE, LARGEST_ERROR = 200, 0.025
-# Proposals are wider than the samples they were fitted to, and one in ten is wider still.
+# The proposal is wider than the samples it is fitted to; a tenth of it is wider still.
 INFLATION, WIDE_SHARE, WIDE = 1.15, 0.1, 3.0
 STANDARD_ERRORS = 4
 
@@ -31,13 +31,13 @@ def mass(case: CheckContext) -> Iterator[CheckResult]:
     """∫ p(x) dx = ∫ p(x(y)) |det ∂x/∂y| dy over model coordinates y, for the context of the first
     row.
 
-    Not decided where no proposal comes near the density, as in many columns.
+    Not decided where no proposal is close to the density, as in many columns.
     """
     context = None if case.rows.context is None else case.rows.context[:1]
     x = case.exact.sample((SAMPLES,), context, generator=case.generator(6)).reshape(
         SAMPLES, case.flow.dim
     )
-    # With steps of half the length and one solve a row: tails are many points and little mass.
+    # Steps of half the length and one solve a row: the tails have many points and little mass.
     flow = at_first_look(case.flow, context, case.flow.solver.refined())
     measure = _on_a_grid if case.flow.dim in POINTS else _by_importance
     total, error, decided, detail = measure(flow, case.flow.preprocess(x)[0], case.generator(7))
@@ -51,14 +51,13 @@ def mass(case: CheckContext) -> Iterator[CheckResult]:
     yield claim if decided else claim.undecided()
 
 
-# The mass, what chance may do to it, whether that is little enough to decide, and how it was
-# measured.
+# The mass, its margin of error, whether that is small enough to decide, and how it was measured.
 Found = tuple[float, float, bool, str]
 
 
 def _on_a_grid(flow: BoundFlow, y: Tensor, generator: torch.Generator) -> Found:
-    """The sum over a grid that reaches beyond the samples; every second point tells what it leaves
-    open."""
+    """The sum over a grid that extends beyond the samples; the sum over every second point gives
+    its error."""
     dim = y.shape[1]
     points = POINTS[dim]
     low, high = y.amin(0), y.amax(0)
@@ -74,11 +73,11 @@ def _on_a_grid(flow: BoundFlow, y: Tensor, generator: torch.Generator) -> Found:
 
 
 def _by_importance(flow: BoundFlow, y: Tensor, generator: torch.Generator) -> Found:
-    """The mean of p/q over draws of a mixture q near the samples; decided unless few draws carry
-    all weight.
+    """The mean of p/q over draws of a mixture q close to the samples.
 
-    A breach beyond what chance may do decides as well, if the draws are enough to know what chance
-    may do."""
+    It is decided where enough draws share the weight and the standard error is small, or where the
+    mass differs from 1 by more than its margin.
+    """
     proposal = _proposal(
         y, seed=int(torch.randint(2**31, (), generator=generator, device=y.device))
     )
@@ -94,21 +93,20 @@ def _by_importance(flow: BoundFlow, y: Tensor, generator: torch.Generator) -> Fo
 
 
 def _density(bound: BoundFlow, y: Tensor) -> Tensor:
-    """p(x(y)) |det ∂x/∂y| (rows,); none where a score has no answer."""
+    """p(x(y)) |det ∂x/∂y| (rows,); 0 where the solve failed."""
     log_prob = bound.evaluate(bound.flow.preprocess.inverse(y)).log_prob.double()
     return (log_prob + log_volume(bound.flow, y)).exp().nan_to_num(nan=0.0)
 
 
 def _proposal(y: Tensor, seed: int) -> MixtureBase:
     """A mixture of Gaussians fitted to samples and widened, with one broad Gaussian beside it."""
-    fitted = GaussianMixture(COMPONENTS, reg_covar=1e-4, random_state=seed, max_iter=30, tol=1e-2)
-    fitted.fit(y.cpu().numpy())
-    means = y.new_tensor(fitted.means_)
-    narrow = INFLATION * y.new_tensor(fitted.covariances_)
-    covariances = torch.cat([narrow, WIDE * y.T.cov().reshape(1, *narrow.shape[1:])])
-    weights = torch.cat(
-        [(1 - WIDE_SHARE) * y.new_tensor(fitted.weights_), y.new_tensor([WIDE_SHARE])]
+    model = fitted_mixture(
+        y.numpy(force=True), COMPONENTS, seed=seed, iterations=30, smallest=1e-4, tolerance=1e-2
     )
+    fitted = mixture_base(model, y.dtype, y.device)
+    broad = torch.linalg.cholesky(WIDE * y.T.cov().reshape(1, y.shape[1], y.shape[1]))
     return MixtureBase(
-        weights, torch.cat([means, y.mean(0, keepdim=True)]), torch.linalg.cholesky(covariances)
+        torch.cat([(1 - WIDE_SHARE) * fitted.weights, y.new_tensor([WIDE_SHARE])]),
+        torch.cat([fitted.means, y.mean(0, keepdim=True)]),
+        torch.cat([math.sqrt(INFLATION) * fitted.factors, broad]),
     )

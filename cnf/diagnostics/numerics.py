@@ -1,4 +1,4 @@
-"""Claims about correctness: each can be breached by an error of the code, and by nothing else."""
+"""Checks of correctness: only an error in the code can fail them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cnf.flows import BoundFlow
 from cnf.flows.divergence import exact_divergence
 from cnf.ode import Torchdiffeq
 
-# What stands in for the truth; its own error is far below every limit here.
+# The reference solution; its error is far below every limit here.
 REFERENCE = Torchdiffeq("dopri8", rtol=1e-8, atol=1e-8, max_evaluations=3_000)
 TIMES = (0.03, 0.2, 0.5, 0.77, 0.98)
 COVERED = 0.95
@@ -32,7 +32,7 @@ def round_trip(case: CheckContext) -> Iterator[CheckResult]:
     distance = ((back - rows.x).abs() / scale).amax(-1)
     yield CheckResult.at_most(
         "round trip",
-        "a row carried to the base and back is where it was",
+        "a row carried to the base and back returns to its place",
         _quantile(distance, 0.99),
         case.limit(1e-2, 1e-3),
         unit="sd",
@@ -52,7 +52,7 @@ def volume(case: CheckContext) -> Iterator[CheckResult]:
     difference = (bound.evaluate(image(z)).log_prob - carried).abs()
     yield CheckResult.at_most(
         "volume",
-        "log_prob is that of the base, carried by the map that samples",
+        "log_prob is that of the base, transported by the sampling map",
         _quantile(difference, 0.5),
         case.limit(1e-2, 2e-3),
         unit="nats",
@@ -61,7 +61,7 @@ def volume(case: CheckContext) -> Iterator[CheckResult]:
 
 
 def _image(flow: BoundFlow, z: Tensor) -> Tensor:
-    """Where base points go."""
+    """The data points that base points are carried to."""
     return flow.trajectory(z, [1.0])[0]
 
 
@@ -74,7 +74,7 @@ def own_samples(case: CheckContext) -> Iterator[CheckResult]:
     difference = (case.flow.evaluate(x, context).log_prob - log_prob).abs()
     yield CheckResult.at_most(
         "own samples",
-        "log_prob of samples is the density they were drawn with",
+        "log_prob of samples is the density that they were drawn with",
         _quantile(difference, 0.95),
         case.limit(1e-2, 3e-3),
         unit="nats",
@@ -84,7 +84,7 @@ def own_samples(case: CheckContext) -> Iterator[CheckResult]:
 
 @torch.no_grad()
 def solver_error(case: CheckContext) -> Iterator[CheckResult]:
-    """The score on the flow's own solver against dopri8 in float64."""
+    """log_prob by the flow's own solver against dopri8 in float64, and its error bound."""
     rows = case.answered
     precise = case.exact.bind(rows.context, solver=REFERENCE, divergence="auto")
     found = case.flow.evaluate(rows.x, rows.context)
@@ -93,7 +93,7 @@ def solver_error(case: CheckContext) -> Iterator[CheckResult]:
     limit = case.flow.error_model.tolerance
     yield CheckResult.at_most(
         "solver error",
-        "scores agree with dopri8 in float64 to the tolerance",
+        "log_prob agrees with dopri8 in float64 to the tolerance",
         _quantile(error, 0.99),
         limit * case.limit(2, 1),
         unit="nats",
@@ -101,10 +101,10 @@ def solver_error(case: CheckContext) -> Iterator[CheckResult]:
     )
     yield CheckResult.at_least(
         "error bars",
-        "the error bar of a score covers its true error",
+        "the error bound of log_prob covers its true error",
         (error <= bar).double().mean().item(),
         case.limit(COVERED, 0.98),
-        detail=f"median bar {_quantile(bar, 0.5):.1e}, error {_quantile(error, 0.5):.1e} nats",
+        detail=f"median bound {_quantile(bar, 0.5):.1e}, error {_quantile(error, 0.5):.1e} nats",
     )
 
 
@@ -121,6 +121,7 @@ def divergence(case: CheckContext) -> Iterator[CheckResult]:
         path = flow.trajectory(rows.x, TIMES, rows.context, reverse=True)
         for x, at in zip(path, bound.at(path.new_tensor(TIMES))):
             y = flow.to_model_coordinates(x, rows.context)[0]
+            assert at.velocity_and_divergence is not None, "the field has a closed form"
             found, truth = at.velocity_and_divergence(y)[1], exact_divergence(at.velocity, y)[1]
             worst = max(
                 worst,
@@ -144,7 +145,10 @@ def gradients(case: CheckContext) -> Iterator[CheckResult]:
     )
     x = rows.x.double().clone().requires_grad_()
     context = None if rows.context is None else rows.context.double().clone().requires_grad_()
-    leaves = {"parameters": [p for p in flow.parameters() if p.numel()], "rows": [x]}
+    leaves: dict[str, list[Tensor]] = {
+        "parameters": [p for p in flow.parameters() if p.numel()],
+        "rows": [x],
+    }
     if context is not None:
         leaves["context"] = [context]
     generator, bound = case.generator(4), at_first_look(flow, context)
@@ -154,7 +158,7 @@ def gradients(case: CheckContext) -> Iterator[CheckResult]:
     )
     yield CheckResult.at_most(
         "gradients",
-        "gradients of log_prob are its slopes",
+        "gradients of log_prob agree with finite differences",
         worst,
         case.limit(1e-3, 1e-4),
         detail=f"by {', '.join(leaves)}; against central differences, relative",
@@ -167,18 +171,18 @@ def _slope_mismatch(
     generator: torch.Generator,
     step: float = 1e-5,
 ) -> float:
-    """The slope of a score along a random direction of its leaves, by autograd and by differences;
-    infinite where there is no score."""
+    """The relative difference between the slope of `score` along a random direction of its leaves
+    by autograd and by differences; infinite where `score` is not finite."""
     start = score()
     if not start.isfinite():
         return torch.inf
     found = torch.autograd.grad(start, leaves, allow_unused=True, materialize_grads=True)
-    ways = [_direction(leaf, generator) for leaf in leaves]
-    slope = sum((way * part).sum() for way, part in zip(ways, found)).item()
+    directions = [_direction(leaf, generator) for leaf in leaves]
+    slope = sum((way * part).sum().item() for way, part in zip(directions, found))
     ends = []
     with torch.no_grad():
         for move in (step, -2 * step):
-            for leaf, way in zip(leaves, ways):
+            for leaf, way in zip(leaves, directions):
                 leaf += move * way
             ends.append(score().item())
     difference = (ends[0] - ends[1]) / (2 * step)
@@ -187,14 +191,14 @@ def _slope_mismatch(
 
 def _direction(leaf: Tensor, generator: torch.Generator) -> Tensor:
     """A random direction, each column of a leaf by its own spread."""
-    way = torch.randn(leaf.shape, generator=generator, device=leaf.device, dtype=leaf.dtype)
+    direction = torch.randn(leaf.shape, generator=generator, device=leaf.device, dtype=leaf.dtype)
     many = leaf.dim() == 2 and len(leaf) > 1
-    return way * leaf.detach().std(0) if many else way
+    return direction * leaf.detach().std(0) if many else direction
 
 
 @torch.no_grad()
 def independence(case: CheckContext) -> Iterator[CheckResult]:
-    """The score of a row, alone, among others and in another order, in float64."""
+    """log_prob of a row alone, among others and in another order, in float64."""
     flow, rows = case.exact, case.answered
     together = flow.evaluate(rows.x, rows.context).log_prob
     order = torch.randperm(len(rows), generator=case.generator(5), device=rows.x.device)
@@ -205,7 +209,7 @@ def independence(case: CheckContext) -> Iterator[CheckResult]:
     )
     yield CheckResult.at_most(
         "alone",
-        "the score of a row does not depend on the rows beside it",
+        "log_prob of a row does not depend on the rows beside it",
         _largest(alone - together[order[:ALONE]]),
         limit,
         unit="nats",
@@ -214,7 +218,7 @@ def independence(case: CheckContext) -> Iterator[CheckResult]:
     shuffled = rows.take(order)
     yield CheckResult.at_most(
         "order",
-        "the score of a row does not depend on the order of the rows",
+        "log_prob of a row does not depend on the order of the rows",
         _largest(flow.evaluate(shuffled.x, shuffled.context).log_prob - together[order]),
         limit,
         unit="nats",
@@ -223,13 +227,13 @@ def independence(case: CheckContext) -> Iterator[CheckResult]:
 
 
 def _largest(differences: Tensor) -> float:
-    """The largest difference, infinite where one is no number or there is none."""
+    """The largest difference; infinite where one is NaN or there are none."""
     return (
         differences.abs().nan_to_num(nan=torch.inf).max().item() if len(differences) else torch.inf
     )
 
 
 def _quantile(values: Tensor, share: float) -> float:
-    """The quantile, infinite where a value is no number."""
+    """The quantile; infinite where there are no values. NaN counts as infinite."""
     values = values.double().nan_to_num(nan=torch.inf)
     return values.quantile(share, interpolation="higher").item() if len(values) else torch.inf

@@ -1,4 +1,4 @@
-"""One line of a check."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Sense = Literal["at most", "at least"]
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What is claimed, what was found, and whether it holds.
+    """A claim, the number found, and whether the claim holds.
 
     Attributes:
         name: of the claim, in a word or two.

@@ -11,18 +11,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.diagnostics.checking import check, measured
+from cnf.deprecation import renamed_argument
+from cnf.diagnostics.checking import CHECKS, check, run
 from cnf.diagnostics.context import CheckContext
-from cnf.diagnostics.cost import answered, steps
+from cnf.diagnostics.cost import answered
 from cnf.diagnostics.fitting import distance, memorized, ranks, sampling_margin
-from cnf.diagnostics.numerics import (
-    divergence,
-    independence,
-    own_samples,
-    round_trip,
-    solver_error,
-    volume,
-)
 from cnf.diagnostics.result import CheckResult
 from cnf.diagnostics.two_sample import indistinguishable
 from cnf.flows import Evaluation
@@ -33,7 +26,6 @@ from cnf.tables.schema import Cells
 
 # A row with integer cells costs a solve for each point of its cell.
 MOST_ROWS = 600
-NUMERICS = (round_trip, volume, own_samples, solver_error, divergence, independence, steps)
 
 
 @dataclass(frozen=True)
@@ -48,13 +40,14 @@ class TableCheckContext:
     of_drawn: Tensor
 
 
+@renamed_argument("watch", "callback")
 def check_table(
     model: TableFlow,
     table: pd.DataFrame,
     *,
     strict: bool = False,
     seed: int = 0,
-    watch: Callable[[float], None] = lambda done: None,
+    callback: Callable[[float], None] = lambda done: None,
 ) -> tuple[CheckResult, ...]:
     """Every claim that the model of a typed table makes, on rows it was not fitted to; see
     `check`.
@@ -67,7 +60,7 @@ def check_table(
         table: rows with the columns of its schema; up to 600 of them, chosen at random, are used.
         strict: hold it to narrower limits.
         seed: of the rows chosen and of everything random in a check.
-        watch: told the share of the check that is done.
+        callback: is told the share of the checks that is done.
 
     Raises:
         ValueError: for fewer than 10 rows, or, as a `TableError`, cells that the schema does not
@@ -85,7 +78,7 @@ def check_table(
     if model.plain:
         rows = _all_rows(model, table)
         return check(
-            model.flow, rows.x, context=rows.context, strict=strict, seed=seed, watch=watch
+            model.flow, rows.x, context=rows.context, strict=strict, seed=seed, callback=callback
         )
     generator = torch.Generator(model.device).manual_seed(seed)
     order = torch.randperm(len(table), generator=generator, device=generator.device)[
@@ -99,11 +92,8 @@ def check_table(
     case = _case(model, trial, seed, strict=strict)
     claims: list[CheckResult] = []
     if case is not None:
-        for k, measure in enumerate(NUMERICS):
-            watch(k / len(NUMERICS))
-            claims += measured(measure, case)
+        claims += run([check for check in CHECKS if check.tables], case, callback)
     claims += _fit(model, trial, seed, strict=strict)
-    watch(1.0)
     return tuple(claims)
 
 

@@ -23,8 +23,8 @@ STANDARD_ERRORS = 3
 def two_sample(case: CheckContext) -> Iterator[CheckResult]:
     """The area under the curve of a boosted classifier, cross-validated (Lopez-Paz & Oquab 2017).
 
-    One half says that rows and samples cannot be told apart, one that they always can. A condition
-    stands beside both.
+    An area of 0.5 means that rows and samples cannot be told apart, 1 that they always can. The
+    context is among the columns of both.
     """
     rows = case.rows
     shape = (len(rows),) if rows.context is None else ()

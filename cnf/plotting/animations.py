@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cnf.deprecation import renamed_argument
 from cnf.files import atomic_path
 from cnf.plotting.arrays import Array, Limits, centers, numbers
 from cnf.plotting.motion import ARROW_UNITS
@@ -26,6 +27,7 @@ DPI = 100
 
 
 @styled
+@renamed_argument("progress", "callback")
 def animate(
     draw: Callable[[Figure], Update],
     frames: int,
@@ -33,13 +35,13 @@ def animate(
     *,
     size: tuple[float, float] = (4.0, 4.0),
     frame_rate: int = 20,
-    progress: Callable[[int, int], None] | None = None,
+    callback: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write a film that loops for ever: a .gif, or an .mp4 where ffmpeg is installed.
+    """Write an animation that loops: a .gif, or an .mp4 where ffmpeg is installed.
 
-    `draw(figure)` sets the stage and gives a function that moves what stands on it to frame 0, …,
+    `draw(figure)` draws on the figure and returns a function that updates it to frame 0, …,
     frames − 1. `size` is in inches, at 100 dots each; `frame_rate` per second; `progress(done,
-    frames)` is told every frame. Raises ValueError for another ending and where ffmpeg is missing.
+    frames)` is called after every frame. Raises ValueError for another ending and where ffmpeg is missing.
 
     >>> from tempfile import TemporaryDirectory
     >>> def draw(page):
@@ -62,22 +64,22 @@ def animate(
     page.canvas.draw()
     page.set_layout_engine("none")  # laid out once: faster, and nothing trembles
     with atomic_path(path) as temporary:
-        write(page, update, Course(frames, frame_rate, progress), temporary)
+        write(page, update, Course(frames, frame_rate, callback), temporary)
 
 
 @dataclass(frozen=True)
 class Course:
-    """How many frames, how fast, and who is told."""
+    """The number of frames, their rate, and the callback."""
 
     frames: int
     rate: int
-    progress: Callable[[int, int], None] | None
+    callback: Callable[[int, int], None] | None
 
     def __iter__(self) -> Iterator[int]:
         for k in range(self.frames):
             yield k
-            if self.progress is not None:
-                self.progress(k + 1, self.frames)
+            if self.callback is not None:
+                self.callback(k + 1, self.frames)
 
 
 def writer_for(path: Path) -> Callable[[Figure, Update, Course, Path], None]:
@@ -123,8 +125,10 @@ def write_gif(page: Figure, update: Update, course: Course, path: Path) -> None:
 def shot(page: Figure, update: Update, k: int) -> Image.Image:
     """The figure at one frame."""
     update(k)
-    page.canvas.draw()
-    return Image.fromarray(np.asarray(page.canvas.buffer_rgba())[..., :3].copy())
+    canvas = page.canvas
+    assert isinstance(canvas, FigureCanvasAgg), "`animate` gives the figure this canvas"
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
 
 
 def shared_palette(stills: Sequence[Image.Image]) -> Image.Image:
@@ -140,6 +144,7 @@ def shared_palette(stills: Sequence[Image.Image]) -> Image.Image:
     return palette
 
 
+@renamed_argument("progress", "callback")
 def flow_animation(
     path: Array,
     times: Array,
@@ -152,7 +157,8 @@ def flow_animation(
     frame_rate: int = 20,
     size: tuple[float, float] = (4.0, 4.0),
     names: Sequence[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    title: str = "",
+    callback: Callable[[int, int], None] | None = None,
 ) -> None:
     """Film particles that flow from base to data and back, over the density and the field if these
     are given.
@@ -179,6 +185,7 @@ def flow_animation(
     ease = (1 - np.cos(2 * np.pi * np.arange(frames) / frames)) / 2
     moments = clock[0] + (clock[-1] - clock[0]) * ease
     box = chosen_limits(limits, states[[0, -1]].reshape(-1, 2))
+    heading = f"{title}\n" if title else ""
 
     def draw(page: Figure) -> Update:
         ax = page.add_subplot()
@@ -192,18 +199,18 @@ def flow_animation(
         def update(k: int) -> None:
             for moved in move:
                 moved(moments[k])
-            ax.set_title(f"t = {moments[k]:.2f}")
+            ax.set_title(f"{heading}t = {moments[k]:.2f}")
 
         return update
 
-    animate(draw, frames, file, size=size, frame_rate=frame_rate, progress=progress)
+    animate(draw, frames, file, size=size, frame_rate=frame_rate, callback=callback)
 
 
 def particles(
     ax: Axes, states: np.ndarray, clock: np.ndarray, color: str
 ) -> Callable[[float], None]:
     """Dots, and the function that moves them to a time."""
-    dots = ax.scatter(*states[0].T, s=7, color=color, alpha=0.8, linewidths=0)
+    dots = ax.scatter(states[0, :, 0], states[0, :, 1], s=7, color=color, alpha=0.8, linewidths=0)
     return lambda t: dots.set_offsets(between(states, clock, t))
 
 

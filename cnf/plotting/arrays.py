@@ -4,7 +4,7 @@ rows."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ COARSEST = 10_000
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 
 
-def numbers(x: Array) -> np.ndarray:
+def numbers(x: Array | Sequence[Any]) -> np.ndarray:
     """The values of a tensor or an array, in double precision."""
     if isinstance(x, torch.Tensor):
         x = x.detach().cpu().double().numpy()
@@ -68,7 +68,7 @@ def centers(limits: Limits, resolution: int) -> tuple[np.ndarray, np.ndarray]:
 
 def as_rows(values: np.ndarray) -> torch.Tensor:
     """Rows (n, dim) for a function: in torch's default precision, and in double where columns are
-    so far from zero that it would not tell their values apart.
+    so far from zero that it would not resolve their values.
 
     >>> as_rows(np.array([[0.0], [1.0]])).dtype, as_rows(np.array([[1.7e9], [1.7e9 + 1]])).dtype
     (torch.float32, torch.float64)

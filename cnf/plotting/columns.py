@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis, XAxis
 
 from cnf.plotting.arrays import Array, column_names, table
-from cnf.plotting.style import DATA, FAINT, MODEL, column_range, figure, label, styled
+from cnf.plotting.style import DATA, FAINT, MODEL, column_range, figure, label, panels, styled
 
 MOST_COLUMNS = 10  # of a pair plot
 MOST_POINTS = 2000  # in one of its panels
 BINS = 40
 ROOM = 800.0  # size of type times letters that fit beside each other along a page
+JITTER = 0.35  # half the width, in levels, over which the points of one level are spread
+MOST_NAMES, MOST_LETTERS = 12, 9  # of levels beside an axis
+
+Levels: TypeAlias = "Sequence[Sequence[str] | None]"
 
 
 def bin_edges(column: np.ndarray, index: int) -> np.ndarray:
@@ -24,7 +30,7 @@ def bin_edges(column: np.ndarray, index: int) -> np.ndarray:
     low, high = column_range(column, index, (0.005, 0.995), 0.1)
     if (finite == finite.round()).all():
         low, high = max(finite.min(), np.floor(low)), min(finite.max(), np.ceil(high))
-        step = np.ceil((high - low + 1) / BINS)
+        step = float(np.ceil((high - low + 1) / BINS))
         return np.arange(low, high + step + 1, step) - 0.5
     return np.linspace(low, high, BINS + 1)
 
@@ -36,9 +42,16 @@ def heights(column: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return counts / (max(1, np.isfinite(column).sum()) * np.diff(edges))
 
 
-def draw_marginal(ax: Axes, data: np.ndarray, samples: np.ndarray | None, index: int) -> None:
-    """One column: the data as a filled histogram, samples as steps over it, in the same bins."""
-    edges = bin_edges(data, index)
+def draw_marginal(
+    ax: Axes,
+    data: np.ndarray,
+    samples: np.ndarray | None,
+    index: int,
+    levels: Sequence[str] | None = None,
+) -> None:
+    """One column: the data as a filled histogram, samples as steps over it, in the same bins; one
+    bin for each level of a categorical column."""
+    edges = bin_edges(data, index) if levels is None else np.arange(len(levels) + 1) - 0.5
     ax.stairs(heights(data, edges), edges, fill=True, color=FAINT, label="data")
     if samples is not None:
         ax.stairs(heights(samples, edges), edges, color=MODEL, linewidth=1.2, label="samples")
@@ -52,21 +65,42 @@ def same_columns(data: Array, samples: Array | None) -> tuple[np.ndarray, np.nda
     return rows, None if samples is None else table(samples, "samples", columns=rows.shape[1])
 
 
+def level_names(levels: Levels | None, dim: int) -> list[Sequence[str] | None]:
+    """The names of each column's levels; None for a numeric column."""
+    if levels is None:
+        return [None] * dim
+    if len(levels) != dim:
+        raise ValueError(f"levels: expected an entry for each of {dim} columns, got {len(levels)}")
+    return list(levels)
+
+
+def name_levels(axis: Axis, names: Sequence[str]) -> None:
+    """The levels beside their ticks; every second, third, … where there are many."""
+    shown = range(0, len(names), -(-len(names) // MOST_NAMES))
+    cut = [name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…" for name in names]
+    crowded = sum(len(cut[i]) + 1 for i in shown) > 2 * MOST_LETTERS
+    turned = crowded and isinstance(axis, XAxis)
+    axis.set_ticks(list(shown), [cut[i] for i in shown], rotation=90 if turned else 0)
+
+
 @styled
 def marginals(
     data: Array,
     samples: Array | None = None,
     *,
     names: Sequence[str] | None = None,
+    levels: Levels | None = None,
     axes: Sequence[Axes] | None = None,
 ) -> np.ndarray:
-    """Draw the distribution of every column of data (n, dim) and, over it, samples (m, dim); give
-    the axes.
+    """Draw the distribution of every column of data (n, dim) and, over it, of samples (m, dim);
+    return the axes.
 
-    Bins cover the data's range but for its extreme half per cent, and a histogram's area is the
-    share of rows
-    inside: samples that stray show as missing area. Integers get bins centered on them.
-    Raises ValueError for wrong shapes and for a column without a finite value.
+    Bins cover the data's range except its extreme half percent. The area of a histogram is the
+    share of rows inside, so that samples outside the range show as missing area. Integers get bins
+    centered on them. `levels` holds an entry for each column: None for a numeric column; for a
+    categorical one, whose cells are 0, 1, …, the names of its levels. NaN is a missing cell.
+
+    Raises: ValueError: for wrong shapes, and for a column without a finite value.
 
     >>> axes = marginals(torch.rand(50, 3), torch.rand(90, 3), names=["age", "income", "height"])
     >>> [ax.get_xlabel() for ax in axes]
@@ -74,16 +108,16 @@ def marginals(
     """
     rows, drawn = same_columns(data, samples)
     dim = rows.shape[1]
-    names = column_names(names, dim)
-    axes = row_of_panels(dim) if axes is None else np.asarray(axes).ravel()
-    if len(axes) != dim:
-        raise ValueError(f"axes: expected one for each of {dim} columns, got {len(axes)}")
-    for i, (ax, name) in enumerate(zip(axes, names)):
-        draw_marginal(ax, rows[:, i], None if drawn is None else drawn[:, i], i)
+    names, levels = column_names(names, dim), level_names(levels, dim)
+    shown = panels(axes, dim, "columns", lambda: row_of_panels(dim))
+    for i, (ax, name, known) in enumerate(zip(shown, names, levels)):
+        draw_marginal(ax, rows[:, i], None if drawn is None else drawn[:, i], i, known)
         label(ax, name, "")
+        if known is not None:
+            name_levels(ax.xaxis, known)
     if drawn is not None:
-        legend_above(axes[0])
-    return axes
+        legend_above(shown[0])
+    return shown
 
 
 def legend_above(ax: Axes) -> None:
@@ -92,8 +126,7 @@ def legend_above(ax: Axes) -> None:
 
 
 def row_of_panels(count: int) -> np.ndarray:
-    """As many small axes in rows of up to four; what is left over of the last row is taken
-    away."""
+    """Small axes (count,) in rows of up to four; the last row may be shorter."""
     across = min(count, 4)
     page, grid = figure(-(-count // across), across, panel=(1.7, 1.4))
     for ax in grid.ravel()[count:]:
@@ -113,13 +146,16 @@ def pairs(
     samples: Array | None = None,
     *,
     names: Sequence[str] | None = None,
+    levels: Levels | None = None,
     axes: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Draw columns in pairs: data (n, dim) below the diagonal, samples (m, dim) above, marginals
-    on it.
+    """Draw columns in pairs: data (n, dim) below the diagonal, samples (m, dim) above it, marginals
+    on it; return the axes (dim, dim).
 
-    Up to 10 columns; a panel shows up to 2000 rows, drawn at random. Gives the axes, shape (dim,
-    dim). Raises ValueError for wrong shapes and for more columns.
+    A panel shows up to 2000 rows, chosen at random. `levels` is as for `marginals`; the points of
+    one level are spread at random over a band.
+
+    Raises: ValueError: for wrong shapes, and for more than 10 columns.
 
     >>> axes = pairs(torch.rand(50, 3), torch.rand(90, 3), names=["age", "income", "height"])
     >>> axes[2, 0].get_xlabel(), axes[2, 0].get_ylabel()
@@ -131,23 +167,44 @@ def pairs(
         raise ValueError(
             f"data: expected at most {MOST_COLUMNS} columns in a pair plot, got {dim}: choose some"
         )
-    names = column_names(names, dim)
+    names, levels = column_names(names, dim), level_names(levels, dim)
     axes = square_of_panels(dim) if axes is None else np.asarray(axes)
     if axes.shape != (dim, dim):
         raise ValueError(f"axes: expected shape {(dim, dim)}, got {axes.shape}")
     for i in range(dim):
-        draw_marginal(axes[i, i], rows[:, i], None if drawn is None else drawn[:, i], i)
+        column = None if drawn is None else drawn[:, i]
+        draw_marginal(axes[i, i], rows[:, i], column, i, levels[i])
     spans = [ax.get_xlim() for ax in axes.diagonal()]
-    draw_triangle(axes, rows, spans, np.tril_indices(dim, -1), DATA)
+    draw_triangle(axes, jittered(rows, levels), spans, np.tril_indices(dim, -1), DATA)
     if drawn is None:
-        for i, j in zip(*np.triu_indices(dim, 1)):
-            axes[i, j].set_axis_off()
+        for ax in axes[np.triu_indices(dim, 1)]:
+            ax.set_axis_off()
     else:
-        draw_triangle(axes, drawn, spans, np.triu_indices(dim, 1), MODEL)
+        draw_triangle(axes, jittered(drawn, levels), spans, np.triu_indices(dim, 1), MODEL)
     label_edges(axes, names)
+    for i, known in enumerate(levels):
+        if known is not None:
+            name_levels_of_pairs(axes, i, known)
     if drawn is not None:
         legend_above(axes[0, 0])
     return axes
+
+
+def jittered(rows: np.ndarray, levels: Levels) -> np.ndarray:
+    """Rows (n, dim) whose categorical cells are spread at random over a band around their
+    level."""
+    bands = np.array([0.0 if known is None else JITTER for known in levels])
+    return rows + bands * np.random.default_rng(0).uniform(-1, 1, rows.shape)
+
+
+def name_levels_of_pairs(axes: np.ndarray, i: int, names: Sequence[str]) -> None:
+    """The levels of column i along the bottom and the left, and their ticks in its other
+    panels."""
+    last = len(axes) - 1
+    for k in range(len(axes)):
+        name_levels(axes[k, i].xaxis, names if k == last else [""] * len(names))
+        if k != i:
+            name_levels(axes[i, k].yaxis, names if k == 0 else [""] * len(names))
 
 
 def draw_triangle(

@@ -7,10 +7,11 @@ from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.contour import QuadContourSet
 from matplotlib.image import AxesImage
 
-from cnf.plotting.arrays import Array, Function, Limits, centers, numbers, on_grid, table
+from cnf.plotting.arrays import Array, Function, Limits, centers, on_grid, table
 from cnf.plotting.style import (
     ACCENT,
     DATA,
@@ -21,6 +22,7 @@ from cnf.plotting.style import (
     figure,
     frame,
     label,
+    panels,
     place_image,
     styled,
 )
@@ -99,6 +101,7 @@ def density(
     if kind not in ("map", "contours"):
         raise ValueError(f"kind: expected 'map' or 'contours', got {kind!r}")
     ax = figure()[1][0, 0] if ax is None else ax
+    drawn: ScalarMappable
     if kind == "map":
         drawn = draw_map(ax, values, limits, log=log, maximum=maximum)
     else:
@@ -178,7 +181,14 @@ def samples(
 def scatter(ax: Axes, points: np.ndarray, color: str, size: float, name: str) -> None:
     """Small dots without an edge, an image inside vector files."""
     ax.scatter(
-        *points.T, s=size, color=color, alpha=0.6, linewidths=0, rasterized=True, label=name
+        points[:, 0],
+        points[:, 1],
+        s=size,
+        color=color,
+        alpha=0.6,
+        linewidths=0,
+        rasterized=True,
+        label=name,
     )
 
 
@@ -198,23 +208,19 @@ def density_history(
 
     `log_prob_at(t)` is the log density at time t, a callable as in `density`, or under the value t
     of
-    whatever else `symbol` names: a context, say. Every panel has its own color scale.
+    another variable that `symbol` names, such as a context. Every panel has its own color scale.
     Raises ValueError where axes and times differ in number.
 
     >>> axes = density_history(lambda t: lambda x: -x.square().sum(-1), [0, 0.5, 1], ((-2, 2), (-2, 2)))
     >>> [ax.get_title() for ax in axes]
     ['t = 0', 't = 0.5', 't = 1']
     """
-    times = numbers(times)
-    axes = (
-        figure(1, len(times), panel=(1.8, 2.0))[1][0] if axes is None else np.asarray(axes).ravel()
-    )
-    if len(axes) != len(times):
-        raise ValueError(f"axes: expected one for each of {len(times)} times, got {len(axes)}")
-    for ax, t in zip(axes, times):
+    count = len(times)
+    shown = panels(axes, count, "times", lambda: figure(1, count, panel=(1.8, 2.0))[1])
+    for ax, t in zip(shown, times):
         density(log_prob_at(float(t)), limits, ax=ax, resolution=resolution, names=names)
         ax.set_title(f"{symbol} = {t:.3g}", parse_math=False)
-    for ax in axes[1:]:
+    for ax in shown[1:]:
         label(ax, ax.get_xlabel(), "")
         ax.tick_params(labelleft=False)
-    return axes
+    return shown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,7 +14,13 @@ from cnf.plotting.arrays import Array, Function, Limits, centers, column_names, 
 from cnf.plotting.style import INK, TIME, color_bar, figure, frame, limits, styled
 
 # Arrows along the axes' own units, of one width.
-ARROW_UNITS = {"angles": "xy", "scale_units": "xy", "scale": 1, "units": "inches", "width": 0.01}
+ARROW_UNITS: dict[str, Any] = {
+    "angles": "xy",
+    "scale_units": "xy",
+    "scale": 1,
+    "units": "inches",
+    "width": 0.01,
+}
 LONG = 16  # letters of a term that has a line of its own
 MOST_VECTORS = 5000  # line segments in a vector file; more are drawn as an image
 
@@ -59,7 +65,8 @@ def trajectories(
     ax = figure()[1][0, 0] if ax is None else ax
     ax.add_collection(lines, autolim=False)
     ax.scatter(
-        *plane[0].T,
+        plane[0, :, 0],
+        plane[0, :, 1],
         s=5,
         facecolors="white",
         edgecolors=INK,
@@ -67,7 +74,9 @@ def trajectories(
         zorder=3,
         label="start",
     )
-    ax.scatter(*plane[-1].T, s=4, color=INK, linewidths=0, zorder=4, label="end")
+    ax.scatter(
+        plane[-1, :, 0], plane[-1, :, 1], s=4, color=INK, linewidths=0, zorder=4, label="end"
+    )
     if bar is not None:
         color_bar(ax, lines, bar)
     frame(ax, limits(plane.reshape(-1, 2), (0, 1), 0.06), shown)
@@ -92,7 +101,7 @@ def principal_axes(
     """The path (time, n, dim) in the plane that its ends spread in most, (time, n, 2), and the
     axes' names.
 
-    Columns are divided by the standard deviation of their ends first. A name tells the share of
+    Columns are divided by the standard deviation of their ends first. The name of an axis gives the share of
     the variance along the axis and the columns that it is made of, those of the largest weights
     first. Raises ValueError for a path of one column.
 
@@ -181,7 +190,7 @@ def field(
 ) -> Axes:
     """Draw a velocity, a callable (n, 2) -> (n, 2), by arrows or streamlines colored by speed.
 
-    Arrows point the way of the velocity on a grid of `resolution` cells a side; the fastest tenth
+    Arrows point along the velocity on a grid of `resolution` cells a side; the fastest tenth
     are as long as a cell, the others in proportion. `bar` names a color bar.
     Raises ValueError for a wrong shape or kind.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from cnf.plotting.style import ACCENT, FAINT, INK, MODEL, figure, label, styled
+from cnf.plotting.style import ACCENT, FAINT, INK, MODEL, figure, label, panels, styled
 
 KEYS = ("phase", "step", "objective", "valid_nll", "valid_se", "nfe", "learning_rate")
 BAND = "±1 standard error"
@@ -30,23 +30,21 @@ def history(
     ['objective', 'held-out NLL (nats)', 'field evaluations', 'learning rate']
     """
     check(records)
-    axes = figure(2, 2, panel=(3.2, 1.9))[1].ravel() if axes is None else np.asarray(axes).ravel()
-    if len(axes) != 4:
-        raise ValueError(f"axes: expected 4, got {len(axes)}")
+    shown = panels(axes, 4, "panels", lambda: figure(2, 2, panel=(3.2, 1.9))[1])
     steps = running_steps(values(records, "step"))
     borders = phase_borders([str(record["phase"]) for record in records])
-    draw_objective(axes[0], steps, values(records, "objective"), [start for start, _ in borders])
-    axes[0].set_title(" | ".join(phase for _, phase in borders), loc="left")
-    draw_held_out(axes[1], steps, values(records, "valid_nll"), values(records, "valid_se"))
-    for ax, key in zip(axes[2:], ("nfe", "learning_rate")):
+    draw_objective(shown[0], steps, values(records, "objective"), [start for start, _ in borders])
+    shown[0].set_title(" | ".join(phase for _, phase in borders), loc="left")
+    draw_held_out(shown[1], steps, values(records, "valid_nll"), values(records, "valid_se"))
+    for ax, key in zip(shown[2:], ("nfe", "learning_rate")):
         draw_known(ax, steps, values(records, key))
         ax.set_ylim(bottom=0)
     for ax, name in zip(
-        axes, ("objective", "held-out NLL (nats)", "field evaluations", "learning rate")
+        shown, ("objective", "held-out NLL (nats)", "field evaluations", "learning rate")
     ):
         part_phases(ax, steps, borders)
         label(ax, "step", name)
-    return axes
+    return shown
 
 
 def check(records: Sequence[Mapping[str, object]]) -> None:

@@ -11,7 +11,7 @@ from scipy.stats import binom
 
 from cnf.plotting.arrays import Array, column_names, numbers, table
 from cnf.plotting.columns import row_of_panels
-from cnf.plotting.style import FAINT, INK, MODEL, figure, label, styled
+from cnf.plotting.style import FAINT, INK, MODEL, figure, label, panels, styled
 
 BINS = 20
 KOLMOGOROV = (
@@ -24,7 +24,7 @@ WITHIN = 0.99  # of the bars of a calibrated density that lie in the band
 def pit(
     ranks: Array, *, names: Sequence[str] | None = None, axes: Sequence[Axes] | None = None
 ) -> np.ndarray:
-    """Draw histograms of ranks (n, dim) between 0 and 1, one panel a column; gives the axes.
+    """Draw histograms of ranks (n, dim) between 0 and 1, one panel a column; return the axes.
 
     The rank of a value under a density is its probability integral transform, u = P(X ≤ x):
     uniform where the density is calibrated (Dawid 1984), ∪ where it is too narrow, ∩ where it is
@@ -42,13 +42,11 @@ def pit(
         )
     count, dim = values.shape
     names = column_names(names, dim)
-    axes = row_of_panels(dim) if axes is None else np.asarray(axes).ravel()
-    if len(axes) != dim:
-        raise ValueError(f"axes: expected one for each of {dim} columns, got {len(axes)}")
+    shown = panels(axes, dim, "columns", lambda: row_of_panels(dim))
     low, high = (
         binom.ppf(q, count, 1 / BINS) * BINS / count for q in ((1 - WITHIN) / 2, (1 + WITHIN) / 2)
     )
-    for ax, column, name in zip(axes, values.T, names):
+    for ax, column, name in zip(shown, values.T, names):
         heights, edges = np.histogram(column, BINS, (0, 1), density=True)
         ax.axhspan(low, high, color=FAINT, alpha=0.5, linewidth=0)
         ax.stairs(heights, edges, color=MODEL, linewidth=1.2)
@@ -59,7 +57,7 @@ def pit(
             xticks=(0, 0.5, 1),
         )
         label(ax, f"rank of {name}", "")
-    return axes
+    return shown
 
 
 @styled

@@ -21,7 +21,7 @@ from cnf.plotting.arrays import (
 )
 from cnf.plotting.columns import row_of_panels
 from cnf.plotting.densities import density, density_grid
-from cnf.plotting.style import MODEL, label, styled
+from cnf.plotting.style import MODEL, label, panels, styled
 
 COARSE = 60  # cells a side of the grid that looks where a density is
 LEAST = 1e-3  # of the peak
@@ -53,12 +53,10 @@ def slices(
     held = table(points, "points")
     dim = held.shape[1]
     names = column_names(names, dim)
-    axes = row_of_panels(dim) if axes is None else np.asarray(axes).ravel()
-    if len(axes) != dim or len(limits) != dim:
-        raise ValueError(
-            f"axes, limits: expected one for each of {dim} columns, got {len(axes)} and {len(limits)}"
-        )
-    for i, ax in enumerate(axes):
+    shown = panels(axes, dim, "columns", lambda: row_of_panels(dim))
+    if len(limits) != dim:
+        raise ValueError(f"limits: expected one for each of {dim} columns, got {len(limits)}")
+    for i, ax in enumerate(shown):
         values = np.linspace(*limits[i], resolution)
         lines = [np.sort(np.append(values, point[i])) for point in held]
         heights = np.array([along(log_prob, point, i, line) for point, line in zip(held, lines)])
@@ -74,7 +72,7 @@ def slices(
         ax.set_xlim(seen.min() - margin, seen.max() + margin)
         ax.set_ylim(max(np.nanmin(heights), top - DEPTH) - 0.5, top + 0.5)
         label(ax, names[i], "log-density (nats)" if i % 4 == 0 else "")
-    return axes
+    return shown
 
 
 def along(log_prob: Function, point: np.ndarray, column: int, values: np.ndarray) -> np.ndarray:

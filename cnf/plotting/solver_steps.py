@@ -1,4 +1,4 @@
-"""What a solve does on its way: how long its steps are, and how large their errors."""
+"""The steps of a solve: their lengths and their errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from cnf.plotting.arrays import Array, numbers
-from cnf.plotting.style import MODEL, figure, label, styled
+from cnf.plotting.style import MODEL, figure, label, panels, styled
 
 SMALLEST = 1e-12  # nats: errors below are rounding
 
@@ -31,18 +31,16 @@ def steps(nodes: Array, errors: Array, *, axes: Sequence[Axes] | None = None) ->
         raise ValueError(f"nodes: expected at least two rising times, got {times.tolist()}")
     if made.ndim != 2 or len(made) != len(times) - 1 or not made.shape[1]:
         raise ValueError(f"errors: expected shape ({len(times) - 1}, rows), got {made.shape}")
-    axes = figure(2, 1, panel=(3.4, 1.5))[1].ravel() if axes is None else np.asarray(axes).ravel()
-    if len(axes) != 2:
-        raise ValueError(f"axes: expected 2, got {len(axes)}")
+    shown = panels(axes, 2, "panels", lambda: figure(2, 1, panel=(3.4, 1.5))[1])
     low, middle, high = np.nanquantile(made, (0.05, 0.5, 0.95), axis=1)
-    axes[0].stairs(np.diff(times), times, baseline=None, color=MODEL, linewidth=1.2)
-    axes[0].set_ylim(bottom=0)
-    axes[1].stairs(high, times, baseline=low, fill=True, color=MODEL, alpha=0.2)
-    axes[1].stairs(middle, times, baseline=None, color=MODEL, linewidth=1.2)
-    axes[1].set_yscale("log")
+    shown[0].stairs(np.diff(times), times, baseline=None, color=MODEL, linewidth=1.2)
+    shown[0].set_ylim(bottom=0)
+    shown[1].stairs(high, times, baseline=low, fill=True, color=MODEL, alpha=0.2)
+    shown[1].stairs(middle, times, baseline=None, color=MODEL, linewidth=1.2)
+    shown[1].set_yscale("log")
     decade = np.floor(np.log10(low.min()))
-    axes[1].set_ylim(10.0**decade, 10.0 ** max(np.ceil(np.log10(high.max())), decade + 1))
-    for ax, name in zip(axes, ("length of step", "error of step (nats)")):
+    shown[1].set_ylim(10.0**decade, 10.0 ** max(np.ceil(np.log10(high.max())), decade + 1))
+    for ax, name in zip(shown, ("length of step", "error of step (nats)")):
         ax.set_xlim(times[0], times[-1])
-        label(ax, "time" if ax is axes[1] else "", name)
-    return axes
+        label(ax, "time" if ax is shown[1] else "", name)
+    return shown

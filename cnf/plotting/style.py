@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -21,7 +22,7 @@ DATA, MODEL, ACCENT = (
     "#7a7a7a",
     "#0072b2",
     "#d55e00",
-)  # blue and vermilion: told apart by every eye
+)  # blue and vermilion: distinct for color-blind readers
 
 # White to ink in equal steps of CIELAB lightness: empty regions keep the color of the paper.
 DENSITY = LinearSegmentedColormap.from_list(
@@ -43,7 +44,7 @@ TIME = LinearSegmentedColormap.from_list(
     "time", matplotlib.colormaps["plasma"](np.linspace(0, 0.85, 64))
 )
 
-STYLE = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 8,
@@ -95,12 +96,26 @@ def figure(
     return page, page.subplots(rows, columns, squeeze=False)
 
 
+def panels(
+    axes: Sequence[Axes] | None, count: int, what: str, make: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """The axes (count,) that were given, or else new ones.
+
+    Raises:
+        ValueError: for another number of axes.
+    """
+    chosen = make() if axes is None else np.asarray(axes)
+    if chosen.size != count:
+        raise ValueError(f"axes: expected one for each of {count} {what}, got {chosen.size}")
+    return chosen.ravel()
+
+
 @styled
 def save(page: Figure, path: str | Path) -> None:
     """Write a figure in the format its file name ends in; an old file is replaced only by a whole
     new one.
 
-    Raises ValueError for an ending that is no known format.
+    Raises ValueError for an unknown ending.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -162,7 +177,7 @@ def frame(ax: Axes, box: Limits, names: Sequence[str] | None) -> None:
 
 
 def label(ax: Axes, x: str, y: str) -> None:
-    """Name both axes, letter for letter: a dollar sign in a column's name starts no formula."""
+    """Name both axes literally: a dollar sign in the name of a column starts no formula."""
     ax.set_xlabel(x, parse_math=False)
     ax.set_ylabel(y, parse_math=False)
 
@@ -170,9 +185,14 @@ def label(ax: Axes, x: str, y: str) -> None:
 def place_image(ax: Axes, values: np.ndarray, box: Limits) -> AxesImage:
     """Values on a grid, rows from bottom to top, as an image under everything else that fills the
     limits."""
-    extent = window(box).ravel()
+    left, right, bottom, top = window(box).ravel().tolist()
     return ax.imshow(
-        values, DENSITY, extent=extent, origin="lower", interpolation="bilinear", zorder=0
+        values,
+        DENSITY,
+        extent=(left, right, bottom, top),
+        origin="lower",
+        interpolation="bilinear",
+        zorder=0,
     )
 
 

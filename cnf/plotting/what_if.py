@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from cnf.plotting.arrays import Array, column_names, numbers
 from cnf.plotting.columns import row_of_panels
-from cnf.plotting.style import MODEL, label, styled
+from cnf.plotting.style import MODEL, label, panels, styled
 
 BANDS = ((0.05, 0.95), (0.25, 0.75))
 
@@ -24,7 +24,7 @@ def what_if(
     axes: Sequence[Axes] | None = None,
 ) -> np.ndarray:
     """Draw how every column answers to a context that is swept: its median and middle halves;
-    gives the axes.
+    return the axes.
 
     `values` (k,) of the context, rising; `drawn` (k, n, dim) are samples under each. The line is
     the median, the bands hold 50 and 90 of 100 samples. `context` names the axis across. Raises
@@ -40,14 +40,12 @@ def what_if(
     if samples.ndim != 3 or len(samples) != len(swept):
         raise ValueError(f"drawn: expected shape ({len(swept)}, n, dim), got {samples.shape}")
     dim = samples.shape[2]
-    axes = row_of_panels(dim) if axes is None else np.asarray(axes).ravel()
-    if len(axes) != dim:
-        raise ValueError(f"axes: expected one for each of {dim} columns, got {len(axes)}")
-    for i, (ax, name) in enumerate(zip(axes, column_names(names, dim))):
+    shown = panels(axes, dim, "columns", lambda: row_of_panels(dim))
+    for i, (ax, name) in enumerate(zip(shown, column_names(names, dim))):
         for band in BANDS:
             low, high = np.quantile(samples[..., i], band, axis=1)
             ax.fill_between(swept, low, high, color=MODEL, alpha=0.2, linewidth=0)
         ax.plot(swept, np.median(samples[..., i], axis=1), color=MODEL)
         ax.set_xlim(swept[0], swept[-1])
         label(ax, context, name)
-    return axes
+    return shown

@@ -6,7 +6,8 @@ import numpy as np
 
 import cnf.recipe.defaults as defaults
 from cnf.flows import Base, ContaminatedBase, MixtureBase, NormalBase, StudentTBase
-from cnf.recipe.gaussian_mixtures import fitted_mixture, mixture_base, rows_for_mixture
+from cnf.flows.mixtures import fitted_mixture, mixture_base
+from cnf.recipe.gaussian_mixtures import rows_for_mixture
 from cnf.rows import Rows, weighted_nll
 
 

@@ -95,7 +95,6 @@ STUDENT_GAIN = 0.1  # nats a column: independent heavy columns are another shape
 SMALL_COMPONENTS, LARGE_COMPONENTS = (2, 5, 10, 40), 160
 MIN_GAIN = 0.1  # nats; less is no reason to give up a flow
 MIXTURE_ROWS, MIXTURE_ROWS_A_COMPONENT, MIXTURE_ITERATIONS = 40_000, 25, 30
-MIXTURE_VARIANCE = 1e-5  # keeps a component from collapsing onto a few rows
 MIXTURE_SHARE = 0.05  # of the seconds, for the small mixtures
 LARGE_MIXTURE_TIMES = 3.0  # the large one may take so many times theirs
 STEPS_A_COMPONENT = 20  # of the fit: a short one is compared with small mixtures only

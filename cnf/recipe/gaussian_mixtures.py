@@ -1,66 +1,12 @@
-"""Gaussian mixtures fitted by expectation-maximization, and their form as bases."""
+"""Rows that Gaussian mixtures are fitted to."""
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
-from cnf.flows import MixtureBase
-from cnf.recipe.defaults import MIXTURE_ROWS, MIXTURE_VARIANCE
-
-DEFAULT_ITERATIONS = 100  # scikit-learn's
-
-
-def fitted_mixture(
-    rows: NDArray[np.floating],
-    components: int,
-    *,
-    seed: int,
-    iterations: int = DEFAULT_ITERATIONS,
-    smallest: float = MIXTURE_VARIANCE,
-    shape: str = "full",
-    init: str = "k-means++",
-    starts: int = 1,
-    tolerance: float = 1e-3,
-) -> GaussianMixture:
-    """A mixture fitted to rows (n, dim), converged or not: held-out rows judge it.
-
-    Args:
-        rows: to learn from.
-        components: number of Gaussians.
-        seed: of the start.
-        iterations: at most.
-        smallest: added to the variances.
-        shape: "full" or "diag" covariances.
-        init: how the start is found, a word of scikit-learn's.
-        starts: number of starts; the best is kept.
-        tolerance: gain of the likelihood at which it has converged.
-
-    Raises:
-        ValueError: where rows are so far apart that float64 cannot hold a covariance.
-    """
-    model = GaussianMixture(
-        components, covariance_type=shape, tol=tolerance, reg_covar=smallest,
-        max_iter=iterations, n_init=starts, init_params=init, random_state=seed,
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(rows)
-
-
-def mixture_base(model: GaussianMixture, dtype: torch.dtype, device: torch.device) -> MixtureBase:
-    """A fitted mixture as a base of this dtype on this device."""
-    covariances = model.covariances_.astype(np.float64)
-    if model.covariance_type == "diag":
-        covariances = covariances[:, :, None] * np.eye(covariances.shape[1])
-    parts = (model.weights_, model.means_, np.linalg.cholesky(covariances))
-    return MixtureBase(*(torch.as_tensor(part, dtype=dtype, device=device) for part in parts))
+from cnf.recipe.defaults import MIXTURE_ROWS
 
 
 def rows_for_mixture(y: Tensor, weights: Tensor | None, seed: int) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cnf.flows import Base, ContaminatedBase
+from cnf.flows.mixtures import fitted_mixture, mixture_base
 from cnf.recipe.defaults import (
     LARGE_COMPONENTS,
     LARGE_MIXTURE_TIMES,
@@ -17,7 +18,7 @@ from cnf.recipe.defaults import (
     MIXTURE_ROWS_A_COMPONENT,
     SMALL_COMPONENTS,
 )
-from cnf.recipe.gaussian_mixtures import fitted_mixture, mixture_base, rows_for_mixture
+from cnf.recipe.gaussian_mixtures import rows_for_mixture
 from cnf.rows import Rows, weighted_nll
 from cnf.training.config import Clock
 

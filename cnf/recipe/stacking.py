@@ -16,7 +16,8 @@ from torch import Tensor
 
 import cnf.recipe.defaults as defaults
 from cnf.flows import CNF, MixtureBase
-from cnf.recipe.gaussian_mixtures import fitted_mixture, mixture_base, systematic
+from cnf.flows.mixtures import fitted_mixture, mixture_base
+from cnf.recipe.gaussian_mixtures import systematic
 from cnf.rows import Rows, weighted_nll
 from cnf.training.config import Clock
 from cnf.training.validation import exact, fill_unsolved_with_worst

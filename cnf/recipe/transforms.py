@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 import cnf.recipe.defaults as defaults
-from cnf.recipe.gaussian_mixtures import fitted_mixture
+from cnf.flows.mixtures import fitted_mixture
 from cnf.rows import Rows, weighted_nll
 from cnf.transforms import Affine, BoundedToReal, Chain, Gaussianize, Range, Transform
 

@@ -1,13 +1,18 @@
-"""A page about a flow, in one file: `write_report`.
+"""A report about a flow, in one file: `write_report`.
 
-    subject                   the flow, the rows it is judged by, their names
-    baselines, calibration    what it is measured against: a Gaussian, a mixture, uniform ranks
-    model_card, figures, animation   what the page shows: words, pictures, particles and maps that move
-    page                      the file; page.html, page.css and flow.js are its frame, its look and its script
+    data                     the flow, the rows that judge it, their names
+    sections                 the registry: one `Section` for each part of the page
+    baselines, model_card    what sections say: a Gaussian and a mixture beside the flow; facts
+    figures, animation       what they show: pictures; particles and maps in motion
+    scene, page              the compressed data of the motion; the file
+    templates, page.css, flow.js     its markup, style and script
 
-`cnf.plotting` draws what stands still and plotly.js, which the page carries in itself, what moves.
+`cnf.plotting` draws the pictures, and plotly.js, which the page includes, the motion.
 """
 
+from cnf.report.data import ReportData
 from cnf.report.page import write_report
+from cnf.report.sections import SECTIONS, Section
+from cnf.report.templates import markup
 
-__all__ = ["write_report"]
+__all__ = ["SECTIONS", "ReportData", "Section", "markup", "write_report"]

@@ -1,5 +1,4 @@
-"""What the interactive flow shows at a row of times: particles, their log-densities, maps of the
-density."""
+"""The interactive flow: particles, their log-densities and maps of the density at each time."""
 
 from __future__ import annotations
 
@@ -14,64 +13,62 @@ from torch import Tensor
 
 from cnf.plotting.arrays import centers
 from cnf.plotting.style import column_range
-from cnf.report.data import ReportData, evenly
+from cnf.report.data import ReportData
+from cnf.rows import evenly_spaced
 
 TIMES = 33
-PARTICLES = 400  # that are drawn
-CROWD = 10_000  # that a map of two columns of many is counted from
-ROWS = 1000  # of the data
-MOST_COLUMNS = 7  # to choose from
+PARTICLES = 400  # drawn
+CROWD = 10_000  # particles from which a map of two columns of many is counted
+ROWS = 1000  # rows of the data
+MOST_COLUMNS = 7  # to choose the axes from
 EXACT_CELLS, COUNTED_CELLS = 64, 48  # a side of a map
 BLUR = 1.0  # cells
-DEPTH = 10.0  # nats below its peak that a map still tells
+DEPTH = 10.0  # nats below its peak down to which a map has levels
 LOG_DENSITY = "log-density"
-INSIDE = (0.005, 0.995), 0.08  # quantiles that limits hold, and the margin around them
+INSIDE = (0.005, 0.995), 0.08  # quantiles between the limits, and the margin around them
 
 
 @torch.no_grad()
-def motion(subject: ReportData) -> dict[str, Any]:
-    """Arrays for the page, as JSON has them: see `packed`.
+def motion(data: ReportData) -> dict[str, Any]:
+    """Arrays for the page, as JSON; see `packed`.
 
-    Axes are the first columns and, last, the log-density. A flow of two columns without context
-    has its exact density in its one map; the other maps are counted from particles.
+    The axes are the first columns and, last, the log-density. A flow of two columns without
+    context has one map, its exact density; all other maps are counted from particles.
     """
     times = torch.linspace(0, 1, TIMES, dtype=torch.float64)
-    shown = min(subject.dim, MOST_COLUMNS)
-    drawn = with_log_density(subject, times)
-    rows = subject.rows.x[evenly(len(subject.rows), min(ROWS, len(subject.rows)))][:, :shown]
-    limits = limits_of(
-        np.concatenate([drawn[..., :shown].reshape(-1, shown), numbers(rows)]), drawn[..., -1]
-    )
-    exact = subject.dim == 2 and subject.flow.context_dim == 0
-    maps = (
-        exact_maps(subject, times, limits)
-        if exact
-        else counted_maps(subject, times, limits, shown)
-    )
+    shown = min(data.dim, MOST_COLUMNS)
+    drawn = with_log_density(data, times)
+    rows = numbers(data.rows.x[evenly_spaced(data.rows.x, ROWS)][:, :shown])
+    points = np.concatenate([drawn[..., :shown].reshape(-1, shown), rows])
+    limits = limits_of(points, drawn[..., -1])
+    exact = has_exact_map(data)
+    maps = exact_maps(data, times, limits) if exact else counted_maps(data, times, limits, shown)
     return {
-        "names": [*subject.names[:shown], LOG_DENSITY],
+        "names": [*data.names[:shown], LOG_DENSITY],
         "times": times.tolist(),
         "limits": limits,
         "particles": packed(drawn[..., [*range(shown), -1]].transpose(2, 0, 1)),
-        "rows": packed(numbers(rows).T),
+        "rows": packed(rows.T),
         "maps": {pair: packed_map(levels) for pair, levels in maps.items()},
         "depth": DEPTH,
         "exact": exact,
     }
 
 
-def paths(subject: ReportData, times: Tensor, count: int) -> np.ndarray:
+def has_exact_map(data: ReportData) -> bool:
+    """Whether the map shows the density itself: two columns, and no context."""
+    return data.dim == 2 and data.flow.context_dim == 0
+
+
+def paths(data: ReportData, times: Tensor, count: int) -> np.ndarray:
     """Particles (time, count, dim) from the base to the data."""
-    return numbers(
-        subject.flow.trajectory(subject.base_points(count), times, subject.context_of(count))
-    )
+    return numbers(data.flow.trajectory(data.base_points(count), times, data.context_of(count)))
 
 
-def with_log_density(subject: ReportData, times: Tensor) -> np.ndarray:
-    """The particles that are drawn, log p at their time and place as one more column, (time, n,
-    dim + 1)."""
-    start, context = subject.base_points(PARTICLES), subject.context_of(PARTICLES)
-    path, height = subject.flow.trajectory_and_log_prob(start, times, context)
+def with_log_density(data: ReportData, times: Tensor) -> np.ndarray:
+    """The particles that are drawn, with log p as one more column, (time, n, dim + 1)."""
+    start, context = data.base_points(PARTICLES), data.context_of(PARTICLES)
+    path, height = data.flow.trajectory_and_log_prob(start, times, context)
     return numbers(torch.cat([path, height[..., None]], -1))
 
 
@@ -82,25 +79,25 @@ def limits_of(points: np.ndarray, heights: np.ndarray) -> list[tuple[float, floa
 
 
 def exact_maps(
-    subject: ReportData, times: Tensor, limits: list[tuple[float, float]]
+    data: ReportData, times: Tensor, limits: list[tuple[float, float]]
 ) -> dict[str, np.ndarray]:
-    """log p of both columns on a grid, (time, cells, cells), as one solve gives it."""
+    """log p on a grid (time, cells, cells), from one solve for each time."""
     x, y = (torch.from_numpy(side) for side in centers(limits[:2], EXACT_CELLS))
     points = torch.cartesian_prod(y, x).flip(1)
-    flow = subject.flow
+    flow = data.flow
     inner, _, ladj = flow.to_model_coordinates(points)
     maps = [flow.solve_log_prob(inner, None, t=t).log_prob + ladj for t in times.tolist()]
     return {"0,1": numbers(torch.stack(maps)).reshape(-1, EXACT_CELLS, EXACT_CELLS)}
 
 
 def counted_maps(
-    subject: ReportData, times: Tensor, limits: list[tuple[float, float]], shown: int
+    data: ReportData, times: Tensor, limits: list[tuple[float, float]], shown: int
 ) -> dict[str, np.ndarray]:
-    """log p of every two columns, (time, cells, cells), counted from particles, blurred by one
+    """log p of every two columns (time, cells, cells), counted from particles and blurred by one
     cell."""
     if shown < 2:
         return {}
-    crowd = paths(subject, times, CROWD)
+    crowd = paths(data, times, CROWD)
     return {
         f"{a},{b}": counted(crowd[..., [a, b]], [limits[a], limits[b]])
         for a, b in combinations(range(shown), 2)
@@ -111,13 +108,13 @@ def counted(crowd: np.ndarray, box: list[tuple[float, float]]) -> np.ndarray:
     """log p of one pair of columns."""
     (left, right), (bottom, top) = box
     area = (right - left) * (top - bottom) / COUNTED_CELLS**2
-    counts = [np.histogram2d(*points.T, COUNTED_CELLS, box)[0].T for points in crowd]
+    counts = [np.histogram2d(x, y, COUNTED_CELLS, range=box)[0].T for x, y in crowd.mT]
     with np.errstate(divide="ignore"):
         return np.log([gaussian_filter(count, BLUR) / (crowd.shape[1] * area) for count in counts])
 
 
 def packed_map(maps: np.ndarray) -> dict[str, Any]:
-    """Levels from 1, `DEPTH` nats below the peak, to 255, the peak, of every time; 0 is lower or
+    """Levels of each time from 1, `DEPTH` nats below the peak, to 255, the peak; 0 is lower or
     unknown."""
     peaks = np.where(np.isfinite(maps), maps, -np.inf).max((1, 2))
     with np.errstate(invalid="ignore"):
@@ -129,7 +126,7 @@ def packed_map(maps: np.ndarray) -> dict[str, Any]:
 
 def packed(values: np.ndarray) -> dict[str, Any]:
     """An array as its shape and its float32 numbers, little-endian, in base64."""
-    with np.errstate(over="ignore"):  # what is out of bounds is infinitely far away
+    with np.errstate(over="ignore"):  # overflow becomes infinity
         numbers = values.astype("<f4")
     return {"shape": values.shape, "numbers": base64.b64encode(numbers.tobytes()).decode()}
 

@@ -1,37 +1,38 @@
-"""What a flow has to beat: one Gaussian, and a mixture of Gaussians, on the same rows."""
+"""Baselines: one Gaussian, and a mixture of Gaussians, on the same rows as the flow."""
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
+from cnf.flows.gaussian import LinearGaussian
+from cnf.flows.mixtures import fitted_mixture
 from cnf.report.data import SEED, ReportData
 from cnf.rows import Rows, weighted_nll
 
 COMPONENTS = (2, 5, 10, 20, 40)
-MOST_ROWS = 10_000  # that a baseline learns from
+MOST_ROWS = 10_000  # from which a mixture learns
 ROWS_A_COMPONENT = 25
-HELD_OUT = 0.1  # of a baseline's own rows, to choose the number of components by
+HELD_OUT = 0.1  # share of a mixture's own rows that choose its number of components
 SMALLEST_VARIANCE = 1e-6  # in standardized units
+ITERATIONS = 100
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well a density predicts the rows, in nats a row, each with its standard error.
+    """How well a density predicts the rows, in nats a row.
 
     Attributes:
         name: of the density.
         nll: mean of −log p.
         error: its standard error.
-        behind: mean of the flow's log p minus this one's, over the same rows.
+        behind: mean over the same rows of the flow's log p minus that of this density.
         behind_error: its standard error.
     """
 
@@ -42,92 +43,92 @@ class Score:
     behind_error: float
 
 
-def compare(subject: ReportData) -> list[Score]:
-    """The flow and its baselines on the subject's rows."""
-    gaussian, mixture, components = baseline_scores(subject)
+def compare(data: ReportData) -> list[Score]:
+    """The flow and its baselines on the rows of the report."""
+    gaussian, mixture, components = baseline_scores(data)
     contestants = {
-        "the flow": subject.log_prob,
+        "the flow": data.log_prob,
         f"Gaussian mixture, {components}": mixture,
         "one Gaussian": gaussian,
     }
-    return [score_of(name, log_prob, subject) for name, log_prob in contestants.items()]
+    return [score_of(name, log_prob, data) for name, log_prob in contestants.items()]
 
 
-def score_of(name: str, log_prob: Tensor, subject: ReportData) -> Score:
-    """The mean over rows that the flow could score."""
-    known = subject.log_prob.isfinite()
-    weights = None if subject.rows.weights is None else subject.rows.weights[known]
-    behind, behind_error = weighted_nll((log_prob - subject.log_prob)[known], weights)
+def score_of(name: str, log_prob: Tensor, data: ReportData) -> Score:
+    """Means over the rows that the flow could score."""
+    known = data.log_prob.isfinite()
+    weights = None if data.rows.weights is None else data.rows.weights[known]
+    behind, behind_error = weighted_nll((log_prob - data.log_prob)[known], weights)
     return Score(name, *weighted_nll(log_prob[known], weights), behind, behind_error)
 
 
-def baseline_scores(subject: ReportData) -> tuple[Tensor, Tensor, str]:
-    """Log-densities (rows,) of a Gaussian and a mixture that have not seen the row, and the
-    mixture's size.
+def baseline_scores(data: ReportData) -> tuple[Tensor, Tensor, str]:
+    """Log-densities (rows,) of a Gaussian and of a mixture that have not seen the row, and the
+    size of the mixture.
 
-    They learn from the rows of the training, or, where these are not at hand, from the half of the
-    rows that a row is not in."""
-    gaussian, mixture = torch.empty_like(subject.log_prob), torch.empty_like(subject.log_prob)
+    They learn from the training rows, or, where these are not at hand, from the half of the rows
+    that a row is not in.
+    """
+    gaussian, mixture = torch.empty_like(data.log_prob), torch.empty_like(data.log_prob)
     sizes = set()
-    for train, places in folds(subject):
-        judged = joint(subject.rows.take(places))
-        single, several = GaussianPart.fitted(train, 1), chosen_mixture(train)
-        gaussian[places] = torch.as_tensor(single.log_prob(judged, subject.dim))
-        mixture[places] = torch.as_tensor(several.log_prob(judged, subject.dim))
+    for train, places in folds(data):
+        judged, several = data.rows.take(places), chosen_mixture(drawn(train))
+        gaussian[places] = LinearGaussian.fit(train).log_prob(judged).to(gaussian)
+        mixture[places] = torch.as_tensor(several.log_prob(joint(judged), data.dim)).to(mixture)
         sizes.add(several.components)
     return gaussian, mixture, " and ".join(map(str, sorted(sizes))) + " components"
 
 
-def folds(subject: ReportData) -> list[tuple[np.ndarray, Tensor]]:
-    """Rows to learn from, and the places of the rows to judge by."""
-    if subject.train is not None:
-        return [(drawn(subject.train), torch.arange(len(subject.rows)))]
-    order = torch.randperm(len(subject.rows), generator=torch.Generator().manual_seed(SEED))
+def folds(data: ReportData) -> list[tuple[Rows, Tensor]]:
+    """Rows to learn from, and the places of the rows to judge."""
+    if data.train is not None:
+        return [(data.train, torch.arange(len(data.rows)))]
+    order = torch.randperm(len(data.rows), generator=torch.Generator().manual_seed(SEED))
     halves = order[::2], order[1::2]
-    return [(drawn(subject.rows.take(a)), b) for a, b in (halves, halves[::-1])]
+    return [(data.rows.take(a), b) for a, b in (halves, halves[::-1])]
 
 
 def joint(rows: Rows) -> np.ndarray:
     """Columns and, after them, context."""
     parts = (rows.x,) if rows.context is None else (rows.x, rows.context)
-    return torch.cat(parts, 1).double().cpu().numpy()
+    return torch.cat(parts, 1).double().numpy(force=True)
 
 
 def drawn(rows: Rows) -> np.ndarray:
-    """At most `MOST_ROWS` of them, by their weights where they have any."""
-    random = np.random.default_rng(SEED)
-    if rows.weights is not None:
-        share = rows.weights.double().cpu().numpy()
-        return joint(rows)[
-            random.choice(len(rows), min(len(rows), MOST_ROWS), p=share / share.sum())
-        ]
-    return joint(rows)[random.permutation(len(rows))[:MOST_ROWS]]
+    """At most `MOST_ROWS` rows with their context; by their weights where they have any."""
+    random, count = np.random.default_rng(SEED), min(len(rows), MOST_ROWS)
+    if rows.weights is None:
+        return joint(rows)[random.permutation(len(rows))[:count]]
+    share = rows.weights.double().numpy(force=True)
+    return joint(rows)[random.choice(len(rows), count, p=share / share.sum())]
 
 
 @dataclass(frozen=True)
-class GaussianPart:
-    """A mixture of Gaussians of columns and context together, in standardized units."""
+class ConditionalMixture:
+    """A mixture of Gaussians of columns and context together, in standardized units; see
+    `log_prob`."""
 
     model: GaussianMixture
     shift: np.ndarray
     scale: np.ndarray
 
     @classmethod
-    def fitted(cls, train: np.ndarray, components: int) -> GaussianPart:
+    def fit(cls, train: np.ndarray, components: int) -> ConditionalMixture:
         """By expectation-maximization."""
         spread = train.std(0)
         shift, scale = train.mean(0), np.where(spread > 0, spread, 1.0)
-        model = GaussianMixture(
-            components, reg_covar=SMALLEST_VARIANCE, init_params="k-means++", random_state=SEED
+        model = fitted_mixture(
+            (train - shift) / scale,
+            components,
+            seed=SEED,
+            iterations=ITERATIONS,
+            smallest=SMALLEST_VARIANCE,
         )
-        with warnings.catch_warnings():
-            # A mixture that has not converged is judged by held-out rows like any other.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return cls(model.fit((train - shift) / scale), shift, scale)
+        return cls(model, shift, scale)
 
     @property
     def components(self) -> int:
-        """How many Gaussians."""
+        """Number of Gaussians."""
         return len(self.model.weights_)
 
     def log_prob(self, rows: np.ndarray, dim: int) -> np.ndarray:
@@ -150,15 +151,16 @@ class GaussianPart:
         return logsumexp(np.reshape(parts, (len(parts), -1)), axis=0)
 
 
-def chosen_mixture(train: np.ndarray) -> GaussianPart:
-    """The mixture whose number of components a part of its rows, set apart, likes best."""
+def chosen_mixture(train: np.ndarray) -> ConditionalMixture:
+    """The mixture whose number of components has the highest likelihood on a tenth of its rows,
+    which it does not learn from."""
     held = max(1, round(HELD_OUT * len(train)))
-    rows, judges = train[held:], train[:held]
+    rows, valid = train[held:], train[:held]
     most = max(1, len(rows) // ROWS_A_COMPONENT)
-    best, best_score = GaussianPart.fitted(rows, 1), -np.inf
+    best, best_score = ConditionalMixture.fit(rows, 1), -np.inf
     for components in (k for k in COMPONENTS if k <= most):
-        found = GaussianPart.fitted(rows, components)
-        score = found.log_prob(judges, judges.shape[1]).mean()
+        found = ConditionalMixture.fit(rows, components)
+        score = found.log_prob(valid, valid.shape[1]).mean()
         if score < best_score:
             break
         best, best_score = found, score

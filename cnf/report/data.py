@@ -1,4 +1,4 @@
-"""What a report is about: a flow, the rows it is judged by, and their names."""
+"""What a report is drawn from: a flow, the rows that judge it, and the names of its columns."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from cnf.flows import CNF
+from cnf.pictures.context import ROWS, TableRows
 from cnf.plotting.arrays import column_names
-from cnf.rows import Rows
+from cnf.rows import Rows, evenly_spaced
 
-SEED = 0  # of all that is drawn at random: the same model and rows give the same page
+SEED = 0  # of everything random: the same model and rows give the same page
 
 
 @dataclass(frozen=True)
@@ -22,37 +23,50 @@ class ReportData:
     """A flow and the rows that its report is drawn from.
 
     Attributes:
-        flow: in float64, in which columns far from zero are told apart.
-        rows: to judge by; the flow should not have been fitted to them.
-        train: rows that the flow was fitted to and baselines learn from; None where they are not
-            at hand.
+        flow: in float64, so that columns far from zero keep their digits.
+        rows: held-out rows, with their context, in the units of the flow.
+        train: rows that the flow was fitted to, from which baselines learn; None where they are
+            not at hand.
         names: of the columns, with their units.
+        source: where the rows are from, in words.
+        whole: rows of all columns of the table, where some are no numbers.
     """
 
     flow: CNF
     rows: Rows
     train: Rows | None
     names: list[str]
+    source: str = ""
+    whole: TableRows | None = None
 
     @property
     def dim(self) -> int:
-        """Columns of x."""
+        """Number of columns."""
         return self.flow.dim
 
     @cached_property
     def log_prob(self) -> Tensor:
-        """Of the rows, (rows,); the page itself says how many could not be scored."""
+        """Log-density of the rows (rows,); NaN for those that could not be scored."""
         with torch.no_grad():
             return self.flow.evaluate(self.rows.x, self.rows.context).log_prob
 
+    @cached_property
+    def table(self) -> TableRows:
+        """Rows of all columns, data and samples, for histograms and scatter plots."""
+        if self.whole is not None:
+            return self.whole
+        data = self.rows.x[:: max(1, len(self.rows) // ROWS)].double().numpy(force=True)
+        samples = self.samples(ROWS).numpy(force=True)
+        return TableRows(self.names, [None] * self.dim, data, samples)
+
     def context_of(self, count: int) -> Tensor | None:
-        """Context for so many draws: that of rows spread evenly over all, again and again."""
+        """Context (count, context_dim) of evenly spaced rows, repeated where there are fewer."""
         if self.rows.context is None:
             return None
-        return self.rows.context[evenly(len(self.rows), count)]
+        return self.rows.context[evenly_spaced(self.rows.x, count, repeat=True)]
 
     def samples(self, count: int) -> Tensor:
-        """Draws of the flow (count, dim), under the context of the rows if there is one."""
+        """Samples (count, dim), under the context of the rows if there is one."""
         shape = (count,) if self.rows.context is None else ()
         generator = torch.Generator(self.flow.device).manual_seed(SEED)
         return self.flow.sample(shape, self.context_of(count), generator=generator)
@@ -63,19 +77,15 @@ class ReportData:
         return self.flow.sample_base((count,), generator)
 
 
-def evenly(rows: int, count: int) -> Tensor:
-    """Places of `count` rows, spread evenly over all; rows come again where there are fewer.
-
-    >>> evenly(5, 3), evenly(2, 4)
-    (tensor([0, 2, 4]), tensor([0, 0, 1, 1]))
-    """
-    return torch.linspace(0, rows - 1, count).round().long()
-
-
 def report_data(
-    flow: CNF, rows: Rows, train: Rows | None, names: Sequence[str] | None
+    flow: CNF,
+    rows: Rows,
+    train: Rows | None,
+    names: Sequence[str] | None,
+    source: str = "",
+    whole: TableRows | None = None,
 ) -> ReportData:
-    """A subject whose flow is a copy, ready to be scored, and whose columns have names.
+    """Check and name the parts of a report; its flow is a copy in float64 and eval mode.
 
     Raises:
         ValueError: for another number of columns or names than the flow has, or no rows.
@@ -88,4 +98,4 @@ def report_data(
         f"{name} ({units[name]})" if units.get(name) else name
         for name in column_names(known, flow.dim)
     ]
-    return ReportData(copy.deepcopy(flow).double().eval(), rows, train, named)
+    return ReportData(copy.deepcopy(flow).double().eval(), rows, train, named, source, whole)

@@ -1,5 +1,4 @@
-"""The pictures of the page: `cnf.plotting` draws them, and they take their colors from the
-page."""
+"""The pictures of the page, drawn by `cnf.plotting`, in the colors of the page."""
 
 from __future__ import annotations
 
@@ -7,28 +6,26 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from markupsafe import Markup, escape
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from cnf import plotting
+from cnf.diagnostics.calibration import CalibrationRanks
+from cnf.pictures.context import TableRows
 from cnf.plotting.style import ACCENT, DATA, FAINT, INK, MODEL, STYLE
-from cnf.report.calibration import Ranks
-from cnf.report.data import ReportData
 
-ROWS = 5000  # of a histogram
-MOST_PAIRED = 7  # columns that a pair plot on a page can hold
+MOST_PAIRED = 7  # columns of the pair plot
 PANEL = (2.9, 1.9)
-# The page has two looks, each with its own value for these.
+# Colors of pictures by the variables of the page, which has a light and a dark scheme.
 VARIABLES = {INK: "--ink", FAINT: "--faint", DATA: "--data", MODEL: "--model", ACCENT: "--accent"}
 
 
 def picture(page: Figure, name: str, description: str) -> Markup:
-    """A figure as an element of the page: scalable, its text text, its colors those of the page.
+    """A figure as an svg element of the page, with text as text and the colors of the page.
 
-    `name` keeps apart the marks inside pictures; `description` is read to those who do not see it.
+    `name` is the prefix of all ids inside the picture; `description` is for screen readers.
     """
     with rc_context(
         STYLE | {"svg.fonttype": "none", "svg.hashsalt": name, "savefig.facecolor": "none"}
@@ -49,20 +46,19 @@ def picture(page: Figure, name: str, description: str) -> Markup:
     drawn = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", drawn)
     drawn = re.sub("#[0-9a-f]{6}", own_color, drawn)
     size = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', drawn)
+    assert size is not None, "matplotlib gives every svg a size"
     label = f'role="img" aria-label="{escape(description)}" style="--width: {size[1]}"'
     return Markup(drawn.replace(size[0], label, 1))
 
 
 def own_color(found: re.Match[str]) -> str:
-    """The page's variable for a color of the style, or white paper, or the color itself."""
+    """The variable of the page for a color of the style, or else the color itself."""
     known = {**VARIABLES, "#ffffff": "--paper"}.get(found[0])
     return found[0] if known is None else f"var({known})"
 
 
 def history(records: Sequence[Mapping[str, object]]) -> list[Markup]:
-    """The course of the training, in four pictures; none for a flow that does not remember it."""
-    if not records:
-        return []
+    """The course of the training, in four pictures."""
     pages, axes = zip(*(single(PANEL) for _ in range(4)))
     plotting.history(records, axes=axes)
     names = "objective", "held-out NLL", "field evaluations", "learning rate"
@@ -72,27 +68,31 @@ def history(records: Sequence[Mapping[str, object]]) -> list[Markup]:
     ]
 
 
-def single(panel: tuple[float, float]) -> tuple[Figure, object]:
+def single(panel: tuple[float, float]) -> tuple[Figure, Axes]:
     """A figure of one panel, and its axes."""
     page, axes = plotting.figure(panel=panel)
     return page, axes[0, 0]
 
 
-def marginals(subject: ReportData, samples: Tensor) -> list[Markup]:
+def marginals(rows: TableRows) -> list[Markup]:
     """Every column, data against samples, in a picture each."""
-    pages, axes = zip(*(single((2.2, 1.6)) for _ in subject.names))
-    plotting.marginals(some(subject), samples, names=subject.names, axes=axes)
+    pages, axes = zip(*(single((2.2, 1.6)) for _ in rows.names))
+    plotting.marginals(*rows.tables, names=rows.names, levels=rows.levels, axes=axes)
     pages[0].legends.clear()  # the page has one for all
     return [
         picture(page, f"marginal{i}", f"Histograms of {name}: data and samples")
-        for i, (page, name) in enumerate(zip(pages, subject.names))
+        for i, (page, name) in enumerate(zip(pages, rows.names))
     ]
 
 
-def pairs(subject: ReportData, samples: Tensor) -> Markup:
+def pairs(rows: TableRows) -> Markup:
     """The first columns in pairs."""
-    names = subject.names[:MOST_PAIRED]
-    axes = plotting.pairs(some(subject)[:, : len(names)], samples[:, : len(names)], names=names)
+    names = rows.names[:MOST_PAIRED]
+    axes = plotting.pairs(
+        *(table[:, : len(names)] for table in rows.tables),
+        names=names,
+        levels=rows.levels[: len(names)],
+    )
     return picture(
         axes[0, 0].figure,
         "pairs",
@@ -100,25 +100,19 @@ def pairs(subject: ReportData, samples: Tensor) -> Markup:
     )
 
 
-def some(subject: ReportData) -> np.ndarray:
-    """At most so many rows as a histogram needs."""
-    x = subject.rows.x
-    return x[:: max(1, len(x) // ROWS)].double().cpu().numpy()
-
-
-def calibration(subject: ReportData, found: Ranks) -> list[Markup]:
+def calibration(found: CalibrationRanks, names: Sequence[str]) -> list[Markup]:
     """Coverage of highest-density regions, and the ranks of every column."""
     page, ax = single((2.2, 2.0))
     plotting.calibration(found.density, ax=ax)
-    pages, axes = zip(*(single((2.2, 1.6)) for _ in subject.names))
-    plotting.pit(found.columns, names=subject.names, axes=axes)
+    pages, axes = zip(*(single((2.2, 1.6)) for _ in names))
+    plotting.pit(found.columns, names=names, axes=axes)
     coverage = picture(
         page, "coverage", "Share of rows inside highest-density regions against their probability"
     )
     return [
         coverage,
         *(
-            picture(page, f"pit{i}", f"Histogram of the ranks of {name} among draws")
-            for i, (page, name) in enumerate(zip(pages, subject.names))
+            picture(page, f"pit{i}", f"Histogram of the ranks of {name} among samples")
+            for i, (page, name) in enumerate(zip(pages, names))
         ),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from cnf.flows import CNF
 from cnf.flows.serialization import parameters_of
@@ -10,7 +11,7 @@ from cnf.ode import Grid
 
 
 def model_card(flow: CNF, names: Sequence[str]) -> dict[str, str]:
-    """Facts by name; what the flow does not know of itself is left out."""
+    """Facts by name; those that the file does not hold are left out."""
     known = {
         "columns": ", ".join(names),
         "conditioned on": ", ".join(flow.metadata.get("context", ())),
@@ -29,24 +30,24 @@ def velocity(flow: CNF) -> str:
 
 
 def solver(flow: CNF) -> str:
-    """How the equation is solved, and how exactly."""
-    tolerance = f"error bar of a score below {flow.error_model.tolerance:g} nats"
+    """The solver and its accuracy."""
+    tolerance = f"error bound of a log-density below {flow.error_model.tolerance:g} nats"
     if isinstance(flow.solver, Grid):
         nfe = f"{flow.solver.nfe} evaluations a row"
         return f"{flow.solver.method} on {flow.solver.steps} fixed steps, {nfe}; {tolerance}"
-    return f"{flow.solver.method}, adaptive; {tolerance}"
+    name = flow.solver.config().get("method", type(flow.solver).__name__)
+    return f"{name}, adaptive; {tolerance}" if flow.solver.nfe is None else f"{name}; {tolerance}"
 
 
 def training(flow: CNF) -> str:
-    """Rows, updates, time, seed."""
-    history = flow.metadata.get("history") or {}
-    if not history.get("records"):
+    """Rows, training steps, time and seed."""
+    if not records(flow):
         return ""
-    last = history["records"][-1]
+    last = records(flow)[-1]
     rows, seed = flow.metadata.get("rows"), flow.metadata.get("seed")
     parts = [
         "" if rows is None else f"{rows:,} rows",
-        f"{last['step']:,} updates in {last['seconds']:.0f} s",
+        f"{last['step']:,} training steps in {last['seconds']:.0f} s",
         "" if seed is None else f"seed {seed}",
     ]
     return ", ".join(part for part in parts if part)
@@ -54,5 +55,9 @@ def training(flow: CNF) -> str:
 
 def phases(flow: CNF) -> str:
     """The phases of the training, in order."""
-    records = (flow.metadata.get("history") or {}).get("records", [])
-    return ", then ".join(dict.fromkeys(record["phase"] for record in records))
+    return ", then ".join(dict.fromkeys(record["phase"] for record in records(flow)))
+
+
+def records(flow: CNF) -> list[dict[str, Any]]:
+    """The records of the training; none for a flow without a history."""
+    return (flow.metadata.get("history") or {}).get("records", [])

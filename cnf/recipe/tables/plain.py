@@ -6,15 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from cnf.flows import NormalBase
+from cnf.flows.gaussian import LinearGaussian
 from cnf.recipe.fit import fit
 from cnf.recipe.tables.rows import TableRows
 from cnf.rows import Rows, as_rows, weighted_nll
 from cnf.tables.model import TableFlow
 from cnf.training.history import History
-from cnf.transforms import Affine
 
 
 def plain_rows(model: TableFlow, rows: TableRows, *, weighted: bool) -> Rows:
@@ -48,17 +46,4 @@ def gaussian_nll(train: Rows, valid: Rows) -> tuple[float, float]:
 
     Its mean is linear in the context, if there is one.
     """
-    context = None if train.context is None else Affine.standardize(train.context, train.weights)
-
-    def regressors(rows: Rows) -> Tensor:
-        ones = rows.x.new_ones(len(rows), 1)
-        return ones if context is None else torch.cat((ones, context(rows.context)[0]), 1)
-
-    weights = train.x.new_ones(len(train)) if train.weights is None else train.weights
-    root = weights.sqrt()[:, None]
-    # The pseudo-inverse takes context columns that depend on each other, as those of categories
-    # do.
-    slope = torch.linalg.pinv(root * regressors(train)) @ (root * train.x)
-    whiten = Affine.whiten(train.x - regressors(train) @ slope, weights)
-    y, ladj = whiten(valid.x - regressors(valid) @ slope)
-    return weighted_nll(NormalBase(y.shape[1]).log_prob(y) + ladj, valid.weights)
+    return weighted_nll(LinearGaussian.fit(train).log_prob(valid), valid.weights)

@@ -1,0 +1,13 @@
+"""Pictures of a model: what `cnf plot` draws.
+
+    kinds                        the registry: one `PlotKind` for each picture
+    context                      what a picture is drawn from, `PlotContext`
+    planar, columns, computation, animations     the drawings
+
+`cnf.plotting` draws arrays; this room evaluates a model and hands the arrays on. The registry
+imports no drawing, so that the command line can list the kinds without torch or matplotlib.
+"""
+
+from cnf.pictures.kinds import KINDS, PlotKind
+
+__all__ = ["KINDS", "PlotKind"]
