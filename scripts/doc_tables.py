@@ -1,0 +1,360 @@
+"""The tables of README and docs/, written from the numbers in figures/.
+
+    python scripts/doc_tables.py            # rewrites every table between its two comments
+    python scripts/doc_tables.py --check    # changes nothing; exit 1 if a table is not up to date
+
+A page marks a table by `<!-- table: NAME -->` before it and `<!-- end of table -->` after it; NAME
+is one of `TABLES` below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+FIGURES = ROOT / "figures"
+MARKED = re.compile(
+    r"(?P<head><!-- table: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(?P<foot><!-- end of table -->)",
+    re.DOTALL,
+)
+NAMES = {
+    "galaxy_photometry": "galaxies, 7 columns",
+    "casp_protein": "CASP protein, 10",
+    "magic_gamma": "MAGIC gamma, 10",
+    "power_hourly": "hourly power, 4",
+    "california_housing": "California housing, 9",
+    "gas_turbine": "gas turbine, 11",
+    "miniboone_partial": "MiniBooNE, 43",
+}
+LONG = ("casp_protein", "magic_gamma", "gas_turbine")
+TOYS = (
+    *("checkerboard", "8gaussians", "pinwheel", "2spirals"),
+    *("rings", "circles", "moons", "swissroll"),
+)
+SPEED_ROWS = (
+    ("log_prob", "zuko", "zuko's CNF at its defaults"),
+    ("log_prob", "zuko, equal error", "zuko's CNF at an error no larger than ours"),
+    ("log_prob", "torchdiffeq, FFJORD's way", "torchdiffeq, trace by automatic differentiation"),
+    ("gradient", "zuko", "zuko's CNF at its defaults"),
+    ("gradient", "zuko, equal error", "zuko's CNF at an error no larger than ours"),
+    ("gradient", "torchdiffeq, adjoint", "continuous adjoint, trace by automatic differentiation"),
+    ("sample", "zuko", "zuko's CNF at its defaults"),
+    ("sample", "zuko, equal error", "zuko's CNF at an error no larger than ours"),
+)
+
+
+def figures(name: str) -> Any:
+    """The numbers of one file of figures/."""
+    return json.loads((FIGURES / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def number(value: float, digits: int) -> str:
+    """A number as the pages print it, with a true minus sign."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def numbers(values: Iterable[float], digits: int) -> str:
+    return ", ".join(number(value, digits) for value in values)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def difference(found: dict[str, Any]) -> str:
+    return f"{number(found['difference'], 3)} ± {number(found['difference_se'], 3)}"
+
+
+def results() -> str:
+    """The table of the README: mean of our seeds, best peer, paired difference."""
+    accuracy = figures("benchmark_accuracy")
+    rows = []
+    for key, name in NAMES.items():
+        found = accuracy[f"{key}, 150 s"]
+        peer = found["best_peer"]
+        ours, theirs = (number(mean(found["nll"][each]), 2) for each in ("cnf", peer))
+        gain = f"{number(found['difference'], 2)} ± {number(found['difference_se'], 2)}"
+        rows.append((name.split(",")[0], f"**{ours}**", f"{theirs} ({peer})", gain))
+    return table(("table", "cnf", "best peer", "difference"), rows)
+
+
+def accuracy(keys: Sequence[str], seconds: int, methods: Sequence[str]) -> str:
+    """Test NLL of every method, and the paired difference of ours to the best peer."""
+    found = figures("benchmark_accuracy")
+    rows = []
+    for key in keys:
+        entry = found[f"{key}, {seconds} s"]
+        ours = f"**{numbers(entry['nll']['cnf'], 3)}**"
+        theirs = [numbers(entry["nll"][method], 3) for method in methods]
+        evaluations = numbers((note["nfe"] for note in entry["notes"]["cnf"]), 0)
+        rows.append((NAMES[key], ours, *theirs, difference(entry), evaluations))
+    header = ("table", "cnf", *methods, "cnf − best peer, paired", "evaluations a row")
+    return table(header, rows)
+
+
+def tables_150() -> str:
+    return accuracy(list(NAMES), 150, ("NSF", "MAF", "mixture", "zuko CNF", "kernels"))
+
+
+def tables_600() -> str:
+    return accuracy(LONG, 600, ("NSF", "MAF", "mixture"))
+
+
+def variants() -> str:
+    """Our own variants, where they were run."""
+    found = figures("benchmark_accuracy")
+    names = ("cnf", "cnf, no budget", "flow matching", "cnf, adjoint")
+    rows = [
+        (NAMES[key], *(numbers(nll.get(name, ()), 3) or "–" for name in names))
+        for key in ("casp_protein", "magic_gamma")
+        for nll in [found[f"{key}, 150 s"]["nll"]]
+    ]
+    header = ("default", "no evaluation budget", "flow matching alone", "continuous adjoint")
+    return table(("table", *header), rows)
+
+
+def toys() -> str:
+    """Gaps to the exact density."""
+    found = figures("benchmark_accuracy")
+    rows = []
+    for toy in TOYS:
+        minute, long = found[f"{toy}, 60 s"]["nll"], found[f"{toy}, 300 s"]["nll"]
+        ours = f"**{number(median(minute['cnf']), 4)}**"
+        mixture = numbers(minute.get("mixture", ()), 4) or "–"
+        nsf, slow = number(minute["NSF"][0], 4), number(long["cnf"][0], 4)
+        rows.append((toy, ours, nsf, mixture, slow))
+    header = ("toy", "cnf, 60 s", "NSF, 60 s", "Gaussian mixture, 60 s", "cnf, 300 s")
+    return table(header, rows)
+
+
+def toys_of_the_picture() -> str:
+    rows = [
+        (each["toy"], f"{number(each['gap'], 4)} ± {number(each['gap_se'], 4)}",
+         number(each["nfe"], 0))
+        for each in figures("density_estimation")
+    ]  # fmt: skip
+    return table(("toy", "gap, nats", "evaluations a row"), rows)
+
+
+def small_tables() -> str:
+    """Ten-fold cross-validation."""
+    rows = [
+        (name, *(number(found["nll"][each], 3) for each in ("cnf", "Gaussian", "mixture")),
+         difference(found))
+        for name, found in figures("small_tables").items()
+    ]  # fmt: skip
+    return table(("table", "cnf", "Gaussian", "mixture", "cnf − better of the two"), rows)
+
+
+def typed_tables() -> str:
+    """Samples told from rows, and cells imputed."""
+    rows = []
+    for name, found in figures("tables").items():
+        auc, crps = found["auc"], found["crps"]
+        told = [number(auc[each][0], 3) for each in ("cnf", "gaussian copula", "independent")]
+        imputed = [number(crps[each], 3) for each in ("cnf", "IterativeImputer")]
+        rows.append((name, f"{found['steps']:,}", *told, *imputed))
+    header = (
+        "AUC: cnf",
+        "Gaussian copula",
+        "independent columns",
+        "CRPS: cnf",
+        "IterativeImputer",
+    )
+    return table(("table", "training steps", *header), rows)
+
+
+def speed() -> str:
+    """Medians as multiples of our time."""
+    columns = figures("benchmark_speed")["columns"]
+
+    def ratio(task: str, side: str, ours: str = "cnf") -> list[str]:
+        pairs = [(found[task][side], found[task][ours]) for found in columns.values()]
+        return [f"{theirs['median'] / mine['median']:.3g}" for theirs, mine in pairs]
+
+    rows = [(f"`{task}`: {name}", *ratio(task, side)) for task, side, name in SPEED_ROWS]
+    plain = ratio("field", "plain forward pass", "cnf, with divergence")
+    rows.append(("plain forward pass with torch's tanh, against field and divergence", *plain))
+    return table(("", *(f"{dim} columns" for dim in columns)), rows)
+
+
+def speed_errors() -> str:
+    """Mean absolute errors of log_prob in nats."""
+    columns = figures("benchmark_speed")["columns"]
+    sides = {"cnf": "cnf", "zuko": "zuko's CNF at its defaults"}
+    sides["zuko, equal error"] = "zuko's CNF at an error no larger than ours"
+    rows = [
+        (name, *(f"{found['error'][side]['mean']:.0e}" for found in columns.values()))
+        for side, name in sides.items()
+    ]
+    return table(("mean error, nats", *(f"{dim} columns" for dim in columns)), rows)
+
+
+def costs() -> str:
+    """Time to score one row."""
+    found = figures("benchmark_speed")["cost_by_rows"]
+    rows = [(f"{int(rows):,}", number(cost, 1)) for rows, cost in found.items()]
+    return table(("rows scored at once", "microseconds a row"), rows)
+
+
+def errors() -> str:
+    """Error bounds against true errors."""
+    rows = [
+        (each["flow"], f"{100 * each['covered']:g} %", number(each["ratio"], 1),
+         f"{each['error']:.0e}", number(each["nfe"], 1), f"{each['dopri5_nfe']}",
+         number(each["nfe"] / each["dopri5_nfe"], 2))
+        for each in figures("benchmark_errors")
+    ]  # fmt: skip
+    header = (
+        *("flow", "rows whose bound covers the error", "bound / error, median"),
+        *("mean error, nats", "evaluations: cnf", "dopri5", "ratio"),
+    )
+    return table(header, rows)
+
+
+def orders() -> str:
+    rows = [
+        (name, number(order, 2), f"{expected}")
+        for (name, order), expected in zip(figures("euler")["orders"].items(), (1, 2, 4, 5))
+    ]
+    return table(("solver", "order, measured", "order, theory"), rows)
+
+
+def spirals() -> str:
+    rows = [
+        (f"{each['observed']}", *(number(each[side], 3) for side in ("latent_ode", "rnn", "gru")))
+        for each in figures("latent_ode")
+    ]
+    return table(("points observed", "latent ODE", "RNN", "GRU"), rows)
+
+
+def weather() -> str:
+    rows = [
+        (
+            each["method"],
+            "–" if each["seed"] is None else f"{each['seed']}",
+            number(each["mse"], 3),
+        )
+        for each in figures("latent_ode_weather")["forecasts"]
+    ]
+    return table(("forecast", "seed", "mean squared error"), rows)
+
+
+def energies() -> str:
+    found = figures("variational")
+    flows = list(dict.fromkeys(each["flow"] for each in found))
+    rows = [
+        (energy, *(
+            f"{number(each['kl'], 3)} ± {number(each['kl_se'], 3)}"
+            for each in found if each["energy"] == energy
+        ))
+        for energy in dict.fromkeys(each["energy"] for each in found)
+    ]  # fmt: skip
+    return table(("energy", *flows), rows)
+
+
+def augmented() -> str:
+    found = figures("augmented")["results"]
+    rows = []
+    for problem in dict.fromkeys(each["problem"] for each in found):
+        means = []
+        for key, digits in (("loss", 4), ("late_nfe", 0)):
+            for augment in (0, 5):
+                runs = [
+                    each[key]
+                    for each in found
+                    if (each["problem"], each["augment"]) == (problem, augment)
+                ]
+                means.append(number(mean(runs), digits))
+        rows.append((problem, *means))
+    header = ("loss: plain", "loss: augmented", "evaluations: plain", "evaluations: augmented")
+    return table(("problem", *header), rows)
+
+
+def house() -> str:
+    """The table of the source; the script that measures it prints the same."""
+    found = figures("house_metrics")
+    rows = {
+        "files": lambda m: f"{m['files']:,}",
+        "code lines": lambda m: f"{m['code_lines']:,}",
+        "file length: median / 95 % / max": lambda m: spread(m["file_length"]),
+        "function length: median / 95 % / max": lambda m: spread(m["function_length"]),
+        "cyclomatic number: median / 95 % / max": lambda m: spread(m["cyclomatic"]),
+        "functions with more than 9 parameters": lambda m: f"{m['functions_over_9_parameters']}",
+        "public things with a docstring, %": lambda m: f"{m['documented']:g}",
+        "line length: mean / 95 %": lambda m: (
+            f"{m['line_length_mean']:g} / {m['line_length_most']:g}"
+        ),
+    }
+    cells = [(name, *(cell(metrics) for metrics in found.values())) for name, cell in rows.items()]
+    return table(("", *found), cells)
+
+
+def spread(values: dict[str, float]) -> str:
+    return " / ".join(f"{values[each]:,.4g}" for each in ("median", "most", "maximum"))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "results": results,
+    "tables-150": tables_150,
+    "tables-600": tables_600,
+    "variants": variants,
+    "toys": toys,
+    "toys-of-the-picture": toys_of_the_picture,
+    "small-tables": small_tables,
+    "typed-tables": typed_tables,
+    "speed": speed,
+    "speed-errors": speed_errors,
+    "costs": costs,
+    "errors": errors,
+    "orders": orders,
+    "spirals": spirals,
+    "weather": weather,
+    "energies": energies,
+    "augmented": augmented,
+    "house": house,
+}
+
+
+def pages() -> list[Path]:
+    """README and everything in docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def with_tables(text: str) -> str:
+    """A page with each of its tables written anew."""
+
+    def written(found: re.Match[str]) -> str:
+        return found["head"] + TABLES[found["name"]]() + found["foot"]
+
+    return MARKED.sub(written, text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if it would")
+    check = parser.parse_args().check
+    stale = []
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        fresh = with_tables(text)
+        if fresh != text:
+            stale.append(str(page.relative_to(ROOT)))
+            if not check:
+                page.write_text(fresh, encoding="utf-8")
+    print("\n".join(stale) or "all tables are up to date")
+    raise SystemExit(bool(check and stale))
+
+
+if __name__ == "__main__":
+    main()
