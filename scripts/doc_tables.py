@@ -1,4 +1,4 @@
-"""The tables of README and docs/, written from the numbers in figures/.
+"""The tables of README, CHANGELOG and docs/, written from the numbers in figures/.
 
     python scripts/doc_tables.py            # rewrites every table between its two comments
     python scripts/doc_tables.py --check    # changes nothing; exit 1 if a table is not up to date
@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
+
+from cnf.deprecation import RENAMED
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ROOT / "figures"
@@ -298,6 +300,16 @@ def house() -> str:
     return table(("", *found), cells)
 
 
+def renamed() -> str:
+    """The names of the last release, and what they are called now."""
+    rows = [
+        (f"`{module}.{old}`", f"`{new.replace(':', '.')}`")
+        for module, names in RENAMED.items()
+        for old, new in names.items()
+    ]
+    return table(("0.1", "0.2"), rows)
+
+
 def spread(values: dict[str, float]) -> str:
     return " / ".join(f"{values[each]:,.4g}" for each in ("median", "most", "maximum"))
 
@@ -321,12 +333,13 @@ TABLES: dict[str, Callable[[], str]] = {
     "energies": energies,
     "augmented": augmented,
     "house": house,
+    "renamed": renamed,
 }
 
 
 def pages() -> list[Path]:
-    """README and everything in docs/."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    """README, the changelog, and everything in docs/."""
+    return [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def with_tables(text: str) -> str:
