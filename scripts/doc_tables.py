@@ -17,6 +17,9 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+import house_metrics
+from house_metrics import Metrics, Spread
+
 from cnf.deprecation import RENAMED
 
 ROOT = Path(__file__).parent.parent
@@ -282,22 +285,17 @@ def augmented() -> str:
 
 
 def house() -> str:
-    """The table of the source; the script that measures it prints the same."""
-    found = figures("house_metrics")
-    rows = {
-        "files": lambda m: f"{m['files']:,}",
-        "code lines": lambda m: f"{m['code_lines']:,}",
-        "file length: median / 95 % / max": lambda m: spread(m["file_length"]),
-        "function length: median / 95 % / max": lambda m: spread(m["function_length"]),
-        "cyclomatic number: median / 95 % / max": lambda m: spread(m["cyclomatic"]),
-        "functions with more than 9 parameters": lambda m: f"{m['functions_over_9_parameters']}",
-        "public things with a docstring, %": lambda m: f"{m['documented']:g}",
-        "line length: mean / 95 %": lambda m: (
-            f"{m['line_length_mean']:g} / {m['line_length_most']:g}"
-        ),
+    """The table of the source, as the script that measures it prints it."""
+    found = {
+        name: Metrics(
+            **{
+                key: Spread(**each) if isinstance(each, dict) else each
+                for key, each in kept.items()
+            }
+        )
+        for name, kept in figures("house_metrics").items()
     }
-    cells = [(name, *(cell(metrics) for metrics in found.values())) for name, cell in rows.items()]
-    return table(("", *found), cells)
+    return house_metrics.table(found) + "\n"
 
 
 def renamed() -> str:
@@ -308,10 +306,6 @@ def renamed() -> str:
         for old, new in names.items()
     ]
     return table(("0.1", "0.2"), rows)
-
-
-def spread(values: dict[str, float]) -> str:
-    return " / ".join(f"{values[each]:,.4g}" for each in ("median", "most", "maximum"))
 
 
 TABLES: dict[str, Callable[[], str]] = {
