@@ -4,7 +4,7 @@ Blocks of Python run in their order and share one namespace for each page; a blo
 `<!-- file: NAME -->` is first written to that file. Lines of shell blocks that call `cnf` run in the
 same process, with the variables before them. A block after `<!-- not run -->` is skipped. Budgets in
 seconds become a few training steps, unless CNF_FULL_BUDGETS is set. Every page finds `table.csv`,
-`new.csv`, `model.safetensors`, and the names `x`, `c`, `frame` and `model`.
+`new.csv`, `visits.csv`, `model.safetensors`, and the names `x`, `c`, `frame` and `model`.
 """
 
 from __future__ import annotations
@@ -92,6 +92,9 @@ def prepare() -> dict[str, object]:
     )
     frame.to_csv("table.csv", index=False)
     frame[:50].to_csv("new.csv", index=False)
+    minutes = random.integers(0, 1440, size=rows)
+    visits = frame[["price"]].assign(at=[f"{m // 60:02}:{m % 60:02}" for m in minutes])
+    visits.to_csv("visits.csv", index=False)
     run_command(shlex.split(f"cnf fit table.csv -o model.safetensors --steps {STEPS}"))
     x = torch.from_numpy(random.normal(size=(rows, 2))).float()
     names = {"x": x, "c": x[:, :1].abs(), "frame": frame, "torch": torch, "cnf": cnf}
