@@ -142,8 +142,8 @@ def test_the_lowest_versions_are_those_promised():
     promised = dict(each.split(">=") for each in project()["dependencies"])
     text = (ROOT / "constraints-lowest.txt").read_text()
     tested = dict(re.findall(r"^([\w-]+)==(\S+)", text, re.MULTILINE))
-    assert tested.keys() == promised.keys()
+    assert tested.keys() - {"polars"} == promised.keys()
     # Of torch, the comment in that file says why a newer one is tested.
-    for name in tested.keys() - {"torch"}:
+    for name in promised.keys() - {"torch"}:
         low, parts = promised[name].split("."), tested[name].split(".")
         assert parts[: len(low)] == low and set(parts[len(low) :]) <= {"0", "1"}, name
