@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: two threads inside torch on a busy machine are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test slow figures bench accuracy lint clean
+.PHONY: demo test test-lowest slow types figures tables bench accuracy metrics lint clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -17,7 +17,24 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/pytest --numprocesses=auto --dist=worksteal
+
+# The lowest versions that pyproject.toml promises, in an environment of their own. Warnings of old
+# releases about each other are not errors here, and the reference pictures are those of one matplotlib.
+LOWEST := .venv-lowest/bin
+
+.venv-lowest/installed: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	$(LOWEST)/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e '.[dev]'
+	touch $@
+
+test-lowest: .venv-lowest/installed
+	$(LOWEST)/pytest -o filterwarnings=default --ignore=tests/test_reference_pictures.py \
+	  --numprocesses=auto --dist=worksteal
+
+types: .venv/installed
+	$(BIN)/mypy
 
 slow: .venv/installed
 	$(BIN)/pytest -m slow --numprocesses=auto --dist=worksteal
@@ -32,6 +49,10 @@ endif
 figures: .venv/installed
 	set -e; for name in $(GALLERY); do $(BIN)/python scripts/$$name.py; done
 
+# The tables of README and docs, from the numbers in figures/.
+tables: .venv/installed
+	$(BIN)/python scripts/doc_tables.py
+
 bench: .venv/installed
 	$(BIN)/python scripts/benchmark_speed.py
 	$(BIN)/python scripts/benchmark_errors.py
@@ -40,9 +61,12 @@ accuracy: .venv/installed
 	$(BIN)/python scripts/benchmark_accuracy.py
 	$(BIN)/python scripts/small_tables.py
 
+metrics: .venv/installed
+	$(BIN)/python scripts/house_metrics.py
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv demo build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest demo build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,0 +1,317 @@
+"""Each table of README and docs/, from the JSON files in figures/; `doc_tables.py` puts them in place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import house_metrics
+from house_metrics import Metrics, Spread
+
+from cnf.deprecation import RENAMED
+
+FIGURES = Path(__file__).parent.parent / "figures"
+NAMES = {
+    "galaxy_photometry": "galaxies, 7 columns",
+    "casp_protein": "CASP protein, 10",
+    "magic_gamma": "MAGIC gamma, 10",
+    "power_hourly": "hourly power, 4",
+    "california_housing": "California housing, 9",
+    "gas_turbine": "gas turbine, 11",
+    "miniboone_partial": "MiniBooNE, 43",
+}
+LONG = ("casp_protein", "magic_gamma", "gas_turbine")
+TOYS = (
+    *("checkerboard", "8gaussians", "pinwheel", "2spirals"),
+    *("rings", "circles", "moons", "swissroll"),
+)
+SPEED_ROWS = (
+    ("log_prob", "zuko", "zuko's CNF at its defaults"),
+    ("log_prob", "zuko, equal error", "zuko's CNF at an error no larger than ours"),
+    ("log_prob", "torchdiffeq, FFJORD's way", "torchdiffeq, trace by automatic differentiation"),
+    ("gradient", "zuko", "zuko's CNF at its defaults"),
+    ("gradient", "zuko, equal error", "zuko's CNF at an error no larger than ours"),
+    ("gradient", "torchdiffeq, adjoint", "continuous adjoint, trace by automatic differentiation"),
+    ("sample", "zuko", "zuko's CNF at its defaults"),
+    ("sample", "zuko, equal error", "zuko's CNF at an error no larger than ours"),
+)
+
+
+def figures(name: str) -> Any:
+    """The numbers of one file of figures/."""
+    return json.loads((FIGURES / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def number(value: float, digits: int) -> str:
+    """A number as the pages print it, with a true minus sign."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def numbers(values: Iterable[float], digits: int) -> str:
+    return ", ".join(number(value, digits) for value in values)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def difference(found: dict[str, Any]) -> str:
+    return f"{number(found['difference'], 3)} ± {number(found['difference_se'], 3)}"
+
+
+def results() -> str:
+    """The table of the README: mean of our seeds, best peer, paired difference."""
+    accuracy = figures("benchmark_accuracy")
+    rows = []
+    for key, name in NAMES.items():
+        found = accuracy[f"{key}, 150 s"]
+        peer = found["best_peer"]
+        ours, theirs = (number(mean(found["nll"][each]), 2) for each in ("cnf", peer))
+        gain = f"{number(found['difference'], 2)} ± {number(found['difference_se'], 2)}"
+        rows.append((name.split(",")[0], f"**{ours}**", f"{theirs} ({peer})", gain))
+    return table(("table", "cnf", "best peer", "difference"), rows)
+
+
+def accuracy(keys: Sequence[str], seconds: int, methods: Sequence[str]) -> str:
+    """Test NLL of every method, and the paired difference of ours to the best peer."""
+    found = figures("benchmark_accuracy")
+    rows = []
+    for key in keys:
+        entry = found[f"{key}, {seconds} s"]
+        ours = f"**{numbers(entry['nll']['cnf'], 3)}**"
+        theirs = [numbers(entry["nll"][method], 3) for method in methods]
+        evaluations = numbers((note["nfe"] for note in entry["notes"]["cnf"]), 0)
+        rows.append((NAMES[key], ours, *theirs, difference(entry), evaluations))
+    header = ("table", "cnf", *methods, "cnf − best peer, paired", "evaluations a row")
+    return table(header, rows)
+
+
+def tables_150() -> str:
+    return accuracy(list(NAMES), 150, ("NSF", "MAF", "mixture", "zuko CNF", "kernels"))
+
+
+def tables_600() -> str:
+    return accuracy(LONG, 600, ("NSF", "MAF", "mixture"))
+
+
+def variants() -> str:
+    """Our own variants, where they were run."""
+    found = figures("benchmark_accuracy")
+    names = ("cnf", "cnf, no budget", "flow matching", "cnf, adjoint")
+    rows = [
+        (NAMES[key], *(numbers(nll.get(name, ()), 3) or "–" for name in names))
+        for key in ("casp_protein", "magic_gamma")
+        for nll in [found[f"{key}, 150 s"]["nll"]]
+    ]
+    header = ("default", "no evaluation budget", "flow matching alone", "continuous adjoint")
+    return table(("table", *header), rows)
+
+
+def toys() -> str:
+    """Gaps to the exact density."""
+    found = figures("benchmark_accuracy")
+    rows = []
+    for toy in TOYS:
+        minute, long = found[f"{toy}, 60 s"]["nll"], found[f"{toy}, 300 s"]["nll"]
+        ours = f"**{number(median(minute['cnf']), 4)}**"
+        mixture = numbers(minute.get("mixture", ()), 4) or "–"
+        nsf, slow = number(minute["NSF"][0], 4), number(long["cnf"][0], 4)
+        rows.append((toy, ours, nsf, mixture, slow))
+    header = ("toy", "cnf, 60 s", "NSF, 60 s", "Gaussian mixture, 60 s", "cnf, 300 s")
+    return table(header, rows)
+
+
+def toys_of_the_picture() -> str:
+    rows = [
+        (each["toy"], f"{number(each['gap'], 4)} ± {number(each['gap_se'], 4)}",
+         number(each["nfe"], 0))
+        for each in figures("density_estimation")
+    ]  # fmt: skip
+    return table(("toy", "gap, nats", "evaluations a row"), rows)
+
+
+def small_tables() -> str:
+    """Ten-fold cross-validation."""
+    rows = [
+        (name, *(number(found["nll"][each], 3) for each in ("cnf", "Gaussian", "mixture")),
+         difference(found))
+        for name, found in figures("small_tables").items()
+    ]  # fmt: skip
+    return table(("table", "cnf", "Gaussian", "mixture", "cnf − better of the two"), rows)
+
+
+def typed_tables() -> str:
+    """Samples told from rows, and cells imputed."""
+    rows = []
+    for name, found in figures("tables").items():
+        auc, crps = found["auc"], found["crps"]
+        told = [number(auc[each][0], 3) for each in ("cnf", "gaussian copula", "independent")]
+        imputed = [number(crps[each], 3) for each in ("cnf", "IterativeImputer")]
+        rows.append((name, f"{found['steps']:,}", *told, *imputed))
+    header = (
+        "AUC: cnf",
+        "Gaussian copula",
+        "independent columns",
+        "CRPS: cnf",
+        "IterativeImputer",
+    )
+    return table(("table", "training steps", *header), rows)
+
+
+def speed() -> str:
+    """Medians as multiples of our time."""
+    columns = figures("benchmark_speed")["columns"]
+
+    def ratio(task: str, side: str, ours: str = "cnf") -> list[str]:
+        pairs = [(found[task][side], found[task][ours]) for found in columns.values()]
+        return [f"{theirs['median'] / mine['median']:.3g}" for theirs, mine in pairs]
+
+    rows = [(f"`{task}`: {name}", *ratio(task, side)) for task, side, name in SPEED_ROWS]
+    plain = ratio("field", "plain forward pass", "cnf, with divergence")
+    rows.append(("plain forward pass with torch's tanh, against field and divergence", *plain))
+    return table(("", *(f"{dim} columns" for dim in columns)), rows)
+
+
+def speed_errors() -> str:
+    """Mean absolute errors of log_prob in nats."""
+    columns = figures("benchmark_speed")["columns"]
+    sides = {"cnf": "cnf", "zuko": "zuko's CNF at its defaults"}
+    sides["zuko, equal error"] = "zuko's CNF at an error no larger than ours"
+    rows = [
+        (name, *(f"{found['error'][side]['mean']:.0e}" for found in columns.values()))
+        for side, name in sides.items()
+    ]
+    return table(("mean error, nats", *(f"{dim} columns" for dim in columns)), rows)
+
+
+def costs() -> str:
+    """Time to score one row."""
+    found = figures("benchmark_speed")["cost_by_rows"]
+    rows = [(f"{int(rows):,}", number(cost, 1)) for rows, cost in found.items()]
+    return table(("rows scored at once", "microseconds a row"), rows)
+
+
+def errors() -> str:
+    """Error bounds against true errors."""
+    rows = [
+        (each["flow"], f"{100 * each['covered']:g} %", number(each["ratio"], 1),
+         f"{each['error']:.0e}", number(each["nfe"], 1), f"{each['dopri5_nfe']}",
+         number(each["nfe"] / each["dopri5_nfe"], 2))
+        for each in figures("benchmark_errors")
+    ]  # fmt: skip
+    header = (
+        *("flow", "rows whose bound covers the error", "bound / error, median"),
+        *("mean error, nats", "evaluations: cnf", "dopri5", "ratio"),
+    )
+    return table(header, rows)
+
+
+def orders() -> str:
+    rows = [
+        (name, number(order, 2), f"{expected}")
+        for (name, order), expected in zip(figures("euler")["orders"].items(), (1, 2, 4, 5))
+    ]
+    return table(("solver", "order, measured", "order, theory"), rows)
+
+
+def spirals() -> str:
+    rows = [
+        (f"{each['observed']}", *(number(each[side], 3) for side in ("latent_ode", "rnn", "gru")))
+        for each in figures("latent_ode")
+    ]
+    return table(("points observed", "latent ODE", "RNN", "GRU"), rows)
+
+
+def weather() -> str:
+    rows = [
+        (
+            each["method"],
+            "–" if each["seed"] is None else f"{each['seed']}",
+            number(each["mse"], 3),
+        )
+        for each in figures("latent_ode_weather")["forecasts"]
+    ]
+    return table(("forecast", "seed", "mean squared error"), rows)
+
+
+def energies() -> str:
+    found = figures("variational")
+    flows = list(dict.fromkeys(each["flow"] for each in found))
+    rows = [
+        (energy, *(
+            f"{number(each['kl'], 3)} ± {number(each['kl_se'], 3)}"
+            for each in found if each["energy"] == energy
+        ))
+        for energy in dict.fromkeys(each["energy"] for each in found)
+    ]  # fmt: skip
+    return table(("energy", *flows), rows)
+
+
+def augmented() -> str:
+    found = figures("augmented")["results"]
+    rows = []
+    for problem in dict.fromkeys(each["problem"] for each in found):
+        means = []
+        for key, digits in (("loss", 4), ("late_nfe", 0)):
+            for augment in (0, 5):
+                runs = [
+                    each[key]
+                    for each in found
+                    if (each["problem"], each["augment"]) == (problem, augment)
+                ]
+                means.append(number(mean(runs), digits))
+        rows.append((problem, *means))
+    header = ("loss: plain", "loss: augmented", "evaluations: plain", "evaluations: augmented")
+    return table(("problem", *header), rows)
+
+
+def house() -> str:
+    """The table of the source, as the script that measures it prints it."""
+    found = {
+        name: Metrics(
+            **{
+                key: Spread(**each) if isinstance(each, dict) else each
+                for key, each in kept.items()
+            }
+        )
+        for name, kept in figures("house_metrics").items()
+    }
+    return house_metrics.table(found) + "\n"
+
+
+def renamed() -> str:
+    """The names of the last release, and what they are called now."""
+    rows = [
+        (f"`{module}.{old}`", f"`{new.replace(':', '.')}`")
+        for module, names in RENAMED.items()
+        for old, new in names.items()
+    ]
+    return table(("0.1", "0.2"), rows)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "results": results,
+    "tables-150": tables_150,
+    "tables-600": tables_600,
+    "variants": variants,
+    "toys": toys,
+    "toys-of-the-picture": toys_of_the_picture,
+    "small-tables": small_tables,
+    "typed-tables": typed_tables,
+    "speed": speed,
+    "speed-errors": speed_errors,
+    "costs": costs,
+    "errors": errors,
+    "orders": orders,
+    "spirals": spirals,
+    "weather": weather,
+    "energies": energies,
+    "augmented": augmented,
+    "house": house,
+    "renamed": renamed,
+}

@@ -1,0 +1,135 @@
+"""Runs the code of Markdown pages as a reader would: `python pages.py PAGE ...` in an empty folder.
+
+Blocks of Python run in their order and share one namespace for each page; a block after
+`<!-- file: NAME -->` is first written to that file. Lines of shell blocks that call `cnf` run in the
+same process, with the variables before them. A block after `<!-- not run -->` is skipped. Budgets in
+seconds become a few training steps, unless CNF_FULL_BUDGETS is set. Every page finds `table.csv`,
+`new.csv`, `visits.csv`, `model.safetensors`, and the names `x`, `c`, `frame` and `model`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+import traceback
+from pathlib import Path
+from typing import NamedTuple
+
+FENCE = re.compile(
+    r"(?:<!-- (?P<note>file: (?P<file>[\w./-]+)|not run) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```\n",
+    re.DOTALL,
+)
+STEPS = 20
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    text: str
+    file: str | None
+    skipped: bool
+
+
+def blocks(text: str) -> list[Block]:
+    return [
+        Block(found["language"], found["text"], found["file"], found["note"] == "not run")
+        for found in FENCE.finditer(text)
+    ]
+
+
+def commands(block: Block) -> list[list[str]]:
+    """The words of each line of a shell block, comments left out."""
+    return [
+        words for line in block.text.splitlines() if (words := shlex.split(line, comments=True))
+    ]
+
+
+def shortened(text: str) -> str:
+    if os.environ.get("CNF_FULL_BUDGETS"):
+        return text
+    text = re.sub(r"--seconds [\d.]+", "", text)
+    text = re.sub(r"\bcnf fit ", f"cnf fit --steps {STEPS} ", text)
+    return re.sub(r"\bseconds=[\d.]+", f"steps={STEPS}", text)
+
+
+def run_command(words: list[str]) -> None:
+    """Run a line that calls `cnf`; others are not the package's."""
+    from cnf.cli import main
+
+    while words and re.fullmatch(r"\w+=.*", words[0]):
+        name, _, value = words.pop(0).partition("=")
+        os.environ[name] = value
+    # Of a model that is hardly fitted, a check may fail.
+    if (
+        words
+        and words[0] == "cnf"
+        and main(words[1:]) not in ((0, 1) if words[1] == "check" else (0,))
+    ):
+        raise SystemExit(shlex.join(words))
+
+
+def prepare() -> dict[str, object]:
+    """The files and names that pages start from."""
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    import cnf
+
+    random = np.random.default_rng(0)
+    rows = 300
+    frame = pd.DataFrame(
+        {
+            "price": random.lognormal(size=rows).round(3),
+            "share": random.beta(2, 3, size=rows).round(5),
+            "age": random.integers(18, 80, size=rows),
+            "region": random.choice(["north", "south"], size=rows),
+            "wind": (360 * random.random(rows)).round(3),
+        }
+    )
+    frame.to_csv("table.csv", index=False)
+    frame[:50].to_csv("new.csv", index=False)
+    minutes = random.integers(0, 1440, size=rows)
+    visits = frame[["price"]].assign(at=[f"{m // 60:02}:{m % 60:02}" for m in minutes])
+    visits.to_csv("visits.csv", index=False)
+    run_command(shlex.split(f"cnf fit table.csv -o model.safetensors --steps {STEPS}"))
+    x = torch.from_numpy(random.normal(size=(rows, 2))).float()
+    names = {"x": x, "c": x[:, :1].abs(), "frame": frame, "torch": torch, "cnf": cnf}
+    return {**names, "model": cnf.load("model.safetensors")}
+
+
+def run_page(page: Path, names: dict[str, object]) -> None:
+    for number, block in enumerate(blocks(page.read_text(encoding="utf-8")), 1):
+        if block.skipped:
+            continue
+        if block.file is not None:
+            Path(block.file).write_text(block.text, encoding="utf-8")
+        elif block.language == "python":
+            code = compile(shortened(block.text), f"{page.name}, block {number}", "exec")
+            exec(code, names)
+        elif block.language == "sh":
+            for words in commands(block._replace(text=shortened(block.text))):
+                run_command(words)
+
+
+def main(pages: list[Path]) -> None:
+    sys.path.insert(0, str(Path.cwd()))
+    names, failed = prepare(), []
+    environment = dict(os.environ)
+    for page in pages:
+        try:
+            run_page(page, dict(names))
+            print(f"{page.name}: runs", flush=True)
+        except (Exception, SystemExit):
+            failed.append(page.name)
+            print(f"{page.name}: {traceback.format_exc()}", flush=True)
+        os.environ.clear()
+        os.environ.update(environment)
+    raise SystemExit(bool(failed))
+
+
+if __name__ == "__main__":
+    main([Path(word).resolve() for word in sys.argv[1:]])
