@@ -225,6 +225,11 @@ def with_field(cls, **options):
     return flow, rows
 
 
+def one_step():
+    flow, rows = sound()
+    return as_part(flow, solver=SamplesInOneStep(flow.solver.nodes, flow.solver.method)), rows
+
+
 def with_base(flow, rows):
     return as_part(flow, base=TooHeavy(flow.dim)), rows
 
@@ -294,7 +299,7 @@ def adaptive():
 
 
 MUTANTS = {
-    "sampling in one step": (lambda: kind(SamplesInOneStep), round_trip, "round trip"),
+    "sampling in one step": (one_step, round_trip, "round trip"),
     "a base that is too heavy": (lambda: with_base(*sound()), mass, "mass"),
     "a base that is too heavy, three columns": (lambda: with_base(*sound(dim=3)), mass, "mass"),
     "a base that is too heavy, given a context": (

@@ -19,6 +19,7 @@ class Solver(ABC):
 
     Attributes:
         gradients: kinds of gradient that `solve` knows, the default first.
+        steps: their number, of a solver that estimates its error; others need none.
 
     Example:
         >>> from dataclasses import dataclass
@@ -37,6 +38,7 @@ class Solver(ABC):
     """
 
     gradients: ClassVar[tuple[Gradient, ...]] = ("direct",)
+    steps: int
 
     @property
     def nfe(self) -> int | None:
@@ -63,11 +65,6 @@ class Solver(ABC):
             ValueError: for a gradient that the solver does not know.
             SolverError: if the solve cannot be finished.
         """
-
-    @property
-    def steps(self) -> int:
-        """Number of steps, of a solver that estimates its error."""
-        raise NotImplementedError
 
     def with_steps(self, steps: int) -> Solver:
         """The solver with so many steps, of one that estimates its error."""
