@@ -20,7 +20,8 @@ from cnf.diagnostics.result import CheckResult
 from cnf.diagnostics.two_sample import indistinguishable
 from cnf.flows import Evaluation
 from cnf.rows import FEWEST_ROWS, Rows
-from cnf.tables import TableFlow
+from cnf.tables import TableError, TableFlow
+from cnf.tables.cells import place
 from cnf.tables.columns import NO_STATE
 from cnf.tables.schema import Cells
 
@@ -98,10 +99,18 @@ def check_table(
 
 
 def _all_rows(model: TableFlow, table: pd.DataFrame) -> Rows:
-    """All rows of a plain table in its units, with NaN for what is not known."""
+    """All rows of a plain table in its units.
+
+    Raises:
+        TableError: for a cell that is missing, naming it.
+    """
     cells, context = model.encode(table)
-    x = cells.values.masked_fill(cells.states == NO_STATE, torch.nan)
-    return Rows(x, model.conditions(cells.states, context))
+    missing = (cells.states == NO_STATE).nonzero()
+    if len(missing):
+        row, column = missing[0].tolist()
+        where = place(table[model.schema.modeled[column].name], row)
+        raise TableError(f"{where}: the cell is missing; fill it, or leave the row out")
+    return Rows(cells.values, model.conditions(cells.states, context))
 
 
 def _trial(model: TableFlow, table: pd.DataFrame, generator: torch.Generator) -> TableCheckContext:
