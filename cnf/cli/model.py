@@ -41,8 +41,8 @@ class Model:
         return table_chunks(data, self.table_flow.schema)
 
     def table(self, data: str) -> pd.DataFrame:
-        """All rows of a file or a toy."""
-        return pd.concat(self.chunks(data), ignore_index=True)
+        """All rows of a file or a toy, labeled by their lines or rows."""
+        return pd.concat(self.chunks(data))
 
     def evaluate(self, table: pd.DataFrame) -> Evaluation:
         """Log-probability and error of every row of a chunk."""

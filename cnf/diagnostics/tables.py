@@ -189,11 +189,11 @@ def _distances(model: TableFlow, trial: TableCheckContext) -> Iterator[tuple[flo
         ]
         yield (shares[0] - shares[1]).abs().max().item(), name
     present = [model.present(cells.states).T for cells in (trial.rows, trial.drawn)]
-    for k, place in enumerate(model.numeric_places):
+    for k, at in enumerate(model.numeric_places):
         a, b = trial.rows.values[present[0][k], k], trial.drawn.values[present[1][k], k]
         # Where there are few numbers, chance alone is large.
         weight = math.sqrt(min(len(a), len(b)) / len(trial.rows))
-        yield weight * apart(a, b), names[place]
+        yield weight * apart(a, b), names[at]
 
 
 def apart(a: Tensor, b: Tensor) -> float:
