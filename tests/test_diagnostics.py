@@ -24,7 +24,7 @@ from cnf.diagnostics.numerics import (
 )
 from cnf.diagnostics.two_sample import separability, two_sample
 from cnf.fields import VelocityField
-from cnf.flows import BoundFlow, ErrorModel
+from cnf.flows import ErrorModel
 from cnf.rows import Rows
 
 LINES = {
@@ -173,21 +173,11 @@ class FlipsTheSign(cnf.CNF):
         return x, 2 * self.base.log_prob(z) - log_prob
 
 
-class OneStepForward(BoundFlow):
-    """A default solver of one step, for samples only."""
+class SamplesInOneStep(cnf.Grid):
+    """A solver of one step, for samples only."""
 
-    def trajectory(self, z, t, *, reverse=False):
-        coarse = replace(self.options, solver=cnf.Grid.uniform(1))
-        bound = BoundFlow(self.flow, self.context, self.options if reverse else coarse)
-        return bound.trajectory(z, t, reverse=reverse)
-
-
-class SamplesInOneStep(cnf.CNF):
-    """A flow that binds such a solver."""
-
-    def bind(self, *arguments, **options):
-        bound = super().bind(*arguments, **options)
-        return OneStepForward(bound.flow, bound.context, bound.options)
+    def between(self, start, end):
+        return cnf.Grid.uniform(1) if start < end else super().between(start, end)
 
 
 class TooHeavy(cnf.NormalBase):

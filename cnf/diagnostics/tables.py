@@ -81,6 +81,7 @@ def check_table(
         return check(
             model.flow, rows.x, context=rows.context, strict=strict, seed=seed, callback=callback
         )
+    model.encode(table)  # an error names the first cell in the order of the table
     generator = torch.Generator(model.device).manual_seed(seed)
     order = torch.randperm(len(table), generator=generator, device=generator.device)[
         :MOST_ROWS
