@@ -50,12 +50,13 @@ def chance(found: dict) -> dict[str, float]:
 
 class Effect(NamedTuple):
     """Off minus baseline on a data set: nats a row, the standard errors over rows and over seeds,
-    and evaluations a row, with the number of seeds."""
+    and evaluations a row; what the fit costs, over the baseline's; and the number of seeds."""
 
     nats: float
     over_rows: float
     over_seeds: float
     nfe: float
+    cost: float
     seeds: int
 
     @property
@@ -70,8 +71,9 @@ def effects(found: dict) -> dict[str, dict[str, Effect]]:
     for key, cell in found.items():
         name, data, seed = split(key)
         if "difference" in cell:
-            nfe = cell["nfe"] - found[f"{BASELINE.name} | {data} | {seed}"]["nfe"]
-            run = (cell["difference"], cell["error"], nfe)
+            base = found[f"{BASELINE.name} | {data} | {seed}"]
+            more = cell["nfe"] - base["nfe"], cell["cost"] / base["cost"]
+            run = (cell["difference"], cell["error"], *more)
             cells.setdefault(name, {}).setdefault(data, []).append(run)
     return {
         ingredient.name: {
@@ -80,6 +82,7 @@ def effects(found: dict) -> dict[str, dict[str, Effect]]:
                 over_rows=float(np.linalg.norm([run[1] for run in runs]) / len(runs)),
                 over_seeds=by_chance.get(data, 0.0) / len(runs) ** 0.5,
                 nfe=float(np.mean([run[2] for run in runs])),
+                cost=float(np.mean([run[3] for run in runs])),
                 seeds=len(runs),
             )
             for data, runs in cells[ingredient.name].items()
@@ -102,8 +105,8 @@ def report(found: dict) -> str:
     """Markdown tables of what was found."""
     names = [name for name in DATA if any(f"| {name} |" in key for key in found)]
     lines = [
-        "| left out | " + " | ".join(names) + " | evaluations | seeds | verdict |",
-        "|---" * (len(names) + 4) + "|",
+        "| left out | " + " | ".join(names) + " | evaluations | cost | seeds | verdict |",
+        "|---" * (len(names) + 5) + "|",
     ]
     baseline = {}
     for key, cell in found.items():
@@ -112,16 +115,16 @@ def report(found: dict) -> str:
             baseline.setdefault(data, []).append((cell["nll"], cell["nfe"]))
     nll, nfe = ({data: np.mean(runs, 0)[k] for data, runs in baseline.items()} for k in (0, 1))
     row = " | ".join(f"{nll[data]:.3f}" for data in names if data in nll)
-    lines.append(f"| baseline: gap or NLL | {row} | | | |")
+    lines.append(f"| baseline: gap or NLL | {row} | | | | |")
     row = " | ".join(f"{nfe[data]:.0f}" for data in names if data in nfe)
-    lines.append(f"| baseline: evaluations | {row} | {np.mean(list(nfe.values())):.0f} | | |")
+    lines.append(f"| baseline: evaluations | {row} | {np.mean(list(nfe.values())):.0f} | | | |")
     for name, by_data in effects(found).items():
         cells = [shown(by_data.get(data)) for data in names]
         more = np.mean([effect.nfe for effect in by_data.values()])
+        cost = np.mean([effect.cost for effect in by_data.values()]) - 1
         seeds = min(effect.seeds for effect in by_data.values())
-        lines.append(
-            f"| {name} | " + " | ".join(cells) + f" | {more:+.1f} | {seeds} | {verdict(by_data)} |"
-        )
+        rest = f"{more:+.1f} | {cost:+.0%} | {seeds} | {verdict(by_data)}"
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {rest} |")
     return "\n".join([*lines, "", *calibrations(found)])
 
 
