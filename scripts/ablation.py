@@ -31,7 +31,6 @@ from torch import Tensor
 
 import cnf
 from cnf.datasets import TOYS
-from cnf.recipe.architecture import default_flow
 
 TOY_ROWS, TOY_VALID, TOY_JUDGED = 100_000, 10_000, 20_000
 DATA_SEED = 7  # of a toy's rows, which are not those of the benchmarks
@@ -161,7 +160,7 @@ class Ablation:
         parts = load(cell.data, self.options.toy_rows)
         budget = self.options.toy_updates if cell.data in TOYS else self.options.updates
         seed = cell.seed + cell.ingredient.seed
-        flow = default_flow(len(parts.train), parts.train.shape[1], seed=seed)
+        flow = cnf.CNF(dim=parts.train.shape[1])
         matching, likelihood = cell.ingredient.updates(*budget)
         stopwatch = Stopwatch()
         history = cnf.fit(

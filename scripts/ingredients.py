@@ -1,7 +1,7 @@
 """The ingredients of the recipe, each with what switches it off.
 
-A switch is a setting of `cnf.fit`, or a replacement of a module-level name, or both. Every name of
-the package that the ablation touches stands in this file.
+A switch is a setting of `cnf.fit`, or a replacement of a module-level name, or both. Most replace a
+number of `cnf.recipe.defaults`. Every name of the package that is replaced stands in this file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OF_LIKELIHOOD = {**defaults.LIKELIHOOD, "validations": 6}
 COMMON = {
     MATCHING: OF_MATCHING,
     LIKELIHOOD: OF_LIKELIHOOD,
-    "cnf.recipe.gaussian_mixtures.SMALL": (),
+    "cnf.recipe.defaults.SMALL_COMPONENTS": (),
 }
 # Updates of flow matching that cost what one of likelihood costs.
 CHEAPER = 6
@@ -97,12 +97,6 @@ def independent(size: int, generator: torch.Generator, device: torch.device) -> 
     return torch.rand(size, generator=generator, device=device, dtype=torch.float64)
 
 
-def phases_with_batch(batch: int) -> Callable[..., tuple]:
-    """The default phases with another batch of the likelihood phase."""
-    default_phases = defaults.default_phases
-    return lambda **given: default_phases(**{**given, "batch": batch})
-
-
 BASELINE = Ingredient("baseline")
 INGREDIENTS = (
     Ingredient("nothing (another seed)", seed=100),
@@ -112,33 +106,35 @@ INGREDIENTS = (
         "stratified batches",
         patches={
             "cnf.training.stratified.stratified_uniform": independent,
-            "cnf.training.neyman.stratified_uniform": independent,
+            "cnf.training.samplers.stratified_uniform": independent,
         },
     ),
     Ingredient(
         "weight on the solver error",
         {"error_weight": 0.0},
-        {"cnf.training.solver_control.MOST_WEIGHT": 0.0},
+        {"cnf.training.solver_control.MOST_ERROR_WEIGHT": 0.0},
     ),
     Ingredient(
         "jittered nodes of the training grid",
         patches={"cnf.ode.Grid.jittered": lambda grid, generator: grid},
     ),
-    Ingredient("late-weighted clock of validations", patches={"cnf.training.schedules.LATE": 1.0}),
+    Ingredient(
+        "late-weighted clock of validations", patches={"cnf.training.schedules.LATE_EXPONENT": 1.0}
+    ),
     Ingredient("weight decay", {"weight_decay": 0.0}),
     Ingredient(
         "narrower second layer (96, 64) → (96, 96)",
-        patches={"cnf.recipe.architecture.default_hidden": lambda rows, columns: (96, 96)},
+        patches={"cnf.recipe.defaults.MANY_ROWS_PLANE_HIDDEN": (96, 96)},
         where=in_few_columns,
     ),
     Ingredient(
         "frequency by rows and columns → 3",
-        patches={"cnf.recipe.architecture.default_frequency": lambda rows, columns: 3.0},
+        patches={"cnf.recipe.defaults.PLANE_FREQUENCY": 3.0},
         where=in_few_columns,
     ),
     Ingredient(
         "width 1.5 of the mixture base → 1",
-        patches={"cnf.recipe.bases.WIDTH": 1.0},
+        patches={"cnf.recipe.defaults.BASE_WIDTH": 1.0},
         where=lambda fitted: "mixture" in fitted.base,
     ),
     Ingredient(
@@ -151,7 +147,7 @@ INGREDIENTS = (
     ),
     Ingredient(
         "Gaussianized columns",
-        patches={"cnf.recipe.transforms.WORTH": float("inf")},
+        patches={"cnf.recipe.defaults.TRANSFORM_GAIN": float("inf")},
         where=lambda fitted: "Gaussianized" in fitted.preprocess,
     ),
     Ingredient(
@@ -167,7 +163,7 @@ INGREDIENTS = (
     ),
     Ingredient(
         "mixture base",
-        patches={"cnf.recipe.bases.mixture_if_better": lambda train, valid, seed: None},
+        patches={"cnf.recipe.defaults.BASE_GAIN": float("inf")},
         where=lambda fitted: "mixture" in fitted.base,
     ),
     Ingredient(
@@ -194,13 +190,13 @@ INGREDIENTS = (
     Ingredient("weight decay by rows → 0.1", {"weight_decay": 0.1}, first=False),
     Ingredient(
         "selection penalty for evaluations",
-        patches={"cnf.training.nfe_control.COST": 0.0},
+        patches={"cnf.training.nfe_control.NATS_AN_EVALUATION": 0.0},
         first=False,
     ),
     Ingredient(
         "placement of the training grid → equal steps",
         patches={
-            "cnf.training.solver_control.spread_evenly": lambda score, steps: Grid.uniform(
+            "cnf.training.solver_control.spread_evenly": lambda solve, steps: Grid.uniform(
                 steps, METHOD
             )
         },
@@ -213,13 +209,13 @@ INGREDIENTS = (
     ),
     Ingredient(
         "likelihood batch 512 → 256",
-        patches={"cnf.recipe.defaults.default_phases": phases_with_batch(256)},
+        patches={"cnf.recipe.defaults.LIKELIHOOD_BATCH_FEW_COLUMNS": 256},
         where=in_few_columns,
         first=False,
     ),
     Ingredient(
         "width by rows and columns → (128, 128)",
-        patches={"cnf.recipe.architecture.default_hidden": lambda rows, columns: (128, 128)},
+        patches={"cnf.recipe.defaults.MANY_ROWS_TABLE_HIDDEN": (128, 128)},
         where=lambda fitted: in_many_columns(fitted) and fitted.rows > 20_000,
         first=False,
     ),
