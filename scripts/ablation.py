@@ -116,7 +116,7 @@ class Ablation:
 
     def run(self) -> None:
         for cell in self.cells():
-            if cell.key in self.found:
+            if self.done(cell):
                 continue
             start = time.process_time()
             with cell.ingredient.off():
@@ -138,6 +138,11 @@ class Ablation:
                         cell = Cell(ingredient, data, seed)
                         if ingredient.first is first and self.matters(cell):
                             yield cell
+
+    def done(self, cell: Cell) -> bool:
+        """Whether it is written down; of a baseline, whether its rows are kept too."""
+        kept = cell.ingredient is not BASELINE or self.kept(cell, "npy").exists()
+        return kept and cell.key in self.found
 
     def wanted(self, ingredient: Ingredient) -> bool:
         words = self.options.ingredients
