@@ -67,7 +67,7 @@ def described(part: Any) -> dict[str, Any]:
         ValueError: for a part whose class is not registered.
     """
     name = type(part).__name__
-    if REGISTERED.get(name) is not type(part):
+    if type(part) not in REGISTERED.values():
         raise ValueError(
             f"a model file cannot rebuild {name}: put @cnf.register above the class, or save the"
             " state_dict() yourself"

@@ -94,7 +94,10 @@ class VelocityField(nn.Module, ABC):
         """The field for one context (*batch, context_dim), ready to be evaluated many times."""
 
         def at(times: Tensor) -> list[FieldAt]:
-            return [FieldAt(lambda x, t=t: self(t, x, context)) for t in times.unbind()]
+            return [at_time(t) for t in times.unbind()]
+
+        def at_time(t: Tensor) -> FieldAt:
+            return FieldAt(lambda x: self(t, x, context))
 
         given = () if context is None else (context,)
         return BoundField(at=at, closed_form=False, tensors=(*self.parameters(), *given))

@@ -289,8 +289,12 @@ class LayersByRow(Layers):
 
     def _couple(self, slope1: Tensor) -> Tensor:
         gate1, gate2 = self.modulation.gate1, self.modulation.gate2
-        inner = (slope1 if gate1 is None else gate1 * slope1) @ self.layers.M
+        inner = self._times_M(slope1 if gate1 is None else gate1 * slope1)
         return inner if gate2 is None else inner * gate2
+
+    def _times_M(self, rows: Tensor) -> Tensor:
+        """The product of each row (*batch, hidden1) and M."""
+        return rows @ self.layers.M
 
     def _trace_of_skip(self) -> Tensor | float:
         return 0.0 if self.modulation.skip is None else self.modulation.skip.sum(-1)

@@ -3,7 +3,7 @@ enters."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -70,7 +70,9 @@ class MaskedField(GatedField):
 
     def bind(self, context: Tensor | None = None) -> BoundField:
         """The field for one context (*batch, context_dim), its rows grouped by pattern."""
-        present = self.mask(context)
+        if context is None:
+            raise ValueError("context of a MaskedField: expected the mask of the rows; got none")
+        present = context[..., : self.dim] != 0
         layers = MaskedLayers(self.W1, self.W2, self.W3, self.first, present)
         parameters = (*self.inner.parameters(), *self.outer.parameters())
         return bind_layers(layers, self._modulate, context, parameters)
@@ -95,7 +97,10 @@ class MaskedLayers(TwoLayers):
 
     def by_row(self, modulation: Modulation) -> LayersByRow:
         """The layers under a modulation (*batch, width) of each row."""
-        return MaskedByRow(self, self._folded(modulation))
+        folded = self._folded(modulation)
+        if folded.skip is not None:
+            folded = replace(folded, skip=folded.skip.where(self.present, 0.0))
+        return MaskedByRow(self, folded)
 
 
 @dataclass
@@ -111,12 +116,7 @@ class MaskedByRow(LayersByRow):
         present = self.layers.present
         return super()._out(a2, x.where(present, 0.0)).where(present, 0.0)
 
-    def _couple(self, slope1: Tensor) -> Tensor:
-        gate1, gate2 = self.modulation.gate1, self.modulation.gate2
-        inner = self._by_pattern(gate1 * slope1)
-        return inner * gate2
-
-    def _by_pattern(self, rows: Tensor) -> Tensor:
+    def _times_M(self, rows: Tensor) -> Tensor:
         """The product of each row (*batch, hidden1) and the matrix of its pattern."""
         layers = self.layers
         if len(layers.M) == 1:
@@ -126,11 +126,5 @@ class MaskedByRow(LayersByRow):
         flat = rows.reshape(-1, rows.shape[-1])
         parts = flat[layers.order].split(layers.counts)
         products = torch.cat([part @ M for part, M in zip(parts, layers.M)])
-        return (
-            torch.empty_like(products)
-            .index_copy(0, layers.order, products)
-            .reshape(*rows.shape[:-1], -1)
-        )
-
-    def _trace_of_skip(self) -> Tensor:
-        return self.modulation.skip.where(self.layers.present, 0.0).sum(-1)
+        products = torch.empty_like(products).index_copy(0, layers.order, products)
+        return products.reshape(*rows.shape[:-1], -1)

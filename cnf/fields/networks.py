@@ -3,7 +3,7 @@ case."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -15,7 +15,11 @@ from cnf.fields.closed_form import Modulation, TwoLayers, bind_layers
 from cnf.registry import register
 
 # Smooth only: a kink in the velocity lowers a fifth-order solver to order one or two.
-ACTIVATIONS = {"tanh": tanh, "silu": nn.functional.silu, "softplus": nn.functional.softplus}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": tanh,
+    "silu": nn.functional.silu,
+    "softplus": nn.functional.softplus,
+}
 
 
 @register
@@ -62,17 +66,16 @@ class MLPField(VelocityField):
         form."""
         if len(self.hidden) != 2 or self.activation != "tanh":
             return super().bind(context)
-        first, second, last = self.layers
-        W1_condition = first.weight[:, self.dim :]
-        layers = TwoLayers(first.weight[:, : self.dim], second.weight, last.weight, "tanh")
+        W1, b1, W2, b2, W3, b3 = self.layers.parameters()
+        W1_condition = W1[:, self.dim :]
+        layers = TwoLayers(W1[:, : self.dim], W2, W3, "tanh")
 
         def modulate(t: Tensor, context: Tensor | None) -> Modulation:
             condition = with_context(self.time(t), context)
-            shift = nn.functional.linear(condition, W1_condition, first.bias)
-            return Modulation(shift, second.bias, last.bias)
+            shift = nn.functional.linear(condition, W1_condition, b1)
+            return Modulation(shift, b2, b3)
 
-        biases = (W1_condition, first.bias, second.bias, last.bias)
-        return bind_layers(layers, modulate, context, biases)
+        return bind_layers(layers, modulate, context, (W1_condition, b1, b2, b3))
 
 
 @register

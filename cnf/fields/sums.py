@@ -32,6 +32,8 @@ class SumField(VelocityField):
         (torch.Size([10, 2]), torch.Size([10]))
     """
 
+    fields: Sequence[VelocityField]
+
     def __init__(self, fields: Sequence[VelocityField]) -> None:
         kinds = {(field.dim, field.context_dim) for field in fields}
         if len(kinds) != 1:
@@ -39,7 +41,7 @@ class SumField(VelocityField):
                 f"fields of a sum: expected one dim and context_dim; got {sorted(kinds) or 'no field'}"
             )
         super().__init__(*kinds.pop())
-        self.fields = nn.ModuleList(fields)
+        self.add_module("fields", nn.ModuleList(fields))
 
     def config(self) -> dict[str, Any]:
         """The parts, JSON-ready."""
@@ -61,24 +63,25 @@ class SumField(VelocityField):
     def bind(self, context: Tensor | None = None) -> BoundField:
         """The parts for one context; what several of them read stands once among the tensors."""
         parts = [field.bind(context) for field in self.fields]
-        closed_form = all(part.closed_form for part in parts)
         tensors = {id(tensor): tensor for part in parts for tensor in part.tensors}
 
         def at(times: Tensor) -> list[FieldAt]:
-            moments = zip(*(part.at(times) for part in parts))
-            return [_sum(moment, closed_form=closed_form) for moment in moments]
+            return [_sum(moment) for moment in zip(*(part.at(times) for part in parts))]
 
+        closed_form = all(part.closed_form for part in parts)
         return BoundField(at, closed_form, tuple(tensors.values()))
 
 
-def _sum(parts: Sequence[FieldAt], *, closed_form: bool) -> FieldAt:
+def _sum(parts: Sequence[FieldAt]) -> FieldAt:
     """The sum of parts at one time."""
 
     def velocity(x: Tensor) -> Tensor:
         return reduce(torch.add, (part.velocity(x) for part in parts))
 
+    closed = [part.velocity_and_divergence for part in parts]
+
     def velocity_and_divergence(x: Tensor) -> tuple[Tensor, Tensor]:
-        velocities, divergences = zip(*(part.velocity_and_divergence(x) for part in parts))
+        velocities, divergences = zip(*(both(x) for both in closed if both is not None))
         return reduce(torch.add, velocities), reduce(torch.add, divergences)
 
-    return FieldAt(velocity, velocity_and_divergence if closed_form else None)
+    return FieldAt(velocity, None if None in closed else velocity_and_divergence)

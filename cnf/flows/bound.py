@@ -218,16 +218,15 @@ class BoundFlow:
 
     def _given(self, shape: Sequence[int]) -> Given:
         """What the rows of a batch are given; refuses a context that is missing, or not wanted."""
-        found = (0,) if self.context is None else tuple(self.context.shape)
-        if found[-1:] != (self.flow.context_dim,):
-            raise ValueError(
-                f"context: expected {self.flow.context_dim} columns; got shape {found}"
-            )
-        if self.flow.context_dim == 0:
+        columns, context = self.flow.context_dim, self.context
+        found = (0,) if context is None else tuple(context.shape)
+        if found[-1:] != (columns,):
+            raise ValueError(f"context: expected {columns} columns; got shape {found}")
+        if context is None or columns == 0:
             return Given()
-        parts = (self.context, self.flow.condition(self.context))
         context, condition = (
-            part.expand(*shape, -1).reshape(-1, self.flow.context_dim) for part in parts
+            part.expand(*shape, -1).reshape(-1, columns)
+            for part in (context, self.flow.condition(context))
         )
         return Given(context, self.flow.field.mask(context), condition)
 

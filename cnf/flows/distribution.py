@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+Shape = torch.Size | list[int] | tuple[int, ...]
+
 
 class FlowDistribution(Distribution):
     """p(x | context) of a flow, for everything that takes a `torch.distributions.Distribution`.
@@ -39,7 +41,7 @@ class FlowDistribution(Distribution):
         """All real vectors."""
         return constraints.real_vector
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> FlowDistribution:
+    def expand(self, batch_shape: Shape, _instance: Any = None) -> FlowDistribution:
         """The same distribution with its context repeated over a larger batch shape."""
         if self.context is None:
             context = torch.empty(*batch_shape, 0, dtype=self.flow.dtype, device=self.flow.device)
@@ -51,11 +53,11 @@ class FlowDistribution(Distribution):
         """Log-density (*sample, *batch) of value (*sample, *batch, dim), in nats."""
         return self.bound.log_prob(value)
 
-    def rsample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def rsample(self, sample_shape: Shape = ()) -> Tensor:
         """Draws (*sample, *batch, dim) through which gradients flow."""
         return self.bound.rsample(tuple(sample_shape))
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
         """Draws (*sample, *batch, dim)."""
         with torch.no_grad():
             return self.rsample(sample_shape)

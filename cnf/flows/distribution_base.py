@@ -50,8 +50,8 @@ class DistributionBase(Base):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density (*batch,) of z (*batch, dim), −∞ outside the support."""
-        inside = self.distribution.support.check(z)
-        return self.distribution.log_prob(z).where(inside, -torch.inf)
+        log_prob, support = self.distribution.log_prob(z), self.distribution.support
+        return log_prob if support is None else log_prob.where(support.check(z), -torch.inf)
 
     def sample(
         self,

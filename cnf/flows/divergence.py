@@ -89,7 +89,7 @@ def choose_divergence(
     for more than moderately many columns, a Hutchinson estimate takes the place of the exact
     trace."""
     if divergence == AUTO and bound.closed_form:
-        return lambda at, x: at.velocity_and_divergence(x)
+        return _closed_form
     if divergence == AUTO and training and x.shape[-1] > MODERATE_DIM:
         divergence = Hutchinson()
     if isinstance(divergence, Hutchinson):
@@ -98,15 +98,19 @@ def choose_divergence(
     return lambda at, x: exact_divergence(at.velocity, x)
 
 
+def _closed_form(at: FieldAt, x: Tensor) -> tuple[Tensor, Tensor]:
+    assert at.velocity_and_divergence is not None, "the field promises a closed form"
+    return at.velocity_and_divergence(x)
+
+
 def _vector_jacobian(velocity: Velocity, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
     """v and the products εᵀ ∂v/∂x (k, *batch, dim), differentiable again where a gradient is being
     built.
 
     Solvers call this with and without gradients enabled; where they are off, x may still claim to
     require one, so it is taken out of its graph."""
-    if (
-        torch.is_inference_mode_enabled()
-    ):  # nothing would be recorded, and the divergence would seem zero
+    # Nothing would be recorded, and the divergence would seem zero.
+    if torch.is_inference_mode_enabled():
         raise RuntimeError(
             "this field's divergence needs autograd: use torch.no_grad(), not inference_mode()"
         )

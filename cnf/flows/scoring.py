@@ -207,7 +207,7 @@ def _evaluate_with_bars(
     while len(hard := ((excess > 1) & (looks <= RETRIES)).nonzero().squeeze(-1)):
         level = levels[hard].min().item()
         finer = grid.with_steps(math.ceil(grid.steps * RISE**level))
-        if finer.nfe > MOST_EVALUATIONS:
+        if (finer.nfe or 0) > MOST_EVALUATIONS:
             break
         hard = hard[levels[hard] == level]
         again, excess[hard] = on(finer, hard)

@@ -111,9 +111,12 @@ def _add(
 ) -> Tensor:
     """x + h Σᵢ wᵢkᵢ over the stages whose weight is not zero, from the products hwᵢ; without x,
     the sum."""
-    for k, factor, weight in zip(ks, scaled, weights):
-        if weight != 0:
-            x = k * factor if x is None else torch.addcmul(x, k, factor)
+    terms = [(k, factor) for k, factor, weight in zip(ks, scaled, weights) if weight != 0]
+    if x is None:
+        (k, factor), *terms = terms
+        x = k * factor
+    for k, factor in terms:
+        x = torch.addcmul(x, k, factor)
     return x
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -19,7 +19,6 @@ class Solver(ABC):
 
     Attributes:
         gradients: kinds of gradient that `solve` knows, the default first.
-        steps: their number, of a solver that estimates its error; others need none.
 
     Example:
         >>> from dataclasses import dataclass
@@ -38,7 +37,12 @@ class Solver(ABC):
     """
 
     gradients: ClassVar[tuple[Gradient, ...]] = ("direct",)
-    steps: int
+    if TYPE_CHECKING:  # as a property it would be the default of a dataclass's field `steps`
+
+        @property
+        def steps(self) -> int:
+            """Their number, of a solver that estimates its error; others need none."""
+            raise NotImplementedError
 
     @property
     def nfe(self) -> int | None:

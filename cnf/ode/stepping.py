@@ -161,7 +161,7 @@ def _collect(x: Tensor, made: Iterable[Step], wanted: Sequence[int], *, estimate
         if k in wanted:
             states[k] = step.x
         q.append(step.q)
-        if estimate and step.x_error is not None:
+        if estimate and step.x_error is not None and step.q_error is not None:
             x_error.append(torch.linalg.vector_norm(step.x_error, dim=-1))
             q_error.append(step.q_error.abs())
     none = x.new_zeros(0, *x.shape[:-1]), q[0].new_zeros(0, *q[0].shape)
@@ -208,7 +208,9 @@ class _DiscreteAdjoint(torch.autograd.Function):
             return [taken[-1].x, *taken[-1].carry, *made.x, *made[1:]]
 
         firsts = range(0, len(coefficients), ctx.stretch)
-        width, to_coefficients, to_state = len(saved) // len(firsts), [], [None]
+        width = len(saved) // len(firsts)
+        to_coefficients: list[Tensor] = []
+        to_state: list[Tensor] = []
         for k, stretch in reversed(list(zip(firsts, coefficients.split(ctx.stretch)))):
             last = k + len(stretch)
             inputs = saved[width * (k // ctx.stretch) :][:width]

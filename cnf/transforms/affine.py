@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -163,9 +165,11 @@ class Chain(Transform):
         4.0
     """
 
+    maps: Sequence[Transform]
+
     def __init__(self, *maps: Transform) -> None:
         super().__init__(maps[0].dim)
-        self.maps = nn.ModuleList(maps)
+        self.add_module("maps", nn.ModuleList(maps))
 
     def config(self) -> dict[str, Any]:
         """The maps, JSON-ready."""
@@ -180,11 +184,11 @@ class Chain(Transform):
         self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Model coordinates y (*batch, dim) in float64, and log |det ∂y/∂x|, () or (*batch,)."""
-        total: Tensor | float = 0.0
+        ladjs = []
         for map in self.maps:
             x, ladj = map(x, context, mask)
-            total = total + ladj
-        return x, total
+            ladjs.append(ladj)
+        return x, reduce(torch.add, ladjs)
 
     def inverse(
         self, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None

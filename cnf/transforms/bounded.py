@@ -44,8 +44,8 @@ class BoundedToReal(Transform):
     def __init__(self, ranges: Sequence[Range]) -> None:
         super().__init__(len(ranges))
         for low, high in ranges:
-            ends = [end for end in (low, high) if end is not None]
-            if not all(math.isfinite(end) for end in ends) or (len(ends) == 2 and not low < high):
+            given = [end for end in (low, high) if end is not None]
+            if not all(map(math.isfinite, given)) or given != sorted(set(given)):
                 raise ValueError(
                     f"range of a column: expected finite ends in rising order; got {low}, {high}"
                 )
