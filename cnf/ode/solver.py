@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from cnf.ode.system import Gradient, Solution, System
@@ -80,6 +81,10 @@ class Solver(ABC):
 
     def refined(self) -> Solver:
         """The solver with every step halved; itself, where steps are not given."""
+        return self
+
+    def jittered(self, generator: torch.Generator) -> Solver:
+        """The solver with its inner nodes moved at random; itself, where steps are not given."""
         return self
 
     def between(self, start: float, end: float) -> Solver:

@@ -12,7 +12,7 @@ from torch import Tensor
 from cnf.flows import CNF
 from cnf.flows.calibration import METHOD, spread_evenly
 from cnf.flows.scoring import SolveResult
-from cnf.ode import Grid
+from cnf.ode import Grid, Solver
 from cnf.training.validation import exact
 
 # Largest gap, in nats a row and column, between the moved grid of training and the grid with every
@@ -36,7 +36,7 @@ class StepController:
 
     Args:
         log_prob: log-densities (rows,) of pilot rows, solved on a grid.
-        place: a grid of so many steps.
+        place: a grid of so many steps; a grid is any solver whose steps are given.
         dim: columns of a row.
         grid: to start with.
         error_weight: to start with.
@@ -45,11 +45,11 @@ class StepController:
 
     def __init__(
         self,
-        log_prob: Callable[[Grid], Tensor],
-        place: Callable[[int], Grid],
+        log_prob: Callable[[Solver], Tensor],
+        place: Callable[[int], Solver],
         *,
         dim: int,
-        grid: Grid,
+        grid: Solver,
         error_weight: float = LEAST_ERROR_WEIGHT,
         generator: torch.Generator,
     ) -> None:
@@ -70,7 +70,7 @@ class StepController:
         """The control of a flow by pilot rows y (rows, dim), in model coordinates, their context
         beside them."""
 
-        def solve(grid: Grid) -> SolveResult:
+        def solve(grid: Solver) -> SolveResult:
             # The probes of an estimate would differ between two solves and pass for errors.
             return exact(flow, solver=grid).solve_log_prob(y, context)
 
@@ -83,7 +83,7 @@ class StepController:
             generator=generator,
         )
 
-    def training_grid(self) -> Grid:
+    def training_grid(self) -> Solver:
         """The grid of one training step, its nodes moved at random."""
         return self.grid.jittered(self.generator)
 
@@ -108,12 +108,11 @@ class StepController:
 
     def state_dict(self) -> dict[str, Any]:
         """Grid and weight."""
-        grid = {"nodes": list(self.grid.nodes), "method": self.grid.method}
-        return {"grid": grid, "error_weight": self.error_weight}
+        return {"grid": self.grid.config(), "error_weight": self.error_weight}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Return to a state."""
-        self.grid = Grid(tuple(state["grid"]["nodes"]), state["grid"]["method"])
+        self.grid = self.grid.from_config(state["grid"])
         self.error_weight = state["error_weight"]
 
 

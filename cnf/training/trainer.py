@@ -153,7 +153,7 @@ class Trainer:
         self.optimizers = optimizers(
             self.flow.field, self.phase.optimizer, weight_decay=self.settings.weight_decay
         )
-        self.validator = self._fresh_validator()
+        self._restart_average()
 
     def run(self) -> History:
         """Train until the budget is spent; the flow then has the best weights that were seen.
@@ -172,8 +172,7 @@ class Trainer:
             index = self.state.phase.index + 1
             if index == len(self.settings.phases):
                 break
-            timed = self.phase.seconds is not None
-            timed = timed and self.settings.phases[index].seconds is not None
+            timed = None not in (self.phase.seconds, self.settings.phases[index].seconds)
             unspent = max(self.seconds_left, 0.0) if timed else 0.0
             self.start_phase(PhaseState(index, unspent))
         self.flow.eval()
@@ -225,8 +224,9 @@ class Trainer:
             optimizer.load_state_dict(saved)
         self.started = True
 
-    def _fresh_validator(self) -> Validator:
-        return self.settings.validator(self.flow, self.phase.ema, self.valid, self.pilot)
+    def _restart_average(self) -> None:
+        validator = self.settings.validator
+        self.validator = validator(self.flow, self.phase.ema, self.valid, self.pilot)
 
     def _advance(self) -> None:
         """One training step, and the validation or record that is due after it."""
@@ -318,7 +318,7 @@ class Trainer:
         sound = finite and state.good_steps >= GOOD_STEPS
         self.flow.field.load_state_dict(average if sound else self.best)
         if not sound:
-            self.validator = self._fresh_validator()
+            self._restart_average()
         state.window, state.good_steps = [], 0
         self.objective.rolled_back()
         for optimizer in self.optimizers:
@@ -342,9 +342,6 @@ class Trainer:
     def _record(self, **held_out: Any) -> None:
         losses, self.state.phase.losses = self.state.phase.losses, []
         objective = sum(losses) / max(len(losses), 1)
-        self.history.records.append(
-            Record(
-                self.objective.name, self.step, self.state.seconds, objective, self.learning_rate,
-                **held_out,
-            )
-        )  # fmt: skip
+        name, seconds = self.objective.name, self.state.seconds
+        record = Record(name, self.step, seconds, objective, self.learning_rate, **held_out)
+        self.history.records.append(record)

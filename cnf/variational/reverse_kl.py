@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnf.flows import CNF
-from cnf.ode import Grid
+from cnf.ode import Solver
 from cnf.training import Callback, History, TrainingError, minimize
 from cnf.training.callbacks import renamed_callbacks
 from cnf.training.solver_control import StepController
@@ -78,71 +78,49 @@ def fit_reverse_kl(
             f"expected steps, batch >= 1, anneal in [0, 1); got {steps}, {batch}, {anneal}"
         )
     generator = torch.Generator(next(iter(flow.parameters())).device).manual_seed(seed)
-    moving = MovingNodes.of(flow, log_density, generator)
+    draw = _draws(flow, log_density, batch, generator)
 
     def objective(step: int) -> tuple[Tensor, Tensor]:
         done = step / steps
-        moving.move(step, done)
         tempered = FIRST_TEMPERATURE + (1 - FIRST_TEMPERATURE) * done / (anneal or 1.0)
         beta = 1.0 if done > anneal else tempered
-        x, log_q = flow.sample_and_log_prob((batch,), generator=generator)
+        x, log_q = draw(step, done)
         log_p = log_density(x)
         return (log_q - beta * log_p).mean(), (log_q - log_p).mean()
 
-    try:
-        return minimize(
-            flow.parameters(), objective, phase="reverse KL",
-            steps=steps, learning_rate=learning_rate, callbacks=callbacks,
-        )  # fmt: skip
-    finally:
-        moving.restore()
+    return minimize(
+        flow.parameters(), objective, phase="reverse KL",
+        steps=steps, learning_rate=learning_rate, callbacks=callbacks,
+    )  # fmt: skip
 
 
-class MovingNodes:
-    """The solver of a flow that is trained by its draws; a density without a grid is left alone."""
+def _draws(
+    flow: Sampler, log_density: LogDensity, batch: int, generator: torch.Generator
+) -> Callable[[int, float], tuple[Tensor, Tensor]]:
+    """Draws (batch, dim) and their log-densities, as a function of the training step and its share
+    of all: of a flow on given steps through nodes that move, under a `StepController`."""
+    given = getattr(flow, "solver", None)
+    if not isinstance(flow, CNF) or given is None or given.refined() is given:
+        return lambda step, done: flow.sample_and_log_prob((batch,), generator=generator)
 
-    @classmethod
-    def of(cls, flow: Sampler, log_density: LogDensity, generator: torch.Generator) -> MovingNodes:
-        """Those of a flow."""
-        if isinstance(flow, CNF) and isinstance(flow.solver, Grid):
-            return MovingGrid(flow, flow.solver, log_density, generator)
-        return cls()
+    def log_weights(solver: Solver) -> Tensor:
+        """log q − log p̃ of draws from the same base points (KL_PILOTS,)."""
+        same = torch.Generator(flow.device).manual_seed(0)
+        x, log_q = flow.bind(solver=solver, generator=same).sample_and_log_prob((KL_PILOTS,))
+        return log_q - log_density(x)
 
-    def move(self, step: int, done: float) -> None:
-        """Called before every training step, at a share of all."""
+    control = StepController(
+        log_weights,
+        lambda steps: given.with_steps(max(steps, given.steps)),
+        dim=flow.dim, grid=given, generator=generator,
+    )  # fmt: skip
 
-    def restore(self) -> None:
-        """Give the flow back the solver that it had."""
-
-
-class MovingGrid(MovingNodes):
-    """A grid of at least as many steps as the flow's own, under a `StepController`."""
-
-    def __init__(
-        self, flow: CNF, grid: Grid, log_density: LogDensity, generator: torch.Generator
-    ) -> None:
-        self.flow, self.given, self.log_density = flow, grid, log_density
-        self.control = StepController(
-            self._log_weights,
-            lambda steps: grid.with_steps(max(steps, grid.steps)),
-            dim=flow.dim, grid=grid, generator=generator,
-        )  # fmt: skip
-
-    def move(self, step: int, done: float) -> None:
-        """Move the nodes, and now and then set their number."""
-        if step % KL_CONTROL_EVERY == 0 and not self.control.update(done):
+    def draw(step: int, done: float) -> tuple[Tensor, Tensor]:
+        if step % KL_CONTROL_EVERY == 0 and not control.update(done):
             raise TrainingError(
                 f"reverse KL: no solver follows the flow at update {step}; lower the learning rate"
             )
-        self.flow.solver = self.control.training_grid()
+        bound = flow.bind(solver=control.training_grid(), generator=generator)
+        return bound.sample_and_log_prob((batch,))
 
-    def restore(self) -> None:
-        """Give the flow back its grid."""
-        self.flow.solver = self.given
-
-    def _log_weights(self, grid: Grid) -> Tensor:
-        """log q − log p̃ of draws from the same base points (KL_PILOTS,)."""
-        self.flow.solver = grid
-        same = torch.Generator(self.flow.device).manual_seed(0)
-        x, log_q = self.flow.sample_and_log_prob((KL_PILOTS,), generator=same)
-        return log_q - self.log_density(x)
+    return draw
