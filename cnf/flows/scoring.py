@@ -148,12 +148,12 @@ def evaluate_rows(
     finite = rows.isfinite().all(-1)
     if context is not None:
         finite = finite & context.isfinite().all(-1)
-    places = finite.nonzero().squeeze(-1)
-    blank = _unsolved(rows)
+    places, blank = finite.nonzero().squeeze(-1), _unsolved(rows)
     if len(places) == 0:
         return blank
-    solved = _solve(score, rows[places], _of(context, places), solver, error_model)
-    result = _scatter(blank, places, solved)
+    scorer = _Scorer(score, rows, context, error_model)
+    solved = scorer.with_bars if solver.estimates_error else scorer.twice
+    result = _scatter(blank, places, solved(places, solver))
     # An overflow is no answer either, whatever sign it ended with.
     return replace(result, log_prob=result.log_prob.where(result.log_prob.isfinite(), torch.nan))
 
@@ -163,58 +163,94 @@ def chunk_size(rows: Tensor) -> int:
     return CHUNK if rows.device.type == "cpu" else ACCELERATOR_CHUNK
 
 
-def chunks(rows: Tensor) -> tuple[Tensor, ...]:
-    """Places of rows (n, …) that go through a solve together."""
-    return torch.arange(len(rows), device=rows.device).split(chunk_size(rows))
+@dataclass(frozen=True)
+class _Scorer:
+    """Rows (n, dim) with their context, what scores them, and how errors are judged."""
 
+    score: Score
+    rows: Tensor
+    context: Tensor | None
+    error_model: ErrorModel
 
-def _of(context: Tensor | None, places: Tensor) -> Tensor | None:
-    return None if context is None else context[places]
+    def with_bars(self, places: Tensor, grid: Solver) -> Evaluation:
+        """Score the rows at `places` on the grid; those above the tolerance go again, alone, on
+        finer grids up to a cap. A tolerance without end asks for no second look."""
+        result, excess = self._judged(places, grid, self.error_model)
+        if math.isinf(self.error_model.tolerance):
+            return result
+        levels, looks = _levels(excess), torch.ones_like(result.nfe)
+        while len(hard := ((excess > 1) & (looks <= RETRIES)).nonzero().squeeze(-1)):
+            level = levels[hard].min().item()
+            finer = grid.with_steps(math.ceil(grid.steps * RISE**level))
+            if (finer.nfe or 0) > MOST_EVALUATIONS:
+                break
+            hard = hard[levels[hard] == level]
+            there = self.error_model.for_refined_grid(finer.steps / grid.steps)
+            again, excess[hard] = self._judged(places[hard], finer, there)
+            result = _scatter(result, hard, replace(again, nfe=again.nfe + result.nfe[hard]))
+            levels[hard] += _levels(excess[hard])
+            looks[hard] += 1
+        return result
 
+    def twice(self, places: Tensor, solver: Solver) -> Evaluation:
+        """For solvers without an estimate: the bar is the difference to a second solve of another
+        accuracy."""
+        parts = []
+        for part in places.split(chunk_size(places)):
+            try:
+                parts.append(self._solve_twice(part, solver))
+            except SolverError:
+                parts.append(self._apart(part, solver.impatient()))
+        return _concatenate(parts)
 
-def _solve(
-    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, error_model: ErrorModel
-) -> Evaluation:
-    if solver.estimates_error:
-        return _evaluate_with_bars(score, rows, context, solver, error_model)
-    parts = [
-        _evaluate_twice(score, rows[chunk], _of(context, chunk), solver, error_model)
-        for chunk in chunks(rows)
-    ]
-    return _concatenate(parts)
+    def _on(self, places: Tensor, solver: Solver) -> SolveResult:
+        context = None if self.context is None else self.context[places]
+        return self.score(self.rows[places], context, solver)
 
-
-def _evaluate_with_bars(
-    score: Score, rows: Tensor, context: Tensor | None, grid: Solver, error_model: ErrorModel
-) -> Evaluation:
-    """Score on the grid; rows above the tolerance go again, alone, on finer grids up to a cap.
-
-    A tolerance without end asks for no second look.
-    """
-
-    def on(finer: Solver, places: Tensor) -> tuple[Evaluation, Tensor]:
-        parts = [places[chunk] for chunk in chunks(places)]
-        there = error_model.for_refined_grid(finer.steps / grid.steps)
-        judged = [_judge(score(rows[part], _of(context, part), finer), there) for part in parts]
+    def _judged(
+        self, places: Tensor, grid: Solver, error_model: ErrorModel
+    ) -> tuple[Evaluation, Tensor]:
+        parts = places.split(chunk_size(places))
+        judged = [_judge(self._on(part, grid), error_model) for part in parts]
         return _concatenate([found for found, _ in judged]), torch.cat(
-            [excess for _, excess in judged]
+            [more for _, more in judged]
         )
 
-    result, excess = on(grid, torch.arange(len(rows), device=rows.device))
-    if math.isinf(error_model.tolerance):
+    def _solve_twice(self, places: Tensor, solver: Solver) -> Evaluation:
+        best = self._on(places, solver)
+        with torch.no_grad():
+            other = self._on(places, solver.second_opinion())
+        difference = (best.log_prob - other.log_prob).detach().abs()
+        nfe = torch.full_like(difference, best.nfe + other.nfe, dtype=torch.long)
+        ok = (difference <= self.error_model.tolerance) & best.log_prob.isfinite()
+        error = difference + self.error_model.rounding_error(best.log_prob)
+        return Evaluation(best.log_prob, error, nfe, ok)
+
+    def _apart(self, places: Tensor, solver: Solver) -> Evaluation:
+        """Find the rows that an adaptive solver cannot finish, so that they do not take the others
+        along.
+
+        Groups are halved, the easier half, as a grid sees it, first: when patience ends, what is
+        left is what cannot be solved."""
+        order = self._difficulty(places).nan_to_num(nan=torch.inf).argsort()
+        groups, result, failures = _hard_and_easy(order), _unsolved(self.rows[places]), 0
+        while groups and failures < PATIENCE:
+            group = groups.pop()
+            try:
+                result = _scatter(result, group, self._solve_twice(places[group], solver))
+            except SolverError:
+                failures += 1
+                groups += _hard_and_easy(group)
         return result
-    levels, looks = _levels(excess), torch.ones_like(result.nfe)
-    while len(hard := ((excess > 1) & (looks <= RETRIES)).nonzero().squeeze(-1)):
-        level = levels[hard].min().item()
-        finer = grid.with_steps(math.ceil(grid.steps * RISE**level))
-        if (finer.nfe or 0) > MOST_EVALUATIONS:
-            break
-        hard = hard[levels[hard] == level]
-        again, excess[hard] = on(finer, hard)
-        result = _scatter(result, hard, replace(again, nfe=again.nfe + result.nfe[hard]))
-        levels[hard] += _levels(excess[hard])
-        looks[hard] += 1
-    return result
+
+    @torch.no_grad()
+    def _difficulty(self, places: Tensor) -> Tensor:
+        """The error of a grid (rows,), or, where an adaptive solver takes its place, how far out a
+        row is."""
+        try:
+            return self._on(places, Grid.uniform(PILOT_STEPS)).step_error.sum(0)
+        except SolverError:
+            return self.rows[places].square().sum(-1)
 
 
 def levels_above(excess: Tensor) -> Tensor:
@@ -241,79 +277,15 @@ def _judge(scores: SolveResult, error_model: ErrorModel) -> tuple[Evaluation, Te
     estimate, sound = error_model.estimate(scores), scores.log_prob.isfinite()
     nfe = torch.full_like(scores.log_prob, scores.nfe, dtype=torch.long)
     ok = (estimate <= error_model.tolerance) & sound
-    excess = (
-        (estimate / error_model.limit(estimate.dtype))
-        .nan_to_num(nan=torch.inf)
-        .where(sound, torch.inf)
-    )
-    return Evaluation(
-        scores.log_prob, estimate + error_model.rounding_error(scores.log_prob), nfe, ok
-    ), excess
-
-
-def _evaluate_twice(
-    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, error_model: ErrorModel
-) -> Evaluation:
-    """For solvers without an estimate: the bar is the difference to a second solve of another
-    error_model."""
-    try:
-        return _solve_twice(score, rows, context, solver, error_model)
-    except SolverError:
-        return _evaluate_apart(score, rows, context, solver, error_model)
-
-
-def _solve_twice(
-    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, error_model: ErrorModel
-) -> Evaluation:
-    best = score(rows, context, solver)
-    with torch.no_grad():
-        other = score(rows, context, solver.second_opinion())
-    difference = (best.log_prob - other.log_prob).detach().abs()
-    nfe = torch.full_like(difference, best.nfe + other.nfe, dtype=torch.long)
-    ok = (difference <= error_model.tolerance) & best.log_prob.isfinite()
-    return Evaluation(
-        best.log_prob, difference + error_model.rounding_error(best.log_prob), nfe, ok
-    )
-
-
-def _evaluate_apart(
-    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, error_model: ErrorModel
-) -> Evaluation:
-    """Find the rows that an adaptive solver cannot finish, so that they do not take the others
-    along.
-
-    Groups are halved, the easier half, as a grid sees it, first: when patience ends, what is left
-    is what cannot be solved."""
-    solver = solver.impatient()
-    order = _difficulty(score, rows, context).nan_to_num(nan=torch.inf).argsort()
-    groups, result, failures = _hard_and_easy(order), _unsolved(rows), 0
-    while groups and failures < PATIENCE:
-        group = groups.pop()
-        given = None if context is None else context[group]
-        try:
-            result = _scatter(
-                result, group, _solve_twice(score, rows[group], given, solver, error_model)
-            )
-        except SolverError:
-            failures += 1
-            groups += _hard_and_easy(group)
-    return result
+    excess = (estimate / error_model.limit(estimate.dtype)).nan_to_num(nan=torch.inf)
+    bars = estimate + error_model.rounding_error(scores.log_prob)
+    return Evaluation(scores.log_prob, bars, nfe, ok), excess.where(sound, torch.inf)
 
 
 def _hard_and_easy(group: Tensor) -> list[Tensor]:
     """The halves of a group in order of difficulty, the harder one first; nothing of a single
     row."""
     return list(reversed(group.tensor_split(2))) if len(group) > 1 else []
-
-
-@torch.no_grad()
-def _difficulty(score: Score, rows: Tensor, context: Tensor | None) -> Tensor:
-    """The error of a grid (rows,), or, where an adaptive solver takes its place, how far out a row
-    is."""
-    try:
-        return score(rows, context, Grid.uniform(PILOT_STEPS)).step_error.sum(0)
-    except SolverError:
-        return rows.square().sum(-1)
 
 
 def _unsolved(rows: Tensor) -> Evaluation:
@@ -323,18 +295,9 @@ def _unsolved(rows: Tensor) -> Evaluation:
 
 
 def _scatter(into: Evaluation, places: Tensor, values: Evaluation) -> Evaluation:
-    return Evaluation(
-        log_prob=into.log_prob.index_put((places,), values.log_prob),
-        error=into.error.index_put((places,), values.error),
-        nfe=into.nfe.index_put((places,), values.nfe),
-        ok=into.ok.index_put((places,), values.ok),
-    )
+    pairs = zip(vars(into).values(), vars(values).values())
+    return Evaluation(*(whole.index_put((places,), part) for whole, part in pairs))
 
 
 def _concatenate(parts: list[Evaluation]) -> Evaluation:
-    return Evaluation(
-        log_prob=torch.cat([p.log_prob for p in parts]),
-        error=torch.cat([p.error for p in parts]),
-        nfe=torch.cat([p.nfe for p in parts]),
-        ok=torch.cat([p.ok for p in parts]),
-    )
+    return Evaluation(*map(torch.cat, zip(*(vars(part).values() for part in parts))))
