@@ -112,14 +112,8 @@ def write_gif(page: Figure, update: Update, course: Course, path: Path) -> None:
         shot(page, update, i).quantize(palette=palette, dither=Image.Dither.NONE) for i in course
     )
     first = next(stills)
-    first.save(
-        path,
-        format="GIF",
-        save_all=True,
-        append_images=stills,
-        duration=1000 / course.rate,
-        loop=0,
-    )
+    pace = {"duration": 1000 / course.rate, "loop": 0}
+    first.save(path, format="GIF", save_all=True, append_images=stills, **pace)
 
 
 def shot(page: Figure, update: Update, k: int) -> Image.Image:
@@ -136,10 +130,8 @@ def shared_palette(stills: Sequence[Image.Image]) -> Image.Image:
     montage = np.concatenate([np.asarray(still) for still in stills])
     palette = Image.fromarray(montage).quantize(256, Image.Quantize.MEDIANCUT)
     colors = np.array(palette.getpalette()).reshape(-1, 3)
-    nearly_white = (colors > 247).all(
-        axis=1
-    )  # pillow takes them for white: the paper must not turn gray
-    colors[nearly_white] = 255
+    # Pillow takes colors that are nearly white for white: the paper must not turn gray.
+    colors[(colors > 247).all(axis=1)] = 255
     palette.putpalette(colors.ravel().tolist())
     return palette
 
@@ -178,8 +170,8 @@ def flow_animation(
     ['shrink.gif']
     """
     states, clock = checked_path(path, times)
-    images = None if density_frames is None else checked_images(density_frames, len(clock), limits)
-    fields = None if field_frames is None else checked_fields(field_frames, len(clock), limits)
+    images = checked_frames("density_frames", density_frames, len(clock), limits)
+    fields = checked_frames("field_frames", field_frames, len(clock), limits, velocity=True)
     if frames < FEWEST_FRAMES:
         raise ValueError(f"frames: expected at least {FEWEST_FRAMES}, got {frames}")
     ease = (1 - np.cos(2 * np.pi * np.arange(frames) / frames)) / 2
@@ -234,16 +226,8 @@ def wind(ax: Axes, fields: np.ndarray, clock: np.ndarray, box: Limits) -> Callab
     speed = np.linalg.norm(fields, axis=-1)
     cell = min(x[1] - x[0], y[1] - y[0])
     scaled = cell * fields / np.maximum(speed, np.nanquantile(speed, 0.95) or 1.0)[..., None]
-    drawn = ax.quiver(
-        x,
-        y,
-        *np.moveaxis(scaled[0], -1, 0),
-        color=INK,
-        alpha=0.7,
-        pivot="mid",
-        zorder=3,
-        **ARROW_UNITS,
-    )
+    look = {"color": INK, "alpha": 0.7, "pivot": "mid", "zorder": 3, **ARROW_UNITS}
+    drawn = ax.quiver(x, y, *np.moveaxis(scaled[0], -1, 0), **look)
     return lambda t: drawn.set_UVC(*np.moveaxis(between(scaled, clock, t), -1, 0))
 
 
@@ -272,30 +256,21 @@ def checked_path(path: Array, times: Array) -> tuple[np.ndarray, np.ndarray]:
     return states, clock
 
 
-def checked_images(density_frames: Array, count: int, limits: Limits | None) -> np.ndarray:
-    """One picture of the density for each time."""
-    images = numbers(density_frames)
-    if images.ndim != 3 or len(images) != count:
-        raise ValueError(
-            f"density_frames: expected shape ({count}, rows, columns), got {images.shape}"
-        )
-    if limits is None:
-        raise ValueError("limits: expected those of the grid that density_frames fill, got none")
-    return images
-
-
-def checked_fields(field_frames: Array, count: int, limits: Limits | None) -> np.ndarray:
-    """One velocity on a square grid for each time."""
-    fields = numbers(field_frames)
+def checked_frames(
+    name: str, frames: Array | None, count: int, limits: Limits | None, *, velocity: bool = False
+) -> np.ndarray | None:
+    """One picture of the density, or one velocity on a square grid, for each time."""
+    if frames is None:
+        return None
+    values = numbers(frames)
+    shape = (count, *values.shape[1:3], *(2,) * velocity)
     if (
-        fields.ndim != 4
-        or len(fields) != count
-        or fields.shape[1] != fields.shape[2]
-        or fields.shape[3] != 2
+        values.ndim != 3 + velocity
+        or values.shape != shape
+        or (velocity and len({*shape[1:3]}) > 1)
     ):
-        raise ValueError(
-            f"field_frames: expected shape ({count}, cells, cells, 2), got {fields.shape}"
-        )
+        wanted = "cells, cells, 2" if velocity else "rows, columns"
+        raise ValueError(f"{name}: expected shape ({count}, {wanted}), got {values.shape}")
     if limits is None:
-        raise ValueError("limits: expected those of the grid that field_frames fill, got none")
-    return fields
+        raise ValueError(f"limits: expected those of the grid that {name} fill, got none")
+    return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -180,16 +180,8 @@ def samples(
 
 def scatter(ax: Axes, points: np.ndarray, color: str, size: float, name: str) -> None:
     """Small dots without an edge, an image inside vector files."""
-    ax.scatter(
-        points[:, 0],
-        points[:, 1],
-        s=size,
-        color=color,
-        alpha=0.6,
-        linewidths=0,
-        rasterized=True,
-        label=name,
-    )
+    look: dict[str, Any] = {"s": size, "color": color, "alpha": 0.6, "linewidths": 0}
+    ax.scatter(points[:, 0], points[:, 1], rasterized=True, label=name, **look)
 
 
 @styled

@@ -64,19 +64,16 @@ def trajectories(
     lines = colored(plane, times) if isinstance(color, str) else valued(plane, numbers(color))
     ax = figure()[1][0, 0] if ax is None else ax
     ax.add_collection(lines, autolim=False)
-    ax.scatter(
-        plane[0, :, 0],
-        plane[0, :, 1],
-        s=5,
-        facecolors="white",
-        edgecolors=INK,
-        linewidths=0.4,
-        zorder=3,
-        label="start",
-    )
-    ax.scatter(
-        plane[-1, :, 0], plane[-1, :, 1], s=4, color=INK, linewidths=0, zorder=4, label="end"
-    )
+    (x0, y0), (x1, y1) = plane[0].T, plane[-1].T
+    ring: dict[str, Any] = {
+        "s": 5,
+        "facecolors": "white",
+        "edgecolors": INK,
+        "linewidths": 0.4,
+        "zorder": 3,
+    }
+    ax.scatter(x0, y0, label="start", **ring)
+    ax.scatter(x1, y1, s=4, color=INK, linewidths=0, zorder=4, label="end")
     if bar is not None:
         color_bar(ax, lines, bar)
     frame(ax, limits(plane.reshape(-1, 2), (0, 1), 0.06), shown)
@@ -119,9 +116,8 @@ def principal_axes(
     scaled = (states - states[-1].mean(0)) / np.where(spread > 0, spread, 1.0)
     _, lengths, directions = np.linalg.svd(scaled[-1], full_matrices=False)
     # Towards the larger values of the column that weighs most: the sign that comes out is chance.
-    directions *= np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(1)])[
-        :, None
-    ]
+    heaviest = np.abs(directions).argmax(1)[:, None]
+    directions *= np.sign(np.take_along_axis(directions, heaviest, 1))
     shares = lengths**2 / (lengths**2).sum()
     shown = [
         f"principal axis {i + 1} ({100 * share:.0f} %)\n{weights(direction, labels)}"
@@ -217,19 +213,8 @@ def arrows(ax: Axes, x: np.ndarray, y: np.ndarray, flow: np.ndarray) -> Quiver:
     cell = min(x[1] - x[0], y[1] - y[0])
     reach = np.nanquantile(speed, 0.9) or 1.0
     u, v = np.moveaxis(cell * flow / np.maximum(speed, reach)[..., None], -1, 0)
-    return ax.quiver(
-        x,
-        y,
-        u,
-        v,
-        speed,
-        cmap=TIME,
-        pivot="mid",
-        headwidth=3.5,
-        headlength=4,
-        headaxislength=3.5,
-        **ARROW_UNITS,
-    )
+    head: dict[str, Any] = {"headwidth": 3.5, "headlength": 4, "headaxislength": 3.5}
+    return ax.quiver(x, y, u, v, speed, cmap=TIME, pivot="mid", **head, **ARROW_UNITS)
 
 
 def streamlines(ax: Axes, x: np.ndarray, y: np.ndarray, flow: np.ndarray) -> LineCollection:

@@ -14,9 +14,8 @@ from cnf.plotting.columns import row_of_panels
 from cnf.plotting.style import FAINT, INK, MODEL, figure, label, panels, styled
 
 BINS = 20
-KOLMOGOROV = (
-    1.3581  # times 1/√n: 95 of 100 uniform samples keep their distribution function this close
-)
+# Times 1/√n: 95 of 100 uniform samples keep their distribution function this close.
+KOLMOGOROV = 1.3581
 WITHIN = 0.99  # of the bars of a calibrated density that lie in the band
 
 
@@ -50,12 +49,8 @@ def pit(
         heights, edges = np.histogram(column, BINS, (0, 1), density=True)
         ax.axhspan(low, high, color=FAINT, alpha=0.5, linewidth=0)
         ax.stairs(heights, edges, color=MODEL, linewidth=1.2)
-        ax.set(
-            xlim=(0, 1),
-            ylim=(0, max(2.0, 1.1 * heights.max())),
-            yticks=(0, 1, 2),
-            xticks=(0, 0.5, 1),
-        )
+        ax.set(xlim=(0, 1), ylim=(0, max(2.0, 1.1 * heights.max())))
+        ax.set(xticks=(0, 0.5, 1), yticks=(0, 1, 2))
         label(ax, f"rank of {name}", "")
     return shown
 

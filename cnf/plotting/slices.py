@@ -126,21 +126,12 @@ def conditional(
     held = numbers(point)
     known = column_names(names, len(held))
     of_two = plane(log_prob, held, columns)
-    ax = density(
-        of_two,
-        dense_part(of_two, dense_part(of_two, limits)),
-        ax=ax,
-        resolution=resolution,
-        names=[known[i] for i in columns],
-    )
-    rest = [
-        f"{name} = {value:.3g}"
-        for i, (name, value) in enumerate(zip(known, held))
-        if i not in columns
-    ]
-    ax.set_aspect(
-        "auto"
-    )  # the part that is shown has the shape of the density, not of the columns
+    box, shown = dense_part(of_two, dense_part(of_two, limits)), [known[i] for i in columns]
+    ax = density(of_two, box, ax=ax, resolution=resolution, names=shown)
+    others = [i for i in range(len(held)) if i not in columns]
+    rest = [f"{known[i]} = {held[i]:.3g}" for i in others]
+    # The part that is shown has the shape of the density, not of the columns.
+    ax.set_aspect("auto")
     ax.set_title("given " + broken(rest) if rest else "", fontsize=7, parse_math=False)
     return ax
 

@@ -18,11 +18,8 @@ from cnf.files import atomic_path
 from cnf.plotting.arrays import Array, Limits, column_names, numbers, window
 
 INK, FAINT = "#333333", "#b8b8b8"
-DATA, MODEL, ACCENT = (
-    "#7a7a7a",
-    "#0072b2",
-    "#d55e00",
-)  # blue and vermilion: distinct for color-blind readers
+# Blue and vermilion: distinct for color-blind readers.
+DATA, MODEL, ACCENT = "#7a7a7a", "#0072b2", "#d55e00"
 
 # White to ink in equal steps of CIELAB lightness: empty regions keep the color of the paper.
 DENSITY = LinearSegmentedColormap.from_list(
@@ -47,30 +44,16 @@ TIME = LinearSegmentedColormap.from_list(
 STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "legend.fontsize": 7,
+    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 8),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 7),
     "legend.frameon": False,
     "legend.handlelength": 1.2,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "savefig.facecolor": "white",
-    "axes.grid": False,
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.major.size": 2.5,
-    "ytick.major.size": 2.5,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
+    **dict.fromkeys(("xtick.color", "ytick.color"), INK),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "white"),
+    **dict.fromkeys(("axes.grid", "axes.spines.top", "axes.spines.right"), False),
+    **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.5),
     "lines.linewidth": 1.2,
     "figure.dpi": 150,
     "savefig.dpi": 300,
@@ -186,13 +169,9 @@ def place_image(ax: Axes, values: np.ndarray, box: Limits) -> AxesImage:
     """Values on a grid, rows from bottom to top, as an image under everything else that fills the
     limits."""
     left, right, bottom, top = window(box).ravel().tolist()
+    extent = left, right, bottom, top
     return ax.imshow(
-        values,
-        DENSITY,
-        extent=(left, right, bottom, top),
-        origin="lower",
-        interpolation="bilinear",
-        zorder=0,
+        values, DENSITY, extent=extent, origin="lower", interpolation="bilinear", zorder=0
     )
 
 
