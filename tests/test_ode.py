@@ -13,9 +13,9 @@ from problems import F64, logistic, logistic_solution, normal
 from torch.autograd import gradcheck
 
 from cnf.ode import Grid, SolverError, System, Torchdiffeq, place, solve
-from cnf.ode.grid import METHODS as GRID_METHODS
+from cnf.ode.grid import METHODS
 from cnf.ode.tableaux import TABLEAUX
-from cnf.ode.torchdiffeq import FIXED_STEP, METHODS
+from cnf.ode.torchdiffeq import FIXED_STEP, TORCHDIFFEQ_METHODS
 
 ORDERS = {"euler": 1, "midpoint": 2, "rk4": 4, "dopri5": 5}
 START = torch.tensor([0.3], dtype=F64)
@@ -79,7 +79,7 @@ def test_a_method_without_partner_gives_no_estimate(method):
     "rates", [None, lambda t, x: (x.sin(), t * x[..., :1])], ids=["alone", "quadrature"]
 )
 @pytest.mark.parametrize("gradient", ["direct", "discrete"])
-@pytest.mark.parametrize("method", GRID_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_a_solve_that_leaves_its_errors_out_is_otherwise_the_same(
     method, gradient, rates, recorded
 ):
@@ -111,7 +111,7 @@ def test_tableau_is_consistent(method):
         assert tableau.a[-1] == pytest.approx(tableau.b[:-1]) and tableau.c[-1] == 1
 
 
-@pytest.mark.parametrize("method", GRID_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("nodes", [(0.0, 1.0), UNEVEN])
 def test_nfe_is_what_was_evaluated(method, nodes):
     calls = []
@@ -311,7 +311,7 @@ def test_place_leaves_even_errors_alone_and_follows_the_law_of_powers():
     assert first == pytest.approx(30 * (1 / 3 + 0.15) / 1.3, abs=1)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TORCHDIFFEQ_METHODS)
 def test_every_method_of_torchdiffeq(method):
     step_size = 0.01 if method in FIXED_STEP else None
     solver = Torchdiffeq(method, 1e-6, 1e-6, step_size=step_size)
@@ -370,7 +370,7 @@ def test_the_worst_row_sets_the_step_however_many_rows_are_easy():
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "unrecorded"])
-@pytest.mark.parametrize("method", GRID_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_no_rows_have_as_many_quadratures_as_some(method, recorded):
     system = System.of(lambda t, x: x, lambda t, x: (x, torch.cat([x, x], -1)))
     with torch.set_grad_enabled(recorded):
@@ -432,7 +432,7 @@ def inputs(times=(0.1, 0.4, 0.75, 1.2)):
 
 @pytest.mark.parametrize("times", [(0.1, 1.2), (0.1, 0.43, 0.75, 1.2), (1.2, 0.5, 0.1)], ids=len)
 @pytest.mark.parametrize("gradient", ["direct", "discrete"])
-@pytest.mark.parametrize("method", GRID_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_gradcheck_on_grids_in_state_times_and_parameters(method, gradient, times):
     run = everything(Grid((0.0, 0.3, 1.0), method), gradient)
     assert gradcheck(run, inputs(times), eps=1e-6, atol=1e-6, rtol=1e-4, fast_mode=True)
@@ -464,7 +464,7 @@ def test_gradcheck_of_the_adjoint_with_fixed_steps(solver):
 
 @pytest.mark.parametrize("nodes", [(0.0, 1.0), UNEVEN])
 @pytest.mark.parametrize("times", [(0.1, 1.2), (0.1, 0.43, 0.75, 1.2), (1.2, 0.5, 0.1)], ids=len)
-@pytest.mark.parametrize("method", GRID_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_discrete_is_direct_to_rounding(method, times, nodes):
     """Cotangents of everything a solve returns: states, quadratures, and both error estimates."""
     found = []

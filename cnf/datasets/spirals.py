@@ -10,7 +10,7 @@ from torch import Tensor
 
 TURNS, POINTS = 3, 500  # of the whole curve that every spiral is a piece of
 INNER, GROWTH = 0.2, 0.1  # radius r = INNER + GROWTH · angle
-SPACING = 0.01  # between points, in units of time
+ARC_SPACING = 0.01  # between points, in units of time
 
 
 def spirals(
@@ -51,4 +51,4 @@ def spirals(
     angle = (first + step).to(torch.float64) * (2 * math.pi * TURNS / (POINTS - 1))
     direction = 1.0 - 2.0 * (torch.arange(n, device=device)[:, None] % 2)
     circle = torch.stack((angle.cos(), direction * angle.sin()), -1)
-    return (SPACING * step).to(dtype), ((INNER + GROWTH * angle)[..., None] * circle).to(dtype)
+    return (ARC_SPACING * step).to(dtype), ((INNER + GROWTH * angle)[..., None] * circle).to(dtype)

@@ -27,12 +27,12 @@ from cnf.ode import Grid, place
 from cnf.rows import evenly_spaced
 
 # Rows that a grid is calibrated on, at most.
-ROWS = 1024
+CALIBRATION_ROWS = 1024
 # One evaluation a step: half of the evaluations that Runge-Kutta pairs take for the same error.
 METHOD = "adams"
 # On the grid of a first look, bars of this share of the rows must be within the tolerance at
 # least.
-COVERED = 0.9
+FIRST_LOOK_SHARE = 0.9
 # Steps are spread evenly for rows that are harder than this share of all.
 HARD = 0.95
 # The bar is this many times what covers all but one per cent of the calibration rows.
@@ -50,7 +50,7 @@ AS_GOOD = 1.1
 # A second look is a solve of its own. However few rows it has, each of its evaluations costs as
 # much as that of this share of a thousand rows.
 SOLVE = 0.1
-FIRST_STEPS, FEWEST_STEPS, MOST_STEPS = 36, 4, 384
+FIRST_STEPS, FEWEST_GRID_STEPS, MOST_GRID_STEPS = 36, 4, 384
 MOST_TRIALS = 8  # grids
 # Errors are measured against a grid of at least, and of at first, so many times the steps.
 FINER, FINEST = 2, 4
@@ -93,7 +93,7 @@ def calibrated(bound: BoundFlow, x: Tensor, tolerance: float) -> tuple[Grid, Err
 
     Args:
         bound: the flow under the context of the rows.
-        x: rows (rows, dim); `ROWS` of those that are finite are used, spread evenly.
+        x: rows (rows, dim); `CALIBRATION_ROWS` of those that are finite are used, spread evenly.
         tolerance: of the error bounds, in nats.
 
     Raises:
@@ -105,7 +105,7 @@ def calibrated(bound: BoundFlow, x: Tensor, tolerance: float) -> tuple[Grid, Err
     places = finite_rows(rows, given).nonzero().squeeze(1)
     if len(places) == 0:
         raise ValueError("calibrate: expected at least one finite row of x; got none")
-    chosen = places[evenly_spaced(places, ROWS)]
+    chosen = places[evenly_spaced(places, CALIBRATION_ROWS)]
     given = Given(*(None if part is None else part[chosen] for part in given))
     y = bound.flow.preprocess(rows[chosen], given.context, given.mask)[0]
     usual = copy.deepcopy(bound.flow).eval()
@@ -163,7 +163,7 @@ def expected_evaluations(steps: int, excess: Tensor) -> float:
     """Evaluations a row, second looks and what each of them costs whatever its rows included, on a
     grid of so many steps on which bars are `excess` times the tolerance (rows,); without end where
     too many rows would need a second look."""
-    if (excess <= 1).double().mean() < COVERED:
+    if (excess <= 1).double().mean() < FIRST_LOOK_SHARE:
         return math.inf
     levels, rows = levels_above(excess[excess > 1]).unique(return_counts=True)
     again = (steps * RISE**levels).clamp(max=MOST_EVALUATIONS)
@@ -176,7 +176,7 @@ def _cheapest(steps: int, excess: Tensor) -> int:
 
     The extrapolation is not trusted beyond a factor of two.
     """
-    within = range(min(2 * steps, MOST_STEPS), max(steps // 2, FEWEST_STEPS) - 1, -1)
+    within = range(min(2 * steps, MOST_GRID_STEPS), max(steps // 2, FEWEST_GRID_STEPS) - 1, -1)
     return min(within, key=lambda n: expected_evaluations(n, excess * (steps / n) ** GLOBAL_ORDER))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from cnf.deprecation import RenamedAttribute
+from cnf.deprecation import RenamedAttribute, warn_renamed
 from cnf.fields import GatedField, VelocityField
 from cnf.flows.bases import Base, NormalBase
 from cnf.flows.bound import BoundFlow, SolveOptions
@@ -85,13 +85,11 @@ class CNF(nn.Module):
         self.automatic = {name for name, part in given.items() if isinstance(part, str)}
         if field.mask(torch.empty(1, context_dim)) is None:
             self.automatic.add("context_map")
-        self.preprocess: Transform = (
-            Affine.identity(dim) if isinstance(preprocess, str) else preprocess
-        )
+        transform = Affine.identity(dim) if isinstance(preprocess, str) else preprocess
+        self.preprocess: Transform = transform
         self.context_map = Affine.identity(context_dim)
-        self.base: Base = (NormalBase(dim) if isinstance(base, str) else as_base(base)).to(
-            self.dtype
-        )
+        chosen = NormalBase(dim) if isinstance(base, str) else as_base(base)
+        self.base: Base = chosen.to(self.dtype)
         self.solver: Solver = Grid.uniform(16) if isinstance(solver, str) else solver
         self.divergence = Hutchinson() if divergence == "hutchinson" else divergence
         self.error_model = ErrorModel()
@@ -117,6 +115,12 @@ class CNF(nn.Module):
     def device(self) -> torch.device:
         """Where the arithmetic is done."""
         return self._tensor.device
+
+    @property
+    def like(self) -> Tensor:
+        """Its old name in release 0.1."""
+        warn_renamed("CNF.like", "CNF.dtype and CNF.device")
+        return self._tensor
 
     @property
     def _tensor(self) -> Tensor:

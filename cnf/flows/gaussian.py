@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cnf.rows import Rows
 
-SMALLEST_VARIANCE = 1e-6  # in standardized units: columns may depend on each other
+SMALLEST_RESIDUAL = 1e-6  # in standardized units: columns may depend on each other
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class LinearGaussian:
         y = rest / width
         correlation = (share * y).T @ y
         unit = torch.eye(len(width), dtype=y.dtype, device=y.device)
-        factor = torch.linalg.cholesky(correlation + SMALLEST_VARIANCE * unit)
+        factor = torch.linalg.cholesky(correlation + SMALLEST_RESIDUAL * unit)
         return cls(mean, scale, slope, width[:, None] * factor)
 
     def log_prob(self, rows: Rows) -> Tensor:

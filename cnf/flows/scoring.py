@@ -27,7 +27,7 @@ RETRIES, MOST_EVALUATIONS = 6, 10_000
 # Where an adaptive solver cannot finish a chunk, rows are taken apart until so many solves have
 # failed, each by an impatient solver.
 PATIENCE = 30
-PILOT_STEPS = 16
+DIFFICULTY_STEPS = 16
 # Power of the step in the error of a solve by "adams"; the estimate of "dopri5" falls with the
 # fourth, so that its rows may need one look more.
 GLOBAL_ORDER = 5
@@ -248,7 +248,7 @@ class _Scorer:
         """The error of a grid (rows,), or, where an adaptive solver takes its place, how far out a
         row is."""
         try:
-            return self._on(places, Grid.uniform(PILOT_STEPS)).step_error.sum(0)
+            return self._on(places, Grid.uniform(DIFFICULTY_STEPS)).step_error.sum(0)
         except SolverError:
             return self.rows[places].square().sum(-1)
 

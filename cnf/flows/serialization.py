@@ -18,9 +18,11 @@ from cnf.ode import Solver
 from cnf.registry import described, rebuild
 
 # Of the lists, numbers and levels of a configuration.
-LONGEST, LARGEST, DEEPEST = 4096, 1e6, 12
+LONGEST, LARGEST_NUMBER, DEEPEST = 4096, 1e6, 12
 # Parts of a configuration that hold numbers and words of the user's data.
-DATA = ("metadata", "schema", "ranges")
+USER_DATA = ("metadata", "schema", "ranges")
+# What constructors raise for arguments that they cannot have meant.
+MISFITS = (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError)
 DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "float64")}
 
 
@@ -77,17 +79,14 @@ def require_bounded(config: dict[str, Any]) -> None:
     """
     parts = _sizes(config)
     for _ in range(DEEPEST):
-        lists = [
-            _sizes(part) if isinstance(part, dict) else part
-            for part in parts
-            if isinstance(part, list | tuple | dict)
-        ]
-        if long := [part for part in lists if len(part) > LONGEST]:
-            raise ValueError(f"a list of {len(long[0])} entries, more than {LONGEST}")
-        if large := [
-            part for part in parts if isinstance(part, int | float) and abs(part) > LARGEST
-        ]:
-            raise ValueError(f"a number beyond {LARGEST:.0e}: {str(large[0])[:20]}")
+        lists = []
+        for part in parts:
+            if isinstance(part, int | float) and abs(part) > LARGEST_NUMBER:
+                raise ValueError(f"a number beyond {LARGEST_NUMBER:.0e}: {str(part)[:20]}")
+            if isinstance(part, list | tuple | dict):
+                lists.append(_sizes(part) if isinstance(part, dict) else part)
+                if len(lists[-1]) > LONGEST:
+                    raise ValueError(f"a list of {len(lists[-1])} entries, more than {LONGEST}")
         parts = [value for part in lists for value in part]
     if parts:
         raise ValueError(f"nested deeper than {DEEPEST} levels")
@@ -95,7 +94,7 @@ def require_bounded(config: dict[str, Any]) -> None:
 
 def _sizes(part: dict[str, Any]) -> list[Any]:
     """The entries of an object that say how large something is."""
-    return [value for key, value in part.items() if key not in DATA]
+    return [value for key, value in part.items() if key not in USER_DATA]
 
 
 @contextmanager
@@ -104,14 +103,7 @@ def misfits_reported(path: str | Path) -> Iterator[None]:
     `path`."""
     try:
         yield
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-        ArithmeticError,
-        AttributeError,
-    ) as failure:
+    except MISFITS as failure:
         reason = " ".join(str(failure).split())[:200]
         raise ModelFileError(f"{path}: its configuration does not fit ({reason})") from failure
 

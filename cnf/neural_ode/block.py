@@ -78,14 +78,9 @@ class ODEBlock(nn.Module):
         """
         times = self.t if t is None else t
         z = torch.cat([x, x.new_zeros((*x.shape[:-1], self.augment))], -1) if self.augment else x
-        return solve(
-            self.f,
-            z,
-            times.to(z) if isinstance(times, Tensor) else times,
-            solver=self.solver,
-            gradient=self.gradient,
-            tensors=tuple(self.f.parameters()),
-        )
+        times = times.to(z) if isinstance(times, Tensor) else times
+        tensors = tuple(self.f.parameters())
+        return solve(self.f, z, times, solver=self.solver, gradient=self.gradient, tensors=tensors)
 
     def extra_repr(self) -> str:
         """The settings, for `print`."""

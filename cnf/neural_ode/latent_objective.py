@@ -54,19 +54,14 @@ def lower_bound(
         generator: of the draw.
     """
     posterior = model.recognize(observed, context)
-    noise = torch.randn(
-        posterior.mean.shape,
-        generator=generator,
-        device=posterior.mean.device,
-        dtype=posterior.mean.dtype,
-    )
-    z = posterior.mean + posterior.stddev * noise
+    mean = posterior.mean
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    z = mean + posterior.stddev * noise
     times = targets.times.where(targets.seen, torch.full_like(targets.times, model.start))
     fit = model(z, times, context).log_prob(targets.values)
     prior = Normal(torch.zeros_like(z), torch.ones_like(z), validate_args=False)
-    return Bound(
-        fit.masked_fill(~targets.mask, 0.0).sum((1, 2)), kl_divergence(posterior, prior).sum(-1), z
-    )
+    explained = fit.masked_fill(~targets.mask, 0.0).sum((1, 2))
+    return Bound(explained, kl_divergence(posterior, prior).sum(-1), z)
 
 
 def agreement(

@@ -17,8 +17,10 @@ from cnf.ode.system import Gradient, Solution, SolverError, System, check_gradie
 from cnf.registry import register
 
 # scipy_solver is left out: it leaves the graph, the device and the cap on evaluations behind.
-METHODS = tuple(name for name in SOLVERS if name != "scipy_solver")
-FIXED_STEP = tuple(name for name in METHODS if issubclass(SOLVERS[name], FixedGridODESolver))
+TORCHDIFFEQ_METHODS = tuple(name for name in SOLVERS if name != "scipy_solver")
+FIXED_STEP = tuple(
+    name for name in TORCHDIFFEQ_METHODS if issubclass(SOLVERS[name], FixedGridODESolver)
+)
 # Evaluations of an easy solve.
 EASY = 500
 
@@ -59,8 +61,10 @@ class Torchdiffeq(Solver):
     gradients: ClassVar[tuple[Gradient, ...]] = ("adjoint", "direct")
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method: expected one of {', '.join(METHODS)}; got {self.method!r}")
+        if self.method not in TORCHDIFFEQ_METHODS:
+            raise ValueError(
+                f"method: expected one of {', '.join(TORCHDIFFEQ_METHODS)}; got {self.method!r}"
+            )
         if not (self.rtol >= 0 and self.atol >= 0 and self.max_evaluations >= 1):
             raise ValueError(
                 f"expected rtol, atol >= 0 and max_evaluations >= 1; got {self.rtol}, {self.atol} and"

@@ -27,7 +27,7 @@ from cnf.plotting.style import (
     styled,
 )
 
-DEPTH = 10.0  # nats below the peak that a logarithmic map still shows
+MAP_DEPTH = 10.0  # nats below the peak that a logarithmic map still shows
 SHARES = (*(k / 10 for k in range(1, 10)), 0.99)  # of the mass, inside the contours
 
 
@@ -119,7 +119,7 @@ def draw_map(
 ) -> AxesImage:
     """The density, or its logarithm, as an image that fills the limits."""
     peak = peak_of(values) if maximum is None else maximum
-    bottom, top = (np.log(peak) - DEPTH, np.log(peak)) if log else (0, peak)
+    bottom, top = (np.log(peak) - MAP_DEPTH, np.log(peak)) if log else (0, peak)
     with np.errstate(divide="ignore"):
         shown = np.maximum(np.log(values), bottom) if log else values
     drawn = place_image(ax, shown, limits)

@@ -13,7 +13,7 @@ from cnf.plotting.arrays import Array, column_names, numbers, table
 from cnf.plotting.columns import row_of_panels
 from cnf.plotting.style import FAINT, INK, MODEL, figure, label, panels, styled
 
-BINS = 20
+RANK_BINS = 20
 # Times 1/√n: 95 of 100 uniform samples keep their distribution function this close.
 KOLMOGOROV = 1.3581
 WITHIN = 0.99  # of the bars of a calibrated density that lie in the band
@@ -43,10 +43,11 @@ def pit(
     names = column_names(names, dim)
     shown = panels(axes, dim, "columns", lambda: row_of_panels(dim))
     low, high = (
-        binom.ppf(q, count, 1 / BINS) * BINS / count for q in ((1 - WITHIN) / 2, (1 + WITHIN) / 2)
+        binom.ppf(q, count, 1 / RANK_BINS) * RANK_BINS / count
+        for q in ((1 - WITHIN) / 2, (1 + WITHIN) / 2)
     )
     for ax, column, name in zip(shown, values.T, names):
-        heights, edges = np.histogram(column, BINS, (0, 1), density=True)
+        heights, edges = np.histogram(column, RANK_BINS, (0, 1), density=True)
         ax.axhspan(low, high, color=FAINT, alpha=0.5, linewidth=0)
         ax.stairs(heights, edges, color=MODEL, linewidth=1.2)
         ax.set(xlim=(0, 1), ylim=(0, max(2.0, 1.1 * heights.max())))

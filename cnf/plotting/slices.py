@@ -25,7 +25,7 @@ from cnf.plotting.style import MODEL, label, panels, styled
 
 COARSE = 60  # cells a side of the grid that looks where a density is
 LEAST = 1e-3  # of the peak
-DEPTH = 12.0  # nats below its peak that a slice still shows
+SLICE_DEPTH = 12.0  # nats below its peak that a slice still shows
 
 
 @styled
@@ -66,11 +66,11 @@ def slices(
                 point[i], height[np.searchsorted(line, point[i])], ".", color=MODEL, markersize=4
             )
         top = np.nanmax(np.where(np.isfinite(heights), heights, np.nan))
-        seen = np.concatenate(lines)[heights.ravel() > top - DEPTH]
+        seen = np.concatenate(lines)[heights.ravel() > top - SLICE_DEPTH]
         # Peaks at the ends of what is seen are drawn whole.
         margin = max(0.08 * np.ptp(seen), values[1] - values[0])
         ax.set_xlim(seen.min() - margin, seen.max() + margin)
-        ax.set_ylim(max(np.nanmin(heights), top - DEPTH) - 0.5, top + 0.5)
+        ax.set_ylim(max(np.nanmin(heights), top - SLICE_DEPTH) - 0.5, top + 0.5)
         label(ax, names[i], "log-density (nats)" if i % 4 == 0 else "")
     return shown
 

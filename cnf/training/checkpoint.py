@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cnf.files import atomic_path
 from cnf.flows.model_file import ModelFileError, read_model, write_model
+from cnf.flows.serialization import MISFITS
 from cnf.training.config import described
 from cnf.training.packing import packed, unpacked
 from cnf.training.trainer import Trainer
@@ -122,14 +123,7 @@ def _load(
         )
     try:
         trainer.load_state_dict(unpacked(configuration["state"], tensors))
-    except (
-        AttributeError,
-        IndexError,
-        KeyError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as failure:
+    except MISFITS as failure:
         reason = " ".join(str(failure).split())[:150]
         raise ModelFileError(f"{path}: damaged ({reason}); delete it") from failure
 

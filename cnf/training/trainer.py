@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,15 +26,11 @@ from cnf.training.schedules import crosses_milestone, late_weighted_progress
 from cnf.training.state import PhaseState, TrainerState
 from cnf.training.validation import Validator, snapshot
 
-# Rows by which solvers are placed while training.
-PILOT_ROWS = 256
-# Training steps that are judged together for divergence.
-LOSS_WINDOW = 20
-# Good steps after which the moving average is far enough from what led to a rollback.
-GOOD_STEPS = 5
-SMALLEST_RATE_SCALE = 1e-3
-# Part of the first phase that what came before it may have used up.
-MOST_SPENT = 0.5
+PILOT_ROWS = 256  # by which solvers are placed while training
+LOSS_WINDOW = 20  # training steps that are judged together for divergence
+GOOD_STEPS = 5  # after which the moving average is far from what led to a rollback
+SMALLEST_RATE_SCALE = 1e-3  # ten rollbacks: training diverges whatever the rate
+MOST_SPENT = 0.5  # part of the first phase that what came before it may have used up
 
 
 class Trainer:
@@ -57,6 +52,8 @@ class Trainer:
 
     Attributes:
         history: so far.
+        pilot: a few of the training rows, in the units of the data.
+        batches: the training rows in model coordinates.
         best: weights of the field with the best held-out likelihood.
         initial: weights of the field at the start.
 
@@ -87,6 +84,9 @@ class Trainer:
         self.generator = torch.Generator(flow.device).manual_seed(seed)
         self.history = History()
         self.state = TrainerState()
+        self.pilot = train.take(evenly_spaced(train.x, PILOT_ROWS))
+        rows = in_model_coordinates(flow, train)
+        self.batches = Batches(rows.x, rows.context, rows.weights)
         self.started = self.stopping = False
         self.objective: Objective
         self.validator: Validator
@@ -104,11 +104,10 @@ class Trainer:
     @property
     def phase_done(self) -> float:
         """Share of the phase's budget that is spent."""
-        state = self.state.phase
-        if self.phase.seconds is None:
-            assert self.phase.steps is not None
-            return state.step / (self.phase.steps + state.unspent)
-        return state.seconds / (self.phase.seconds + state.unspent)
+        state, phase = self.state.phase, self.phase
+        if phase.seconds is None:
+            return state.step / ((phase.steps or 0) + state.unspent)
+        return state.seconds / (phase.seconds + state.unspent)
 
     @property
     def seconds_left(self) -> float:
@@ -123,17 +122,6 @@ class Trainer:
         peak = self.phase.learning_rate * self.state.phase.rate_scale
         return self.phase.schedule(peak, self.phase_done)
 
-    @cached_property
-    def pilot(self) -> Rows:
-        """A few training rows, in the units of the data."""
-        return self.train.take(evenly_spaced(self.train.x, PILOT_ROWS))
-
-    @cached_property
-    def batches(self) -> Batches:
-        """The training rows in model coordinates."""
-        rows = in_model_coordinates(self.flow, self.train)
-        return Batches(rows.x, rows.context, rows.weights)
-
     def start(self) -> Trainer:
         """Validate the flow as it is, and begin the first phase."""
         self.initial = self.best = snapshot(self.flow.field)
@@ -147,12 +135,9 @@ class Trainer:
         """Begin a phase with a fresh objective, optimizer and moving average."""
         self.state.phase = state
         self.objective = copy.copy(self.phase.objective)
-        self.objective.start(
-            Task(self.flow, self.batches, self.pilot, self.phase.batch, self.generator)
-        )
-        self.optimizers = optimizers(
-            self.flow.field, self.phase.optimizer, weight_decay=self.settings.weight_decay
-        )
+        batch, decay = self.phase.batch, self.settings.weight_decay
+        self.objective.start(Task(self.flow, self.batches, self.pilot, batch, self.generator))
+        self.optimizers = optimizers(self.flow.field, self.phase.optimizer, weight_decay=decay)
         self._restart_average()
 
     def run(self) -> History:
@@ -261,9 +246,8 @@ class Trainer:
             return False
         if done >= 1 or self.phase.seconds is None:
             return True
-        return self.state.phase.affords_validation(
-            self.state.last_validation, clock(done), self.seconds_left
-        )
+        last, left = self.state.last_validation, self.seconds_left
+        return self.state.phase.affords_validation(last, clock(done), left)
 
     def _update(self) -> None:
         for optimizer in self.optimizers:
@@ -276,16 +260,14 @@ class Trainer:
             loss = self.objective.loss(self.state.phase.step, self.phase_done)
             loss.value.backward()
         except SolverError as failure:
-            self._roll_back(str(failure))
-            return
+            return self._roll_back(str(failure))
         norm = nn.utils.clip_grad_norm_(self.flow.field.parameters(), self.settings.clip)
         if not (norm.isfinite() and loss.value.isfinite()):
-            self._roll_back("the loss was not finite")
-            return
+            return self._roll_back("the loss was not finite")
         for optimizer in self.optimizers:
             optimizer.step()
         self.validator.update(self.flow)
-        self._watch(loss)
+        return self._watch(loss)
 
     def _watch(self, loss: Loss) -> None:
         """Roll back where a whole window of losses says that training has diverged."""

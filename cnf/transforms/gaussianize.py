@@ -22,7 +22,7 @@ FLATTEST = 0.02
 CLOSEST = 1e-3
 # Rows that are mapped at a time: a spline's intermediate results take many times the memory of its
 # rows.
-TOGETHER = 65_536
+ROWS_TOGETHER = 65_536
 
 
 @register
@@ -92,7 +92,7 @@ class Gaussianize(Transform):
         """Model coordinates y (*batch, dim) in float64, and the log-Jacobian log |det ∂y/∂x|
         (*batch,)."""
         rows = x.to(self.knots.dtype).reshape(-1, x.shape[-1])
-        found = [self._value_and_slope(some) for some in rows.split(TOGETHER)]
+        found = [self._value_and_slope(some) for some in rows.split(ROWS_TOGETHER)]
         y, slope = (torch.cat(part) for part in zip(*found))
         return y.view(x.shape), slope.log().sum(-1).view(x.shape[:-1])
 

@@ -22,11 +22,11 @@ MOST_ROWS = 10_000
 SMALLEST_SCALE = 5e-3
 # Nats a cell that the kernels must gain over one Gaussian, and for each kernel the rows it could
 # overfit.
-GAIN = 0.005
+KERNEL_GAIN = 0.005
 TINY = 1e-300
 MOST_LOG = 690.0
 # A probability below which logarithms are needed.
-FAR = 1e-30
+FAR_TAIL = 1e-30
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -172,7 +172,7 @@ class MarginalTransform(Transform):
         below, above = (self.weights * ndtr(z)).sum(-1), (self.weights * ndtr(-z)).sum(-1)
         y = torch.where(below < above, quantile(below), -quantile(above))
         log_density = (self.weights / self.scales * (-0.5 * z.square()).exp()).sum(-1).log()
-        far = (torch.minimum(below, above) < FAR).nonzero(as_tuple=True)
+        far = (torch.minimum(below, above) < FAR_TAIL).nonzero(as_tuple=True)
         if len(far[0]):
             y = y.index_put(far, self._tail(z[far], far[-1]))
             log_parts = (self.weights / self.scales).clamp(min=TINY).log()[far[-1]] - 0.5 * z[
@@ -207,7 +207,7 @@ def quantile(p: Tensor) -> Tensor:
     >>> quantile(torch.tensor(1e-10).double())
     tensor(-6.3613, dtype=torch.float64)
     """
-    y = ndtri(p.clamp(min=FAR, max=0.5))
+    y = ndtri(p.clamp(min=FAR_TAIL, max=0.5))
     return y - (ndtr(y) - p) * (0.5 * (y.square() + LOG_2PI)).exp()
 
 
@@ -250,7 +250,7 @@ def fit_mixture(s: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scales = ((mass * variance + start[1].square() / rows) / (mass + 1 / rows)).sqrt()
         scales = scales.clamp(min=SMALLEST_SCALE)
     gain = share @ (_log_parts(z, centres, scales, portions).logsumexp(-1) + 0.5 * z.square())
-    chosen = (centres, scales, portions) if gain > GAIN + KERNELS / rows else one
+    chosen = (centres, scales, portions) if gain > KERNEL_GAIN + KERNELS / rows else one
     return mean + spread * chosen[0], spread * chosen[1], chosen[2] / chosen[2].sum()
 
 

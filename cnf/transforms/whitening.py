@@ -21,9 +21,9 @@ SMALLEST_EIGENVALUE = 1e-6
 MOST_PATTERNS, MOST_NUMBERS, ROWS_A_COLUMN, PRIOR_ROWS = 16, 2**16, 10, 2
 # Rows further out than any of so many Gaussian ones count less in mean and covariance, again and
 # again.
-FAR, REWEIGHTED = 1e-5, 8
+OUTLIER_TAIL, REWEIGHTED = 1e-5, 8
 # How much tails are bent, 1 / a, and the nats a cell that a bent tail must gain.
-BENDS, GAIN = (0.25, 0.5), 0.005
+BENDS, BEND_GAIN = (0.25, 0.5), 0.005
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -99,7 +99,9 @@ class Whitening(Transform):
         # The quantile of χ² for so many columns (Wilson & Hilferty 1931).
         spread = 2 / (9 * dims.clamp(min=1))
         reach = (
-            dims * (1 - spread - spread.sqrt() * torch.special.ndtri(spread.new_tensor(FAR))) ** 3
+            dims
+            * (1 - spread - spread.sqrt() * torch.special.ndtri(spread.new_tensor(OUTLIER_TAIL)))
+            ** 3
         )
         counted = weights
         for _ in range(REWEIGHTED):
@@ -151,7 +153,7 @@ class Whitening(Transform):
         """Bend the tails of the columns that are nearer to a Gaussian then."""
         mass = weights[:, None] * present
         total = mass.sum(0).clamp(min=1e-9)
-        best = (mass * z.square()).sum(0) / total / 2 - GAIN
+        best = (mass * z.square()).sum(0) / total / 2 - BEND_GAIN
         for bend in BENDS:
             u, log_slope = _bent(z, z.new_full((z.shape[1],), bend))
             found = (mass * (u.square() / 2 - log_slope)).sum(0) / total

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnf.variational.reverse_kl import LogDensity, Sampler
 
-CHUNK = 20_000
+DRAWS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,10 @@ def importance_sample(
     if n < 1:
         raise ValueError(f"n: expected at least one draw; got {n}")
     draws, weights = [], []
-    for size in (*[CHUNK] * (n // CHUNK), *[n % CHUNK] * (n % CHUNK > 0)):
+    for size in (
+        *[DRAWS_AT_ONCE] * (n // DRAWS_AT_ONCE),
+        *[n % DRAWS_AT_ONCE] * (n % DRAWS_AT_ONCE > 0),
+    ):
         x, log_q = flow.sample_and_log_prob((size,), generator=generator)
         draws.append(x)
         weights.append(log_density(x).double() - log_q.double())
