@@ -139,7 +139,8 @@ def test_solver(outside):
     found = [flow.bind(solver=heun(steps)).evaluate(x) for steps in (10, 20)]
     errors = [(each.log_prob - truth).abs() for each in found]
     assert 3.5 < errors[0].max() / errors[1].max() < 4.5
-    assert (found[0].error > 0.5 * errors[0]).all()
+    # The difference to twice as many steps is three quarters of the error.
+    assert 0.5 < found[0].error.max() / errors[0].max() < 1.5
     states = flow.bind(solver=heun(40)).trajectory(x, [0.0, 0.3, 1.0], reverse=True)
     torch.testing.assert_close(states[-1], x)
     assert trained_and_kept(cnf.CNF(2, hidden=(8, 8), solver=heun(6))).solver == heun(6)
