@@ -63,6 +63,7 @@ accuracy: .venv/installed
 
 metrics: .venv/installed
 	$(BIN)/python scripts/house_metrics.py
+	$(BIN)/python scripts/files_entered.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import mean, median
@@ -284,6 +285,19 @@ def house() -> str:
     return house_metrics.table(found) + "\n"
 
 
+def walks() -> str:
+    """How many files of each room two walks through the package enter."""
+    found = figures("files_entered")
+    rooms = {
+        walk: Counter(name.partition("/")[0] for name in names) for walk, names in found.items()
+    }
+    rows = [
+        (f"`{walk}`", f"{len(found[walk])}", ", ".join(f"{room} {n}" for room, n in each.items()))
+        for walk, each in rooms.items()
+    ]
+    return table(("walk", "files", "by room, in the order of entry"), rows)
+
+
 def renamed() -> str:
     """The names of the last release, and what they are called now."""
     rows = [
@@ -314,4 +328,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "augmented": augmented,
     "house": house,
     "renamed": renamed,
+    "walks": walks,
 }

@@ -365,3 +365,46 @@ def test_paths_come_with_the_log_density_where_they_are(solver, context_dim, tim
     assert log_prob.shape == (len(times), 3, 4)
     for x, t, found in zip(path, times, log_prob):
         torch.testing.assert_close(found, flow.log_prob(x, context, t=t), rtol=0, atol=5e-3)
+
+
+# options
+
+
+def test_options_are_bound_and_the_flow_stays_as_it_is():
+    torch.manual_seed(0)
+    flow = cnf.CNF(2, hidden=(8, 8)).double()
+    torch.nn.init.normal_(flow.field.W3, std=0.5)
+    x, before = normal(30, 2), (flow.solver, flow.divergence, flow.error_model)
+    coarse, fine = cnf.Grid.uniform(2), cnf.Grid.uniform(200)
+    once = flow.bind(solver=coarse, tolerance=torch.inf)
+    strict = flow.bind(solver=coarse, tolerance=1e-9)
+    truth = flow.bind(solver=fine).log_prob(x)
+    assert (once.evaluate(x).nfe == coarse.nfe).all()
+    assert (strict.evaluate(x).nfe > coarse.nfe).any()
+    assert (strict.log_prob(x) - truth).abs().max() < 1e-8 < (once.log_prob(x) - truth).abs().max()
+    by_trace = flow.bind(divergence="exact", solver=fine)
+    torch.testing.assert_close(by_trace.log_prob(x), truth, rtol=0, atol=1e-10)
+    assert before == (flow.solver, flow.divergence, flow.error_model)
+
+
+def test_a_bound_flow_follows_the_flow():
+    flow, x = cnf.CNF(2, hidden=(8, 8)).double(), normal(5, 2)
+    bound = flow.bind(tolerance=1e-2)
+    torch.nn.init.normal_(flow.field.W3, std=0.5)
+    flow.solver = cnf.Grid.uniform(40)
+    torch.testing.assert_close(bound.log_prob(x), flow.log_prob(x), rtol=0, atol=0)
+
+
+def test_old_names_work_with_a_warning():
+    flow, x = cnf.CNF(2, hidden=(8, 8)), torch.zeros(3, 2)
+    with pytest.warns(DeprecationWarning, match="CNF.score is now CNF.solve_log_prob"):
+        old = flow.score(x, None, flow.solver)
+    assert torch.equal(old.log_prob, flow.solve_log_prob(x, None).log_prob)
+    with pytest.warns(DeprecationWarning, match="CNF.accuracy is now CNF.error_model"):
+        assert flow.accuracy is flow.error_model
+    with pytest.warns(DeprecationWarning, match="CNF.accuracy is now CNF.error_model"):
+        flow.accuracy = cnf.flows.ErrorModel(tolerance=0.5)
+    assert flow.error_model.tolerance == 0.5
+    flow.solver = cnf.Grid.uniform(4)
+    with pytest.warns(DeprecationWarning, match="CNF.compile is now CNF.compile_solves"):
+        assert flow.compile().compiled == flow.solver

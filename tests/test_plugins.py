@@ -1,91 +1,40 @@
-"""Parts from one file outside the package: a plot kind, a report section, a check."""
+"""Plugins: modules that add parts when they are imported; the parts themselves are in test_seams."""
 
-import json
 import sys
 
-import pandas as pd
 import pytest
-from problems import normal
 
 import cnf
 from cnf import plugins
 from cnf.cli import main
-from cnf.diagnostics import CHECKS
 from cnf.pictures import KINDS
-from cnf.report import SECTIONS
 
 PLUGIN = """
 from matplotlib.figure import Figure
 
-from cnf.diagnostics import CHECKS, Check, CheckResult
 from cnf.pictures import KINDS, PlotKind
-from cnf.report import SECTIONS, Section, markup
 
-
-def draw(context):
-    page = Figure()
-    page.text(0.5, 0.5, f"{context.flow.dim} columns")
-    return page
-
-
-def narrow(case):
-    yield CheckResult.at_most("width", "the table is narrow", case.flow.dim, 1)
-
-
-def render(data):
-    return markup("<p>{{ names }}</p>", names=" & ".join(data.names))
-
-
-KINDS.add(PlotKind("columns", "how many columns there are", draw))
-CHECKS.add(Check("width", "cost", narrow))
-SECTIONS.add(Section("names", "The names", render, order=15))
+KINDS.add(PlotKind("columns", "how many columns there are", lambda context: Figure()))
 """
 
 
 @pytest.fixture
 def room(tmp_path, monkeypatch):
-    """A model, a table, and a plugin, which is forgotten afterwards."""
-    flow = cnf.CNF(2, hidden=(8, 8))
-    flow.metadata = {"columns": ["a", "b"], "context": []}
-    flow.save(tmp_path / "m")
-    table = pd.DataFrame(normal(60, 2).numpy(), columns=["a", "b"])
-    table.to_csv(tmp_path / "t.csv", index=False)
+    """A model, and a plugin that is forgotten afterwards."""
+    cnf.CNF(2, hidden=(8, 8)).save(tmp_path / "m")
     (tmp_path / "plugin.py").write_text(PLUGIN)
     monkeypatch.setenv("CNF_PLUGINS", str(tmp_path / "plugin.py"))
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     sys.modules.pop(str(tmp_path / "plugin.py"), None)
-    for registry, name in ((KINDS, "columns"), (CHECKS, "width"), (SECTIONS, "names")):
-        if name in registry.names:
-            registry.remove(name)
+    if "columns" in KINDS.names:
+        KINDS.remove("columns")
 
 
 def outcome(capsys, *words):
     code = main(list(words))
     captured = capsys.readouterr()
     return code, captured.out, captured.err
-
-
-def test_a_plot_kind_is_in_the_help_and_drawn(room, capsys):
-    assert "how many columns there are" in outcome(capsys, "plot", "--help")[1]
-    assert main(["plot", "m", "columns", "-o", "p.svg"]) == 0
-    assert "<!-- 2 columns -->" in (room / "p.svg").read_text()
-    code, _, err = outcome(capsys, "plot", "m", "columns", "-o", "p.gif")
-    assert code == 2 and "columns has no animation" in err
-
-
-def test_a_check_is_made_and_decides(room, capsys):
-    code, out, _ = outcome(capsys, "check", "m", "t.csv", "--json")
-    (found,) = [claim for claim in json.loads(out)["claims"] if claim["name"] == "width"]
-    assert (code, found["passed"], found["kind"]) == (1, False, "cost")
-
-
-def test_a_section_stands_in_its_place_and_is_escaped(room):
-    assert main(["report", "m", "t.csv", "-o", "r.html"]) == 0
-    text = (room / "r.html").read_text()
-    assert "<p>a &amp; b</p>" in text
-    places = [text.index(f'<h2 id="{name}">') for name in ("about", "names", "held-out")]
-    assert places == sorted(places)
 
 
 def test_a_plugin_is_loaded_once(room):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cnf.diagnostics.context import CheckContext, at_first_look, log_volume
+from cnf.diagnostics.context import CheckContext, at_first_look, log_volume, to_data
 from cnf.diagnostics.result import CheckResult
 from cnf.flows import BoundFlow, MixtureBase
 from cnf.flows.mixtures import fitted_mixture, mixture_base
@@ -39,8 +39,9 @@ def mass(case: CheckContext) -> Iterator[CheckResult]:
     )
     # Steps of half the length and one solve a row: the tails have many points and little mass.
     flow = at_first_look(case.flow, context, case.flow.solver.refined())
+    y = case.flow.preprocess(x, context, case.flow.field.mask(context))[0]
     measure = _on_a_grid if case.flow.dim in POINTS else _by_importance
-    total, error, decided, detail = measure(flow, case.flow.preprocess(x)[0], case.generator(7))
+    total, error, decided, detail = measure(flow, y, case.generator(7))
     claim = CheckResult.at_most(
         "mass",
         "the density integrates to one",
@@ -94,8 +95,8 @@ def _by_importance(flow: BoundFlow, y: Tensor, generator: torch.Generator) -> Fo
 
 def _density(bound: BoundFlow, y: Tensor) -> Tensor:
     """p(x(y)) |det ∂x/∂y| (rows,); 0 where the solve failed."""
-    log_prob = bound.evaluate(bound.flow.preprocess.inverse(y)).log_prob.double()
-    return (log_prob + log_volume(bound.flow, y)).exp().nan_to_num(nan=0.0)
+    log_prob = bound.evaluate(to_data(bound.flow, y, bound.context)).log_prob.double()
+    return (log_prob + log_volume(bound.flow, y, bound.context)).exp().nan_to_num(nan=0.0)
 
 
 def _proposal(y: Tensor, seed: int) -> MixtureBase:

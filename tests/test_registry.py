@@ -1,0 +1,51 @@
+"""The registry of parts that a model file names: what it refuses; the parts are in test_seams."""
+
+import pytest
+import torch
+from torch import distributions
+
+import cnf
+from cnf.registry import rebuild, register
+
+STILL = type("Still", (cnf.MLPField,), {})
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"field": STILL(2, (4, 4))},
+        {"base": type("Bin", (cnf.NormalBase,), {})(2)},
+        {"preprocess": type("Shear", (cnf.Affine,), {}).identity(2)},
+        {"solver": type("Hewn", (cnf.Torchdiffeq,), {})()},
+        {"base": distributions.MultivariateNormal(torch.zeros(2), torch.eye(2))},
+    ],
+    ids=lambda part: next(iter(part)),
+)
+def test_unregistered_parts_are_refused_at_save(part, tmp_path):
+    with pytest.raises(ValueError, match=r"put @cnf.register above the class") as caught:
+        cnf.CNF(2, **part).save(tmp_path / "m")
+    assert "\n" not in str(caught.value) and not any(tmp_path.iterdir())
+
+
+def test_a_part_that_forgets_an_argument_is_refused_at_save(tmp_path):
+    @register
+    class Forgets(cnf.VelocityField):
+        def __init__(self, dim, speed, *, context_dim=0):
+            super().__init__(dim, context_dim)
+            self.rate = speed
+
+        def forward(self, t, x, context=None):
+            return self.rate * x
+
+    with pytest.raises(ValueError, match="keeps no attribute 'speed'"):
+        cnf.CNF(2, field=Forgets(2, 1.0)).save(tmp_path / "m")
+
+
+def test_two_classes_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="GatedField is taken by cnf"):
+        register(type("GatedField", (STILL,), {}))
+
+
+def test_a_part_of_another_kind_is_no_part():
+    with pytest.raises(ValueError, match="'NormalBase' is no registered VelocityField"):
+        rebuild(cnf.VelocityField, {"class": "NormalBase"}, 2, 0)
