@@ -7,7 +7,6 @@ import pandas as pd
 
 from cnf.pictures.context import TableRows
 from cnf.tables import Column, Schema
-from cnf.tables.cells import levels
 
 
 def table_rows(schema: Schema, data: pd.DataFrame | None, samples: pd.DataFrame) -> TableRows:
@@ -28,11 +27,4 @@ def table_rows(schema: Schema, data: pd.DataFrame | None, samples: pd.DataFrame)
 
 
 def _numbers(table: pd.DataFrame, columns: tuple[Column, ...]) -> np.ndarray:
-    return np.column_stack([_column(table[column.name], column) for column in columns])
-
-
-def _column(cells: pd.Series, column: Column) -> np.ndarray:
-    if column.numeric:
-        return column.type.read(cells)
-    places = {level: float(i) for i, level in enumerate(column.levels)}
-    return np.array([places.get(cell, np.nan) for cell in levels(cells)])
+    return np.column_stack([column.numbers(table[column.name]) for column in columns])

@@ -147,6 +147,10 @@ class Column:
         """The cells that `encode` would turn into these values and states, typed as `dtype`."""
         return self.type.decode(values, states, self)
 
+    def numbers(self, series: pd.Series) -> np.ndarray:
+        """Cells as numbers (rows,), NaN where missing; a category is the place of its level."""
+        return self.type.numbers(series, self)
+
     def describe(self) -> str:
         """The column in words."""
         parts = [self.kind, *self.type.details(self)]
@@ -244,6 +248,11 @@ class ColumnType(ABC):
     @abstractmethod
     def decode(self, values: np.ndarray | None, states: np.ndarray, column: Column) -> pd.Series:
         """See `Column.decode`."""
+
+    def numbers(self, series: pd.Series, column: Column) -> np.ndarray:
+        """See `Column.numbers`."""
+        _, states = self.encode(series, column)
+        return np.where(states == column.missing_state, np.nan, states)
 
     def validate(self, column: Column) -> None:
         """Refuse a column whose parts do not make one of this type.

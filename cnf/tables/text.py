@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
@@ -57,8 +57,10 @@ def read_csv(
 def _opened(path: Path) -> TextIO:
     # Bytes that are not UTF-8 become lone surrogates: harmless in a column nobody asked for, and
     # elsewhere an error that can name its line.
-    how = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
-    return gzip.open(path, "rt", **how) if path.suffix.lower() == ".gz" else path.open("r", **how)
+    opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    return io.TextIOWrapper(
+        opened(path, "rb"), encoding="utf-8-sig", errors="surrogateescape", newline=""
+    )
 
 
 def _rows(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:

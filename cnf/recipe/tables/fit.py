@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from cnf.recipe.architecture import default_table_flow
 from cnf.recipe.tables.plain import fit_plain, gaussian_nll, plain_rows
@@ -51,7 +52,7 @@ def fit_table(
     seed: int = 0,
     hidden: tuple[int, int] | None = None,
     imputer: bool | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     **budget: Any,
 ) -> Any:
     """Fit the density of a table: of a file, or of a data frame of pandas, polars or pyarrow.

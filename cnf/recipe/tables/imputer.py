@@ -38,8 +38,8 @@ def fit_imputer(
     """
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
-        imputer = model.with_imputer().imputer
-    imputation = model.imputation
+        imputation = model.with_imputer().imputation
+    imputer = imputation.imputer
     generator = torch.Generator(model.device).manual_seed(seed + 1)
     copies = max(1, min(MOST_COPIES, math.ceil(ROWS / len(train))))
     train = train.take(torch.arange(len(train), device=train.weights.device).repeat(copies))

@@ -15,6 +15,8 @@ from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
 from cnf.recipe.tables.imputer import fit_imputer
 from cnf.recipe.tables.rows import TableRows, dequantized
 from cnf.rows import evenly_spaced, weighted_nll
+from cnf.tables.conditioning import StateConditioning
+from cnf.tables.masked_flow import gaussianizing_maps
 from cnf.tables.model import TableFlow
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
@@ -51,15 +53,19 @@ def fit_states(
         fit_discrete(
             model.discrete, *pairs, steps=budget.discrete_steps(model.discrete), seed=seed
         )
-    spending = {
-        "steps": budget.flow_steps(len(train)),
-        "seconds": budget.flow_seconds,
-        "likelihood_share": budget.likelihood_share(likelihood_share),
-    }
     history, stopped = None, None
     try:
         if model.flow is not None:
-            history = _fit_flow(model, train, valid, generator, seed=seed, **spending, **options)
+            copies = _copies(model, len(train))
+            x, context = _dequantized_copies(model, train, copies, generator)
+            x_valid, context_valid = _dequantized_copies(model, valid, 1, generator)
+            history = fit(
+                model.flow, x, x_valid,
+                context=context, context_valid=context_valid,
+                weights=train.weights.repeat(copies), seed=seed,
+                steps=budget.flow_steps(len(train)), seconds=budget.flow_seconds,
+                likelihood_share=budget.likelihood_share(likelihood_share), **options,
+            )  # fmt: skip
         if imputer:
             spent = Budget(steps, None if seconds is None else IMPUTER_SHARE * seconds)
             fit_imputer(
@@ -77,31 +83,6 @@ def fit_states(
     return history
 
 
-def _fit_flow(
-    model: TableFlow,
-    train: TableRows,
-    valid: TableRows,
-    generator: torch.Generator,
-    **options: Any,
-) -> History:
-    """Fit the flow over the numbers to dequantized rows; `options` are those of `cnf.fit`."""
-    copies = _copies(model, len(train))
-    (x, context), (x_valid, context_valid) = (
-        _dequantized_copies(model, part, count, generator)
-        for part, count in ((train, copies), (valid, 1))
-    )
-    weights = train.weights.repeat(copies)
-    return fit(
-        model.flow,
-        x,
-        x_valid,
-        context=context,
-        context_valid=context_valid,
-        weights=weights,
-        **options,
-    )
-
-
 def _mean_nll(model: TableFlow, rows: TableRows) -> tuple[float, float]:
     """Mean of −log p over some of the rows, whole rows in the units of the table, and its standard
     error."""
@@ -113,11 +94,12 @@ def _mean_nll(model: TableFlow, rows: TableRows) -> tuple[float, float]:
 def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> None:
     """Fit the features of states and context, and the transforms of the flow."""
     conditioning = model.conditioning
+    assert isinstance(conditioning, StateConditioning), "plain tables have no maps"
     conditioning.fit(train.cells, train.context, train.weights)
     cells = dequantized(model, train.cells, generator)
     if model.flow is None:
         return
-    marginals, whitening = model.flow.preprocess.maps
+    marginals, whitening = gaussianizing_maps(model.flow)
     present, context = model.present(cells.states), conditioning.context(train.context)
     marginals.fit(cells.values, present, train.weights)
     y = marginals.by_cell(cells.values)[0].where(present, 0.0)
@@ -126,10 +108,11 @@ def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> 
 
 def _dequantized_copies(
     model: TableFlow, rows: TableRows, copies: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor]:
     """Numbers (copies · rows, numeric), dequantized anew in each copy, and the flow's context."""
     context = model.conditioning.context(rows.context)
     conditions = model.conditions(rows.cells.states, context)
+    assert conditions is not None, "states condition the flow"
     parts = [dequantized(model, rows.cells, generator).values for _ in range(copies)]
     return torch.cat(parts), conditions.repeat(copies, 1)
 
