@@ -152,7 +152,7 @@ def _rows(flow: CNF, x: Any, context: Any, seed: int) -> Rows:
     order = torch.randperm(len(rows), generator=generator, device=rows.x.device)
     none = rows.take(order[:0])
     flow.log_prob(none.x, none.context)  # says what is wrong with columns or context
-    if len(outside := flow.preprocess(rows.x)[1].isinf().nonzero()):
+    if len(outside := flow.to_model_coordinates(rows.x, rows.context)[2].isinf().nonzero()):
         where = f"row {outside[0].item()} lies outside the ranges of the columns"
         raise ValueError(f"{where}, where the density is zero; correct or remove it")
     return rows.take(order[:MOST_ROWS])

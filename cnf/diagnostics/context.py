@@ -99,14 +99,6 @@ def at_first_look(flow: CNF, context: Tensor | None, solver: Solver | None = Non
     return flow.bind(context, solver=solver, tolerance=math.inf)
 
 
-def log_volume(flow: CNF, y: Tensor) -> Tensor:
-    """log |det ∂x/∂y| (rows,) of the map from model coordinates y (rows, dim) to data.
-
-    By differences, independently of the Jacobian that the map itself returns.
-    """
-    return torch.linalg.slogdet(jacobian(flow.preprocess.inverse, y.double(), 1e-4)).logabsdet
-
-
 def jacobian(image: Callable[[Tensor], Tensor], y: Tensor, step: float) -> Tensor:
     """∂image/∂y transposed (rows, dim, dim) at y (rows, dim), by central differences.
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cnf.tables.arrays import read_npy, read_npz
+from cnf.tables.cells import as_text
 from cnf.tables.formats import (
     Choose,
     Kept,
@@ -128,7 +129,7 @@ def read_typed_table(
         require_commas(table, path)
         table = pd.DataFrame(
             {
-                name: cells.astype("str") if name in texts else typed(cells, path)
+                name: as_text(cells) if name in texts else typed(cells, path)
                 for name, cells in table.items()
             }
         )

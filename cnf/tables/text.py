@@ -17,6 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 import pandas as pd
 
+from cnf.tables.cells import as_text
 from cnf.tables.formats import Append, Choose, Kept, TableError, damage_reported, shown
 
 MISSING = ("", "na", "n/a", "nan", "null", "none")
@@ -152,7 +153,7 @@ def typed(cells: pd.Series, path: str | os.PathLike[str]) -> pd.Series:
         )
     bad = [i for i, text in enumerate(cells) if text is not None and not _is_number(text)]
     if bad and len(bad) > MOST_SPOILT * len(present):
-        return cells.astype("str")
+        return as_text(cells)
     if bad:
         text = cells.iloc[bad[0]]
         raise TableError(
