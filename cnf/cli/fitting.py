@@ -20,7 +20,7 @@ from cnf.recipe.settings import default_settings
 from cnf.rows import FEWEST_ROWS
 from cnf.tables import TableFlow, load_table_flow
 from cnf.training import TrainingError
-from cnf.training.checkpoint import discard, generations
+from cnf.training.checkpoint import checkpoint_beside, discard, generations
 
 
 def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
@@ -59,11 +59,6 @@ def is_finished(output: Path) -> bool:
     except ModelFileError:
         return False
     return metadata.history is not None and not metadata.interrupted
-
-
-def checkpoint_beside(output: Path) -> Path:
-    """Where the state of an unfinished fit is kept."""
-    return output.with_name(f"{output.name}.checkpoint")
 
 
 def check_budget(options: FitOptions) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import cnf.recipe.defaults as defaults
 from cnf.recipe.fit import fit
-from cnf.recipe.tables.budget import IMPUTER_SHARE, Budget
+from cnf.recipe.tables.budget import Budget
 from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
 from cnf.recipe.tables.imputer import fit_imputer
 from cnf.recipe.tables.rows import TableRows, dequantized
@@ -20,11 +21,6 @@ from cnf.tables.masked_flow import gaussianizing_maps
 from cnf.tables.model import TableFlow
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
-
-# Integer cells are dequantized anew in each copy of the rows, in enough copies for so many rows.
-DEQUANTIZED_ROWS, MOST_COPIES = 100_000, 20
-# Rows that the finished model is scored on; each costs a solve at every point of its cell.
-JUDGED_ROWS = 1000
 
 
 def fit_states(
@@ -44,7 +40,8 @@ def fit_states(
     `options` are the checkpoint and the callbacks of `cnf.fit`.
     """
     budget = Budget(
-        steps, seconds if seconds is None or not imputer else (1 - IMPUTER_SHARE) * seconds
+        steps,
+        seconds if seconds is None or not imputer else (1 - defaults.IMPUTER_SHARE) * seconds,
     )
     generator = torch.Generator(model.device).manual_seed(seed)
     fit_maps(model, train, generator)
@@ -67,7 +64,7 @@ def fit_states(
                 likelihood_share=budget.likelihood_share(likelihood_share), **options,
             )  # fmt: skip
         if imputer:
-            spent = Budget(steps, None if seconds is None else IMPUTER_SHARE * seconds)
+            spent = Budget(steps, None if seconds is None else defaults.IMPUTER_SHARE * seconds)
             fit_imputer(
                 model, train, valid, spent, seed=seed, callbacks=options.get("callbacks", ())
             )
@@ -86,7 +83,7 @@ def fit_states(
 def _mean_nll(model: TableFlow, rows: TableRows) -> tuple[float, float]:
     """Mean of −log p over some of the rows, whole rows in the units of the table, and its standard
     error."""
-    chosen = rows.take(evenly_spaced(rows.weights, JUDGED_ROWS))
+    chosen = rows.take(evenly_spaced(rows.weights, defaults.TYPED_JUDGED_ROWS))
     found = model.evaluate_cells(chosen.cells, model.conditioning.context(chosen.context))
     return weighted_nll(found.log_prob, chosen.weights)
 
@@ -120,7 +117,7 @@ def _dequantized_copies(
 def _copies(model: TableFlow, rows: int) -> int:
     if not any(column.step for column in model.schema.modeled):
         return 1
-    return min(MOST_COPIES, math.ceil(DEQUANTIZED_ROWS / rows))
+    return min(defaults.DEQUANTIZED_MOST_COPIES, math.ceil(defaults.DEQUANTIZED_ROWS / rows))
 
 
 def _discrete_rows(model: TableFlow, rows: TableRows) -> DiscreteRows:
