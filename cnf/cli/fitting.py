@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from cnf.cli.data import TOY, TOY_COLUMNS, assignments, read_data
+from cnf.cli.data import TOY, TOY_COLUMNS, assignments, toy_table
 from cnf.cli.interrupt import orderly_interrupts
 from cnf.cli.model import checked_device
 from cnf.cli.options import FitOptions
@@ -128,5 +128,5 @@ def _tables(options: FitOptions) -> dict[str, Any]:
         kinds = {name: "real" for name in wanted if name not in options.ignore}
     for k, (name, data) in enumerate(tables.items()):
         if data is not None and data.startswith(TOY):
-            tables[name] = read_data(data, seed=options.seed + k)
+            tables[name] = toy_table(data, seed=options.seed + k)
     return {**tables, "kinds": kinds}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from cnf.cli.data import TOY, read_data
+from cnf.cli.data import TOY, toy_table
 from cnf.cli.model import Model, load_model
 from cnf.cli.output import require_writable, say, writing
 from cnf.pictures.tables import beside_samples
@@ -60,7 +60,7 @@ def judging_table(model: Model, data: str) -> pd.DataFrame:
     if not data.startswith(TOY):
         return model.table(data)
     columns = [*model.columns, *model.context]
-    return read_data(data, columns=columns, seed=model.table_flow.metadata.seed or 0)
+    return toy_table(data, columns=columns, seed=model.table_flow.metadata.seed or 0)
 
 
 @contextmanager
