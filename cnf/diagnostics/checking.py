@@ -88,6 +88,7 @@ def check(
     context: Any = None,
     strict: bool = False,
     seed: int = 0,
+    checks: Iterable[Check] | None = None,
     callback: Callable[[float], None] = lambda done: None,
 ) -> tuple[CheckResult, ...]:
     """Measure every claim that a flow makes, on rows that it was not fitted to.
@@ -103,6 +104,7 @@ def check(
         context: (rows, context_dim), for a conditional flow.
         strict: use the narrower limits.
         seed: of the choice of rows and of everything random in a check.
+        checks: which; None: all that are registered.
         callback: is told the share of the checks that is done.
 
     Raises:
@@ -115,7 +117,7 @@ def check(
         []
     """
     case = CheckContext(_ready(flow), _rows(flow, x, context, seed), seed, strict)
-    return tuple(run(list(CHECKS), case, callback))
+    return tuple(run(list(CHECKS if checks is None else checks), case, callback))
 
 
 def run(
