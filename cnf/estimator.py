@@ -113,9 +113,8 @@ class CNFDensity(DensityMixin, BaseEstimator):
         table = _named_table(X)
         self._library = None if table is None else library_of(X)
         table = self._validated(X, reset=True)
-        kinds = {"kinds": self.kinds, "context": self.context or ()}
         if self._library is not None:
-            self.schema_ = Schema.infer(table, **kinds)
+            self.schema_ = Schema.infer(table, kinds=self.kinds, context=self.context or ())
         elif self.kinds or self.context or self.imputer:
             raise ValueError(
                 "kinds, context and imputer need a data frame with named columns; got an array"
@@ -218,8 +217,9 @@ class CNFDensity(DensityMixin, BaseEstimator):
         drawn = []
         for k, model in enumerate(self.members_):
             places = np.flatnonzero(chosen == k)
-            each = context is not None and len(context) == n_samples
-            held = context.iloc[places] if each else context
+            held = context
+            if context is not None and len(context) == n_samples:
+                held = context.iloc[places]
             drawn.append(_exact(model).sample(len(places), held, generator=generator))
         # The members' rows one after the other, back to the places they were drawn for.
         order = np.argsort(np.argsort(chosen, kind="stable"), kind="stable")
@@ -240,6 +240,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
         drawn = _exact(self.model_).impute(
             table, n, generator=generator.manual_seed(_seed(random_state))
         )
+        assert self._library is not None, "an imputer was fitted to a data frame"
         return [as_native(table.assign(**frame), self._library) for frame in drawn]
 
 

@@ -25,7 +25,7 @@ from PIL import Image
 import cnf
 from cnf import plotting
 from cnf.cli import main
-from cnf.cli.data import names_in, read_data
+from cnf.cli.data import names_in, toy_table
 from cnf.cli.model import load_model
 from cnf.cli.output import require_writable
 from cnf.cli.plot_context import PlotOptions, plot_context
@@ -239,10 +239,10 @@ def test_validation_rows_of_their_own(room, tmp_path, capsys):
 
 
 def test_a_toy_is_a_table_of_its_own():
-    table = read_data("toy:rings", seed=5)
+    table = toy_table("toy:rings", seed=5)
     assert list(table) == ["x0", "x1"] and len(table) == 100_000
-    assert table.equals(read_data("toy:rings", seed=5)) and not table.equals(
-        read_data("toy:rings", seed=6)
+    assert table.equals(toy_table("toy:rings", seed=5)) and not table.equals(
+        toy_table("toy:rings", seed=6)
     )
     mean = toy("rings").log_prob(torch.tensor(table.to_numpy()[:5000])).mean().item()
     assert -mean == pytest.approx(toy("rings").entropy, abs=0.05)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cnf.plugins import Registry
 from cnf.tables import (
     Column,
     NumericType,
@@ -247,7 +248,7 @@ def test_a_column_from_a_file_is_of_its_types(odd):
 
 
 def test_a_type_from_outside_is_one_class(monkeypatch):
-    monkeypatch.setattr(columns, "TYPES", dict(columns.TYPES))
+    monkeypatch.setattr(columns, "TYPES", Registry("type of column", columns.TYPES))
 
     @register_column_type
     class Clock(NumericType):

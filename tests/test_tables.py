@@ -24,7 +24,6 @@ from cnf.tables import (
     TableError,
     read_chunks,
     read_table,
-    require_fittable,
     table_writer,
     write_table,
 )
@@ -337,31 +336,6 @@ def test_parquet_columns_that_are_no_numbers(tmp_path):
     assert "column 'city': expected numbers, found the type" in refusal(path)
     parquet.write_table(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), path)
     assert "'a' twice" in refusal(path)
-
-
-@pytest.mark.parametrize(
-    ("columns", "parts"),
-    [
-        ({}, ["no columns"]),
-        ({"a": []}, ["at least 2 rows", "found 0"]),
-        ({"a": [1.0]}, ["at least 2 rows", "found 1"]),
-        ({"a": [1.0, 2.0], "b": [3.0, 3.0], "c": [0.0, -0.0]}, ["constant 'b', 'c'"]),
-        ({"a": [1.0, np.inf]}, ["row 1", "column 'a'", "an infinity"]),
-        ({"a": [np.nan, 1.0]}, ["row 0", "column 'a'", "a missing value"]),
-        ({"a": [0.0, 1.0], "b": [1.0, 2.0], "c": [-0.0, 1.0]}, ["columns 'a' and 'c' are equal"]),
-    ],
-)
-def test_tables_that_cannot_be_fitted(columns, parts):
-    with pytest.raises(TableError) as caught:
-        require_fittable(pd.DataFrame(columns), "here.csv")
-    message = str(caught.value)
-    assert message.startswith("here.csv: ")
-    assert message.isprintable()
-    assert [part for part in parts if part not in message] == [], message
-
-
-def test_a_table_that_can_be_fitted():
-    require_fittable(pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 3.0]}), "here.csv")
 
 
 names_of_files = st.sampled_from([f"data.{extension}" for extension in EXTENSIONS])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 from cnf.cli.options import (
     AsJson,
@@ -40,8 +40,9 @@ class FitCommand(TyperCommand):
         """The help text, complete."""
         from cnf.tables.columns import type_usage
 
-        (kinds,) = (option for option in self.params if option.name == "kinds")
-        kinds.help = f"{TYPE_HELP} One of {type_usage()}."
+        for option in self.params:
+            if isinstance(option, TyperOption) and option.name == "kinds":
+                option.help = f"{TYPE_HELP} One of {type_usage()}."
         return super().get_help(ctx)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 import torch
 
 from cnf.datasets import toy
-from cnf.tables import Schema, read_table, read_typed_chunks
+from cnf.tables import Schema, read_typed_chunks
 from cnf.tables.formats import choose_columns
 
 TOY = "toy:"
@@ -52,32 +52,27 @@ def assignments(text: str | None) -> dict[str, str]:
     return found
 
 
-def read_data(
+def toy_table(
     data: str,
     *,
     columns: Sequence[str] | None = None,
-    ignore: Collection[str] = (),
-    rows_needed: int = 1,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The columns of a file, or 100,000 rows of toy:NAME; every cell is finite.
+    """100,000 rows of toy:NAME.
 
     Raises:
-        ValueError: for an unknown toy, or, as a `TableError`, for a table that is not as it should
-            be.
+        ValueError: for an unknown toy or column.
     """
-    if not data.startswith(TOY):
-        return read_table(data, columns=columns, ignore=ignore, rows_needed=rows_needed)
     generator = torch.Generator().manual_seed(seed)
     x = toy(data.removeprefix(TOY)).sample(TOY_ROWS, generator, dtype=torch.float64)
     table = pd.DataFrame(x.numpy(), columns=TOY_COLUMNS)
-    return table[choose_columns(TOY_COLUMNS, path=data, columns=columns, ignore=ignore)]
+    return table[choose_columns(TOY_COLUMNS, path=data, columns=columns, ignore=())]
 
 
 def table_chunks(data: str, schema: Schema) -> Iterator[pd.DataFrame]:
     """The columns of a schema, from a file in chunks of bounded memory or from a toy."""
     if data.startswith(TOY):
         columns = [column.name for column in (*schema.modeled, *schema.context)]
-        yield read_data(data, columns=columns, seed=FRESH)
+        yield toy_table(data, columns=columns, seed=FRESH)
     else:
         yield from read_typed_chunks(data, schema)

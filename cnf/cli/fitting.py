@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from cnf.cli.data import TOY, TOY_COLUMNS, assignments, read_data
+from cnf.cli.data import TOY, TOY_COLUMNS, assignments, toy_table
 from cnf.cli.interrupt import orderly_interrupts
 from cnf.cli.model import checked_device
 from cnf.cli.options import FitOptions
@@ -20,7 +20,7 @@ from cnf.recipe.settings import default_settings
 from cnf.rows import FEWEST_ROWS
 from cnf.tables import TableFlow, load_table_flow
 from cnf.training import TrainingError
-from cnf.training.checkpoint import discard, generations
+from cnf.training.checkpoint import checkpoint_beside, discard, generations
 
 
 def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
@@ -59,11 +59,6 @@ def is_finished(output: Path) -> bool:
     except ModelFileError:
         return False
     return metadata.history is not None and not metadata.interrupted
-
-
-def checkpoint_beside(output: Path) -> Path:
-    """Where the state of an unfinished fit is kept."""
-    return output.with_name(f"{output.name}.checkpoint")
 
 
 def check_budget(options: FitOptions) -> None:
@@ -133,5 +128,5 @@ def _tables(options: FitOptions) -> dict[str, Any]:
         kinds = {name: "real" for name in wanted if name not in options.ignore}
     for k, (name, data) in enumerate(tables.items()):
         if data is not None and data.startswith(TOY):
-            tables[name] = read_data(data, seed=options.seed + k)
+            tables[name] = toy_table(data, seed=options.seed + k)
     return {**tables, "kinds": kinds}

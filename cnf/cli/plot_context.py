@@ -6,16 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import pandas as pd
 import torch
 
 from cnf.cli.model import Model
 from cnf.cli.options import Color
-from cnf.cli.reporting import held_out
+from cnf.cli.reporting import judging_table
 from cnf.pictures import PlotKind
 from cnf.pictures.context import PRINCIPAL, ROWS, Pair, PlotContext, Sweep, TableRows, seeded
-from cnf.pictures.tables import table_rows
-from cnf.rows import evenly_spaced
+from cnf.pictures.tables import some_rows, table_rows
+from cnf.tables.held_out import held_out_rows
 from cnf.tables.numeric_view import NumericView
 
 SWEPT = 41  # values of a context column that is swept
@@ -47,11 +46,11 @@ def plot_context(model: Model, kind: PlotKind, options: PlotOptions) -> PlotCont
     if kind.context == "swept":
         sweep = _sweep(model, options)
     if kind.context == "rows" and options.data is not None:
-        judges = held_out(model, options.data)[0]
+        judges = held_out_rows(flow, judging_table(model, options.data))[0]
     if kind.context == "fixed":
         given = model.given(options.given)
         numeric = None if flow.flow is None else flow.numeric(given)
-        table = None if options.data is None else _some_rows(model, options.data)
+        table = None if options.data is None else some_rows(flow.schema, model.table(options.data))
 
     def whole() -> TableRows:
         samples = flow.sample(ROWS, given, generator=seeded())
@@ -69,15 +68,6 @@ def plot_context(model: Model, kind: PlotKind, options: PlotOptions) -> PlotCont
         judges,
         whole,
     )
-
-
-def _some_rows(model: Model, data: str) -> pd.DataFrame:
-    """Evenly spaced rows of a file or a toy, as many as a picture can show, typed as those of the
-    model."""
-    table, schema = model.table(data), model.table_flow.schema
-    table = table.iloc[evenly_spaced(torch.empty(len(table)), ROWS).numpy()]
-    columns = (*schema.modeled, *schema.context)
-    return schema.decode(schema.encode(table, columns), columns)
 
 
 def _sweep(model: Model, options: PlotOptions) -> Sweep:

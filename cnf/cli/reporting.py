@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
-from cnf.cli.data import TOY, read_data
+from cnf.cli.data import TOY, toy_table
 from cnf.cli.model import Model, load_model
 from cnf.cli.output import require_writable, say, writing
+from cnf.pictures.tables import beside_samples
 from cnf.report import write_report
 from cnf.report.page import Callback
-from cnf.rows import Rows
 from cnf.tables.held_out import held_out_rows
 
 
@@ -27,13 +28,15 @@ def report_model(path: Path, data: str, output: Path) -> None:
     """
     model = load_model(path)
     require_writable(output, path, data)
-    table_flow = model.table_flow
+    table_flow = model.table_flow.double().eval()  # columns far from zero keep their digits
     if table_flow.flow is None:
         raise ValueError(f"{path}: a report is about numbers; the model has categories alone")
-    rows, train = held_out(model, data)
-    source = Path(data).name
+    table = judging_table(model, data)
+    rows, train = held_out_rows(table_flow, table)
+    source, whole = Path(data).name, None
     if not table_flow.plain:
         source = f"{source} that hold every number, given the other cells"
+        whole = beside_samples(table_flow, table)
     names = [column.name for column in table_flow.numeric_columns]
     with writing(output), telling() as callback:
         write_report(
@@ -44,6 +47,7 @@ def report_model(path: Path, data: str, output: Path) -> None:
             names=names,
             title=path.stem,
             source=source,
+            whole=whole,
             callback=callback,
         )
     say(
@@ -51,13 +55,12 @@ def report_model(path: Path, data: str, output: Path) -> None:
     )
 
 
-def held_out(model: Model, data: str) -> tuple[Rows, Rows | None]:
-    """See `held_out_rows`; a toy has the rows that the fit had."""
+def judging_table(model: Model, data: str) -> pd.DataFrame:
+    """The rows of DATA; those of a toy are the rows that the fit had."""
     if not data.startswith(TOY):
-        return held_out_rows(model.table_flow, model.table(data))
+        return model.table(data)
     columns = [*model.columns, *model.context]
-    table = read_data(data, columns=columns, seed=model.table_flow.metadata.seed or 0)
-    return held_out_rows(model.table_flow, table)
+    return toy_table(data, columns=columns, seed=model.table_flow.metadata.seed or 0)
 
 
 @contextmanager

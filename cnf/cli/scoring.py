@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -60,7 +61,7 @@ def _evaluate(model: Model, chunk: pd.DataFrame, data: str) -> Evaluation:
         raise TableError(f"{data}: {error}") from error
 
 
-def sentence(report: dict[str, object]) -> str:
+def sentence(report: dict[str, Any]) -> str:
     """The report for people."""
     parts, left_out = (
         [f"{report['output']}: {report['rows']:,} rows"],

@@ -99,20 +99,6 @@ def at_first_look(flow: CNF, context: Tensor | None, solver: Solver | None = Non
     return flow.bind(context, solver=solver, tolerance=math.inf)
 
 
-def to_data(flow: CNF, y: Tensor, context: Tensor | None = None) -> Tensor:
-    """The data x (*batch, dim) of model coordinates y (*batch, dim) under a context."""
-    return flow.preprocess.inverse(y, context, flow.field.mask(context))
-
-
-def log_volume(flow: CNF, y: Tensor, context: Tensor | None = None) -> Tensor:
-    """log |det ∂x/∂y| (rows,) of the map from model coordinates y (rows, dim) to data.
-
-    By differences, independently of the Jacobian that the map itself returns.
-    """
-    moved = jacobian(lambda y: to_data(flow, y, context), y.double(), 1e-4)
-    return torch.linalg.slogdet(moved).logabsdet
-
-
 def jacobian(image: Callable[[Tensor], Tensor], y: Tensor, step: float) -> Tensor:
     """∂image/∂y transposed (rows, dim, dim) at y (rows, dim), by central differences.
 

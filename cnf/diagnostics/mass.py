@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cnf.diagnostics.context import CheckContext, at_first_look, log_volume, to_data
+from cnf.diagnostics.context import CheckContext, at_first_look, jacobian
 from cnf.diagnostics.result import CheckResult
 from cnf.flows import BoundFlow, MixtureBase
 from cnf.flows.mixtures import fitted_mixture, mixture_base
@@ -39,8 +39,8 @@ def mass(case: CheckContext) -> Iterator[CheckResult]:
     )
     # Steps of half the length and one solve a row: the tails have many points and little mass.
     flow = at_first_look(case.flow, context, case.flow.solver.refined())
-    y = case.flow.preprocess(x, context, case.flow.field.mask(context))[0]
     measure = _on_a_grid if case.flow.dim in POINTS else _by_importance
+    y = case.flow.preprocess(x, *_given(flow, x))[0]
     total, error, decided, detail = measure(flow, y, case.generator(7))
     claim = CheckResult.at_most(
         "mass",
@@ -95,8 +95,22 @@ def _by_importance(flow: BoundFlow, y: Tensor, generator: torch.Generator) -> Fo
 
 def _density(bound: BoundFlow, y: Tensor) -> Tensor:
     """p(x(y)) |det ∂x/∂y| (rows,); 0 where the solve failed."""
-    log_prob = bound.evaluate(to_data(bound.flow, y, bound.context)).log_prob.double()
-    return (log_prob + log_volume(bound.flow, y, bound.context)).exp().nan_to_num(nan=0.0)
+
+    def image(y: Tensor) -> Tensor:
+        return bound.flow.preprocess.inverse(y, *_given(bound, y))
+
+    log_prob = bound.evaluate(image(y)).log_prob.double()
+    # By differences, independently of the Jacobian that the map itself returns.
+    log_volume = torch.linalg.slogdet(jacobian(image, y.double(), 1e-4)).logabsdet
+    return (log_prob + log_volume).exp().nan_to_num(nan=0.0)
+
+
+def _given(bound: BoundFlow, points: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The context and the mask of points (*batch, dim)."""
+    if bound.context is None:
+        return None, None
+    context = bound.context.expand(*points.shape[:-1], -1)
+    return context, bound.flow.field.mask(context)
 
 
 def _proposal(y: Tensor, seed: int) -> MixtureBase:

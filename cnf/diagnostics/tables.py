@@ -76,7 +76,7 @@ def check_table(
     """
     if len(table) < FEWEST_ROWS:
         raise ValueError(f"expected at least {FEWEST_ROWS} rows; got {len(table)}")
-    if model.plain:
+    if model.plain and model.flow is not None:
         rows = _all_rows(model, table)
         return check(
             model.flow, rows.x, context=rows.context, strict=strict, seed=seed, callback=callback

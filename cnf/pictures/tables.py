@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import torch
 
-from cnf.pictures.context import TableRows
-from cnf.tables import Column, Schema
-from cnf.tables.cells import levels
+from cnf.pictures.context import ROWS, TableRows, seeded
+from cnf.rows import evenly_spaced
+from cnf.tables import Column, Schema, TableFlow
 
 
 def table_rows(schema: Schema, data: pd.DataFrame | None, samples: pd.DataFrame) -> TableRows:
@@ -27,12 +28,20 @@ def table_rows(schema: Schema, data: pd.DataFrame | None, samples: pd.DataFrame)
     )
 
 
+def some_rows(schema: Schema, table: pd.DataFrame) -> pd.DataFrame:
+    """Evenly spaced rows, as many as a picture can show, typed as those of the model."""
+    table = table.iloc[evenly_spaced(torch.empty(len(table)), ROWS).numpy()]
+    columns = (*schema.modeled, *schema.context)
+    return schema.decode(schema.encode(table, columns), columns)
+
+
+def beside_samples(model: TableFlow, table: pd.DataFrame) -> TableRows:
+    """Some rows of a table, beside as many that the model draws under their context."""
+    rows = some_rows(model.schema, table)
+    context = [column.name for column in model.schema.context]
+    given = rows[context] if context else None
+    return table_rows(model.schema, rows, model.sample(len(rows), given, generator=seeded()))
+
+
 def _numbers(table: pd.DataFrame, columns: tuple[Column, ...]) -> np.ndarray:
-    return np.column_stack([_column(table[column.name], column) for column in columns])
-
-
-def _column(cells: pd.Series, column: Column) -> np.ndarray:
-    if column.numeric:
-        return column.type.read(cells)
-    places = {level: float(i) for i, level in enumerate(column.levels)}
-    return np.array([places.get(cell, np.nan) for cell in levels(cells)])
+    return np.column_stack([column.numbers(table[column.name]) for column in columns])

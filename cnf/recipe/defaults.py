@@ -113,3 +113,18 @@ STACKING_ERRORS = 2.0  # standard errors by which a flow must lead: held-out row
 # Distribution over the discrete states of typed tables.
 DISCRETE: dict[str, Any] = {"learning_rate": 3e-3, "weight_decay": 1e-3}
 DISCRETE_BATCH, DISCRETE_VALIDATIONS, DISCRETE_PATIENCE, DISCRETE_VALID_ROWS = 512, 20, 6, 4096
+
+# Typed tables: the budget of their parts.
+DISCRETE_SHARE, IMPUTER_SHARE = 0.1, 1 / 3  # of the seconds, for the states and for what imputes
+DISCRETE_MOST_STEPS = 2_000
+DISCRETE_SECONDS_A_COLUMN = 2e-3  # of a training step of the states
+# Far fewer steps than a plain table takes bring samples that boosted trees hardly know from real
+# rows; the imputer takes as many again.
+TYPED_FEWEST_STEPS, TYPED_MOST_STEPS, TYPED_ROWS_A_STEP = 1_500, 3_000, 20
+TYPED_LIKELIHOOD_SHARE = 0.03  # of the steps
+# Integer cells are dequantized anew in each copy of the rows, in enough copies for so many rows.
+DEQUANTIZED_ROWS, DEQUANTIZED_MOST_COPIES = 100_000, 20
+TYPED_JUDGED_ROWS = 1_000  # each costs a solve at every point of its cell
+# Rows, each with another set of known cells, that the imputer learns from, and rows that judge it,
+# each of which has a pattern of its own to be solved.
+IMPUTER_ROWS, IMPUTER_MOST_COPIES, IMPUTER_JUDGED_ROWS = 100_000, 20, 256

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from cnf.diagnostics import check
+from cnf.diagnostics import CHECKS, check
 from cnf.diagnostics.calibration import calibration_ranks
 from cnf.plugins import Registry
 from cnf.report.animation import PARTICLES, TIMES, has_exact_map
@@ -96,7 +96,9 @@ def render_calibration(data: ReportData) -> Markup:
 
 def render_checks(data: ReportData) -> Markup:
     """The results of `cnf.diagnostics.check`."""
-    return filled("checks.html", claims=check(data.flow, data.rows.x, context=data.rows.context))
+    checks = [one for one in CHECKS if one.tables or data.whole is None]
+    claims = check(data.flow, data.rows.x, context=data.rows.context, checks=checks)
+    return filled("checks.html", claims=claims)
 
 
 SECTIONS: Registry[Section] = Registry(

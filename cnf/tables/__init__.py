@@ -22,7 +22,6 @@ from cnf.tables.reading import (
     read_table,
     read_typed_chunks,
     read_typed_table,
-    require_fittable,
 )
 from cnf.tables.schema import Schema
 from cnf.tables.writing import TableWriter, table_writer, write_table
@@ -43,7 +42,6 @@ __all__ = [
     "read_typed_chunks",
     "read_typed_table",
     "register_column_type",
-    "require_fittable",
     "table_writer",
     "write_table",
 ]

@@ -84,6 +84,17 @@ def levels(series: pd.Series) -> np.ndarray:
     return np.array([bool(v) if isinstance(v, np.bool_) else v for v in found], object)
 
 
+def as_text(cells: pd.Series) -> pd.Series:
+    """Cells as text, a missing one as pandas has it in such a column; before pandas 3, which has
+    a type of text, str(None) would be a word."""
+    text = cells.astype("str")
+    return (
+        text
+        if text.isna().sum() == cells.isna().sum()
+        else text.astype(object).where(cells.notna(), None)
+    )
+
+
 def dtype_of(series: pd.Series) -> str:
     """How samples of the column are typed."""
     if isinstance(series.dtype, pd.CategoricalDtype):

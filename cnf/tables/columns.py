@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import pandas as pd
 
+from cnf.plugins import Registry
 from cnf.tables.formats import TableError, shown
 
 Role = Literal["modeled", "context"]
@@ -91,7 +92,7 @@ class Column:
     @property
     def type(self) -> ColumnType:
         """What its cells are."""
-        return column_type(self.kind)
+        return TYPES[self.kind]
 
     @property
     def numeric(self) -> bool:
@@ -146,6 +147,10 @@ class Column:
     def decode(self, values: np.ndarray | None, states: np.ndarray) -> pd.Series:
         """The cells that `encode` would turn into these values and states, typed as `dtype`."""
         return self.type.decode(values, states, self)
+
+    def numbers(self, series: pd.Series) -> np.ndarray:
+        """Cells as numbers (rows,), NaN where missing; a category is the place of its level."""
+        return self.type.numbers(series, self)
 
     def describe(self) -> str:
         """The column in words."""
@@ -245,6 +250,11 @@ class ColumnType(ABC):
     def decode(self, values: np.ndarray | None, states: np.ndarray, column: Column) -> pd.Series:
         """See `Column.decode`."""
 
+    def numbers(self, series: pd.Series, column: Column) -> np.ndarray:
+        """See `Column.numbers`."""
+        _, states = self.encode(series, column)
+        return np.where(states == column.missing_state, np.nan, states)
+
     def validate(self, column: Column) -> None:
         """Refuse a column whose parts do not make one of this type.
 
@@ -265,29 +275,14 @@ class ColumnType(ABC):
         return _unknown(name, ":".join([self.name, *parameters]))
 
 
-TYPES: dict[str, ColumnType] = {}
-"""The registered types by name, in the order in which help and messages name them."""
+TYPES: Registry[ColumnType] = Registry("type of column")
+"""The registered types, in the order in which help and messages name them."""
 
 
 def register_column_type(cls: type[ColumnType]) -> type[ColumnType]:
     """Make a type known by its name; a decorator of the class."""
-    TYPES[cls.name] = cls()
+    TYPES.add(cls())
     return cls
-
-
-def column_type(name: str) -> ColumnType:
-    """The registered type of this name.
-
-    Raises:
-        ValueError: for another name.
-    """
-    try:
-        return TYPES[name]
-    except (KeyError, TypeError):
-        raise ValueError(
-            f"unknown type of column {name!r}; the types are {', '.join(TYPES)}"
-            " (import the module that registers a type of your own first)"
-        ) from None
 
 
 def declared_type(kind: str, name: str) -> tuple[ColumnType, list[str]]:
@@ -297,7 +292,7 @@ def declared_type(kind: str, name: str) -> tuple[ColumnType, list[str]]:
         TableError: for an unknown type.
     """
     word, *parameters = kind.split(":")
-    if word not in TYPES:
+    if word not in TYPES.names:
         raise _unknown(name, kind)
     return TYPES[word], parameters
 
@@ -308,7 +303,7 @@ def type_usage() -> str:
     >>> type_usage()
     'real, positive, bounded:LOW:HIGH, integer, integer:STEP, categorical or ignored'
     """
-    *ways, last = [way for known in TYPES.values() for way in known.usage]
+    *ways, last = [way for known in TYPES for way in known.usage]
     return f"{', '.join(ways)} or {last}"
 
 

@@ -31,4 +31,5 @@ def as_native(frame: pd.DataFrame, library: str) -> Any:
     if library == "pandas":
         return frame
     arrow = pa.Table.from_pandas(frame, preserve_index=False)
-    return narwhals.from_arrow(arrow, backend=library).to_native()
+    backend: Any = library
+    return narwhals.from_arrow(arrow, backend=backend).to_native()

@@ -36,20 +36,16 @@ class DiscreteModel(nn.Module):
         self.extra = extra
         self.non_constant = [j for j, size in enumerate(sizes) if size > 1]
         width = sum(self.sizes[j] for j in self.non_constant)
-        self.network = nn.Sequential(
-            nn.Linear(max(width + len(self.non_constant) + extra, 1), hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, hidden),
-            nn.SiLU(),
-            nn.Linear(hidden, max(width, 1)),
-        )
-        nn.init.zeros_(self.network[-1].weight)
-        nn.init.zeros_(self.network[-1].bias)
+        first = nn.Linear(max(width + len(self.non_constant) + extra, 1), hidden)
+        second, last = nn.Linear(hidden, hidden), nn.Linear(hidden, max(width, 1))
+        self.network = nn.Sequential(first, nn.SiLU(), second, nn.SiLU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the arithmetic."""
-        return self.network[0].weight.dtype
+        return next(self.parameters()).dtype
 
     @torch.no_grad()
     def start_from(self, states: Tensor, weights: Tensor) -> None:
@@ -61,7 +57,8 @@ class DiscreteModel(nn.Module):
             counts = torch.bincount(states[seen, j], weights[seen], minlength=self.sizes[j]) + 1
             parts.append((counts / counts.sum()).log())
         if parts:
-            self.network[-1].bias.copy_(torch.cat(parts))
+            *_, bias = self.network.parameters()
+            bias.copy_(torch.cat(parts))
 
     def log_prob(self, states: Tensor, extra: Tensor, known: Tensor | None = None) -> Tensor:
         """Log-probability (rows,) of the states (rows, columns) that are not known, given those
@@ -92,8 +89,8 @@ class DiscreteModel(nn.Module):
         inputs = torch.cat([*parts, known[:, self.non_constant]], 1).to(extra.dtype)
         at = self.non_constant.index(column)
         start = sum(self.sizes[j] for j in self.non_constant[:at])
-        logits = self.network(torch.cat((inputs, extra), 1))[:, start : start + self.sizes[column]]
-        return logits.log_softmax(1)
+        logits: Tensor = self.network(torch.cat((inputs, extra), 1))
+        return logits[:, start : start + self.sizes[column]].log_softmax(1)
 
     @torch.no_grad()
     def sample(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -16,7 +16,7 @@ T = TypeVar("T")
 Choose = Callable[[Sequence[str]], list[str]]
 """From the names of a file's columns to those wanted, in the order wanted."""
 
-Kept = Collection[str]
+Kept = Container[str]
 """Names of the columns whose cells stay what they are instead of becoming numbers."""
 
 Append = Callable[[pd.DataFrame], object]

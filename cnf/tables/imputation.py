@@ -15,7 +15,8 @@ from cnf.tables.conditioning import StateConditioning
 from cnf.tables.discrete import DiscreteModel
 from cnf.tables.masked_flow import masked_flow
 from cnf.tables.schema import Cells
-from cnf.transforms import Chain
+from cnf.transforms.marginals import MarginalTransform
+from cnf.transforms.whitening import Whitening
 
 # Draws need no error bar, so a fixed grid is enough.
 STEPS, TOLERANCE = 12, 0.1
@@ -94,13 +95,13 @@ class Imputation:
     Attributes:
         imputer: draws states, and numbers in model coordinates.
         conditioning: makes features of states.
-        transform: of the model's flow, marginals and whitening; None without numeric columns.
+        maps: the transforms of the model's flow; None without numeric columns.
         columns: the modeled columns.
     """
 
     imputer: Imputer
     conditioning: StateConditioning
-    transform: Chain | None
+    maps: tuple[MarginalTransform, Whitening] | None
     columns: tuple[Column, ...]
 
     def observed(self, cells: Cells, masked: Tensor | None = None) -> Observed:
@@ -117,7 +118,7 @@ class Imputation:
 
     def gaussianize(self, values: Tensor) -> Tensor:
         """Numbers (rows, numeric) in nearly Gaussian coordinates."""
-        return values if self.transform is None else self.transform.maps[0].by_cell(values)[0]
+        return values if self.maps is None else self.maps[0].by_cell(values)[0]
 
     def coordinates(
         self, y: Tensor, states: Tensor, context: Tensor, observed: Observed
@@ -136,16 +137,17 @@ class Imputation:
         free = (states[:, self.conditioning.numeric] == 0) & ~observed.given
         features = self.conditioning.features(states, context)
         y = observed.y.where(observed.given, y)
-        z, _ = self.transform.maps[1].whiten(y, free, features, observed.given)
+        assert self.maps is not None, "numbers have coordinates"
+        z, _ = self.maps[1].whiten(y, free, features, observed.given)
         return z, self.imputer.conditions(free, features, observed)
 
     def complete(self, cells: Cells, context: Tensor, generator: torch.Generator | None) -> Cells:
         """The cells with those that are missing drawn, given the others of their row."""
         observed, excluded = self.observed(cells), excluded_states(self.columns)
         states = self.imputer.draw_states(observed, context, excluded, generator)
-        if self.transform is None:
+        if self.maps is None or self.imputer.flow is None:
             return Cells(cells.values, states)
-        marginals, whitening = self.transform.maps
+        marginals, whitening = self.maps
         free = (states[:, self.conditioning.numeric] == 0) & ~observed.given
         features = self.conditioning.features(states, context)
         conditions = self.imputer.conditions(free, features, observed)

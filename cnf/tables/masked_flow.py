@@ -46,3 +46,11 @@ def gaussianizing_transform(columns: Sequence[Column], features: int) -> Chain:
     then all of them given the features."""
     marginals = MarginalTransform([column.support for column in columns])
     return Chain(marginals, Whitening(len(columns), features))
+
+
+def gaussianizing_maps(flow: CNF) -> tuple[MarginalTransform, Whitening]:
+    """The two maps of the `gaussianizing_transform` that a flow has."""
+    assert isinstance(flow.preprocess, Chain), "the flow has a gaussianizing transform"
+    marginals, whitening = flow.preprocess.maps
+    assert isinstance(marginals, MarginalTransform) and isinstance(whitening, Whitening)
+    return marginals, whitening

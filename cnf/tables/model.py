@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from cnf.fields.masked import MaskedField
 from cnf.flows import CNF, Evaluation
 from cnf.flows.model_file import write_model
 from cnf.flows.serialization import describe
@@ -19,7 +20,7 @@ from cnf.tables.conditioning import PlainConditioning, StateConditioning
 from cnf.tables.discrete import DiscreteModel
 from cnf.tables.formats import TableError
 from cnf.tables.imputation import Imputation, Imputer, excluded_states
-from cnf.tables.masked_flow import gaussianizing_transform, masked_flow
+from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, masked_flow
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.numeric_view import NumericView, chosen_states, in_words
 from cnf.tables.quadrature import cell_rule
@@ -27,7 +28,7 @@ from cnf.tables.schema import Cells, Schema
 
 # Solves of one row at several points of its cell go together, in parts of about this many.
 AT_ONCE = 2**16
-Given = pd.DataFrame | Mapping[str, Any]
+Given: TypeAlias = "pd.DataFrame | Mapping[str, Any]"
 
 
 class TableFlow(nn.Module):
@@ -336,8 +337,9 @@ class TableFlow(nn.Module):
         if not isinstance(conditioning, StateConditioning):
             raise ValueError("an imputer needs the default flow of a TableFlow; leave `flow` out")
         widths = conditioning.context_width, conditioning.features_width
-        hidden = (1, 1) if self.flow is None else self.flow.field.hidden
-        imputer = Imputer(self.sizes, len(self.numeric_places), *widths, hidden)
+        field = None if self.flow is None else self.flow.field
+        first, second = field.hidden if isinstance(field, MaskedField) else (1, 1)
+        imputer = Imputer(self.sizes, len(self.numeric_places), *widths, (first, second))
         self.imputer = imputer.to(device=self.device, dtype=self.dtype)
         return self
 
@@ -350,8 +352,8 @@ class TableFlow(nn.Module):
         """
         if self.imputer is None or not isinstance(self.conditioning, StateConditioning):
             raise ValueError("the model has no imputer: fit it with imputer=True")
-        transform = None if self.flow is None else self.flow.preprocess
-        return Imputation(self.imputer, self.conditioning, transform, self.schema.modeled)
+        maps = None if self.flow is None else gaussianizing_maps(self.flow)
+        return Imputation(self.imputer, self.conditioning, maps, self.schema.modeled)
 
     @torch.no_grad()
     def impute(

@@ -74,9 +74,9 @@ def cell_rule(columns: Sequence[Column]) -> Rule:
 
 
 def _gauss_legendre(nodes: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    at, weight = np.polynomial.legendre.leggauss(nodes)
-    top = math.sqrt(2 * nodes - 1) * np.polynomial.legendre.Legendre.basis(nodes - 1)(at)
-    at, weight, check = (torch.tensor(part) for part in (at / 2, weight / 2, weight / 2 * top))
+    where, mass = np.polynomial.legendre.leggauss(nodes)
+    top = math.sqrt(2 * nodes - 1) * np.polynomial.legendre.Legendre.basis(nodes - 1)(where)
+    at, weight, check = (torch.tensor(part) for part in (where / 2, mass / 2, mass / 2 * top))
     if dim == 1:
         return at[:, None], weight, check[None]
     product = torch.outer(weight, weight).flatten()

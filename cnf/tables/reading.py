@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -13,13 +12,13 @@ import numpy as np
 import pandas as pd
 
 from cnf.tables.arrays import read_npy, read_npz
+from cnf.tables.cells import as_text
 from cnf.tables.formats import (
     Choose,
     Kept,
     TableError,
     by_extension,
     choose_columns,
-    listed,
     shown,
 )
 from cnf.tables.parquet import read_parquet
@@ -128,7 +127,7 @@ def read_typed_table(
         require_commas(table, path)
         table = pd.DataFrame(
             {
-                name: cells.astype("str") if name in texts else typed(cells, path)
+                name: as_text(cells) if name in texts else typed(cells, path)
                 for name, cells in table.items()
             }
         )
@@ -162,25 +161,6 @@ def _frames(path: Path, choose: Choose, kept: Kept) -> Iterator[pd.DataFrame]:
     return reader(path, choose, CHUNK_ROWS, kept)
 
 
-def require_fittable(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Refuse a table no density fits: under two rows, columns constant or equal, cells not finite.
-
-    Raises:
-        TableError: with the first of these that is found; `path` says where the table came from.
-    """
-    if not len(table.columns):
-        raise TableError(f"{path}: the table has no columns; choose at least one")
-    if len(table) < 2:
-        raise TableError(f"{path}: expected at least 2 rows to fit, found {len(table)}; add rows")
-    _require_finite(table, path)
-    constant = [name for name in table if (table[name] == table[name].iloc[0]).all()]
-    if constant:
-        raise TableError(
-            f"{path}: expected columns that vary, found constant {listed(constant)}; ignore them"
-        )
-    _require_distinct(table, path)
-
-
 def _check_file(path: Path) -> None:
     if path.is_dir():
         raise TableError(f"{path}: expected a file, found a folder; name a file in it")
@@ -201,15 +181,3 @@ def _require_finite(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
         f"{path}: {table.index.name or 'row'} {table.index[row]}, column {shown(table.columns[column])}: "
         f"expected a finite number, found {found}; fill in the cell, or remove the row"
     )
-
-
-def _require_distinct(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    seen: dict[bytes, str] = {}
-    for name in table:
-        # Adding zero makes the two zeros, equal as numbers, equal as bytes.
-        digest = hashlib.sha256((table[name].to_numpy() + 0.0).tobytes()).digest()
-        if digest in seen:
-            raise TableError(
-                f"{path}: columns {shown(seen[digest])} and {shown(name)} are equal; ignore one of them"
-            )
-        seen[digest] = name

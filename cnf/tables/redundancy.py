@@ -46,7 +46,7 @@ def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], 
     if len(rows) <= len(numeric) + 1:
         return None
     rows = rows.iloc[np.linspace(0, len(rows) - 1, min(MOST_ROWS, len(rows))).astype(int)]
-    moving = [column for column in numeric if np.ptp(column.type.read(rows[column.name])) > 0]
+    moving = [column for column in numeric if np.ptp(column.numbers(rows[column.name])) > 0]
     names = [column.name for column in moving if column.role == "modeled"]
     given = [column.name for column in moving if column.role == "context"]
     if not names or len(moving) < 2:
@@ -76,7 +76,7 @@ def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], 
 
 def _standardized(rows: pd.DataFrame, columns: list[Column]) -> np.ndarray:
     """Columns (rows, columns) of mean zero and variance one."""
-    cells = [column.type.read(rows[column.name]) for column in columns]
+    cells = [column.numbers(rows[column.name]) for column in columns]
     values = np.array(cells).reshape(len(columns), len(rows)).T
     return (values - values.mean(0)) / values.std(0)
 

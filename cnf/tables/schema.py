@@ -164,8 +164,8 @@ class Schema:
             )
         parts = [column.encode(table[column.name]) for column in columns]
         if not allow_outside:
-            for column, (_, states) in zip(columns, parts):
-                _require_inside(table[column.name], states, column)
+            for column, (_, found) in zip(columns, parts):
+                _require_inside(table[column.name], found, column)
         values = [torch.tensor(value) for value, _ in parts if value is not None]
         states = [torch.tensor(state) for _, state in parts]
         rows = len(table)
@@ -176,11 +176,10 @@ class Schema:
 
     def decode(self, cells: Cells, columns: tuple[Column, ...]) -> pd.DataFrame:
         """The data frame that `encode` would turn into these cells; −1 stands for missing."""
-        values = iter(cells.values.cpu().numpy().T)
-        states = cells.states.cpu().numpy().T
+        numbers = iter(cells.values.cpu().numpy().T)
         frame = {
-            column.name: column.decode(next(values) if column.numeric else None, states[i])
-            for i, column in enumerate(columns)
+            column.name: column.decode(next(numbers) if column.numeric else None, states)
+            for column, states in zip(columns, cells.states.cpu().numpy().T)
         }
         return pd.DataFrame(frame)
 
@@ -214,7 +213,7 @@ class Schema:
 def _require_inside(series: pd.Series, states: np.ndarray, column: Column) -> None:
     outside = (states == OUTSIDE).nonzero()[0]
     if len(outside):
-        where, found = place(series, outside[0]), column.type.read(series)[outside[0]]
+        where, found = place(series, outside[0]), column.numbers(series)[outside[0]]
         if np.isinf(found):
             raise TableError(
                 f"{where}: expected a finite number, found an infinity; correct the cell"

@@ -12,11 +12,12 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
 
+from cnf.tables.cells import as_text
 from cnf.tables.formats import Append, Choose, Kept, TableError, damage_reported, shown
 
 MISSING = ("", "na", "n/a", "nan", "null", "none")
@@ -57,8 +58,10 @@ def read_csv(
 def _opened(path: Path) -> TextIO:
     # Bytes that are not UTF-8 become lone surrogates: harmless in a column nobody asked for, and
     # elsewhere an error that can name its line.
-    how = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
-    return gzip.open(path, "rt", **how) if path.suffix.lower() == ".gz" else path.open("r", **how)
+    opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
+    return io.TextIOWrapper(
+        opened(path, "rb"), encoding="utf-8-sig", errors="surrogateescape", newline=""
+    )
 
 
 def _rows(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -150,7 +153,7 @@ def typed(cells: pd.Series, path: str | os.PathLike[str]) -> pd.Series:
         )
     bad = [i for i, text in enumerate(cells) if text is not None and not _is_number(text)]
     if bad and len(bad) > MOST_SPOILT * len(present):
-        return cells.astype("str")
+        return as_text(cells)
     if bad:
         text = cells.iloc[bad[0]]
         raise TableError(

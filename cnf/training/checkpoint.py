@@ -147,3 +147,8 @@ def _digest(numbers: Tensor) -> float:
     """A sum that other numbers, or the same in another order, would hardly have."""
     flat = numbers.double().flatten()
     return (flat @ torch.linspace(1, 2, len(flat), dtype=flat.dtype, device=flat.device)).item()
+
+
+def checkpoint_beside(model: Path) -> Path:
+    """Where the state of an unfinished fit of a model file is kept."""
+    return model.with_name(f"{model.name}.checkpoint")

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
+from cnf.deprecation import renamed_argument
 from cnf.recipe.architecture import default_table_flow
 from cnf.recipe.tables.plain import fit_plain, gaussian_nll, plain_rows
 from cnf.recipe.tables.rows import TableRows, encoded, merged, split
@@ -38,6 +40,7 @@ class InterruptedFit(Interrupted):
         self.model = model
 
 
+@renamed_argument("watchers", "callbacks")
 def fit_table(
     table: Any,
     *former: Any,
@@ -51,7 +54,7 @@ def fit_table(
     seed: int = 0,
     hidden: tuple[int, int] | None = None,
     imputer: bool | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     **budget: Any,
 ) -> Any:
     """Fit the density of a table: of a file, or of a data frame of pandas, polars or pyarrow.
@@ -303,6 +306,6 @@ def _former_call(
         "cnf.fit_table(model, table) is now cnf.fit_table(table), which returns the model; fit one"
         " that was made already with cnf.recipe.fit_table_flow. The old call goes in release 0.3",
         DeprecationWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
     return fit_table_flow(model, table, options.pop("table_valid", valid), **options)

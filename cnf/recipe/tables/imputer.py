@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+import cnf.recipe.defaults as defaults
 from cnf.recipe.fit import fit
 from cnf.recipe.tables.budget import Budget
 from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
@@ -16,10 +17,6 @@ from cnf.rows import evenly_spaced
 from cnf.tables.imputation import Imputation, Observed
 from cnf.tables.model import TableFlow
 from cnf.training.callbacks import Callback
-
-# Rows, each with another set of known cells, that the fit sees; and those it is judged by, each of
-# which has a pattern of its own to be solved.
-ROWS, MOST_COPIES, JUDGED_ROWS = 100_000, 20, 256
 
 
 def fit_imputer(
@@ -38,12 +35,14 @@ def fit_imputer(
     """
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
-        imputer = model.with_imputer().imputer
-    imputation = model.imputation
+        imputation = model.with_imputer().imputation
+    imputer = imputation.imputer
     generator = torch.Generator(model.device).manual_seed(seed + 1)
-    copies = max(1, min(MOST_COPIES, math.ceil(ROWS / len(train))))
+    copies = max(
+        1, min(defaults.IMPUTER_MOST_COPIES, math.ceil(defaults.IMPUTER_ROWS / len(train)))
+    )
     train = train.take(torch.arange(len(train), device=train.weights.device).repeat(copies))
-    valid = valid.take(evenly_spaced(valid.weights, JUDGED_ROWS))
+    valid = valid.take(evenly_spaced(valid.weights, defaults.IMPUTER_JUDGED_ROWS))
     both = [(rows, _partly_masked(imputation, rows, generator)) for rows in (train, valid)]
     states = [_discrete_rows(model, *part) for part in both]
     fit_discrete(

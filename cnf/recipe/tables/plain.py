@@ -29,6 +29,7 @@ def plain_rows(model: TableFlow, rows: TableRows, *, weighted: bool) -> Rows:
 def fit_plain(model: TableFlow, rows: Rows, valid: Rows | None, **options: Any) -> History:
     """Fit a model whose flow is conditioned on a numeric context, or on nothing, by `cnf.fit`;
     `options` are its own."""
+    assert model.flow is not None, "a plain table has numbers"
     return fit(
         model.flow,
         rows.x,

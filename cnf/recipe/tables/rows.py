@@ -65,8 +65,7 @@ def split(rows: TableRows, seed: int, *, repeating: bool) -> tuple[TableRows, Ta
     """The rows to learn from under this seed, and the tenth that judges.
 
     Where rows repeat, as those of integers and categories do, one that is there often enough gives
-    a tenth of
-    its weight to validator by: a row set apart whole would never be learnt.
+    a tenth of its weight to the judges: a row set apart whole would never be learned.
     """
     generator = torch.Generator(rows.weights.device).manual_seed(seed)
     order = torch.randperm(len(rows), generator=generator, device=rows.weights.device)
@@ -74,11 +73,13 @@ def split(rows: TableRows, seed: int, *, repeating: bool) -> tuple[TableRows, Ta
     share[order[: max(1, round(HELD_OUT * len(rows)))]] = 1.0
     if repeating:
         share[rows.counts >= 1 / HELD_OUT] = HELD_OUT
-    parts = (
-        replace(rows, weights=(1 - share) * rows.weights),
-        replace(rows, weights=share * rows.weights),
-    )
-    return tuple(part.take((part.weights > 0).nonzero().squeeze(1)) for part in parts)
+    return _weighed(rows, 1 - share), _weighed(rows, share)
+
+
+def _weighed(rows: TableRows, share: Tensor) -> TableRows:
+    """The rows with a share of their weights, without those of weight zero."""
+    part = replace(rows, weights=share * rows.weights)
+    return part.take((part.weights > 0).nonzero().squeeze(1))
 
 
 def dequantized(model: TableFlow, cells: Cells, generator: torch.Generator) -> Cells:

@@ -9,20 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import cnf.recipe.defaults as defaults
 from cnf.recipe.fit import fit
-from cnf.recipe.tables.budget import IMPUTER_SHARE, Budget
+from cnf.recipe.tables.budget import Budget
 from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
 from cnf.recipe.tables.imputer import fit_imputer
 from cnf.recipe.tables.rows import TableRows, dequantized
 from cnf.rows import evenly_spaced, weighted_nll
+from cnf.tables.conditioning import StateConditioning
+from cnf.tables.masked_flow import gaussianizing_maps
 from cnf.tables.model import TableFlow
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
-
-# Integer cells are dequantized anew in each copy of the rows, in enough copies for so many rows.
-DEQUANTIZED_ROWS, MOST_COPIES = 100_000, 20
-# Rows that the finished model is scored on; each costs a solve at every point of its cell.
-JUDGED_ROWS = 1000
 
 
 def fit_states(
@@ -42,7 +40,8 @@ def fit_states(
     `options` are the checkpoint and the callbacks of `cnf.fit`.
     """
     budget = Budget(
-        steps, seconds if seconds is None or not imputer else (1 - IMPUTER_SHARE) * seconds
+        steps,
+        seconds if seconds is None or not imputer else (1 - defaults.IMPUTER_SHARE) * seconds,
     )
     generator = torch.Generator(model.device).manual_seed(seed)
     fit_maps(model, train, generator)
@@ -51,17 +50,21 @@ def fit_states(
         fit_discrete(
             model.discrete, *pairs, steps=budget.discrete_steps(model.discrete), seed=seed
         )
-    spending = {
-        "steps": budget.flow_steps(len(train)),
-        "seconds": budget.flow_seconds,
-        "likelihood_share": budget.likelihood_share(likelihood_share),
-    }
     history, stopped = None, None
     try:
         if model.flow is not None:
-            history = _fit_flow(model, train, valid, generator, seed=seed, **spending, **options)
+            copies = _copies(model, len(train))
+            x, context = _dequantized_copies(model, train, copies, generator)
+            x_valid, context_valid = _dequantized_copies(model, valid, 1, generator)
+            history = fit(
+                model.flow, x, x_valid,
+                context=context, context_valid=context_valid,
+                weights=train.weights.repeat(copies), seed=seed,
+                steps=budget.flow_steps(len(train)), seconds=budget.flow_seconds,
+                likelihood_share=budget.likelihood_share(likelihood_share), **options,
+            )  # fmt: skip
         if imputer:
-            spent = Budget(steps, None if seconds is None else IMPUTER_SHARE * seconds)
+            spent = Budget(steps, None if seconds is None else defaults.IMPUTER_SHARE * seconds)
             fit_imputer(
                 model, train, valid, spent, seed=seed, callbacks=options.get("callbacks", ())
             )
@@ -77,35 +80,10 @@ def fit_states(
     return history
 
 
-def _fit_flow(
-    model: TableFlow,
-    train: TableRows,
-    valid: TableRows,
-    generator: torch.Generator,
-    **options: Any,
-) -> History:
-    """Fit the flow over the numbers to dequantized rows; `options` are those of `cnf.fit`."""
-    copies = _copies(model, len(train))
-    (x, context), (x_valid, context_valid) = (
-        _dequantized_copies(model, part, count, generator)
-        for part, count in ((train, copies), (valid, 1))
-    )
-    weights = train.weights.repeat(copies)
-    return fit(
-        model.flow,
-        x,
-        x_valid,
-        context=context,
-        context_valid=context_valid,
-        weights=weights,
-        **options,
-    )
-
-
 def _mean_nll(model: TableFlow, rows: TableRows) -> tuple[float, float]:
     """Mean of −log p over some of the rows, whole rows in the units of the table, and its standard
     error."""
-    chosen = rows.take(evenly_spaced(rows.weights, JUDGED_ROWS))
+    chosen = rows.take(evenly_spaced(rows.weights, defaults.TYPED_JUDGED_ROWS))
     found = model.evaluate_cells(chosen.cells, model.conditioning.context(chosen.context))
     return weighted_nll(found.log_prob, chosen.weights)
 
@@ -113,11 +91,12 @@ def _mean_nll(model: TableFlow, rows: TableRows) -> tuple[float, float]:
 def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> None:
     """Fit the features of states and context, and the transforms of the flow."""
     conditioning = model.conditioning
+    assert isinstance(conditioning, StateConditioning), "plain tables have no maps"
     conditioning.fit(train.cells, train.context, train.weights)
     cells = dequantized(model, train.cells, generator)
     if model.flow is None:
         return
-    marginals, whitening = model.flow.preprocess.maps
+    marginals, whitening = gaussianizing_maps(model.flow)
     present, context = model.present(cells.states), conditioning.context(train.context)
     marginals.fit(cells.values, present, train.weights)
     y = marginals.by_cell(cells.values)[0].where(present, 0.0)
@@ -126,10 +105,11 @@ def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> 
 
 def _dequantized_copies(
     model: TableFlow, rows: TableRows, copies: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor]:
     """Numbers (copies · rows, numeric), dequantized anew in each copy, and the flow's context."""
     context = model.conditioning.context(rows.context)
     conditions = model.conditions(rows.cells.states, context)
+    assert conditions is not None, "states condition the flow"
     parts = [dequantized(model, rows.cells, generator).values for _ in range(copies)]
     return torch.cat(parts), conditions.repeat(copies, 1)
 
@@ -137,7 +117,7 @@ def _dequantized_copies(
 def _copies(model: TableFlow, rows: int) -> int:
     if not any(column.step for column in model.schema.modeled):
         return 1
-    return min(MOST_COPIES, math.ceil(DEQUANTIZED_ROWS / rows))
+    return min(defaults.DEQUANTIZED_MOST_COPIES, math.ceil(defaults.DEQUANTIZED_ROWS / rows))
 
 
 def _discrete_rows(model: TableFlow, rows: TableRows) -> DiscreteRows:

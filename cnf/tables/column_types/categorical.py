@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnf.tables.cells import dtype_of, levels, place
+from cnf.tables.cells import as_text, dtype_of, levels, place
 from cnf.tables.columns import (
     FEW_SHOWN,
     Column,
@@ -79,7 +79,7 @@ class Categorical(ColumnType):
         if missing.any() and column.dtype == "bool":
             return series.astype("boolean")
         if missing.any():
-            return series.astype("str") if column.dtype == "str" else series
+            return as_text(series) if column.dtype == "str" else series
         return series.astype(column.dtype)
 
 

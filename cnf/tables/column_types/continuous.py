@@ -102,7 +102,9 @@ def continuous_column(cells: Numbers, atoms: tuple[float, ...]) -> Column:
                 "declare it categorical, or ignore it"
             )
         return cells.column("real")
-    scores = {("real", None, None): gaussian_score(values, np.zeros(len(values))) + NEARER_BY}
+    scores: dict[tuple[str, float | None, float | None], float] = {
+        ("real", None, None): gaussian_score(values, np.zeros(len(values))) + NEARER_BY
+    }
     with np.errstate(divide="ignore", invalid="ignore"):
         if values.min() > 0:
             logs = np.log(values)

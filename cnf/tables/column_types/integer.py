@@ -53,8 +53,9 @@ class Integer(NumericType):
 
     def details(self, column: Column) -> list[str]:
         """The step and the ends."""
-        half = column.step / 2
-        step = [] if column.step == 1 else [f"times {column.step:g}"]
+        width = column.step or 1.0
+        half = width / 2
+        step = [] if width == 1 else [f"times {width:g}"]
         first = [] if column.lower is None else [f"from {column.lower + half:g}"]
         last = [] if column.upper is None else [f"to {column.upper - half:g}"]
         return [*step, *first, *last]

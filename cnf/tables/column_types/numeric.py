@@ -45,6 +45,10 @@ class NumericType(ColumnType):
         """Cells as float64, NaN where missing."""
         return numbers(series, finite=False)
 
+    def numbers(self, series: pd.Series, column: Column) -> np.ndarray:
+        """What `read` makes of the cells."""
+        return self.read(series)
+
     def write(self, values: np.ndarray, column: Column) -> pd.Series:
         """Cells (rows,) from numbers, NaN where missing."""
         if column.dtype == "int64":
@@ -67,6 +71,7 @@ class NumericType(ColumnType):
 
     def decode(self, values: np.ndarray | None, states: np.ndarray, column: Column) -> pd.Series:
         """The cells that `encode` would turn into these values and states."""
+        assert values is not None, "a numeric column has numbers"
         missing = (states == column.missing_state) | (states == -1)
         exact = np.array([0.0, *column.atoms, 0.0])  # the last for missing cells
         dense = _inside(values, column)
@@ -155,7 +160,7 @@ def _outside(values: np.ndarray, column: Column) -> np.ndarray:
     return infinite | below | above
 
 
-def _inside(values: np.ndarray | None, column: Column) -> np.ndarray:
+def _inside(values: np.ndarray, column: Column) -> np.ndarray:
     """Values just inside the support where rounding put them on its end, on a grid on its last
     steps."""
     margin = 0.0 if column.step is None else 0.5 * column.step
