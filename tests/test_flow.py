@@ -400,6 +400,8 @@ def test_old_names_work_with_a_warning():
     with pytest.warns(DeprecationWarning, match="CNF.score is now CNF.solve_log_prob"):
         old = flow.score(x, None, flow.solver)
     assert torch.equal(old.log_prob, flow.solve_log_prob(x, None).log_prob)
+    with pytest.warns(DeprecationWarning, match="CNF.like is now CNF.dtype"):
+        assert (flow.like.dtype, flow.like.device) == (flow.dtype, flow.device)
     with pytest.warns(DeprecationWarning, match="CNF.accuracy is now CNF.error_model"):
         assert flow.accuracy is flow.error_model
     with pytest.warns(DeprecationWarning, match="CNF.accuracy is now CNF.error_model"):
