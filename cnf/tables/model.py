@@ -83,9 +83,12 @@ class TableFlow(nn.Module):
         with torch.device("cpu"):  # plain numbers, whatever device a model is made on
             self.rule = cell_rule(self.numeric_columns)
         self.conditioning = _conditioning(schema, flow)
-        # Made even where no column has two states: the flow's first weights are drawn after it.
-        discrete = DiscreteModel(self.sizes, self.conditioning.context_width)
-        self.discrete = discrete if discrete.non_constant else None
+        self.discrete: DiscreteModel | None = None
+        # Made for the default flow even where no column has two states: the first weights of that
+        # flow are drawn after it.
+        if flow is None or max(self.sizes) > 1:
+            discrete = DiscreteModel(self.sizes, self.conditioning.context_width)
+            self.discrete = discrete if discrete.non_constant else None
         if flow is None and self.numeric_places:
             features = self.conditioning.width - len(self.numeric_places)
             before = gaussianizing_transform(self.numeric_columns, features)
