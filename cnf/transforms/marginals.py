@@ -28,6 +28,8 @@ MOST_LOG = 690.0
 # A probability below which logarithms are needed.
 FAR_TAIL = 1e-30
 LOG_2PI = math.log(2 * math.pi)
+# Rows that are inverted together.
+SOLVED_TOGETHER = 4_096
 
 
 @register
@@ -133,7 +135,14 @@ class MarginalTransform(Transform):
         return (moved if mask is None else _masked(moved, mask)).to(v.dtype)
 
     def _solve(self, y: Tensor) -> Tensor:
-        """x at y: F is increasing, so each step of Newton's method stays within a bracket."""
+        """x at y, in parts that fit into a processor's cache; each takes the steps it needs."""
+        rows = y.reshape(math.prod(y.shape[:-1]), self.dim)
+        parts = [self._solve_rows(some) for some in rows.split(SOLVED_TOGETHER)]
+        return torch.cat(parts).view(y.shape)
+
+    def _solve_rows(self, y: Tensor) -> Tensor:
+        """x at y (rows, dim): F is increasing, so each step of Newton's method stays within a
+        bracket."""
         spread = self.scales * y[..., None] + self.centres
         # F is an average, so the answer lies between those of the single kernels.
         low, high = spread.amin(-1), spread.amax(-1)
@@ -143,9 +152,8 @@ class MarginalTransform(Transform):
             low, high = torch.where(found < y, s, low), torch.where(found < y, high, s)
             step = s - (found - y) * torch.exp(-log_slope)
             s = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
-            if (
-                (found - y).abs() <= 1e-7 * (1 + y.abs())
-            ).all():  # the next error is the square of this one
+            # The next error is the square of this one.
+            if ((found - y).abs() <= 1e-7 * (1 + y.abs())).all():
                 break
         return self._close(s)
 
