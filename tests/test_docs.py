@@ -42,6 +42,7 @@ def test_code_of_the_pages_runs(tmp_path):
     run_pages(with_code([page for page in PAGES if page.parent.name != "contributing"]), tmp_path)
 
 
+@pytest.mark.slow
 def test_code_of_the_ten_parts_runs(tmp_path):
     run_pages(with_code([page for page in PAGES if page.parent.name == "contributing"]), tmp_path)
 

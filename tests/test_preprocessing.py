@@ -229,7 +229,7 @@ def test_any_column_gets_a_strictly_increasing_map_with_a_continuous_slope(seed,
 def test_rows_that_go_through_splines_a_few_at_a_time_are_as_all_at_once(monkeypatch, shape):
     map, x = Gaussianize.fit(skewed()[:, :3]), normal(*shape)
     whole = map(x)
-    monkeypatch.setattr(gaussianization, "TOGETHER", 7)
+    monkeypatch.setattr(gaussianization, "ROWS_TOGETHER", 7)
     for part, expected in zip(map(x), whole):
         assert torch.equal(part, expected)
 
