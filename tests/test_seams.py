@@ -42,8 +42,8 @@ MOST_LINES = 40
 def outside(tmp_path, monkeypatch):
     """A function that loads the file of a page as a plugin, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    dictionaries, registries = (REGISTERED, TYPES), (KINDS, SECTIONS, CHECKS)
-    before = [dict(each) for each in dictionaries], [each.names for each in registries]
+    registries = (TYPES, KINDS, SECTIONS, CHECKS)
+    known, names_before = dict(REGISTERED), [each.names for each in registries]
     modules = set(sys.modules)
 
     def load(page):
@@ -58,10 +58,9 @@ def outside(tmp_path, monkeypatch):
     for name in set(sys.modules) - modules:
         if name.startswith(str(tmp_path.resolve())):
             del sys.modules[name]
-    for each, known in zip(dictionaries, before[0]):
-        each.clear()
-        each.update(known)
-    for each, names in zip(registries, before[1]):
+    REGISTERED.clear()
+    REGISTERED.update(known)
+    for each, names in zip(registries, names_before):
         for name in set(each.names) - set(names):
             each.remove(name)
 
