@@ -164,7 +164,7 @@ def test_tables_with_other_separators_are_told_so(tmp_path, capsys):
     data = tmp_path / "t.csv"
     pd.DataFrame({"a": NORMAL, "b": NORMAL**2}).to_csv(data, sep=";", index=False)
     assert run("fit", data, "-o", tmp_path / "m", *TINY) == 2
-    assert "expected commas between columns, found ';'" in capsys.readouterr().err
+    assert "expected commas between columns, found one column with ';'" in capsys.readouterr().err
 
 
 def test_surplus_parameters_of_a_type_are_refused():

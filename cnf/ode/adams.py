@@ -106,9 +106,8 @@ class Adams(Scheme):
         *,
         estimate: bool,
     ) -> Iterator[Step]:
-        """The past lies in a ring of rows. A step writes its derivatives over the oldest, and its
-        sums where
-        the step before it had them: fresh memory would cost more than the arithmetic."""
+        """The past lies in a ring of rows. A step writes its derivatives over the oldest, and
+        its sums where the step before it had them: fresh memory would cost more than the arithmetic."""
         if x.numel() == 0:  # a flat row does not say how many quadratures no rows have
             yield from super().iterate(system, x, coefficients, carry, estimate=estimate)
             return

@@ -123,10 +123,10 @@ def _texts(texts: Sequence[str], name: str, lines: pd.Index, path: Path) -> pd.S
 
 
 def require_commas(table: pd.DataFrame, path: Path) -> None:
-    """Refuse a table of one column that other signs than commas would part into several.
+    """Refuse a table of one column that another separator than the comma would split.
 
     Raises:
-        TableError: naming the sign.
+        TableError: naming the separator.
     """
     if len(table.columns) != 1:
         return
@@ -134,7 +134,7 @@ def require_commas(table: pd.DataFrame, path: Path) -> None:
     for sign in ";\t|":
         if sign in name and all(text is not None and sign in text for text in table[name]):
             raise TableError(
-                f"{path}: expected commas between columns, found {sign!r} in every line of the only one,"
+                f"{path}: expected commas between columns, found one column with {sign!r} in every line,"
                 f" {shown(name)}; save the table with commas"
             )
 
