@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays as array_strategy
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
 from scipy.stats import multivariate_normal
 
@@ -42,6 +43,7 @@ from cnf.plotting import (
     trajectories,
     what_if,
 )
+from cnf.plotting.columns import name_levels
 from cnf.plotting.style import DENSITY, TIME
 
 BOX = ((-4.0, 4.0), (-4.0, 4.0))
@@ -790,3 +792,11 @@ def test_errors_say_in_one_line_what_was_expected(
         call()
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_long_names_of_levels_that_differ_at_their_end_are_told_apart():
+    axes = Figure().add_subplot()
+    names = [f"2024-01-{day:02d}" for day in range(1, 11)]
+    name_levels(axes.xaxis, names)
+    shown = [label.get_text() for label in axes.get_xticklabels()]
+    assert len(set(shown)) == len(names) and all(len(text) < len(names[0]) for text in shown)

@@ -77,10 +77,18 @@ def level_names(levels: Levels | None, dim: int) -> list[Sequence[str] | None]:
 def name_levels(axis: Axis, names: Sequence[str]) -> None:
     """The levels beside their ticks; every second, third, … where there are many."""
     shown = range(0, len(names), -(-len(names) // MOST_NAMES))
-    cut = [name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 1]}…" for name in names]
+    cut = [_cut(name) for name in names]
     crowded = sum(len(cut[i]) + 1 for i in shown) > 2 * MOST_LETTERS
     turned = crowded and isinstance(axis, XAxis)
     axis.set_ticks(list(shown), [cut[i] for i in shown], rotation=90 if turned else 0)
+
+
+def _cut(name: str) -> str:
+    """A name without its middle where it is long: dates and codes differ at their ends."""
+    if len(name) <= MOST_LETTERS:
+        return name
+    kept = MOST_LETTERS - 1
+    return f"{name[: kept // 2]}…{name[-(kept - kept // 2) :]}"
 
 
 @styled
