@@ -96,6 +96,10 @@ class Grid(Solver):
         """Velocity evaluations of a solve from end to end."""
         return METHODS[self.method].evaluations(self.nodes)
 
+    def describe(self) -> str:
+        """The method and the number of its steps and evaluations."""
+        return f"{self.method} on {self.steps} fixed steps, {self.nfe} evaluations a row"
+
     def refined(self) -> Grid:
         """The grid with every step halved."""
         halves = [(a + b) / 2 for a, b in pairwise(self.nodes)]

@@ -46,6 +46,11 @@ class Solver(ABC):
             raise NotImplementedError
 
     @property
+    def step_times(self) -> tuple[float, ...]:
+        """The fractions of a solve where its steps start and end; () where the state decides."""
+        return ()
+
+    @property
     def nfe(self) -> int | None:
         """Velocity evaluations of a solve over the whole span; None where the state decides."""
         return None
@@ -98,6 +103,11 @@ class Solver(ABC):
     def impatient(self) -> Solver:
         """The solver with a smaller cap, for finding the rows that cannot be solved."""
         return self
+
+    def describe(self) -> str:
+        """The method, and how its steps are chosen."""
+        name = self.config().get("method", type(self).__name__)
+        return f"{name}, adaptive" if self.nfe is None else str(name)
 
     def config(self) -> dict[str, Any]:
         """What rebuilds the solver, JSON-ready: the constructor's arguments."""

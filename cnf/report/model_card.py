@@ -7,7 +7,6 @@ from typing import Any
 
 from cnf.flows import CNF
 from cnf.flows.serialization import parameters_of
-from cnf.ode import Grid
 
 
 def model_card(flow: CNF, names: Sequence[str]) -> dict[str, str]:
@@ -32,11 +31,7 @@ def velocity(flow: CNF) -> str:
 def solver(flow: CNF) -> str:
     """The solver and its accuracy."""
     tolerance = f"error bound of a log-density below {flow.error_model.tolerance:g} nats"
-    if isinstance(flow.solver, Grid):
-        nfe = f"{flow.solver.nfe} evaluations a row"
-        return f"{flow.solver.method} on {flow.solver.steps} fixed steps, {nfe}; {tolerance}"
-    name = flow.solver.config().get("method", type(flow.solver).__name__)
-    return f"{name}, adaptive; {tolerance}" if flow.solver.nfe is None else f"{name}; {tolerance}"
+    return f"{flow.solver.describe()}; {tolerance}"
 
 
 def training(flow: CNF) -> str:
