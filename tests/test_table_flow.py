@@ -4,6 +4,7 @@ it is."""
 import copy
 import itertools
 import math
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pandas as pd
@@ -216,6 +217,18 @@ def test_maps_increase_invert_and_know_their_slope(marginals, x, step):
     torch.testing.assert_close(marginals.inverse(y), x, rtol=1e-6, atol=1e-9)
     further = x + step * torch.stack([x[0, 0].abs() + 1, x[0, 1], (1 - x[0, 2]) * x[0, 2]])
     assert (marginals(further)[0] > y).all()
+
+
+def test_a_cell_is_inverted_as_if_it_were_alone(marginals):
+    """To the last bit, in the tails too, and in a few evaluations of the map."""
+    y = torch.linspace(-40, 40, 400, dtype=torch.float64)[:, None].expand(-1, marginals.dim)
+    together = marginals.inverse(y)
+    for row in (0, 17, 200, 399):
+        assert marginals.inverse(y[row : row + 1]).equal(together[row : row + 1])
+    counted = Mock(wraps=marginals._normalize)
+    with patch.object(marginals, "_normalize", counted):
+        marginals.inverse(y[190:210])
+    assert counted.call_count <= 8
 
 
 def test_maps_make_columns_nearly_gaussian(marginals):

@@ -28,6 +28,8 @@ MOST_LOG = 690.0
 # A probability below which logarithms are needed.
 FAR_TAIL = 1e-30
 LOG_2PI = math.log(2 * math.pi)
+# Where Newton's method may start: multiples of the deviation around the centre of each kernel.
+KERNEL_POINTS = (-4.0, -2.5, -1.5, -0.75, 0.0, 0.75, 1.5, 2.5, 4.0)
 # Rows that are inverted together.
 SOLVED_TOGETHER = 4_096
 
@@ -142,20 +144,47 @@ class MarginalTransform(Transform):
 
     def _solve_rows(self, y: Tensor) -> Tensor:
         """x at y (rows, dim): F is increasing, so each step of Newton's method stays within a
-        bracket."""
-        spread = self.scales * y[..., None] + self.centres
-        # F is an average, so the answer lies between those of the single kernels.
-        low, high = spread.amin(-1), spread.amax(-1)
-        s = (low + high) / 2
+        bracket. A cell stops at its own last step, whatever its neighbors need."""
+        s, low, high = self._start(y)
+        done = torch.zeros_like(y, dtype=torch.bool)
         for _ in range(60):
             found, log_slope = self._normalize(s)
             low, high = torch.where(found < y, s, low), torch.where(found < y, high, s)
             step = s - (found - y) * torch.exp(-log_slope)
-            s = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
+            inside = (step >= low) & (step <= high)
+            s = torch.where(done, s, torch.where(inside, step, (low + high) / 2))
             # The next error is the square of this one.
-            if ((found - y).abs() <= 1e-7 * (1 + y.abs())).all():
+            done |= (found - y).abs() <= 1e-7 * (1 + y.abs())
+            if done.all():
                 break
         return self._close(s)
+
+    def _start(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """s near F⁻¹(Φ(y)), and a bracket around it: between points of the kernels where they are
+        dense; F is an average, so beyond these the answer lies between those of the single
+        kernels."""
+        spread = self.scales * y[..., None] + self.centres
+        low, high = spread.amin(-1), spread.amax(-1)
+        offsets = torch.tensor(KERNEL_POINTS, dtype=y.dtype, device=y.device)
+        points = (
+            (self.centres[..., None] + self.scales[..., None] * offsets).flatten(1).sort().values
+        )
+        levels = self._normalize(points.T)[0].T.contiguous()
+        right = torch.searchsorted(levels, y.T.contiguous())
+        at = right.clamp(1, points.shape[1] - 1)
+
+        def around(values: Tensor, shift: int) -> Tensor:
+            return values.gather(1, (at + shift).clamp(0, values.shape[1] - 1)).T
+
+        (below, above), (left, end) = (
+            (around(values, -1), around(values, 0)) for values in (levels, points)
+        )
+        share = ((y - below) / (above - below)).nan_to_num(0.5, 0.5, 0.5)
+        within = ((right > 1) & (right < points.shape[1] - 1)).T
+        # One point further on either side: a level is good to its rounding only.
+        low = torch.where(within, around(points, -2), low)
+        high = torch.where(within, around(points, 1), high)
+        return torch.where(within, left + share * (end - left), (low + high) / 2), low, high
 
     def _open(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """s(x) and log ds/dx; cells outside the support, such as absent ones, are moved inside."""
