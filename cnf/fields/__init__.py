@@ -6,10 +6,12 @@ MaskedField         the same, over the present columns of each row
 MLPField            any number of hidden layers
 ConcatSquashField   the layers of FFJORD (Grathwohl et al. 2019)
 SumField            the sum of fields
+Geometry            the space of a field: real columns, angles, unit vectors
 """
 
 from cnf.fields.base import BoundField, FieldAt, VelocityField
 from cnf.fields.gated import GatedField
+from cnf.fields.geometry import Geometry
 from cnf.fields.masked import MaskedField
 from cnf.fields.networks import ConcatSquashField, MLPField
 from cnf.fields.sums import SumField
@@ -19,6 +21,7 @@ __all__ = [
     "ConcatSquashField",
     "FieldAt",
     "GatedField",
+    "Geometry",
     "MLPField",
     "MaskedField",
     "SumField",

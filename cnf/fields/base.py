@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cnf.fields.geometry import Geometry
 from cnf.registry import arguments
 
 
@@ -84,6 +85,11 @@ class VelocityField(nn.Module, ABC):
     def from_config(cls, config: dict[str, Any], dim: int, context_dim: int) -> VelocityField:
         """The field that `config` described, with fresh weights."""
         return cls(dim, context_dim=context_dim, **config)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The space of x; a plane, unless a subclass has another."""
+        return Geometry(self.dim)
 
     def mask(self, context: Tensor | None) -> Tensor | None:
         """Which columns each row of the context has (*batch, dim), where rows lack some; None where

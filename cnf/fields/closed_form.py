@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -142,6 +142,7 @@ def bind_layers(
     modulate: Callable[[Tensor, Tensor | None], Modulation],
     context: Tensor | None,
     parameters: Sequence[Tensor],
+    functions: Callable[[Layers], Functions] = lambda layers: layers,
 ) -> BoundField:
     """The field of these layers for one context.
 
@@ -150,24 +151,35 @@ def bind_layers(
         modulate: gives the modulation of times (…) and a context (*batch, context_dim).
         context: None where the field has none.
         parameters: what `modulate` reads.
+        functions: what the field makes of the layers at one time; without it, they are the field.
     """
 
     def by_row(t: Tensor) -> FieldAt:
         # Only made when it is used: a modulation for each row is as large as the layers
         # themselves.
         return FieldAt(
-            lambda x: layers.by_row(modulate(t, context)).velocity(x),
-            lambda x: layers.by_row(modulate(t, context)).velocity_and_divergence(x),
+            lambda x: functions(layers.by_row(modulate(t, context))).velocity(x),
+            lambda x: functions(layers.by_row(modulate(t, context))).velocity_and_divergence(x),
         )
 
     def at(times: Tensor) -> list[FieldAt]:
         if context is not None or times.dim() > 1:
             return [by_row(t) for t in times.unbind()]
-        shared = layers.shared(modulate(times, None))
+        shared = [functions(layer) for layer in layers.shared(modulate(times, None))]
         return [FieldAt(layer.velocity, layer.velocity_and_divergence) for layer in shared]
 
     given = () if context is None else (context,)
     return BoundField(at=at, closed_form=True, tensors=(*layers.tensors, *parameters, *given))
+
+
+class Functions(Protocol):
+    """A field at one time, as functions of x (*batch, dim)."""
+
+    def velocity(self, x: Tensor) -> Tensor:
+        """v (*batch, dim)."""
+
+    def velocity_and_divergence(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """v (*batch, dim) and its divergence (*batch,)."""
 
 
 class Layers(ABC):
@@ -191,6 +203,22 @@ class Layers(ABC):
         divergence = (inner * slope2 if torch.is_grad_enabled() else inner.mul_(slope2)).sum(-1)
         return v, divergence + self._trace_of_skip()
 
+    def linearized(self, x: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        """v and tr ∂v/∂x at x, and (∂v/∂x − diag s) u as a function of directions u (*batch,
+        dim)."""
+        z1 = self._first(x)
+        a1 = self._activate(z1)
+        a2 = self._second(a1)
+        slope1 = torch.cos(z1) if self.layers.unit == "sine" else sigmoid_slope(a1)
+        slope2 = sigmoid_slope(a2)
+        divergence = (self._couple(slope1) * slope2).sum(-1) + self._trace_of_skip()
+
+        def along(u: Tensor) -> Tensor:
+            moved = slope2 * self._second_along(slope1 * self._first_along(u))
+            return narrow_product(moved, self.layers.W3)
+
+        return self._out(a2, x), divergence, along
+
     def _activate(self, z1: Tensor) -> Tensor:
         return torch.sin(z1) if self.layers.unit == "sine" else _sigmoid(z1)
 
@@ -198,7 +226,15 @@ class Layers(ABC):
     def _first(self, x: Tensor) -> Tensor: ...
 
     @abstractmethod
+    def _first_along(self, u: Tensor) -> Tensor:
+        """What `_first` changes by in the direction u (*batch, dim)."""
+
+    @abstractmethod
     def _second(self, a1: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _second_along(self, u: Tensor) -> Tensor:
+        """What the second layer's input changes by in the direction u (*batch, hidden1)."""
 
     @abstractmethod
     def _out(self, a2: Tensor, x: Tensor) -> Tensor: ...
@@ -246,8 +282,14 @@ class SharedLayers(Layers):
     def _first(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x, self.W1, self.shift1)
 
+    def _first_along(self, u: Tensor) -> Tensor:
+        return nn.functional.linear(u, self.W1)
+
     def _second(self, a1: Tensor) -> Tensor:
         return _sigmoid(nn.functional.linear(a1, self.W2, self.shift2))
+
+    def _second_along(self, u: Tensor) -> Tensor:
+        return nn.functional.linear(u, self.W2)
 
     def _out(self, a2: Tensor, x: Tensor) -> Tensor:
         # The product lies in memory by columns. Where what comes first has rows, the sum lies by
@@ -278,10 +320,18 @@ class LayersByRow(Layers):
         W1 = self.layers.W1.T.contiguous()
         return _gated(x @ W1, self.modulation.gate1, self.modulation.shift1)
 
+    def _first_along(self, u: Tensor) -> Tensor:
+        moved = u @ self.layers.W1.T
+        return moved if self.modulation.gate1 is None else self.modulation.gate1 * moved
+
     def _second(self, a1: Tensor) -> Tensor:
         return _sigmoid(
             _gated(a1 @ self.layers.W2.T, self.modulation.gate2, self.modulation.shift2)
         )
+
+    def _second_along(self, u: Tensor) -> Tensor:
+        moved = u @ self.layers.W2.T
+        return moved if self.modulation.gate2 is None else self.modulation.gate2 * moved
 
     def _out(self, a2: Tensor, x: Tensor) -> Tensor:
         v = self.modulation.offset + narrow_product(a2, self.layers.W3)

@@ -9,7 +9,17 @@ from torch import Tensor, nn
 
 from cnf.fields.activations import tanh
 from cnf.fields.base import BoundField, TimeFeatures, VelocityField, with_context
-from cnf.fields.closed_form import Activation, Modulation, TwoLayers, bind_layers
+from cnf.fields.closed_form import (
+    Activation,
+    Functions,
+    Layers,
+    Modulation,
+    TwoLayers,
+    bind_layers,
+)
+from cnf.fields.frequencies import whole_frequencies
+from cnf.fields.geometry import Geometry
+from cnf.fields.spheres import OnSpheres
 from cnf.registry import register
 
 
@@ -22,6 +32,10 @@ class GatedField(VelocityField):
     c, the offset b and the skip s depend on time and context. Its divergence is one more product
     of two matrices, whatever `dim` is; see `cnf.fields.closed_form`.
 
+    In angles the field has period 2π: their frequencies in W₁ are whole numbers, drawn at the start
+    and kept; units with an angle have no gate g₁, and angles no skip. On spheres it is tangential;
+    see `cnf.fields.spheres`.
+
     Args:
         dim: number of columns of x.
         hidden: widths of the two hidden layers.
@@ -30,6 +44,8 @@ class GatedField(VelocityField):
             trained frequencies, which resolves fine structure far sooner than "tanh".
         frequency: scale of the frequencies that W₁ starts with, for x of unit variance.
         modulation: width of the small network that makes gates and shifts from time and context.
+        angles: number of columns of x that are angles in radians, behind the real ones.
+        spheres: number of unit vectors of three columns each, last.
 
     Raises:
         ValueError: if a width is not positive, or `first` is unknown.
@@ -41,6 +57,8 @@ class GatedField(VelocityField):
         (torch.Size([10, 3]), torch.Size([10]))
     """
 
+    angular: Tensor
+
     def __init__(
         self,
         dim: int,
@@ -50,6 +68,8 @@ class GatedField(VelocityField):
         first: Activation = "sine",
         frequency: float = 3.0,
         modulation: int = 64,
+        angles: int = 0,
+        spheres: int = 0,
     ) -> None:
         super().__init__(dim, context_dim)
         if len(hidden) != 2 or min(hidden) < 1:
@@ -60,12 +80,21 @@ class GatedField(VelocityField):
             raise ValueError(f"modulation: expected a positive width; got {modulation}")
         if first not in ("sine", "tanh"):
             raise ValueError(f"first: expected sine or tanh; got {first!r}")
+        if angles and first != "sine":
+            raise ValueError(f"first: expected sine for a field with angles; got {first!r}")
         self.hidden = tuple(hidden)
         self.first = first
         self.frequency = frequency
         self.modulation = modulation
+        self.angles, self.spheres = angles, spheres
+        self._geometry = Geometry(dim - angles - 3 * spheres, angles, spheres)
         units, second = hidden
-        self.W1 = nn.Parameter(torch.randn(units, dim) * (frequency / math.sqrt(dim)))
+        scale = frequency / math.sqrt(dim)
+        self.W1 = nn.Parameter(torch.randn(units, dim - angles) * scale)
+        if angles:
+            alone = dim == angles
+            found = whole_frequencies(units, angles, frequency, alone=alone)
+            self.register_buffer("angular", found)
         self.W2 = nn.Parameter(torch.randn(second, units) / math.sqrt(units))
         # A field that starts at rest makes the flow start as its base: training can only improve
         # on that.
@@ -91,9 +120,29 @@ class GatedField(VelocityField):
 
     def bind(self, context: Tensor | None = None) -> BoundField:
         """The field for one context, its weights prepared once."""
-        layers = TwoLayers(self.W1, self.W2, self.W3, self.first)
+        layers = TwoLayers(self.frequencies, self.W2, self.W3, self.first)
+        return self._bind_layers(layers, context)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The space of x."""
+        return self._geometry
+
+    @property
+    def frequencies(self) -> Tensor:
+        """W₁ (hidden1, dim), those of angles in their places."""
+        if not self.angles:
+            return self.W1
+        reals = self.geometry.reals
+        return torch.cat([self.W1[:, :reals], self.angular, self.W1[:, reals:]], 1)
+
+    def _bind_layers(self, layers: TwoLayers, context: Tensor | None) -> BoundField:
         parameters = (*self.inner.parameters(), *self.outer.parameters())
-        return bind_layers(layers, self._modulate, context, parameters)
+        return bind_layers(layers, self._modulate, context, parameters, self._functions)
+
+    def _functions(self, layers: Layers) -> Functions:
+        """The field that the layers make at one time."""
+        return OnSpheres(layers, self.geometry) if self.spheres else layers
 
     def _modulate(self, t: Tensor, context: Tensor | None) -> Modulation:
         """Gates, shifts, offset and skip from the small network of time and context."""
@@ -102,4 +151,14 @@ class GatedField(VelocityField):
         widths = (first, second, first, second, self.dim, self.dim)
         parts = self.outer(tanh(self.inner(features))).split(widths, -1)
         gate1, gate2, shift1, shift2, offset, skip = parts
+        if not self.geometry.flat:
+            gate1, skip = self._kept_in_space(gate1, skip)
         return Modulation(shift1, shift2, offset, gate1, gate2, skip)
+
+    def _kept_in_space(self, gate1: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        """Gates that are one where a unit has an angle, which they would take its period, and skips
+        of real columns only."""
+        real = torch.arange(self.dim, device=skip.device) < self.geometry.reals
+        if self.angles:
+            gate1 = gate1.where((self.angular == 0).all(1), 1.0)
+        return gate1, skip.where(real, 0.0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cnf.fields.base import BoundField
-from cnf.fields.closed_form import Activation, LayersByRow, Modulation, TwoLayers, bind_layers
+from cnf.fields.closed_form import Activation, LayersByRow, Modulation, TwoLayers
 from cnf.fields.gated import GatedField
 from cnf.registry import register
 
@@ -29,6 +29,8 @@ class MaskedField(GatedField):
         first: activation of the first layer, as in `GatedField`.
         frequency: scale of the frequencies that W₁ starts with.
         modulation: width of the small network that makes gates and shifts.
+        angles: number of columns that are angles, as in `GatedField`.
+        spheres: number of unit vectors, likewise; a row has all three columns of one or none.
 
     Raises:
         ValueError: if the context has no room for the mask.
@@ -50,6 +52,8 @@ class MaskedField(GatedField):
         first: Activation = "sine",
         frequency: float = 3.0,
         modulation: int = 64,
+        angles: int = 0,
+        spheres: int = 0,
     ) -> None:
         if context_dim < dim:
             raise ValueError(
@@ -62,6 +66,8 @@ class MaskedField(GatedField):
             first=first,
             frequency=frequency,
             modulation=modulation,
+            angles=angles,
+            spheres=spheres,
         )
 
     def mask(self, context: Tensor | None) -> Tensor | None:
@@ -73,9 +79,8 @@ class MaskedField(GatedField):
         if context is None:
             raise ValueError("context of a MaskedField: expected the mask of the rows; got none")
         present = context[..., : self.dim] != 0
-        layers = MaskedLayers(self.W1, self.W2, self.W3, self.first, present)
-        parameters = (*self.inner.parameters(), *self.outer.parameters())
-        return bind_layers(layers, self._modulate, context, parameters)
+        layers = MaskedLayers(self.frequencies, self.W2, self.W3, self.first, present)
+        return self._bind_layers(layers, context)
 
 
 class MaskedLayers(TwoLayers):
@@ -111,6 +116,9 @@ class MaskedByRow(LayersByRow):
 
     def _first(self, x: Tensor) -> Tensor:
         return super()._first(x.where(self.layers.present, 0.0))
+
+    def _first_along(self, u: Tensor) -> Tensor:
+        return super()._first_along(u.where(self.layers.present, 0.0))
 
     def _out(self, a2: Tensor, x: Tensor) -> Tensor:
         present = self.layers.present

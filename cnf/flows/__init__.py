@@ -5,6 +5,8 @@ AugmentedCNF        a flow over data and noise, with a lower bound of its densit
 BoundFlow           a flow bound to a context and to options of its solves
 FlowDistribution    the same as a torch distribution
 NormalBase, StudentTBase, MixtureBase, ContaminatedBase    base densities
+UniformCircleBase, VonMisesBase, UniformSphereBase, VonMisesFisherBase, ProductBase
+                    of angles, unit vectors, and blocks of columns
 DistributionBase    a torch distribution as a base
 ErrorModel          how estimates of a solver's error become error bounds
 Hutchinson          the stochastic estimate of the divergence
@@ -24,6 +26,13 @@ from cnf.flows.divergence import Hutchinson
 from cnf.flows.flow import CNF
 from cnf.flows.loading import load
 from cnf.flows.model_file import ModelFileError
+from cnf.flows.periodic_bases import (
+    ProductBase,
+    UniformCircleBase,
+    UniformSphereBase,
+    VonMisesBase,
+    VonMisesFisherBase,
+)
 from cnf.flows.scoring import ErrorModel, Evaluation
 
 __all__ = [
@@ -40,8 +49,13 @@ __all__ = [
     "MixtureBase",
     "ModelFileError",
     "NormalBase",
+    "ProductBase",
     "StudentTBase",
+    "UniformCircleBase",
+    "UniformSphereBase",
     "UnsolvedWarning",
+    "VonMisesBase",
+    "VonMisesFisherBase",
     "load",
 ]
 

@@ -175,7 +175,7 @@ class BoundFlow:
     ) -> Tensor:
         """Paths of particles (time, *batch, dim); see `CNF.trajectory`."""
         times = increasing_times(t)
-        rows, given, shape = self.rows(z)
+        rows, given, shape = self.rows(z) if reverse else self._base_rows(z)
         if reverse:
             rows = self.flow.preprocess(rows, given.context, given.mask)[0]
         else:
@@ -191,7 +191,7 @@ class BoundFlow:
         """Paths of particles (time, *batch, dim) and the log-density where they are, (time,
         *batch)."""
         times = increasing_times(t)
-        rows, given, shape = self.rows(z)
+        rows, given, shape = self._base_rows(z)
         rows = _present(rows, given.mask).to(self.flow.dtype)
         path, q = self._path(rows, given, [0.0, *times], self._density_equation())
         count = len(times)
@@ -209,9 +209,16 @@ class BoundFlow:
 
     def rows(self, x: Tensor) -> tuple[Tensor, Given, torch.Size]:
         """x (rows, dim) and what its rows are given, and the batch shape they came in."""
-        dim, context = self.flow.dim, self.context
+        return self._rows_of(x, "x", self.flow.dim)
+
+    def _base_rows(self, z: Tensor) -> tuple[Tensor, Given, torch.Size]:
+        """The same of base points z (*batch, coordinates)."""
+        return self._rows_of(z, "z", self.flow.base.dim)
+
+    def _rows_of(self, x: Tensor, name: str, dim: int) -> tuple[Tensor, Given, torch.Size]:
+        context = self.context
         if x.dim() < 1 or x.shape[-1] != dim:
-            raise ValueError(f"x: expected {dim} columns; got shape {tuple(x.shape)}")
+            raise ValueError(f"{name}: expected {dim} columns; got shape {tuple(x.shape)}")
         batch = torch.Size() if context is None else context.shape[:-1]
         shape = torch.broadcast_shapes(x.shape[:-1], batch)
         return x.expand(*shape, dim).reshape(-1, dim), self._given(shape), shape
@@ -234,7 +241,7 @@ class BoundFlow:
         """Base points (rows, dim) of a sample and what they are given, and its batch shape."""
         batch = (*shape, *(() if self.context is None else self.context.shape[:-1]))
         given = self._given(batch)
-        z = self.flow.sample_base(batch, self.options.generator).reshape(-1, self.flow.dim)
+        z = self.flow.sample_base(batch, self.options.generator).reshape(-1, self.flow.base.dim)
         return _present(z, given.mask), given, batch
 
     def _to_data(self, y: Tensor, given: Given) -> Tensor:
@@ -273,7 +280,7 @@ class BoundFlow:
     ) -> tuple[Tensor, Tensor]:
         """States (time, rows, dim) and quadratures (time, rows, rates), chunk by chunk."""
         if len(z) == 0:
-            return z.new_zeros(len(times), 0, self.flow.dim), z.new_zeros(len(times), 0, 1)
+            return z.new_zeros(len(times), 0, self.flow.base.dim), z.new_zeros(len(times), 0, 1)
         gradient = self._gradient(self.solver, len(z), condition)
         size = chunk_size(z)
         parts = zip(z.split(size), repeat(None) if condition is None else condition.split(size))
@@ -295,7 +302,7 @@ class BoundFlow:
         def traces() -> int:
             """Passes of the field that a divergence takes."""
             closed = self.divergence == AUTO and self.flow.field.bind(condition).closed_form
-            return 1 if closed else self.flow.dim
+            return 1 if closed else self.flow.base.dim
 
         return usual_gradient(solver, rows, traces)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,19 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from cnf.deprecation import RenamedAttribute, warn_renamed
-from cnf.fields import GatedField, VelocityField
-from cnf.flows.bases import Base, NormalBase
+from cnf.fields import GatedField, Geometry, VelocityField
+from cnf.flows.bases import Base
 from cnf.flows.bound import BoundFlow, SolveOptions
 from cnf.flows.calibration import calibrated
 from cnf.flows.distribution import FlowDistribution
 from cnf.flows.distribution_base import as_base
 from cnf.flows.divergence import AUTO, Hutchinson
 from cnf.flows.model_file import write_model
+from cnf.flows.periodic_bases import plain_base
 from cnf.flows.scoring import ErrorModel, Evaluation, SolveResult
 from cnf.flows.serialization import describe
 from cnf.ode import Gradient, Grid, Solver, System
-from cnf.transforms import Affine, Transform
+from cnf.transforms import Affine, Charts, Transform
 
 DEFAULT_HIDDEN = (128, 128)  # of a flow that `cnf.fit` has not built
 
@@ -48,6 +49,10 @@ class CNF(nn.Module):
         divergence: "auto" (closed form where the field has one, else exact, else, in training
             beyond moderate dimension, Hutchinson), "exact", "hutchinson", or a `Hutchinson` with
             its number of probes.
+        periods: the period of each column that is an angle, by its place: {0: 360.0}. Such a
+            density is the same at both ends of a period, with its derivatives.
+        spheres: places of longitude and latitude, in degrees, of columns that are points of a
+            sphere: [(0, 1)]. The density is per unit area of the unit sphere, 4π in all.
 
     Raises:
         ValueError: if the parts do not fit together.
@@ -70,25 +75,34 @@ class CNF(nn.Module):
         preprocess: Transform | str = AUTO,
         solver: Solver | str = AUTO,
         divergence: Hutchinson | str = AUTO,
+        periods: Mapping[int, float] | None = None,
+        spheres: Sequence[tuple[int, int]] = (),
     ) -> None:
         super().__init__()
         self.dim = dim
         self.context_dim = context_dim
+        charts = Charts(dim, periods, spheres) if periods or spheres else None
+        if charts is not None and not isinstance(preprocess, str):
+            raise ValueError('periods and spheres: expected preprocess="auto" beside them')
+        space = Geometry(dim) if charts is None else charts.geometry
         given: dict[str, Any] = {"base": base, "preprocess": preprocess, "solver": solver}
         _check_names(given, divergence)
         if field is None:
             given["field"] = AUTO if hidden is None else hidden
-            field = GatedField(dim, hidden or DEFAULT_HIDDEN, context_dim=context_dim)
+            field = GatedField(
+                space.dim, hidden or DEFAULT_HIDDEN,
+                context_dim=context_dim, angles=space.angles, spheres=space.spheres,
+            )  # fmt: skip
         self.field = field
         # What `cnf.fit` is free to choose: what was left open, and the map of a context that is no
         # mask.
         self.automatic = {name for name, part in given.items() if isinstance(part, str)}
         if field.mask(torch.empty(1, context_dim)) is None:
             self.automatic.add("context_map")
-        transform = Affine.identity(dim) if isinstance(preprocess, str) else preprocess
+        transform = (charts or Affine.identity(dim)) if isinstance(preprocess, str) else preprocess
         self.preprocess: Transform = transform
         self.context_map = Affine.identity(context_dim)
-        chosen = NormalBase(dim) if isinstance(base, str) else as_base(base)
+        chosen = plain_base(transform.geometry) if isinstance(base, str) else as_base(base)
         self.base: Base = chosen.to(self.dtype)
         self.solver: Solver = Grid.uniform(16) if isinstance(solver, str) else solver
         self.divergence = Hutchinson() if divergence == "hutchinson" else divergence
@@ -98,13 +112,21 @@ class CNF(nn.Module):
         self._check_sizes()
 
     def _check_sizes(self) -> None:
-        if (self.field.dim, self.field.context_dim) != (self.dim, self.context_dim):
+        space = self.preprocess.geometry
+        if (self.field.dim, self.field.context_dim) != (space.dim, self.context_dim):
             raise ValueError(
                 f"the field has dim={self.field.dim}, context_dim={self.field.context_dim};"
-                f" the flow wants dim={self.dim}, context_dim={self.context_dim}"
+                f" the flow wants dim={space.dim}, context_dim={self.context_dim}"
             )
-        if self.base.dim != self.dim or self.preprocess.dim != self.dim:
+        if self.base.dim != space.dim or self.preprocess.dim != self.dim:
             raise ValueError(f"base and preprocess must have {self.dim} columns, as the flow has")
+        if self.field.geometry != space:
+            raise ValueError(f"the field moves in {self.field.geometry}; the flow wants {space}")
+
+    @property
+    def geometry(self) -> Geometry:
+        """The space of model coordinates."""
+        return self.preprocess.geometry
 
     @property
     def dtype(self) -> torch.dtype:

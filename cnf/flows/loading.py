@@ -65,13 +65,15 @@ def build(config: dict[str, Any]) -> CNF:
     """The flow that a configuration describes, with fresh weights."""
     dim, context_dim = config["dim"], config["context_dim"]
     with torch.random.fork_rng(devices=()):  # fresh weights are drawn only to be replaced
+        # The first files know one map only and do not name it.
+        preprocess = rebuild(Transform, config.get("preprocess", {"class": "Affine"}), dim)
+        coordinates = preprocess.geometry.dim
         flow = CNF(
             dim,
             context_dim=context_dim,
-            field=rebuild(VelocityField, config["field"], dim, context_dim),
-            base=rebuild(Base, config["base"], dim),
-            # The first files know one map only and do not name it.
-            preprocess=rebuild(Transform, config.get("preprocess", {"class": "Affine"}), dim),
+            field=rebuild(VelocityField, config["field"], coordinates, context_dim),
+            base=rebuild(Base, config["base"], coordinates),
+            preprocess=preprocess,
             divergence=_divergence(config["divergence"]),
         )
     set_solves(flow, config)

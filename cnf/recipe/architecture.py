@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import cnf.recipe.defaults as defaults
-from cnf.fields import GatedField
+from cnf.fields import GatedField, Geometry
 from cnf.flows import CNF
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema
@@ -34,16 +34,25 @@ def default_flow(
 
 
 def default_field(
-    rows: int, dim: int, *, context_dim: int = 0, hidden: tuple[int, int] | None = None, seed: int
+    rows: int,
+    dim: int,
+    *,
+    context_dim: int = 0,
+    hidden: tuple[int, int] | None = None,
+    geometry: Geometry | None = None,
+    seed: int,
 ) -> GatedField:
-    """The field of `default_flow`."""
+    """The field of `default_flow`, in a space that is a plane where none is given."""
+    geometry = geometry or Geometry(dim)
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
         return GatedField(
-            dim,
+            geometry.dim,
             hidden or default_hidden(rows, dim),
             context_dim=context_dim,
             frequency=default_frequency(rows, dim),
+            angles=geometry.angles,
+            spheres=geometry.spheres,
         )
 
 

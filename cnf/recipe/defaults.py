@@ -90,6 +90,12 @@ BASE_ITERATIONS = 20
 STUDENT_DF = (3.0, 6.0)
 STUDENT_GAIN = 0.1  # nats a column: independent heavy columns are another shape, not only tails
 
+# Bases of angles and of points on a sphere: the held-out likelihood chooses the number.
+PERIODIC_ROWS, PERIODIC_MOST_ROWS = 500, 10_000
+PERIODIC_COMPONENTS, PERIODIC_ROWS_A_COMPONENT = (1, 2, 4, 8, 16, 32), 20
+PERIODIC_WIDTH = 1.5  # as BASE_WIDTH
+PERIODIC_LEAST_SPREAD = 1e-3  # radians
+
 # Mixtures that a flow has to beat, in model coordinates. Small ones show how fast the likelihood
 # rises with the components; the large one is fitted where that promises more than the flow has.
 SMALL_COMPONENTS, LARGE_COMPONENTS = (2, 5, 10, 40), 160

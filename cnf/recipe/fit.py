@@ -96,7 +96,8 @@ def fit(
     """
     train, valid = checked_rows(flow, (x, context, weights), (x_valid, context_valid), seed)
     settings = default_settings(
-        rows=len(train), dim=flow.dim, context_dim=flow.context_dim, steps=steps, seconds=seconds,
+        rows=len(train), dim=flow.dim, context_dim=flow.context_dim,
+        geometry=None if flow.geometry.flat else flow.geometry, steps=steps, seconds=seconds,
         likelihood_share=likelihood_share, gradient=gradient, tolerance=tolerance, **chosen,
     )  # fmt: skip
     start = settings.clock()

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import cnf.recipe.defaults as defaults
+from cnf.fields import Geometry
 from cnf.flows import CNF
 from cnf.recipe.bases import choose_base
 from cnf.recipe.settings import FitSettings
@@ -31,13 +32,13 @@ def affords_pilot_fits(settings: FitSettings) -> bool:
     return steps >= defaults.PILOT_FEWEST_STEPS or seconds >= defaults.PILOT_FEWEST_SECONDS
 
 
-def pilot_settings(settings: FitSettings, context_dim: int) -> FitSettings:
+def pilot_settings(settings: FitSettings, context_dim: int, geometry: Geometry) -> FitSettings:
     """The settings of a pilot fit: short phases, no penalties."""
     short = replace(settings, regularizers=NO_PENALTIES, nfe_budget=None)
     matching = {**defaults.MATCHING, "ema": defaults.PILOT_MATCHING_EMA, "validations": 1}
     likelihood = {**defaults.LIKELIHOOD, "ema": defaults.PILOT_LIKELIHOOD_EMA, "validations": 1}
     phases = (
-        Phase(short.matching(context_dim), defaults.PILOT_MATCHING_STEPS, None, **matching),
+        Phase(short.matching(context_dim, geometry), defaults.PILOT_MATCHING_STEPS, None, **matching),
         Phase(
             short.likelihood(), defaults.PILOT_LIKELIHOOD_STEPS, None,
             batch=defaults.LIKELIHOOD_BATCH, **likelihood,
@@ -66,14 +67,14 @@ def best_transform(
         settings: of the fit.
         seed: of every pilot fit alike.
     """
-    short = pilot_settings(settings, flow.context_dim).training()
+    short = pilot_settings(settings, flow.context_dim, flow.geometry).training()
     nll = []
     for transform in transforms:
         tried = copy.deepcopy(flow)
         tried.preprocess = transform
         if "base" in flow.automatic:
             y, held_out = (in_model_coordinates(tried, rows) for rows in (train, valid))
-            tried.base = choose_base(y, held_out, seed)
+            tried.base = choose_base(y, held_out, seed, tried.geometry)
         trainer = Trainer(tried, train, valid, short, seed=seed)
         with contextlib.suppress(TrainingError):  # judged by what it had reached
             trainer.run()

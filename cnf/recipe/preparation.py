@@ -12,7 +12,7 @@ from cnf.recipe.architecture import default_field
 from cnf.recipe.bases import choose_base
 from cnf.recipe.pilot_fits import affords_pilot_fits, best_transform
 from cnf.recipe.settings import FitSettings
-from cnf.recipe.transforms import candidate_transforms
+from cnf.recipe.transforms import transforms_in_space
 from cnf.rows import FEWEST_ROWS, Rows, as_rows, held_out_split
 from cnf.training.batches import in_model_coordinates
 from cnf.transforms import Affine
@@ -81,7 +81,9 @@ def prepare(
     """
     free, resting = set(flow.automatic), at_rest(flow)
     if "field" in free and resting:
-        field = default_field(rows, flow.dim, context_dim=flow.context_dim, seed=seed)
+        field = default_field(
+            rows, flow.dim, context_dim=flow.context_dim, geometry=flow.geometry, seed=seed
+        )
         flow.field = field.to(flow.device, flow.dtype)
     choices = {"preprocess": "given", "base": "given", "rows": len(train)}
     fit_context_map(flow, train)
@@ -90,7 +92,7 @@ def prepare(
         flow.base = base_for(flow, train, valid, seed)
         choices["base"] = flow.base.describe()
     flow.automatic &= {"solver"}
-    fallback = "base" in free and not flow.context_dim and resting
+    fallback = "base" in free and not flow.context_dim and resting and flow.geometry.flat
     return FitPlan(choices, fallback, "preprocess" in free)
 
 
@@ -98,7 +100,7 @@ def prepare(
 def at_rest(flow: CNF) -> bool:
     """Whether the flow's field is zero, as that of a new `GatedField` is."""
     probe = torch.linspace(-1, 1, PROBES, dtype=flow.dtype, device=flow.device)[:, None]
-    y, context = probe.expand(-1, flow.dim), probe.expand(-1, flow.context_dim)
+    y, context = probe.expand(-1, flow.geometry.dim), probe.expand(-1, flow.context_dim)
     return not flow.field(probe.new_tensor(0.5), y, context if flow.context_dim else None).any()
 
 
@@ -115,7 +117,7 @@ def fit_context_map(flow: CNF, train: Rows) -> None:
 def base_for(flow: CNF, train: Rows, valid: Rows, seed: int) -> Base:
     """The base of the recipe for rows in the coordinates of the flow."""
     y, held_out = (in_model_coordinates(flow, rows) for rows in (train, valid))
-    return choose_base(y, held_out, seed)
+    return choose_base(y, held_out, seed, flow.geometry)
 
 
 def _fit_transform(
@@ -131,7 +133,7 @@ def _fit_transform(
         )
     if not free:
         return {}
-    found = candidate_transforms(train, valid, ranges, seed)
+    found = transforms_in_space(flow.preprocess, train, valid, ranges, seed)
     names, candidates = list(found), [transform.to(flow.device) for transform in found.values()]
     chosen = len(found) - 1
     if chosen and affords_pilot_fits(settings):

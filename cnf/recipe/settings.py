@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 import cnf.recipe.defaults as defaults
+from cnf.fields import Geometry
 from cnf.ode import Gradient
 from cnf.training.config import Clock, Phase, Settings
 from cnf.training.couplings import Coupling, IndependentCoupling, MinibatchOT
@@ -84,11 +85,11 @@ class FitSettings:
                 f"tolerance: expected a positive number of nats; got {self.tolerance}"
             )
 
-    def matching(self, context_dim: int) -> FlowMatching:
-        """The objective of the first phase."""
+    def matching(self, context_dim: int, geometry: Geometry | None = None) -> FlowMatching:
+        """The objective of the first phase, in a space that is a plane where none is given."""
         coupling: Coupling = IndependentCoupling()
         if self.coupling_block is not None and not context_dim:
-            coupling = MinibatchOT(self.coupling_block)
+            coupling = MinibatchOT(self.coupling_block, geometry)
         return FlowMatching(
             coupling=coupling, times=defaults.MATCHING_TIMES, times_a_pair=self.times_a_pair
         )
@@ -129,10 +130,11 @@ def default_settings(
     steps: int | None,
     seconds: float | None,
     likelihood_share: float | None,
+    geometry: Geometry | None = None,
     **chosen: Any,
 ) -> FitSettings:
-    """The settings for a table of so many rows and columns; `chosen` replaces any of them by name.
-
+    """The settings for a table of so many rows and columns, in a plane where no geometry is given;
+    `chosen` replaces any of them by name.
     Raises:
         TypeError: for an unknown name.
         ValueError: for a budget that is none, or one beside phases, which have their own.
@@ -149,7 +151,7 @@ def default_settings(
         weight_decay=default_weight_decay(rows),
     )
     settings = replace(settings, **chosen)
-    objectives = (settings.matching(context_dim), settings.likelihood())
+    objectives = (settings.matching(context_dim, geometry), settings.likelihood())
     if "phases" in chosen:
         phases = tuple(_with_objective(phase, objectives) for phase in settings.phases)
     else:

@@ -11,7 +11,22 @@ import torch
 import cnf.recipe.defaults as defaults
 from cnf.flows.mixtures import fitted_mixture
 from cnf.rows import Rows, weighted_nll
-from cnf.transforms import Affine, BoundedToReal, Chain, Gaussianize, Range, Transform
+from cnf.transforms import Affine, BoundedToReal, Chain, Charts, Gaussianize, Range, Transform
+
+
+def transforms_in_space(
+    given: Transform, train: Rows, valid: Rows, ranges: Sequence[Range] | None, seed: int
+) -> dict[str, Transform]:
+    """`candidate_transforms`, in place of the map of its real columns where the map that a flow has
+    are `Charts`: angles and spheres stay as they are."""
+    if not isinstance(given, Charts):
+        return candidate_transforms(train, valid, ranges, seed)
+    if not given.reals:
+        return {"angles and spheres": given}
+    parts = (replace(rows, x=rows.x[:, given.reals]) for rows in (train, valid))
+    ends = None if ranges is None else [ranges[place] for place in given.reals]
+    found = candidate_transforms(*parts, ends, seed)
+    return {f"{name}, angles apart": given.with_rest(rest) for name, rest in found.items()}
 
 
 def candidate_transforms(

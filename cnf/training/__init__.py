@@ -25,7 +25,7 @@ from cnf.training.history import History, Record
 from cnf.training.maximum_likelihood import MaximumLikelihood
 from cnf.training.minimize import minimize
 from cnf.training.objectives import Loss, Objective, Task
-from cnf.training.paths import LinearPath, Path
+from cnf.training.paths import GeodesicPath, LinearPath, Path
 from cnf.training.penalties import Regularizers
 from cnf.training.samplers import NeymanSampler, ProportionalSampler, Sampler
 from cnf.training.schedules import Schedule, WarmupCosine
@@ -37,6 +37,7 @@ __all__ = [
     "Coupling",
     "EMAValidator",
     "FlowMatching",
+    "GeodesicPath",
     "History",
     "IndependentCoupling",
     "Interrupted",

@@ -10,7 +10,7 @@ from torch import Tensor
 from cnf.flows import CNF
 from cnf.training.couplings import Coupling, IndependentCoupling
 from cnf.training.objectives import Loss, Objective, Task
-from cnf.training.paths import LinearPath, Path
+from cnf.training.paths import LinearPath, Path, shortest_path
 
 
 @dataclass
@@ -20,7 +20,8 @@ class FlowMatching(Objective):
     Its minimizer carries the source to the data.
 
     Attributes:
-        path: the conditional path, (z, y, t) → (x_t, u_t).
+        path: the conditional path, (z, y, t) → (x_t, u_t); None goes the shortest way in the space
+            of the flow.
         coupling: which source point is paired with which row.
         times: number of distinct times in a batch, stratified; the gates of a field are computed
             once for all rows of a time. The batch is a multiple of it.
@@ -30,7 +31,7 @@ class FlowMatching(Objective):
             draws from the base of the flow.
     """
 
-    path: Path = field(default_factory=LinearPath)
+    path: Path | None = None
     coupling: Coupling = field(default_factory=IndependentCoupling)
     times: int = 64
     times_a_pair: int = 1
@@ -54,8 +55,9 @@ class FlowMatching(Objective):
         if self.times_a_pair > 1:
             z, y = z.repeat(self.times_a_pair, 1), y.repeat(self.times_a_pair, 1)
             context = None if context is None else context.repeat(self.times_a_pair, 1)
+        path = self.path or shortest_path(task.flow.geometry)
         value = flow_matching_loss(
-            task.flow, z, y, context, task.generator, path=self.path, times=self.times
+            task.flow, z, y, context, task.generator, path=path, times=self.times
         )
         return Loss(value, value.item())
 
@@ -89,7 +91,7 @@ def flow_matching_loss(
     """
     u = torch.rand(times, generator=generator, device=y.device, dtype=y.dtype)
     t = ((torch.arange(times, device=y.device) + u) / times)[:, None]
-    z, y = z.reshape(times, -1, flow.dim), y.reshape(times, -1, flow.dim)
+    z, y = z.reshape(times, -1, flow.base.dim), y.reshape(times, -1, flow.base.dim)
     context = None if context is None else context.reshape(times, -1, flow.context_dim)
     x, velocity = path(z, y, t[..., None])
     return (flow.field(t, x, context) - velocity).square().sum(-1).mean()

@@ -8,6 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from cnf.fields import Geometry
+
 
 class Path(Protocol):
     """A conditional probability path between a source point z (t = 0) and a row y (t = 1)."""
@@ -35,3 +37,29 @@ class LinearPath:
     def __call__(self, z: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The point and the velocity."""
         return torch.lerp(z, y, t), y - z
+
+
+@dataclass(frozen=True)
+class GeodesicPath:
+    """Shortest ways at constant speed: straight for real columns, along arcs for angles, along great
+    circles for unit vectors (Chen & Lipman 2024).
+
+    Attributes:
+        geometry: the space of model coordinates.
+
+    Example:
+        >>> z, y, t = torch.full((1, 1, 1), 3.0), torch.full((1, 1, 1), -3.0), torch.ones(1, 1, 1)
+        >>> GeodesicPath(Geometry(0, angles=1))(z, y, t)[1]
+        tensor([[[0.2832]]])
+    """
+
+    geometry: Geometry
+
+    def __call__(self, z: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The point and the velocity."""
+        return self.geometry.geodesic(z, y, t)
+
+
+def shortest_path(geometry: Geometry) -> Path:
+    """The path of flow matching in a space."""
+    return LinearPath() if geometry.flat else GeodesicPath(geometry)

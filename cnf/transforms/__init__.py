@@ -3,12 +3,14 @@
 Affine, Chain                        whitening and standardizing; one transform after another
 Gaussianize                          monotone splines, column by column
 BoundedToReal                        columns with a lower or upper end
+Charts                               angles, and longitude with latitude
 MarginalTransform, Whitening         typed tables: quantiles of mixtures, a Gaussian a pattern of cells
 Float64Module                        a module that keeps float64 whatever the flow computes in
 """
 
 from cnf.transforms.affine import Affine, Chain, Transform
 from cnf.transforms.bounded import BoundedToReal, Range
+from cnf.transforms.charts import Charts
 from cnf.transforms.float64 import Float64Module
 from cnf.transforms.gaussianize import Gaussianize
 from cnf.transforms.marginals import MarginalTransform
@@ -18,6 +20,7 @@ __all__ = [
     "Affine",
     "BoundedToReal",
     "Chain",
+    "Charts",
     "Float64Module",
     "Gaussianize",
     "MarginalTransform",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnf.fields.geometry import Geometry
 from cnf.registry import arguments, described, rebuild, register
 from cnf.transforms.float64 import Float64Module
 
@@ -30,6 +31,11 @@ class Transform(Float64Module, ABC):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
+
+    @property
+    def geometry(self) -> Geometry:
+        """The space of y; a plane, unless a subclass has another."""
+        return Geometry(self.dim)
 
     def config(self) -> dict[str, Any]:
         """What rebuilds the transform beside its columns and its tensors, JSON-ready."""
