@@ -17,18 +17,18 @@ from cnf.recipe.periodic_bases import circle_base, sphere_base
 from cnf.rows import Rows, weighted_nll
 
 
-def choose_base(train: Rows, valid: Rows, seed: int, geometry: Geometry) -> Base:
+def base_in_space(geometry: Geometry, train: Rows, valid: Rows, seed: int) -> Base:
     """The base of each part of a geometry, for rows in model coordinates; held-out rows, likewise,
     judge mixtures."""
     if geometry.flat:
-        return choose_real_base(train, valid, seed)
+        return choose_base(train, valid, seed)
     (reals, angles, vectors), held_out = geometry.split(train.x), geometry.split(valid.x)
 
     def pair(part: Tensor, held_out_part: Tensor) -> tuple[Rows, Rows]:
         return replace(train, x=part), replace(valid, x=held_out_part)
 
     return product(
-        choose_real_base(*pair(reals, held_out[0]), seed) if geometry.reals else None,
+        choose_base(*pair(reals, held_out[0]), seed) if geometry.reals else None,
         circle_base(*pair(angles, held_out[1]), seed) if geometry.angles else None,
         *(
             sphere_base(*pair(vectors[:, k], held_out[2][:, k]), seed)
@@ -37,7 +37,7 @@ def choose_base(train: Rows, valid: Rows, seed: int, geometry: Geometry) -> Base
     )
 
 
-def choose_real_base(train: Rows, valid: Rows, seed: int) -> Base:
+def choose_base(train: Rows, valid: Rows, seed: int) -> Base:
     """A normal base, one with heavy tails where rows have outliers, or a mixture of a few wide
     Gaussians where that is much nearer to rows of few columns, so that the field has less to do.
 

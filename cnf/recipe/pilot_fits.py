@@ -15,7 +15,7 @@ from dataclasses import replace
 import cnf.recipe.defaults as defaults
 from cnf.fields import Geometry
 from cnf.flows import CNF
-from cnf.recipe.bases import choose_base
+from cnf.recipe.bases import base_in_space
 from cnf.recipe.settings import FitSettings
 from cnf.rows import Rows
 from cnf.training.batches import in_model_coordinates
@@ -74,7 +74,7 @@ def best_transform(
         tried.preprocess = transform
         if "base" in flow.automatic:
             y, held_out = (in_model_coordinates(tried, rows) for rows in (train, valid))
-            tried.base = choose_base(y, held_out, seed, tried.geometry)
+            tried.base = base_in_space(tried.geometry, y, held_out, seed)
         trainer = Trainer(tried, train, valid, short, seed=seed)
         with contextlib.suppress(TrainingError):  # judged by what it had reached
             trainer.run()

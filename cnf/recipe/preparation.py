@@ -9,7 +9,7 @@ import torch
 
 from cnf.flows import CNF, Base
 from cnf.recipe.architecture import default_field
-from cnf.recipe.bases import choose_base
+from cnf.recipe.bases import base_in_space
 from cnf.recipe.pilot_fits import affords_pilot_fits, best_transform
 from cnf.recipe.settings import FitSettings
 from cnf.recipe.transforms import transforms_in_space
@@ -117,7 +117,7 @@ def fit_context_map(flow: CNF, train: Rows) -> None:
 def base_for(flow: CNF, train: Rows, valid: Rows, seed: int) -> Base:
     """The base of the recipe for rows in the coordinates of the flow."""
     y, held_out = (in_model_coordinates(flow, rows) for rows in (train, valid))
-    return choose_base(y, held_out, seed, flow.geometry)
+    return base_in_space(flow.geometry, y, held_out, seed)
 
 
 def _fit_transform(

@@ -23,9 +23,9 @@ def transforms_in_space(
         return candidate_transforms(train, valid, ranges, seed)
     if not given.reals:
         return {"angles and spheres": given}
-    parts = (replace(rows, x=rows.x[:, given.reals]) for rows in (train, valid))
+    reals, held_out = (replace(rows, x=rows.x[:, given.reals]) for rows in (train, valid))
     ends = None if ranges is None else [ranges[place] for place in given.reals]
-    found = candidate_transforms(*parts, ends, seed)
+    found = candidate_transforms(reals, held_out, ends, seed)
     return {f"{name}, angles apart": given.with_rest(rest) for name, rest in found.items()}
 
 

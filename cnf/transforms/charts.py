@@ -63,7 +63,7 @@ class Charts(Transform):
         super().__init__(dim)
         periods, starts = periods or {}, starts or {}
         self.angles = list(periods)
-        self.spheres = [tuple(pair) for pair in spheres]
+        self.spheres = [(longitude, latitude) for longitude, latitude in spheres]
         taken = [*self.angles, *(place for pair in self.spheres for place in pair)]
         _check(dim, taken, periods)
         self.reals = [place for place in range(dim) if place not in taken]
