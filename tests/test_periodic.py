@@ -312,7 +312,7 @@ def test_a_fit_comes_near_the_entropy_of_a_von_mises_density():
     with torch.no_grad():
         log_prob = flow.log_prob(torch.tensor(fresh[:, None] * 180 / math.pi)).numpy()
     gap = np.mean(known.logpdf(fresh) - math.log(180 / math.pi) - log_prob)
-    assert gap < 0.02, history.choices
+    assert gap < 0.03, history.choices
 
 
 def test_a_fit_comes_near_the_entropy_of_a_density_on_the_sphere():

@@ -51,7 +51,8 @@ def _choose(
     valid: Rows,
     seed: int,
 ) -> Base:
-    """The mixture with the best held-out likelihood, if it surely beats the uniform density."""
+    """The smallest mixture whose held-out likelihood is close to the best, if it surely beats the
+    uniform density."""
     if train.context is not None or len(train) < defaults.PERIODIC_ROWS:
         return uniform
     rows = some_rows(train, seed)
@@ -64,7 +65,9 @@ def _choose(
         found.append(kind(weights, centers, wide).to(train.x))
     if not found:
         return uniform
-    best = min(found, key=lambda base: weighted_nll(base.log_prob(valid.x), valid.weights)[0])
+    nlls = [weighted_nll(base.log_prob(valid.x), valid.weights)[0] for base in found]
+    close = min(nlls) + defaults.PERIODIC_CLOSE
+    best = next(base for base, nll in zip(found, nlls) if nll <= close)
     gains = best.log_prob(valid.x) - uniform.log_prob(valid.x)
     nll, error = weighted_nll(gains, valid.weights)
     return best if -nll - defaults.BASE_ERRORS * error > defaults.BASE_GAIN else uniform
