@@ -116,18 +116,15 @@ class TimeFeatures(nn.Module):
         frequencies: k; small, since a velocity that wobbles in time costs the solver steps.
     """
 
-    multiples: Tensor
-
     def __init__(self, frequencies: int = 3) -> None:
         super().__init__()
-        # Integers stay as they are when the module changes its dtype: π is as exact as the times
-        # are.
-        self.register_buffer("multiples", torch.arange(1, frequencies + 1), persistent=False)
+        self.frequencies = frequencies
         self.features = 2 * frequencies + 1
 
     def forward(self, t: Tensor) -> Tensor:
         """Features (*batch, 2k + 1) of times t (*batch,)."""
-        angles = (torch.pi * t)[..., None] * self.multiples
+        multiples = torch.arange(1, self.frequencies + 1, device=t.device)
+        angles = (torch.pi * t)[..., None] * multiples
         return torch.cat([2 * t[..., None] - 1, angles.cos(), angles.sin()], -1)
 
 

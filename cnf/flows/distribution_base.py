@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,12 +44,23 @@ class DistributionBase(Base):
                 " wrap it in torch.distributions.Independent"
             )
         super().__init__(distribution.event_shape[0])
-        # Points outside the support have density zero, and are no error.
-        self.distribution = _mapped(distribution, lambda tensor: tensor)
+        self.form = _mapped(distribution, self._kept)
+
+    @property
+    def distribution(self) -> Distribution:
+        """The distribution of the buffers. Points outside its support have density zero, and are no
+        error."""
+        tensors = self.buffers()
+        return _mapped(self.form, lambda _: next(tensors))
+
+    def _kept(self, tensor: Tensor) -> Tensor:
+        self.register_buffer(f"tensor{len(self._buffers)}", tensor)
+        return tensor
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density (*batch,) of z (*batch, dim), −∞ outside the support."""
-        log_prob, support = self.distribution.log_prob(z), self.distribution.support
+        distribution = self.distribution
+        log_prob, support = distribution.log_prob(z), distribution.support
         return log_prob if support is None else log_prob.where(support.check(z), -torch.inf)
 
     def sample(
@@ -63,22 +73,19 @@ class DistributionBase(Base):
     ) -> Tensor:
         """Draws (*shape, dim). A distribution knows no generator: a given one seeds torch's own for
         the moment."""
+        distribution = self.distribution
         if generator is None:
-            return self.distribution.sample(shape).to(device, dtype)
+            return distribution.sample(shape).to(device, dtype)
         seed = torch.randint(2**62, (), generator=generator, device=generator.device)
         devices = [generator.device] if generator.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed.item())
-            return self.distribution.sample(shape).to(device, dtype)
+            return distribution.sample(shape).to(device, dtype)
 
     def describe(self) -> str:
         """The base in words."""
-        inner = getattr(self.distribution, "base_dist", self.distribution)
+        inner = getattr(self.form, "base_dist", self.form)
         return type(inner).__name__
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], *rest: Any) -> DistributionBase:
-        self.distribution = _mapped(self.distribution, fn)
-        return super()._apply(fn, *rest)
 
 
 def _mapped(distribution: Distribution, fn: Callable[[Tensor], Tensor]) -> Distribution:

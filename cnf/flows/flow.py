@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
 from cnf.deprecation import RenamedAttribute, warn_renamed
@@ -22,13 +22,14 @@ from cnf.flows.model_file import write_model
 from cnf.flows.periodic_bases import plain_base
 from cnf.flows.scoring import ErrorModel, Evaluation, SolveResult
 from cnf.flows.serialization import describe
+from cnf.flows.state import WholeState, flow_state, set_flow_state, tensors_of
 from cnf.ode import Gradient, Grid, Solver, System
 from cnf.transforms import Affine, Charts, Transform
 
 DEFAULT_HIDDEN = (128, 128)  # of a flow that `cnf.fit` has not built
 
 
-class CNF(nn.Module):
+class CNF(WholeState):
     """A continuous normalizing flow: a base density at t = 0 carried to the data at t = 1.
 
     With dx/dt = v(t, x, context) and z = x(0), the density at x = x(1) follows the instantaneous
@@ -424,6 +425,14 @@ class CNF(nn.Module):
         self.compiled = self.solver
         return self
 
+    def settings(self) -> dict[str, Any]:
+        """What the flow is beside its tensors, JSON-ready."""
+        return flow_state(self)
+
+    def restore(self, settings: dict[str, Any]) -> None:
+        """Take over what `settings` gave; parts are built anew where theirs differ."""
+        set_flow_state(self, settings)
+
     def save(self, path: str | Path) -> None:
         """Write configuration, weights and metadata to one safetensors file, atomically; see
         `cnf.load`.
@@ -432,7 +441,7 @@ class CNF(nn.Module):
             ValueError: for a part whose class is not registered (`cnf.register`), or too long a
                 grid.
         """
-        write_model(path, {**describe(self), "metadata": self.metadata}, self.state_dict())
+        write_model(path, {**describe(self), "metadata": self.metadata}, tensors_of(self))
 
     score = RenamedAttribute("solve_log_prob")
     compile = RenamedAttribute("compile_solves")

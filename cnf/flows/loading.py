@@ -10,21 +10,19 @@ from torch import Tensor
 
 from cnf.fields import VelocityField
 from cnf.flows.bases import Base
-from cnf.flows.divergence import Hutchinson
 from cnf.flows.flow import CNF
 from cnf.flows.model_file import read_model
 from cnf.flows.serialization import (
     DTYPES,
-    checked,
+    divergence_of,
     misfits_reported,
     require_bounded,
-    set_solves,
+    set_bars,
 )
+from cnf.flows.state import checked, load_tensors
+from cnf.ode import Solver
 from cnf.registry import rebuild
 from cnf.transforms import Transform
-
-# More probes cost more than the exact divergence of so many columns.
-MOST_PROBES = 256
 
 
 def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF:
@@ -54,7 +52,7 @@ def rebuilt(
         with torch.device("meta"):  # where a flow of any size takes no memory
             checked(build(config), tensors)
         flow = build(config)
-        flow.load_state_dict(tensors)
+        load_tensors(flow, tensors)
         for part in flow.modules():
             if isinstance(part, Base):
                 part.require_drawable()
@@ -74,17 +72,9 @@ def build(config: dict[str, Any]) -> CNF:
             field=rebuild(VelocityField, config["field"], coordinates, context_dim),
             base=rebuild(Base, config["base"], coordinates),
             preprocess=preprocess,
-            divergence=_divergence(config["divergence"]),
+            divergence=divergence_of(config["divergence"]),
         )
-    set_solves(flow, config)
+    flow.solver = rebuild(Solver, config["solver"])
+    set_bars(flow, config)
     flow.metadata = dict(config["metadata"])
     return flow.to(DTYPES[config["dtype"]])
-
-
-def _divergence(config: dict[str, Any] | str) -> Hutchinson | str:
-    if not isinstance(config, dict):
-        return config
-    estimate = Hutchinson(**config)
-    if estimate.probes > MOST_PROBES:
-        raise ValueError(f"probes: expected at most {MOST_PROBES}; got {estimate.probes}")
-    return estimate

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cnf.flows.divergence import Hutchinson
 from cnf.flows.model_file import ModelFileError
 from cnf.flows.scoring import ErrorModel
-from cnf.ode import Solver
-from cnf.registry import described, rebuild
+from cnf.registry import described
 
 # Of the lists, numbers and levels of a configuration.
 LONGEST, LARGEST_NUMBER, DEEPEST = 4096, 1e6, 12
+# More probes cost more than the exact divergence of so many columns.
+MOST_PROBES = 256
 # Parts of a configuration that hold numbers and words of the user's data.
 USER_DATA = ("metadata", "schema", "ranges")
 # What constructors raise for arguments that they cannot have meant.
@@ -48,27 +49,42 @@ def describe(flow: Any) -> dict[str, Any]:
     return configuration
 
 
-def describe_solves(flow: Any) -> dict[str, Any]:
+def describe_solves(
+    flow: Any, describe_part: Callable[[Any], dict[str, Any]] = described
+) -> dict[str, Any]:
     """How a flow is solved, JSON-ready: its solver, its error model and what a fit may choose."""
     return {
-        "solver": described(flow.solver),
+        "solver": describe_part(flow.solver),
         "error_model": asdict(flow.error_model),
         "automatic": sorted(flow.automatic),
     }
 
 
-def set_solves(flow: Any, config: dict[str, Any]) -> None:
-    """Give a flow what `describe_solves` described.
+def set_bars(flow: Any, config: dict[str, Any]) -> None:
+    """Give a flow the error model that `describe_solves` described, and what a fit may choose.
 
     Raises:
         ValueError: for settings without a meaning.
     """
-    flow.solver = rebuild(Solver, config["solver"])
     flow.error_model = ErrorModel.from_config(config["error_model"])
     names = config["automatic"]
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise ValueError(f"automatic: expected names of parts; got {names}")
     flow.automatic = set(names)
+
+
+def divergence_of(config: dict[str, Any] | str) -> Hutchinson | str:
+    """The divergence that a configuration describes.
+
+    Raises:
+        ValueError: for settings without a meaning.
+    """
+    if not isinstance(config, dict):
+        return config
+    estimate = Hutchinson(**config)
+    if estimate.probes > MOST_PROBES:
+        raise ValueError(f"probes: expected at most {MOST_PROBES}; got {estimate.probes}")
+    return estimate
 
 
 def require_bounded(config: dict[str, Any]) -> None:
@@ -106,23 +122,6 @@ def misfits_reported(path: str | Path) -> Iterator[None]:
     except MISFITS as failure:
         reason = " ".join(str(failure).split())[:200]
         raise ModelFileError(f"{path}: its configuration does not fit ({reason})") from failure
-
-
-def checked(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, once names and shapes are those of the model and every number is finite.
-
-    Raises:
-        ValueError: where they are not.
-    """
-    expected = model.state_dict()
-    if missing := expected.keys() ^ tensors.keys():
-        raise ValueError(f"missing or unknown tensors: {', '.join(sorted(missing)[:3])}")
-    for name, tensor in tensors.items():
-        if tensor.shape != expected[name].shape or not tensor.isfinite().all():
-            raise ValueError(
-                f"tensor {name}: expected finite numbers of shape {tuple(expected[name].shape)}"
-            )
-    return tensors
 
 
 def parameters_of(flow: nn.Module) -> int:

@@ -10,7 +10,8 @@ import torch
 from cnf.flows import CNF
 from cnf.flows.loading import build, rebuilt
 from cnf.flows.model_file import read_model
-from cnf.flows.serialization import DTYPES, checked, misfits_reported, require_bounded
+from cnf.flows.serialization import DTYPES, misfits_reported, require_bounded
+from cnf.flows.state import checked, load_tensors
 from cnf.tables.columns import Column
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.model import TableFlow
@@ -34,7 +35,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF | Table
         with torch.device("meta"):  # where a model of any size takes no memory
             checked(_build(config), tensors)
         model = _build(config)
-        model.load_state_dict(tensors)
+        load_tensors(model, tensors)
     return model.to(device).eval()
 
 

@@ -8,12 +8,13 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cnf.fields.masked import MaskedField
 from cnf.flows import CNF, Evaluation
 from cnf.flows.model_file import write_model
 from cnf.flows.serialization import describe
+from cnf.flows.state import WholeState, tensors_of
 from cnf.rows import Rows
 from cnf.tables.columns import NO_STATE, OUTSIDE, Column
 from cnf.tables.conditioning import PlainConditioning, StateConditioning
@@ -31,7 +32,7 @@ AT_ONCE = 2**16
 Given: TypeAlias = "pd.DataFrame | Mapping[str, Any]"
 
 
-class TableFlow(nn.Module):
+class TableFlow(WholeState):
     """The density of a table whose columns may be real, positive, bounded, integer or categorical,
     with atoms and missing cells.
 
@@ -385,6 +386,20 @@ class TableFlow(nn.Module):
             for cells in drawn
         ]
 
+    def settings(self) -> dict[str, Any]:
+        """What the model is beside its tensors and its flow."""
+        return {"schema": self.schema.as_json(), "imputer": self.imputer is not None}
+
+    def restore(self, settings: dict[str, Any]) -> None:
+        """Check that the schema is the same, and make the imputer where there was one."""
+        if Schema.from_json(settings["schema"]) != self.schema:
+            raise TableError(
+                "state: expected the schema that it was taken with; construct the TableFlow with that"
+                " schema, or write a file by `save` and read it by `cnf.load`"
+            )
+        if settings["imputer"] and self.imputer is None:
+            self.with_imputer()
+
     def save(self, path: str | Path) -> None:
         """Write schema, configuration, weights and metadata to one safetensors file,
         atomically; see `cnf.load`."""
@@ -396,7 +411,7 @@ class TableFlow(nn.Module):
             "dtype": str(self.dtype).removeprefix("torch."),
             "metadata": self.metadata.as_json(),
         }
-        write_model(path, configuration, self.state_dict())
+        write_model(path, configuration, tensors_of(self))
 
 
 def _conditioning(schema: Schema, flow: CNF | None) -> PlainConditioning | StateConditioning:

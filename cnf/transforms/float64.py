@@ -23,4 +23,8 @@ class Float64Module(nn.Module):
         fn: Callable[[Tensor], Tensor],
         recurse: bool = True,  # noqa: FBT001, FBT002 - torch's signature
     ) -> Float64Module:
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+        def moved(tensor: Tensor) -> Tensor:
+            found = fn(tensor)  # without numbers, where a module leaves the meta device
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
+        return super()._apply(moved, recurse)

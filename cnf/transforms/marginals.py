@@ -57,8 +57,6 @@ class MarginalTransform(Transform):
         True
     """
 
-    ends: Tensor
-    bounded: Tensor
     centres: Tensor
     scales: Tensor
     weights: Tensor
@@ -66,17 +64,25 @@ class MarginalTransform(Transform):
     def __init__(self, ranges: Sequence[Range]) -> None:
         super().__init__(len(ranges))
         self.ranges = [tuple(ends) for ends in ranges]
-        ends = [[low or 0.0 for low, _ in ranges], [high or 0.0 for _, high in ranges]]
-        self.register_buffer("ends", torch.tensor(ends, dtype=torch.float64), persistent=False)
-        bounded = [
-            [low is not None for low, _ in ranges],
-            [high is not None for _, high in ranges],
-        ]
-        self.register_buffer("bounded", torch.tensor(bounded, dtype=torch.bool), persistent=False)
         shape = (len(ranges), KERNELS)
         self.register_buffer("centres", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("scales", torch.ones(shape, dtype=torch.float64))
         self.register_buffer("weights", torch.full(shape, 1 / KERNELS, dtype=torch.float64))
+
+    @property
+    def ends(self) -> Tensor:
+        """The ends of the ranges (2, dim), zero where there is none."""
+        lower, upper = (
+            [low or 0.0 for low, _ in self.ranges],
+            [high or 0.0 for _, high in self.ranges],
+        )
+        return self.centres.new_tensor([lower, upper])
+
+    @property
+    def bounded(self) -> Tensor:
+        """Which ends there are (2, dim)."""
+        lower, upper = ([ends[k] is not None for ends in self.ranges] for k in (0, 1))
+        return torch.tensor([lower, upper], dtype=torch.bool, device=self.centres.device)
 
     def config(self) -> dict[str, Any]:
         """The ranges of the columns; the rest is tensors."""
