@@ -19,6 +19,9 @@ FEWEST_ROWS = 10
 HELD_OUT = 0.1
 
 
+Numbers = Tensor | np.ndarray
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows with their context and weights, in the user's units unless stated otherwise.
@@ -53,6 +56,18 @@ class Rows:
 def held_out_split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
     """The rows that a fit learns from under this seed, and the tenth that it sets apart."""
     return rows.split(HELD_OUT, torch.Generator(rows.x.device).manual_seed(seed))
+
+
+def as_tensor(values: Numbers, device: torch.device | None = None) -> Tensor:
+    """A tensor as it is; an array as a tensor of its own, in its dtype, on `device`.
+
+    Example:
+        >>> as_tensor(np.array([[1.0, 2.0]])[:, ::-1])
+        tensor([[2., 1.]], dtype=torch.float64)
+    """
+    if isinstance(values, Tensor):
+        return values
+    return torch.from_numpy(np.array(values, order="C")).to(device)
 
 
 def as_rows(name: str, x: Any, context: Any, weights: Any, device: torch.device) -> Rows:

@@ -109,7 +109,7 @@ def draw(model: cnf.AugmentedCNF, found: dict[str, Any], *, draws: int, resoluti
     axes[0, 1].set_title(f"exp of the bound of {draws} draws")
     plotting.samples(model.sample((4_000,), generator=generator), ax=axes[0, 2], limits=BOX)
     axes[0, 2].set_title("samples")
-    z = model.flow.sample_base((200,), generator)
+    z = model.flow.sample_base(200, generator=generator)
     path = model.flow.trajectory(z, torch.linspace(0, 1, 41))
     plotting.trajectories(path, ax=axes[0, 3], columns=(0, 2), names=("x₁", "x₂", "e"))
     axes[0, 3].set_title("particles beside their noise")

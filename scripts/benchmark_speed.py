@@ -145,7 +145,7 @@ def sampling(
     """Drawing rows on every side, and how far each carries base points from where they belong
     (mean norm)."""
     generator = torch.Generator().manual_seed(0)
-    z = torch.randn(rows, flow.dim, generator=generator)
+    z = flow.sample_base(rows, generator=generator)
     fine = copy.deepcopy(flow).double()
     fine.solver = cnf.Torchdiffeq("dopri8", rtol=1e-10, atol=1e-10)
     truth = fine.trajectory(z.double(), [1.0])[0]

@@ -29,7 +29,7 @@ Box = tuple[tuple[float, float], ...]
 
 def base_points(flow: cnf.CNF, count: int, seed: int) -> Tensor:
     """Particles at t = 0."""
-    return flow.sample_base((count,), torch.Generator().manual_seed(seed))
+    return flow.sample_base(count, generator=torch.Generator().manual_seed(seed))
 
 
 def frame_of(path: Tensor) -> Box:

@@ -102,7 +102,7 @@ def draw_flow(flow: cnf.CNF, names: list[str]) -> Figure:
     """Particles in two columns and in principal axes, colored by the log-density where they
     are."""
     page, axes = plotting.figure(1, 2, panel=(3.3, 3.0))
-    start = flow.sample_base((PARTICLES,), torch.Generator().manual_seed(0))
+    start = flow.sample_base(PARTICLES, generator=torch.Generator().manual_seed(0))
     path, log_prob = flow.trajectory_and_log_prob(start, torch.linspace(0, 1, 41))
     plotting.trajectories(path, ax=axes[0, 0], color=log_prob, columns=(0, 1), names=names)
     plotting.trajectories(

@@ -47,7 +47,7 @@ def draw(flows: dict[str, cnf.CNF], *, resolution: int, seed: int) -> Figure:
 def draw_toy(row: Sequence[Axes], flow: cnf.CNF, toy: Toy, *, resolution: int, seed: int) -> None:
     """Data, densities, contours, particles and velocity of one toy, inside the same limits."""
     x = toy.sample(4000, torch.Generator().manual_seed(seed))
-    start = flow.sample_base((PARTICLES,), torch.Generator().manual_seed(seed))
+    start = flow.sample_base(PARTICLES, generator=torch.Generator().manual_seed(seed))
     clock = torch.linspace(0, 1, 33)
     path, log_prob = flow.trajectory_and_log_prob(start, clock)
     box = plotting.limits(torch.cat([x, path.flatten(0, 1)]), margin=0.05)

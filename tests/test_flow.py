@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from problems import F64, FIELDS, LinearField, make_field, make_flow, normal, seeded, stirred
@@ -217,11 +218,10 @@ def test_paths_are_the_integral_of_the_velocity_in_the_units_of_the_data():
         solver=cnf.Grid.uniform(40),
     )
     t = torch.linspace(0, 1, 201, dtype=F64)
-    path = flow.trajectory(normal(3, 2), t)
+    start = normal(3, 2) @ matrix.T + torch.tensor([100.0, 3.0], dtype=F64)
+    path = flow.trajectory(start, t)
     velocities = torch.stack([flow.velocity(time.item(), x) for time, x in zip(t, path)])
-    torch.testing.assert_close(
-        path[0], normal(3, 2) @ matrix.T + torch.tensor([100.0, 3.0], dtype=F64)
-    )
+    torch.testing.assert_close(path[0], start)
     torch.testing.assert_close(
         path[0] + torch.trapezoid(velocities, t, dim=0), path[-1], rtol=0, atol=1e-2
     )
@@ -230,10 +230,51 @@ def test_paths_are_the_integral_of_the_velocity_in_the_units_of_the_data():
 @torch.no_grad()
 def test_samples_are_where_paths_from_the_base_end():
     flow = small()
-    z = flow.sample_base((7,), seeded(3))
-    torch.testing.assert_close(
-        flow.sample((7,), generator=seeded(3)), flow.trajectory(z, [0.0, 1.0])[1]
+    z = flow.sample_base((7,), generator=seeded(3))
+    there = flow.bind(solver=flow.solver).trajectory(z, [0.0, 1.0])[1]
+    torch.testing.assert_close(flow.sample((7,), generator=seeded(3)), there)
+
+
+@pytest.mark.parametrize("context_dim", [0, 2])
+@torch.no_grad()
+def test_paths_start_and_end_in_the_units_of_the_data(context_dim):
+    shift, scale = torch.tensor([500.0, -3.0], dtype=F64), torch.tensor([20.0, 0.01], dtype=F64)
+    flow = small(context_dim, preprocess=cnf.Affine(shift, scale.diag()))
+    context = normal(4000, 2, seed=1) if context_dim else None
+    start = flow.sample_base(() if context_dim else 4000, context, generator=seeded(2))
+    torch.testing.assert_close(start.mean(0), shift, rtol=0, atol=1.0)
+    torch.testing.assert_close(start.std(0), scale, rtol=0.05, atol=0)
+    path = flow.trajectory(start, [0.0, 1.0], context)
+    torch.testing.assert_close(path[0], start)
+    back = flow.trajectory(path[1], [0.0], context, reverse=True)[0]
+    torch.testing.assert_close(back / scale, start / scale, rtol=0, atol=1e-3)
+    drawn = flow.sample(() if context_dim else 4000, context, generator=seeded(2))
+    torch.testing.assert_close(drawn / scale, path[1] / scale, rtol=0, atol=1e-2)
+
+
+def test_numbers_may_be_arrays_and_shapes_whole_numbers():
+    flow, x, context = small(2), normal(6, 2), normal(6, 2, seed=1)
+    a, b = x.numpy(), context.numpy()
+    torch.testing.assert_close(flow.log_prob(a[:, ::-1], b), flow.log_prob(x.flip(1), context))
+    torch.testing.assert_close(flow(b).log_prob(a), flow.log_prob(x, context))
+    assert torch.equal(flow.evaluate(a, b).nfe, flow.evaluate(x, context).nfe)
+    assert torch.equal(flow.velocity(0.5, a, b), flow.velocity(0.5, x, context))
+    assert torch.equal(flow.trajectory(a, [0.5], b), flow.trajectory(x, [0.5], context))
+    assert torch.equal(
+        flow.to_model_coordinates(a, b)[0], flow.to_model_coordinates(x, context)[0]
     )
+    assert flow.sample(5, b).shape == flow.sample_base(5, b).shape == (5, 6, 2)
+    assert flow(b).sample(5).shape == (5, 6, 2) and small().sample(np.int64(5)).shape == (5, 2)
+
+
+@torch.no_grad()
+def test_start_points_in_model_coordinates_are_warned_of():
+    """So release 0.1 took them."""
+    flow = small(preprocess=cnf.Affine.whiten(normal(50, 2) * 3 + 7))
+    for path in (flow.trajectory, flow.trajectory_and_log_prob):
+        with pytest.warns(DeprecationWarning, match="as flow.sample_base draws them"):
+            path(normal(10, 2), [0.0, 1.0])
+        path(flow.sample_base(10, generator=seeded()), [0.0, 1.0])
 
 
 def test_trap_default_solver_of_one_step():
@@ -359,7 +400,7 @@ def test_paths_come_with_the_log_density_where_they_are(solver, context_dim, tim
     flow = small(
         context_dim, solver=SOLVERS[solver], preprocess=cnf.Affine.whiten(normal(50, 2) * 3 + 1)
     )
-    z, context = normal(3, 4, 2), normal(4, 2, seed=1) if context_dim else None
+    z, context = 3 * normal(3, 4, 2) + 1, normal(4, 2, seed=1) if context_dim else None
     path, log_prob = flow.trajectory_and_log_prob(z, times, context)
     torch.testing.assert_close(path, flow.trajectory(z, times, context), rtol=0, atol=5e-3)
     assert log_prob.shape == (len(times), 3, 4)

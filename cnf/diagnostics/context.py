@@ -86,11 +86,10 @@ class CheckContext:
         """The rows whose context `drawn` was sampled under."""
         return self.rows if self.rows.context is None else self.few
 
-    def base_points(self, flow: CNF, rows: Rows) -> Tensor:
-        """The rows at t = 0, in model coordinates (rows, dim)."""
+    def start_points(self, flow: CNF, rows: Rows) -> Tensor:
+        """Where the rows are at t = 0, (rows, dim)."""
         with torch.no_grad():
-            start = flow.trajectory(rows.x, [0.0], rows.context, reverse=True)[0]
-            return flow.to_model_coordinates(start, rows.context)[0]
+            return flow.trajectory(rows.x, [0.0], rows.context, reverse=True)[0]
 
 
 def at_first_look(flow: CNF, context: Tensor | None, solver: Solver | None = None) -> BoundFlow:

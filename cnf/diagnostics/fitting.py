@@ -55,9 +55,10 @@ def ranks(values: Tensor, samples: Tensor) -> Tensor:
 def base(case: CheckContext) -> Iterator[CheckResult]:
     """Held-out rows at t = 0 against the base: each column, and the density of the base."""
     flow, rows = case.flow, case.rows
-    z = case.base_points(flow, rows)
+    z = flow.to_model_coordinates(case.start_points(flow, rows), rows.context)[0]
     z = z[z.isfinite().all(-1)]
-    drawn = flow.sample_base((BASE_SAMPLES,), case.generator(8))
+    generator = case.generator(8)
+    drawn = flow.base.sample((BASE_SAMPLES,), generator, dtype=flow.dtype, device=flow.device)
     pairs = [*zip(z.T, drawn.T), (flow.base.log_prob(z), flow.base.log_prob(drawn))]
     u = torch.stack([ranks(values, samples[:, None]) for values, samples in pairs], 1)
     worst = distance(u).max().item() if len(u) else math.nan

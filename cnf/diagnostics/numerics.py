@@ -26,8 +26,7 @@ VOLUMES, GRADIENT_ROWS, ALONE = 16, 32, 24
 def round_trip(case: CheckContext) -> Iterator[CheckResult]:
     """x → z → x, in standard deviations of the column."""
     flow, rows = case.flow, case.few
-    z = case.base_points(flow, rows)
-    back = flow.trajectory(z, [1.0], rows.context)[0]
+    back = flow.bind(rows.context).trajectory(case.start_points(flow, rows), [1.0])[0]
     scale = case.rows.x.std(0).clamp(min=1e-300)
     distance = ((back - rows.x).abs() / scale).amax(-1)
     yield CheckResult.at_most(
@@ -46,7 +45,8 @@ def volume(case: CheckContext) -> Iterator[CheckResult]:
     differences."""
     flow = case.exact
     context = None if case.rows.context is None else case.rows.context[:1]
-    bound, z = at_first_look(flow, context), flow.sample_base((VOLUMES,), case.generator(2))
+    bound = at_first_look(flow, context)
+    z = flow.base.sample((VOLUMES,), case.generator(2), dtype=flow.dtype, device=flow.device)
     image = partial(_image, bound)
     carried = flow.base.log_prob(z) - torch.linalg.slogdet(jacobian(image, z, 1e-5)).logabsdet
     difference = (bound.evaluate(image(z)).log_prob - carried).abs()
@@ -60,9 +60,11 @@ def volume(case: CheckContext) -> Iterator[CheckResult]:
     )
 
 
-def _image(flow: BoundFlow, z: Tensor) -> Tensor:
-    """The data points that base points are carried to."""
-    return flow.trajectory(z, [1.0])[0]
+def _image(bound: BoundFlow, z: Tensor) -> Tensor:
+    """The data points that base points z (*batch, dim), in model coordinates, are carried to."""
+    rows, given, _ = bound.rows(z)
+    start = bound.flow.preprocess.inverse(rows, given.context, given.mask)
+    return bound.trajectory(start.reshape(z.shape), [1.0])[0]
 
 
 @torch.no_grad()

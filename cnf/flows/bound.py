@@ -6,33 +6,22 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cnf.flows.divergence import AUTO, Hutchinson
 from cnf.flows.equation import FlowEquation, increasing_times, solve, usual_gradient
+from cnf.flows.given import Given, present
 from cnf.flows.scoring import ErrorModel, Evaluation, SolveResult, chunk_size, evaluate_rows
 from cnf.ode import Gradient, Solver, System
+from cnf.rows import Numbers, as_tensor
 
 
 class UnsolvedWarning(UserWarning):
     """Finite rows that no solve could follow."""
-
-
-class Given(NamedTuple):
-    """What rows are given, one row each.
-
-    Attributes:
-        context: in the units of the data (rows, context_dim), or None.
-        mask: which columns each row has (rows, dim), or None for all of them.
-        condition: the context in model coordinates (rows, context_dim), or None.
-    """
-
-    context: Tensor | None = None
-    mask: Tensor | None = None
-    condition: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -90,8 +79,9 @@ class BoundFlow:
             return model
         return replace(model, tolerance=self.options.tolerance)
 
-    def log_prob(self, x: Tensor, *, t: float = 1.0) -> Tensor:
+    def log_prob(self, x: Numbers, *, t: float = 1.0) -> Tensor:
         """Log-density (*batch,) of x (*batch, dim); see `CNF.log_prob`."""
+        x = as_tensor(x, self.flow.device)
         found = self.evaluate(x, t=t)
         finite = x.isfinite().all(-1)
         if self.context is not None:
@@ -106,8 +96,9 @@ class BoundFlow:
             )
         return found.log_prob
 
-    def evaluate(self, x: Tensor, *, t: float = 1.0) -> Evaluation:
+    def evaluate(self, x: Numbers, *, t: float = 1.0) -> Evaluation:
         """`log_prob` with error bounds; see `CNF.evaluate`."""
+        x = as_tensor(x, self.flow.device)
         if not 0 <= t <= 1:
             raise ValueError(f"t: expected a time in [0, 1]; got {t}")
         rows, given, shape = self.rows(x)
@@ -151,54 +142,62 @@ class BoundFlow:
         # The solve runs from the data to the base, and integrals change sign with its direction.
         return SolveResult(log_prob, x_error, q_error, solution.nfe, -solution.q[-1, ..., 1:])
 
-    def sample(self, shape: Sequence[int] = (), *, dtype: torch.dtype | None = None) -> Tensor:
+    def sample(
+        self, shape: int | Sequence[int] = (), *, dtype: torch.dtype | None = None
+    ) -> Tensor:
         """Draws (*shape, *batch, dim), in the units of the data; see `CNF.sample`."""
         with torch.no_grad():
             return self.rsample(shape, dtype=dtype)
 
-    def rsample(self, shape: Sequence[int] = (), *, dtype: torch.dtype | None = None) -> Tensor:
+    def rsample(
+        self, shape: int | Sequence[int] = (), *, dtype: torch.dtype | None = None
+    ) -> Tensor:
         """`sample`, as a differentiable function of context and parameters."""
         z, given, batch = self._draw_base(shape)
-        y = self._integrate(z, given.condition, (0.0, 1.0), FlowEquation(self.flow.field))[0][-1]
+        equation = FlowEquation(self.flow.field)
+        y = self._integrate(z, given.condition, (0.0, 1.0), equation, self.solver)[0][-1]
         y = y if dtype is None else y.to(dtype)
         return self._to_data(y, given).reshape(*batch, self.flow.dim)
 
-    def sample_and_log_prob(self, shape: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+    def sample_and_log_prob(self, shape: int | Sequence[int] = ()) -> tuple[Tensor, Tensor]:
         """Draws (*shape, *batch, dim) and their log-densities (*shape, *batch) from one solve."""
         z, given, batch = self._draw_base(shape)
-        states, q = self._integrate(z, given.condition, (0.0, 1.0), self._density_equation())
+        equation = self._density_equation()
+        states, q = self._integrate(z, given.condition, (0.0, 1.0), equation, self.solver)
         x, log_prob = self._carried(z, states[-1], q[-1], given)
         return x.reshape(*batch, self.flow.dim), log_prob.reshape(batch)
 
+    def sample_base(self, shape: int | Sequence[int] = ()) -> Tensor:
+        """Start points of samples (*shape, *batch, dim), in the units of the data."""
+        z, given, batch = self._draw_base(shape)
+        return self._to_data(z, given).reshape(*batch, self.flow.dim)
+
     def trajectory(
-        self, z: Tensor, t: Tensor | Sequence[float], *, reverse: bool = False
+        self, x: Numbers, t: Tensor | Sequence[float], *, reverse: bool = False
     ) -> Tensor:
         """Paths of particles (time, *batch, dim); see `CNF.trajectory`."""
         times = increasing_times(t)
-        rows, given, shape = self.rows(z) if reverse else self._base_rows(z)
-        if reverse:
-            rows = self.flow.preprocess(rows, given.context, given.mask)[0]
-        else:
-            rows = _present(rows, given.mask)
+        rows, given, shape = self.rows(x)
+        ends = self.flow.preprocess(rows, given.context, given.mask)[0]
         span = [1.0, *reversed(times)] if reverse else [0.0, *times]
-        path, _ = self._path(rows, given, span, FlowEquation(self.flow.field))
+        path, _ = self._path(ends, given, span, FlowEquation(self.flow.field))
         path = path[-len(times) :].flip(0) if reverse else path[-len(times) :]
         return self._to_data(path, given).reshape(len(times), *shape, self.flow.dim)
 
     def trajectory_and_log_prob(
-        self, z: Tensor, t: Tensor | Sequence[float]
+        self, x: Numbers, t: Tensor | Sequence[float]
     ) -> tuple[Tensor, Tensor]:
         """Paths of particles (time, *batch, dim) and the log-density where they are, (time,
         *batch)."""
         times = increasing_times(t)
-        rows, given, shape = self._base_rows(z)
-        rows = _present(rows, given.mask).to(self.flow.dtype)
-        path, q = self._path(rows, given, [0.0, *times], self._density_equation())
+        rows, given, shape = self.rows(x)
+        z = self.flow.preprocess(rows, given.context, given.mask)[0].to(self.flow.dtype)
+        path, q = self._path(z, given, [0.0, *times], self._density_equation())
         count = len(times)
-        x, log_prob = self._carried(rows, path[-count:], q[-count:], given)
+        x, log_prob = self._carried(z, path[-count:], q[-count:], given)
         return x.reshape(count, *shape, self.flow.dim), log_prob.reshape(count, *shape)
 
-    def velocity(self, t: float, x: Tensor) -> Tensor:
+    def velocity(self, t: float, x: Numbers) -> Tensor:
         """Velocity dx/dt (*batch, dim) at points x (*batch, dim), in the units of the data."""
         rows, given, shape = self.rows(x)
         y = self.flow.preprocess(rows, given.context, given.mask)[0].to(self.flow.dtype)
@@ -207,18 +206,12 @@ class BoundFlow:
         v = self.flow.preprocess.pushforward(v, y, given.context, given.mask)
         return v.reshape(*shape, self.flow.dim)
 
-    def rows(self, x: Tensor) -> tuple[Tensor, Given, torch.Size]:
+    def rows(self, x: Numbers) -> tuple[Tensor, Given, torch.Size]:
         """x (rows, dim) and what its rows are given, and the batch shape they came in."""
-        return self._rows_of(x, "x", self.flow.dim)
-
-    def _base_rows(self, z: Tensor) -> tuple[Tensor, Given, torch.Size]:
-        """The same of base points z (*batch, coordinates)."""
-        return self._rows_of(z, "z", self.flow.base.dim)
-
-    def _rows_of(self, x: Tensor, name: str, dim: int) -> tuple[Tensor, Given, torch.Size]:
-        context = self.context
+        dim, context = self.flow.dim, self.context
+        x = as_tensor(x, self.flow.device)
         if x.dim() < 1 or x.shape[-1] != dim:
-            raise ValueError(f"{name}: expected {dim} columns; got shape {tuple(x.shape)}")
+            raise ValueError(f"x: expected {dim} columns; got shape {tuple(x.shape)}")
         batch = torch.Size() if context is None else context.shape[:-1]
         shape = torch.broadcast_shapes(x.shape[:-1], batch)
         return x.expand(*shape, dim).reshape(-1, dim), self._given(shape), shape
@@ -237,12 +230,17 @@ class BoundFlow:
         )
         return Given(context, self.flow.field.mask(context), condition)
 
-    def _draw_base(self, shape: Sequence[int]) -> tuple[Tensor, Given, tuple[int, ...]]:
+    def _draw_base(self, shape: int | Sequence[int]) -> tuple[Tensor, Given, tuple[int, ...]]:
         """Base points (rows, dim) of a sample and what they are given, and its batch shape."""
-        batch = (*shape, *(() if self.context is None else self.context.shape[:-1]))
+        flow = self.flow
+        batch = (
+            *np.atleast_1d(shape).tolist(),
+            *(() if self.context is None else self.context.shape[:-1]),
+        )
         given = self._given(batch)
-        z = self.flow.sample_base(batch, self.options.generator).reshape(-1, self.flow.base.dim)
-        return _present(z, given.mask), given, batch
+        generator = self.options.generator
+        z = flow.base.sample(batch, generator, dtype=flow.dtype, device=flow.device)
+        return present(z.reshape(-1, flow.base.dim), given.mask), given, batch
 
     def _to_data(self, y: Tensor, given: Given) -> Tensor:
         return self.flow.preprocess.inverse(y, given.context, given.mask)
@@ -264,12 +262,16 @@ class BoundFlow:
         self, start: Tensor, given: Given, span: list[float], equation: FlowEquation
     ) -> tuple[Tensor, Tensor]:
         """States (time, rows, dim) and quadratures (time, rows, 1) at the times of the span, the
-        first of which, the start, may stand there twice."""
+        first of which, the start, may stand there twice.
+
+        The flow's own grid is placed for densities; with its steps halved, paths lead back to where
+        they came from too."""
         start = start.to(self.flow.dtype)
         span = span if span[0] != span[1] else span[1:]
         if len(span) == 1:
             return start[None], start.new_zeros(1, len(start), 1)
-        return self._integrate(start, given.condition, span, equation)
+        solver = self.options.solver or self.flow.solver.refined()
+        return self._integrate(start, given.condition, span, equation, solver)
 
     def _integrate(
         self,
@@ -277,16 +279,17 @@ class BoundFlow:
         condition: Tensor | None,
         times: Sequence[float],
         equation: FlowEquation,
+        solver: Solver,
     ) -> tuple[Tensor, Tensor]:
         """States (time, rows, dim) and quadratures (time, rows, rates), chunk by chunk."""
         if len(z) == 0:
             return z.new_zeros(len(times), 0, self.flow.base.dim), z.new_zeros(len(times), 0, 1)
-        gradient = self._gradient(self.solver, len(z), condition)
+        gradient = self._gradient(solver, len(z), condition)
         size = chunk_size(z)
         parts = zip(z.split(size), repeat(None) if condition is None else condition.split(size))
         solutions = [
             solve(
-                equation, rows, there, tuple(times), self.solver, gradient,
+                equation, rows, there, tuple(times), solver, gradient,
                 estimate=False, compiled=self.flow.compiled,
             )
             for rows, there in parts
@@ -305,14 +308,3 @@ class BoundFlow:
             return 1 if closed else self.flow.base.dim
 
         return usual_gradient(solver, rows, traces)
-
-
-def finite_rows(rows: Tensor, given: Given) -> Tensor:
-    """Which rows (rows,) have finite numbers wherever they have a column, in their context too."""
-    finite = _present(rows, given.mask).isfinite().all(1)
-    return finite if given.context is None else finite & given.context.isfinite().all(1)
-
-
-def _present(z: Tensor, mask: Tensor | None) -> Tensor:
-    """Base points z (rows, dim), zero in the columns that their rows lack."""
-    return z if mask is None else z.where(mask, 0.0)

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnf.flows.bound import BoundFlow, Given, finite_rows
+from cnf.flows.bound import BoundFlow
+from cnf.flows.given import Given, finite_rows
 from cnf.flows.scoring import (
     GLOBAL_ORDER,
     MOST_EVALUATIONS,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
-Shape = torch.Size | list[int] | tuple[int, ...]
+from cnf.rows import Numbers
+
+Shape = int | Sequence[int]
 
 
 class FlowDistribution(Distribution):
@@ -29,11 +32,11 @@ class FlowDistribution(Distribution):
     has_rsample = True
 
     def __init__(
-        self, flow: Any, context: Tensor | None = None, *, validate_args: bool | None = None
+        self, flow: Any, context: Numbers | None = None, *, validate_args: bool | None = None
     ) -> None:
-        self.flow, self.context = flow, context
-        self.bound = flow.bind(context)
-        batch = torch.Size() if context is None else context.shape[:-1]
+        self.flow, self.bound = flow, flow.bind(context)
+        self.context = self.bound.context
+        batch = torch.Size() if self.context is None else self.context.shape[:-1]
         super().__init__(batch, torch.Size([flow.dim]), validate_args=validate_args)
 
     @property
@@ -41,7 +44,7 @@ class FlowDistribution(Distribution):
         """All real vectors."""
         return constraints.real_vector
 
-    def expand(self, batch_shape: Shape, _instance: Any = None) -> FlowDistribution:
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> FlowDistribution:
         """The same distribution with its context repeated over a larger batch shape."""
         if self.context is None:
             context = torch.empty(*batch_shape, 0, dtype=self.flow.dtype, device=self.flow.device)
@@ -55,7 +58,7 @@ class FlowDistribution(Distribution):
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:
         """Draws (*sample, *batch, dim) through which gradients flow."""
-        return self.bound.rsample(tuple(sample_shape))
+        return self.bound.rsample(sample_shape)
 
     def sample(self, sample_shape: Shape = ()) -> Tensor:
         """Draws (*sample, *batch, dim)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,24 @@ from torch.distributions import Distribution
 from cnf.deprecation import RenamedAttribute, warn_renamed
 from cnf.fields import GatedField, Geometry, VelocityField
 from cnf.flows.bases import Base
-from cnf.flows.bound import BoundFlow, SolveOptions
 from cnf.flows.calibration import calibrated
 from cnf.flows.distribution import FlowDistribution
 from cnf.flows.distribution_base import as_base
 from cnf.flows.divergence import AUTO, Hutchinson
+from cnf.flows.methods import FlowMethods
 from cnf.flows.model_file import write_model
 from cnf.flows.periodic_bases import plain_base
-from cnf.flows.scoring import ErrorModel, Evaluation, SolveResult
+from cnf.flows.scoring import ErrorModel
 from cnf.flows.serialization import describe
 from cnf.flows.state import WholeState, flow_state, set_flow_state, tensors_of
-from cnf.ode import Gradient, Grid, Solver, System
+from cnf.ode import Grid, Solver
+from cnf.rows import Numbers, as_tensor
 from cnf.transforms import Affine, Charts, Transform
 
 DEFAULT_HIDDEN = (128, 128)  # of a flow that `cnf.fit` has not built
 
 
-class CNF(WholeState):
+class CNF(FlowMethods, WholeState):
     """A continuous normalizing flow: a base density at t = 0 carried to the data at t = 1.
 
     With dx/dt = v(t, x, context) and z = x(0), the density at x = x(1) follows the instantaneous
@@ -153,214 +154,12 @@ class CNF(WholeState):
                 return tensor
         return torch.empty(0, device=self.context_map.shift.device)
 
-    def forward(self, context: Tensor | None = None) -> FlowDistribution:
+    def forward(self, context: Numbers | None = None) -> FlowDistribution:
         """p(x | context) as a `torch.distributions.Distribution`."""
         return FlowDistribution(self, context)
 
-    def bind(
-        self,
-        context: Tensor | None = None,
-        *,
-        solver: Solver | None = None,
-        divergence: Hutchinson | str | None = None,
-        error_model: ErrorModel | None = None,
-        tolerance: float | None = None,
-        gradient: Gradient | None = None,
-        generator: torch.Generator | None = None,
-    ) -> BoundFlow:
-        """The flow under one context and with options of its own: what has none of them is as the
-        flow has it.
-
-        Args:
-            context: (*batch, context_dim)
-            solver: what solves.
-            divergence: "auto", "exact" or a `Hutchinson`.
-            error_model: of the error bounds.
-            tolerance: of the error bounds, in nats; rows above it are solved again. Infinity asks
-                for one solve and no more.
-            gradient: "direct", "discrete" or "adjoint"; see `log_prob`.
-            generator: source of all randomness.
-
-        Returns:
-            An object with `log_prob`, `evaluate`, `sample` and the other methods of the flow. The
-            flow itself stays as it is.
-
-        Example:
-            >>> flow = CNF(dim=2)
-            >>> precise = flow.bind(solver=Grid.uniform(100), tolerance=1e-8)
-            >>> precise.log_prob(torch.zeros(3, 2)).shape
-            torch.Size([3])
-        """
-        options = SolveOptions(solver, divergence, error_model, tolerance, gradient, generator)
-        return BoundFlow(self, context, options)
-
-    def log_prob(
-        self,
-        x: Tensor,
-        context: Tensor | None = None,
-        *,
-        t: float = 1.0,
-        gradient: Gradient | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor:
-        """Log-density log p(x | context) in nats and in the units of x, row by row.
-
-        Args:
-            x: (*batch, dim)
-            context: (*batch, context_dim), broadcast against x.
-            t: time whose density is asked for: 1 is the data's, 0 the base's, in the units of the
-            data.
-            gradient: "direct", "discrete" or "adjoint". The default is "adjoint" with torchdiffeq;
-                on a grid, where the first two agree to rounding, "direct" for few rows and
-                "discrete" for many. Second derivatives want "direct".
-            generator: source of Hutchinson's probes.
-
-        Returns:
-            (*batch,); NaN for rows that are not finite or cannot be solved. Of the latter, one
-            warning tells the number.
-
-        Raises:
-            ValueError: for a wrong number of columns, a context that is missing or not wanted, or
-                t outside [0, 1].
-        """
-        return self.bind(context, gradient=gradient, generator=generator).log_prob(x, t=t)
-
-    def evaluate(
-        self,
-        x: Tensor,
-        context: Tensor | None = None,
-        *,
-        t: float = 1.0,
-        gradient: Gradient | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Evaluation:
-        """`log_prob` with the bar of the solver's error, NFE and a verdict for each row; never an
-        exception for a row that is not finite."""
-        return self.bind(context, gradient=gradient, generator=generator).evaluate(x, t=t)
-
-    def solve_log_prob(
-        self,
-        y: Tensor,
-        context: Tensor | None,
-        solver: Solver | None = None,
-        *,
-        t: float = 1.0,
-        gradient: Gradient | None = None,
-        generator: torch.Generator | None = None,
-        extend: Callable[[System], System] | None = None,
-    ) -> SolveResult:
-        """Log-density of model coordinates from one solve, as it stands: hard rows are not solved
-        again, and the Jacobian of the preprocessing is left out. Likelihood training
-        differentiates this.
-
-        Args:
-            y: (rows, dim), and
-            context: (rows, context_dim), both as `to_model_coordinates` gives them.
-            solver: in place of the flow's.
-            t: time whose density is asked for.
-            gradient: "direct", "discrete" or "adjoint"; see `log_prob`.
-            generator: source of Hutchinson's probes.
-            extend: adds rates to the system of velocity and divergence, to be integrated along.
-
-        Returns:
-            The log-densities with estimates of the error of each step.
-        """
-        bound = self.bind(context, solver=solver, gradient=gradient, generator=generator)
-        return bound.solve_log_prob(y, context, t=t, extend=extend)
-
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        context: Tensor | None = None,
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> Tensor:
-        """Draws (*shape, *batch, dim) for context (*batch, context_dim), in the units of the data.
-
-        They have the flow's dtype unless another is asked for. Of columns far from zero beside
-        their spread, as times in seconds are, float32 keeps few digits and float64 all: the solve
-        stays in the flow's dtype, and the preprocessing is inverted in float64."""
-        return self.bind(context, generator=generator).sample(shape, dtype=dtype)
-
-    def rsample(
-        self,
-        shape: Sequence[int] = (),
-        context: Tensor | None = None,
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> Tensor:
-        """`sample`, as a differentiable function of context and parameters."""
-        return self.bind(context, generator=generator).rsample(shape, dtype=dtype)
-
-    def sample_and_log_prob(
-        self,
-        shape: Sequence[int] = (),
-        context: Tensor | None = None,
-        *,
-        generator: torch.Generator | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Draws (*shape, *batch, dim) and their log-densities (*shape, *batch) from one solve.
-
-        Both are differentiable, for objectives such as the reverse Kullback-Leibler divergence.
-        """
-        return self.bind(context, generator=generator).sample_and_log_prob(shape)
-
-    def sample_base(
-        self, shape: Sequence[int], generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draws (*shape, dim) of the base: where samples start, at t = 0."""
-        return self.base.sample(tuple(shape), generator, dtype=self.dtype, device=self.device)
-
-    def trajectory(
-        self,
-        z: Tensor,
-        t: Tensor | Sequence[float],
-        context: Tensor | None = None,
-        *,
-        reverse: bool = False,
-    ) -> Tensor:
-        """Paths of particles (time, *batch, dim), in the units of the data at all times.
-
-        Args:
-            z: base points (*batch, dim) at t = 0; with `reverse`, data points at t = 1.
-            t: times in [0, 1], increasing.
-            context: (*batch, context_dim), broadcast against z.
-            reverse: whether the particles end at given data points instead of starting at base
-            points.
-
-        Raises:
-            ValueError: if the times do not increase within [0, 1].
-        """
-        return self.bind(context).trajectory(z, t, reverse=reverse)
-
-    def trajectory_and_log_prob(
-        self, z: Tensor, t: Tensor | Sequence[float], context: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Paths of particles (time, *batch, dim) and the log-density where they are, (time,
-        *batch), from one solve.
-
-        d log pₜ(x(t)) / dt = −tr ∂v/∂x along a path: in nats and, as the paths, in the units of
-        the data.
-
-        Args:
-            z: base points (*batch, dim) at t = 0.
-            t: times in [0, 1], increasing.
-            context: (*batch, context_dim), broadcast against z.
-
-        Raises:
-            ValueError: if the times do not increase within [0, 1].
-        """
-        return self.bind(context).trajectory_and_log_prob(z, t)
-
-    def velocity(self, t: float, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Velocity dx/dt (*batch, dim) at time t and points x (*batch, dim), in the units of the
-        data."""
-        return self.bind(context).velocity(t, x)
-
     def to_model_coordinates(
-        self, x: Tensor, context: Tensor | None = None
+        self, x: Numbers, context: Numbers | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Rows and their context where the field lives.
 
@@ -372,6 +171,8 @@ class CNF(WholeState):
             y (*batch, dim) and the context, both in the flow's dtype, and log |det ∂y/∂x|, () or
             (*batch,), in float64.
         """
+        x = as_tensor(x, self.device)
+        context = None if context is None else as_tensor(context, self.device)
         y, ladj = self.preprocess(x, context, self.field.mask(context))
         return y.to(self.dtype), None if context is None else self.condition(context), ladj
 
@@ -380,7 +181,7 @@ class CNF(WholeState):
         return self.context_map(context)[0].to(self.dtype)
 
     def calibrate(
-        self, x: Tensor, tolerance: float = 1e-3, *, context: Tensor | None = None
+        self, x: Numbers, tolerance: float = 1e-3, *, context: Numbers | None = None
     ) -> CNF:
         """Place the time grid on rows x (rows, dim) so that error bars within the tolerance cost
         the fewest evaluations.
@@ -398,7 +199,7 @@ class CNF(WholeState):
         Raises:
             ValueError: for a tolerance that is not positive, or no rows.
         """
-        self.solver, self.error_model = calibrated(self.bind(context), x, tolerance)
+        self.solver, self.error_model = calibrated(self.bind(context), as_tensor(x), tolerance)
         return self
 
     def compile_solves(self) -> CNF:

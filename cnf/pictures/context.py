@@ -204,12 +204,11 @@ class PlotContext:
         """Particles as in `path`, and the log-density at each (time, n)."""
         flow = self.flow
         if self.data is None:
-            start = flow.sample_base((particles,), seeded())
+            start = flow.sample_base(particles, self.context, generator=seeded())
         else:
             ends = self.data[evenly_spaced(self.data, particles)]
             start = flow.trajectory(ends, [0.0], self.context, reverse=True)[0]
-            start = flow.to_model_coordinates(start, self.context)[0]
-        return flow.trajectory_and_log_prob(start, times, self.context)
+        return flow.bind(self.context).trajectory_and_log_prob(start, times)
 
 
 def seeded() -> torch.Generator:

@@ -72,9 +72,10 @@ class ReportData:
         return self.flow.sample(shape, self.context_of(count), generator=generator)
 
     def base_points(self, count: int) -> Tensor:
-        """Particles at t = 0, (count, dim)."""
+        """Particles at t = 0, (count, dim), under the context of the rows if there is one."""
+        shape = (count,) if self.rows.context is None else ()
         generator = torch.Generator(self.flow.device).manual_seed(SEED)
-        return self.flow.sample_base((count,), generator)
+        return self.flow.sample_base(shape, self.context_of(count), generator=generator)
 
 
 def report_data(

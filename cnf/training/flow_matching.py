@@ -64,7 +64,8 @@ class FlowMatching(Objective):
     def _draw_source(self, y: Tensor) -> Tensor:
         generator, rows = self.task.generator, self.source_rows
         if rows is None:
-            return self.task.flow.sample_base((len(y),), generator)
+            flow = self.task.flow
+            return flow.base.sample((len(y),), generator, dtype=flow.dtype, device=flow.device)
         return rows[torch.randint(len(rows), (len(y),), generator=generator, device=y.device)]
 
 
