@@ -115,13 +115,13 @@ class CNF(FlowMethods, WholeState):
 
     def _check_sizes(self) -> None:
         space = self.preprocess.geometry
+        if self.base.dim != space.dim or self.preprocess.dim != self.dim:
+            raise ValueError(f"base and preprocess must have {self.dim} columns, as the flow has")
         if (self.field.dim, self.field.context_dim) != (space.dim, self.context_dim):
             raise ValueError(
                 f"the field has dim={self.field.dim}, context_dim={self.field.context_dim};"
                 f" the flow wants dim={space.dim}, context_dim={self.context_dim}"
             )
-        if self.base.dim != space.dim or self.preprocess.dim != self.dim:
-            raise ValueError(f"base and preprocess must have {self.dim} columns, as the flow has")
         if self.field.geometry != space:
             raise ValueError(f"the field moves in {self.field.geometry}; the flow wants {space}")
 
