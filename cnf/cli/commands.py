@@ -260,6 +260,53 @@ def report(model: Model, data: Data, output: Output, threads: Threads = 1) -> No
 
 
 @app.command()
+def compare(
+    real: Annotated[Path, typer.Argument(metavar="REAL", help="The real table.")],
+    fake: Annotated[Path, typer.Argument(metavar="FAKE", help="The synthetic table.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A page with pictures to write.")
+    ] = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(help="Real rows that FAKE was not made from, to see what was memorized."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="The column to predict from FAKE and from REAL; with --held-out."),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="The model that made FAKE; with --held-out.")
+    ] = None,
+    categorical: Annotated[
+        str | None, typer.Option(help="Columns of numbers that are codes: a,b.")
+    ] = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Say how far a synthetic table is from a real one.
+
+    Whether columns and pairs of columns look alike, whether classifiers tell the tables apart,
+    where the rows lie, and whether real rows were memorized. Any two tables will do.
+    """
+    from cnf.cli.comparing import compare_tables
+    from cnf.cli.data import names_in
+    from cnf.cli.model import use_threads
+
+    use_threads(1)
+    compare_tables(
+        real,
+        fake,
+        output=output,
+        held_out=held_out,
+        target=target,
+        model=model,
+        categorical=names_in(categorical),
+        seed=seed,
+        as_json=as_json,
+    )
+
+
+@app.command()
 def info(model: Model, as_json: AsJson = False) -> None:
     """Say what a model is and how good."""
     from cnf.cli.summary import inform
