@@ -145,12 +145,21 @@ def test_numbers_outside_the_support_have_density_zero(room, tmp_path, capsys):
     assert scores[0] == -np.inf and np.isnan(scores[1]) and np.isfinite(scores[2])
 
 
+def test_an_unseen_category_costs_its_own_row(room, tmp_path, capsys):
+    rows = "west,31,True,0.0,0.5,1\nnorth,31,True,-2.0,0.5,1\nnorth,31,True,0.0,0.5,1\n"
+    (tmp_path / "t.csv").write_text("region,age,member,debt,mood,w\n" + rows)
+    command = ("score", room / "all", tmp_path / "t.csv", "-o", tmp_path / "s.csv", "--reason")
+    code, out, _ = outcome(capsys, *command)
+    assert code == 0 and "1 have a category that the fit never saw" in out
+    scores = pd.read_csv(tmp_path / "s.csv", keep_default_na=False)
+    assert "unseen category 'west'" in scores.reason[0] and "-2 is outside" in scores.reason[1]
+    assert scores.reason[2] == "" and np.isfinite(float(scores.log_prob[0]))
+    told = json.loads(outcome(capsys, *command, "--unseen", "impossible", "--json")[1])
+    assert (told["rows"], told["outside"], told["unseen"]) == (3, 2, 0)
+
+
 LINES = "north,31,True,0.0,0.5,1\n"
 BAD_ROWS = {
-    "unseen category": (
-        "west,31,True,0.0,0.5,1\n",
-        ["line 4", "'region'", "unseen category 'west'"],
-    ),
     "text for a number": ("north,old,True,0.0,0.5,1\n", ["line 4", "'age'", "'old'"]),
     "ragged": ("north,31\n", ["line 4", "expected 6 cells"]),
 }

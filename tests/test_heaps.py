@@ -35,7 +35,7 @@ def weights_of_stones(rows: int, seed: int = 0) -> pd.DataFrame:
 @settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from(("poisson", "normal", "geometric", "lognormal")),
-    st.floats(2, 300),
+    st.floats(30, 300),
     st.integers(0, 2**31),
 )
 def test_smooth_counts_are_not_heaped(shape, scale, seed):

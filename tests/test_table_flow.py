@@ -166,8 +166,7 @@ def test_drawn_symbols_have_their_probabilities():
 
 @pytest.mark.parametrize(("integers", "degree"), [(1, 20), (2, 14)])
 def test_rules_for_few_integers_are_exact_for_polynomials(integers, degree):
-    columns = [Column(str(i), "integer", step=2.0) for i in range(integers)]
-    rule = cell_rule(columns)
+    rule = cell_rule(torch.full((integers,), 2.0))
     powers = rule.offsets.pow(degree).prod(1)
     assert (rule.weights @ powers).item() == pytest.approx(
         (1 / (degree + 1)) ** integers, rel=1e-9

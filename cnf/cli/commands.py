@@ -21,6 +21,7 @@ from cnf.cli.options import (
     PlotCommand,
     Seed,
     Threads,
+    Unseen,
     known_kind,
 )
 
@@ -134,20 +135,29 @@ def score(
     model: Model,
     data: Data,
     output: Output,
+    unseen: Annotated[
+        Unseen,
+        typer.Option(help="What a category is that the fit never saw: a rare one, or impossible."),
+    ] = Unseen.other,
+    reason: Annotated[
+        bool, typer.Option("--reason", help="Write why a row has no ordinary score, too.")
+    ] = False,
     device: Device = "cpu",
     threads: Threads = 1,
     as_json: AsJson = False,
 ) -> None:
     """Write the log-density of every row of a table.
 
-    In nats, with the bar of its numerical error. Rows with a missing cell keep their place, with
-    an empty log_prob. Columns are found by name.
+    In nats, with the bar of its numerical error. A row with a cell that its column cannot hold
+    costs no other: its log_prob is -inf where the model says that it is impossible, and empty
+    where it cannot say. Columns are found by name.
     """
     from cnf.cli.model import use_threads
-    from cnf.cli.scoring import score_table
+    from cnf.cli.scoring import ScoreOptions, score_table
 
     use_threads(threads)
-    score_table(model, data, output, device=device, as_json=as_json)
+    options = ScoreOptions(unseen.value, reason)
+    score_table(model, data, output, options, device=device, as_json=as_json)
 
 
 @app.command()

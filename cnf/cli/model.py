@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from cnf.cli.data import assignments, table_chunks
-from cnf.flows import Evaluation, ModelFileError
+from cnf.flows import ModelFileError
 from cnf.tables import Column, TableFlow, load_table_flow
 
 
@@ -43,10 +43,6 @@ class Model:
     def table(self, data: str) -> pd.DataFrame:
         """All rows of a file or a toy, labeled by their lines or rows."""
         return pd.concat(self.chunks(data))
-
-    def evaluate(self, table: pd.DataFrame) -> Evaluation:
-        """Log-probability and error of every row of a chunk."""
-        return self.table_flow.evaluate(table)
 
     def given(self, text: str | None) -> pd.DataFrame | None:
         """The context, one row, that --given spells; None for a model without.

@@ -20,6 +20,13 @@ class Color(str, Enum):
     log_density = "log-density"
 
 
+class Unseen(str, Enum):
+    """What a category is that a fit never saw."""
+
+    other = "other"
+    impossible = "impossible"
+
+
 def known_kind(name: str) -> str:
     """The name of a kind of picture.
 

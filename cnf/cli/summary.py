@@ -36,7 +36,7 @@ def summarize(model: Model) -> dict[str, Any]:
         "context": model.context,
         "schema": model.table_flow.schema.as_json(),
         "parameters": parameters_of(model.table_flow),
-        "points_a_cell": len(model.table_flow.rule.weights),
+        "points_a_cell": model.table_flow.integrals.fewest_points,
         **summarize_flow(model.table_flow.flow),
         "rows": known.rows,
         "valid_rows": known.valid_rows,

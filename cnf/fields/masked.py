@@ -93,7 +93,9 @@ class MaskedLayers(TwoLayers):
         self.present = present
         rows = present.reshape(-1, present.shape[-1])
         self.patterns, group = torch.unique(rows, dim=0, return_inverse=True)
-        self.order = group.argsort(stable=True)
+        order = group.argsort(stable=True)
+        # None where rows of one pattern stand side by side already, as those of tables do.
+        self.order = order if (group.diff() < 0).any() else None
         self.counts = torch.bincount(group, minlength=len(self.patterns)).tolist()
         super().__init__(W1, W2, W3, first)
 
@@ -132,7 +134,8 @@ class MaskedByRow(LayersByRow):
         if not rows.numel():  # no row, no pattern
             return rows.new_empty((*rows.shape[:-1], layers.M.shape[-1]))
         flat = rows.reshape(-1, rows.shape[-1])
-        parts = flat[layers.order].split(layers.counts)
-        products = torch.cat([part @ M for part, M in zip(parts, layers.M)])
-        products = torch.empty_like(products).index_copy(0, layers.order, products)
+        flat = flat if layers.order is None else flat[layers.order]
+        products = torch.cat([part @ M for part, M in zip(flat.split(layers.counts), layers.M)])
+        if layers.order is not None:
+            products = torch.empty_like(products).index_copy(0, layers.order, products)
         return products.reshape(*rows.shape[:-1], -1)

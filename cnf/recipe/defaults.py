@@ -129,9 +129,10 @@ DISCRETE_SECONDS_A_COLUMN = 2e-3  # of a training step of the states
 # rows; the imputer takes as many again.
 TYPED_FEWEST_STEPS, TYPED_MOST_STEPS, TYPED_ROWS_A_STEP = 1_500, 3_000, 20
 TYPED_LIKELIHOOD_SHARE = 0.03  # of the steps
+TYPED_TOLERANCE = 5e-3  # nats: less than the quadrature of integer cells may err by
 # Integer cells are dequantized anew in each copy of the rows, in enough copies for so many rows.
 DEQUANTIZED_ROWS, DEQUANTIZED_MOST_COPIES = 100_000, 20
-TYPED_JUDGED_ROWS = 1_000  # each costs a solve at every point of its cell
+TYPED_JUDGED_ROWS = 1_000  # a cell may cost solves at many points
 # Rows, each with another set of known cells, that the imputer learns from, and rows that judge it,
 # each of which has a pattern of its own to be solved.
 IMPUTER_ROWS, IMPUTER_MOST_COPIES, IMPUTER_JUDGED_ROWS = 100_000, 20, 256

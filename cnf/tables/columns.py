@@ -18,9 +18,9 @@ Role = Literal["modeled", "context"]
 Level = str | int | float | bool
 Support = tuple[float | None, float | None]
 Encoded = tuple[np.ndarray | None, np.ndarray]
-# States of cells that have none: missing in a column that never had a missing cell, and a number
-# outside the support.
-NO_STATE, OUTSIDE = -1, -2
+# States of cells that have none: missing in a column that never had a missing cell, a number
+# outside the support, and a category that was never seen.
+NO_STATE, OUTSIDE, UNSEEN = -1, -2, -3
 # Atoms and levels that a description names one by one.
 FEW_SHOWN = 6
 
@@ -136,8 +136,8 @@ class Column:
     def encode(self, series: pd.Series) -> Encoded:
         """Numbers (rows,), or None for a column without, and states (rows,).
 
-        A number outside the support has the state `OUTSIDE`, and a missing cell of a column that
-        never had one `NO_STATE`.
+        A number outside the support has the state `OUTSIDE`, a category that is no level `UNSEEN`,
+        and a missing cell of a column that never had one `NO_STATE`.
 
         Raises:
             TableError: for a cell that the column cannot hold.
@@ -253,7 +253,7 @@ class ColumnType(ABC):
     def numbers(self, series: pd.Series, column: Column) -> np.ndarray:
         """See `Column.numbers`."""
         _, states = self.encode(series, column)
-        return np.where(states == column.missing_state, np.nan, states)
+        return np.where((states < 0) | (states == column.missing_state), np.nan, states)
 
     def validate(self, column: Column) -> None:
         """Refuse a column whose parts do not make one of this type.

@@ -25,6 +25,7 @@ class PlainConditioning(nn.Module):
             raise ValueError(
                 "expected a schema of continuous columns without atoms or missing cells"
             )
+        self.numeric = list(range(len(schema.modeled)))
         self.context_width = self.width = len(schema.context)
 
     def context(self, cells: Cells) -> Tensor:

@@ -82,15 +82,19 @@ class DiscreteModel(nn.Module):
 
     def log_probs(self, column: int, states: Tensor, known: Tensor, extra: Tensor) -> Tensor:
         """Log-probabilities (rows, states) of one column's state, given the known ones."""
-        parts = [
-            nn.functional.one_hot(states[:, j].clamp(min=0), self.sizes[j]) * known[:, j : j + 1]
-            for j in self.non_constant
-        ]
-        inputs = torch.cat([*parts, known[:, self.non_constant]], 1).to(extra.dtype)
+        inputs = self._inputs(states, known).to(extra.dtype)
         at = self.non_constant.index(column)
         start = sum(self.sizes[j] for j in self.non_constant[:at])
         logits: Tensor = self.network(torch.cat((inputs, extra), 1))
         return logits[:, start : start + self.sizes[column]].log_softmax(1)
+
+    def _inputs(self, states: Tensor, known: Tensor) -> Tensor:
+        """The known states, one-hot, and which they are (rows, width + columns)."""
+        sizes = torch.tensor([self.sizes[j] for j in self.non_constant], device=states.device)
+        known = known[:, self.non_constant]
+        places = sizes.cumsum(0) - sizes + states[:, self.non_constant].clamp(min=0)
+        hot = known.new_zeros(len(states), int(sizes.sum()))
+        return torch.cat((hot.scatter(1, places, known), known), 1)
 
     @torch.no_grad()
     def sample(

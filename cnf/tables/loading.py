@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -95,5 +96,17 @@ def _build(config: dict[str, Any]) -> TableFlow:
         model = TableFlow(Schema.from_json(config["schema"]), flow)
         if config["imputer"]:
             model.with_imputer()
+    model.integrals.kappa = _kappa(config.get("cell_error"))
     model.metadata = FitMetadata.from_json(config["metadata"])
     return model.to(DTYPES[config["dtype"]])
+
+
+def _kappa(value: Any) -> float | None:
+    """How a model measured the error of a single point in a cell; None where it did not.
+
+    Raises:
+        ValueError: for anything that is no number of at least zero.
+    """
+    if value is None or (type(value) in (int, float) and 0 <= value < math.inf):
+        return value
+    raise ValueError(f"cell_error: expected a number of at least zero; got {value!r:.100}")

@@ -16,7 +16,8 @@ from cnf.flows.model_file import write_model
 from cnf.flows.serialization import describe
 from cnf.flows.state import WholeState, tensors_of
 from cnf.rows import Rows
-from cnf.tables.columns import NO_STATE, OUTSIDE, Column
+from cnf.tables.cell_integrals import CellIntegrals, NumberRows
+from cnf.tables.columns import Column
 from cnf.tables.conditioning import PlainConditioning, StateConditioning
 from cnf.tables.discrete import DiscreteModel
 from cnf.tables.formats import TableError
@@ -24,11 +25,9 @@ from cnf.tables.imputation import Imputation, Imputer, excluded_states
 from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, masked_flow
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.numeric_view import NumericView, chosen_states, in_words
-from cnf.tables.quadrature import cell_rule
 from cnf.tables.schema import Cells, Schema
+from cnf.tables.scoring import RowScorer, Unseen
 
-# Solves of one row at several points of its cell go together, in parts of about this many.
-AT_ONCE = 2**16
 Given: TypeAlias = "pd.DataFrame | Mapping[str, Any]"
 
 
@@ -81,8 +80,7 @@ class TableFlow(WholeState):
         self.schema = schema
         self.numeric_places = [i for i, column in enumerate(schema.modeled) if column.numeric]
         self.sizes = [column.n_states for column in schema.modeled]
-        with torch.device("cpu"):  # plain numbers, whatever device a model is made on
-            self.rule = cell_rule(self.numeric_columns)
+        self.integrals = CellIntegrals(self.numeric_columns)
         self.conditioning = _conditioning(schema, flow)
         self.discrete: DiscreteModel | None = None
         # Made for the default flow even where no column has two states: the first weights of that
@@ -142,13 +140,16 @@ class TableFlow(WholeState):
         return next(self.parameters(), torch.empty(0)).device
 
     def encode(self, table: pd.DataFrame) -> tuple[Cells, Tensor]:
-        """The modeled cells of a data frame, and its context (rows, width) as the model takes it.
+        """The modeled cells of a data frame, and its context (rows, width) as the model takes it;
+        states of cells that a column cannot hold say so, see `cnf.tables.Column.encode`.
 
         Raises:
-            TableError: for a column that is not there, or a cell that its column cannot hold.
+            TableError: for a column that is not there, or a cell that is no number.
         """
-        cells = self.schema.encode(table, self.schema.modeled, allow_outside=True)
-        given = self.schema.encode(table, self.schema.context)
+        cells, given = (
+            self.schema.encode(table, columns, strict=False)
+            for columns in (self.schema.modeled, self.schema.context)
+        )
         return cells.to(self.device), self.conditioning.context(given.to(self.device))
 
     def present(self, states: Tensor) -> Tensor:
@@ -160,7 +161,7 @@ class TableFlow(WholeState):
         None where it takes none."""
         return self.conditioning(states, context)
 
-    def log_prob(self, table: pd.DataFrame) -> Tensor:
+    def log_prob(self, table: pd.DataFrame, *, unseen: Unseen = "other") -> Tensor:
         """Log-probability (rows,) of every row of a data frame, its columns found by name.
 
         In nats: a density in the units of the table for continuous numbers, a probability for
@@ -169,63 +170,32 @@ class TableFlow(WholeState):
         outside the support of its column; NaN where a cell is infinite, or missing in a column
         that never had a missing cell.
 
+        Args:
+            table: the rows.
+            unseen: what a category is that the fit never saw: "other", with the probability 1 / (n
+                + 2) after n rows, or "impossible", −∞.
+
         Raises:
-            TableError: for a column that is not there, or a cell that its column cannot hold.
+            TableError: for a column that is not there, or a cell that is no number.
         """
-        return self.evaluate(table).log_prob
+        return self.evaluate(table, unseen=unseen).log_prob
 
-    def evaluate(self, table: pd.DataFrame) -> Evaluation:
+    def evaluate(self, table: pd.DataFrame, *, unseen: Unseen = "other") -> Evaluation:
         """`log_prob` with a bound of the error of solver and quadrature, NFE and a verdict."""
-        return self.evaluate_cells(*self.encode(table))
+        return self.evaluate_cells(*self.encode(table), unseen=unseen)
 
-    @torch.no_grad()
-    def evaluate_cells(self, cells: Cells, context: Tensor) -> Evaluation:
+    def evaluate_cells(
+        self, cells: Cells, context: Tensor, *, unseen: Unseen = "other"
+    ) -> Evaluation:
         """`evaluate` for encoded rows and their context (rows, width)."""
-        known = (cells.states != NO_STATE).all(1) & context.isfinite().all(1)
-        known = known & cells.values.isfinite().all(1)
-        outside = known & (cells.states == OUTSIDE).any(1)
-        log_prob = torch.full((len(cells),), torch.nan, dtype=torch.float64, device=known.device)
-        error, nfe = log_prob.clone(), torch.zeros_like(log_prob, dtype=torch.long)
-        log_prob[outside], error[outside] = -torch.inf, 0.0
-        ok = outside.clone()
-        for part in self._parts(cells.states, (known & ~outside).nonzero().squeeze(1)):
-            found = self._evaluate(cells.take(part), context[part])
-            log_prob[part], error[part], nfe[part], ok[part] = found
-        return Evaluation(log_prob, error, nfe, ok)
+        rows = self.metadata.rows or 0
+        scorer = RowScorer(self.conditioning, self.discrete, self.flow, self.integrals, rows)
+        return scorer.evaluate(cells, context, unseen)
 
-    def _parts(self, states: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
-        """Rows in parts that are solved together, those of one pattern side by side."""
-        points = len(self.rule.weights)
-        if len(rows) and self.numeric_places and self.discrete is not None:
-            group = torch.unique(self.present(states[rows]), dim=0, return_inverse=True)[1]
-            rows = rows[group.argsort(stable=True)]
-        return (rows,) if points == 1 else rows.split(max(1, AT_ONCE // points))
-
-    def _evaluate(self, cells: Cells, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """log-probability, error bound, NFE and verdict (rows,) of rows that are known."""
-        log_states = context.new_zeros(len(cells), dtype=torch.float64)
-        if self.discrete is not None:
-            found_states = self.discrete.log_prob(cells.states, context.to(self.discrete.dtype))
-            log_states = found_states.double()
-        if self.flow is None:
-            zero = torch.zeros_like(log_states)
-            return log_states, zero, zero.long(), log_states.isfinite()
-        points = len(self.rule.weights)
-        offsets = self.rule.offsets.to(cells.values)[:, None]
-        x = (cells.values + offsets).flatten(0, 1)
-        conditions = self.conditions(cells.states.repeat(points, 1), context.repeat(points, 1))
-        found = self.flow.evaluate(x, conditions)
-        parts = (found.log_prob, found.error, found.nfe, found.ok)
-        log_density, bound, nfe, ok = (part.unflatten(0, (points, -1)) for part in parts)
-        log_mean, error = self.rule.log_mean(log_density.double())
-        log_prob = log_states + (log_mean + self._log_steps(cells.states))
-        return log_prob, bound.mean(0) + error, nfe.sum(0), ok.all(0)
-
-    def _log_steps(self, states: Tensor) -> Tensor:
-        """The logarithm of the volume of each row's integer cells (rows,)."""
-        steps = [column.step or 1.0 for column in self.numeric_columns]
-        logs = torch.tensor(steps, dtype=torch.float64, device=states.device).log()
-        return (self.present(states) * logs).sum(1)
+    def number_rows(self, cells: Cells, context: Tensor) -> NumberRows:
+        """The numbers of encoded rows as the flow takes them."""
+        present = self.present(cells.states)
+        return NumberRows(cells.values, present, self.conditions(cells.states, context))
 
     @torch.no_grad()
     def sample(
@@ -378,6 +348,7 @@ class TableFlow(WholeState):
             TableError: for a column that is not there, or a cell that its column cannot hold.
         """
         imputation = self.imputation
+        self.schema.encode(table, self.schema.modeled)  # refuses cells that no column can hold
         cells, context = self.encode(table)
         context = _complete(context)
         drawn = [imputation.complete(cells, context, generator) for _ in range(n)]
@@ -408,6 +379,7 @@ class TableFlow(WholeState):
             "schema": self.schema.as_json(),
             "flow": None if self.flow is None else describe(self.flow),
             "imputer": self.imputer is not None,
+            "cell_error": self.integrals.kappa,
             "dtype": str(self.dtype).removeprefix("torch."),
             "metadata": self.metadata.as_json(),
         }

@@ -53,7 +53,7 @@ def chosen_states(schema: Schema, levels: Mapping[str, Any]) -> tuple[Tensor, Te
     for i, column in enumerate(columns):
         if column.name in levels:
             cell = pd.Series([levels[column.name]], name=column.name, dtype=object)
-            states[0, i] = int(column.encode(cell)[1][0])
+            states[0, i] = schema.encode(cell.to_frame(), (column,)).states[0, 0]
     chosen = [column.numeric or column.name in levels for column in columns]
     return states, torch.tensor([chosen])
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from cnf.tables.cells import place, require_workable
-from cnf.tables.columns import OUTSIDE, Column
-from cnf.tables.formats import TableError, choose_columns
+from cnf.tables.columns import NO_STATE, OUTSIDE, UNSEEN, Column
+from cnf.tables.formats import TableError, choose_columns, listed, shown
 from cnf.tables.inference import infer
 from cnf.tables.redundancy import dependent_columns, is_row_counter, refuse
 
@@ -26,8 +26,8 @@ class Cells:
 
     Attributes:
         values: numbers of the numeric columns (rows, numeric), zero where a cell shows none.
-        states: the discrete state of every cell (rows, columns), see `Column`; `NO_STATE` or
-            `OUTSIDE` for a cell that the column does not hold.
+        states: the discrete state of every cell (rows, columns), see `Column`; `NO_STATE`,
+            `OUTSIDE` or `UNSEEN` for a cell that the column does not hold.
     """
 
     values: Tensor
@@ -145,14 +145,15 @@ class Schema:
         return {column.name: column for column in self.columns}[name]
 
     def encode(
-        self, table: pd.DataFrame, columns: tuple[Column, ...], *, allow_outside: bool = False
+        self, table: pd.DataFrame, columns: tuple[Column, ...], *, strict: bool = True
     ) -> Cells:
         """Some columns of a data frame, found by name, as numbers and discrete states.
 
         Args:
             table: rows with these columns.
             columns: columns of the schema.
-            allow_outside: whether numbers may lie outside the support; their state is `OUTSIDE`.
+            strict: whether to refuse cells that their column cannot hold; else their states say so,
+                see `Column.encode`.
 
         Raises:
             TableError: for a column that is not there, or a cell that its column cannot hold: an
@@ -163,9 +164,9 @@ class Schema:
                 list(table.columns), path="table", columns=[c.name for c in columns], ignore=()
             )
         parts = [column.encode(table[column.name]) for column in columns]
-        if not allow_outside:
+        if strict:
             for column, (_, found) in zip(columns, parts):
-                _require_inside(table[column.name], found, column)
+                _require_held(table[column.name], found, column)
         values = [torch.tensor(value) for value, _ in parts if value is not None]
         states = [torch.tensor(state) for _, state in parts]
         rows = len(table)
@@ -210,18 +211,28 @@ class Schema:
         return schema
 
 
-def _require_inside(series: pd.Series, states: np.ndarray, column: Column) -> None:
-    outside = (states == OUTSIDE).nonzero()[0]
-    if len(outside):
-        where, found = place(series, outside[0]), column.numbers(series)[outside[0]]
-        if np.isinf(found):
-            raise TableError(
-                f"{where}: expected a finite number, found an infinity; correct the cell"
-            )
-        raise TableError(
-            f"{where}: {found:g} is outside what the column holds ({column.describe()});"
-            " correct the cell"
-        )
+def _require_held(series: pd.Series, states: np.ndarray, column: Column) -> None:
+    bad = ((states == OUTSIDE) | (states == UNSEEN)).nonzero()[0]
+    if len(bad):
+        why = unheld(series.iloc[bad[0]], int(states[bad[0]]), column)
+        raise TableError(f"{place(series, bad[0])}: {why}; correct the cell")
+
+
+def unheld(cell: Any, state: int, column: Column) -> str:
+    """Why a column has no state for a cell.
+
+    >>> unheld(17, OUTSIDE, Column("age", "integer", lower=17.5, step=1.0))
+    '17 is outside what the column holds (integer, from 18)'
+    """
+    if state == NO_STATE:
+        return "missing, in a column that never had a missing cell"
+    if state == UNSEEN:
+        expected = listed([str(level) for level in column.levels])
+        return f"unseen category {shown(str(cell))}; expected one of {expected}"
+    number = column.numbers(pd.Series([cell], name=column.name))[0]
+    if np.isinf(number):
+        return "expected a finite number, found an infinity"
+    return f"{number:g} is outside what the column holds ({column.describe()})"
 
 
 def _check_names(table: pd.DataFrame, named: list[str]) -> None:

@@ -20,3 +20,17 @@ def by_pattern(present: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     order = group.argsort(stable=True)
     counts = torch.bincount(group, minlength=len(patterns)).tolist()
     yield from zip(patterns, order.split(counts))
+
+
+def by_present(present: Tensor) -> Tensor:
+    """The places (rows,) of the rows of a mask (rows, columns), those of one pattern side by side.
+
+    >>> by_present(torch.tensor([[True], [False], [True]]))
+    tensor([1, 0, 2])
+    """
+    return torch.cat(
+        [
+            torch.zeros(0, dtype=torch.long, device=present.device),
+            *(rows for _, rows in by_pattern(present)),
+        ]
+    )

@@ -236,6 +236,19 @@ class Whitening(Transform):
             y[rows[:, None], whitener.free] = centered + _pick(mean, rows, whitener.free)
         return y
 
+    def conditionals(self, y: Tensor, present: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (rows, dim) that the Gaussian gives each present column where the
+        other present ones are known."""
+        rest = y - self._mean(features)
+        mean, deviation = y.clone(), torch.ones_like(y)
+        for pattern, rows in by_pattern(present):
+            columns = pattern.nonzero().squeeze(1)
+            precision = torch.linalg.inv(self._covariance_of(pattern)[columns][:, columns])
+            own = precision.diagonal()
+            mean[rows[:, None], columns] -= _pick(rest, rows, columns) @ precision / own
+            deviation[rows[:, None], columns] = own.rsqrt()
+        return mean, deviation
+
     def _mean(self, features: Tensor) -> Tensor:
         return _with_one(features) @ self.slopes.T
 

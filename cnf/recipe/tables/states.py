@@ -61,7 +61,8 @@ def fit_states(
                 context=context, context_valid=context_valid,
                 weights=train.weights.repeat(copies), seed=seed,
                 steps=budget.flow_steps(len(train)), seconds=budget.flow_seconds,
-                likelihood_share=budget.likelihood_share(likelihood_share), **options,
+                likelihood_share=budget.likelihood_share(likelihood_share),
+                tolerance=defaults.TYPED_TOLERANCE, **options,
             )  # fmt: skip
         if imputer:
             spent = Budget(steps, None if seconds is None else defaults.IMPUTER_SHARE * seconds)
@@ -73,6 +74,9 @@ def fit_states(
         history = stopped.history
     history = history or History()
     model.eval()
+    if model.flow is not None:
+        context = model.conditioning.context(train.context)
+        model.integrals.measure(model.flow, model.number_rows(train.cells, context))
     history.valid_nll, history.valid_se = _mean_nll(model, valid)
     history.train_nll, history.train_se = _mean_nll(model, train)
     if stopped is not None:

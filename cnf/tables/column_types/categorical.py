@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnf.tables.cells import as_text, dtype_of, levels, place
+from cnf.tables.cells import as_text, dtype_of, levels
 from cnf.tables.columns import (
     FEW_SHOWN,
+    UNSEEN,
     Column,
     ColumnType,
     Encoded,
@@ -18,7 +19,7 @@ from cnf.tables.columns import (
     Role,
     register_column_type,
 )
-from cnf.tables.formats import TableError, listed, shown
+from cnf.tables.formats import TableError, shown
 
 # More categories than this cannot be learned one by one.
 MOST_LEVELS = 1000
@@ -57,13 +58,7 @@ class Categorical(ColumnType):
         cells = levels(series)
         named = isinstance(column.levels[0], str)
         spelled = cells if named else [_as_level(cell, column) for cell in cells]
-        states = [places.get(cell, -2) for cell in spelled]
-        if -2 in states:
-            row = states.index(-2)
-            raise TableError(
-                f"{place(series, row)}: unseen category {shown(str(cells[row]))}; expected one of "
-                f"{listed([str(level) for level in column.levels])}"
-            )
+        states = [places.get(cell, UNSEEN) for cell in spelled]
         return None, np.array(states, dtype=np.int64)
 
     def decode(self, values: np.ndarray | None, states: np.ndarray, column: Column) -> pd.Series:

@@ -1,8 +1,9 @@
-"""Heaping: values of an integer column that occur far more often than their neighbors.
+"""Heaping: values of an integer column that occur far more often than their neighbors, or are few.
 
-Prices end in nines, and weights are rounded to halves. No smooth density follows that. Such values
-become atoms, and the rest of the grid is compacted: it moves down by a step for every atom below.
-Every value then has one probability, and the probabilities sum to one.
+Prices end in nines, and weights are rounded to halves. No smooth density follows that, nor the few
+values of a count of children. Such values become atoms, and the rest of the grid is compacted: it
+moves down by a step for every atom below. Every value then has one probability, and the
+probabilities sum to one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from cnf.tables.columns import Column
 LEAD, AROUND = 3.0, 0.1
 # A column is heaped where values that stand out hold this share of its rows.
 HEAPED = 0.2
+# A column of few values is coarse: its interquartile range has fewer steps than this, and values with
+# so many rows hold this share of all.
+COARSE_STEPS, COARSE_ROWS, COARSE_SHARE = 6, 100, 0.9
 # Rows that a value needs to be learned by itself, and that are left to the density at least.
 SHARE, ROWS = 5e-4, 20
 # Atoms of one column.
@@ -23,8 +27,8 @@ MOST = 256
 
 
 def heaped_values(steps: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Which values become atoms: the frequent ones of a column where many rows stand out; else
-    none.
+    """Which values become atoms: the frequent ones of a column where many rows stand out, or whose
+    values are few; else none.
 
     Args:
         steps: the different values, in steps of the grid, increasing (values,).
@@ -34,12 +38,14 @@ def heaped_values(steps: np.ndarray, counts: np.ndarray) -> np.ndarray:
     [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
     >>> heaped_values(np.arange(100), np.full(100, 80)).nonzero()[0].tolist()
     []
+    >>> heaped_values(np.arange(6), np.array([900, 800, 400, 150, 20, 10])).nonzero()[0].tolist()
+    [0, 1, 2, 3]
     """
     rows = counts.sum()
     fewest = max(SHARE * rows, ROWS)
     frequent = counts >= fewest
     stands_out = frequent & (counts >= LEAD * _around(steps, counts))
-    if counts[stands_out].sum() < HEAPED * rows:
+    if counts[stands_out].sum() < HEAPED * rows and not _coarse(steps, counts):
         return np.zeros(len(steps), dtype=bool)
     order = np.argsort(-counts, kind="stable")
     left = rows - counts[order].cumsum()
@@ -50,13 +56,22 @@ def heaped_values(steps: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _around(steps: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Mean rows of the grid's values around each value, itself left out."""
     total = np.concatenate(([0], counts.cumsum()))
-    quartiles = np.interp((0.25, 0.75), total[1:] / total[-1], steps)
-    reach = max(2, round(AROUND * np.ptp(quartiles)))
+    reach = max(2, round(AROUND * _interquartile_range(steps, counts)))
     first, last = np.maximum(steps - reach, steps[0]), np.minimum(steps + reach, steps[-1])
     within = (
         total[np.searchsorted(steps, last, "right")] - total[np.searchsorted(steps, first, "left")]
     )
     return (within - counts) / np.maximum(last - first, 1)
+
+
+def _interquartile_range(steps: np.ndarray, counts: np.ndarray) -> float:
+    return float(np.ptp(np.interp((0.25, 0.75), counts.cumsum() / counts.sum(), steps)))
+
+
+def _coarse(steps: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether a column has few values, each of which has many rows."""
+    frequent = counts[counts >= COARSE_ROWS].sum() >= COARSE_SHARE * counts.sum()
+    return bool(frequent and _interquartile_range(steps, counts) < COARSE_STEPS)
 
 
 def compact(values: np.ndarray, column: Column) -> np.ndarray:

@@ -1,0 +1,106 @@
+"""Scores of encoded rows, each for itself: one that the columns cannot hold costs no other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cnf.flows import CNF, Evaluation
+from cnf.tables.cell_integrals import CellIntegrals, NumberRows
+from cnf.tables.columns import NO_STATE, OUTSIDE, UNSEEN, Column
+from cnf.tables.conditioning import PlainConditioning, StateConditioning
+from cnf.tables.discrete import DiscreteModel
+from cnf.tables.schema import Cells, Schema, unheld
+from cnf.transforms.patterns import by_present
+
+Unseen = Literal["other", "impossible"]
+UNSOLVED = "no solve within the tolerance"
+
+
+@dataclass(frozen=True)
+class RowScorer:
+    """log p of rows: of their states, and of their numbers given those.
+
+    A category that was never seen is either "impossible", or some "other" one: of n rows none had
+    it, so the next one does with probability 1 / (n + 2), the rule of succession. The other cells
+    of the row are then scored as if that category were not known.
+
+    Attributes:
+        conditioning: of the flow.
+        discrete: of the states, or None where no column has two.
+        flow: of the numbers, or None.
+        integrals: of the integer cells.
+        rows: that the model was fitted to.
+    """
+
+    conditioning: PlainConditioning | StateConditioning
+    discrete: DiscreteModel | None
+    flow: CNF | None
+    integrals: CellIntegrals
+    rows: int
+
+    @torch.no_grad()
+    def evaluate(self, cells: Cells, context: Tensor, unseen: Unseen) -> Evaluation:
+        """log-probability, error, NFE and verdict of encoded rows and their context (rows,
+        width)."""
+        new = cells.states == UNSEEN
+        known = (cells.states != NO_STATE).all(1) & context.isfinite().all(1)
+        known = known & cells.values.isfinite().all(1)
+        outside = (cells.states == OUTSIDE).any(1) | (new.any(1) & (unseen == "impossible"))
+        log_prob = torch.full((len(cells),), torch.nan, dtype=torch.float64, device=known.device)
+        error, nfe = log_prob.clone(), torch.zeros_like(log_prob, dtype=torch.long)
+        impossible = known & outside
+        log_prob[impossible], error[impossible], ok = -torch.inf, 0.0, impossible.clone()
+        rows = (known & ~outside).nonzero().squeeze(1)
+        # Rows of one pattern side by side: they are solved together.
+        rows = rows[by_present(self._present(cells.states[rows]))]
+        states = cells.states.masked_fill(new, NO_STATE)
+        found = self._evaluate(Cells(cells.values, states).take(rows), context[rows])
+        log_prob[rows], error[rows], nfe[rows], ok[rows] = vars(found).values()
+        return Evaluation(log_prob - math.log(self.rows + 2) * new.sum(1), error, nfe, ok)
+
+    def _present(self, states: Tensor) -> Tensor:
+        return states[:, self.conditioning.numeric] == 0
+
+    def _evaluate(self, cells: Cells, context: Tensor) -> Evaluation:
+        """Scores of rows that the columns can hold; what a column is not known to be, none asks
+        for."""
+        log_states = context.new_zeros(len(cells), dtype=torch.float64)
+        if self.discrete is not None:
+            extra = context.to(self.discrete.dtype)
+            log_states = self.discrete.log_prob(cells.states, extra).double()
+        if self.flow is None:
+            zero = torch.zeros_like(log_states)
+            return Evaluation(log_states, zero, zero.long(), log_states.isfinite())
+        conditions = self.conditioning(cells.states, context)
+        rows = NumberRows(cells.values, self._present(cells.states), conditions)
+        found = self.integrals.evaluate(self.flow, rows)
+        return replace(found, log_prob=log_states + found.log_prob)
+
+
+def reasons(schema: Schema, table: pd.DataFrame, found: Evaluation) -> list[str]:
+    """Why rows have no ordinary score, each by its first cell that a column cannot hold; "" where
+    a row has one.
+
+    Args:
+        schema: of the model.
+        table: the rows.
+        found: their scores.
+    """
+    columns = (*schema.modeled, *schema.context)
+    states = schema.encode(table, columns, strict=False).states
+    why = ["" if solved else UNSOLVED for solved in found.ok.tolist()]
+    for row in (states < 0).any(1).nonzero().squeeze(1).tolist():
+        column, state = _first_unheld(columns, states[row].tolist())
+        why[row] = f"column {column.name!r}: {unheld(table[column.name].iloc[row], state, column)}"
+    return why
+
+
+def _first_unheld(columns: Sequence[Column], states: Sequence[int]) -> tuple[Column, int]:
+    return next((column, state) for column, state in zip(columns, states) if state < 0)

@@ -1,0 +1,121 @@
+"""Speed of typed tables: what a row costs to score and to draw, and how budgets in seconds hold.
+
+    python scripts/benchmark_tables.py            # writes figures/benchmark_tables.json
+    python scripts/benchmark_tables.py --quick    # few rows and steps
+
+A table like a census is made: eight categories, five integers (an age, years of school, hours that
+heap at forty, weeks, children) and two real columns. One thread, one process; medians of processor
+time. Budgets are fits with `seconds=`, whose processor time stands beside what was asked for."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from results import write_json
+
+import cnf
+
+LEVELS = (9, 16, 7, 14, 6, 5, 2, 41)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rows", type=int, default=32_561)
+    parser.add_argument("--repeats", type=int, default=3)
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    rows, steps, seconds = (1_000, 20, (1.0,)) if args.quick else (args.rows, None, (15.0, 60.0))
+    numbers: dict[str, Any] = {"rows": rows, "repeats": args.repeats}
+    table = census(rows)
+    cost, model = timed(lambda: cnf.fit_table(table, steps=steps))
+    numbers["fit_seconds"] = cost
+    numbers |= speed(model, table, args.repeats)
+    numbers["budgets"] = budgets(seconds, 1_000 if args.quick else 10_000)
+    print(numbers)
+    write_json(args.out / "benchmark_tables.json", numbers)
+
+
+def census(rows: int, seed: int = 0) -> pd.DataFrame:
+    """Rows of a table like a census, from four hidden factors and noise."""
+    random = np.random.default_rng(seed)
+    z, noise = random.normal(size=(rows, 4)), random.normal(size=(rows, 6))
+    school = np.clip(np.round(10 + 1.8 * z[:, 1] + 1.5 * noise[:, 0]), 1, 16)
+    age = np.clip(np.round(40 + 10 * z[:, 0] + 8 * noise[:, 1]), 17, 90)
+    usual = random.random(rows) < 0.45
+    hours = np.clip(np.round(np.where(usual, 40, 40 + 8 * z[:, 2] + 8 * noise[:, 2])), 1, 99)
+    numbers = {
+        "age": age,
+        "school": school,
+        "hours": hours,
+        "weeks": np.clip(np.round(30 + 8 * z[:, 3] + 6 * noise[:, 3]), 0, 52),
+        "children": random.poisson(np.exp(0.3 * z[:, 0])),
+    }
+    table = {name: column.astype(int) for name, column in numbers.items()}
+    table["wage"] = np.exp(2 + 0.1 * school + 0.01 * age + 0.3 * z[:, 3] + 0.3 * noise[:, 4])
+    table["gain"] = 10 * z[:, 2] + 5 * noise[:, 5]
+    for j, count in enumerate(LEVELS):
+        score = z[:, j % 4] + random.normal(size=rows)
+        shares = np.random.default_rng(j).dirichlet(np.ones(count)).cumsum()[:-1]
+        names = np.array([f"level {k}" for k in range(count)])
+        table[f"group{j}"] = names[np.searchsorted(np.quantile(score, shares), score)]
+    return pd.DataFrame(table)
+
+
+def speed(model: cnf.TableFlow, table: pd.DataFrame, repeats: int) -> dict[str, Any]:
+    """Milliseconds of the processor that a row costs, and what the scores are like."""
+    rows = 1_000 / len(table)
+    scored = [timed(lambda: model.evaluate(table)) for _ in range(repeats)]
+    drawn = [timed(lambda: model.sample(len(table)))[0] for _ in range(repeats)]
+    found = scored[0][1]
+    return {
+        "score_milliseconds_a_row": statistics.median(cost for cost, _ in scored) * rows,
+        "sample_milliseconds_a_row": statistics.median(drawn) * rows,
+        "evaluations_a_row": found.nfe.double().mean().item(),
+        "evaluations_of_one_solve": model.flow.solver.nfe,
+        "bar": found.error.quantile(torch.tensor([0.5, 0.99], dtype=torch.float64)).tolist(),
+        "ok": found.ok.double().mean().item(),
+        "valid_nll": model.history.valid_nll,
+    }
+
+
+def budgets(seconds: tuple[float, ...], rows: int) -> list[dict[str, float]]:
+    """Seconds of the processor that fits take beside those asked for."""
+    typed = census(rows)
+    plain = typed[["wage", "gain"]].assign(ratio=typed.wage / (50 + typed.gain.abs()))
+    return [
+        {
+            "columns": table.shape[1],
+            "rows": rows,
+            "asked": asked,
+            "took": fit_seconds(table, asked),
+        }
+        for table in (plain, typed)
+        for asked in seconds
+    ]
+
+
+def fit_seconds(table: pd.DataFrame, seconds: float) -> float:
+    return timed(lambda: cnf.fit_table(table, seconds=seconds))[0]
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of the processor, and the result."""
+    start = time.process_time()
+    result = work()
+    return time.process_time() - start, result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Probabilities of integer cells, and rows that a model cannot hold."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import cnf
+from cnf.tables.cell_integrals import TOLERANCE, _log_mass
+from cnf.tables.quadrature import axes_rule, cell_rule
+
+
+@pytest.fixture(scope="module")
+def table():
+    random = np.random.default_rng(0)
+    age = random.normal(40, 12, 600)
+    return pd.DataFrame(
+        {
+            "age": age.round(),
+            "pay": (25 * age + random.normal(0, 150, 600)).round(),
+            "mood": random.normal(size=600),
+            "group": random.choice(list("aab"), 600),
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def model(table):
+    return cnf.fit_table(table, steps=60, hidden=(16, 16))
+
+
+def dense_log_prob(model, table, nodes=8):
+    """The probability of each row by Gauss-Legendre over both integers, with dopri8 in float64."""
+    exact = copy.deepcopy(model).double()
+    solver = cnf.Torchdiffeq("dopri8", 1e-9, 1e-9)
+    cells, context = exact.encode(table)
+    rule = cell_rule(exact.integrals.steps, nodes)
+    conditions = exact.conditions(cells.states, context)
+    states = exact.discrete.log_prob(cells.states, context.double())
+    x = (cells.values + rule.offsets[:, None]).flatten(0, 1)
+    bound = exact.flow.bind(
+        conditions.repeat(len(rule.offsets), 1), solver=solver, tolerance=torch.inf
+    )
+    logs = bound.log_prob(x).unflatten(0, (-1, len(table)))
+    return states + (logs + rule.weights.log()[:, None]).logsumexp(0)
+
+
+@torch.no_grad()
+def test_most_cells_need_one_point_and_bars_hold(model, table):
+    found = model.evaluate(table.head(200))
+    nfe = model.flow.solver.nfe
+    assert (found.nfe <= 2 * nfe).double().mean() > 0.7
+    found = model.evaluate(table.head(12))
+    off = (found.log_prob - dense_log_prob(model, table.head(12), nodes=5)).abs()
+    assert (off <= found.error).all()
+    assert (found.error < 2 * TOLERANCE).all()
+
+
+def test_the_estimate_of_a_single_point_is_kept(model, table, tmp_path):
+    assert model.integrals.kappa > 0
+    model.save(tmp_path / "m.safetensors")
+    again = cnf.load(tmp_path / "m.safetensors")
+    assert again.integrals.kappa == model.integrals.kappa
+    torch.testing.assert_close(again.log_prob(table.head(9)), model.log_prob(table.head(9)))
+
+
+def test_scores_do_not_depend_on_the_rows_beside(model, table):
+    whole = model.log_prob(table.head(30))
+    parts = torch.cat([model.log_prob(table.iloc[i : i + 1]) for i in range(30)])
+    torch.testing.assert_close(whole, parts, atol=2e-5, rtol=0)
+
+
+def test_the_rule_along_axes_is_exact_to_third_order():
+    rule = axes_rule(torch.tensor([2.0, 0.0, 4.0]))
+    x, _, z = rule.offsets.T
+    for values, mean in ((x**2, 1 / 3), (z**2, 4 / 3), (x**3 + x * z, 0.0), (x**4, 1 / 5)):
+        assert (rule.weights @ values).item() == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("shift", [0.0, 30.0, -30.0])
+def test_the_mass_of_a_narrow_cell_keeps_its_digits_in_the_tails(shift):
+    a, b = torch.tensor([shift]).double(), torch.tensor([shift + 1e-3]).double()
+    middle = -0.5 * ((a + b) / 2).square() - 0.5 * np.log(2 * np.pi) + np.log(1e-3)
+    torch.testing.assert_close(_log_mass(a, b), middle, atol=1e-3, rtol=0)
+
+
+def test_each_row_is_judged_alone(model, table):
+    rows = table.head(4).copy()
+    rows.loc[1, "group"], rows.loc[2, "mood"] = "new", np.inf
+    found = model.log_prob(rows)
+    torch.testing.assert_close(found[[0, 3]], model.log_prob(table.head(4))[[0, 3]])
+    assert found[1].isfinite() and found[2].isnan()
+    assert model.log_prob(rows, unseen="impossible")[1] == -torch.inf
+
+
+def test_an_unseen_category_is_as_rare_as_the_next_new_one(model, table):
+    row = table.head(1).assign(group="new")
+    known = [model.log_prob(row.assign(group=level)) for level in "ab"]
+    rare = model.log_prob(row) + np.log(model.metadata.rows + 2)
+    assert min(known) - 2 < rare < torch.stack(known).logsumexp(0) + 2
