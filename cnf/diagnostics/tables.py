@@ -81,7 +81,8 @@ def check_table(
         return check(
             model.flow, rows.x, context=rows.context, strict=strict, seed=seed, callback=callback
         )
-    model.encode(table)  # an error names the first cell in the order of the table
+    # An error names the first cell in the order of the table.
+    model.schema.encode(table, (*model.schema.modeled, *model.schema.context))
     generator = torch.Generator(model.device).manual_seed(seed)
     order = torch.randperm(len(table), generator=generator, device=generator.device)[
         :MOST_ROWS

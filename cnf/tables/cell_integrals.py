@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,6 +25,10 @@ TOLERANCE = 1e-2
 # squared deviations; the share of them that its estimate has to cover, and how much larger it is
 # made for the rest. What is smaller than the last may be the solver's.
 MEASURED_ROWS, NARROW, COVERED, MARGIN, SMALLEST_ERROR = 128, 1.0, 0.98, 2.0, 5e-4
+# A column whose share of the tolerance is below this stays at its center while others are integrated.
+NARROW_SHARE = 0.25
+# Places of rows, and the rules for their cells, each with more points than the one before.
+Job: TypeAlias = tuple[Tensor, list[Rule]]
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -68,8 +73,9 @@ class CellIntegrals:
 
     What that leaves is of second order in the width wⱼ of the cell in deviations of g(xⱼ | c₋ⱼ).
     Where the estimate κ Σⱼ wⱼ² (1 + eⱼ²) of it, with the standardized residuals e of the center, is
-    above the tolerance, rules with more and more points take over, until their own checks are below
-    it.
+    above the tolerance, rules with more and more points in the wide columns take over, until their
+    own checks are below it. Their nodes divide the mass of the cell under g, so that ends of the
+    support, where y has no end, are nothing special.
 
     Args:
         columns: the numeric columns.
@@ -93,7 +99,12 @@ class CellIntegrals:
     def evaluate(self, flow: CNF, rows: NumberRows) -> Evaluation:
         """log-probability, error, NFE and verdict (rows,), in float64."""
         on_grid, result = self._on_grid(rows), _blank(rows)
-        correction, estimate = self._from_center(flow, rows, on_grid)
+        if self.kappa is None or not on_grid.any():
+            correction = rows.values.new_zeros(len(rows), dtype=torch.float64)
+            errors = torch.zeros_like(rows.values).masked_fill(on_grid, torch.inf)
+        else:
+            correction, errors = self._from_center(GaussianCells.of(flow, self.steps, rows))
+        estimate = errors.sum(1)
         center = (estimate <= TOLERANCE).nonzero().squeeze(1)
         if len(center):
             found = flow.evaluate(*rows.take(center).at(self.steps.new_zeros(1, len(self.steps))))
@@ -101,12 +112,15 @@ class CellIntegrals:
             error = found.error.double() + estimate[center]
             _put(result, center, Evaluation(log_prob, error, found.nfe, found.ok))
         left = (~(estimate <= TOLERANCE)).nonzero().squeeze(1)
-        for pattern, places in by_pattern(on_grid[left]):
+        wide = ~(errors <= NARROW_SHARE * TOLERANCE)
+        result.error[left] = errors.where(~wide, 0.0).sum(1)[left]
+        jobs = []
+        for pattern, places in by_pattern(wide[left]):
             steps = self.steps * pattern.cpu()
             rules = [cell_rule(steps)] if self.kappa is None else cell_rules(steps)
-            self._by_rules(flow, rows, left[places], rules, result)
-        logs = self.steps.where(self.steps > 0, 1.0).log().to(rows.values)
-        return replace(result, log_prob=result.log_prob + (rows.present * logs).sum(1))
+            jobs.append((left[places], rules))
+        self._by_rules(flow, rows, jobs, result)
+        return result
 
     @torch.no_grad()
     def measure(self, flow: CNF, rows: NumberRows) -> None:
@@ -116,72 +130,168 @@ class CellIntegrals:
         cell but for terms of fourth order.
         """
         self.kappa = 1.0
-        correction, size = self._from_center(flow, rows, self._on_grid(rows))
+        correction, sizes = self._from_center(GaussianCells.of(flow, self.steps, rows))
+        size = sizes.sum(1)
         narrow = ((size > SMALLEST_ERROR) & (size < NARROW)).nonzero().squeeze(1)
         if not len(narrow):
             return
         chosen = narrow[evenly_spaced(narrow, MEASURED_ROWS)]
-        rule = axes_rule(self.steps)
-        found, _ = _by_rule(flow, rows.take(chosen), rule)
-        center = flow.evaluate(*rows.take(chosen).at(rule.offsets[:1])).log_prob
-        error = (center + correction[chosen] - found.log_prob).abs().nan_to_num(torch.inf)
+        rule, some = axes_rule(self.steps), rows.take(chosen)
+        found = (
+            flow.evaluate(*some.at(rule.offsets)).log_prob.double().unflatten(0, (-1, len(some)))
+        )
+        whole = rule.log_mean(found)[0] + self._log_steps(some)
+        error = (found[0] + correction[chosen] - whole).abs().nan_to_num(torch.inf)
         ratio = (error - SMALLEST_ERROR).clamp(min=0) / (size[chosen] - SMALLEST_ERROR)
         self.kappa = MARGIN * ratio.quantile(COVERED).item()
 
-    def _from_center(self, flow: CNF, rows: NumberRows, on_grid: Tensor) -> tuple[Tensor, Tensor]:
-        """What a single point at the center of each cell is corrected by, in nats per volume of the
-        cell, and the estimate of its error (rows,)."""
-        nothing = rows.values.new_zeros(len(rows), dtype=torch.float64)
-        if self.kappa is None:
-            return nothing, nothing.masked_fill(on_grid.any(1), torch.inf)
-        if not on_grid.any():
-            return nothing, nothing
-        marginals, whitening = gaussianizing_maps(flow)
-        half = (self.steps / 2).to(rows.values)
-        (y, log_slope), (low, _), (high, _) = (
-            marginals.by_cell(x) for x in (rows.values, rows.values - half, rows.values + half)
-        )
-        assert rows.conditions is not None, "states condition the flow"
-        features = rows.conditions[:, y.shape[1] :].double()
-        mean, deviation = whitening.conditionals(
-            y.where(rows.present, 0.0), rows.present, features
-        )
-        e, a, b = ((part - mean) / deviation for part in (y, low, high))
-        log_density = -0.5 * e.square() - HALF_LOG_2PI - deviation.log() + log_slope
-        log_steps = self.steps.where(self.steps > 0, 1.0).log().to(e)
-        log_ratio = _log_mass(a, b) - log_density - log_steps
-        error = (b - a).square() * (1 + e.square())
-        estimate = self.kappa * error.where(on_grid, 0.0).sum(1)
-        estimate = (SMALLEST_ERROR + estimate).where(on_grid.any(1), 0.0)
-        return log_ratio.where(on_grid, 0.0).sum(1), estimate
+    def _from_center(self, cells: GaussianCells) -> tuple[Tensor, Tensor]:
+        """What the density at the center of each cell is multiplied by, in nats (rows,), and the
+        estimate of its error by columns (rows, numeric)."""
+        assert self.kappa is not None, "κ is measured"
+        e = cells.center
+        errors = self.kappa * (cells.high - cells.low).square() * (1 + e.square())
+        count = cells.on_grid.sum(1, keepdim=True)
+        errors = (errors + SMALLEST_ERROR / count).where(cells.on_grid, 0.0)
+        return cells.log_ratio(e, cells.log_slope), errors
 
     def _on_grid(self, rows: NumberRows) -> Tensor:
         """Which numbers are integers (rows, numeric)."""
         return rows.present & (self.steps > 0).to(rows.present.device)
 
-    def _by_rules(
-        self, flow: CNF, rows: NumberRows, places: Tensor, rules: list[Rule], result: Evaluation
-    ) -> None:
-        """Integrate the cells at `places` by one rule after the other, as long as they err."""
-        for rule in rules:
-            points, again = len(rule.weights), []
-            for part in places.split(max(1, AT_ONCE // points)):
-                found, error = _by_rule(flow, rows.take(part), rule)
-                nfe = result.nfe[part] + found.nfe
-                _put(result, part, replace(found, nfe=nfe))
-                again.append(part[error > TOLERANCE])
-            places = torch.cat(again)
-            if not len(places):
-                break
+    def _log_steps(self, rows: NumberRows) -> Tensor:
+        """The logarithm of the volume of each row's cell (rows,)."""
+        logs = self.steps.where(self.steps > 0, 1.0).log().to(rows.values)
+        return (rows.present * logs).sum(1)
+
+    def _by_rules(self, flow: CNF, rows: NumberRows, jobs: list[Job], result: Evaluation) -> None:
+        """Integrate cells by one rule after the other, as long as they err; their errors beside
+        those of the rules stand in `result`."""
+        beside = result.error.clone()
+        while jobs:
+            left = []
+            for some in _batches(jobs):
+                for (places, rules), (found, error) in zip(some, self._solve(flow, rows, some)):
+                    nfe, bar = result.nfe[places] + found.nfe, found.error + beside[places]
+                    _put(result, places, replace(found, nfe=nfe, error=bar))
+                    left.append((places[error > TOLERANCE], rules[1:]))
+            jobs = [(places, rules) for places, rules in left if len(places) and rules]
+
+    def _solve(
+        self, flow: CNF, rows: NumberRows, jobs: list[Job]
+    ) -> Iterator[tuple[Evaluation, Tensor]]:
+        """The integrals over the cells of jobs by the first rule of each, and the errors of the
+        rules alone; all points in one solve."""
+        points = [self._points(flow, rows.take(places), rules[0]) for places, rules in jobs]
+        x = torch.cat([part[0] for part in points])
+        context = None if rows.conditions is None else torch.cat([part[1] for part in points])
+        found = flow.evaluate(x, context)
+        sizes = [len(part[0]) for part in points]
+        solved = zip(*(part.split(sizes) for part in vars(found).values()))
+        for (places, rules), (*_, log_ratio), parts in zip(jobs, points, solved):
+            log_density, bound, nfe, ok = (part.unflatten(0, (-1, len(places))) for part in parts)
+            log_mean, error = rules[0].log_mean(log_density.double() + log_ratio)
+            bar = bound.double().mean(0) + error
+            yield Evaluation(log_mean, bar, nfe.sum(0), ok.all(0)), error
+
+    def _points(self, flow: CNF, rows: NumberRows, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
+        """The points of a rule in the cells of rows, their context, and what the density there is
+        multiplied by, in nats."""
+        x, context = rows.at(rule.offsets)
+        context = x[:, :0] if context is None else context
+        if self.kappa is None:
+            return x, context, self._log_steps(rows)
+        cells = GaussianCells.of(flow, self.steps, rows)
+        x, log_ratio = cells.at(0.5 + rule.offsets / self.steps.where(self.steps > 0, 1.0))
+        return x, context, log_ratio
 
 
-def _by_rule(flow: CNF, rows: NumberRows, rule: Rule) -> tuple[Evaluation, Tensor]:
-    """The mean density over each row's cell, and the error of the rule alone (rows,)."""
-    found = flow.evaluate(*rows.at(rule.offsets))
-    parts = (found.log_prob, found.error, found.nfe, found.ok)
-    log_density, bound, nfe, ok = (part.unflatten(0, (-1, len(rows))) for part in parts)
-    log_mean, error = rule.log_mean(log_density.double())
-    return Evaluation(log_mean, bound.double().mean(0) + error, nfe.sum(0), ok.all(0)), error
+def _batches(jobs: list[Job]) -> Iterator[list[Job]]:
+    """Jobs, the large ones in parts, so that a batch has about as many points as go together."""
+    batch: list[Job] = []
+    points = 0
+    for places, rules in jobs:
+        size = len(rules[0].weights)
+        for part in places.split(max(1, AT_ONCE // size)):
+            if batch and points + size * len(part) > AT_ONCE:
+                yield batch
+                batch, points = [], 0
+            batch.append((part, rules))
+            points += size * len(part)
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True)
+class GaussianCells:
+    """The cells of rows under the Gaussian g that a flow starts from, column by column.
+
+    Everything is in deviations of g(yⱼ | c₋ⱼ) from its mean, y the flow's nearly Gaussian
+    coordinates.
+
+    Attributes:
+        flow: with a gaussianizing transform.
+        rows: the numbers.
+        on_grid: which of them are integers (rows, numeric).
+        low: lower end of each cell (rows, numeric).
+        high: upper end.
+        center: its center.
+        log_slope: log dy/dx at the center.
+        mean: of g (rows, numeric), in y.
+        deviation: of g, in y.
+    """
+
+    flow: CNF
+    rows: NumberRows
+    on_grid: Tensor
+    low: Tensor
+    high: Tensor
+    center: Tensor
+    log_slope: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of(cls, flow: CNF, steps: Tensor, rows: NumberRows) -> GaussianCells:
+        """The cells of these steps around the numbers of rows."""
+        marginals, whitening = gaussianizing_maps(flow)
+        half = (steps / 2).to(rows.values)
+        (y, log_slope), (low, _), (high, _) = (
+            marginals.by_cell(x) for x in (rows.values, rows.values - half, rows.values + half)
+        )
+        assert rows.conditions is not None, "states condition the flow"
+        present, features = rows.present, rows.conditions[:, y.shape[1] :].double()
+        mean, deviation = whitening.conditionals(y.where(present, 0.0), present, features)
+        low, high, center = ((part - mean) / deviation for part in (low, high, y))
+        on_grid = present & (half > 0)
+        return cls(flow, rows, on_grid, low, high, center, log_slope, mean, deviation)
+
+    def log_ratio(self, e: Tensor, log_slope: Tensor) -> Tensor:
+        """The mass of each cell under g over its density dg/dx at e (…, rows, numeric), in nats
+        (…, rows)."""
+        log_density = log_slope - 0.5 * e.square() - HALF_LOG_2PI - self.deviation.log()
+        return (_log_mass(self.low, self.high) - log_density).where(self.on_grid, 0.0).sum(-1)
+
+    def at(self, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """The numbers (points · rows, numeric) that have shares (points, numeric) of the mass of
+        their cells below them, and their `log_ratio` (points, rows)."""
+        marginals, _ = gaussianizing_maps(self.flow)
+        e = _quantile(self.low, self.high, shares.to(self.low)[:, None])
+        y = self.mean + self.deviation * e
+        values = self.rows.values.expand(y.shape)
+        x = marginals.inverse(y.where(self.on_grid, 0.0)).where(self.on_grid, values)
+        return x.flatten(0, 1), self.log_ratio(e, marginals.by_cell(x)[1])
+
+
+def _quantile(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """Where a normal variable between a and b has this share of its mass below it."""
+    flipped = a > 0
+    share = torch.where(flipped, 1 - share, share)
+    a, b = torch.where(flipped, -b, a), torch.where(flipped, -a, b)
+    below = torch.special.ndtr(a)
+    e = torch.special.ndtri(below + share * (torch.special.ndtr(b) - below))
+    e = torch.minimum(torch.maximum(e, a), b)
+    return torch.where(flipped, -e, e)
 
 
 def _log_mass(a: Tensor, b: Tensor) -> Tensor:

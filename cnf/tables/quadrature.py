@@ -13,8 +13,8 @@ from torch import Tensor
 # more; those that come before and after where points are added until they are enough.
 NODES = {1: 12, 2: 8}
 POINTS = 32
-NODES_IN_TURN = {1: (4, 12, 24), 2: (4, 8, 16)}
-POINTS_IN_TURN = (8, 32, 128)
+NODES_IN_TURN = {1: (3, 8, 16), 2: (3, 6, 10)}
+POINTS_IN_TURN = (16, 64)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,9 @@ def by_pattern(present: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """
     if not len(present):
         return
+    if not present.shape[1]:
+        yield present[0], torch.arange(len(present), device=present.device)
+        return
     patterns, group = torch.unique(present, dim=0, return_inverse=True)
     order = group.argsort(stable=True)
     counts = torch.bincount(group, minlength=len(patterns)).tolist()
