@@ -53,6 +53,31 @@ class Rows:
         return self.take(order[held:]), self.take(order[:held])
 
 
+@dataclass(frozen=True)
+class Cells:
+    """Rows of a table as a model takes them.
+
+    Attributes:
+        values: numbers of the numeric columns (rows, numeric), zero where a cell shows none.
+        states: the discrete state of every cell (rows, columns), see `cnf.Column`; 0 is an
+            ordinary number.
+    """
+
+    values: Tensor
+    states: Tensor
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def take(self, places: Tensor) -> Cells:
+        """The rows at `places`."""
+        return Cells(self.values[places], self.states[places])
+
+    def to(self, device: torch.device) -> Cells:
+        """The same rows on another device."""
+        return Cells(self.values.to(device), self.states.to(device))
+
+
 def held_out_split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
     """The rows that a fit learns from under this seed, and the tenth that it sets apart."""
     return rows.split(HELD_OUT, torch.Generator(rows.x.device).manual_seed(seed))

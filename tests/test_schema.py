@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnf.plugins import Registry
+from cnf.rows import Cells
 from cnf.tables import (
     Column,
     NumericType,
@@ -16,7 +17,6 @@ from cnf.tables import (
     columns,
     register_column_type,
 )
-from cnf.tables.schema import Cells
 
 ROWS = 400
 RANDOM = np.random.default_rng(0)

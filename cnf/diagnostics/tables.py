@@ -19,11 +19,10 @@ from cnf.diagnostics.fitting import distance, memorized, ranks, sampling_margin
 from cnf.diagnostics.result import CheckResult
 from cnf.diagnostics.two_sample import indistinguishable
 from cnf.flows import Evaluation
-from cnf.rows import FEWEST_ROWS, Rows
+from cnf.rows import FEWEST_ROWS, Cells, Rows
 from cnf.tables import TableError, TableFlow
 from cnf.tables.cells import place
 from cnf.tables.columns import NO_STATE
-from cnf.tables.schema import Cells
 
 # A row with integer cells costs a solve for each point of its cell.
 MOST_ROWS = 600

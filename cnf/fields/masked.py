@@ -78,6 +78,8 @@ class MaskedField(GatedField):
         """The field for one context (*batch, context_dim), its rows grouped by pattern."""
         if context is None:
             raise ValueError("context of a MaskedField: expected the mask of the rows; got none")
+        if len(context) > 1 and bool((context == context[:1]).all()):
+            context = context[:1]  # one modulation for all rows
         present = context[..., : self.dim] != 0
         layers = MaskedLayers(self.frequencies, self.W2, self.W3, self.first, present)
         return self._bind_layers(layers, context)

@@ -110,6 +110,8 @@ class CNF(FlowMethods, WholeState):
         self.divergence = Hutchinson() if divergence == "hutchinson" else divergence
         self.error_model = ErrorModel()
         self.compiled: Solver | None = None  # on which solves are one program of torch.compile
+        # The conditional network of any columns given any others, a `SubsetFlow`.
+        self.subsets: Any = None
         self.metadata: dict[str, Any] = {}
         self._check_sizes()
 

@@ -12,6 +12,7 @@ from cnf.fields import VelocityField
 from cnf.flows.bases import Base
 from cnf.flows.flow import CNF
 from cnf.flows.model_file import read_model
+from cnf.flows.questions.coordinates import Coordinates
 from cnf.flows.serialization import (
     DTYPES,
     divergence_of,
@@ -20,6 +21,7 @@ from cnf.flows.serialization import (
     set_bars,
 )
 from cnf.flows.state import checked, load_tensors
+from cnf.flows.subset_flow import SubsetFlow
 from cnf.ode import Solver
 from cnf.registry import rebuild
 from cnf.transforms import Transform
@@ -74,7 +76,20 @@ def build(config: dict[str, Any]) -> CNF:
             preprocess=preprocess,
             divergence=divergence_of(config["divergence"]),
         )
+        if "subsets" in config:
+            flow.subsets = _subsets(config["subsets"], dim)
     flow.solver = rebuild(Solver, config["solver"])
     set_bars(flow, config)
     flow.metadata = dict(config["metadata"])
     return flow.to(DTYPES[config["dtype"]])
+
+
+def _subsets(config: dict[str, Any], dim: int) -> SubsetFlow:
+    marginals, mixture = (
+        rebuild(Transform, config[name], dim) for name in ("marginals", "mixture")
+    )
+    hidden = tuple(config["flow"]["field"]["hidden"])
+    subsets = SubsetFlow(Coordinates(marginals, mixture), hidden=hidden)
+    subsets.flow.solver = rebuild(Solver, config["flow"]["solver"])
+    set_bars(subsets.flow, config["flow"])
+    return subsets

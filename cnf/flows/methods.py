@@ -3,7 +3,7 @@ name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cnf.flows.bound import BoundFlow, SolveOptions
 from cnf.flows.divergence import Hutchinson
+from cnf.flows.questions.subset_density import GivenNumber, SubsetDensity, subset_density
 from cnf.flows.scoring import ErrorModel, Evaluation, SolveResult
 from cnf.flows.start_points import warn_of_model_coordinates
 from cnf.ode import Gradient, Solver, System
@@ -21,6 +22,7 @@ class FlowMethods:
     """What a flow answers, with the context and the options as arguments."""
 
     device: Any
+    subsets: Any
 
     def bind(
         self,
@@ -104,6 +106,48 @@ class FlowMethods:
         """`log_prob` with the bar of the solver's error, NFE and a verdict for each row; never an
         exception for a row that is not finite."""
         return self.bind(context, gradient=gradient, generator=generator).evaluate(x, t=t)
+
+    def marginal(self, columns: Sequence[int], context: Numbers | None = None) -> SubsetDensity:
+        """p(x[columns] | context), the other columns integrated out.
+
+        Of a flow that was fitted with `any_subset=True` the answer is amortized, one solve of a
+        conditional network, and `.exact()` checks it against the joint density by importance
+        sampling. Of any other flow it is exact, with a mixture that is fitted here as the proposal,
+        which takes seconds: ask what is returned again rather than the flow.
+
+        Args:
+            columns: numbers of the columns, in the order that x is to have.
+            context: (*batch, context_dim)
+
+        Raises:
+            ValueError: for columns that are not there, or a flow with a context that was fitted
+                without `any_subset=True`.
+
+        Example:
+            >>> import cnf
+            >>> cnf.CNF(3).marginal([0, 2]).log_prob(torch.zeros(5, 2)).shape
+            torch.Size([5])
+        """
+        return self._asked(context).marginal(columns)
+
+    def conditional(
+        self, given: Mapping[int, GivenNumber], context: Numbers | None = None
+    ) -> SubsetDensity:
+        """p(the other columns | given, context); see `marginal`.
+
+        Args:
+            given: column -> a number, numbers (*batch,), or a range (low, high) with None for no
+                end.
+            context: (*batch, context_dim)
+
+        Raises:
+            ValueError: as `marginal`.
+        """
+        return self._asked(context).conditional(given)
+
+    def _asked(self, context: Numbers | None) -> SubsetDensity:
+        context = None if context is None else as_tensor(context, self.device)
+        return subset_density(self, self.subsets, context)
 
     def solve_log_prob(
         self,

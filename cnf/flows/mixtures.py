@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
+import lazy_loader
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
 
 from cnf.flows.bases import MixtureBase
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
+
+# scikit-learn is slow to load, and a model that is only scored needs none of it.
+sklearn = lazy_loader.load("sklearn")
 
 # In units of model coordinates: keeps a component from collapsing onto a few rows.
 SMALLEST_VARIANCE = 1e-5
@@ -43,13 +49,14 @@ def fitted_mixture(
     Raises:
         ValueError: where rows are so far apart that float64 cannot hold a covariance.
     """
-    model = GaussianMixture(
+    model = sklearn.mixture.GaussianMixture(
         components, covariance_type=shape, tol=tolerance, reg_covar=smallest,
         max_iter=iterations, n_init=starts, init_params=init, random_state=seed,
     )  # fmt: skip
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return model.fit(rows)
+        warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+        fitted: GaussianMixture = model.fit(rows)
+        return fitted
 
 
 def mixture_base(model: GaussianMixture, dtype: torch.dtype, device: torch.device) -> MixtureBase:

@@ -43,6 +43,7 @@ def describe(flow: Any) -> dict[str, Any]:
         "preprocess": described(flow.preprocess),
         "divergence": asdict(estimate) if isinstance(estimate, Hutchinson) else estimate,
         "dtype": str(flow.dtype).removeprefix("torch."),
+        **({} if flow.subsets is None else {"subsets": flow.subsets.describe()}),
         **describe_solves(flow),
     }
     require_bounded(configuration)

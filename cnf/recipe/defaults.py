@@ -136,3 +136,9 @@ TYPED_JUDGED_ROWS = 1_000  # a cell may cost solves at many points
 # Rows, each with another set of known cells, that the imputer learns from, and rows that judge it,
 # each of which has a pattern of its own to be solved.
 IMPUTER_ROWS, IMPUTER_MOST_COPIES, IMPUTER_JUDGED_ROWS = 100_000, 20, 256
+
+# Conditional network of any columns given any others: its share of the seconds (a quarter of what
+# the joint density has), or as many steps as cost as much, likelihood steps counted ten times; rows
+# with other columns in each copy; rows that judge it.
+SUBSET_SHARE, SUBSET_STEPS_SHARE = 0.2, 0.4
+SUBSET_ROWS, SUBSET_MOST_COPIES, SUBSET_JUDGED_ROWS = 50_000, 20, 256

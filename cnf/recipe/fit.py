@@ -10,10 +10,11 @@ from typing import Any
 from cnf.deprecation import renamed_argument
 from cnf.flows import CNF
 from cnf.ode import Gradient
-from cnf.recipe.defaults import FIT_TOLERANCE
+from cnf.recipe.defaults import FIT_TOLERANCE, SUBSET_SHARE
 from cnf.recipe.mixture_fallback import FallbackResult, fall_back_to_mixture
 from cnf.recipe.preparation import FitPlan, checked_rows, prepare
 from cnf.recipe.settings import default_settings
+from cnf.recipe.subsets import fit_subsets
 from cnf.training.callbacks import Callback
 from cnf.training.checkpoint import CheckpointWriter, resume
 from cnf.training.errors import Interrupted
@@ -39,6 +40,7 @@ def fit(
     tolerance: float = FIT_TOLERANCE,
     checkpoint: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
+    any_subset: bool = False,
     **chosen: Any,
 ) -> History:
     """Fit a flow to rows of data: flow matching, then maximum likelihood through the ODE.
@@ -74,6 +76,9 @@ def fit(
             the newest sound one, and ends as it would have without the interruption. They are yours
             to delete.
         callbacks: called with the `cnf.training.Trainer` after every training step.
+        any_subset: whether to fit a conditional network too, which answers `CNF.marginal` and
+            `CNF.conditional` in one solve. It takes a fifth of the seconds, or a quarter of the
+            time of the steps again.
         **chosen: any other field of `cnf.recipe.FitSettings`, in place of what the recipe chooses.
 
     Returns:
@@ -95,6 +100,9 @@ def fit(
         'likelihood'
     """
     train, valid = checked_rows(flow, (x, context, weights), (x_valid, context_valid), seed)
+    whole, flow.subsets = seconds, None
+    if seconds is not None and any_subset:
+        seconds = (1 - SUBSET_SHARE) * seconds
     settings = default_settings(
         rows=len(train), dim=flow.dim, context_dim=flow.context_dim,
         geometry=None if flow.geometry.flat else flow.geometry, steps=steps, seconds=seconds,
@@ -116,7 +124,17 @@ def fit(
         trainer.settle()
         raise Interrupted(_finish(trainer, settings.tolerance)) from stop
     mixture = fall_back_to_mixture(trainer, settings, refit=x_valid is None)
-    return _finish(trainer, settings.tolerance, mixture)
+    history = _finish(trainer, settings.tolerance, mixture)
+    if any_subset:
+        share = None if whole is None else SUBSET_SHARE * whole
+        try:
+            flow.subsets = fit_subsets(
+                flow, train, valid, settings,
+                seed=seed, steps=steps, seconds=share, callbacks=callbacks,
+            )  # fmt: skip
+        except KeyboardInterrupt as stop:
+            raise Interrupted(history) from stop
+    return history
 
 
 def _finish(trainer: Trainer, tolerance: float, mixture: FallbackResult | None = None) -> History:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cnf.rows import Cells
 from cnf.tables.features import ContextFeatures, StateFeatures
-from cnf.tables.schema import Cells, Schema
+from cnf.tables.schema import Schema
 
 
 class PlainConditioning(nn.Module):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from cnf.rows import Cells
 from cnf.tables.columns import Column
-from cnf.tables.schema import Cells
 from cnf.transforms.float64 import Float64Module
 from cnf.transforms.marginals import MarginalTransform
 

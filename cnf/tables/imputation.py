@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from cnf.flows.scoring import ErrorModel
 from cnf.ode import Grid
+from cnf.rows import Cells
 from cnf.tables.columns import Column
 from cnf.tables.conditioning import StateConditioning
 from cnf.tables.discrete import DiscreteModel
 from cnf.tables.masked_flow import masked_flow
-from cnf.tables.schema import Cells
 from cnf.transforms.marginals import MarginalTransform
 from cnf.transforms.whitening import Whitening
 

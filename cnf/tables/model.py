@@ -15,7 +15,7 @@ from cnf.flows import CNF, Evaluation
 from cnf.flows.model_file import write_model
 from cnf.flows.serialization import describe
 from cnf.flows.state import WholeState, tensors_of
-from cnf.rows import Rows
+from cnf.rows import Cells, Rows
 from cnf.tables.cell_integrals import CellIntegrals, NumberRows
 from cnf.tables.columns import Column
 from cnf.tables.conditioning import PlainConditioning, StateConditioning
@@ -25,7 +25,7 @@ from cnf.tables.imputation import Imputation, Imputer, excluded_states
 from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, masked_flow
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.numeric_view import NumericView, chosen_states, in_words
-from cnf.tables.schema import Cells, Schema
+from cnf.tables.schema import Schema
 from cnf.tables.scoring import RowScorer, Unseen
 
 Given: TypeAlias = "pd.DataFrame | Mapping[str, Any]"

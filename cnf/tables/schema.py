@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
+from cnf.rows import Cells
 from cnf.tables.cells import place, require_workable
 from cnf.tables.columns import NO_STATE, OUTSIDE, UNSEEN, Column
 from cnf.tables.formats import TableError, choose_columns, listed, shown
@@ -18,31 +18,6 @@ from cnf.tables.inference import infer
 from cnf.tables.redundancy import dependent_columns, is_row_counter, refuse
 
 MOST_COLUMNS = 500
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Rows of a table as a model takes them.
-
-    Attributes:
-        values: numbers of the numeric columns (rows, numeric), zero where a cell shows none.
-        states: the discrete state of every cell (rows, columns), see `Column`; `NO_STATE`,
-            `OUTSIDE` or `UNSEEN` for a cell that the column does not hold.
-    """
-
-    values: Tensor
-    states: Tensor
-
-    def __len__(self) -> int:
-        return len(self.states)
-
-    def take(self, places: Tensor) -> Cells:
-        """The rows at `places`."""
-        return Cells(self.values[places], self.states[places])
-
-    def to(self, device: torch.device) -> Cells:
-        """The same rows on another device."""
-        return Cells(self.values.to(device), self.states.to(device))
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from cnf.flows import CNF, Evaluation
+from cnf.rows import Cells
 from cnf.tables.cell_integrals import CellIntegrals, NumberRows
 from cnf.tables.columns import NO_STATE, OUTSIDE, UNSEEN, Column
 from cnf.tables.conditioning import PlainConditioning, StateConditioning
 from cnf.tables.discrete import DiscreteModel
-from cnf.tables.schema import Cells, Schema, unheld
+from cnf.tables.schema import Schema, unheld
 from cnf.transforms.patterns import by_present
 
 Unseen = Literal["other", "impossible"]

@@ -5,12 +5,14 @@ Gaussianize                          monotone splines, column by column
 BoundedToReal                        columns with a lower or upper end
 Charts                               angles, and longitude with latitude
 MarginalTransform, Whitening         typed tables: quantiles of mixtures, a Gaussian a pattern of cells
+ConditionalMixture                   any columns given any others, by a mixture of all of them
 Float64Module                        a module that keeps float64 whatever the flow computes in
 """
 
 from cnf.transforms.affine import Affine, Chain, Transform
 from cnf.transforms.bounded import BoundedToReal, Range
 from cnf.transforms.charts import Charts
+from cnf.transforms.conditional import ConditionalMixture
 from cnf.transforms.float64 import Float64Module
 from cnf.transforms.gaussianize import Gaussianize
 from cnf.transforms.marginals import MarginalTransform
@@ -21,6 +23,7 @@ __all__ = [
     "BoundedToReal",
     "Chain",
     "Charts",
+    "ConditionalMixture",
     "Float64Module",
     "Gaussianize",
     "MarginalTransform",

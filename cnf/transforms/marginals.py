@@ -94,13 +94,17 @@ class MarginalTransform(Transform):
         return cls(**config)
 
     @torch.no_grad()
-    def fit(self, x: Tensor, present: Tensor, weights: Tensor) -> None:
+    def fit(
+        self, x: Tensor, present: Tensor, weights: Tensor, kernel_gain: float = KERNEL_GAIN
+    ) -> None:
         """Fit every column to its present cells.
 
         Args:
             x: (rows, columns)
             present: which cells hold a number (rows, columns).
             weights: of the rows (rows,).
+            kernel_gain: nats a cell that the kernels must gain over one Gaussian; infinity leaves
+                every column straight.
         """
         for j in range(x.shape[1]):
             chosen = present[:, j].nonzero().squeeze(1)
@@ -108,7 +112,7 @@ class MarginalTransform(Transform):
             if len(chosen) < 2:
                 continue
             s = self._open(x)[0][chosen, j]
-            mixture = fit_mixture(s, weights[chosen])
+            mixture = fit_mixture(s, weights[chosen], kernel_gain)
             for buffer, found in zip((self.centres, self.scales, self.weights), mixture):
                 buffer[j] = found
 
@@ -269,7 +273,9 @@ def far_quantile(log_p: Tensor) -> Tensor:
     return y
 
 
-def fit_mixture(s: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def fit_mixture(
+    s: Tensor, weights: Tensor, kernel_gain: float = KERNEL_GAIN
+) -> tuple[Tensor, Tensor, Tensor]:
     """Centres, scales and weights (KERNELS,) of a mixture of Gaussians by
     expectation-maximization.
 
@@ -293,7 +299,7 @@ def fit_mixture(s: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scales = ((mass * variance + start[1].square() / rows) / (mass + 1 / rows)).sqrt()
         scales = scales.clamp(min=SMALLEST_SCALE)
     gain = share @ (_log_parts(z, centres, scales, portions).logsumexp(-1) + 0.5 * z.square())
-    chosen = (centres, scales, portions) if gain > KERNEL_GAIN + KERNELS / rows else one
+    chosen = (centres, scales, portions) if gain > kernel_gain + KERNELS / rows else one
     return mean + spread * chosen[0], spread * chosen[1], chosen[2] / chosen[2].sum()
 
 

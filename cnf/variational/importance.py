@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from cnf.flows.questions.importance import pareto_k
 from cnf.variational.reverse_kl import LogDensity, Sampler
 
 DRAWS_AT_ONCE = 20_000
@@ -89,50 +90,3 @@ def importance_sample(
         draws.append(x)
         weights.append(log_density(x).double() - log_q.double())
     return Importance(torch.cat(draws), torch.cat(weights))
-
-
-def pareto_k(log_weights: Tensor) -> float:
-    """The shape k of the generalized Pareto distribution that fits the largest weights (Vehtari et
-    al. 2024).
-
-    Weights have a finite mean for k < 1 and a finite variance for k < ½; estimates by weights are
-    reliable for k < 0.7. The tail is the largest min(n/5, 3√n) of n weights, its fit that of Zhang
-    and Stephens (2009), drawn towards ½ as by ten further weights.
-
-    Args:
-        log_weights: (n,), up to a constant; at least 25 of them.
-
-    Returns:
-        k; −inf where the largest weights are all the same.
-
-    Raises:
-        ValueError: for fewer than 25 weights, or one that is NaN.
-
-    Example:
-        >>> u = torch.rand(100_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        >>> round(pareto_k(-0.5 * u.log()), 1)  # w = u^(−½)
-        0.5
-    """
-    n = len(log_weights)
-    if n < 25 or log_weights.isnan().any():
-        raise ValueError(f"log_weights: expected at least 25 numbers and no NaN; got {n}")
-    size = math.ceil(min(n / 5, 3 * n**0.5))
-    largest = (log_weights.double() - log_weights.max()).sort().values[-size - 1 :].exp()
-    tail = largest[1:] - largest[0]
-    if tail[-1] <= 0:
-        return -math.inf
-    return (size * _pareto_shape(tail[tail > 0]) + 10 * 0.5) / (size + 10)
-
-
-def _pareto_shape(x: Tensor) -> float:
-    """k of a generalized Pareto sample x > 0, ascending: the posterior mean of Zhang and Stephens
-    (2009)."""
-    n = len(x)
-    candidates = 30 + int(n**0.5)
-    rank = torch.arange(1, candidates + 1, dtype=x.dtype, device=x.device)
-    quartile = x[int(n / 4 + 0.5) - 1]
-    theta = 1 / x[-1] + (1 - (candidates / (rank - 0.5)).sqrt()) / (3 * quartile)
-    shapes = torch.log1p(-theta[:, None] * x).mean(1)
-    log_likelihood = n * ((-theta / shapes).log() - shapes - 1)
-    mean = (log_likelihood.softmax(0) * theta).sum()
-    return torch.log1p(-mean * x).mean().item()

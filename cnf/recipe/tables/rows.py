@@ -10,9 +10,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.rows import HELD_OUT, as_weights
+from cnf.rows import HELD_OUT, Cells, as_weights
 from cnf.tables.model import TableFlow
-from cnf.tables.schema import Cells
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,169 @@
+"""What answers questions about the columns of a flow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from cnf.flows.questions.coordinates import Coordinates
+from cnf.flows.questions.noise import Noise
+from cnf.rows import Cells
+from cnf.transforms.marginals import MarginalTransform
+
+
+class Score(NamedTuple):
+    """Log-densities of rows (rows,), the bar of the solver's error, evaluations and a verdict."""
+
+    log_prob: Tensor
+    error: Tensor
+    nfe: Tensor
+    ok: Tensor
+
+
+class Answers(Protocol):
+    """A joint density with a conditional one beside it, over rows of cells.
+
+    A number is taken as a point: the density of an integer cell is that at the number.
+
+    Attributes:
+        numeric: places of the numeric columns among all.
+        columns: how many columns there are.
+        marginals: each numeric column by itself.
+    """
+
+    numeric: tuple[int, ...]
+    columns: int
+    marginals: MarginalTransform
+
+    def joint(self, cells: Cells, context: Tensor | None) -> Score:
+        """log p(all columns | context)."""
+        raise NotImplementedError
+
+    def amortized(
+        self, cells: Cells, free: Tensor, given: Tensor, context: Tensor | None
+    ) -> Score:
+        """log q(free columns | given columns, context) for columns of each row (rows, columns)."""
+        raise NotImplementedError
+
+    def complete(
+        self, cells: Cells, free: Tensor, given: Tensor, context: Tensor | None, noise: Noise
+    ) -> tuple[Cells, Tensor]:
+        """The rows with their free columns drawn from q, and log q of what was drawn (rows,)."""
+        raise NotImplementedError
+
+    def paths(
+        self, cells: Cells, free: Tensor, given: Tensor, context: Tensor | None,
+        z: Tensor, t: Tensor | Sequence[float],
+    ) -> Tensor:  # fmt: skip
+        """Paths (time, rows, numeric) of the free numbers from base points z (rows, numeric)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class MixtureAnswers(Answers):
+    """Of a `CNF` and a mixture fitted to its rows; every state is 0, a number.
+
+    Attributes:
+        flow: the `CNF`.
+        coordinates: in which the mixture is standard normal.
+    """
+
+    flow: Any
+    coordinates: Coordinates
+
+    @property
+    def numeric(self) -> tuple[int, ...]:  # type: ignore[override]
+        """All columns."""
+        return tuple(range(self.columns))
+
+    @property
+    def columns(self) -> int:  # type: ignore[override]
+        """How many there are."""
+        return int(self.flow.dim)
+
+    @property
+    def marginals(self) -> MarginalTransform:  # type: ignore[override]
+        """Each column by itself."""
+        return self.coordinates.marginals
+
+    def joint(self, cells: Cells, context: Tensor | None) -> Score:
+        """log p(all columns | context)."""
+        found = self.flow.evaluate(cells.values, context)
+        return Score(found.log_prob, found.error, found.nfe, found.ok)
+
+    def amortized(
+        self, cells: Cells, free: Tensor, given: Tensor, context: Tensor | None
+    ) -> Score:
+        """log q(free columns | given columns, context)."""
+        condition = self.condition(cells, free, given, context)
+        z, ladj = self.coordinates.normalize(cells.values.where(free, 0.0), condition)
+        return self._carried(z, ladj, condition)
+
+    def complete(
+        self, cells: Cells, free: Tensor, given: Tensor, context: Tensor | None, noise: Noise
+    ) -> tuple[Cells, Tensor]:
+        """The rows with their free columns drawn from q, and log q of what was drawn."""
+        condition = self.condition(cells, free, given, context)
+        z, log_prob = self._drawn(noise.base, condition)
+        values = self.coordinates.numbers(z, condition)
+        ladj = self.coordinates.normalize(values, condition)[1]
+        return Cells(values.where(free, cells.values), cells.states), log_prob.double() + ladj
+
+    def paths(
+        self, cells: Cells, free: Tensor, given: Tensor, context: Tensor | None,
+        z: Tensor, t: Tensor | Sequence[float],
+    ) -> Tensor:  # fmt: skip
+        """Paths (time, rows, columns) of the free columns from base points z (rows, columns)."""
+        condition = self.condition(cells, free, given, context)
+        steps = self._path(z, t, condition)
+        return torch.stack([self.coordinates.numbers(step, condition) for step in steps])
+
+    def condition(
+        self, cells: Cells, free: Tensor, given: Tensor, context: Tensor | None
+    ) -> Tensor:
+        """What a choice of columns and what it is given come to; see `Coordinates.condition`."""
+        features = cells.values[:, :0] if context is None else self.flow.condition(context)
+        return self.coordinates.condition(cells.values, free, given, features)
+
+    def _carried(self, z: Tensor, ladj: Tensor, condition: Tensor) -> Score:
+        nothing = torch.zeros_like(ladj)
+        return Score(normal(z) + ladj, nothing, nothing.long(), ladj.isfinite())
+
+    def _drawn(self, z: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        return z, normal(z.where(condition[:, : z.shape[1]] != 0, 0.0))
+
+    def _path(self, z: Tensor, t: Tensor | Sequence[float], condition: Tensor) -> Tensor:
+        return z.expand(len(t), *z.shape)
+
+
+@dataclass(frozen=True)
+class FlowAnswers(MixtureAnswers):
+    """Of a `CNF` and the flow of the `SubsetFlow` beside it.
+
+    Attributes:
+        subsets: the flow over z given the condition.
+    """
+
+    subsets: Any
+
+    def _carried(self, z: Tensor, ladj: Tensor, condition: Tensor) -> Score:
+        found = self.subsets.evaluate(z, condition)
+        return Score(found.log_prob + ladj, found.error, found.nfe, found.ok)
+
+    def _drawn(self, z: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        path, log_prob = self.subsets.trajectory_and_log_prob(z, [1.0], condition)
+        return path[0], log_prob[0]
+
+    def _path(self, z: Tensor, t: Tensor | Sequence[float], condition: Tensor) -> Tensor:
+        path: Tensor = self.subsets.trajectory(z, t, condition)
+        return path
+
+
+def normal(z: Tensor) -> Tensor:
+    """The standard normal log-density (rows,)."""
+    return -0.5 * z.square().sum(1) - 0.5 * z.shape[1] * math.log(2 * math.pi)

@@ -1,0 +1,122 @@
+"""Fitting the conditional network of a flow: random columns given random others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+import cnf.recipe.defaults as defaults
+from cnf.flows import CNF
+from cnf.flows.questions.coordinates import fit_coordinates
+from cnf.flows.subset_flow import SubsetFlow
+from cnf.recipe.architecture import default_hidden
+from cnf.recipe.settings import FitSettings, default_settings, default_steps
+from cnf.rows import Rows, evenly_spaced
+from cnf.training.callbacks import Callback
+from cnf.training.trainer import Trainer
+
+
+def fit_subsets(
+    flow: CNF,
+    train: Rows,
+    valid: Rows,
+    settings: FitSettings,
+    *,
+    seed: int,
+    steps: int | None,
+    seconds: float | None,
+    callbacks: Sequence[Callback] = (),
+) -> SubsetFlow:
+    """The `SubsetFlow` of a fitted flow, by flow matching on rows of which every copy has other
+    free and given columns.
+
+    Args:
+        flow: the joint density, whose map of the context is used.
+        train: rows to learn from.
+        valid: held-out rows.
+        settings: of the fit of the joint density.
+        seed: of everything random here.
+        steps: budget of the joint density in training steps, of which this takes a share more.
+        seconds: budget in seconds instead.
+        callbacks: called after every training step.
+    """
+    if flow.preprocess.geometry.angles or flow.preprocess.geometry.spheres:
+        raise ValueError(
+            "any_subset: expected a flow of real columns; this one has angles or spheres"
+        )
+    start = settings.clock()
+    ranges = settings.ranges or ((None, None),) * flow.dim
+    rows = _by_weight(train, seed)
+    coordinates = fit_coordinates(rows.x, _features(flow, rows), ranges, seed=seed)
+    with torch.random.fork_rng(devices=()):
+        torch.default_generator.manual_seed(seed)
+        subsets = SubsetFlow(coordinates, hidden=default_hidden(len(train), flow.dim))
+    subsets = subsets.to(flow.device, flow.dtype)
+    generator = torch.Generator(flow.device).manual_seed(seed)
+    copies = min(defaults.SUBSET_MOST_COPIES, math.ceil(defaults.SUBSET_ROWS / len(rows)))
+    learned = _chosen(flow, subsets, rows, copies, generator)
+    judges = valid.take(evenly_spaced(valid.x, defaults.SUBSET_JUDGED_ROWS))
+    judged = _chosen(flow, subsets, judges, 1, generator)
+    if seconds is None:
+        budget = math.ceil(defaults.SUBSET_STEPS_SHARE * (steps or default_steps(len(train))))
+        left = None
+    else:
+        budget, left = None, max(1.0, seconds - (settings.clock() - start))
+    matching = default_settings(
+        rows=len(train), dim=flow.dim, context_dim=subsets.flow.context_dim,
+        steps=budget, seconds=left, likelihood_share=0.0, clock=settings.clock,
+    )  # fmt: skip
+    trainer = Trainer(
+        subsets.flow, learned, judged, matching.training(), seed=seed, callbacks=tuple(callbacks)
+    )
+    trainer.run()
+    subsets.flow.calibrate(learned.x, settings.tolerance, context=learned.context)
+    return subsets.eval()
+
+
+def random_choices(rows: int, dim: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Which columns of each row are free and which are given (rows, dim).
+
+    From none to all are given; of half of the rows all others are free, of half some are absent.
+    """
+    device = generator.device
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device=device)
+
+    given = uniform(rows, dim) < uniform(rows, 1)
+    absent = (uniform(rows, dim) < uniform(rows, 1)) & (uniform(rows, 1) < 0.5)
+    one = torch.nn.functional.one_hot((uniform(rows) * dim).long().clamp(max=dim - 1), dim).bool()
+    free = ~given & ~absent
+    free = free | (one & ~free.any(1, keepdim=True))
+    return free, given & ~free
+
+
+def _by_weight(rows: Rows, seed: int) -> Rows:
+    """Rows of equal weight, drawn by their weights where these differ."""
+    if rows.weights is None:
+        return rows
+    generator = torch.Generator(rows.x.device).manual_seed(seed)
+    drawn = torch.multinomial(rows.weights, len(rows), replacement=True, generator=generator)
+    chosen = rows.take(drawn)
+    return Rows(chosen.x, chosen.context)
+
+
+def _features(flow: CNF, rows: Rows) -> Tensor:
+    return rows.x[:, :0] if rows.context is None else flow.condition(rows.context).to(rows.x.dtype)
+
+
+def _chosen(
+    flow: CNF, subsets: SubsetFlow, rows: Rows, copies: int, generator: torch.Generator
+) -> Rows:
+    """Copies of the rows, each with columns of its own, where the network takes them."""
+    places = torch.arange(len(rows), device=rows.x.device).repeat(copies)
+    rows = rows.take(places[: max(len(rows), defaults.SUBSET_ROWS)])
+    free, given = random_choices(len(rows), flow.dim, generator)
+    coordinates = subsets.coordinates
+    condition = coordinates.condition(rows.x.double(), free, given, _features(flow, rows))
+    z, _ = coordinates.normalize(rows.x.double().where(free, 0.0), condition)
+    return Rows(z, condition)
