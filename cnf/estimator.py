@@ -26,6 +26,7 @@ from cnf.recipe.tables.fit import fit_table_flow
 from cnf.rows import FEWEST_ROWS
 from cnf.tables import Column, Schema, TableFlow
 from cnf.tables.dataframes import as_native, as_pandas, library_of
+from cnf.training.modes import with_gradients
 
 # The bar that is reported covers this share of the rows it was taken on, at most so many of them.
 COVERED, BAR_ROWS = 0.99, 1000
@@ -97,6 +98,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
         self.members = members
         self.random_state = random_state
 
+    @with_gradients
     def fit(
         self, X: ArrayLike, y: Any = None, sample_weight: ArrayLike | None = None
     ) -> CNFDensity:

@@ -131,7 +131,10 @@ def as_weights(weights: Any, rows: int, device: torch.device) -> Tensor:
 def _matrix(name: str, values: Any, device: torch.device, rows: int | None = None) -> Tensor:
     if not isinstance(values, Tensor):
         values = torch.tensor(np.asarray(values, dtype=np.float64))
-    matrix = values.to(device)
+    # A copy of a tensor of inference mode, which could not be differentiated; a fit has no use for
+    # the graph that rows come with.
+    matrix = values.clone() if values.is_inference() else values.detach()
+    matrix = matrix.to(device)
     if not matrix.is_floating_point():
         matrix = matrix.double()
     if matrix.dim() != 2 or (rows is not None and len(matrix) != rows):

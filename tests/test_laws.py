@@ -170,7 +170,7 @@ def test_a_linear_field_makes_the_gaussian_of_the_matrix_exponential(solver, dim
     torch.testing.assert_close(
         flow.log_prob(x, context).detach(), exact.log_prob(x).detach(), rtol=0, atol=1e-6
     )
-    z = flow.sample_base((30,), generator=seeded(1))
+    z = flow.sample_base((30,), context, generator=seeded(1))
     drawn, log_prob = flow.sample_and_log_prob((30,), context, generator=seeded(1))
     torch.testing.assert_close(drawn.detach(), (z @ E.T + c).detach(), rtol=0, atol=1e-6)
     torch.testing.assert_close(

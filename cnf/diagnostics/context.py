@@ -89,7 +89,8 @@ class CheckContext:
     def start_points(self, flow: CNF, rows: Rows) -> Tensor:
         """Where the rows are at t = 0, (rows, dim)."""
         with torch.no_grad():
-            return flow.trajectory(rows.x, [0.0], rows.context, reverse=True)[0]
+            bound = flow.bind(rows.context, solver=flow.solver)
+            return bound.trajectory(rows.x, [0.0], reverse=True)[0]
 
 
 def at_first_look(flow: CNF, context: Tensor | None, solver: Solver | None = None) -> BoundFlow:

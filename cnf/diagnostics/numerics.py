@@ -26,7 +26,8 @@ VOLUMES, GRADIENT_ROWS, ALONE = 16, 32, 24
 def round_trip(case: CheckContext) -> Iterator[CheckResult]:
     """x → z → x, in standard deviations of the column."""
     flow, rows = case.flow, case.few
-    back = flow.bind(rows.context).trajectory(case.start_points(flow, rows), [1.0])[0]
+    bound = flow.bind(rows.context, solver=flow.solver)  # as samples are drawn
+    back = bound.trajectory(case.start_points(flow, rows), [1.0])[0]
     scale = case.rows.x.std(0).clamp(min=1e-300)
     distance = ((back - rows.x).abs() / scale).amax(-1)
     yield CheckResult.at_most(
@@ -45,7 +46,7 @@ def volume(case: CheckContext) -> Iterator[CheckResult]:
     differences."""
     flow = case.exact
     context = None if case.rows.context is None else case.rows.context[:1]
-    bound = at_first_look(flow, context)
+    bound = at_first_look(flow, context, flow.solver)
     z = flow.base.sample((VOLUMES,), case.generator(2), dtype=flow.dtype, device=flow.device)
     image = partial(_image, bound)
     carried = flow.base.log_prob(z) - torch.linalg.slogdet(jacobian(image, z, 1e-5)).logabsdet

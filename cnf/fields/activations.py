@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cnf.functional import recorded
+
 
 def tanh(z: Tensor) -> Tensor:
     """tanh z.
@@ -14,6 +16,6 @@ def tanh(z: Tensor) -> Tensor:
     """
     if z.device.type != "cpu":
         return torch.tanh(z)
-    if torch.is_grad_enabled():
+    if recorded():
         return 2 * torch.sigmoid(2 * z) - 1
     return (2 * z).sigmoid_().mul_(2).sub_(1)

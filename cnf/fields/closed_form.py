@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cnf.fields.backward import Unit, narrow_product, recorded_layers, sigmoid_slope
 from cnf.fields.base import BoundField, FieldAt
+from cnf.functional import recorded, transformed
 
 Activation = Literal["sine", "tanh"]
 
@@ -129,12 +130,12 @@ class Couplings:
         self.made: dict[bool, Sequence[Tensor]] = {}
 
     def __getitem__(self, which: int) -> Tensor:
-        recorded = torch.is_grad_enabled()
-        if recorded not in self.made:
+        kept = recorded()
+        if kept not in self.made:
             M = self.M if self.gate1 is None else self.gate1[:, :, None] * self.M
             M = M if self.gate2 is None else M * self.gate2[:, None, :]
-            self.made[recorded] = M.expand(self.count, -1, -1).unbind()
-        return self.made[recorded][which]
+            self.made[kept] = M.expand(self.count, -1, -1).unbind()
+        return self.made[kept][which]
 
 
 def bind_layers(
@@ -200,7 +201,7 @@ class Layers(ABC):
         # Slopes take the place of what has been used for the last time: fresh memory is dear.
         inner = self._couple(_cosine(z1) if self.layers.unit == "sine" else _slope(a1))
         slope2 = _slope(a2)
-        divergence = (inner * slope2 if torch.is_grad_enabled() else inner.mul_(slope2)).sum(-1)
+        divergence = (inner * slope2 if recorded() else inner.mul_(slope2)).sum(-1)
         return v, divergence + self._trace_of_skip()
 
     def linearized(self, x: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
@@ -263,7 +264,7 @@ class SharedLayers(Layers):
 
     def velocity_and_divergence(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """v (*batch, dim) and tr ∂v/∂x (*batch,) at x (*batch, dim)."""
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or transformed():
             return super().velocity_and_divergence(x)
         coupling = self.couplings[self.which]
         weights = (
@@ -352,18 +353,18 @@ class LayersByRow(Layers):
 
 def _sigmoid(z: Tensor) -> Tensor:
     """sigmoid z, in place where no gradient is asked."""
-    return torch.sigmoid(z) if z.requires_grad else z.sigmoid_()
+    return torch.sigmoid(z) if z.requires_grad or transformed() else z.sigmoid_()
 
 
 def _slope(a: Tensor) -> Tensor:
     """The derivative of the sigmoid where its value is a, in its place where nothing is
     recorded."""
-    return sigmoid_slope(a) if torch.is_grad_enabled() else sigmoid_slope(a, out=a)
+    return sigmoid_slope(a) if recorded() else sigmoid_slope(a, out=a)
 
 
 def _cosine(z: Tensor) -> Tensor:
     """cos z, in its place where nothing is recorded."""
-    return torch.cos(z) if torch.is_grad_enabled() else z.cos_()
+    return torch.cos(z) if recorded() else z.cos_()
 
 
 def _gated(z: Tensor, gate: Tensor | None, shift: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from cnf.flows.divergence import AUTO, Hutchinson
 from cnf.flows.equation import FlowEquation, increasing_times, solve, usual_gradient
 from cnf.flows.given import Given, present
 from cnf.flows.scoring import ErrorModel, Evaluation, SolveResult, chunk_size, evaluate_rows
+from cnf.functional import transformed
 from cnf.ode import Gradient, Solver, System
 from cnf.rows import Numbers, as_tensor
 
@@ -83,6 +84,8 @@ class BoundFlow:
         """Log-density (*batch,) of x (*batch, dim); see `CNF.log_prob`."""
         x = as_tensor(x, self.flow.device)
         found = self.evaluate(x, t=t)
+        if transformed():  # numbers cannot be counted
+            return found.log_prob
         finite = x.isfinite().all(-1)
         if self.context is not None:
             finite = finite & self.context.isfinite().all(-1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cnf.fields import BoundField, FieldAt
+from cnf.functional import transformed
 
 Velocity = Callable[[Tensor], Tensor]
 # From a field at one time and x to v (*batch, dim) and the divergence (*batch,).
@@ -104,8 +105,8 @@ def _closed_form(at: FieldAt, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _vector_jacobian(velocity: Velocity, x: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
-    """v and the products εᵀ ∂v/∂x (k, *batch, dim), differentiable again where a gradient is being
-    built.
+    """v and the products εᵀ ∂v/∂x (k, *batch, dim), differentiable again where a derivative may be
+    asked.
 
     Solvers call this with and without gradients enabled; where they are off, x may still claim to
     require one, so it is taken out of its graph."""
@@ -114,6 +115,9 @@ def _vector_jacobian(velocity: Velocity, x: Tensor, probes: Tensor) -> tuple[Ten
         raise RuntimeError(
             "this field's divergence needs autograd: use torch.no_grad(), not inference_mode()"
         )
+    if transformed():
+        v, pull_back = torch.func.vjp(velocity, x)[:2]
+        return v, torch.func.vmap(pull_back)(probes)[0]
     keep = torch.is_grad_enabled()
     with torch.enable_grad():
         point = x if keep and x.requires_grad else x.detach().requires_grad_()

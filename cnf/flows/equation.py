@@ -13,6 +13,7 @@ from torch import Tensor
 from cnf.fields import FieldAt, VelocityField
 from cnf.flows.divergence import AUTO, Hutchinson, choose_divergence
 from cnf.flows.scoring import chunk_size
+from cnf.functional import recorded, transformed
 from cnf.ode import Gradient, Solution, Solver, System, SystemAt, tensor_like
 
 Times = tuple[float, ...]
@@ -84,7 +85,7 @@ def solve(
     # Other spans, numbers of rows or grids would want programs of their own, each of which takes
     # minutes.
     fits = solver == compiled and sorted(times) == [0.0, 1.0] and len(x) == chunk_size(x)
-    program = fits and equation.plain and not torch.is_grad_enabled()
+    program = fits and equation.plain and not recorded()
     run = compiled_solve() if program else solve_equation
     return run(equation, x, condition, times, solver, gradient, estimate=estimate)
 
@@ -123,6 +124,8 @@ def usual_gradient(solver: Solver, rows: int, passes: Callable[[], int]) -> Grad
     On a grid the discrete adjoint is direct backpropagation to rounding. Where the graph is small,
     keeping it takes a quarter of the time less than evaluating it again."""
     usual = solver.gradients[0]
+    if transformed():
+        return "direct"
     if usual != "discrete" or solver.nfe is None or not torch.is_grad_enabled():
         return usual
     evaluations = rows * solver.nfe

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from cnf.functional import transformed
 from cnf.ode import Grid, Solver, SolverError
 
 # Rows that go through a solve together: few enough for a processor's cache and allocator (with
@@ -148,6 +149,8 @@ def evaluate_rows(
     finite = rows.isfinite().all(-1)
     if context is not None:
         finite = finite & context.isfinite().all(-1)
+    if transformed():
+        return _evaluate_together(score, rows, context, finite, solver, error_model)
     places, blank = finite.nonzero().squeeze(-1), _unsolved(rows)
     if len(places) == 0:
         return blank
@@ -156,6 +159,36 @@ def evaluate_rows(
     result = _scatter(blank, places, solved(places, solver))
     # An overflow is no answer either, whatever sign it ended with.
     return replace(result, log_prob=result.log_prob.where(result.log_prob.isfinite(), torch.nan))
+
+
+def _evaluate_together(
+    score: Score,
+    rows: Tensor,
+    context: Tensor | None,
+    finite: Tensor,
+    solver: Solver,
+    error_model: ErrorModel,
+) -> Evaluation:
+    """The rows from one solve: under `torch.func`, which of them need a second look may decide no
+    shape."""
+    scorer = _Scorer(
+        score,
+        rows.where(finite[:, None], 0.0),
+        None if context is None else context.where(finite[:, None], 0.0),
+        error_model,
+    )
+    places = torch.arange(len(rows), device=rows.device)
+    if solver.estimates_error:
+        found, _ = scorer._judged(places, solver, error_model)
+    else:
+        found = scorer._solve_twice(places, solver)
+    sound = finite & found.log_prob.isfinite()
+    return Evaluation(
+        found.log_prob.where(sound, torch.nan),
+        found.error.where(sound, torch.nan),
+        found.nfe,
+        found.ok & sound,
+    )
 
 
 def chunk_size(rows: Tensor) -> int:

@@ -8,6 +8,7 @@ import warnings
 import torch
 
 from cnf.flows.bound import BoundFlow
+from cnf.functional import transformed
 from cnf.rows import Numbers, as_tensor
 
 # Odds at which points are taken for model coordinates: fewer than one set of right ones in so many
@@ -19,7 +20,7 @@ ODDS = 1e4
 def warn_of_model_coordinates(bound: BoundFlow, x: Numbers) -> None:
     """Warn where points x (*batch, dim) are likelier as draws of the base in model coordinates than
     in the units of the data: so 0.1 had them."""
-    if not bound.flow.preprocess.geometry.flat:  # 0.1 knew planes only
+    if transformed() or not bound.flow.preprocess.geometry.flat:  # 0.1 knew planes only
         return
     rows, given, _ = bound.rows(as_tensor(x))
     y, ladj = bound.flow.preprocess(rows, given.context, given.mask)

@@ -14,6 +14,7 @@ from cnf.neural_ode.latent_ode import LatentODE
 from cnf.neural_ode.latent_series import Series
 from cnf.training import Callback, History, WarmupCosine, minimize
 from cnf.training.callbacks import renamed_callbacks
+from cnf.training.modes import with_gradients
 
 LATENT_SCHEDULE = WarmupCosine(warm_up=0.02)
 EARLY_SHARE = 0.7  # of a series, within which the agreement restarts a path
@@ -97,6 +98,7 @@ def agreement(
     return model.recognize(rest, context).log_prob(reached).sum(-1)
 
 
+@with_gradients
 def fit_latent_ode(
     model: LatentODE,
     observed: Series,

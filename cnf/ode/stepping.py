@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from cnf.functional import recorded, transformed
 from cnf.ode.system import Gradient, System, SystemAt
 
 
@@ -122,14 +123,14 @@ def integrate(
         estimate: whether errors are asked for, where the scheme estimates them.
     """
     coefficients, collect = scheme.step_coefficients(mesh), partial(_collect, estimate=estimate)
-    if gradient == "discrete" and torch.is_grad_enabled():
+    if gradient == "discrete" and torch.is_grad_enabled() and not transformed():
         return Steps(
             *_DiscreteAdjoint.apply(
                 system, scheme, collect, wanted, x, mesh[0], coefficients, *system.tensors
             )
         )
     carry = scheme.begin(system, mesh[0], x)
-    if torch.is_grad_enabled():
+    if recorded():
         return collect(x, take_steps(system, x, scheme, coefficients, carry), wanted)
     return collect(x, scheme.iterate(system, x, coefficients, carry, estimate=estimate), wanted)
 
@@ -169,9 +170,25 @@ def _collect(x: Tensor, made: Iterable[Step], wanted: Sequence[int], *, estimate
     return Steps(torch.stack([states[k] for k in wanted]), torch.stack(q), *errors)
 
 
+class _Gate(torch.autograd.Function):
+    """The identity, through which no gradient passes before the gate is open."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: list[bool], x: Tensor) -> Tensor:
+        ctx.gate = gate
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, to_x: Tensor) -> tuple[None, Tensor | None]:
+        return None, to_x if ctx.gate else None
+
+
 class _DiscreteAdjoint(torch.autograd.Function):
     """The adjoint of the discretized equation: a few steps at a time are evaluated again,
     backwards.
+
+    Where the gradient itself is to be differentiated, all steps are evaluated again, and keep their
+    graph.
 
     With aₖ = ∂L/∂xₖ, each step x' = Φ(x, p; θ) with coefficients p gives aₖ = aₖ₊₁ ∂Φ/∂x and adds
     aₖ₊₁ ∂Φ/∂θ to ∂L/∂θ. What a step hands on to the next one belongs to the state."""
@@ -181,6 +198,7 @@ class _DiscreteAdjoint(torch.autograd.Function):
         ctx: Any, system: System, scheme: Scheme, collect: Callable[..., Steps], wanted: Sequence[int],
         x: Tensor, start: Tensor, coefficients: Tensor, *tensors: Tensor,
     ) -> Any:  # fmt: skip
+        ctx.set_materialize_grads(False)  # what nobody asks for, such as errors, costs nothing
         carry = scheme.begin(system, start, x)
         taken = list(take_steps(system, x, scheme, coefficients, carry))
         states = [(x, *carry), *((step.x, *step.carry) for step in taken)]
@@ -191,8 +209,9 @@ class _DiscreteAdjoint(torch.autograd.Function):
         return tuple(collect(x, taken, wanted))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
+        if torch.is_grad_enabled():
+            return _differentiable(ctx, cotangents)
         system, scheme = ctx.system, ctx.scheme
         start, coefficients, *saved = ctx.saved_tensors
         sought = [tensor for tensor in system.tensors if tensor.requires_grad]
@@ -200,7 +219,7 @@ class _DiscreteAdjoint(torch.autograd.Function):
         moving = ctx.needs_input_grad[5] or ctx.needs_input_grad[6]
         totals = [torch.zeros_like(tensor) for tensor in sought]
         to_nodes, *to_increments = cotangents
-        to_node = dict(zip(ctx.wanted, to_nodes))
+        to_node = {} if to_nodes is None else dict(zip(ctx.wanted, to_nodes))
 
         def run(stretch: Tensor, x: Tensor, *carry: Tensor) -> list[Tensor]:
             taken = list(take_steps(system, x, scheme, stretch, carry))
@@ -215,7 +234,7 @@ class _DiscreteAdjoint(torch.autograd.Function):
             last = k + len(stretch)
             inputs = saved[width * (k // ctx.stretch) :][:width]
             to_inner = [to_node.get(node) for node in range(k + 1, last + 1)]
-            increments = [part[k:last] for part in to_increments]
+            increments = [None if part is None else part[k:last] for part in to_increments]
             given = (*to_state, *[None] * (width - len(to_state)), *to_inner, *increments)
             leaves = (
                 stretch.detach().requires_grad_(moving),
@@ -232,6 +251,28 @@ class _DiscreteAdjoint(torch.autograd.Function):
         found = iter(totals)
         wanted = [next(found) if tensor.requires_grad else None for tensor in system.tensors]
         return None, None, None, None, to_x, to_start, torch.cat(to_coefficients), *wanted
+
+
+def _differentiable(ctx: Any, cotangents: Sequence[Tensor | None]) -> Any:
+    """The same cotangents as a differentiable function of everything.
+
+    The state and the times at the start may themselves depend on what the system reads: what is
+    before them is not this solve's to differentiate, until its own gradient is there.
+    """
+    system, scheme = ctx.system, ctx.scheme
+    start, coefficients, x, *_ = ctx.saved_tensors
+    gate: list[bool] = []
+    inputs = [_Gate.apply(gate, part) for part in (x, start, coefficients)]
+    carry = scheme.begin(system, inputs[1], inputs[0])
+    made = ctx.collect(
+        inputs[0], take_steps(system, inputs[0], scheme, inputs[2], carry), ctx.wanted
+    )
+    sought = [part for part in (*inputs, *system.tensors) if part.requires_grad]
+    outputs, given = zip(*((out, to) for out, to in zip(made, cotangents) if to is not None))
+    found = iter(torch.autograd.grad(outputs, sought, given, create_graph=True, allow_unused=True))
+    gate.append(True)
+    parts = (*inputs, *system.tensors)
+    return None, None, None, None, *(next(found) if p.requires_grad else None for p in parts)
 
 
 def _pull_back(

@@ -4,7 +4,7 @@ evaluations."""
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torchdiffeq import odeint, odeint_adjoint
 from torchdiffeq._impl.odeint import SOLVERS
 from torchdiffeq._impl.solvers import FixedGridODESolver
 
+from cnf.functional import transformed
 from cnf.ode.solver import Solver
 from cnf.ode.system import Gradient, Solution, SolverError, System, check_gradient, no_rates
 from cnf.registry import register
@@ -114,6 +115,11 @@ class Torchdiffeq(Solver):
                 Grid.
         """
         check_gradient(gradient)
+        if transformed():
+            raise ValueError(
+                "solver: torch.func transforms the solves of a Grid, not those of torchdiffeq; got"
+                f" {self}: bind another, flow.bind(solver=cnf.Grid.uniform(40))"
+            )
         self._check_steps(abs((t[-1] - t[0]).item()))
         if gradient == "discrete":
             raise ValueError(
@@ -152,9 +158,28 @@ class Torchdiffeq(Solver):
         tensors = tuple(
             part for part in derivative.system.tensors if part.requires_grad and part.numel()
         )
-        return odeint_adjoint(
+        solution = odeint_adjoint(
             derivative, start, t, **settings, adjoint_params=tensors, adjoint_options=backwards
         )
+        return _DifferentiableOnce.apply(*solution)
+
+
+class _DifferentiableOnce(torch.autograd.Function):
+    """The identity. The adjoint's gradient has no graph: differentiated again it would pass for
+    zero."""
+
+    @staticmethod
+    def forward(ctx: Any, *parts: Tensor) -> tuple[Tensor, ...]:
+        return tuple(part.view_as(part) for part in parts)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "gradient='adjoint' can be differentiated once; for second derivatives, as of"
+                " create_graph=True, ask for gradient='direct'"
+            )
+        return cotangents
 
 
 class _Counted:

@@ -19,10 +19,12 @@ from cnf.training.callbacks import Callback
 from cnf.training.checkpoint import CheckpointWriter, resume
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
+from cnf.training.modes import with_gradients
 from cnf.training.trainer import Trainer
 from cnf.training.validation import mean_nll, validation_subset
 
 
+@with_gradients
 @renamed_argument("watchers", "callbacks")
 def fit(
     flow: CNF,

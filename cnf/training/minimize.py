@@ -12,6 +12,7 @@ from cnf.training.callbacks import Callback
 from cnf.training.config import Clock
 from cnf.training.errors import TrainingError
 from cnf.training.history import History, Record
+from cnf.training.modes import with_gradients
 from cnf.training.schedules import Schedule, WarmupCosine
 
 MOST_RECORDS = 100  # of a run, or of a phase
@@ -37,6 +38,7 @@ class Minimization:
         self.stopping = True
 
 
+@with_gradients
 def minimize(
     parameters: Iterable[nn.Parameter],
     objective: Callable[[int], tuple[Tensor, Tensor]],

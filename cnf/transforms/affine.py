@@ -37,6 +37,11 @@ class Transform(Float64Module, ABC):
         """The space of y; a plane, unless a subclass has another."""
         return Geometry(self.dim)
 
+    @property
+    def bounded(self) -> bool:
+        """Whether some x have no y: the log-Jacobian is −∞ there."""
+        return False
+
     def config(self) -> dict[str, Any]:
         """What rebuilds the transform beside its columns and its tensors, JSON-ready."""
         return arguments(self, "dim")
@@ -176,6 +181,11 @@ class Chain(Transform):
     def __init__(self, *maps: Transform) -> None:
         super().__init__(maps[0].dim)
         self.add_module("maps", nn.ModuleList(maps))
+
+    @property
+    def bounded(self) -> bool:
+        """Whether one of the maps is."""
+        return any(map.bounded for map in self.maps)
 
     def config(self) -> dict[str, Any]:
         """The maps, JSON-ready."""

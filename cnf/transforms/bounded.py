@@ -55,6 +55,11 @@ class BoundedToReal(Transform):
             )
             self.register_buffer(f"has_{name}", torch.tensor([end is not None for end in ends]))
 
+    @property
+    def bounded(self) -> bool:
+        """Whether a column has an end."""
+        return bool((self.has_lower | self.has_upper).any())
+
     def config(self) -> dict[str, Any]:
         """Nothing: all of it is tensors."""
         return {}

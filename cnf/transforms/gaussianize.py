@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cnf.functional import transformed
 from cnf.registry import register
 from cnf.transforms.affine import Transform, column_moments
 
@@ -137,7 +138,7 @@ class Gaussianize(Transform):
     def _bins(self, at: Tensor, edges: Tensor) -> tuple[_Knot, _Knot]:
         """The knots left and right of each entry; the outermost pair beyond the ends."""
         columns = at.detach().reshape(-1, self.dim).T.contiguous()
-        right = torch.searchsorted(edges, columns, right=True).clamp(1, edges.shape[1] - 1)
+        right = _places(columns, edges).clamp(1, edges.shape[1] - 1)
         found = [
             _Knot(*(part.gather(1, places).T.reshape(at.shape) for part in self._parts))
             for places in (right - 1, right)
@@ -147,6 +148,13 @@ class Gaussianize(Transform):
     @property
     def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.knots, self.values, self.slopes
+
+
+def _places(columns: Tensor, edges: Tensor) -> Tensor:
+    """How many of the edges (dim, knots) are not above each entry of the columns (dim, rows)."""
+    if transformed():  # what vmap makes of the other is slower, and warns
+        return (columns[..., None] >= edges[:, None, :]).sum(-1)
+    return torch.searchsorted(edges, columns, right=True)
 
 
 class _Knot:

@@ -79,7 +79,12 @@ class MarginalTransform(Transform):
         return self.centres.new_tensor([lower, upper])
 
     @property
-    def bounded(self) -> Tensor:
+    def bounded(self) -> bool:
+        """Whether a column has an end."""
+        return any(end is not None for ends in self.ranges for end in ends)
+
+    @property
+    def has_ends(self) -> Tensor:
         """Which ends there are (2, dim)."""
         lower, upper = ([ends[k] is not None for ends in self.ranges] for k in (0, 1))
         return torch.tensor([lower, upper], dtype=torch.bool, device=self.centres.device)
@@ -198,7 +203,7 @@ class MarginalTransform(Transform):
 
     def _open(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """s(x) and log ds/dx; cells outside the support, such as absent ones, are moved inside."""
-        (lower, upper), (below, above) = self.ends, self.bounded
+        (lower, upper), (below, above) = self.ends, self.has_ends
         log_a, log_b = (x - lower).clamp(min=TINY).log(), (upper - x).clamp(min=TINY).log()
         zero = torch.zeros((), dtype=x.dtype, device=x.device)
         s = torch.where(below, log_a, zero) - torch.where(above, log_b, zero)
@@ -207,7 +212,7 @@ class MarginalTransform(Transform):
         return torch.where(below | above, s, x), log_slope
 
     def _close(self, s: Tensor) -> Tensor:
-        (lower, upper), (below, above) = self.ends, self.bounded
+        (lower, upper), (below, above) = self.ends, self.has_ends
         both = lower + (upper - lower) * torch.sigmoid(s)
         s = torch.where(below | above, s.clamp(-MOST_LOG, MOST_LOG), s)
         one = torch.where(below, lower + s.exp(), upper - (-s).exp())

@@ -12,6 +12,7 @@ from cnf.flows import CNF
 from cnf.ode import Solver
 from cnf.training import Callback, History, TrainingError, minimize
 from cnf.training.callbacks import renamed_callbacks
+from cnf.training.modes import with_gradients
 from cnf.training.solver_control import StepController
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -32,6 +33,7 @@ class Sampler(Protocol):
         """What is fitted."""
 
 
+@with_gradients
 def fit_reverse_kl(
     flow: Sampler,
     log_density: LogDensity,

@@ -29,6 +29,7 @@ from cnf.tables.schema import Schema
 from cnf.training.callbacks import Callback
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
+from cnf.training.modes import with_gradients
 from cnf.version import VERSION
 
 
@@ -40,6 +41,7 @@ class InterruptedFit(Interrupted):
         self.model = model
 
 
+@with_gradients
 @renamed_argument("watchers", "callbacks")
 def fit_table(
     table: Any,
@@ -128,6 +130,7 @@ def fit_table(
     return model
 
 
+@with_gradients
 def fit_table_flow(
     model: TableFlow,
     table: pd.DataFrame,

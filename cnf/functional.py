@@ -1,0 +1,27 @@
+"""Whether torch transforms the code that runs."""
+
+from __future__ import annotations
+
+import torch
+from torch.autograd import forward_ad
+
+
+def transformed() -> bool:
+    """Whether `torch.func` (grad, jvp, vmap and what is made of them), or forward differentiation,
+    runs this code.
+
+    There we use no autograd function of our own, write nothing in place, and let no shape depend
+    on a number.
+
+    Example:
+        >>> def count(x):
+        ...     return x * transformed()
+        >>> count(torch.ones(())), torch.func.vmap(count)(torch.ones(1))
+        (tensor(0.), tensor([1.]))
+    """
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def recorded() -> bool:
+    """Whether a derivative may be asked of what is computed."""
+    return torch.is_grad_enabled() or transformed()
