@@ -102,3 +102,29 @@ def renamed_argument(old: str, new: str) -> Callable[[Function], Function]:
         return cast("Function", called)
 
     return decorate
+
+
+def removed_argument(name: str, now: str) -> Callable[[Function], Function]:
+    """Decorator: the function takes an argument that does nothing any more, with a
+    DeprecationWarning.
+
+    Args:
+        name: of the argument.
+        now: what holds without it.
+    """
+
+    def decorate(function: Function) -> Function:
+        @wraps(function)
+        def called(*arguments: Any, **named: Any) -> Any:
+            if name in named:
+                del named[name]
+                warnings.warn(
+                    f"the argument {name} is not needed: {now}; it goes in release 0.3",
+                    DeprecationWarning,
+                    stacklevel=2,
+                )
+            return function(*arguments, **named)
+
+        return cast("Function", called)
+
+    return decorate

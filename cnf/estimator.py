@@ -25,7 +25,7 @@ from cnf.recipe.architecture import default_table_flow
 from cnf.recipe.tables.fit import fit_table_flow
 from cnf.rows import FEWEST_ROWS
 from cnf.tables import Column, Schema, TableFlow
-from cnf.tables.dataframes import as_native, as_pandas, library_of
+from cnf.tables.dataframes import as_native, as_pandas, empty_like, rows_of
 from cnf.training.modes import with_gradients
 
 # The bar that is reported covers this share of the rows it was taken on, at most so many of them.
@@ -113,9 +113,9 @@ class CNFDensity(DensityMixin, BaseEstimator):
         if self.members < 1:
             raise ValueError(f"members: expected at least 1; got {self.members}")
         table = _named_table(X)
-        self._library = None if table is None else library_of(X)
+        self._like = None if table is None else empty_like(X)
         table = self._validated(X, reset=True)
-        if self._library is not None:
+        if self._like is not None:
             self.schema_ = Schema.infer(table, kinds=self.kinds, context=self.context or ())
         elif self.kinds or self.context or self.imputer:
             raise ValueError(
@@ -161,7 +161,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
 
     def _validated(self, X: ArrayLike, *, reset: bool) -> pd.DataFrame:
         """X as a table, checked as scikit-learn checks it, and against the table of the fit."""
-        if self._library is not None:
+        if self._like is not None:
             table = as_pandas(X)
             if table is None:
                 raise ValueError(
@@ -200,7 +200,8 @@ class CNFDensity(DensityMixin, BaseEstimator):
         """Draw rows (n_samples, columns) from the fitted density; random_state seeds the draws.
 
         They come as what the fit was given: an array, or a frame with its columns, dtypes and
-        categories. `given` is a frame of context, one row for all or one for each.
+        categories. `given` is the context, one row for all or one for each: a frame, a mapping, a
+        Series or a list of mappings.
 
         Raises:
             ValueError: for fewer than no rows, or, as a `cnf.TableError`, a context that does not
@@ -213,7 +214,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
             raise ValueError("given: expected none: the density was fitted without context")
         generator = torch.Generator().manual_seed(_seed(random_state))
         chosen = torch.randint(len(self.members_), (n_samples,), generator=generator).numpy()
-        context = None if given is None else as_pandas(given)
+        context = None if given is None else rows_of(given)
         if context is not None and len(context) not in (1, n_samples):
             raise ValueError(f"given: expected 1 or {n_samples} rows; got {len(context)}")
         drawn = []
@@ -226,7 +227,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
         # The members' rows one after the other, back to the places they were drawn for.
         order = np.argsort(np.argsort(chosen, kind="stable"), kind="stable")
         frame = pd.concat(drawn).iloc[order].reset_index(drop=True)
-        return frame.to_numpy() if self._library is None else as_native(frame, self._library)
+        return frame.to_numpy() if self._like is None else as_native(frame, self._like)
 
     def impute(
         self, X: Any, n: int = 1, random_state: int | np.random.RandomState | None = None
@@ -242,8 +243,8 @@ class CNFDensity(DensityMixin, BaseEstimator):
         drawn = _exact(self.model_).impute(
             table, n, generator=generator.manual_seed(_seed(random_state))
         )
-        assert self._library is not None, "an imputer was fitted to a data frame"
-        return [as_native(table.assign(**frame), self._library) for frame in drawn]
+        assert self._like is not None, "an imputer was fitted to a data frame"
+        return [as_native(table.assign(**frame), self._like) for frame in drawn]
 
 
 def _exact(model: TableFlow) -> TableFlow:

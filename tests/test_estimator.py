@@ -252,7 +252,7 @@ def test_a_frame_of_polars_comes_back_as_one(typed):
 def test_a_density_given_other_columns(typed):
     table = people(200)
     density = clone(TINY).set_params(context=["team", "size"]).fit(table)
-    drawn = density.sample(5, given=table.iloc[:5], random_state=0)
+    drawn = density.sample(5, given=table.iloc[:5][["team", "size"]], random_state=0)
     assert list(drawn) == ["visits", "new", "mood"]
     assert np.isfinite(density.score_samples(table)).all()
     with pytest.raises(ValueError, match="context column"):

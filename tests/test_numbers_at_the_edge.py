@@ -130,8 +130,8 @@ def test_a_missing_cell_of_the_context_is_not_answered(tmp_path):
 def test_a_context_may_count_rows_and_may_not_tell_all():
     table = pd.DataFrame({"time": range(60), "y": NORMAL[:60]})
     assert Schema.infer(table, context=["time"]).column("time").kind == "integer"
-    with pytest.raises(TableError, match="'y' follow from the context 'time'"):
-        Schema.infer(table.assign(y=2.0 * table.time, z=NORMAL[:60]), context=["time"])
+    follows = Schema.infer(table.assign(y=2.0 * table.time, z=NORMAL[:60]), context=["time"])
+    assert "'y' follow from the context 'time'" in follows.column("y").describe()
     doubled = table.assign(again=2 * table.time)
     assert len(Schema.infer(doubled, context=["time", "again"]).modeled) == 1
 
@@ -158,13 +158,6 @@ def test_errors_of_the_rows_to_check_by_name_their_file(tmp_path, capsys):
     capsys.readouterr()
     assert run("check", model, other) == 2
     assert f"{other}: line 4" in capsys.readouterr().err
-
-
-def test_tables_with_other_separators_are_told_so(tmp_path, capsys):
-    data = tmp_path / "t.csv"
-    pd.DataFrame({"a": NORMAL, "b": NORMAL**2}).to_csv(data, sep=";", index=False)
-    assert run("fit", data, "-o", tmp_path / "m", *TINY) == 2
-    assert "expected commas between columns, found one column with ';'" in capsys.readouterr().err
 
 
 def test_surplus_parameters_of_a_type_are_refused():
@@ -200,8 +193,8 @@ def test_options_that_say_something_twice_or_to_no_purpose_are_refused(tmp_path,
     capsys.readouterr()
     assert run("fit", data, "-o", tmp_path / "n", "--type", "x=real,x=positive", *TINY) == 2
     assert "every name once" in capsys.readouterr().err
-    assert run("fit", "toy:moons", "-o", tmp_path / "n", "--drop-dependent", *TINY) == 2
-    assert "leave --type and --drop-dependent out" in capsys.readouterr().err
+    assert run("fit", "toy:moons", "-o", tmp_path / "n", "--type", "x0=real", *TINY) == 2
+    assert "leave --type out" in capsys.readouterr().err
 
 
 def test_draws_of_a_plain_table_keep_to_the_ranges_of_its_columns(tmp_path, capsys):

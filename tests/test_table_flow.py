@@ -360,12 +360,15 @@ def test_context_must_be_given():
     schema = Schema.infer(table, context=["region", "level"])
     model = default_table_flow(schema, 100, hidden=(8, 8), seed=0)
     fit_table_flow(model, table, steps=5)
-    assert "region" not in model.sample(3, table.iloc[:1])
-    assert len(model.sample(3, table.iloc[:3])) == 3
+    given = table[["region", "level"]]
+    assert "region" not in model.sample(3, given.iloc[:1])
+    assert len(model.sample(3, given.iloc[:3])) == 3
     with pytest.raises(TableError, match="context column 'region'"):
         model.sample(3)
     with pytest.raises(TableError, match="1 or 3 rows"):
-        model.sample(3, table.iloc[:2])
+        model.sample(3, given.iloc[:2])
+    with pytest.raises(TableError, match="'count' is no context column"):
+        model.sample(3, table.iloc[:3])
     assert model.log_prob(table).isfinite().all()
 
 

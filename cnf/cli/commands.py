@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from cnf.cli.options import (
+    Array,
     AsJson,
     Color,
     Data,
@@ -71,9 +72,20 @@ def fit(
     drop_dependent: Annotated[
         bool,
         typer.Option(
-            "--drop-dependent", help="Leave out columns that follow exactly from others."
+            "--drop-dependent",
+            help="Does nothing any more: columns that follow from others are set aside.",
+            hidden=True,
         ),
     ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Refuse a table of which a column would be set aside."),
+    ] = False,
+    missing: Annotated[
+        str | None,
+        typer.Option(help="Words for missing cells, in place of those recognized: ?,-9."),
+    ] = None,
+    array: Array = None,
     valid: Annotated[
         str | None,
         typer.Option(help="Validation rows, a file or toy:NAME. Default: a tenth of DATA."),
@@ -103,8 +115,8 @@ def fit(
 ) -> None:
     """Fit a flow to a table.
 
-    Columns may be real, positive, bounded, integer or categorical, with cells missing; what was
-    inferred is printed. Says how well the model predicts held-out rows.
+    Columns may be numbers, times, categories or text, with cells missing; what each was found to be
+    is printed before the fit. Says how well the model predicts held-out rows.
     """
     from cnf.cli.data import names_in
     from cnf.cli.fitting import fit_model
@@ -125,7 +137,9 @@ def fit(
         width=width,
         device=device,
         kinds=kinds,
-        drop_dependent=drop_dependent,
+        strict=strict,
+        missing=None if missing is None else names_in(missing),
+        array=array,
     )
     fit_model(options, as_json=as_json, resume=resume)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
         check_budget(options)
         if not resume:
             discard(checkpoint_beside(output))
-        model = fitted(options)
+        model = fitted(options, announce=None if as_json else say)
         with writing(output):
             model.save(output)
         if model.metadata.interrupted:
@@ -44,7 +45,9 @@ def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
                 f"interrupted; {output} holds the best model so far, and --resume goes on from there"
             )
         discard(checkpoint_beside(output))
-    elif not as_json:
+        inform(output, as_json=as_json, columns=False)
+        return
+    if not as_json:
         say(f"{output}: already finished; leave --resume out to fit it anew")
     inform(output, as_json=as_json)
 
@@ -74,9 +77,9 @@ def check_budget(options: FitOptions) -> None:
     )
 
 
-def fitted(options: FitOptions) -> TableFlow:
+def fitted(options: FitOptions, *, announce: Callable[[str], object] | None = None) -> TableFlow:
     """A model fitted to the table that the options name, complete or interrupted, with a progress
-    bar where there is a terminal.
+    bar where there is a terminal, and lines about the stages where there is none.
 
     Raises:
         ValueError: naming DATA.
@@ -89,7 +92,10 @@ def fitted(options: FitOptions) -> TableFlow:
                 columns=options.columns,
                 context=options.context,
                 ignore=options.ignore,
-                drop_dependent=options.drop_dependent,
+                missing=options.missing,
+                strict=options.strict,
+                array=options.array,
+                announce=announce,
                 weights=options.weights,
                 seed=options.seed,
                 hidden=None if options.width is None else (options.width, options.width),
@@ -120,10 +126,8 @@ def _tables(options: FitOptions) -> dict[str, Any]:
     kinds = assignments(options.kinds)
     tables = {"table": options.data, "valid": options.valid}
     if options.data.startswith(TOY):
-        if kinds or options.drop_dependent:
-            raise ValueError(
-                f"{options.data}: has real columns; leave --type and --drop-dependent out"
-            )
+        if kinds:
+            raise ValueError(f"{options.data}: has real columns; leave --type out")
         wanted = options.wanted or TOY_COLUMNS
         kinds = {name: "real" for name in wanted if name not in options.ignore}
     for k, (name, data) in enumerate(tables.items()):

@@ -38,7 +38,8 @@ class Model:
 
     def chunks(self, data: str) -> Iterator[pd.DataFrame]:
         """The rows of a file or a toy in chunks of bounded memory."""
-        return table_chunks(data, self.table_flow.schema)
+        choices = self.table_flow.metadata.choices or {}
+        return table_chunks(data, self.table_flow.schema, array=choices.get("array"))
 
     def table(self, data: str) -> pd.DataFrame:
         """All rows of a file or a toy, labeled by their lines or rows."""

@@ -50,7 +50,7 @@ class PlotCommand(TyperCommand):
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model that `cnf fit` wrote.")]
 Data = Annotated[
     str,
-    typer.Argument(metavar="DATA", help="A csv, csv.gz, parquet, npy or npz file, or toy:NAME."),
+    typer.Argument(metavar="DATA", help="A csv, tsv, parquet, npy or npz file, or toy:NAME."),
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", help="The file to write.")]
 Given = Annotated[
@@ -64,6 +64,9 @@ Threads = Annotated[
     typer.Option(
         min=1, max=1024, help="Threads of torch. More than one pays on an idle machine only."
     ),
+]
+Array = Annotated[
+    str | None, typer.Option(help="Which array of an npz file is the table. Default: X.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
@@ -85,7 +88,9 @@ class FitOptions:
     width: int | None
     device: str
     kinds: str | None = None
-    drop_dependent: bool = False
+    strict: bool = False
+    missing: tuple[str, ...] | None = None
+    array: str | None = None
 
     @property
     def beside(self) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from cnf.flows.serialization import describe, parameters_of
 from cnf.tables import Schema
 
 
-def inform(path: Path, *, as_json: bool) -> None:
-    """Say what the model in a file is.
+def inform(path: Path, *, as_json: bool, columns: bool = True) -> None:
+    """Say what the model in a file is; `columns` includes what each of them is.
 
     Raises:
         ModelFileError: if the file holds no model.
@@ -22,7 +22,7 @@ def inform(path: Path, *, as_json: bool) -> None:
     if as_json:
         say_json(summary)
     else:
-        say("\n".join(lines_of(summary)))
+        say("\n".join(lines_of(summary, columns=columns)))
 
 
 def summarize(model: Model) -> dict[str, Any]:
@@ -72,8 +72,8 @@ def summarize_flow(flow: CNF | None) -> dict[str, Any]:
     return {name: facts[name] for name in names}
 
 
-def lines_of(summary: dict[str, Any]) -> list[str]:
-    """The summary for people: the columns, then the facts that are known."""
+def lines_of(summary: dict[str, Any], *, columns: bool = True) -> list[str]:
+    """The summary for people: the columns, if wanted, then the facts that are known."""
     schema, points = Schema.from_json(summary["schema"]), summary["points_a_cell"]
     facts = {
         **_flow_facts(summary),
@@ -82,9 +82,9 @@ def lines_of(summary: dict[str, Any]) -> list[str]:
         **(_training(summary) if summary["rows"] is not None else {}),
         **_gaussian(summary),
     }
-    columns = [f"  {line}" for line in schema.lines()]
+    listed = [f"  {line}" for line in schema.lines() if columns]
     told = [f"  {name:<13} {fact}" for name, fact in facts.items() if fact]
-    return [summary["model"], *columns, *told]
+    return [summary["model"], *listed, *told]
 
 
 def _flow_facts(summary: dict[str, Any]) -> dict[str, str]:

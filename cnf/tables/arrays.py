@@ -10,36 +10,53 @@ import numpy as np
 import pandas as pd
 from numpy.lib.npyio import NpzFile
 
-from cnf.tables.formats import Append, Choose, Kept, TableError, block, damage_reported, row_labels
+from cnf.tables.formats import (
+    Append,
+    ReadOptions,
+    TableError,
+    block,
+    damage_reported,
+    listed,
+    row_labels,
+    shown,
+)
 
 
-def read_npy(
-    path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()
-) -> Iterator[pd.DataFrame]:
+def read_npy(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
     """The chosen columns of a rows × columns array, called x0, x1, ..., labeled by row; read as
     needed."""
     # numpy's parser raises whatever it stumbles over in a damaged header.
     with damage_reported(path, "npy of numbers", Exception):
         array = np.lib.format.open_memmap(path, mode="r")
-    yield from _frames(array, _numbered(array), path, choose, chunk_rows)
+    yield from _frames(array, _numbered(array), path, options)
 
 
-def read_npz(
-    path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()
-) -> Iterator[pd.DataFrame]:
-    """The chosen columns of the array `X`, named by the array `columns` if there is one, labeled
-    by row."""
+def read_npz(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
+    """The chosen columns of one array, named by the array `columns` if there is one, labeled by
+    row.
+
+    The array is that of the options, else `X`, else the only one of rows × columns.
+    """
     kind = "npz of numbers, names as dtype=str"
     with damage_reported(path, kind, Exception), path.open("rb") as file, NpzFile(file) as archive:
-        arrays = {name: archive[name] for name in ("X", "columns") if name in archive.files}
-        held = ", ".join(archive.files) or "none"
-    if "X" not in arrays:
-        raise TableError(
-            f"{path}: expected an array X, found {held}; save the table under the name X"
-        )
-    array = arrays["X"]
+        name = _table_in(archive, path, options.array)
+        arrays = {part: archive[part] for part in (name, "columns") if part in archive.files}
+    array = arrays[name]
     names = _names(arrays["columns"], path) if "columns" in arrays else _numbered(array)
-    yield from _frames(array, names, path, choose, chunk_rows)
+    yield from _frames(array, names, path, options)
+
+
+def _table_in(archive: NpzFile, path: Path, asked: str | None) -> str:
+    """The name of the array that is the table."""
+    held = [name for name in archive.files if name != "columns"]
+    name = asked or ("X" if "X" in held else held[0] if len(held) == 1 else None)
+    if name not in held:
+        wanted = f"an array {shown(asked)}" if asked else "an array X"
+        raise TableError(
+            f"{path}: expected {wanted}, found {listed(archive.files) or 'none'};"
+            " name one of them with --array"
+        )
+    return str(name)
 
 
 def _numbered(array: np.ndarray) -> list[str]:
@@ -56,7 +73,7 @@ def _names(columns: np.ndarray, path: Path) -> list[str]:
 
 
 def _frames(
-    array: np.ndarray, names: list[str], path: Path, choose: Choose, chunk_rows: int
+    array: np.ndarray, names: list[str], path: Path, options: ReadOptions
 ) -> Iterator[pd.DataFrame]:
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         raise TableError(
@@ -68,11 +85,15 @@ def _frames(
         raise TableError(
             f"{path}: expected {width} names in the array columns, found {len(names)}; name every column"
         )
-    chosen = choose(names)
+    chosen = options.choose(names)
     wanted = [names.index(name) for name in chosen]
-    for start in range(0, max(rows, 1), chunk_rows):
-        chunk = array[start : start + chunk_rows]
-        yield block(chunk[:, wanted], chosen, row_labels(start, len(chunk)))
+    for start in range(0, max(rows, 1), options.chunk_rows):
+        chunk = array[start : start + options.chunk_rows]
+        labels = row_labels(start, len(chunk))
+        if all(name in options.kept for name in chosen):
+            yield pd.DataFrame(chunk[:, wanted], columns=chosen, index=labels)
+        else:
+            yield block(chunk[:, wanted], chosen, labels)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import pandas as pd
 
 from cnf.rows import LARGEST
 from cnf.tables.formats import TableError, shown
+from cnf.tables.storage import as_float64, plain_cells
 
 
 def place(series: pd.Series, row: int) -> str:
@@ -15,8 +16,10 @@ def place(series: pd.Series, row: int) -> str:
 
 
 def is_numeric(series: pd.Series) -> bool:
-    """Whether the cells are numbers; booleans are not."""
-    return pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
+    """Whether the cells are real numbers; booleans are not."""
+    types = pd.api.types
+    odd = types.is_bool_dtype(series) or types.is_complex_dtype(series)
+    return types.is_numeric_dtype(series) and not odd
 
 
 def numbers(series: pd.Series, *, finite: bool = True) -> np.ndarray:
@@ -25,9 +28,10 @@ def numbers(series: pd.Series, *, finite: bool = True) -> np.ndarray:
     Raises:
         TableError: for a cell that is no number or, unless `finite` is false, infinite, naming it.
     """
+    series = plain_cells(series)
     if not is_numeric(series):
         series = _parsed(series)
-    values = series.to_numpy(dtype=np.float64, na_value=np.nan)
+    values = _doubles(series)
     infinite = np.isinf(values).nonzero()[0]
     if finite and len(infinite):
         raise TableError(
@@ -42,6 +46,7 @@ def require_workable(series: pd.Series) -> None:
     Raises:
         TableError: naming the first of them.
     """
+    series = plain_cells(series)
     if is_numeric(series):
         large = (np.abs(numbers(series)) > LARGEST).nonzero()[0]
         if len(large):
@@ -65,8 +70,16 @@ def _parsed(series: pd.Series) -> pd.Series:
     return parsed
 
 
+def _doubles(series: pd.Series) -> np.ndarray:
+    """Numbers as float64; those of 32 bits by their decimals."""
+    if str(series.dtype).lower() in ("float16", "float32"):
+        return as_float64(series.to_numpy(dtype=str(series.dtype).lower(), na_value=np.nan))
+    return series.to_numpy(dtype=np.float64, na_value=np.nan)
+
+
 def levels(series: pd.Series) -> np.ndarray:
     """Cells as str, bool, int or float objects, None where missing; whole numbers are ints."""
+    series = plain_cells(series)
     if is_numeric(series):
         values = numbers(series)
         return np.array(
@@ -82,25 +95,3 @@ def levels(series: pd.Series) -> np.ndarray:
                 f"{type(value).__name__}; convert or ignore the column"
             )
     return np.array([bool(v) if isinstance(v, np.bool_) else v for v in found], object)
-
-
-def as_text(cells: pd.Series) -> pd.Series:
-    """Cells as text, a missing one as pandas has it in such a column; before pandas 3, which has
-    a type of text, str(None) would be a word."""
-    text = cells.astype("str")
-    return (
-        text
-        if text.isna().sum() == cells.isna().sum()
-        else text.astype(object).where(cells.notna(), None)
-    )
-
-
-def dtype_of(series: pd.Series) -> str:
-    """How samples of the column are typed."""
-    if isinstance(series.dtype, pd.CategoricalDtype):
-        return "category"
-    if pd.api.types.is_bool_dtype(series):
-        return "bool"
-    if not is_numeric(series):
-        return "str"
-    return "int64" if pd.api.types.is_integer_dtype(series) else "float64"

@@ -13,6 +13,8 @@ import pandas as pd
 
 from cnf.plugins import Registry
 from cnf.tables.formats import TableError, shown
+from cnf.tables.recognition import is_text, without
+from cnf.tables.spelling import NumberSpelling, TimeSpelling, spelling_from_json
 
 Role = Literal["modeled", "context"]
 Level = str | int | float | bool
@@ -45,8 +47,14 @@ class Column:
         levels: the categories of a column without numbers.
         atoms: values that have a probability of their own beside the density.
         missing: whether cells may be missing.
-        dtype: type of sampled cells: float64, int64, bool, str or category.
-        parameters: further numbers or words that a type of your own needs.
+        dtype: how the table stores the cells, and samples do: the name that pandas has for it, or
+            "category", "ordered", "date", "time", "decimal:2".
+        parameters: further numbers or words that the type needs.
+        places: decimals of the cells of a continuous column, and of sampled ones; None for any.
+        categories: all of a categorical dtype, in order, where some are no levels.
+        spelling: how text spells numbers or times.
+        missing_words: cells that count as missing.
+        reason: why it is set aside.
 
     Raises:
         ValueError: for parts that do not fit together.
@@ -67,6 +75,11 @@ class Column:
     missing: bool = False
     dtype: str = "float64"
     parameters: tuple[Level, ...] = ()
+    places: int | None = None
+    categories: tuple[Level, ...] = ()
+    spelling: NumberSpelling | TimeSpelling | None = None
+    missing_words: tuple[str, ...] = ()
+    reason: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in get_args(Role):
@@ -142,7 +155,7 @@ class Column:
         Raises:
             TableError: for a cell that the column cannot hold.
         """
-        return self.type.encode(series, self)
+        return self.type.encode(self._without_words(series), self)
 
     def decode(self, values: np.ndarray | None, states: np.ndarray) -> pd.Series:
         """The cells that `encode` would turn into these values and states, typed as `dtype`."""
@@ -150,22 +163,30 @@ class Column:
 
     def numbers(self, series: pd.Series) -> np.ndarray:
         """Cells as numbers (rows,), NaN where missing; a category is the place of its level."""
-        return self.type.numbers(series, self)
+        return self.type.numbers(self._without_words(series), self)
+
+    def read(self, series: pd.Series) -> pd.Series:
+        """Cells as numbers or times where text spells them."""
+        return self.spelling.read(series) if self.spelling and is_text(series) else series
+
+    def _without_words(self, series: pd.Series) -> pd.Series:
+        return without(series, self.missing_words) if self.missing_words else series
 
     def describe(self) -> str:
         """The column in words."""
         parts = [self.kind, *self.type.details(self)]
+        if self.spelling is not None and not self.spelling.bare:
+            parts.append(self.spelling.describe())
         if self.atoms:
             parts.append(f"exactly {self._atoms()} at times")
         if self.missing:
-            parts.append("with missing cells")
+            parts.append(" or ".join(("with missing cells", *map(shown, self.missing_words))))
         return ", ".join(parts) + (" (context)" if self.role == "context" else "")
 
     def _atoms(self) -> str:
-        shown = [f"{atom:g}" for atom in self.atoms]
-        if len(shown) <= FEW_SHOWN:
-            return " or ".join(shown)
-        return f"{', '.join(shown[:FEW_SHOWN])} or {len(shown) - FEW_SHOWN} more"
+        few = [self.type.show(atom, self) for atom in self.atoms[:FEW_SHOWN]]
+        more = len(self.atoms) - len(few)
+        return f"{', '.join(few)} or {more} more" if more else " or ".join(few)
 
     def as_json(self) -> dict[str, Any]:
         """The column as JSON-ready data; defaults are left out."""
@@ -184,6 +205,8 @@ class Column:
                 key: tuple(value) if isinstance(value, list) else value
                 for key, value in data.items()
             }
+            if known.get("spelling") is not None:
+                known["spelling"] = spelling_from_json(known["spelling"])
             column = cls(**known)
         except (TypeError, AttributeError) as error:
             raise ValueError(f"not a column: {data!r:.100}") from error
@@ -193,16 +216,19 @@ class Column:
 
     def _typed(self) -> bool:
         """Whether every part is of its type, as JSON does not promise."""
-        texts = (self.name, self.kind, self.role, self.dtype)
-        tuples = (self.levels, self.atoms, self.parameters)
+        texts = (self.name, self.kind, self.role, self.dtype, self.reason)
+        tuples = (self.levels, self.atoms, self.parameters, self.categories, self.missing_words)
         numbers = [number for number in (self.lower, self.upper, self.step) if number is not None]
         return (
             all(isinstance(text, str) for text in texts)
             and all(isinstance(part, tuple) for part in tuples)
             and isinstance(self.missing, bool)
+            and (self.places is None or type(self.places) is int)
+            and all(isinstance(word, str) for word in self.missing_words)
             and all(type(number) in (int, float) for number in (*numbers, *self.atoms))
             and all(
-                isinstance(level, str | int | float) for level in (*self.levels, *self.parameters)
+                isinstance(level, str | int | float)
+                for level in (*self.levels, *self.parameters, *self.categories)
             )
         )
 
@@ -269,6 +295,22 @@ class ColumnType(ABC):
     def details(self, column: Column) -> list[str]:
         """What a description adds to the name of the type."""
         return []
+
+    def reads_cells(self, column: Column) -> bool:
+        """Whether `encode` needs the cells of a file as they are stored, not as numbers."""
+        return self.reads_text or column.spelling is not None or bool(column.missing_words)
+
+    def repeated(self, column: Column, rows: int) -> pd.Series | None:
+        """Cells that samples have in a column that is not modeled; None where they lack it."""
+        return None
+
+    def show(self, value: float, column: Column) -> str:
+        """A number of a column in words.
+
+        >>> TYPES["integer"].show(1500.0, Column("a", "integer", step=1.0))
+        '1500'
+        """
+        return f"{value:g}"
 
     def misused(self, name: str, parameters: Sequence[str]) -> TableError:
         """The error for a type that was spelled in another way than `usage` says."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import narwhals
 import pandas as pd
 import pyarrow as pa
+
+from cnf.tables.formats import TableError
 
 
 def as_pandas(table: Any) -> pd.DataFrame | None:
@@ -18,18 +21,70 @@ def as_pandas(table: Any) -> pd.DataFrame | None:
     if isinstance(table, pd.DataFrame):
         return table
     frame = narwhals.from_native(table, eager_only=True, pass_through=True)
-    return frame.to_pandas() if isinstance(frame, narwhals.DataFrame) else None
+    if not isinstance(frame, narwhals.DataFrame):
+        return None
+    arrow = frame.to_arrow()
+    return pd.DataFrame({name: from_arrow(arrow.column(name)) for name in arrow.column_names})
 
 
-def library_of(table: Any) -> str:
-    """The name of the library that a table is of."""
-    return narwhals.from_native(table, eager_only=True).implementation.value
+def rows_of(given: Any) -> pd.DataFrame:
+    """Rows that a user gives as a data frame, a mapping of names to values or lists, a Series of
+    one row, or a list of mappings.
+
+    Raises:
+        TableError: for anything else.
+
+    >>> rows_of({"sex": "f"}).equals(rows_of([{"sex": "f"}]))
+    True
+    """
+    if isinstance(given, pd.Series):
+        given = given.to_dict()
+    if isinstance(given, Mapping):
+        lists = {name: pd.api.types.is_list_like(value) for name, value in given.items()}
+        return pd.DataFrame({n: v if lists[n] else [v] for n, v in given.items()})
+    if isinstance(given, list) and all(isinstance(row, Mapping) for row in given):
+        return pd.DataFrame(given)
+    frame = as_pandas(given)
+    if frame is None:
+        raise TableError(
+            "given: expected a data frame, a mapping of names to values, or a list of mappings;"
+            f" found {type(given).__name__}"
+        )
+    return frame
 
 
-def as_native(frame: pd.DataFrame, library: str) -> Any:
-    """A pandas data frame as a table of the library so named."""
-    if library == "pandas":
+def from_arrow(column: pa.Array | pa.ChunkedArray) -> pd.Series:
+    """An Arrow column as one of pandas; whole numbers and booleans with missing cells stay such.
+
+    >>> from_arrow(pa.array([1, None])).dtype
+    Int64Dtype()
+    """
+    mapper = NULLABLE_OF.get if column.null_count else None
+    return column.to_pandas(types_mapper=mapper)
+
+
+NULLABLE_OF = {
+    pa.bool_(): pd.BooleanDtype(),
+    pa.int8(): pd.Int8Dtype(), pa.uint8(): pd.UInt8Dtype(),
+    pa.int16(): pd.Int16Dtype(), pa.uint16(): pd.UInt16Dtype(),
+    pa.int32(): pd.Int32Dtype(), pa.uint32(): pd.UInt32Dtype(),
+    pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype(),
+}  # fmt: skip
+
+
+def empty_like(table: Any) -> Any:
+    """A table of the same library and types without rows."""
+    return table[:0]
+
+
+def as_native(frame: pd.DataFrame, like: Any) -> Any:
+    """A pandas data frame as a table of the library and the types of another one."""
+    if isinstance(like, pd.DataFrame):
         return frame
     arrow = pa.Table.from_pandas(frame, preserve_index=False)
-    backend: Any = library
-    return narwhals.from_arrow(arrow, backend=backend).to_native()
+    backend: Any = narwhals.from_native(like, eager_only=True).implementation.value
+    native = narwhals.from_arrow(arrow, backend=backend).to_native()
+    if backend == "polars":
+        types = dict(like.schema)
+        return native.cast({name: types[name] for name in native.columns}, strict=False)
+    return native.cast(pa.schema([like.schema.field(name) for name in native.column_names]))

@@ -6,11 +6,14 @@ import difflib
 import os
 from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import pandas as pd
+
+from cnf.tables.storage import as_float64
 
 T = TypeVar("T")
 Choose = Callable[[Sequence[str]], list[str]]
@@ -18,6 +21,26 @@ Choose = Callable[[Sequence[str]], list[str]]
 
 Kept = Container[str]
 """Names of the columns whose cells stay what they are instead of becoming numbers."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What is read of a file, and how.
+
+    Attributes:
+        choose: the wanted columns.
+        chunk_rows: rows of a frame.
+        kept: columns whose cells stay what they are instead of becoming numbers.
+        missing: words of csv that stand for missing cells, in place of the usual ones.
+        array: name of the array of an npz file that is the table.
+    """
+
+    choose: Choose
+    chunk_rows: int
+    kept: Kept = ()
+    missing: Collection[str] | None = None
+    array: str | None = None
+
 
 Append = Callable[[pd.DataFrame], object]
 """Add the rows of a frame to the file being written."""
@@ -64,7 +87,7 @@ def damage_reported(path: Path, kind: str, *errors: type[Exception]) -> Iterator
 
 def block(values: np.ndarray, names: list[str], labels: pd.Index) -> pd.DataFrame:
     """Rows of a file as float64; `labels` says where they stand, its name in what unit."""
-    return pd.DataFrame(np.asarray(values, dtype=np.float64), columns=names, index=labels)
+    return pd.DataFrame(as_float64(values), columns=names, index=labels)
 
 
 def row_labels(start: int, count: int) -> pd.RangeIndex:
@@ -88,10 +111,6 @@ def choose_columns(
     chosen = [name for name in (columns or names) if name not in ignore]
     if not chosen:
         raise TableError(f"{path}: no columns are left; choose at least one of {listed(names)}")
-    if "" in chosen:
-        raise TableError(
-            f"{path}: column {names.index('') + 1} has no name; name it, or choose columns by name"
-        )
     return chosen
 
 

@@ -7,12 +7,17 @@ multiples of 0.1 … 0.0001, repeating   integer times that step; one cell in a 
                                        beside, and counts as the nearest multiple
 other numbers                          positive or bounded (0 to 1, 0 to 100) where the logarithm or
                                        the logit is clearly nearer to a Gaussian, else real
+dates, times, durations                time
 
-A value with 3 % of a continuous column is an atom. So is such an end of an integer column, and the
-frequent values of one that is heaped (see `cnf.tables.column_types.heaping`).
+Numbers and times may be spelled as text (see `cnf.tables.recognition`). A value with 3 % of a
+continuous column is an atom. So is such an end of an integer column, and the frequent values of one
+that is heaped (see `cnf.tables.column_types.heaping`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -20,10 +25,14 @@ import pandas as pd
 from cnf.tables.cells import is_numeric, numbers
 from cnf.tables.column_types.categorical import categorical_column
 from cnf.tables.column_types.continuous import continuous_column
-from cnf.tables.column_types.integer import dtype_of_numbers, integer_column
+from cnf.tables.column_types.integer import integer_column
 from cnf.tables.column_types.numeric import MOST_STEPS, Numbers, is_atom
+from cnf.tables.column_types.time import CLOCK, Time, is_time
 from cnf.tables.columns import Column, Role, declared_type
 from cnf.tables.formats import TableError, shown
+from cnf.tables.recognition import Recognized, recognized, without
+from cnf.tables.spelling import MOST_PLACES
+from cnf.tables.storage import storage_of
 
 # Whole numbers are categories where so few differ, each with this share and number of the rows.
 FEW_VALUES, FREQUENT, FREQUENT_ROWS = 12, 0.02, 10
@@ -31,17 +40,25 @@ FEW_VALUES, FREQUENT, FREQUENT_ROWS = 12, 0.02, 10
 DECIMALS = 4
 # Real numbers repeat by chance. On a grid that matters, each value occurs five times or more.
 REPEATED = 0.2
+# Beside another column on the same grid, each value occurs twice or more.
+REPEATED_ALIKE = 0.5
 # Share of the cells that may lie beside the grid.
 BESIDE = 1e-3
 
 
-def infer(series: pd.Series, kind: str | None = None, role: Role = "modeled") -> Column:
+def infer(
+    series: pd.Series,
+    kind: str | None = None,
+    role: Role = "modeled",
+    missing: Collection[str] | None = None,
+) -> Column:
     """The column that a series of a data frame is.
 
     Args:
         series: its cells.
         kind: its type if the user declares one, with parameters: "real", "bounded:0:1".
         role: "modeled" or "context".
+        missing: the words that stand for missing cells; None recognizes them among numbers.
 
     Raises:
         TableError: for cells that do not fit the type, or a column that cannot be modeled.
@@ -49,27 +66,130 @@ def infer(series: pd.Series, kind: str | None = None, role: Role = "modeled") ->
     Example:
         >>> infer(pd.Series(["a", "b", None], name="group")).describe()
         'categorical, 2 levels: a, b, with missing cells'
+        >>> infer(pd.Series(["$1,000.5", "$20", "$3", "$44.25"], name="price")).describe()
+        'real, spelled $1,234.5'
     """
     name = str(series.name)
     declared = declared_type(kind, name) if kind else None
-    if (declared is None or declared[0].modeled) and series.isna().all():
-        raise TableError(f"column {shown(name)}: every cell is missing; ignore the column")
-    if declared is not None:
+    if declared is not None and not declared[0].modeled:
         return declared[0].declare(series, declared[1], role)
-    if not is_numeric(series):
-        return categorical_column(series, role)
-    return _numeric_column(series, Numbers.of(numbers(series), name, role))
+    found = recognized(series, missing)
+    if found.cells.isna().all():
+        raise TableError(f"column {shown(name)}: every cell is missing; ignore the column")
+    if declared is not None and declared[0].reads_text:
+        words = tuple(missing or ())
+        return replace(
+            declared[0].declare(_as_text(series, missing).cells, declared[1], role),
+            missing_words=words,
+        )
+    if declared is not None:
+        return _as_stored(declared[0].declare(found.cells, declared[1], role), series, found)
+    found = _as_text(series, missing) if found.spelling and _few(found.cells) else found
+    return _as_stored(_fitting(found, role), series, found)
 
 
-def _numeric_column(series: pd.Series, cells: Numbers) -> Column:
+def _as_text(series: pd.Series, missing: Collection[str] | None) -> Recognized:
+    """Cells that are names, whatever numbers they spell."""
+    words = tuple(missing or ())
+    return Recognized(without(series, words) if words else series, None, words)
+
+
+def _fitting(found: Recognized, role: Role) -> Column:
+    """The column of the type that fits the cells."""
+    cells = found.cells
+    if is_time(cells):
+        return Time().declare(cells, [CLOCK] if found.of_day else [], role)
+    if not is_numeric(cells):
+        return categorical_column(cells, role)
+    values = numbers(cells)
+    whole = decimal_step(*_counted(cells)) == 1
+    if cells.nunique() == 1 < cells.nunique(dropna=False) or (whole and _few(cells)):
+        return categorical_column(cells, role)
+    return numeric_column(Numbers.of(values, str(cells.name), role))
+
+
+def _counted(cells: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """The different cells and how often each occurs."""
+    values = numbers(cells) if is_numeric(cells) else cells.to_numpy()
+    return np.unique(values[~pd.isna(values)], return_counts=True)
+
+
+def _few(cells: pd.Series) -> bool:
+    """Whether so few cells differ, each of them frequent, that they are categories."""
+    distinct, counts = _counted(cells)
+    fewest = max(FREQUENT * counts.sum(), FREQUENT_ROWS)
+    return len(distinct) <= FEW_VALUES and bool(counts.min() >= fewest)
+
+
+def numeric_column(cells: Numbers) -> Column:
+    """A column of whole numbers, of numbers on a grid, or of continuous numbers."""
     distinct, counts = np.unique(cells.values, return_counts=True)
-    rows, step = len(cells.values), decimal_step(distinct, counts)
-    fewest = max(FREQUENT * rows, FREQUENT_ROWS)
-    if step == 1 and len(distinct) <= FEW_VALUES and counts.min() >= fewest:
-        return categorical_column(series, cells.role)
+    step = decimal_step(distinct, counts)
     if step is not None:
-        return integer_column(cells, step, dtype_of_numbers(series))
-    return continuous_column(cells, tuple(distinct[is_atom(counts, rows)].tolist()))
+        return integer_column(cells, step)
+    return continuous_column(cells, tuple(distinct[is_atom(counts, len(cells.values))].tolist()))
+
+
+def _as_stored(column: Column, series: pd.Series, found: Recognized) -> Column:
+    """The column with how the table stores and spells its cells, and which count as missing."""
+    mixed = found.words and found.spelling is None and series.dtype == object
+    dtype = storage_of(found.cells if mixed else series)
+    if column.numeric and column.step is None and "int" in dtype.lower():
+        dtype = "Float64" if dtype[0].isupper() else "float64"
+    return replace(
+        column, dtype=dtype, spelling=found.spelling, missing_words=found.words,
+        places=_places(column, found),
+    )  # fmt: skip
+
+
+def _places(column: Column, found: Recognized) -> int | None:
+    """The decimals of a continuous column, None where it has none or too many."""
+    if not column.numeric or column.step is not None or not is_numeric(found.cells):
+        return None
+    return decimal_places(_counted(found.cells)[0])
+
+
+def same_grids(
+    columns: tuple[Column, ...], table: pd.DataFrame, kinds: Collection[str]
+) -> tuple[Column, ...]:
+    """The columns, those with as many decimals alike: where one is on that grid, so are the others
+    whose values repeat.
+
+    Args:
+        columns: as inferred one by one.
+        table: the cells.
+        kinds: names of the columns whose type is declared.
+    """
+    steps = {column.step for column in columns if column.step is not None and column.step < 1}
+
+    def alike(column: Column) -> Column:
+        step = None if column.places is None else 10.0**-column.places
+        if step not in steps or column.name in kinds or not _repeats(column, table):
+            return column
+        return infer(table[column.name], f"integer:{step:g}", column.role, column.missing_words)
+
+    return tuple(map(alike, columns))
+
+
+def _repeats(column: Column, table: pd.DataFrame) -> bool:
+    """Whether a value of a continuous column occurs several times, in the mean."""
+    cells = column.numbers(table[column.name])
+    present = cells[~np.isnan(cells)]
+    return len(np.unique(present)) <= REPEATED_ALIKE * len(present)
+
+
+def decimal_places(distinct: np.ndarray) -> int | None:
+    """How many decimals the values have; None for whole numbers and for all digits.
+
+    >>> decimal_places(np.array([0.25, 3.5])), decimal_places(np.array([1 / 3]))
+    (2, None)
+    """
+    for places in range(MOST_PLACES + 1):
+        if np.abs(distinct).max() * 10.0**places > MOST_STEPS:
+            return None
+        if not _beside(distinct, places).any():
+            return places or None
+    return None
 
 
 def decimal_step(distinct: np.ndarray, counts: np.ndarray) -> float | None:
@@ -84,13 +204,17 @@ def decimal_step(distinct: np.ndarray, counts: np.ndarray) -> float | None:
     rows = counts.sum()
     repeats = len(distinct) <= REPEATED * rows
     for decimals in range(DECIMALS + 1):
-        scaled = distinct * 10.0**decimals
-        largest = np.abs(scaled).max()
-        if largest > MOST_STEPS:
+        if np.abs(distinct).max() * 10.0**decimals > MOST_STEPS:
             return None
-        # What rounding leaves of zero counts as zero, but not where all numbers are as small.
-        rounding = 8 * np.finfo(float).eps * np.maximum(np.abs(scaled), min(largest, 1.0))
-        beside = np.abs(scaled - np.round(scaled)) > rounding
-        if counts[beside].sum() <= (BESIDE * rows if repeats else 0):
+        beside = counts[_beside(distinct, decimals)].sum()
+        if beside <= (BESIDE * rows if repeats else 0):
             return 10.0**-decimals if decimals == 0 or repeats else None
     return None
+
+
+def _beside(values: np.ndarray, decimals: int) -> np.ndarray:
+    """Which values have more than so many decimals."""
+    scaled = values * 10.0**decimals
+    # What rounding leaves of zero counts as zero, but not where all numbers are as small.
+    rounding = 8 * np.finfo(float).eps * np.maximum(np.abs(scaled), min(np.abs(scaled).max(), 1.0))
+    return np.abs(scaled - np.round(scaled)) > rounding

@@ -19,8 +19,9 @@ from cnf.rows import Cells, Rows
 from cnf.tables.cell_integrals import CellIntegrals, NumberRows
 from cnf.tables.columns import Column
 from cnf.tables.conditioning import PlainConditioning, StateConditioning
+from cnf.tables.dataframes import rows_of
 from cnf.tables.discrete import DiscreteModel
-from cnf.tables.formats import TableError
+from cnf.tables.formats import TableError, listed, shown
 from cnf.tables.imputation import Imputation, Imputer, excluded_states
 from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, masked_flow
 from cnf.tables.metadata import FitMetadata
@@ -28,7 +29,7 @@ from cnf.tables.numeric_view import NumericView, chosen_states, in_words
 from cnf.tables.schema import Schema
 from cnf.tables.scoring import RowScorer, Unseen
 
-Given: TypeAlias = "pd.DataFrame | Mapping[str, Any]"
+Given: TypeAlias = "pd.DataFrame | pd.Series | Mapping[str, Any] | list[Mapping[str, Any]]"
 
 
 class TableFlow(WholeState):
@@ -209,8 +210,8 @@ class TableFlow(WholeState):
 
         Args:
             rows: how many.
-            given: the context of each of them, as a mapping or a frame of one row for all, or a
-                frame of `rows` rows; for a model with context columns.
+            given: the context, for a model with context columns: one row for all, or `rows` rows,
+                as a data frame, a mapping of names to values, a Series or a list of mappings.
             generator: source of all randomness.
 
         Raises:
@@ -227,17 +228,18 @@ class TableFlow(WholeState):
             conditions = self.conditions(states, context)
             shape = (rows,) if conditions is None else ()
             values = self.flow.sample(shape, conditions, generator=generator, dtype=torch.float64)
-        return self.schema.decode(Cells(values, states), self.schema.modeled)
+        return self.schema.rows(Cells(values, states))
 
     def _context_of(self, given: Given | None, rows: int) -> Tensor:
         """The context (rows, width) of rows to be drawn."""
         names = [column.name for column in self.schema.context]
         if given is not None and not names:
             raise TableError("given: expected none: the model has no context columns")
-        if given is None:
-            table = pd.DataFrame(index=range(rows))
-        else:
-            table = given if isinstance(given, pd.DataFrame) else pd.DataFrame([dict(given)])
+        table = pd.DataFrame(index=range(rows)) if given is None else rows_of(given)
+        if unknown := [name for name in table if name not in names]:
+            raise TableError(
+                f"given: {shown(str(unknown[0]))} is no context column; they are {listed(names)}"
+            )
         if len(table) == 1:
             table = table.loc[table.index.repeat(rows)]
         if missing := [name for name in names if name not in table]:
@@ -352,10 +354,7 @@ class TableFlow(WholeState):
         cells, context = self.encode(table)
         context = _complete(context)
         drawn = [imputation.complete(cells, context, generator) for _ in range(n)]
-        return [
-            self.schema.decode(cells, self.schema.modeled).set_index(table.index)
-            for cells in drawn
-        ]
+        return [self.schema.rows(cells).set_index(table.index) for cells in drawn]
 
     def settings(self) -> dict[str, Any]:
         """What the model is beside its tensors and its flow."""

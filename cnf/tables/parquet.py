@@ -11,35 +11,44 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
-from cnf.tables.formats import Append, Choose, Kept, TableError, damage_reported, row_labels, shown
+from cnf.tables.dataframes import from_arrow
+from cnf.tables.formats import (
+    Append,
+    Kept,
+    ReadOptions,
+    TableError,
+    damage_reported,
+    row_labels,
+    shown,
+)
+from cnf.tables.storage import as_float64
 
 
-def read_parquet(
-    path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()
-) -> Iterator[pd.DataFrame]:
-    """The chosen columns, labeled by row; those not in `kept` are real, integer, decimal or
+def read_parquet(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
+    """The chosen columns, labeled by row; those that are not kept are real, integer, decimal or
     boolean."""
     damage = pa.ArrowException, OSError, UnicodeDecodeError
     with damage_reported(path, "parquet", *damage), parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
         # pandas stores a frame's index beside its columns under names of this form.
-        chosen = choose([name for name in schema.names if not name.startswith("__index_level_")])
+        names = [name for name in schema.names if not name.startswith("__index_level_")]
+        chosen = options.choose(names)
         for name in chosen:
-            if name not in kept:
+            if name not in options.kept:
                 _check_type(schema.field(name), path)
         start = 0
-        for batch in file.iter_batches(chunk_rows, columns=chosen):
-            yield _frame(batch, chosen, kept, start)
+        for batch in file.iter_batches(options.chunk_rows, columns=chosen):
+            yield _frame(batch, chosen, options.kept, start)
             start += batch.num_rows
         if not start:
-            yield _frame(schema.empty_table(), chosen, kept, 0)
+            yield _frame(schema.empty_table(), chosen, options.kept, 0)
 
 
 def _frame(
     batch: pa.RecordBatch | pa.Table, chosen: list[str], kept: Kept, start: int
 ) -> pd.DataFrame:
     cells = {
-        name: batch.column(name).to_pandas() if name in kept else _numbers(batch.column(name))
+        name: from_arrow(batch.column(name)) if name in kept else _numbers(batch.column(name))
         for name in chosen
     }
     return pd.DataFrame(cells, columns=chosen).set_index(row_labels(start, batch.num_rows))
@@ -61,7 +70,8 @@ def _check_type(field: pa.Field, path: Path) -> None:
 
 
 def _numbers(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
-    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
+    values = column.to_numpy(zero_copy_only=False)
+    return as_float64(values) if values.dtype != object else values.astype(np.float64)
 
 
 @contextmanager

@@ -12,10 +12,8 @@ import numpy as np
 import pandas as pd
 
 from cnf.tables.arrays import read_npy, read_npz
-from cnf.tables.cells import as_text
 from cnf.tables.formats import (
-    Choose,
-    Kept,
+    ReadOptions,
     TableError,
     by_extension,
     choose_columns,
@@ -23,12 +21,13 @@ from cnf.tables.formats import (
 )
 from cnf.tables.parquet import read_parquet
 from cnf.tables.schema import Schema
-from cnf.tables.text import read_csv, require_commas, typed
+from cnf.tables.storage import as_text
+from cnf.tables.text import MISSING, dialect_of, read_csv, typed
 
 CHUNK_ROWS = 65536
-READERS: dict[str, Callable[[Path, Choose, int, Kept], Iterator[pd.DataFrame]]] = {
-    ".csv": read_csv,
-    ".csv.gz": read_csv,
+TEXT = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+READERS: dict[str, Callable[[Path, ReadOptions], Iterator[pd.DataFrame]]] = {
+    **dict.fromkeys(TEXT, read_csv),
     ".parquet": read_parquet,
     ".npy": read_npy,
     ".npz": read_npz,
@@ -42,13 +41,14 @@ def read_table(
     ignore: Collection[str] = (),
     rows_needed: int = 1,
     nonfinite: Literal["reject", "keep"] = "reject",
+    array: str | None = None,
 ) -> pd.DataFrame:
-    """The columns of a csv, csv.gz, parquet, npy or npz file as float64, rows numbered from 0.
+    """The columns of a csv, tsv, parquet, npy or npz file as float64, rows numbered from 0.
 
     `columns` chooses, in this order (default: all, in the order of the file), `ignore` leaves out;
     other columns may hold anything. `nonfinite="keep"` lets missing cells through as NaN, and
     infinities. In csv a missing cell is empty or says NA, NaN, null or none; true and false are 1
-    and 0.
+    and 0. `array` names one of several arrays of an npz file.
 
     Raises:
         TableError: the file, a column or a cell is not as it should be, or there are fewer rows
@@ -66,7 +66,9 @@ def read_table(
     cnf.tables.formats.TableError: ...people.csv: no column 'size'; the columns are 'name', 'age', 'height'
     >>> folder.cleanup()
     """
-    chunks = list(read_chunks(path, columns=columns, ignore=ignore, nonfinite=nonfinite))
+    chunks = list(
+        read_chunks(path, columns=columns, ignore=ignore, nonfinite=nonfinite, array=array)
+    )
     table = pd.concat(chunks, ignore_index=True)
     _require_rows(table, rows_needed, path)
     return table
@@ -86,6 +88,7 @@ def read_chunks(
     ignore: Collection[str] = (),
     chunk_rows: int = CHUNK_ROWS,
     nonfinite: Literal["reject", "keep"] = "reject",
+    array: str | None = None,
 ) -> Iterator[pd.DataFrame]:
     """The same rows as `read_table`, at most `chunk_rows` at a time; one empty chunk where there
     are none."""
@@ -94,7 +97,7 @@ def read_chunks(
     _check_file(path)
     choose = functools.partial(choose_columns, path=path, columns=columns, ignore=ignore)
     start = 0
-    for chunk in reader(path, choose, chunk_rows, ()):
+    for chunk in reader(path, ReadOptions(choose, chunk_rows, array=array)):
         if nonfinite == "reject":
             _require_finite(chunk, path)
         yield chunk.set_index(pd.RangeIndex(start, start + len(chunk)))
@@ -107,42 +110,51 @@ def read_typed_table(
     columns: Sequence[str] | None = None,
     ignore: Collection[str] = (),
     texts: Collection[str] = (),
+    missing: Collection[str] | None = None,
+    array: str | None = None,
     rows_needed: int = 1,
 ) -> pd.DataFrame:
     """The columns of a file as what they hold: numbers, booleans or text; rows labeled by line or
     row.
 
-    In csv a column is of numbers if its cells spell numbers, unless it is one of `texts`, and
-    missing cells are as in `read_table`.
+    In csv a column is of numbers if its cells spell numbers as Python does, unless it is one of
+    `texts`. A cell is missing if it is empty or says NA, NaN or null, or one of the words
+    `missing` instead; words among numbers stay, for `Schema.infer` to judge.
 
     Raises:
-        TableError: the file or a column is not as it should be, a cell is no number where almost
-            all are, or there are fewer rows than `rows_needed`.
+        TableError: the file or a column is not as it should be, or there are fewer rows than
+            `rows_needed`.
     """
     path = Path(path)
     choose = functools.partial(choose_columns, path=path, columns=columns, ignore=ignore)
-    table = pd.concat(_frames(path, choose, EVERY))
+    table = pd.concat(_frames(path, ReadOptions(choose, CHUNK_ROWS, EVERY, missing, array)))
     _require_rows(table, rows_needed, path)
-    if path.name.lower().endswith((".csv", ".csv.gz")):
-        require_commas(table, path)
-        table = pd.DataFrame(
-            {
-                name: as_text(cells) if name in texts else typed(cells, path)
-                for name, cells in table.items()
-            }
-        )
-    return table
+    if not path.name.lower().endswith(TEXT):
+        return table
+    return pd.DataFrame(
+        {name: as_text(cells) if name in texts else typed(cells) for name, cells in table.items()}
+    )
 
 
-def read_typed_chunks(path: str | os.PathLike[str], schema: Schema) -> Iterator[pd.DataFrame]:
+def read_typed_chunks(
+    path: str | os.PathLike[str], schema: Schema, *, array: str | None = None
+) -> Iterator[pd.DataFrame]:
     """The columns of a schema in chunks of bounded memory, rows labeled by line or row."""
     columns = [*schema.modeled, *schema.context]
     choose = functools.partial(
         choose_columns, path=path, columns=[c.name for c in columns], ignore=()
     )
-    yield from _frames(
-        Path(path), choose, {column.name for column in columns if column.type.reads_text}
-    )
+    kept = {column.name for column in columns if column.type.reads_cells(column)}
+    # A word that is a level is no missing cell.
+    levels = {str(level).lower() for column in columns for level in column.levels}
+    missing = [word for word in MISSING if word not in levels]
+    yield from _frames(Path(path), ReadOptions(choose, CHUNK_ROWS, kept, missing, array))
+
+
+def file_lines(path: str | os.PathLike[str]) -> list[str]:
+    """What is unusual about how a file is written, for people."""
+    path = Path(path)
+    return dialect_of(path).lines() if path.name.lower().endswith(TEXT) else []
 
 
 class _Every:
@@ -155,10 +167,10 @@ class _Every:
 EVERY = _Every()
 
 
-def _frames(path: Path, choose: Choose, kept: Kept) -> Iterator[pd.DataFrame]:
+def _frames(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
     reader = by_extension(path, READERS)
     _check_file(path)
-    return reader(path, choose, CHUNK_ROWS, kept)
+    return reader(path, options)
 
 
 def _check_file(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Columns that tell nothing new: counters of rows, and columns that follow exactly from others."""
+"""Columns that follow exactly from others."""
 
 from __future__ import annotations
 
@@ -8,28 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cnf.tables.cells import is_numeric, levels
+from cnf.tables.cells import levels
 from cnf.tables.columns import Column
-from cnf.tables.formats import TableError, listed, shown
+from cnf.tables.formats import listed, shown
 
 MOST_ROWS = 20_000
-FEWEST_COUNTED = 50
 # A correlation matrix whose smallest eigenvalue is below this has columns that depend on each
 # other.
 DEPENDENT = 1e-9
 SHARES = 1e-3  # of the null vector's largest entry, for a column to belong to the dependence
-
-
-def is_row_counter(series: pd.Series) -> bool:
-    """Whether a column is the number of the row: whole, and one more in every row.
-
-    >>> is_row_counter(pd.Series(range(100))), is_row_counter(pd.Series(range(0, 200, 2)))
-    (True, False)
-    """
-    if not is_numeric(series) or len(series) < FEWEST_COUNTED or series.isna().any():
-        return False
-    values = series.to_numpy(dtype=np.float64)
-    return bool((np.diff(values) == 1).all() and values[0] in (0, 1))
 
 
 def dependent_columns(
@@ -42,19 +29,17 @@ def dependent_columns(
 
 def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], str] | None:
     numeric = [column for column in columns if column.numeric]
-    rows = table[[column.name for column in numeric]].dropna()
+    cells = {column.name: column.numbers(table[column.name]) for column in numeric}
+    rows = pd.DataFrame(cells).replace([np.inf, -np.inf], np.nan).dropna()
     if len(rows) <= len(numeric) + 1:
         return None
     rows = rows.iloc[np.linspace(0, len(rows) - 1, min(MOST_ROWS, len(rows))).astype(int)]
-    moving = [column for column in numeric if np.ptp(column.numbers(rows[column.name])) > 0]
+    moving = [column for column in numeric if np.ptp(rows[column.name]) > 0]
     names = [column.name for column in moving if column.role == "modeled"]
     given = [column.name for column in moving if column.role == "context"]
     if not names or len(moving) < 2:
         return None
-    by_name = {column.name: column for column in moving}
-    values, context = (
-        _standardized(rows, [by_name[name] for name in part]) for part in (names, given)
-    )
+    values, context = _standardized(rows[names]), _standardized(rows[given])
     values = values - context @ (
         np.linalg.pinv(context) @ values
     )  # what the context does not tell already
@@ -74,10 +59,9 @@ def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], 
     return found, f"columns {listed(found)} are dependent, one a sum of multiples of the others"
 
 
-def _standardized(rows: pd.DataFrame, columns: list[Column]) -> np.ndarray:
+def _standardized(rows: pd.DataFrame) -> np.ndarray:
     """Columns (rows, columns) of mean zero and variance one."""
-    cells = [column.numbers(rows[column.name]) for column in columns]
-    values = np.array(cells).reshape(len(columns), len(rows)).T
+    values = rows.to_numpy()
     return (values - values.mean(0)) / values.std(0)
 
 
@@ -97,10 +81,3 @@ def _equal_categories(
             return names, f"the categories of columns {listed(names)} go together one to one"
         codes[order] = column.name
     return None
-
-
-def refuse(names: list[str], how: str) -> None:
-    """Raise the error that names the columns."""
-    raise TableError(
-        f"{how}, so the rows have no density; ignore one, {shown(names[-1])} for instance"
-    )

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cnf.deprecation import removed_argument
 from cnf.rows import Cells
 from cnf.tables.cells import place, require_workable
-from cnf.tables.columns import NO_STATE, OUTSIDE, UNSEEN, Column
+from cnf.tables.columns import NO_STATE, OUTSIDE, UNSEEN, Column, Role
 from cnf.tables.formats import TableError, choose_columns, listed, shown
-from cnf.tables.inference import infer
-from cnf.tables.redundancy import dependent_columns, is_row_counter, refuse
+from cnf.tables.inference import infer, same_grids
+from cnf.tables.redundancy import dependent_columns
+from cnf.tables.set_aside import refuse_set_aside, set_aside
 
 MOST_COLUMNS = 500
 
@@ -36,6 +38,7 @@ class Schema:
     columns: tuple[Column, ...]
 
     @classmethod
+    @removed_argument("drop_dependent", "dependent columns are set aside")
     def infer(
         cls,
         table: pd.DataFrame,
@@ -43,44 +46,51 @@ class Schema:
         kinds: Mapping[str, str] | None = None,
         context: Collection[str] = (),
         ignore: Collection[str] = (),
-        drop_dependent: bool = False,
+        missing: Collection[str] | None = None,
+        strict: bool = False,
     ) -> Schema:
         """The schema of a data frame; the rules are those of `cnf.tables.inference`.
+
+        A column from which nothing can be learned is set aside: a constant, a counter of rows, an
+        identifier, free text, one that follows exactly from others. Its description says why.
 
         Args:
             table: its rows.
             kinds: what columns are, by name, where the rules would not see it: "real", "positive",
-                "bounded:0:1", "integer", "integer:0.5", "categorical" or "ignored".
+                "bounded:0:1", "integer", "integer:0.5", "time", "categorical" or "ignored".
             context: columns that the density is conditioned on.
             ignore: columns that are left out.
-            drop_dependent: whether a column that follows exactly from others is ignored instead of
-                refused.
+            missing: words that stand for missing cells; None recognizes them among numbers.
+            strict: whether to refuse a column that would be set aside.
 
         Raises:
-            TableError: for a column that is empty, of one number only, or not what it is said to
-                be; for names that are unknown or repeated; for columns that depend on each other
-                exactly.
+            TableError: for a column that is not what it is said to be, or names that are unknown
+                or repeated; where no column is left to model, or a `strict` one is set aside.
         """
         kinds = {**(kinds or {}), **dict.fromkeys(ignore, "ignored")}
         _check_names(table, [*kinds, *context])
         columns = []
         for name in table.columns:
             require_workable(table[name])
-            counter = name not in context and is_row_counter(table[name])
-            kind = kinds.get(name) or ("ignored" if counter else None)
-            columns.append(infer(table[name], kind, "context" if name in context else "modeled"))
-        schema = cls(tuple(columns))
+            role: Role = "context" if name in context else "modeled"
+            aside = None if name in kinds else set_aside(table[name], role)
+            columns.append(aside or infer(table[name], kinds.get(name), role, missing))
+        schema = cls(same_grids(tuple(columns), table, kinds))
         while found := dependent_columns(schema.columns, table):
-            if not drop_dependent:
-                refuse(*found)
-            schema = schema._ignoring(found[0][-1])
+            schema = schema._without(*found)
+        refused = [c for c in schema.columns if not c.type.modeled and c.name not in kinds]
+        if strict and refused:
+            refuse_set_aside(refused[0])
         if not schema.modeled:
-            raise TableError("no columns are left to model; choose at least one")
+            why = "".join(f"; {c.name}: {c.describe()}" for c in refused[:3])
+            raise TableError(f"no columns are left to model{why}; choose at least one")
         return schema
 
-    def _ignoring(self, name: str) -> Schema:
-        ignored = Column(name, "ignored")
-        return replace(self, columns=tuple(ignored if c.name == name else c for c in self.columns))
+    def _without(self, names: list[str], how: str) -> Schema:
+        """The schema without the last of some columns that depend on each other."""
+        aside = {column.name: column for column in self.columns}[names[-1]]
+        ignored = Column(aside.name, "ignored", dtype=aside.dtype, reason=how)
+        return replace(self, columns=tuple(ignored if c is aside else c for c in self.columns))
 
     @property
     def modeled(self) -> tuple[Column, ...]:
@@ -158,6 +168,18 @@ class Schema:
             for column, states in zip(columns, cells.states.cpu().numpy().T)
         }
         return pd.DataFrame(frame)
+
+    def rows(self, cells: Cells) -> pd.DataFrame:
+        """The data frame of modeled cells, with the constants of the table."""
+        drawn = self.decode(cells, self.modeled)
+        repeated = {
+            column.name: column.type.repeated(column, len(drawn))
+            for column in self.columns
+            if column.role == "modeled" and not column.type.modeled
+        }
+        held = {name: cells for name, cells in repeated.items() if cells is not None}
+        names = [column.name for column in self.columns if column.name in {*drawn, *held}]
+        return drawn.assign(**held)[names]
 
     def lines(self) -> list[str]:
         """One line a column, for people."""

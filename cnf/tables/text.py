@@ -1,4 +1,4 @@
-"""Tables as comma-separated text, plain or compressed."""
+"""Tables as text with a sign between the cells, plain or compressed."""
 
 from __future__ import annotations
 
@@ -7,39 +7,104 @@ import gzip
 import io
 import itertools
 import math
-import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
 
-from cnf.tables.cells import as_text
-from cnf.tables.formats import Append, Choose, Kept, TableError, damage_reported, shown
+from cnf.tables.formats import Append, ReadOptions, TableError, damage_reported, shown
+from cnf.tables.recognition import missing_words
+from cnf.tables.storage import as_text
 
-MISSING = ("", "na", "n/a", "nan", "null", "none")
-WORDS = dict.fromkeys(MISSING, math.nan) | {"true": 1.0, "false": 0.0}
-# A column with a larger share of cells that are no numbers holds text.
-MOST_SPOILT = 0.1
+# Words that stand for a missing cell whatever the column holds; an empty cell does too.
+MISSING = ("na", "n/a", "nan", "null")
+WORDS = dict.fromkeys(("", *MISSING, "none"), math.nan) | {"true": 1.0, "false": 0.0}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# What is looked at to see how a file is written.
+SNIFFED_BYTES, SNIFFED_ROWS = 2**16, 50
+BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
-def read_csv(
-    path: Path, choose: Choose, chunk_rows: int, kept: Kept = ()
-) -> Iterator[pd.DataFrame]:
-    """The chosen columns, labeled by line; rows are as wide as the header and chosen cells are
-    numbers.
+@dataclass(frozen=True)
+class Dialect:
+    """How a file of text is written.
 
-    Columns in `kept` may hold any text, None where a cell is missing.
+    Attributes:
+        separator: the sign between cells.
+        encoding: UTF-8 or UTF-16.
+        latin: whether its first part holds bytes that are not UTF-8; such cells are read as
+            Windows-1252.
     """
-    with damage_reported(path, "csv", OSError, EOFError, zlib.error), _opened(path) as file:
-        rows = _rows(file, path)
+
+    separator: str = ","
+    encoding: str = "utf-8-sig"
+    latin: bool = False
+
+    def lines(self) -> list[str]:
+        """What is unusual about it, for people."""
+        of_encoding = {"utf-16": "encoded in UTF-16"}.get(self.encoding, "")
+        told = [
+            "" if self.separator == "," else f"separated by {SEPARATORS[self.separator]}",
+            of_encoding or ("encoded in Windows-1252" if self.latin else ""),
+        ]
+        return [line for line in told if line]
+
+
+def dialect_of(path: Path) -> Dialect:
+    """How a file is written, seen from its first rows."""
+    with damage_reported(path, "csv", OSError, EOFError, zlib.error), _bytes(path) as file:
+        head = file.read(SNIFFED_BYTES)
+    encoding = BYTE_ORDER_MARKS.get(head[:2], "utf-8-sig")
+    text = head.decode(encoding, "surrogateescape" if encoding == "utf-8-sig" else "replace")
+    cut = len(head) == SNIFFED_BYTES
+    latin = encoding == "utf-8-sig" and not _is_unicode(text[:-4] if cut else text)
+    if ".tsv" in path.suffixes or ".TSV" in path.suffixes:
+        return Dialect("\t", encoding, latin)
+    return Dialect(_separator(text, whole=not cut), encoding, latin)
+
+
+def _separator(text: str, *, whole: bool) -> str:
+    """The sign that cuts the first rows into equally many cells; the comma where none does."""
+    widths = {sign: _widths(text, sign, whole=whole) for sign in SEPARATORS}
+    for sign, found in widths.items():
+        if len(set(found)) == 1 and found[0] > 1:
+            return sign
+    return max(widths, key=lambda sign: widths[sign][0] if widths[sign] else 0)
+
+
+def _widths(text: str, sign: str, *, whole: bool) -> list[int]:
+    """Cells in each of the first rows."""
+    rows: list[int] = []
+    try:
+        for row in csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True):
+            rows += [len(row)] if row else []
+            if len(rows) > SNIFFED_ROWS:
+                return rows[:-1]
+    except csv.Error:
+        return rows[:-1]
+    return rows if whole else rows[:-1]
+
+
+def read_csv(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
+    """The chosen columns, labeled by line; rows are as wide as the header and chosen cells are
+    numbers, but in columns that are kept, which may hold any text, None where a cell is missing.
+    """
+    dialect = dialect_of(path)
+    damage = OSError, EOFError, zlib.error, UnicodeError
+    with damage_reported(path, "csv", *damage), _opened(path, dialect.encoding) as file:
+        rows = _rows(file, path, dialect.separator)
         names = _header(rows, path)
-        chosen = choose(names)
+        chosen = options.choose(names)
         wanted = [names.index(name) for name in chosen]
         rows = _of_width(rows, len(names), path)
+        kept, chunk_rows = options.kept, options.chunk_rows
+        missing = MISSING if options.missing is None else options.missing
+        words = {word.lower() for word in missing}
         for start in itertools.count(step=chunk_rows):
             chunk = list(itertools.islice(rows, chunk_rows))
             if start and not chunk:
@@ -47,26 +112,28 @@ def read_csv(
             lines = pd.Index([line for line, _ in chunk], name="line", dtype=np.int64)
             columns = list(zip(*(cells for _, cells in chunk))) or [()] * len(names)
             cells = {
-                names[i]: (_texts if names[i] in kept else _numbers)(
-                    columns[i], names[i], lines, path
-                )
+                names[i]: _texts(columns[i], lines, words)
+                if names[i] in kept
+                else _numbers(columns[i], names[i], lines, path)
                 for i in wanted
             }
             yield pd.DataFrame(cells, columns=chosen, index=lines)
 
 
-def _opened(path: Path) -> TextIO:
-    # Bytes that are not UTF-8 become lone surrogates: harmless in a column nobody asked for, and
-    # elsewhere an error that can name its line.
+def _bytes(path: Path) -> Any:
     opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
-    return io.TextIOWrapper(
-        opened(path, "rb"), encoding="utf-8-sig", errors="surrogateescape", newline=""
-    )
+    return opened(path, "rb")
 
 
-def _rows(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
+def _opened(path: Path, encoding: str) -> TextIO:
+    # Bytes that are not UTF-8 become lone surrogates, which `_readable` takes for Windows-1252.
+    errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
+    return io.TextIOWrapper(_bytes(path), encoding=encoding, errors=errors, newline="")
+
+
+def _rows(file: TextIO, path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The line a row starts on and its cells; blank lines are passed over."""
-    reader = csv.reader(file, strict=True)
+    reader = csv.reader(file, delimiter=separator, strict=True)
     line = 1
     try:
         for cells in reader:
@@ -75,7 +142,8 @@ def _rows(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
             line = reader.line_num + 1
     except csv.Error as error:
         raise TableError(
-            f"{path}: line {line}: expected comma-separated cells: {error}; check the quotes"
+            f"{path}: line {line}: expected cells with {SEPARATORS[separator]} between them:"
+            f" {error}; check the quotes"
         ) from error
 
 
@@ -83,14 +151,13 @@ def _header(rows: Iterator[tuple[int, list[str]]], path: Path) -> list[str]:
     line, names = next(rows, (1, []))
     if not names:
         raise TableError(f"{path}: the file is empty; expected a header and rows of numbers")
-    if not _is_unicode("".join(names)):
-        raise TableError(f"{path}: line {line}: the header is not UTF-8; save it as UTF-8")
     filled = [name for name in names if name]
     if filled and all(map(_is_number, filled)):
         raise TableError(
             f"{path}: line {line}: expected names of columns, found only numbers; add a header"
         )
-    return names
+    # As pandas names them, a counter of rows that `to_csv` wrote for instance.
+    return [_readable(name) or f"Unnamed: {i}" for i, name in enumerate(names)]
 
 
 def _of_width(
@@ -112,59 +179,54 @@ def _numbers(texts: Sequence[str], name: str, lines: pd.Index, path: Path) -> np
         return np.array([_number(text, name, line, path) for text, line in zip(texts, lines)])
 
 
-def _texts(texts: Sequence[str], name: str, lines: pd.Index, path: Path) -> pd.Series:
-    for text, line in zip(texts, lines):
-        if not _is_unicode(text):
-            raise TableError(
-                f"{path}: line {line}, column {shown(name)}: {shown(text)} is not UTF-8; save it as UTF-8"
-            )
-    cells = [None if text.strip().lower() in MISSING else text for text in texts]
+def _texts(texts: Sequence[str], lines: pd.Index, words: Collection[str]) -> pd.Series:
+    """Cells as text, None where they are empty or a word for missing."""
+    cells = [
+        None if (word := text.strip().lower()) in words or not word else _readable(text)
+        for text in texts
+    ]
     return pd.Series(cells, lines, dtype=object)  # pandas would choose a type of its own
 
 
-def require_commas(table: pd.DataFrame, path: Path) -> None:
-    """Refuse a table of one column that another separator than the comma would split.
-
-    Raises:
-        TableError: naming the separator.
-    """
-    if len(table.columns) != 1:
-        return
-    (name,) = table.columns
-    for sign in ";\t|":
-        if sign in name and all(text is not None and sign in text for text in table[name]):
-            raise TableError(
-                f"{path}: expected commas between columns, found one column with {sign!r} in every line,"
-                f" {shown(name)}; save the table with commas"
-            )
-
-
-def typed(cells: pd.Series, path: str | os.PathLike[str]) -> pd.Series:
+def typed(cells: pd.Series) -> pd.Series:
     """A column of text as what it spells: booleans, whole or other numbers; else the text itself.
 
-    Raises:
-        TableError: for a cell that is no number where almost all others are.
+    Numbers among which words stand for missing cells stay beside these words. A zero before other
+    digits makes a code, which is text.
     """
-    present = [text for text in cells if text is not None]
-    if present and all(text.strip().lower() in ("true", "false") for text in present):
+    present = cells[cells.notna()]
+    if len(present) and present.str.strip().str.lower().isin(("true", "false")).all():
         spelled = [None if text is None else text.strip().lower() == "true" for text in cells]
         return pd.Series(
             spelled, cells.index, dtype="boolean" if None in spelled else bool, name=cells.name
         )
-    bad = [i for i, text in enumerate(cells) if text is not None and not _is_number(text)]
-    if bad and len(bad) > MOST_SPOILT * len(present):
+    if not all(map(_is_number, present)):
+        return _beside_words(cells, present)
+    if any(map(_is_code, present)):
         return as_text(cells)
-    if bad:
-        text = cells.iloc[bad[0]]
-        raise TableError(
-            f"{path}: line {cells.index[bad[0]]}, column {shown(str(cells.name))}: expected a number as in "
-            f"most rows, found {shown(text)}; correct the cell, ignore the column, or declare it categorical"
-        )
-    numbers = pd.Series(
-        [math.nan if text is None else float(text) for text in cells], cells.index, name=cells.name
-    )
-    whole = len(present) == len(cells) and all(_is_whole(text) for text in present)
-    return numbers.astype("int64") if whole else numbers.astype("float64")
+    if len(present) and all(map(_is_whole, present)):
+        whole = [None if text is None else int(text) for text in cells]
+        holes = len(present) < len(cells)
+        return pd.Series(whole, cells.index, dtype="Int64" if holes else "int64", name=cells.name)
+    numbers = [math.nan if text is None else float(text) for text in cells]
+    return pd.Series(numbers, cells.index, dtype="float64", name=cells.name)
+
+
+def _beside_words(cells: pd.Series, present: pd.Series) -> pd.Series:
+    """Text in which, but for words that stand for missing cells, all are numbers: those, and the
+    words; else the text."""
+    words = missing_words(present)
+    if not words:
+        return as_text(cells)
+    numbers = typed(cells.mask(cells.isin(words), None))
+    if not pd.api.types.is_numeric_dtype(numbers) or pd.api.types.is_bool_dtype(numbers):
+        return as_text(cells)
+    return numbers.astype(object).where(~cells.isin(words), cells)
+
+
+def _is_code(text: str) -> bool:
+    digits = text.strip().lstrip("+-")
+    return len(digits) > 1 and digits[0] == "0" and digits.isdigit()
 
 
 def _is_whole(text: str) -> bool:
@@ -184,9 +246,8 @@ def _number(text: str, name: str, line: int, path: Path) -> float:
         return WORDS[word]
     if _is_number(text):
         return float(text)
-    found = shown(text) if _is_unicode(text) else f"{shown(text)}, which is not UTF-8"
     raise TableError(
-        f"{path}: line {line}, column {shown(name)}: expected a number, found {found}; "
+        f"{path}: line {line}, column {shown(name)}: expected a number, found {shown(_readable(text))}; "
         "correct the cell, or ignore the column"
     )
 
@@ -196,6 +257,13 @@ def _is_number(text: str) -> bool:
         return bool(_plain([text]))
     except ValueError:
         return False
+
+
+def _readable(text: str) -> str:
+    """Text whose bytes are not UTF-8 as Windows-1252 has them."""
+    if _is_unicode(text):
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
 
 
 def _is_unicode(text: str) -> bool:
@@ -211,6 +279,7 @@ def write_csv(path: Path) -> Iterator[Append]:
             file,
             index=False,
             header=not file.tell(),
+            sep="\t" if ".tsv" in path.suffixes else ",",
             quoting=_quoting(frame.columns),
             lineterminator="\n",
         )

@@ -18,6 +18,8 @@ from cnf.tables.text import write_csv
 WRITERS: dict[str, Callable[[Path], AbstractContextManager[Append]]] = {
     ".csv": write_csv,
     ".csv.gz": write_csv,
+    ".tsv": write_csv,
+    ".tsv.gz": write_csv,
     ".parquet": write_parquet,
     ".npy": write_npy,
     ".npz": write_npz,
@@ -43,7 +45,7 @@ class TableWriter:
 
 @contextmanager
 def table_writer(path: str | os.PathLike[str]) -> Iterator[TableWriter]:
-    """A writer of csv, csv.gz, parquet, npy or npz, by extension; the file appears if the block
+    """A writer of csv, tsv, either with .gz, parquet, npy or npz, by extension; the file appears if the block
     ends well.
 
     Numbers read back bit for bit. npy and npz hold the rows in memory until the end; npy drops the

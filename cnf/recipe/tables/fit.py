@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from cnf.deprecation import renamed_argument
+from cnf.deprecation import removed_argument, renamed_argument
 from cnf.recipe.architecture import default_table_flow
 from cnf.recipe.tables.plain import fit_plain, gaussian_nll, plain_rows
 from cnf.recipe.tables.rows import TableRows, encoded, merged, split
@@ -24,7 +24,7 @@ from cnf.tables.dataframes import as_pandas
 from cnf.tables.formats import TableError, choose_columns
 from cnf.tables.metadata import FitMetadata, quantiles
 from cnf.tables.model import TableFlow
-from cnf.tables.reading import read_typed_chunks, read_typed_table
+from cnf.tables.reading import file_lines, read_typed_chunks, read_typed_table
 from cnf.tables.schema import Schema
 from cnf.training.callbacks import Callback
 from cnf.training.errors import Interrupted
@@ -43,6 +43,7 @@ class InterruptedFit(Interrupted):
 
 @with_gradients
 @renamed_argument("watchers", "callbacks")
+@removed_argument("drop_dependent", "dependent columns are set aside")
 def fit_table(
     table: Any,
     *former: Any,
@@ -51,12 +52,15 @@ def fit_table(
     context: Collection[str] = (),
     ignore: Collection[str] = (),
     kinds: Mapping[str, str] | None = None,
-    drop_dependent: bool = False,
+    missing: Collection[str] | None = None,
+    strict: bool = False,
+    array: str | None = None,
     weights: Any = None,
     seed: int = 0,
     hidden: tuple[int, int] | None = None,
     imputer: bool | None = None,
     device: str | torch.device = "cpu",
+    announce: Callable[[str], object] | None = None,
     **budget: Any,
 ) -> Any:
     """Fit the density of a table: of a file, or of a data frame of pandas, polars or pyarrow.
@@ -67,19 +71,23 @@ def fit_table(
     and a flow over the numbers given those.
 
     Args:
-        table: path of a csv, csv.gz, parquet, npy or npz file, or a data frame.
+        table: path of a csv, tsv, parquet, npy or npz file, or a data frame.
         valid: rows to validate by, as `table`; without them a tenth of the table is set apart.
         columns: names of the columns to model; default: all.
         context: names of columns that the density is conditioned on.
         ignore: names of columns that are left out.
         kinds: types of columns by name: "integer", "bounded:0:1", …
-        drop_dependent: whether to ignore columns that follow exactly from others.
+        missing: words that stand for missing cells; default: those that occur among numbers.
+        strict: whether to refuse a table of which a column would be set aside.
+        array: name of the array of an npz file that is the table.
         weights: name of the column with the weight of each row, or the weights (rows,), >= 0.
         seed: of everything random here.
         hidden: widths of the field; None chooses by rows and columns.
         imputer: whether to fit what `TableFlow.impute` draws missing cells from; None: where the
             table has missing cells. It takes a third of the seconds, or as many steps again.
         device: where to compute.
+        announce: called before the fit with lines on how the file is written and what each column
+            is.
         **budget: steps, seconds, likelihood_share, checkpoint and callbacks, as in `cnf.fit`. By
             default the number of steps grows with the rows.
 
@@ -105,14 +113,21 @@ def fit_table(
     if former:
         raise TypeError(f"fit_table: expected one table; got {len(former)} more arguments")
     beside = [weights] if isinstance(weights, str) else []
-    frame = _read(table, columns, [*context, *beside], ignore, kinds or {})
+    options = {"missing": missing, "array": array}
+    frame = _read(table, columns, [*context, *beside], ignore, kinds or {}, **options)
     if beside:
         weights = numbers(frame[beside[0]])
     with told_of(table):
         schema = Schema.infer(
-            frame.drop(columns=beside), kinds=kinds, context=context, drop_dependent=drop_dependent
+            frame.drop(columns=beside),
+            kinds=kinds,
+            context=context,
+            missing=missing,
+            strict=strict,
         )
     frame_valid = None if valid is None else validation_table(valid, schema)
+    if announce is not None:
+        announce("\n".join((*_file_lines(table), *(f"  {line}" for line in schema.lines()))))
     rows = len(frame) - (_held_out(len(frame)) if schema.plain and valid is None else 0)
     model = default_table_flow(schema, rows, hidden=hidden, imputer=bool(imputer), seed=seed)
     try:
@@ -278,6 +293,7 @@ def _read(
     beside: Collection[str],
     ignore: Collection[str],
     kinds: Mapping[str, str],
+    **options: Any,
 ) -> pd.DataFrame:
     """The wanted columns of a file or a frame, and those beside them; at least as many rows as a
     fit needs."""
@@ -286,7 +302,7 @@ def _read(
     if frame is None:
         texts = [name for name, kind in kinds.items() if declared_type(kind, name)[0].reads_text]
         frame = read_typed_table(
-            source, columns=wanted, ignore=ignore, texts=texts, rows_needed=FEWEST_ROWS
+            source, columns=wanted, ignore=ignore, texts=texts, rows_needed=FEWEST_ROWS, **options
         )
         path = source
     else:
@@ -294,6 +310,15 @@ def _read(
         frame = frame[choose_columns(list(frame), path=path, columns=wanted, ignore=ignore)]
     choose_columns(list(frame), path=path, columns=None, ignore=beside)
     return frame
+
+
+def _file_lines(source: Any) -> list[str]:
+    """What is unusual about how a file is written."""
+    return (
+        []
+        if as_pandas(source) is not None
+        else [f"{source}: {line}" for line in file_lines(source)]
+    )
 
 
 def _held_out(rows: int) -> int:

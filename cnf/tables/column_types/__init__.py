@@ -2,14 +2,28 @@
 
 continuous     real, positive, bounded
 integer        multiples of a step, and `heaping`: values that occur far too often
-categorical    categories, and columns that are left out
+time           dates, times of day, moments, durations
+categorical    categories
+unmodeled      constants, and columns that are left out
 numeric        what types with numbers share
 """
 
 # The order of the imports is the order in which help and messages name the types.
 from cnf.tables.column_types.continuous import Bounded, Positive, Real  # isort: skip
 from cnf.tables.column_types.integer import Integer  # isort: skip
-from cnf.tables.column_types.categorical import Categorical, Ignored  # isort: skip
+from cnf.tables.column_types.time import Time  # isort: skip
+from cnf.tables.column_types.categorical import Categorical  # isort: skip
+from cnf.tables.column_types.unmodeled import Constant, Ignored  # isort: skip
 from cnf.tables.column_types.numeric import NumericType  # isort: skip
 
-__all__ = ["Bounded", "Categorical", "Ignored", "Integer", "NumericType", "Positive", "Real"]
+__all__ = [
+    "Bounded",
+    "Categorical",
+    "Constant",
+    "Ignored",
+    "Integer",
+    "NumericType",
+    "Positive",
+    "Real",
+    "Time",
+]

@@ -1,4 +1,4 @@
-"""Columns without numbers: categories, and columns that are left out."""
+"""Columns without numbers: categories."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnf.tables.cells import as_text, dtype_of, levels
+from cnf.tables.cells import levels
 from cnf.tables.columns import (
     FEW_SHOWN,
     UNSEEN,
@@ -20,6 +20,7 @@ from cnf.tables.columns import (
     register_column_type,
 )
 from cnf.tables.formats import TableError, shown
+from cnf.tables.storage import as_cells, storage_of, stored
 
 # More categories than this cannot be learned one by one.
 MOST_LEVELS = 1000
@@ -68,37 +69,7 @@ class Categorical(ColumnType):
         table = np.empty(len(column.levels), dtype=object)
         table[:] = column.levels
         cells[~missing] = table[states[~missing]]
-        series = pd.Series(cells, dtype=object)
-        if column.dtype == "category":
-            return series.astype(pd.CategoricalDtype(list(column.levels)))
-        if missing.any() and column.dtype == "bool":
-            return series.astype("boolean")
-        if missing.any():
-            return as_text(series) if column.dtype == "str" else series
-        return series.astype(column.dtype)
-
-
-@register_column_type
-class Ignored(ColumnType):
-    """A column that takes no part in a model."""
-
-    name = "ignored"
-    usage = ("ignored",)
-    modeled = False
-
-    def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
-        """A column of this name."""
-        if parameters:
-            raise self.misused(str(series.name), parameters)
-        return Column(str(series.name), self.name, dtype=dtype_of(series))
-
-    def encode(self, series: pd.Series, column: Column) -> Encoded:
-        """No cell of it is modeled."""
-        raise TableError(f"column {shown(column.name)} is ignored; the model has no cells of it")
-
-    def decode(self, values: np.ndarray | None, states: np.ndarray, column: Column) -> pd.Series:
-        """No cell of it is modeled."""
-        raise TableError(f"column {shown(column.name)} is ignored; the model has no cells of it")
+        return stored(as_cells(cells), column.dtype, column.categories or column.levels)
 
 
 def categorical_column(series: pd.Series, role: Role) -> Column:
@@ -107,15 +78,15 @@ def categorical_column(series: pd.Series, role: Role) -> Column:
     Raises:
         TableError: for more of them than can be learned.
     """
-    name, dtype = str(series.name), dtype_of(series)
-    cells = levels(series)
+    name, cells = str(series.name), levels(series)
     present = [cell for cell in cells if cell is not None]
     found: list[Level]
-    if dtype == "bool":
+    categories: tuple[Level, ...] = ()
+    if all(isinstance(cell, bool) for cell in present):
         found = [False, True]
-    elif dtype == "category":
-        seen = set(present)
-        found = [level for level in series.cat.categories.tolist() if level in seen]
+    elif isinstance(series.dtype, pd.CategoricalDtype):
+        seen, categories = set(present), tuple(series.cat.categories.tolist())
+        found = [level for level in categories if level in seen]
     else:
         found = sorted(set(present), key=lambda level: (isinstance(level, str), level))
     if len(found) > MOST_LEVELS:
@@ -124,7 +95,10 @@ def categorical_column(series: pd.Series, role: Role) -> Column:
             f" {MOST_LEVELS:,} can be learned; ignore the column, or group its levels"
         )
     missing = len(present) < len(cells)
-    return Column(name, "categorical", role, levels=tuple(found), missing=missing, dtype=dtype)
+    return Column(
+        name, "categorical", role, levels=tuple(found), missing=missing,
+        categories=() if categories == tuple(found) else categories, dtype=storage_of(series),
+    )  # fmt: skip
 
 
 def _as_level(cell: object, column: Column) -> object:

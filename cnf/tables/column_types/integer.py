@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cnf.tables.cells import dtype_of, is_numeric
 from cnf.tables.column_types.heaping import heaped_values
 from cnf.tables.column_types.numeric import (
     MOST_STEPS,
@@ -48,8 +47,7 @@ class Integer(NumericType):
         steps = cells.values / step
         fits = (np.abs(steps - np.round(steps)) < ROUNDING) & (np.abs(steps) <= MOST_STEPS)
         cells.require(fits, f"multiples of {step:g}, at most 2^53 of them")
-        whole = step == 1 and not cells.missing
-        return integer_column(cells, step, "int64" if whole else dtype_of_numbers(series))
+        return integer_column(cells, step)
 
     def details(self, column: Column) -> list[str]:
         """The step and the ends."""
@@ -61,25 +59,24 @@ class Integer(NumericType):
         return [*step, *first, *last]
 
 
-def dtype_of_numbers(series: pd.Series) -> str:
-    """The type of sampled cells of a column that is taken as numbers."""
-    return dtype_of(series) if is_numeric(series) else "float64"
-
-
-def integer_column(cells: Numbers, step: float, dtype: str) -> Column:
+def integer_column(cells: Numbers, step: float, *, ends: bool = True) -> Column:
     """A grid of multiples of a step. An end that holds far more rows than any other value, and
-    heaped values, are atoms."""
+    heaped values, are atoms.
+
+    Args:
+        cells: the numbers.
+        step: between neighbors on the grid.
+        ends: whether its first and last values may be the ends of the column; numbers from zero on
+            are counts then, which have no negative values.
+    """
     rows = len(cells.values)
-    distinct, counts = np.unique(np.round(cells.values / step), return_counts=True)
-    heavy_ends = [end for end in (0, -1) if _is_heavy_end(counts, end, rows)]
-    lower = distinct[0] + 0.5 if 0 in heavy_ends else _end(distinct, counts, 0, rows)
-    upper = distinct[-1] - 0.5 if -1 in heavy_ends else _end(distinct, counts, -1, rows)
-    if lower is None and 0 <= distinct[0] < np.ptp(distinct) / 2:
-        lower = -0.5  # counts are not negative
+    distinct, repeats = np.unique(np.round(cells.values / step), return_counts=True)
+    heavy_ends = [end for end in (0, -1) if ends and _is_heavy_end(repeats, end, rows)]
+    lower, upper = _ends(distinct, repeats, heavy_ends) if ends else (None, None)
     atoms = np.zeros(len(distinct), dtype=bool)
     if cells.role == "modeled":
         rest = np.delete(np.arange(len(distinct)), heavy_ends)
-        atoms[rest] = heaped_values(distinct[rest], counts[rest])
+        atoms[rest] = heaped_values(distinct[rest], repeats[rest])
     atoms[heavy_ends] = True
     return cells.column(
         "integer",
@@ -87,7 +84,6 @@ def integer_column(cells: Numbers, step: float, dtype: str) -> Column:
         upper=None if upper is None else float(upper * step),
         step=step,
         atoms=tuple((distinct[atoms] * step).tolist()),
-        dtype=dtype,
     )
 
 
@@ -97,8 +93,17 @@ def _is_heavy_end(counts: np.ndarray, end: int, rows: int) -> bool:
     return bool(lead and is_atom(counts[end], rows))
 
 
-def _end(distinct: np.ndarray, counts: np.ndarray, end: int, rows: int) -> float | None:
-    """Half a step outside the first or last value, where that is frequent enough to be the end."""
-    if counts[end] < max(END_SHARE * rows, END_ROWS):
-        return None
-    return distinct[end] + (0.5 if end else -0.5)
+def _ends(
+    distinct: np.ndarray, counts: np.ndarray, heavy: Sequence[int]
+) -> tuple[float | None, float | None]:
+    """The ends of the density: half a step inside a heavy end, which is an atom, and half a step
+    outside a frequent one."""
+    fewest = max(END_SHARE * counts.sum(), END_ROWS)
+    lower = distinct[0] - 0.5 if counts[0] >= fewest else None
+    upper = distinct[-1] + 0.5 if counts[-1] >= fewest else None
+    if lower is None and 0 <= distinct[0] < np.ptp(distinct) / 2:
+        lower = -0.5  # counts are not negative
+    return (
+        distinct[0] + 0.5 if 0 in heavy else lower,
+        distinct[-1] - 0.5 if -1 in heavy else upper,
+    )

@@ -13,6 +13,7 @@ from cnf.tables.cells import numbers
 from cnf.tables.column_types.heaping import compact, expand_compacted
 from cnf.tables.columns import OUTSIDE, Column, ColumnType, Encoded, Role
 from cnf.tables.formats import TableError, shown
+from cnf.tables.storage import as_whole, stored
 
 # Further from zero than so many steps, floating-point numbers are no grid.
 MOST_STEPS = 2.0**53
@@ -23,8 +24,8 @@ ATOM_SHARE, ATOM_ROWS = 0.03, 5
 class NumericType(ColumnType):
     """A type whose cells are numbers with a density, beside atoms and missing cells.
 
-    The density is that of the number that `read` makes of a cell, per unit of it. A subclass has a
-    name, a usage and `declare`; one whose cells are not stored as numbers has `read` and `write`
+    The density is that of the number that `numbers` makes of a cell, per unit of it. A subclass has
+    a name, a usage and `declare`; one whose cells are not stored as numbers has `read` and `write`
     too.
 
     Attributes:
@@ -46,18 +47,25 @@ class NumericType(ColumnType):
         return numbers(series, finite=False)
 
     def numbers(self, series: pd.Series, column: Column) -> np.ndarray:
-        """What `read` makes of the cells."""
-        return self.read(series)
+        """What `read` makes of the cells once they are no longer spelled as text; infinite where a
+        cell is spelled in another way."""
+        values = self.read(column.read(series))
+        spoilt = np.isnan(values) & series.notna().to_numpy()
+        return np.where(spoilt, np.inf, values)
 
     def write(self, values: np.ndarray, column: Column) -> pd.Series:
-        """Cells (rows,) from numbers, NaN where missing."""
-        if column.dtype == "int64":
-            return pd.Series(values).astype("Int64" if np.isnan(values).any() else "int64")
-        return pd.Series(values)
+        """Cells (rows,) from numbers, NaN where missing, stored or spelled as those of the
+        table."""
+        cells = pd.Series(values)
+        if column.spelling is not None:
+            cells = column.spelling.write(cells)
+        elif column.step is not None and column.step % 1 == 0:
+            cells = as_whole(cells)
+        return stored(cells, column.dtype)
 
     def encode(self, series: pd.Series, column: Column) -> Encoded:
         """Numbers (rows,), zero where a cell shows none, and states (rows,)."""
-        values = self.read(series)
+        values = self.numbers(series, column)
         missing = np.isnan(values)
         if column.step is not None:  # what lies between counts as the nearest
             values = np.round(values / column.step) * column.step
@@ -77,6 +85,8 @@ class NumericType(ColumnType):
         dense = _inside(values, column)
         if column.step is not None:
             dense = expand_compacted(np.round(dense / column.step), column) * column.step
+        elif column.places is not None:
+            dense = _on_grid(dense, column)
         cells = np.where(states == 0, dense, exact[states])
         if column.step is not None and column.step < 1:
             cells = np.round(cells, 10)  # 0.29 rather than 29 · 0.01, which is another number
@@ -158,6 +168,18 @@ def _outside(values: np.ndarray, column: Column) -> np.ndarray:
     below = np.zeros(len(values), bool) if column.lower is None else values <= column.lower
     above = np.zeros(len(values), bool) if column.upper is None else values >= column.upper
     return infinite | below | above
+
+
+def _on_grid(values: np.ndarray, column: Column) -> np.ndarray:
+    """Values rounded to the decimals of a continuous column, and still inside its support."""
+    assert column.places is not None
+    grid = 10.0**-column.places
+    rounded = np.round(values, column.places)
+    if column.lower is not None:
+        rounded = np.where(rounded <= column.lower, np.round(column.lower + grid, 12), rounded)
+    if column.upper is not None:
+        rounded = np.where(rounded >= column.upper, np.round(column.upper - grid, 12), rounded)
+    return rounded
 
 
 def _inside(values: np.ndarray, column: Column) -> np.ndarray:

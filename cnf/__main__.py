@@ -1,0 +1,7 @@
+"""`python -m cnf`: the command line."""
+
+import sys
+
+from cnf.cli import main
+
+sys.exit(main())

@@ -1,0 +1,182 @@
+"""Dates, times of day, moments and durations: whole numbers of their resolution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from cnf.tables.cells import place
+from cnf.tables.column_types.integer import integer_column
+from cnf.tables.column_types.numeric import MOST_STEPS, Numbers, NumericType
+from cnf.tables.columns import Column, Role, register_column_type
+from cnf.tables.formats import TableError, shown
+from cnf.tables.recognition import is_text, recognized
+from cnf.tables.storage import plain_cells, stored
+
+# Resolutions as numpy names them, the coarsest first, and in words.
+UNITS = {
+    "Y": "years", "M": "months", "D": "days", "h": "hours", "m": "minutes", "s": "seconds",
+    "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds",
+}  # fmt: skip
+CALENDAR = ("Y", "M", "D")
+# What stands in place of a time zone in the parameters of a column of durations, and of times of
+# day, which lie between midnight and midnight.
+DURATION, CLOCK = "duration", "clock"
+# Years that Python's dates hold, and those of nanoseconds in 64 bits.
+YEARS, YEARS_OF_NANOSECONDS = ("0001", "9999"), ("1678", "2262")
+
+
+@register_column_type
+class Time(NumericType):
+    """Dates, times of day, moments and durations. A cell has a probability: the density integrated
+    over the resolution of the column, a day or a minute.
+
+    The parameters of a column are its resolution, the number of it that is counted from, and its
+    time zone, or "duration" or "clock".
+    """
+
+    name = "time"
+    usage = ("time", "time:clock")
+    on_grid = True
+
+    def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
+        """A column of times or durations in steps of the coarsest unit that holds them all."""
+        if parameters not in ([], [CLOCK]):
+            raise self.misused(str(series.name), parameters)
+        cells = plain_cells(series)
+        _require_times(cells, str(series.name))
+        return _column(cells, role, clock=bool(parameters))
+
+    def read(self, series: pd.Series) -> np.ndarray:
+        """Cells as nanoseconds; what a column counts is `numbers`."""
+        return _counted(plain_cells(series), "ns", 0)
+
+    def numbers(self, series: pd.Series, column: Column) -> np.ndarray:
+        """Cells in units of the resolution, NaN where missing."""
+        unit, origin, zone = _parameters(column)
+        cells = plain_cells(column.read(series))
+        cells = recognized(cells).cells if is_text(cells) else cells
+        if cells.isna().all():
+            return np.full(len(cells), np.nan)
+        _require_times(cells, column.name)
+        return _counted(_local(cells, unit, zone), unit, origin)
+
+    def write(self, values: np.ndarray, column: Column) -> pd.Series:
+        """Times or durations from numbers, stored or spelled as those of the table."""
+        unit, origin, zone = _parameters(column)
+        missing = np.isnan(values)
+        steps = np.where(missing, 0, np.round(values)).astype(np.int64) + origin
+        if zone in (DURATION, CLOCK):
+            cells = pd.Series(steps.astype(f"timedelta64[{unit}]"))
+        else:
+            cells = pd.Series(_within(steps.astype(f"datetime64[{unit}]"), column.dtype))
+            if zone:
+                counted = zone if unit in CALENDAR else "UTC"
+                moments = cells.dt.tz_localize(
+                    counted, ambiguous=True, nonexistent="shift_forward"
+                )
+                cells = moments.dt.tz_convert(zone)
+        cells = cells.mask(missing)
+        if column.spelling is not None:
+            cells = column.spelling.write(cells)
+        return stored(cells, column.dtype)
+
+    def details(self, column: Column) -> list[str]:
+        """Resolution, zone, ends and spelling."""
+        unit, _, zone = _parameters(column)
+        what = {DURATION: "durations in ", CLOCK: "of day in "}.get(zone, "in ") + UNITS[unit]
+        ends = [
+            f"{word} {self.show(end + shift, column)}"
+            for word, end, shift in (("from", column.lower, 0.5), ("to", column.upper, -0.5))
+            if end is not None
+        ]
+        known = [zone] if zone not in ("", DURATION, CLOCK) else []
+        return [what, *known, *ends]
+
+    def reads_cells(self, column: Column) -> bool:
+        """Times are no numbers in any file."""
+        return True
+
+    def show(self, value: float, column: Column) -> str:
+        """A number of the column as the cell that it stands for."""
+        return str(self.write(np.array([value]), column).iloc[0]).removesuffix(" 00:00:00")
+
+
+def is_time(series: pd.Series) -> bool:
+    """Whether cells are times or durations.
+
+    >>> is_time(pd.Series(pd.to_datetime(["2020-01-01"]))), is_time(pd.Series([1]))
+    (True, False)
+    """
+    types = pd.api.types
+    return types.is_datetime64_any_dtype(series) or types.is_timedelta64_dtype(series)
+
+
+def _require_times(cells: pd.Series, name: str) -> None:
+    """Refuse cells that are no times, naming the first."""
+    if is_time(cells):
+        return
+    first = cells.notna().to_numpy().nonzero()[0][0]
+    raise TableError(
+        f"{place(cells.rename(name), first)}: expected a date, a time or a duration, found"
+        f" {shown(str(cells.iloc[first]))}; correct the cell, or give the column another type"
+    )
+
+
+def _column(cells: pd.Series, role: Role, *, clock: bool) -> Column:
+    name, duration = str(cells.name), pd.api.types.is_timedelta64_dtype(cells)
+    zone = DURATION if duration else str(getattr(cells.dt, "tz", None) or "")
+    unit = next(unit for unit in UNITS if _holds(_local(cells, unit, zone), unit))
+    local, origin = _local(cells, unit, zone), 0
+    if np.nanmax(np.abs(_counted(local, unit, 0))) >= MOST_STEPS:
+        origin = int(local.min().to_numpy().astype(f"datetime64[{unit}]").astype(np.int64))
+    numbers = Numbers.of(_counted(local, unit, origin), name, role)
+    column = integer_column(numbers, 1.0, ends=duration and not clock)
+    if clock:
+        steps_a_day = int(_counted(pd.Series(pd.to_timedelta(["1D"])), unit, 0)[0])
+        column = replace(column, lower=-0.5, upper=steps_a_day - 0.5)
+    return replace(column, kind=Time.name, parameters=(unit, origin, CLOCK if clock else zone))
+
+
+def _parameters(column: Column) -> tuple[str, int, str]:
+    unit, origin, zone = column.parameters
+    return str(unit), int(origin), str(zone)
+
+
+def _local(cells: pd.Series, unit: str, zone: str) -> pd.Series:
+    """Times without a zone: days and longer begin at midnight of the zone, hours are those of
+    UTC."""
+    if getattr(cells.dt, "tz", None) is not None:
+        known = zone if zone not in ("", DURATION, CLOCK) and unit in CALENDAR else "UTC"
+        return cells.dt.tz_convert(known).dt.tz_localize(None)
+    return cells
+
+
+def _holds(cells: pd.Series, unit: str) -> bool:
+    """Whether times or durations are whole numbers of a unit."""
+    values = cells.dropna().to_numpy()
+    if values.dtype.kind == "m" and unit in CALENDAR[:2]:
+        return False
+    return unit == "ns" or bool(
+        (values.astype(f"{values.dtype.name.split('[')[0]}[{unit}]") == values).all()
+    )
+
+
+def _counted(cells: pd.Series, unit: str, origin: int) -> np.ndarray:
+    """Times or durations in a unit, from a number of it, as float64; NaN where missing."""
+    values = cells.to_numpy()
+    kind = "timedelta64" if values.dtype.kind == "m" else "datetime64"
+    steps = values.astype(f"{kind}[{unit}]").astype(np.int64) - origin
+    return np.where(np.isnat(values), np.nan, steps)
+
+
+def _within(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Times within the years that their storage holds."""
+    first, last = YEARS_OF_NANOSECONDS if "[ns" in dtype else YEARS
+    held = np.clip(
+        values, np.datetime64(first).astype(values.dtype), np.datetime64(last).astype(values.dtype)
+    )
+    return held.astype("datetime64[ns]" if "[ns" in dtype else "datetime64[us]")

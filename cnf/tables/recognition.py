@@ -1,0 +1,134 @@
+"""What the cells of a column are, however they are stored or spelled."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from cnf.tables.spelling import NumberSpelling, TimeSpelling
+from cnf.tables.storage import CLOCK, plain_cells, storage_of
+
+# Words that stand for a missing number, as far as they are no spelling of one.
+MISSING_NUMBERS = {
+    "?", "-", "--", "---", ".", "..", "*", "none", "missing", "unknown", "#n/a", "#na", "#value!",
+    "#div/0!", "#num!", "na", "n/a", "nan", "null",
+}  # fmt: skip
+# Any other word does where numbers hold this share of the cells, or differ so much.
+MOST_SPOILT, MOST_OFTEN, MANY_NUMBERS = 0.1, 0.5, 12
+# So many words at most.
+MOST_WORDS = 5
+
+
+@dataclass(frozen=True)
+class Recognized:
+    """Cells of a column as numbers, booleans, times, durations or text.
+
+    Attributes:
+        cells: what they are; a word for missing is missing.
+        spelling: how text spells them; None where they are stored as what they are.
+        words: the cells that count as missing.
+        of_day: whether durations are times of day.
+    """
+
+    cells: pd.Series
+    spelling: NumberSpelling | TimeSpelling | None = None
+    words: tuple[str, ...] = ()
+    of_day: bool = False
+
+
+def is_text(series: pd.Series) -> bool:
+    """Whether all cells that are not missing are text."""
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        return False
+    if series.dtype == object:
+        return pd.api.types.infer_dtype(series, skipna=True) == "string"
+    return pd.api.types.is_string_dtype(series)
+
+
+def recognized(series: pd.Series, missing: Collection[str] | None = None) -> Recognized:
+    """The cells of a series.
+
+    Args:
+        series: a column of a data frame.
+        missing: the words that stand for a missing cell; None recognizes them among numbers.
+
+    Example:
+        >>> recognized(pd.Series(["1,5 kg", "?", "12 kg"])).cells.tolist()
+        [1.5, nan, 12.0]
+    """
+    if missing is not None:
+        return _read(without(series, missing), tuple(missing))
+    mixed = series.dtype == object and pd.api.types.infer_dtype(series).startswith("mixed")
+    if not (mixed or is_text(series)):
+        return _read(series, ())
+    words = missing_words(series)
+    found = _read(series.mask(series.isin(words), None), words) if words else _read(series, ())
+    known = found.spelling or pd.api.types.is_numeric_dtype(found.cells)
+    return found if known else Recognized(series)
+
+
+def _read(series: pd.Series, words: tuple[str, ...]) -> Recognized:
+    """The cells of a series without words for missing ones."""
+    if is_text(series):
+        distinct = [str(cell) for cell in pd.unique(series[series.notna()])]
+        spelling = _spelling(distinct) if distinct else None
+        if spelling is not None:
+            cells = spelling.read(series)
+            return Recognized(cells, spelling, words, getattr(spelling, "of_day", False))
+        return Recognized(series, None, words)
+    of_day = storage_of(series) == CLOCK
+    return Recognized(plain_cells(series), None, words, of_day)
+
+
+def _spelling(distinct: Sequence[str]) -> NumberSpelling | TimeSpelling | None:
+    """How texts spell numbers or times, None where they do not."""
+    return NumberSpelling.of(distinct) or TimeSpelling.of(distinct)
+
+
+def without(series: pd.Series, words: Collection[str]) -> pd.Series:
+    """A series whose cells that are such words, or numbers so spelled, are missing."""
+    if pd.api.types.is_bool_dtype(series) or isinstance(series.dtype, pd.CategoricalDtype):
+        return series
+    if pd.api.types.is_numeric_dtype(series):
+        hit = series.isin([_number(word) for word in words])
+    else:
+        hit = series.map(str, na_action="ignore").str.strip().isin(list(words))
+    return series.mask(hit) if hit.any() else series
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return float("nan")
+
+
+def missing_words(series: pd.Series) -> tuple[str, ...]:
+    """The text among numbers or times that stands for a missing cell; none where it may be more
+    than that.
+
+    >>> missing_words(pd.Series(["1.5", "-", "2.5"])), missing_words(pd.Series(["none", "mild"]))
+    (('-',), ())
+    """
+    counts = series.value_counts()
+    odd = [cell for cell in counts.index if isinstance(cell, str) and not _has_digit(cell)]
+    if not odd and counts.index.map(lambda cell: isinstance(cell, str)).any():
+        unlike = (cell for cell in counts.index if isinstance(cell, str) and not _spells(cell))
+        odd = list(itertools.islice(unlike, MOST_WORDS + 1))
+    if not 0 < len(odd) <= MOST_WORDS or len(odd) == len(counts):
+        return ()
+    share, others = counts[odd].sum() / counts.sum(), len(counts) - len(odd)
+    known = all(cell.strip().lower() in MISSING_NUMBERS for cell in odd)
+    rare = share <= MOST_SPOILT or (share <= MOST_OFTEN and others > MANY_NUMBERS)
+    return tuple(sorted(odd)) if known or rare else ()
+
+
+def _has_digit(text: str) -> bool:
+    return any(sign.isdigit() for sign in text)
+
+
+def _spells(text: str) -> bool:
+    return NumberSpelling.of([text]) is not None

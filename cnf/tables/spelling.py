@@ -1,0 +1,282 @@
+"""Numbers and times spelled as text: how a column spells them, recognized, read and written."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+# Between groups of three digits, and before the decimals. The first pair that spells all cells
+# counts.
+MARKS = (
+    ("", "."), (",", "."), ("", ","), (".", ","), (" ", ","), (" ", "."),
+    ("\u00a0", ","), ("\u202f", ","), ("'", "."), ("\u2019", "."),
+)  # fmt: skip
+CURRENCIES = r"[$€£¥₹₽₩]|(?:US|C|A|R|HK|NZ)\$|USD|EUR|GBP|CHF|JPY|kr\.?|Rs\.?"
+BEFORE = re.compile(rf"(?:{CURRENCIES})\s?")
+# A percent sign, a currency or a short unit ends a number: 12%, 12 kg, 12 €.
+AFTER = re.compile(rf"\s?(?:[%‰°]|{CURRENCIES}|[A-Za-zµ°]{{1,4}}(?:[/²³][A-Za-z\d]{{0,3}})?)")
+# Digits beyond these are those of binary fractions, not of a spelling.
+MOST_PLACES = 10
+
+
+class Spelling(Protocol):
+    """How the cells of a column are spelled."""
+
+    def read(self, texts: pd.Series) -> pd.Series:
+        """Text as numbers, times or durations; NaN or NaT where the cell is none."""
+
+    def write(self, cells: pd.Series) -> pd.Series:
+        """Numbers, times or durations as text, None where they are missing."""
+
+    @property
+    def bare(self) -> bool:
+        """Whether any program reads such cells as they are."""
+
+    def describe(self) -> str:
+        """The spelling, by an example."""
+
+
+@dataclass(frozen=True)
+class NumberSpelling:
+    """Numbers with signs around them and marks between their digits.
+
+    Attributes:
+        before: what stands before the digits: "$".
+        after: what stands after them: "%", " kg".
+        thousands: the mark between groups of three digits.
+        decimal: the mark before the decimals.
+        places: the number of decimals where all cells have as many; None where they differ.
+
+    Example:
+        >>> texts = pd.Series(["$1,200.50", "-$3.00"])
+        >>> spelling = NumberSpelling.of(texts.tolist())
+        >>> spelling.read(texts).tolist(), spelling.write(pd.Series([1e6])).tolist()
+        ([1200.5, -3.0], ['$1,000,000.00'])
+    """
+
+    before: str = ""
+    after: str = ""
+    thousands: str = ""
+    decimal: str = "."
+    places: int | None = None
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> NumberSpelling | None:
+        """The spelling of different texts, None where they do not spell numbers in one way.
+
+        A zero before other digits makes a code, not a number.
+        """
+        texts = [text.strip() for text in texts]
+        before = _common(BEFORE, texts[0].lstrip("+-"), texts, str.startswith)
+        after = _common(AFTER, texts[0], texts, str.endswith)
+        bare = [text.replace(before, "", 1) if before else text for text in texts]
+        bare = [text.removesuffix(after) if after else text for text in bare]
+        for thousands, decimal in MARKS:
+            form = _form(thousands, decimal)
+            if all(map(form.fullmatch, bare)) and (
+                not thousands or any(thousands in text for text in bare)
+            ):
+                places = {len(text.partition(decimal)[2]) for text in bare}
+                plain = not any("e" in text.lower() for text in bare)
+                fixed = places.pop() if len(places) == 1 and plain else None
+                return cls(before, after, thousands, decimal, fixed)
+        return None
+
+    @property
+    def bare(self) -> bool:
+        """Whether any program reads such numbers as they are."""
+        return not (self.before or self.after or self.thousands or self.decimal != ".")
+
+    def read(self, texts: pd.Series) -> pd.Series:
+        """Text as numbers, NaN where the cell is none; numbers as any program spells them are read
+        too."""
+        distinct = pd.unique(texts[texts.notna()])
+        values = {text: self._number(text) for text in distinct}
+        return texts.map(values).astype("float64")
+
+    def _number(self, text: Any) -> float:
+        if not isinstance(text, str):
+            return float(text)
+        digits = text.strip()
+        if self.before:
+            digits = digits.replace(self.before, "", 1)
+        digits = digits.removesuffix(self.after) if self.after else digits
+        if _form(self.thousands, self.decimal).fullmatch(digits):
+            digits = digits.replace(self.thousands, "") if self.thousands else digits
+            return float(digits.replace(self.decimal, "."))
+        return float(digits) if _form("", ".").fullmatch(digits) else math.nan
+
+    def write(self, cells: pd.Series) -> pd.Series:
+        """Numbers as text, None where they are missing."""
+        spelled = [None if math.isnan(cell) else self._text(cell) for cell in cells.astype(float)]
+        return pd.Series(spelled, index=cells.index, dtype=object)
+
+    def _text(self, value: float) -> str:
+        mark = "," if self.thousands else ""
+        if self.places is None:
+            digits = np.format_float_positional(abs(value), trim="-", precision=MOST_PLACES)
+            whole, point, decimals = digits.partition(".")
+            digits = f"{int(whole):{mark}}{point}{decimals}"
+        else:
+            digits = f"{abs(value):{mark}.{self.places}f}"
+        marks = str.maketrans({",": self.thousands, ".": self.decimal})
+        sign = "-" if value < 0 and float(re.sub("[^0-9.]", "", digits)) else ""
+        return f"{sign}{self.before}{digits.translate(marks)}{self.after}"
+
+    def describe(self) -> str:
+        """The spelling, by an example."""
+        return f"spelled {self._text(1234.5)}"
+
+
+def _form(thousands: str, decimal: str) -> re.Pattern[str]:
+    """What numbers with these marks look like; no zero stands before other digits."""
+    groups = rf"[1-9]\d{{0,2}}(?:{re.escape(thousands)}\d{{3}})+|" if thousands else ""
+    point = re.escape(decimal)
+    return re.compile(
+        rf"[+-]?(?:{groups}0|[1-9]\d*|(?=0?{point}\d)0?)(?:{point}\d*)?(?:[eE][+-]?\d+)?"
+    )
+
+
+def _common(pattern: re.Pattern[str], first: str, texts: Sequence[str], has: Any) -> str:
+    """What the pattern finds at the beginning or the end of all texts; "" where it does not."""
+    at_start = has is str.startswith
+    found = pattern.match(first) if at_start else re.search(rf"(?:{pattern.pattern})$", first)
+    sign = found.group() if found else ""
+    # A number of its own form, such as 1e5 or the word "nan", has no unit.
+    if not sign or _form("", ".").fullmatch(first) or sign == first:
+        return ""
+    stripped = (text.lstrip("+-") if at_start else text for text in texts)
+    return sign if all(has(text, sign) for text in stripped) else ""
+
+
+# Formats of dates and times, the frequent ones first; of day and month the first that fits all.
+DATES = (
+    "%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y",
+    "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%y", "%m/%d/%y", "%d/%m/%y", "%d.%m.%y",
+    "%Y.%m.%d", "%Y-%m", "%m/%Y", "%b %Y", "%B %Y",
+)  # fmt: skip
+CLOCKS = ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f", "%I:%M %p", "%I:%M:%S %p")
+JOINTS = (" ", "T", ", ")
+MOMENTS = [f"{date}{sign}{clock}" for date in DATES for sign in JOINTS for clock in CLOCKS]
+ZONE = re.compile(r"\s?(?:Z|UTC|GMT|[+-]\d{2}:?\d{2})$")
+DURATION = re.compile(r"[+-]?\d+ days?(?:,? [+-]?\d+:\d{2}(?::\d{2}(?:\.\d+)?)?)?")
+LONG_CLOCK = re.compile(r"\d{1,4}:[0-5]\d:[0-5]\d")
+
+
+@dataclass(frozen=True)
+class TimeSpelling:
+    """Dates, times of day or both, spelled in a format; durations in days or hours.
+
+    Attributes:
+        format: of `strftime`; "days" for durations as pandas has them, "hours" for H:MM:SS.
+        zone: what all cells end with: "Z", "+02:00".
+        padded: whether days, months and hours below ten start with a zero.
+        fraction: digits of fractions of a second.
+
+    Example:
+        >>> texts = pd.Series(["1/5/2020", "12/31/2020"])
+        >>> spelling = TimeSpelling.of(texts.tolist())
+        >>> spelling.format, spelling.write(spelling.read(texts)).tolist()
+        ('%m/%d/%Y', ['1/5/2020', '12/31/2020'])
+    """
+
+    format: str
+    zone: str = ""
+    padded: bool = True
+    fraction: int = 6
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> TimeSpelling | None:
+        """The spelling of different texts, None where they are no times or durations in one."""
+        texts = [text.strip() for text in texts]
+        if not all(len(text) < 40 and text[-1:] and re.search(r"\d", text) for text in texts):
+            return None
+        if all(map(DURATION.fullmatch, texts)):
+            return cls("days")
+        zone = ZONE.search(texts[0])
+        sign = zone.group() if zone and ":" in texts[0] else ""
+        sign = sign if all(text.endswith(sign) for text in texts) else ""
+        bare = pd.Series([text.removesuffix(sign) for text in texts], dtype=object)
+        for form in (*CLOCKS, *DATES, *MOMENTS):
+            if _parsed(bare[:1], form).notna().all() and _parsed(bare, form).notna().all():
+                return _exact(cls(form, sign), pd.Series(texts, dtype=object))
+        return cls("hours") if all(map(LONG_CLOCK.fullmatch, texts)) else None
+
+    @property
+    def bare(self) -> bool:
+        """Whether any program reads such times as they are."""
+        return self.format == "%Y-%m-%d" and not self.zone
+
+    @property
+    def of_day(self) -> bool:
+        """Whether it spells times of day."""
+        return self.format in CLOCKS
+
+    def read(self, texts: pd.Series) -> pd.Series:
+        """Text as times, or as durations, which a time of day is too; NaT where it is neither."""
+        if self.format in ("days", "hours"):
+            return pd.to_timedelta(texts, errors="coerce")
+        bare = texts.map(
+            lambda text: str(text).strip().removesuffix(self.zone), na_action="ignore"
+        )
+        moments = _parsed(bare, self.format)
+        return moments - pd.Timestamp("1900-01-01") if self.of_day else moments
+
+    def write(self, cells: pd.Series) -> pd.Series:
+        """Times or durations as text, None where they are missing."""
+        spelled = [None if pd.isna(cell) else self._text(cell) for cell in cells]
+        return pd.Series(spelled, index=cells.index, dtype=object)
+
+    def _text(self, cell: Any) -> str:
+        if self.format == "days":
+            return str(cell)
+        if self.format == "hours":
+            seconds = round(cell / timedelta(seconds=1))
+            return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+        moment = pd.Timestamp("1900-01-01") + cell if self.of_day else cell
+        digits = f"{moment.microsecond:06}"[: self.fraction]
+        text = moment.strftime(self.format.replace("%f", digits))
+        return (text if self.padded else re.sub(r"(?<![\d:.])0(?=\d)", "", text)) + self.zone
+
+    def describe(self) -> str:
+        """The spelling, by an example."""
+        moment = pd.Timestamp("2020-12-31 23:59:00")
+        held = {"days": moment - pd.Timestamp("2020-12-30"), "hours": timedelta(hours=26)}
+        day = moment - pd.Timestamp("2020-12-31")
+        return f"spelled {self._text(held.get(self.format, day if self.of_day else moment))}"
+
+
+def _parsed(texts: pd.Series, form: str) -> pd.Series:
+    return pd.to_datetime(texts, format=form, errors="coerce")
+
+
+def _exact(spelling: TimeSpelling, texts: pd.Series) -> TimeSpelling:
+    """The variant of a spelling that writes texts as they are, else the spelling itself."""
+    cells = spelling.read(texts)
+    for fraction in (6, 3, 2, 1) if "%f" in spelling.format else (6,):
+        for padded in (True, False):
+            variant = TimeSpelling(spelling.format, spelling.zone, padded, fraction)
+            if variant.write(cells).equals(texts):
+                return variant
+    return spelling
+
+
+def spelling_from_json(data: dict[str, Any]) -> NumberSpelling | TimeSpelling:
+    """The spelling that has these attributes.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        spelling: Any = (TimeSpelling if "format" in data else NumberSpelling)(**data)
+        spelling.describe()
+    except (TypeError, AttributeError, re.error) as error:
+        raise ValueError(f"not a spelling: {data!r:.100}") from error
+    return spelling
