@@ -23,6 +23,7 @@ FLOORS = (
     {"pictures"},
     {"report", "estimator"},
     {"cli"},
+    {"__main__"},
 )
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 # The front page and the commands import late, so that `cnf --help` answers at once.
