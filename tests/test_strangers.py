@@ -459,3 +459,18 @@ def test_frames_of_supported_types_are_fitted_saved_sampled_and_scored(tmp_path_
     drawn = again.sample(5)
     assert drawn.dtypes.equals(table[list(drawn)].dtypes) or table.isna().any().any()
     assert again.log_prob(drawn).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("cells", "told"),
+    [
+        ([datetime.date(2020, 1, 1), None], "ignored, every cell that is there is 2020-01-01"),
+        (["1.0", "1.00"], "categorical, 2 levels: 1.0, 1.00"),
+        (["7%", None], "categorical, 1 levels: 7%, with missing cells"),
+        ([None, 3.5], "categorical, 1 levels: 3.5, with missing cells"),
+        ([Decimal("1.0"), Decimal("1.00")], "constant, 1"),
+    ],
+)
+def test_columns_of_one_value(cells, told):
+    table = pd.DataFrame({"it": pd.Series(cells * 20, dtype=object), "y": NORMAL[:40]})
+    assert Schema.infer(table).column("it").describe() == told

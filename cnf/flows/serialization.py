@@ -20,8 +20,8 @@ from cnf.registry import described
 LONGEST, LARGEST_NUMBER, DEEPEST = 4096, 1e6, 12
 # More probes cost more than the exact divergence of so many columns.
 MOST_PROBES = 256
-# Parts of a configuration that hold numbers and words of the user's data.
-USER_DATA = ("metadata", "schema", "ranges")
+# Parts of a configuration that hold numbers and words of the user's data, or measured errors.
+USER_DATA = ("metadata", "schema", "ranges", "error_model", "cell_error")
 # What constructors raise for arguments that they cannot have meant.
 MISFITS = (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError)
 DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float32", "float64")}

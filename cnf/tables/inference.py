@@ -84,7 +84,8 @@ def infer(
         )
     if declared is not None:
         return _as_stored(declared[0].declare(found.cells, declared[1], role), series, found)
-    found = _as_text(series, missing) if found.spelling and _few(found.cells) else found
+    names = found.spelling and (_few(found.cells) or found.cells.nunique() == 1)
+    found = _as_text(series, missing) if names else found
     return _as_stored(_fitting(found, role), series, found)
 
 

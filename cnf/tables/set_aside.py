@@ -10,6 +10,7 @@ import pandas as pd
 
 from cnf.tables.cells import is_numeric
 from cnf.tables.column_types.categorical import MOST_LEVELS
+from cnf.tables.column_types.time import is_time
 from cnf.tables.columns import TYPES, Column, Role
 from cnf.tables.formats import TableError, shown
 from cnf.tables.recognition import is_text, recognized
@@ -88,6 +89,8 @@ def _reason(series: pd.Series) -> str:
     ):
         return "whole numbers beyond 2^53, too large for a density"
     different = present.nunique()
+    if different == 1 and is_time(plain_cells(present)):
+        return f"every cell that is there is {present.iloc[0]}"
     if _is_identifier(present, different):
         return "an identifier: every cell is different"
     if not (is_text(series) and recognized(series).spelling is None):
