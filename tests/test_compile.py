@@ -34,7 +34,7 @@ def calls(monkeypatch):
 
 def test_whole_chunks_go_through_the_program(calls):
     flow = flow_on_a_grid().compile_solves()
-    flow.error_model = cnf.flows.scoring.ErrorModel(tolerance=float("inf"))  # no second looks
+    flow.error_model = cnf.flows.ErrorModel(tolerance=float("inf"))  # no second looks
     x = torch.randn(2 * CHUNK + 10, 2)
     with torch.no_grad():
         flow.log_prob(x)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -21,7 +22,8 @@ from cnf.flows.calibration import (
     _placed,
     expected_evaluations,
 )
-from cnf.flows.scoring import CHUNK, MOST_EVALUATIONS, RISE, ErrorModel, SolveResult
+from cnf.flows.error_model import ErrorModel, SolveResult
+from cnf.flows.scoring import CHUNK, MOST_EVALUATIONS, RISE
 
 REFERENCE = cnf.Torchdiffeq("dopri8", 1e-10, 1e-10)
 
@@ -189,7 +191,7 @@ def test_each_row_alone_gives_the_same():
 
 def test_a_row_that_never_gets_there_is_reported():
     flow, x = hard_and_easy()
-    flow.error_model = ErrorModel(tolerance=1e-30)
+    flow.error_model = ErrorModel(tolerance=1e-15)
     found = flow.double().evaluate(x.double()[[0, 4]])
     assert not found.ok[1] and found.log_prob[1].isfinite() and found.error[1] > 0
     assert found.nfe[1] > 32 * cnf.Grid.uniform(8).nfe
@@ -267,6 +269,62 @@ def test_the_bar_covers_the_true_error(calibrated):
     assert (true <= found.error).double().mean() >= 0.97
     assert (true <= flow.error_model.tolerance).all()
     assert true.max() > 1e-9
+
+
+def away(rows, times, count=60):
+    """Rows uniform in a box so many times as wide as that of some rows."""
+    low, high = rows.amin(0), rows.amax(0)
+    share = 2 * torch.rand(count, rows.shape[1], generator=seeded(3), dtype=rows.dtype) - 1
+    return (low + high) / 2 + times * share * (high - low) / 2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+@pytest.mark.parametrize("times", [3, 10])
+def test_the_bar_covers_the_true_error_far_from_the_data(calibrated, times, dtype):
+    """Out there an error in the state moves the log-density many times more than on the rows that
+    the bars were measured on."""
+    flow, rows, _ = calibrated
+    x = away(rows, times).to(dtype)
+    truth = flow.solve_log_prob(x.double(), None, cnf.Torchdiffeq("dopri8", 1e-8, 1e-8)).log_prob
+    found = copy.deepcopy(flow).to(dtype).evaluate(x)
+    true = (found.log_prob.double() - truth).abs()
+    outside = (true > found.error + 1e-6) & found.ok
+    assert found.ok.double().mean() > 0.9 and outside.double().mean() <= 0.02
+    assert (true <= 2 * found.error + 1e-6)[found.ok].all()
+
+
+@torch.no_grad()
+def test_rows_like_those_of_the_calibration_are_judged_as_they_were(calibrated):
+    """Their bars and their evaluations are what they would be without a measured steepness."""
+    flow, rows, _ = calibrated
+    plain = ErrorModel()
+    unmeasured = replace(
+        flow.error_model,
+        usual_steepness=plain.usual_steepness,
+        largest_steepness=plain.largest_steepness,
+    )
+    found, before = flow.evaluate(rows), flow.bind(error_model=unmeasured).evaluate(rows)
+    inside = flow.solve_log_prob(rows, None).steepness() <= flow.error_model.largest_steepness
+    assert inside.double().mean() > 0.98
+    same(found.error[inside], before.error[inside])
+    same(found.nfe[inside], before.nfe[inside])
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        cnf.NormalBase(2),
+        cnf.StudentTBase(2, df=4.0),
+        cnf.MixtureBase(
+            torch.ones(2), torch.tensor([[0.0, 1], [2, 1]]), torch.eye(2).repeat(2, 1, 1)
+        ),
+    ],
+)
+def test_the_steepness_of_a_base_is_the_norm_of_its_gradient(base):
+    base, z = base.double(), normal(20, 2).requires_grad_()
+    (gradient,) = torch.autograd.grad(base.log_prob(z).sum(), z)
+    torch.testing.assert_close(base.steepness(z.detach()), gradient.norm(dim=-1))
 
 
 @torch.no_grad()
@@ -393,7 +451,14 @@ def test_a_floor_shrinks_with_the_steps():
 def judged(estimates, errors):
     """Bars (rows,) for errors of rows that a solve of one step estimated so."""
     nothing = torch.zeros(1, len(estimates), dtype=F64)
-    scores = SolveResult(errors, estimates[None], nothing, 2, torch.zeros(len(estimates), 0))
+    scores = SolveResult(
+        errors,
+        estimates[None],
+        nothing,
+        2,
+        torch.zeros(len(estimates), 0),
+        lambda: torch.ones_like(errors),
+    )
     return _judged(scores, torch.zeros_like(errors), tolerance=1e-3)
 
 
@@ -426,6 +491,7 @@ def test_a_row_at_rest_has_a_bar_from_its_divergence():
         torch.full((steps, rows), 1e-2),
         4,
         torch.zeros(rows, 0),
+        lambda: torch.ones(rows),
     )
     assert (ErrorModel(quadrature_weight=min(QUADRATURE_WEIGHTS)).estimate(scores) > 0).all()
 

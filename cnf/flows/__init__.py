@@ -23,6 +23,7 @@ from cnf.flows.bound import BoundFlow, UnsolvedWarning
 from cnf.flows.distribution import FlowDistribution
 from cnf.flows.distribution_base import DistributionBase
 from cnf.flows.divergence import Hutchinson
+from cnf.flows.error_model import ErrorModel
 from cnf.flows.flow import CNF
 from cnf.flows.loading import load
 from cnf.flows.model_file import ModelFileError
@@ -33,7 +34,7 @@ from cnf.flows.periodic_bases import (
     VonMisesBase,
     VonMisesFisherBase,
 )
-from cnf.flows.scoring import ErrorModel, Evaluation
+from cnf.flows.scoring import Evaluation
 
 __all__ = [
     "CNF",

@@ -44,6 +44,11 @@ class Base(nn.Module, ABC):
         """Draws (*shape, dim) in a dtype, torch's default if none is given, and on a device, which is
         that of the base's tensors where it has any."""
 
+    def steepness(self, z: Tensor) -> Tensor:
+        """|∇ log p₀(z)| (*batch,) at z (*batch, dim): nats by which an error of one unit in z
+        moves a log-density."""
+        return torch.func.grad(lambda z: self.log_prob(z).sum())(z).norm(dim=-1)
+
     def config(self) -> dict[str, Any]:
         """What rebuilds the base beside its columns and its tensors, JSON-ready: the constructor's
         arguments."""
@@ -74,6 +79,10 @@ class NormalBase(Base):
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density (*batch,) of z (*batch, dim)."""
         return -0.5 * z.square().sum(-1) - 0.5 * self.dim * math.log(2 * math.pi)
+
+    def steepness(self, z: Tensor) -> Tensor:
+        """|z| (*batch,)."""
+        return torch.linalg.vector_norm(z, dim=-1)
 
     def sample(
         self,

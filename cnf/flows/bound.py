@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from cnf.flows.divergence import AUTO, Hutchinson
 from cnf.flows.equation import FlowEquation, increasing_times, solve, usual_gradient
+from cnf.flows.error_model import ErrorModel, SolveResult
 from cnf.flows.given import Given, present
-from cnf.flows.scoring import ErrorModel, Evaluation, SolveResult, chunk_size, evaluate_rows
+from cnf.flows.scoring import Evaluation, chunk_size, evaluate_once, evaluate_rows
 from cnf.functional import transformed
 from cnf.ode import Gradient, Solver, System
 from cnf.rows import Numbers, as_tensor
@@ -83,7 +85,7 @@ class BoundFlow:
     def log_prob(self, x: Numbers, *, t: float = 1.0) -> Tensor:
         """Log-density (*batch,) of x (*batch, dim); see `CNF.log_prob`."""
         x = as_tensor(x, self.flow.device)
-        found = self.evaluate(x, t=t)
+        found = self._evaluate(x, t, verified=not self._training)
         if transformed():  # numbers cannot be counted
             return found.log_prob
         finite = x.isfinite().all(-1)
@@ -101,7 +103,16 @@ class BoundFlow:
 
     def evaluate(self, x: Numbers, *, t: float = 1.0) -> Evaluation:
         """`log_prob` with error bounds; see `CNF.evaluate`."""
-        x = as_tensor(x, self.flow.device)
+        return self._evaluate(as_tensor(x, self.flow.device), t, verified=True)
+
+    @property
+    def _training(self) -> bool:
+        """Whether weights are being trained: the flow is in train mode and a graph is recorded."""
+        return self.flow.training and torch.is_grad_enabled()
+
+    def _evaluate(self, x: Tensor, t: float, *, verified: bool) -> Evaluation:
+        """Scores with their bounds, those above the tolerance solved again where they are to be
+        verified."""
         if not 0 <= t <= 1:
             raise ValueError(f"t: expected a time in [0, 1]; got {t}")
         rows, given, shape = self.rows(x)
@@ -115,7 +126,8 @@ class BoundFlow:
             return replace(self, options=one).solve_log_prob(y, condition, t=t)
 
         dtype = self.flow.dtype
-        found = evaluate_rows(one_solve, y.to(dtype), given.condition, solver, self.error_model)
+        score = evaluate_rows if verified else evaluate_once
+        found = score(one_solve, y.to(dtype), given.condition, solver, self.error_model)
         dtype = x.dtype if x.is_floating_point() else dtype
         parts = (found.log_prob.to(dtype) + ladj.to(dtype), found.error, found.nfe, found.ok)
         return Evaluation(*(part.reshape(shape) for part in parts))
@@ -132,8 +144,10 @@ class BoundFlow:
         `CNF.solve_log_prob`."""
         base = self.flow.base
         if t == 0:
-            nothing = y.new_zeros(1, len(y))
-            return SolveResult(base.log_prob(y), nothing, nothing, 0, y.new_zeros(len(y), 0))
+            nothing, steepness = y.new_zeros(1, len(y)), partial(base.steepness, y.detach())
+            return SolveResult(
+                base.log_prob(y), nothing, nothing, 0, y.new_zeros(len(y), 0), steepness
+            )
         gradient = self._gradient(self.solver, len(y), condition)
         equation = self._density_equation(extend)
         solution = solve(
@@ -143,7 +157,9 @@ class BoundFlow:
         log_prob = base.log_prob(solution.x[-1]) + solution.q[-1, ..., 0]
         x_error, q_error = solution.x_error.flip(0), solution.q_error[..., 0].flip(0)
         # The solve runs from the data to the base, and integrals change sign with its direction.
-        return SolveResult(log_prob, x_error, q_error, solution.nfe, -solution.q[-1, ..., 1:])
+        extra = -solution.q[-1, ..., 1:]
+        steepness = partial(base.steepness, solution.x[-1].detach())
+        return SolveResult(log_prob, x_error, q_error, solution.nfe, extra, steepness)
 
     def sample(
         self, shape: int | Sequence[int] = (), *, dtype: torch.dtype | None = None
@@ -257,9 +273,8 @@ class BoundFlow:
         return x, self.flow.base.log_prob(z) - q[..., 0] + ladj
 
     def _density_equation(self, extend: Callable[[System], System] | None = None) -> FlowEquation:
-        training = self.flow.training and torch.is_grad_enabled()
         generator = self.options.generator
-        return FlowEquation(self.flow.field, self.divergence, training, generator, extend)
+        return FlowEquation(self.flow.field, self.divergence, self._training, generator, extend)
 
     def _path(
         self, start: Tensor, given: Given, span: list[float], equation: FlowEquation

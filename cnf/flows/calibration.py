@@ -14,16 +14,15 @@ import torch
 from torch import Tensor
 
 from cnf.flows.bound import BoundFlow
-from cnf.flows.given import Given, finite_rows
-from cnf.flows.scoring import (
+from cnf.flows.error_model import (
     GLOBAL_ORDER,
-    MOST_EVALUATIONS,
-    RISE,
+    UNMEASURED,
     USUAL_ROUNDING,
     ErrorModel,
     SolveResult,
-    levels_above,
 )
+from cnf.flows.given import Given, finite_rows
+from cnf.flows.scoring import MOST_EVALUATIONS, RISE, levels_above
 from cnf.ode import Grid, place
 from cnf.rows import evenly_spaced
 
@@ -220,8 +219,9 @@ def _judged(scores: SolveResult, truth: Tensor, tolerance: float) -> tuple[Error
     smallest bars of hard rows are taken, and of such as are as good, those with the smallest bars
     of the others."""
     true = (scores.log_prob - truth).abs()
+    plain = _with_steepness(ErrorModel(tolerance), scores.steepness())
     fitted = [
-        _fitted(ErrorModel(tolerance, 1.0, weight), floor, scores, true)
+        _fitted(replace(plain, quadrature_weight=weight), floor, scores, true)
         for weight, floor in product(QUADRATURE_WEIGHTS, FLOORS)
     ]
     sound = [accuracy for accuracy in fitted if _covers(accuracy, scores, true)] or fitted
@@ -230,6 +230,16 @@ def _judged(scores: SolveResult, truth: Tensor, tolerance: float) -> tuple[Error
     good = [k for k, width in enumerate(widest) if width <= AS_GOOD * min(widest)]
     best = min(good, key=lambda k: bars[k].nanmedian().item())
     return sound[best], bars[best]
+
+
+def _with_steepness(accuracy: ErrorModel, steepness: Tensor) -> ErrorModel:
+    """The accuracy with the steepness of the base at the rows (rows,); the numbers that stand for
+    nothing measured, where no row has one."""
+    measured = steepness[steepness.isfinite() & (steepness > 0)].clamp(max=UNMEASURED)
+    if len(measured) == 0:
+        return accuracy
+    usual, largest = measured.mean().item(), measured.max().item()
+    return replace(accuracy, usual_steepness=usual, largest_steepness=largest)
 
 
 def _covers(accuracy: ErrorModel, scores: SolveResult, true: Tensor) -> bool:

@@ -17,10 +17,10 @@ from cnf.flows.calibration import calibrated
 from cnf.flows.distribution import FlowDistribution
 from cnf.flows.distribution_base import as_base
 from cnf.flows.divergence import AUTO, Hutchinson
+from cnf.flows.error_model import ErrorModel
 from cnf.flows.methods import FlowMethods
 from cnf.flows.model_file import write_model
 from cnf.flows.periodic_bases import plain_base
-from cnf.flows.scoring import ErrorModel
 from cnf.flows.serialization import describe
 from cnf.flows.state import WholeState, flow_state, set_flow_state, tensors_of
 from cnf.ode import Grid, Solver
@@ -28,6 +28,8 @@ from cnf.rows import Numbers, as_tensor
 from cnf.transforms import Affine, Charts, Transform
 
 DEFAULT_HIDDEN = (128, 128)  # of a flow that `cnf.fit` has not built
+# The grid of a new flow: one evaluation a step, and steps enough for most of a training.
+UNCALIBRATED = Grid.uniform(16, "adams")
 
 
 class CNF(FlowMethods, WholeState):
@@ -46,8 +48,8 @@ class CNF(FlowMethods, WholeState):
         base: base density, a `Base` or any `torch.distributions.Distribution` whose event has one
             axis; "auto" is the standard normal, unless `cnf.fit` chooses another.
         preprocess: transform to model coordinates; "auto" is the identity until `cnf.fit` fits it.
-        solver: such as a `Grid` or a `Torchdiffeq`; "auto" is a grid of 16 steps until `calibrate`
-            places it.
+        solver: such as a `Grid` or a `Torchdiffeq`; "auto" is `UNCALIBRATED` until `calibrate`
+            places a grid.
         divergence: "auto" (closed form where the field has one, else exact, else, in training
             beyond moderate dimension, Hutchinson), "exact", "hutchinson", or a `Hutchinson` with
             its number of probes.
@@ -106,7 +108,7 @@ class CNF(FlowMethods, WholeState):
         self.context_map = Affine.identity(context_dim)
         chosen = plain_base(transform.geometry) if isinstance(base, str) else as_base(base)
         self.base: Base = chosen.to(self.dtype)
-        self.solver: Solver = Grid.uniform(16) if isinstance(solver, str) else solver
+        self.solver: Solver = UNCALIBRATED if isinstance(solver, str) else solver
         self.divergence = Hutchinson() if divergence == "hutchinson" else divergence
         self.error_model = ErrorModel()
         self.compiled: Solver | None = None  # on which solves are one program of torch.compile

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from cnf.flows.bound import BoundFlow, SolveOptions
 from cnf.flows.divergence import Hutchinson
+from cnf.flows.error_model import ErrorModel, SolveResult
 from cnf.flows.questions.subset_density import GivenNumber, SubsetDensity, subset_density
-from cnf.flows.scoring import ErrorModel, Evaluation, SolveResult
+from cnf.flows.scoring import Evaluation
 from cnf.flows.start_points import warn_of_model_coordinates
 from cnf.ode import Gradient, Solver, System
 from cnf.rows import Numbers, as_tensor
@@ -86,7 +87,9 @@ class FlowMethods:
 
         Returns:
             (*batch,); NaN for rows that are not finite or cannot be solved. Of the latter, one
-            warning tells the number.
+            warning tells the number. In train mode, while a graph is recorded, every row is
+            solved once, as a training loop wants it; in eval mode or under `no_grad`, rows whose
+            error bar is above the tolerance are solved again.
 
         Raises:
             ValueError: for a wrong number of columns, a context that is missing or not wanted, or

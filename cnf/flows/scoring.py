@@ -6,11 +6,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from cnf.flows.error_model import GLOBAL_ORDER, ErrorModel, SolveResult
 from cnf.functional import transformed
 from cnf.ode import Grid, Solver, SolverError
 
@@ -29,38 +29,6 @@ RETRIES, MOST_EVALUATIONS = 6, 10_000
 # failed, each by an impatient solver.
 PATIENCE = 30
 DIFFICULTY_STEPS = 16
-# Power of the step in the error of a solve by "adams"; the estimate of "dopri5" falls with the
-# fourth, so that its rows may need one look more.
-GLOBAL_ORDER = 5
-# Units of the last place that a solve loses where nobody has measured it.
-USUAL_ROUNDING = 8.0
-
-
-class SolveResult(NamedTuple):
-    """From one solve.
-
-    Attributes:
-        log_prob: log-densities (rows,).
-        x_error: estimate of each step's error in the state (steps, rows).
-        q_error: the same in the integral of the divergence.
-        nfe: evaluations a row.
-        extra: integrals of the rates beside the divergence, from the base to the data (rows,
-            rates).
-
-    Steps are in the order of time, from the base to the data, although scoring solves the other
-    way.
-    """
-
-    log_prob: Tensor
-    x_error: Tensor
-    q_error: Tensor
-    nfe: int
-    extra: Tensor
-
-    @property
-    def step_error(self) -> Tensor:
-        """Both estimates together (steps, rows)."""
-        return self.x_error + self.q_error
 
 
 @dataclass(frozen=True)
@@ -82,62 +50,6 @@ class Evaluation:
     ok: Tensor
 
 
-@dataclass(frozen=True)
-class ErrorModel:
-    """How errors are judged.
-
-    Attributes:
-        tolerance: of a row's bar, in nats.
-        bar_scale: the bar per unit of raw estimate.
-        quadrature_weight: of the estimate of the quadrature beside that of the state.
-        floor: raw estimate that every row is given beside its own.
-        rounding: what a solve's arithmetic may lose, in units of the last place of log_prob.
-    """
-
-    tolerance: float = 1e-3
-    bar_scale: float = 1.0
-    quadrature_weight: float = 1.0
-    floor: float = 0.0
-    rounding: float = USUAL_ROUNDING
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> ErrorModel:
-        """The model that a file describes.
-
-        Raises:
-            ValueError: for numbers without a meaning.
-        """
-        if not all(type(value) in (int, float) for value in config.values()):
-            raise ValueError(f"error_model: expected numbers; got {config}")
-        model = cls(**config)
-        if not (model.tolerance > 0 and min(model.bar_scale, model.floor, model.rounding) >= 0):
-            raise ValueError(
-                "error_model: expected a tolerance above zero, bars and rounding of at least zero;"
-                f" got {config}"
-            )
-        return model
-
-    def estimate(self, scores: SolveResult) -> Tensor:
-        """The error of each row's log-density (rows,), in nats, but for rounding."""
-        own = (scores.x_error + self.quadrature_weight * scores.q_error).sum(0)
-        return self.bar_scale * (self.floor + own)
-
-    def for_refined_grid(self, factor: float) -> ErrorModel:
-        """The same for a grid of `factor` times the steps."""
-        return replace(self, floor=self.floor / factor**GLOBAL_ORDER)
-
-    def rounding_error(self, log_prob: Tensor) -> Tensor:
-        """What rounding may add to the error of log_prob (rows,), in nats."""
-        return (
-            self.rounding * torch.finfo(log_prob.dtype).eps * log_prob.detach().abs().clamp(min=1)
-        )
-
-    def limit(self, dtype: torch.dtype) -> float:
-        """What a row is solved again above: the tolerance, or the rounding in estimates
-        themselves, which no finer grid takes away."""
-        return max(self.tolerance, USUAL_ROUNDING * self.bar_scale * torch.finfo(dtype).eps)
-
-
 Score = Callable[[Tensor, Tensor | None, Solver], SolveResult]
 
 
@@ -146,49 +58,17 @@ def evaluate_rows(
 ) -> Evaluation:
     """Evaluate rows (n, dim) with context (n, context_dim), each on its own path, in bounded
     memory."""
-    finite = rows.isfinite().all(-1)
-    if context is not None:
-        finite = finite & context.isfinite().all(-1)
-    if transformed():
-        return _evaluate_together(score, rows, context, finite, solver, error_model)
-    places, blank = finite.nonzero().squeeze(-1), _unsolved(rows)
-    if len(places) == 0:
-        return blank
     scorer = _Scorer(score, rows, context, error_model)
-    solved = scorer.with_bars if solver.estimates_error else scorer.twice
-    result = _scatter(blank, places, solved(places, solver))
-    # An overflow is no answer either, whatever sign it ended with.
-    return replace(result, log_prob=result.log_prob.where(result.log_prob.isfinite(), torch.nan))
+    return scorer.evaluate(solver, scorer.with_bars if solver.estimates_error else scorer.twice)
 
 
-def _evaluate_together(
-    score: Score,
-    rows: Tensor,
-    context: Tensor | None,
-    finite: Tensor,
-    solver: Solver,
-    error_model: ErrorModel,
+def evaluate_once(
+    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, error_model: ErrorModel
 ) -> Evaluation:
-    """The rows from one solve: under `torch.func`, which of them need a second look may decide no
-    shape."""
-    scorer = _Scorer(
-        score,
-        rows.where(finite[:, None], 0.0),
-        None if context is None else context.where(finite[:, None], 0.0),
-        error_model,
-    )
-    places = torch.arange(len(rows), device=rows.device)
-    if solver.estimates_error:
-        found, _ = scorer._judged(places, solver, error_model)
-    else:
-        found = scorer._solve_twice(places, solver)
-    sound = finite & found.log_prob.isfinite()
-    return Evaluation(
-        found.log_prob.where(sound, torch.nan),
-        found.error.where(sound, torch.nan),
-        found.nfe,
-        found.ok & sound,
-    )
+    """The same by one solve, which training differentiates: no row goes again on a finer grid, and
+    where a solver estimates no error, bars are NaN."""
+    scorer = _Scorer(score, rows, context, error_model)
+    return scorer.evaluate(solver, scorer.first_look if solver.estimates_error else scorer.plain)
 
 
 def chunk_size(rows: Tensor) -> int:
@@ -205,6 +85,43 @@ class _Scorer:
     context: Tensor | None
     error_model: ErrorModel
 
+    def evaluate(
+        self, solver: Solver, solved: Callable[[Tensor, Solver], Evaluation]
+    ) -> Evaluation:
+        """All rows, by what solves those that are finite."""
+        finite = self.rows.isfinite().all(-1)
+        if self.context is not None:
+            finite = finite & self.context.isfinite().all(-1)
+        if transformed():
+            return self._together(finite, solver)
+        places, blank = finite.nonzero().squeeze(-1), _unsolved(self.rows)
+        if len(places) == 0:
+            return blank
+        result = _scatter(blank, places, solved(places, solver))
+        # An overflow is no answer either, whatever sign it ended with.
+        return replace(
+            result, log_prob=result.log_prob.where(result.log_prob.isfinite(), torch.nan)
+        )
+
+    def _together(self, finite: Tensor, solver: Solver) -> Evaluation:
+        """All rows from one solve: under `torch.func`, which of them need a second look may decide
+        no shape."""
+        context = None if self.context is None else self.context.where(finite[:, None], 0.0)
+        scorer = replace(self, rows=self.rows.where(finite[:, None], 0.0), context=context)
+        solved = scorer.first_look if solver.estimates_error else scorer._solve_twice
+        found = solved(torch.arange(len(self.rows), device=self.rows.device), solver)
+        sound = finite & found.log_prob.isfinite()
+        return Evaluation(
+            found.log_prob.where(sound, torch.nan),
+            found.error.where(sound, torch.nan),
+            found.nfe,
+            found.ok & sound,
+        )
+
+    def first_look(self, places: Tensor, grid: Solver) -> Evaluation:
+        """Score the rows at `places` on the grid, with their bars."""
+        return self._judged(places, grid, self.error_model)[0]
+
     def with_bars(self, places: Tensor, grid: Solver) -> Evaluation:
         """Score the rows at `places` on the grid; those above the tolerance go again, alone, on
         finer grids up to a cap. A tolerance without end asks for no second look."""
@@ -212,6 +129,7 @@ class _Scorer:
         if math.isinf(self.error_model.tolerance):
             return result
         levels, looks = _levels(excess), torch.ones_like(result.nfe)
+        excess[_hopeless(excess, grid)] = 0
         while len(hard := ((excess > 1) & (looks <= RETRIES)).nonzero().squeeze(-1)):
             level = levels[hard].min().item()
             finer = grid.with_steps(math.ceil(grid.steps * RISE**level))
@@ -228,10 +146,19 @@ class _Scorer:
     def twice(self, places: Tensor, solver: Solver) -> Evaluation:
         """For solvers without an estimate: the bar is the difference to a second solve of another
         accuracy."""
+        return self._in_chunks(places, solver, self._solve_twice)
+
+    def plain(self, places: Tensor, solver: Solver) -> Evaluation:
+        """For the same solvers, without the second solve and the bar."""
+        return self._in_chunks(places, solver, self._solve_once)
+
+    def _in_chunks(
+        self, places: Tensor, solver: Solver, solved: Callable[[Tensor, Solver], Evaluation]
+    ) -> Evaluation:
         parts = []
         for part in places.split(chunk_size(places)):
             try:
-                parts.append(self._solve_twice(part, solver))
+                parts.append(solved(part, solver))
             except SolverError:
                 parts.append(self._apart(part, solver.impatient()))
         return _concatenate(parts)
@@ -248,6 +175,12 @@ class _Scorer:
         return _concatenate([found for found, _ in judged]), torch.cat(
             [more for _, more in judged]
         )
+
+    def _solve_once(self, places: Tensor, solver: Solver) -> Evaluation:
+        scores = self._on(places, solver)
+        nfe = torch.full_like(scores.log_prob, scores.nfe, dtype=torch.long)
+        unknown = torch.full_like(scores.log_prob, torch.nan)
+        return Evaluation(scores.log_prob, unknown, nfe, scores.log_prob.isfinite())
 
     def _solve_twice(self, places: Tensor, solver: Solver) -> Evaluation:
         best = self._on(places, solver)
@@ -300,6 +233,13 @@ def levels_above(excess: Tensor) -> Tensor:
 def _levels(excess: Tensor) -> Tensor:
     """How many levels an excess is believed to ask for."""
     return levels_above(excess).clamp(max=MOST_LEVELS_AT_ONCE).long()
+
+
+def _hopeless(excess: Tensor, grid: Solver) -> Tensor:
+    """Which bars (rows,) the finest grid would leave above the tolerance, even if they fell with
+    twice the usual power of the step. One that is not finite says nothing of finer grids."""
+    most = (MOST_EVALUATIONS / (grid.nfe or 1)) ** (2 * GLOBAL_ORDER)
+    return excess.isfinite() & (excess > most)
 
 
 @torch.no_grad()

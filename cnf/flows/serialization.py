@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from cnf.flows.divergence import Hutchinson
+from cnf.flows.error_model import ErrorModel
 from cnf.flows.model_file import ModelFileError
-from cnf.flows.scoring import ErrorModel
 from cnf.registry import described
 
 # Of the lists, numbers and levels of a configuration.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cnf.flows.scoring import ErrorModel
+from cnf.flows.error_model import ErrorModel
 from cnf.ode import Grid
 from cnf.rows import Cells
 from cnf.tables.columns import Column

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnf.flows import CNF
 from cnf.flows.calibration import METHOD, spread_evenly
-from cnf.flows.scoring import SolveResult
+from cnf.flows.error_model import SolveResult
 from cnf.ode import Grid, Solver
 from cnf.training.validation import exact
 

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from cnf.fields import VelocityField
 from cnf.flows import CNF, BoundFlow, ErrorModel
 from cnf.flows.calibration import spread_evenly
-from cnf.flows.scoring import SolveResult
+from cnf.flows.error_model import SolveResult
 from cnf.ode import Grid
 from cnf.rows import Rows, evenly_spaced, weighted_nll
 from cnf.training.batches import in_model_coordinates

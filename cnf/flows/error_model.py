@@ -1,0 +1,117 @@
+"""Estimates of the solver's error, and the bars that are made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+# Power of the step in the error of a solve by "adams"; the estimate of "dopri5" falls with the
+# fourth, so that its rows may need one look more.
+GLOBAL_ORDER = 5
+# Units of the last place that a solve loses where nobody has measured it.
+USUAL_ROUNDING = 8.0
+# Steepness of a base that no row has: files of the first release do not say what was measured.
+UNMEASURED = 1e6
+
+
+class SolveResult(NamedTuple):
+    """From one solve.
+
+    Attributes:
+        log_prob: log-densities (rows,).
+        x_error: estimate of each step's error in the state (steps, rows).
+        q_error: the same in the integral of the divergence.
+        nfe: evaluations a row.
+        extra: integrals of the rates beside the divergence, from the base to the data (rows,
+            rates).
+        steepness: computes |∇ log p₀(z)| (rows,) at the base points z of the rows.
+
+    Steps are in the order of time, from the base to the data, although scoring solves the other
+    way.
+    """
+
+    log_prob: Tensor
+    x_error: Tensor
+    q_error: Tensor
+    nfe: int
+    extra: Tensor
+    steepness: Callable[[], Tensor]
+
+    @property
+    def step_error(self) -> Tensor:
+        """Both estimates together (steps, rows)."""
+        return self.x_error + self.q_error
+
+
+@dataclass(frozen=True)
+class ErrorModel:
+    """How errors are judged.
+
+    Attributes:
+        tolerance: of a row's bar, in nats.
+        bar_scale: the bar per unit of raw estimate.
+        quadrature_weight: of the estimate of the quadrature beside that of the state.
+        floor: raw estimate that every row is given beside its own.
+        rounding: what a solve's arithmetic may lose, in units of the last place of log_prob.
+        usual_steepness: of the base, |∇ log p₀(z)|, in the mean of the calibration rows.
+        largest_steepness: the largest of them. Steeper rows lie outside of what the scale was
+            measured on.
+    """
+
+    tolerance: float = 1e-3
+    bar_scale: float = 1.0
+    quadrature_weight: float = 1.0
+    floor: float = 0.0
+    rounding: float = USUAL_ROUNDING
+    usual_steepness: float = 1.0
+    largest_steepness: float = UNMEASURED
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ErrorModel:
+        """The model that a file describes.
+
+        Raises:
+            ValueError: for numbers without a meaning.
+        """
+        if not all(type(value) in (int, float) for value in config.values()):
+            raise ValueError(f"error_model: expected numbers; got {config}")
+        model = cls(**config)
+        factors = model.bar_scale, model.floor, model.rounding, model.largest_steepness
+        if not (min(model.tolerance, model.usual_steepness) > 0 and min(factors) >= 0):
+            raise ValueError(
+                "error_model: expected a tolerance and a steepness above zero, and bars and rounding"
+                f" of at least zero; got {config}"
+            )
+        return model
+
+    def estimate(self, scores: SolveResult) -> Tensor:
+        """The error of each row's log-density (rows,), in nats, but for rounding."""
+        own = (scores.x_error + self.quadrature_weight * scores.q_error).sum(0)
+        return self.bar_scale * (self.floor + own) * self._growth(scores.steepness())
+
+    def _growth(self, steepness: Tensor) -> Tensor:
+        """How much more an error in the state moves the log-density of a row (rows,) than of the
+        rows that the scale was measured on; 1 for a row that is like them."""
+        outside = steepness > self.largest_steepness
+        return (steepness / self.usual_steepness).clamp(min=1).where(outside, 1.0)
+
+    def for_refined_grid(self, factor: float) -> ErrorModel:
+        """The same for a grid of `factor` times the steps, on which roundings add up at random."""
+        return replace(
+            self, floor=self.floor / factor**GLOBAL_ORDER, rounding=self.rounding * factor**0.5
+        )
+
+    def rounding_error(self, log_prob: Tensor) -> Tensor:
+        """What rounding may add to the error of log_prob (rows,), in nats."""
+        return (
+            self.rounding * torch.finfo(log_prob.dtype).eps * log_prob.detach().abs().clamp(min=1)
+        )
+
+    def limit(self, dtype: torch.dtype) -> float:
+        """What a row is solved again above: the tolerance, or the rounding in estimates
+        themselves, which no finer grid takes away."""
+        return max(self.tolerance, USUAL_ROUNDING * self.bar_scale * torch.finfo(dtype).eps)
