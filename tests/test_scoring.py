@@ -11,7 +11,6 @@ from problems import F64, make_flow, normal, seeded, stirred
 
 import cnf
 from cnf.fields import VelocityField
-from cnf.flows.bound import UnsolvedWarning
 from cnf.flows.calibration import (
     FLOORS,
     POWERS,
@@ -23,7 +22,7 @@ from cnf.flows.calibration import (
     expected_evaluations,
 )
 from cnf.flows.error_model import ErrorModel, SolveResult
-from cnf.flows.scoring import CHUNK, MOST_EVALUATIONS, RISE
+from cnf.flows.scoring import CHUNK, MOST_EVALUATIONS, RISE, UnsolvedWarning
 
 REFERENCE = cnf.Torchdiffeq("dopri8", 1e-10, 1e-10)
 
@@ -162,6 +161,33 @@ def test_nfe_is_all_that_the_field_was_asked_for():
     for row in x:
         before = flow.field.rows
         assert flow.evaluate(row[None]).nfe.item() == flow.field.rows - before
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [cnf.Grid.uniform(12, "adams"), SOLVERS["rk4"], cnf.Torchdiffeq("dopri5", 1e-3, 1e-3)],
+)
+def test_a_score_in_training_is_one_solve(solver):
+    """Second looks, and second solves where there is no estimate, are for scores without a graph,
+    and for eval mode."""
+    flow = cnf.CNF(2, field=CountedRough(2), solver=solver)
+    x = hard_and_easy()[1][:4]
+
+    def asked(score):
+        flow.field.rows = 0
+        score()
+        return flow.field.rows / len(x)
+
+    once = asked(lambda: flow.solve_log_prob(x, None))
+    in_training = asked(lambda: flow.log_prob(x))
+    with torch.no_grad():
+        looked_again = asked(lambda: flow.log_prob(x))
+    assert in_training == once < looked_again
+
+
+def test_a_new_flow_costs_a_training_loop_no_more_than_the_objective():
+    """At most half as much again as the first grid of a likelihood phase."""
+    assert cnf.CNF(2).solver.nfe <= 1.5 * cnf.Grid.uniform(12, "adams").nfe
 
 
 def test_a_row_far_beyond_the_tolerance_skips_grids_that_cannot_do():

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from cnf.precision import backward_outside_autocast
+
 Unit = Literal["sine", "sigmoid"]
 
 
@@ -73,6 +75,7 @@ class _Layers(torch.autograd.Function):
         return v, divergence
 
     @staticmethod
+    @backward_outside_autocast
     def backward(ctx: Any, to_v: Tensor, to_divergence: Tensor) -> tuple[Tensor | None, ...]:
         inputs, inside = ctx.saved_tensors[: ctx.inputs], ctx.saved_tensors[ctx.inputs :]
         if torch.is_grad_enabled():

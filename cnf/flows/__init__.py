@@ -19,7 +19,7 @@ from typing import Any
 from cnf.deprecation import renamed
 from cnf.flows.augmented import AugmentedCNF
 from cnf.flows.bases import Base, ContaminatedBase, MixtureBase, NormalBase, StudentTBase
-from cnf.flows.bound import BoundFlow, UnsolvedWarning
+from cnf.flows.bound import BoundFlow
 from cnf.flows.distribution import FlowDistribution
 from cnf.flows.distribution_base import DistributionBase
 from cnf.flows.divergence import Hutchinson
@@ -34,7 +34,7 @@ from cnf.flows.periodic_bases import (
     VonMisesBase,
     VonMisesFisherBase,
 )
-from cnf.flows.scoring import Evaluation
+from cnf.flows.scoring import Evaluation, UnsolvedWarning
 
 __all__ = [
     "CNF",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,14 +16,17 @@ from cnf.flows.divergence import AUTO, Hutchinson
 from cnf.flows.equation import FlowEquation, increasing_times, solve, usual_gradient
 from cnf.flows.error_model import ErrorModel, SolveResult
 from cnf.flows.given import Given, present
-from cnf.flows.scoring import Evaluation, chunk_size, evaluate_once, evaluate_rows
+from cnf.flows.scoring import (
+    Evaluation,
+    chunk_size,
+    evaluate_once,
+    evaluate_rows,
+    warn_of_unsolved,
+)
 from cnf.functional import transformed
 from cnf.ode import Gradient, Solver, System
+from cnf.precision import outside_autocast
 from cnf.rows import Numbers, as_tensor
-
-
-class UnsolvedWarning(UserWarning):
-    """Finite rows that no solve could follow."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ class BoundFlow:
     options: SolveOptions = SolveOptions()
 
     @property
+    def device(self) -> torch.device:
+        """Where the arithmetic is done."""
+        return self.flow.device
+
+    @property
     def solver(self) -> Solver:
         """What solves."""
         return self.options.solver or self.flow.solver
@@ -78,38 +85,31 @@ class BoundFlow:
     def error_model(self) -> ErrorModel:
         """How estimates of the error become bounds."""
         model = self.options.error_model or self.flow.error_model
-        if self.options.tolerance is None:
-            return model
-        return replace(model, tolerance=self.options.tolerance)
+        tolerance = self.options.tolerance
+        return model if tolerance is None else replace(model, tolerance=tolerance)
 
     def log_prob(self, x: Numbers, *, t: float = 1.0) -> Tensor:
         """Log-density (*batch,) of x (*batch, dim); see `CNF.log_prob`."""
-        x = as_tensor(x, self.flow.device)
+        x = as_tensor(x, self.device)
         found = self._evaluate(x, t, verified=not self._training)
         if transformed():  # numbers cannot be counted
             return found.log_prob
         finite = x.isfinite().all(-1)
         if self.context is not None:
             finite = finite & self.context.isfinite().all(-1)
-        unsolved = int((found.log_prob.isnan() & finite).sum())
-        if unsolved:
-            warnings.warn(
-                f"{unsolved} of {found.ok.numel()} rows could not be solved and are NaN;"
-                " `evaluate` says which",
-                UnsolvedWarning,
-                stacklevel=3,
-            )
+        warn_of_unsolved(found, finite)
         return found.log_prob
 
     def evaluate(self, x: Numbers, *, t: float = 1.0) -> Evaluation:
         """`log_prob` with error bounds; see `CNF.evaluate`."""
-        return self._evaluate(as_tensor(x, self.flow.device), t, verified=True)
+        return self._evaluate(as_tensor(x, self.device), t, verified=True)
 
     @property
     def _training(self) -> bool:
         """Whether weights are being trained: the flow is in train mode and a graph is recorded."""
         return self.flow.training and torch.is_grad_enabled()
 
+    @outside_autocast
     def _evaluate(self, x: Tensor, t: float, *, verified: bool) -> Evaluation:
         """Scores with their bounds, those above the tolerance solved again where they are to be
         verified."""
@@ -125,13 +125,13 @@ class BoundFlow:
             one = replace(self.options, solver=solver, gradient=gradient)
             return replace(self, options=one).solve_log_prob(y, condition, t=t)
 
-        dtype = self.flow.dtype
         score = evaluate_rows if verified else evaluate_once
-        found = score(one_solve, y.to(dtype), given.condition, solver, self.error_model)
-        dtype = x.dtype if x.is_floating_point() else dtype
+        found = score(one_solve, y.to(self.flow.dtype), given.condition, solver, self.error_model)
+        dtype = torch.promote_types(x.dtype, self.flow.dtype)  # half precision would lose digits
         parts = (found.log_prob.to(dtype) + ladj.to(dtype), found.error, found.nfe, found.ok)
         return Evaluation(*(part.reshape(shape) for part in parts))
 
+    @outside_autocast
     def solve_log_prob(
         self,
         y: Tensor,
@@ -144,10 +144,9 @@ class BoundFlow:
         `CNF.solve_log_prob`."""
         base = self.flow.base
         if t == 0:
-            nothing, steepness = y.new_zeros(1, len(y)), partial(base.steepness, y.detach())
-            return SolveResult(
-                base.log_prob(y), nothing, nothing, 0, y.new_zeros(len(y), 0), steepness
-            )
+            nothing, extra = y.new_zeros(1, len(y)), y.new_zeros(len(y), 0)
+            steepness = partial(base.steepness, y.detach())
+            return SolveResult(base.log_prob(y), nothing, nothing, 0, extra, steepness)
         gradient = self._gradient(self.solver, len(y), condition)
         equation = self._density_equation(extend)
         solution = solve(
@@ -168,6 +167,7 @@ class BoundFlow:
         with torch.no_grad():
             return self.rsample(shape, dtype=dtype)
 
+    @outside_autocast
     def rsample(
         self, shape: int | Sequence[int] = (), *, dtype: torch.dtype | None = None
     ) -> Tensor:
@@ -178,6 +178,7 @@ class BoundFlow:
         y = y if dtype is None else y.to(dtype)
         return self._to_data(y, given).reshape(*batch, self.flow.dim)
 
+    @outside_autocast
     def sample_and_log_prob(self, shape: int | Sequence[int] = ()) -> tuple[Tensor, Tensor]:
         """Draws (*shape, *batch, dim) and their log-densities (*shape, *batch) from one solve."""
         z, given, batch = self._draw_base(shape)
@@ -186,11 +187,13 @@ class BoundFlow:
         x, log_prob = self._carried(z, states[-1], q[-1], given)
         return x.reshape(*batch, self.flow.dim), log_prob.reshape(batch)
 
+    @outside_autocast
     def sample_base(self, shape: int | Sequence[int] = ()) -> Tensor:
         """Start points of samples (*shape, *batch, dim), in the units of the data."""
         z, given, batch = self._draw_base(shape)
         return self._to_data(z, given).reshape(*batch, self.flow.dim)
 
+    @outside_autocast
     def trajectory(
         self, x: Numbers, t: Tensor | Sequence[float], *, reverse: bool = False
     ) -> Tensor:
@@ -203,6 +206,7 @@ class BoundFlow:
         path = path[-len(times) :].flip(0) if reverse else path[-len(times) :]
         return self._to_data(path, given).reshape(len(times), *shape, self.flow.dim)
 
+    @outside_autocast
     def trajectory_and_log_prob(
         self, x: Numbers, t: Tensor | Sequence[float]
     ) -> tuple[Tensor, Tensor]:
@@ -216,6 +220,7 @@ class BoundFlow:
         x, log_prob = self._carried(z, path[-count:], q[-count:], given)
         return x.reshape(count, *shape, self.flow.dim), log_prob.reshape(count, *shape)
 
+    @outside_autocast
     def velocity(self, t: float, x: Numbers) -> Tensor:
         """Velocity dx/dt (*batch, dim) at points x (*batch, dim), in the units of the data."""
         rows, given, shape = self.rows(x)
@@ -228,7 +233,7 @@ class BoundFlow:
     def rows(self, x: Numbers) -> tuple[Tensor, Given, torch.Size]:
         """x (rows, dim) and what its rows are given, and the batch shape they came in."""
         dim, context = self.flow.dim, self.context
-        x = as_tensor(x, self.flow.device)
+        x = as_tensor(x, self.device)
         if x.dim() < 1 or x.shape[-1] != dim:
             raise ValueError(f"x: expected {dim} columns; got shape {tuple(x.shape)}")
         batch = torch.Size() if context is None else context.shape[:-1]

@@ -24,6 +24,7 @@ from cnf.flows.periodic_bases import plain_base
 from cnf.flows.serialization import describe
 from cnf.flows.state import WholeState, flow_state, set_flow_state, tensors_of
 from cnf.ode import Grid, Solver
+from cnf.precision import outside_autocast
 from cnf.rows import Numbers, as_tensor
 from cnf.transforms import Affine, Charts, Transform
 
@@ -162,6 +163,7 @@ class CNF(FlowMethods, WholeState):
         """p(x | context) as a `torch.distributions.Distribution`."""
         return FlowDistribution(self, context)
 
+    @outside_autocast
     def to_model_coordinates(
         self, x: Numbers, context: Numbers | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor]:
@@ -180,10 +182,12 @@ class CNF(FlowMethods, WholeState):
         y, ladj = self.preprocess(x, context, self.field.mask(context))
         return y.to(self.dtype), None if context is None else self.condition(context), ladj
 
+    @outside_autocast
     def condition(self, context: Tensor) -> Tensor:
         """The context (*batch, context_dim) in model coordinates, in the flow's dtype."""
         return self.context_map(context)[0].to(self.dtype)
 
+    @outside_autocast
     def calibrate(
         self, x: Numbers, tolerance: float = 1e-3, *, context: Numbers | None = None
     ) -> CNF:

@@ -75,6 +75,10 @@ class FlowMethods:
     ) -> Tensor:
         """Log-density log p(x | context) in nats and in the units of x, row by row.
 
+        It has the wider of the dtypes of x and of the flow: a float64 flow scores float64 rows in
+        float64, and half-precision rows are scored as the numbers they hold. Solves take no part
+        in autocast: they are done in the dtype of the weights.
+
         Args:
             x: (*batch, dim)
             context: (*batch, context_dim), broadcast against x.

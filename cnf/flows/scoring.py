@@ -4,6 +4,7 @@ solved."""
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,10 @@ RETRIES, MOST_EVALUATIONS = 6, 10_000
 # failed, each by an impatient solver.
 PATIENCE = 30
 DIFFICULTY_STEPS = 16
+
+
+class UnsolvedWarning(UserWarning):
+    """Finite rows that no solve could follow."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,18 @@ def evaluate_once(
     where a solver estimates no error, bars are NaN."""
     scorer = _Scorer(score, rows, context, error_model)
     return scorer.evaluate(solver, scorer.first_look if solver.estimates_error else scorer.plain)
+
+
+def warn_of_unsolved(found: Evaluation, finite: Tensor) -> None:
+    """Tell a caller's caller of rows that are finite and have no log-density."""
+    unsolved = int((found.log_prob.isnan() & finite).sum())
+    if unsolved:
+        warnings.warn(
+            f"{unsolved} of {found.ok.numel()} rows could not be solved and are NaN;"
+            " `evaluate` says which",
+            UnsolvedWarning,
+            stacklevel=4,
+        )
 
 
 def chunk_size(rows: Tensor) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cnf.functional import recorded, transformed
 from cnf.ode.system import Gradient, System, SystemAt
+from cnf.precision import backward_outside_autocast
 
 
 class Step(NamedTuple):
@@ -209,6 +210,7 @@ class _DiscreteAdjoint(torch.autograd.Function):
         return tuple(collect(x, taken, wanted))
 
     @staticmethod
+    @backward_outside_autocast
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
         if torch.is_grad_enabled():
             return _differentiable(ctx, cotangents)
