@@ -60,10 +60,10 @@ def test_a_context_shared_by_rows_is_the_context_of_each():
 @pytest.mark.parametrize(
     ("rows", "flow_dtype"), [(torch.float32, F64), (F64, torch.float32), (F64, F64)]
 )
-def test_the_answer_has_the_dtype_of_the_rows(rows, flow_dtype):
+def test_the_answer_has_the_wider_dtype_of_rows_and_flow(rows, flow_dtype):
     flow = stirred(cnf.CNF(2, hidden=(8, 8))).to(flow_dtype)
     x = torch.randn(3, 2)
-    assert flow.log_prob(x.to(rows)).dtype == rows
+    assert flow.log_prob(x.to(rows)).dtype == F64
     torch.testing.assert_close(
         flow.log_prob(x.to(rows)).double(), flow.double().log_prob(x.double()), rtol=0, atol=1e-4
     )

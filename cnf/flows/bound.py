@@ -91,9 +91,8 @@ class BoundFlow:
     def log_prob(self, x: Numbers, *, t: float = 1.0) -> Tensor:
         """Log-density (*batch,) of x (*batch, dim); see `CNF.log_prob`."""
         x = as_tensor(x, self.device)
-        found = self._evaluate(x, t, verified=not self._training)
-        if transformed():  # numbers cannot be counted
-            return found.log_prob
+        verified = not self._training or self.options.tolerance is not None
+        found = self._evaluate(x, t, verified=verified)
         finite = x.isfinite().all(-1)
         if self.context is not None:
             finite = finite & self.context.isfinite().all(-1)

@@ -92,8 +92,8 @@ class FlowMethods:
         Returns:
             (*batch,); NaN for rows that are not finite or cannot be solved. Of the latter, one
             warning tells the number. In train mode, while a graph is recorded, every row is
-            solved once, as a training loop wants it; in eval mode or under `no_grad`, rows whose
-            error bar is above the tolerance are solved again.
+            solved once, as a training loop wants it; in eval mode, under `no_grad` or where `bind`
+            was given a tolerance, rows whose error bar is above it are solved again.
 
         Raises:
             ValueError: for a wrong number of columns, a context that is missing or not wanted, or

@@ -78,6 +78,8 @@ def evaluate_once(
 
 def warn_of_unsolved(found: Evaluation, finite: Tensor) -> None:
     """Tell a caller's caller of rows that are finite and have no log-density."""
+    if transformed():  # numbers cannot be counted
+        return
     unsolved = int((found.log_prob.isnan() & finite).sum())
     if unsolved:
         warnings.warn(
