@@ -68,7 +68,7 @@ class BoundFlow:
 
     @property
     def device(self) -> torch.device:
-        """Where the arithmetic is done."""
+        """Of the flow."""
         return self.flow.device
 
     @property
@@ -91,8 +91,8 @@ class BoundFlow:
     def log_prob(self, x: Numbers, *, t: float = 1.0) -> Tensor:
         """Log-density (*batch,) of x (*batch, dim); see `CNF.log_prob`."""
         x = as_tensor(x, self.device)
-        verified = not self._training or self.options.tolerance is not None
-        found = self._evaluate(x, t, verified=verified)
+        asked = self.options.tolerance is not None
+        found = self._evaluate(x, t, verified=asked or not self._training)
         finite = x.isfinite().all(-1)
         if self.context is not None:
             finite = finite & self.context.isfinite().all(-1)
@@ -105,7 +105,7 @@ class BoundFlow:
 
     @property
     def _training(self) -> bool:
-        """Whether weights are being trained: the flow is in train mode and a graph is recorded."""
+        """Whether a graph is recorded in train mode."""
         return self.flow.training and torch.is_grad_enabled()
 
     @outside_autocast
@@ -147,16 +147,15 @@ class BoundFlow:
             steepness = partial(base.steepness, y.detach())
             return SolveResult(base.log_prob(y), nothing, nothing, 0, extra, steepness)
         gradient = self._gradient(self.solver, len(y), condition)
-        equation = self._density_equation(extend)
         solution = solve(
-            equation, y, condition, (t, 0.0), self.solver, gradient,
+            self._density_equation(extend), y, condition, (t, 0.0), self.solver, gradient,
             estimate=True, compiled=self.flow.compiled,
         )  # fmt: skip
         log_prob = base.log_prob(solution.x[-1]) + solution.q[-1, ..., 0]
         x_error, q_error = solution.x_error.flip(0), solution.q_error[..., 0].flip(0)
         # The solve runs from the data to the base, and integrals change sign with its direction.
-        extra = -solution.q[-1, ..., 1:]
-        steepness = partial(base.steepness, solution.x[-1].detach())
+        extra, ends = -solution.q[-1, ..., 1:], solution.x[-1].detach()
+        steepness = partial(base.steepness, ends)
         return SolveResult(log_prob, x_error, q_error, solution.nfe, extra, steepness)
 
     def sample(
