@@ -23,7 +23,6 @@ from cnf.flows.scoring import (
     evaluate_rows,
     warn_of_unsolved,
 )
-from cnf.functional import transformed
 from cnf.ode import Gradient, Solver, System
 from cnf.precision import outside_autocast
 from cnf.rows import Numbers, as_tensor
