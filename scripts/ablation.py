@@ -258,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         name for name in DATA if name in TOYS or real_tables.there(name)
     ]
     if options.quick:
-        options.only, options.seeds, options.ingredients = ["moons"], [0], ["Neyman", "floors"]
+        options.only, options.seeds, options.ingredients = ["moons"], [0], ["stratified", "floors"]
         options.toy_updates, options.toy_rows, options.cells = (
             (10, 5),
             5_000,

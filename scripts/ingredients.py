@@ -101,13 +101,9 @@ BASELINE = Ingredient("baseline")
 INGREDIENTS = (
     Ingredient("nothing (another seed)", seed=100),
     Ingredient("pairs used 4 times → once", {"times_a_pair": 1}, where=in_few_columns),
-    Ingredient("Neyman allocation", {"allocation": "proportional"}, where=in_few_columns),
     Ingredient(
         "stratified batches",
-        patches={
-            "cnf.training.stratified.stratified_uniform": independent,
-            "cnf.training.samplers.stratified_uniform": independent,
-        },
+        patches={"cnf.training.stratified.stratified_uniform": independent},
     ),
     Ingredient(
         "weight on the solver error",

@@ -211,14 +211,14 @@ def test_benchmark_of_accuracy_keeps_its_cells_and_goes_on(run):
 @each(["ablation"])
 def test_ablation_compares_row_by_row_and_says_where_each_ingredient_helps(run):
     found = json.loads((run.out / "ablation.json").read_text())
-    base, off = found["baseline | moons | 0"], found["Neyman allocation | moons | 0"]
+    base, off = found["baseline | moons | 0"], found["stratified batches | moons | 0"]
     # Against the exact density no flow wins; and paired by row or not, the mean is the same.
     assert base["nll"] > 0 and off["nll"] > 0
     assert off["difference"] == pytest.approx(off["nll"] - base["nll"], abs=1e-6)
     assert 0 < off["error"] < 0.01
     (bars,) = [cell for cell in found.values() if "on" in cell]
     assert bars["on"]["covered"] > 0.9 and bars["on"]["nfe"] == pytest.approx(base["nfe"])
-    assert f"| Neyman allocation | {off['difference']:+.3f}" in run.printed.replace("**", "")
+    assert f"| stratified batches | {off['difference']:+.3f}" in run.printed.replace("**", "")
 
 
 @each(["small_tables"])

@@ -19,9 +19,7 @@ from cnf.rows import Rows, as_rows, weighted_nll
 from cnf.training import (
     FlowMatching,
     MaximumLikelihood,
-    NeymanSampler,
     Phase,
-    ProportionalSampler,
     Settings,
     Trainer,
 )
@@ -75,70 +73,6 @@ def test_likelihood_is_that_of_the_translated_normal():
     assert found.nll.item() == pytest.approx(truth.item(), abs=1e-5)
 
 
-def test_rows_of_a_likelihood_count_by_their_importance():
-    """Drawn twice and weighted a half, or drawn once: the same parts, of a field that moves."""
-    flow = small_flow(seed=1)
-    torch.nn.init.normal_(flow.field.W3, std=0.3, generator=generator())
-    y = torch.randn(6, 2, generator=generator(1))
-    rare, often = y[:4], y[4:]
-    penalties = cnf.training.Regularizers(kinetic=1.0)
-
-    def parts(rows, importance=None):
-        found = likelihood_loss(
-            flow,
-            rows,
-            None,
-            generator(2),
-            solver=Grid.uniform(6),
-            regularizers=penalties,
-            importance=importance,
-        )
-        return torch.stack([found.nll, found.solver_error, found.penalty])
-
-    weights = torch.tensor([1.0] * 4 + [0.5] * 4, dtype=torch.float64) * 8 / 6
-    weighted = parts(torch.cat([rare, often, often]), weights)
-    assert torch.allclose(weighted, parts(y), rtol=1e-4)
-    assert not torch.allclose(weighted, parts(torch.cat([rare, often, often])), rtol=1e-2)
-
-
-def test_draws_learn_from_what_was_drawn_and_forget_it_on_a_rollback():
-    x = torch.randn(2000, 2, generator=generator())
-    trainer = likelihood_only(small_flow(), x, sampler=NeymanSampler).start()
-    for _ in range(3):
-        trainer._update()
-    assert trainer.objective.draws.seen[0].sum().item() == pytest.approx(3 * 128, rel=0.02)
-    trainer._roll_back("a test")
-    assert not trainer.objective.draws.seen.any()
-
-
-def test_rows_drawn_more_often_weigh_less_in_an_update():
-    """Of a flow at rest −log p is known: the objective is its mean over all rows, wherever draws
-    go."""
-    x = torch.randn(4000, 2, generator=generator())
-    trainer = likelihood_only(small_flow(), x, sampler=NeymanSampler).start()
-    objective, grid = trainer.objective, Grid.uniform(6)
-    far = x.square().sum(1) > 4
-    for _ in range(40):
-        drawn = objective.draws.draw(512, trainer.generator)
-        noise = torch.randn(512, generator=trainer.generator)
-        objective.draws.observe(drawn, noise * far[drawn.places])
-    with torch.no_grad():
-        found = torch.tensor([objective.evaluate(grid).nll for _ in range(100)])
-    nll = -torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1)
-    drawn = objective.draws.draw(4000, trainer.generator).places
-    assert nll[drawn].mean() > nll.mean() + 0.1
-    assert found.mean().item() == pytest.approx(nll.mean().item(), abs=0.03)
-
-
-def test_an_unknown_allocation_is_refused():
-    with pytest.raises(
-        ValueError, match="allocation: expected proportional, neyman; got 'random'"
-    ):
-        default_settings(
-            rows=100, dim=2, steps=10, seconds=None, likelihood_share=None, allocation="random"
-        )
-
-
 @pytest.mark.parametrize("rows, block", [(64, 64), (64, 16), (8, 2)])
 def test_coupling_is_the_cheapest_permutation_of_each_block(rows, block):
     z = torch.randn(rows, 3, generator=generator())
@@ -160,8 +94,8 @@ def honesty(flow, y, grid):
     return seen, true
 
 
-def likelihood_only(flow, x, sampler=ProportionalSampler, steps=12):
-    objective = MaximumLikelihood(sampler=sampler, solver_steps=steps)
+def likelihood_only(flow, x, steps=12):
+    objective = MaximumLikelihood(solver_steps=steps)
     phase = Phase(objective, 250, None, 128, 5e-3, 0.99, 1)
     rows = Rows(x)
     return Trainer(flow, rows, rows.take(torch.arange(64)), Settings((phase,)), seed=0)

@@ -22,9 +22,8 @@ PLANE_FREQUENCY, PLANE_FREQUENCY_FEW_ROWS = 5.0, 3.0  # a plane shows finer stru
 MODERATE_ROWS, TABLE_FREQUENCY, TABLE_FREQUENCY_FEW_ROWS = 5_000, 3.0, 1.0
 TYPED_FREQUENCY = 3.0  # of typed tables, at most
 
-# Up to so many columns, optimal transport pairs rows well and makes paths straight for little;
-# mixtures were found to be better bases than a normal; and log p differs enough between near rows
-# to say where there is most to learn.
+# Up to so many columns, optimal transport pairs rows well and makes paths straight for little, and
+# mixtures were found to be better bases than a normal.
 FEW_COLUMNS = 3
 
 # Budget.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import cnf.recipe.defaults as defaults
 from cnf.fields import Geometry
@@ -18,15 +18,7 @@ from cnf.training.flow_matching import FlowMatching
 from cnf.training.maximum_likelihood import MaximumLikelihood
 from cnf.training.objectives import Objective
 from cnf.training.penalties import Regularizers
-from cnf.training.samplers import NeymanSampler, ProportionalSampler, Sampler
-from cnf.training.stratified import StratifiedRows
 from cnf.transforms import Range
-
-AllocationName = Literal["proportional", "neyman"]
-SAMPLERS: dict[str, Callable[[StratifiedRows], Sampler]] = {
-    "proportional": ProportionalSampler,
-    "neyman": NeymanSampler,
-}
 
 
 @dataclass(frozen=True)
@@ -40,8 +32,6 @@ class FitSettings:
         coupling_block: rows that flow matching pairs by optimal transport; None pairs
             independently, as a flow with a context always does.
         times_a_pair: times at which flow matching uses each pair.
-        allocation: which rows likelihood draws: "proportional" to their weights, or "neyman", more
-            where log p differs more between near rows.
         solver_steps: steps of the grid that likelihood starts with.
         error_weight: weight of the solver's error that likelihood starts with.
         regularizers: penalties beside the negative log-likelihood.
@@ -59,7 +49,6 @@ class FitSettings:
     gradient: Gradient = "discrete"
     coupling_block: int | None = None
     times_a_pair: int = 1
-    allocation: AllocationName = "proportional"
     solver_steps: int = defaults.SOLVER_STEPS
     error_weight: float = defaults.ERROR_WEIGHT
     regularizers: Regularizers = defaults.PENALTIES
@@ -72,14 +61,8 @@ class FitSettings:
     clock: Clock = field(default=time.perf_counter, compare=False)
 
     def __post_init__(self) -> None:
-        for name, names in (
-            ("gradient", get_args(Gradient)),
-            ("allocation", get_args(AllocationName)),
-        ):
-            if getattr(self, name) not in names:
-                raise ValueError(
-                    f"{name}: expected {', '.join(names)}; got {getattr(self, name)!r}"
-                )
+        if self.gradient not in (names := get_args(Gradient)):
+            raise ValueError(f"gradient: expected {', '.join(names)}; got {self.gradient!r}")
         if not self.tolerance > 0:
             raise ValueError(
                 f"tolerance: expected a positive number of nats; got {self.tolerance}"
@@ -98,7 +81,6 @@ class FitSettings:
         """The objective of the second phase."""
         return MaximumLikelihood(
             gradient=self.gradient,
-            sampler=SAMPLERS[self.allocation],
             solver_steps=self.solver_steps,
             error_weight=self.error_weight,
             regularizers=self.regularizers,
@@ -146,7 +128,6 @@ def default_settings(
     settings = FitSettings(
         coupling_block=defaults.COUPLING_BLOCK if few else None,
         times_a_pair=defaults.TIMES_A_PAIR if few else 1,
-        allocation="neyman" if dim + context_dim <= defaults.FEW_COLUMNS else "proportional",
         nfe_budget=None if "regularizers" in chosen else defaults.NFE_BUDGET,
         weight_decay=default_weight_decay(rows),
     )

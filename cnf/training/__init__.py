@@ -5,7 +5,6 @@ Trainer, Phase, Settings, History      the loop, what it is told, what it tells
 Objective                              what a phase minimizes: FlowMatching, MaximumLikelihood
 LinearPath                             a probability path (z, y, t) -> (x_t, u_t)
 IndependentCoupling, MinibatchOT       which source point is paired with which row
-ProportionalSampler, NeymanSampler     which rows a batch holds
 EMAValidator                           what judges weights on held-out rows
 WarmupCosine                           the learning rate
 minimize                               a plain loop for other models
@@ -27,7 +26,6 @@ from cnf.training.minimize import minimize
 from cnf.training.objectives import Loss, Objective, Task
 from cnf.training.paths import GeodesicPath, LinearPath, Path
 from cnf.training.penalties import Regularizers
-from cnf.training.samplers import NeymanSampler, ProportionalSampler, Sampler
 from cnf.training.schedules import Schedule, WarmupCosine
 from cnf.training.trainer import Trainer
 from cnf.training.validation import EMAValidator, ValidationResult, Validator
@@ -45,14 +43,11 @@ __all__ = [
     "Loss",
     "MaximumLikelihood",
     "MinibatchOT",
-    "NeymanSampler",
     "Objective",
     "Path",
     "Phase",
-    "ProportionalSampler",
     "Record",
     "Regularizers",
-    "Sampler",
     "Schedule",
     "Settings",
     "Task",

@@ -35,8 +35,5 @@ class Batches:
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
         """`size` rows and their context."""
-        return self.take(self.strata.draw(size, generator))
-
-    def take(self, places: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The rows at `places` and their context."""
+        places = self.strata.draw(size, generator)
         return self.y[places], None if self.context is None else self.context[places]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,9 +16,7 @@ from cnf.training.batches import in_model_coordinates
 from cnf.training.nfe_control import PenaltyController
 from cnf.training.objectives import Loss, Objective, Task
 from cnf.training.penalties import NO_PENALTIES, Regularizers
-from cnf.training.samplers import ProportionalSampler, Sampler
 from cnf.training.solver_control import StepController
-from cnf.training.stratified import StratifiedRows
 
 # Training steps between two placements of the grid.
 CONTROL_EVERY = 25
@@ -38,7 +36,6 @@ class MaximumLikelihood(Objective):
 
     Attributes:
         gradient: "discrete", "direct", or "adjoint" for the continuous adjoint.
-        sampler: which rows are drawn, a class of `cnf.training.samplers`.
         solver_steps: steps of the grid at the start of a phase.
         error_weight: weight of the solver's error at the start of a phase.
         regularizers: penalties beside the negative log-likelihood.
@@ -50,7 +47,6 @@ class MaximumLikelihood(Objective):
     """
 
     gradient: Gradient = "discrete"
-    sampler: Callable[[StratifiedRows], Sampler] = ProportionalSampler
     solver_steps: int = 12
     error_weight: float = 10.0
     regularizers: Regularizers = NO_PENALTIES
@@ -63,7 +59,6 @@ class MaximumLikelihood(Objective):
         """Begin a phase on a uniform grid."""
         self.task = task
         self.step = 0
-        self.draws = self.sampler(task.batches.strata)
         self.penalties = PenaltyController(task.pilot, self.nfe_budget, self.tolerance)
         pilot = in_model_coordinates(task.flow, task.pilot)
         self.control = StepController.of_flow(
@@ -72,7 +67,7 @@ class MaximumLikelihood(Objective):
         )  # fmt: skip
 
     def loss(self, step: int, progress: float) -> Loss:
-        """The loss of fresh rows; the next draws learn from their log-densities.
+        """The loss of fresh rows.
 
         Raises:
             SolverError: where the largest grid cannot follow the field.
@@ -85,44 +80,34 @@ class MaximumLikelihood(Objective):
     def evaluate(self, solver: Solver) -> Likelihood:
         """The parts of the loss of fresh rows."""
         task = self.task
-        drawn = self.draws.draw(task.batch, task.generator)
-        y, context = task.batches.take(drawn.places)
-        parts = likelihood_loss(
+        y, context = task.batches.draw(task.batch, task.generator)
+        return likelihood_loss(
             task.flow, y, context, task.generator,
             solver=solver,
             # "discrete" and "direct" agree to rounding; the flow knows which one is faster.
             gradient=None if self.gradient == "discrete" else self.gradient,
             regularizers=self.regularizers.scaled(self.penalties.share),
-            importance=drawn.importance,
         )  # fmt: skip
-        self.draws.observe(drawn, parts.log_prob)
-        return parts
 
     def diverged(self, window: Sequence[float], baseline: float) -> bool:
         """Whether all of a window lies far above the largest of a calm one."""
         return min(window) > baseline + LOST_NATS * self.task.flow.dim
-
-    def rolled_back(self) -> None:
-        """Forget the densities of the discarded weights."""
-        self.draws = self.sampler(self.task.batches.strata)
 
     def selection_penalty(self, flow: CNF) -> float | None:
         """Nats that too many evaluations count for; None before the grid has been placed."""
         return self.penalties.update(flow) if self.step >= CONTROL_EVERY else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Grid, weights and what the draws have learned."""
-        parts: dict[str, Any] = {
-            "draws": self.draws,
-            "penalties": self.penalties,
-            "control": self.control,
+        """The grid and the weights of the penalties."""
+        return {
+            "step": self.step,
+            "penalties": self.penalties.state_dict(),
+            "control": self.control.state_dict(),
         }
-        return {"step": self.step} | {name: part.state_dict() for name, part in parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Return to a state."""
         self.step = state["step"]
-        self.draws.load_state_dict(state["draws"])
         self.penalties.load_state_dict(state["penalties"])
         self.control.load_state_dict(state["control"])
 
@@ -142,13 +127,11 @@ class Likelihood:
         nll: mean of −log p, in nats, a scalar.
         solver_error: mean of the solver's error estimate, in nats, a scalar.
         penalty: mean of the weighted penalties, a scalar.
-        log_prob: log p of each row, detached (rows,).
     """
 
     nll: Tensor
     solver_error: Tensor
     penalty: Tensor
-    log_prob: Tensor
 
 
 def likelihood_loss(
@@ -160,7 +143,6 @@ def likelihood_loss(
     solver: Solver,
     gradient: Gradient | None = None,
     regularizers: Regularizers = NO_PENALTIES,
-    importance: Tensor | None = None,
 ) -> Likelihood:
     """Means of −log p(y), of the solver's error estimate and of the penalty, from one solve.
 
@@ -172,17 +154,10 @@ def likelihood_loss(
         solver: solves the rows, without a second look at hard ones.
         gradient: how the solve is differentiated; None leaves it to the flow.
         regularizers: penalties along the paths.
-        importance: weight of each row in the means (rows,), for rows that were drawn more or less
-            often than others.
     """
     extend = partial(regularizers.extend, like=y, generator=generator) if regularizers else None
     scores = flow.solve_log_prob(
         y, context, solver, gradient=gradient, generator=generator, extend=extend
     )
-
-    def mean(values: Tensor) -> Tensor:
-        return values.mean() if importance is None else (importance.to(values) * values).mean()
-
-    penalty = mean(scores.extra.sum(-1)) if regularizers else scores.log_prob.new_zeros(())
-    error = mean(scores.step_error.sum(0))
-    return Likelihood(-mean(scores.log_prob), error, penalty, scores.log_prob.detach())
+    penalty = scores.extra.sum(-1).mean() if regularizers else scores.log_prob.new_zeros(())
+    return Likelihood(-scores.log_prob.mean(), scores.step_error.sum(0).mean(), penalty)

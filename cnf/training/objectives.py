@@ -74,10 +74,6 @@ class Objective(Protocol):
         """Whether the last reported losses are all far above the largest of a calm window."""
         return min(window) > LOSS_FACTOR * baseline
 
-    def rolled_back(self) -> None:
-        """Forget what was learned from weights that the trainer has just discarded."""
-        return
-
     def selection_penalty(self, flow: CNF) -> float | None:
         """Nats that count against a candidate in the choice of the best weights; None if unknown."""
         return None

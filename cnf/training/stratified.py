@@ -35,11 +35,7 @@ class StratifiedRows:
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:
         """Places of `size` rows, in random order."""
-        return self.places(stratified_uniform(size, generator, self.order.device))
-
-    def places(self, levels: Tensor) -> Tensor:
-        """Places of the rows at these quantiles in [0, 1) of the cumulative weight, in an order in
-        which near rows follow each other."""
+        levels = stratified_uniform(size, generator, self.order.device)
         if self.cumulative is None:
             at = (levels * len(self.order)).long()
         else:

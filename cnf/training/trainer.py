@@ -302,7 +302,6 @@ class Trainer:
         if not sound:
             self._restart_average()
         state.window, state.good_steps = [], 0
-        self.objective.rolled_back()
         for optimizer in self.optimizers:
             optimizer.state.clear()
 
