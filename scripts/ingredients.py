@@ -100,7 +100,6 @@ def independent(size: int, generator: torch.Generator, device: torch.device) -> 
 BASELINE = Ingredient("baseline")
 INGREDIENTS = (
     Ingredient("nothing (another seed)", seed=100),
-    Ingredient("pairs used 4 times → once", {"times_a_pair": 1}, where=in_few_columns),
     Ingredient(
         "stratified batches",
         patches={"cnf.training.stratified.stratified_uniform": independent},
@@ -153,8 +152,8 @@ INGREDIENTS = (
     Ingredient("NFE budget (penalty in full, no selection penalty)", {"nfe_budget": None}),
     Ingredient("transport penalty, with its NFE budget", {"regularizers": Regularizers()}),
     Ingredient(
-        "optimal-transport coupling, with pairs used 4 times",
-        {"coupling_block": None, "times_a_pair": 1},
+        "optimal-transport coupling",
+        {"coupling_block": None},
         where=in_few_columns,
     ),
     Ingredient(

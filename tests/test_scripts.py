@@ -70,11 +70,8 @@ WRITTEN = {
         "breast_cancer_valid.csv",
     },
 }
-# Their trial runs together take most of a minute: `make slow` has them.
-LONG = {"toy_gallery", "point_maps", "seven_columns", "what_if"}
-SCRIPTS = [
-    pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in WRITTEN
-]
+# The main jobs; each of the others takes 10 to 20 seconds, and `make slow` has them.
+ALWAYS = {"demo", "density_estimation", "euler"}
 
 
 def state_of_repository() -> str:
@@ -115,17 +112,20 @@ def run(request, tmp_path_factory):
 
 def each(scripts):
     """Runs a test for the trial run of each of these scripts."""
-    return pytest.mark.parametrize("run", scripts, indirect=True)
+    marked = [
+        name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in scripts
+    ]
+    return pytest.mark.parametrize("run", marked, indirect=True)
 
 
-@each(SCRIPTS)
+@each(WRITTEN)
 def test_script_writes_what_it_promises_and_nothing_else(run):
     assert {path.name for path in run.out.iterdir()} == WRITTEN[run.script]
     assert not list(run.elsewhere.iterdir())
     assert run.left_alone
 
 
-@each(SCRIPTS)
+@each(WRITTEN)
 def test_pictures_show_something(run):
     pictures = [path for path in run.out.iterdir() if path.suffix in (".png", ".gif")]
     for path in pictures:

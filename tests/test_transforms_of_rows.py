@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
+from problems import F64
 from scipy import stats
 
 import cnf
 from cnf.fields import MaskedField
 from cnf.transforms import Chain, MarginalTransform, Whitening
-from tests.problems import F64
 
 DIM, FEATURES = 3, 2
 MASKS = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 0, 1], [0, 0, 0]], dtype=F64)

@@ -45,7 +45,6 @@ MATCHING: dict[str, Any] = {
 }
 MATCHING_TIMES = 64  # distinct times of a batch: gates are computed once for each
 COUPLING_BLOCK = 64  # rows paired by optimal transport, in few columns
-TIMES_A_PAIR = 4  # in few columns: pairing costs more than an evaluation of the field
 
 # Likelihood: a step is expensive, so few, and each goes far.
 LIKELIHOOD: dict[str, Any] = {

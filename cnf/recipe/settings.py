@@ -31,7 +31,6 @@ class FitSettings:
         gradient: of the likelihood: "discrete", "direct", or "adjoint" for the continuous adjoint.
         coupling_block: rows that flow matching pairs by optimal transport; None pairs
             independently, as a flow with a context always does.
-        times_a_pair: times at which flow matching uses each pair.
         solver_steps: steps of the grid that likelihood starts with.
         error_weight: weight of the solver's error that likelihood starts with.
         regularizers: penalties beside the negative log-likelihood.
@@ -48,7 +47,6 @@ class FitSettings:
     phases: tuple[Phase, ...] = ()
     gradient: Gradient = "discrete"
     coupling_block: int | None = None
-    times_a_pair: int = 1
     solver_steps: int = defaults.SOLVER_STEPS
     error_weight: float = defaults.ERROR_WEIGHT
     regularizers: Regularizers = defaults.PENALTIES
@@ -73,9 +71,7 @@ class FitSettings:
         coupling: Coupling = IndependentCoupling()
         if self.coupling_block is not None and not context_dim:
             coupling = MinibatchOT(self.coupling_block, geometry)
-        return FlowMatching(
-            coupling=coupling, times=defaults.MATCHING_TIMES, times_a_pair=self.times_a_pair
-        )
+        return FlowMatching(coupling=coupling, times=defaults.MATCHING_TIMES)
 
     def likelihood(self) -> MaximumLikelihood:
         """The objective of the second phase."""
@@ -127,7 +123,6 @@ def default_settings(
     few = dim <= defaults.FEW_COLUMNS
     settings = FitSettings(
         coupling_block=defaults.COUPLING_BLOCK if few else None,
-        times_a_pair=defaults.TIMES_A_PAIR if few else 1,
         nfe_budget=None if "regularizers" in chosen else defaults.NFE_BUDGET,
         weight_decay=default_weight_decay(rows),
     )

@@ -25,8 +25,6 @@ class FlowMatching(Objective):
         coupling: which source point is paired with which row.
         times: number of distinct times in a batch, stratified; the gates of a field are computed
             once for all rows of a time. The batch is a multiple of it.
-        times_a_pair: how often each pair is used, at times far apart. Pairing by optimal transport
-            costs more than an evaluation of the field.
         source: source rows (rows, dim) in the units of the data, drawn with replacement; None
             draws from the base of the flow.
     """
@@ -34,7 +32,6 @@ class FlowMatching(Objective):
     path: Path | None = None
     coupling: Coupling = field(default_factory=IndependentCoupling)
     times: int = 64
-    times_a_pair: int = 1
     source: Tensor | None = None
 
     name = "flow matching"
@@ -50,11 +47,8 @@ class FlowMatching(Objective):
     def loss(self, step: int, progress: float) -> Loss:
         """The loss of fresh pairs."""
         task = self.task
-        y, context = task.batches.draw(task.batch // self.times_a_pair, task.generator)
+        y, context = task.batches.draw(task.batch, task.generator)
         z, y = self.coupling(self._draw_source(y), y, context)
-        if self.times_a_pair > 1:
-            z, y = z.repeat(self.times_a_pair, 1), y.repeat(self.times_a_pair, 1)
-            context = None if context is None else context.repeat(self.times_a_pair, 1)
         path = self.path or shortest_path(task.flow.geometry)
         value = flow_matching_loss(
             task.flow, z, y, context, task.generator, path=path, times=self.times
