@@ -42,7 +42,24 @@ def assignments(text: str | None) -> dict[str, str]:
     >>> assignments("region=north, age=31")
     {'region': 'north', 'age': '31'}
     """
-    pairs = [part.partition("=") for part in names_in(text)]
+    return _pairs(text, names_in(text))
+
+
+def declarations(text: str | None) -> dict[str, str]:
+    """`assignments` of types to columns, two of which may share one: lon,lat=sphere.
+
+    >>> declarations("age=integer,lon,lat=sphere")
+    {'age': 'integer', 'lon,lat': 'sphere'}
+    """
+    parts: list[str] = []
+    for part in names_in(text):
+        joined = parts and "=" not in parts[-1]
+        parts[-1:] = [f"{parts[-1]},{part}"] if joined else [*parts[-1:], part]
+    return _pairs(text, parts)
+
+
+def _pairs(text: str | None, parts: Sequence[str]) -> dict[str, str]:
+    pairs = [part.partition("=") for part in parts]
     for name, sign, value in pairs:
         if not (name.strip() and sign and value.strip()):
             raise ValueError(f"expected name=value, with commas between several; got {text!r}")

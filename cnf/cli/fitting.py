@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from cnf.cli.data import TOY, TOY_COLUMNS, assignments, toy_table
+from cnf.cli.data import TOY, TOY_COLUMNS, declarations, toy_table
 from cnf.cli.interrupt import orderly_interrupts
 from cnf.cli.model import checked_device
 from cnf.cli.options import FitOptions
@@ -123,7 +123,7 @@ def _tables(options: FitOptions) -> dict[str, Any]:
     Raises:
         ValueError: for types of a toy's columns, or a toy that does not exist.
     """
-    kinds = assignments(options.kinds)
+    kinds = declarations(options.kinds)
     tables = {"table": options.data, "valid": options.valid}
     if options.data.startswith(TOY):
         if kinds:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cnf.cli.model import Model, load_model
 from cnf.cli.output import say, say_json
 from cnf.flows import CNF
 from cnf.flows.serialization import describe, parameters_of
 from cnf.tables import Schema
+from cnf.tables.column_types.circular import possible_angle
+from cnf.tables.metadata import FitMetadata
 
 
 def inform(path: Path, *, as_json: bool, columns: bool = True) -> None:
@@ -35,6 +39,7 @@ def summarize(model: Model) -> dict[str, Any]:
         "columns": model.columns,
         "context": model.context,
         "schema": model.table_flow.schema.as_json(),
+        "possible_angles": possible_angles(model.table_flow.schema, known),
         "parameters": parameters_of(model.table_flow),
         "points_a_cell": model.table_flow.integrals.fewest_points,
         **summarize_flow(model.table_flow.flow),
@@ -51,6 +56,18 @@ def summarize(model: Model) -> dict[str, Any]:
         "version": known.version,
         "choices": known.choices,
     }
+
+
+def possible_angles(schema: Schema, known: FitMetadata) -> dict[str, str]:
+    """Declarations of the modeled columns that look like angles by name and range."""
+    seen = {} if known.quantiles is None else known.quantiles["columns"]
+    found = {}
+    for column in schema.modeled:
+        values = column.levels if column.levels else seen.get(column.name, ())
+        numbers = np.array([v for v in values if isinstance(v, int | float)], dtype=float)
+        if kind := possible_angle(column, numbers):
+            found[column.name] = kind
+    return found
 
 
 def summarize_flow(flow: CNF | None) -> dict[str, Any]:
@@ -81,6 +98,10 @@ def lines_of(summary: dict[str, Any], *, columns: bool = True) -> list[str]:
         "integers": f"the mean over {points} points of each cell" if points > 1 else "",
         **(_training(summary) if summary["rows"] is not None else {}),
         **_gaussian(summary),
+        "may be angles": "; ".join(
+            f"--type {name}={kind} has no seam"
+            for name, kind in summary["possible_angles"].items()
+        ),
     }
     listed = [f"  {line}" for line in schema.lines() if columns]
     told = [f"  {name:<13} {fact}" for name, fact in facts.items() if fact]

@@ -102,7 +102,7 @@ def calibrated(bound: BoundFlow, x: Tensor, tolerance: float) -> tuple[Grid, Err
     if not tolerance > 0:
         raise ValueError(f"tolerance: expected a positive number of nats; got {tolerance}")
     rows, given, _ = bound.rows(x)
-    places = finite_rows(rows, given).nonzero().squeeze(1)
+    places = finite_rows(rows, given, bound.flow.preprocess).nonzero().squeeze(1)
     if len(places) == 0:
         raise ValueError("calibrate: expected at least one finite row of x; got none")
     chosen = places[evenly_spaced(places, CALIBRATION_ROWS)]

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from cnf.transforms import Transform
+
 
 class Given(NamedTuple):
     """What rows are given, one row each.
@@ -21,9 +23,10 @@ class Given(NamedTuple):
     condition: Tensor | None = None
 
 
-def finite_rows(rows: Tensor, given: Given) -> Tensor:
+def finite_rows(rows: Tensor, given: Given, preprocess: Transform) -> Tensor:
     """Which rows (rows,) have finite numbers wherever they have a column, in their context too."""
-    finite = present(rows, given.mask).isfinite().all(1)
+    mask = None if given.mask is None else preprocess.column_mask(given.mask)
+    finite = present(rows, mask).isfinite().all(1)
     return finite if given.context is None else finite & given.context.isfinite().all(1)
 
 

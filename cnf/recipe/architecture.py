@@ -9,10 +9,17 @@ from cnf.fields import GatedField, Geometry
 from cnf.flows import CNF
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema
+from cnf.transforms import Charts
 
 
 def default_flow(
-    rows: int, dim: int, *, context_dim: int = 0, hidden: tuple[int, int] | None = None, seed: int
+    rows: int,
+    dim: int,
+    *,
+    context_dim: int = 0,
+    hidden: tuple[int, int] | None = None,
+    charts: Charts | None = None,
+    seed: int,
 ) -> CNF:
     """The flow that `cnf.fit` makes of `CNF(dim)` for a table of so many rows.
 
@@ -23,14 +30,22 @@ def default_flow(
         dim: number of columns.
         context_dim: number of columns of the context.
         hidden: widths of the hidden layers; None: those that were measured.
+        charts: the map of columns with angles or spheres among them.
         seed: of the weights.
 
     Example:
         >>> default_flow(100, 3, seed=0).field.hidden
         (64, 64)
     """
-    field = default_field(rows, dim, context_dim=context_dim, hidden=hidden, seed=seed)
-    return CNF(dim, context_dim=context_dim, field=field)
+    geometry = None if charts is None else charts.geometry
+    field = default_field(
+        rows, dim, context_dim=context_dim, hidden=hidden, geometry=geometry, seed=seed
+    )
+    if charts is None:
+        return CNF(dim, context_dim=context_dim, field=field)
+    flow = CNF(dim, context_dim=context_dim, field=field, preprocess=charts)
+    flow.automatic.add("preprocess")  # the map of the real columns
+    return flow
 
 
 def default_field(
@@ -98,8 +113,9 @@ def default_table_flow(
     """
     if schema.plain and not imputer:
         flow = default_flow(
-            rows, len(schema.modeled), context_dim=len(schema.context), hidden=hidden, seed=seed
-        )
+            rows, len(schema.modeled),
+            context_dim=len(schema.context), hidden=hidden, charts=schema.charts, seed=seed,
+        )  # fmt: skip
         with torch.random.fork_rng(devices=()):
             return TableFlow(schema.with_real_context(), flow)
     dim = max(1, sum(column.numeric for column in schema.modeled))

@@ -90,9 +90,10 @@ STUDENT_GAIN = 0.1  # nats a column: independent heavy columns are another shape
 
 # Bases of angles and of points on a sphere: the held-out likelihood chooses the number.
 PERIODIC_ROWS, PERIODIC_MOST_ROWS = 500, 10_000
-PERIODIC_COMPONENTS, PERIODIC_ROWS_A_COMPONENT = (1, 2, 4, 8, 16, 32), 20
-PERIODIC_CLOSE = 0.01  # nats; fewer components that are as close leave less to compute
-PERIODIC_WIDTH = 1.5  # as BASE_WIDTH
+PERIODIC_COMPONENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+PERIODIC_ROWS_A_COMPONENT = 5
+PERIODIC_CLOSE = 0.01  # nats that twice the components must gain: more cost time
+PERIODIC_WIDTHS = (1.2, 1.5)  # of a component, beside that of its rows; as BASE_WIDTH
 PERIODIC_LEAST_SPREAD = 1e-3  # radians
 
 # Mixtures that a flow has to beat, in model coordinates. Small ones show how fast the likelihood

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -51,23 +52,24 @@ def _choose(
     valid: Rows,
     seed: int,
 ) -> Base:
-    """The smallest mixture whose held-out likelihood is close to the best, if it surely beats the
+    """The mixture after which more components gain nothing on held-out rows, if it surely beats the
     uniform density."""
     if train.context is not None or len(train) < defaults.PERIODIC_ROWS:
         return uniform
-    rows = some_rows(train, seed)
-    found: list[Base] = []
+    rows, best, least = some_rows(train, seed), uniform, math.inf
     for count in defaults.PERIODIC_COMPONENTS:
         if count * defaults.PERIODIC_ROWS_A_COMPONENT > len(train):
             break
         weights, centers, spreads = fitted_components(kind, moments, chord, rows, count, seed)
-        wide = defaults.PERIODIC_WIDTH * spreads
-        found.append(kind(weights, centers, wide).to(train.x))
-    if not found:
-        return uniform
-    nlls = [weighted_nll(base.log_prob(valid.x), valid.weights)[0] for base in found]
-    close = min(nlls) + defaults.PERIODIC_CLOSE
-    best = next(base for base, nll in zip(found, nlls) if nll <= close)
+        found = [
+            kind(weights, centers, width * spreads).to(train.x)
+            for width in defaults.PERIODIC_WIDTHS
+        ]
+        nlls = [weighted_nll(base.log_prob(valid.x), valid.weights)[0] for base in found]
+        if min(nlls) > least - defaults.PERIODIC_CLOSE:
+            break
+        least = min(nlls)
+        best = found[nlls.index(least)]
     gains = best.log_prob(valid.x) - uniform.log_prob(valid.x)
     nll, error = weighted_nll(gains, valid.weights)
     return best if -nll - defaults.BASE_ERRORS * error > defaults.BASE_GAIN else uniform
@@ -94,8 +96,6 @@ def fitted_components(
     seed: int,
 ) -> Components:
     """Weights, centers and spreads of a mixture by expectation-maximization.
-
-    A component of the spread of all rows, worth one row, keeps each from collapsing.
 
     Args:
         kind: the class of the mixture.

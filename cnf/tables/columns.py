@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -233,6 +233,18 @@ class Column:
         )
 
 
+class Circle(NamedTuple):
+    """A circle that the numbers of a column go around.
+
+    Attributes:
+        period: what it takes to come back.
+        start: the first number of a turn.
+    """
+
+    period: float
+    start: float
+
+
 class ColumnType(ABC):
     """What the cells of a column are: how they are read, modeled, written and described.
 
@@ -291,6 +303,14 @@ class ColumnType(ABC):
             raise ValueError(f"expected no levels of a column that is {self.name}")
         if not self.numeric and column.step is not None:
             raise ValueError(f"expected no step of a column that is {self.name}")
+
+    def circle(self, column: Column) -> Circle | None:
+        """The circle that the numbers of the column go around; None for a line."""
+        return None
+
+    def partner(self, column: Column) -> str | None:
+        """The latitude of a column that is the longitude of a sphere; None for any other."""
+        return None
 
     def details(self, column: Column) -> list[str]:
         """What a description adds to the name of the type."""

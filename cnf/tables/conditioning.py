@@ -48,11 +48,18 @@ class StateConditioning(nn.Module):
     def __init__(self, schema: Schema) -> None:
         super().__init__()
         self.numeric = [i for i, column in enumerate(schema.modeled) if column.numeric]
+        charts = schema.charts
+        # Of each coordinate of the flow, the column that it is there with.
+        self.coordinates = (
+            self.numeric
+            if charts is None
+            else [self.numeric[place] for place in charts.coordinates]
+        )
         self.states = StateFeatures(schema.modeled)
         self.of_context = ContextFeatures(schema.context)
         self.context_width = self.of_context.width
         self.features_width = self.states.width + self.context_width
-        self.width = len(self.numeric) + self.features_width
+        self.width = len(self.coordinates) + self.features_width
 
     def fit(self, cells: Cells, context: Cells, weights: Tensor) -> None:
         """Fit the scores of atoms and the maps of context numbers to rows with weights (rows,)."""
@@ -70,5 +77,5 @@ class StateConditioning(nn.Module):
     def forward(self, states: Tensor, context: Tensor) -> Tensor:
         """The context (rows, width) of the flow: mask, features of states, features of context."""
         features = self.features(states, context)
-        present = states[:, self.numeric] == 0
+        present = states[:, self.coordinates] == 0
         return torch.cat((present.to(features.dtype), features), 1)

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from cnf.fields import Geometry
 from cnf.rows import Cells
 from cnf.tables.columns import Column
+from cnf.tables.spaces import charts_of
+from cnf.transforms import Charts
 from cnf.transforms.float64 import Float64Module
 from cnf.transforms.marginals import MarginalTransform
 
@@ -86,19 +89,38 @@ class ContextFeatures(nn.Module):
         super().__init__()
         self.states = StateFeatures(columns)
         self.numeric = [i for i, column in enumerate(columns) if column.numeric]
-        self.marginals = MarginalTransform([columns[i].support for i in self.numeric])
-        self.width = self.states.width + len(self.numeric)
+        numeric = [columns[i] for i in self.numeric]
+        self.charts = charts_of(numeric)
+        self.reals = list(range(len(numeric))) if self.charts is None else self.charts.reals
+        self.marginals = MarginalTransform([numeric[k].support for k in self.reals])
+        self.width = self.states.width + len(self.reals)
+        if self.charts is not None:
+            space = self.charts.geometry
+            self.width += 2 * space.angles + 3 * space.spheres
 
     def fit(self, cells: Cells, weights: Tensor) -> None:
         """Fit the maps of the numbers."""
         self.states.fit(cells.states, weights)
-        self.marginals.fit(cells.values, cells.states[:, self.numeric] == 0, weights)
+        present = cells.states[:, self.numeric] == 0
+        self.marginals.fit(cells.values[:, self.reals], present[:, self.reals], weights)
 
     def forward(self, cells: Cells) -> Tensor:
         """Features (rows, width) in float64; a number that is not there is zero. All are NaN where
-        a cell is missing in a column that never had a missing cell."""
-        numbers = self.marginals.by_cell(cells.values)[0].where(
-            cells.states[:, self.numeric] == 0, 0.0
-        )
+        a cell is missing in a column that never had a missing cell. An angle is its cosine and its
+        sine, a point on a sphere its unit vector."""
+        present = cells.states[:, self.numeric] == 0
+        numbers = self.marginals.by_cell(cells.values[:, self.reals])[0]
+        numbers = numbers.where(present[:, self.reals], 0.0)
+        if self.charts is not None:
+            numbers = torch.cat((numbers, self._around(cells.values, present, self.charts)), 1)
         features = torch.cat((self.states(cells.states), numbers), 1)
         return features.masked_fill((cells.states < 0).any(1, keepdim=True), torch.nan)
+
+    def _around(self, values: Tensor, present: Tensor, charts: Charts) -> Tensor:
+        """Cosine and sine of angles, and unit vectors (rows, 2 angles + 3 spheres)."""
+        count = len(charts.reals)
+        there = present[:, charts.coordinates[count:]]
+        space = Geometry(0, charts.geometry.angles, charts.geometry.spheres)
+        points = space.chord(charts(values)[0][:, count:])
+        angles = there[:, : space.angles]
+        return points.where(torch.cat((angles, angles, there[:, space.angles :]), 1), 0.0)

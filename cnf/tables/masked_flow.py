@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cnf.fields.masked import MaskedField
-from cnf.flows import CNF, NormalBase
+from cnf.flows import CNF
+from cnf.flows.periodic_bases import plain_base
 from cnf.tables.columns import Column
-from cnf.transforms import Affine, Chain, Transform
+from cnf.tables.spaces import charts_of
+from cnf.transforms import Affine, Chain, Charts, Transform
 from cnf.transforms.marginals import MarginalTransform
 from cnf.transforms.whitening import Whitening
 
@@ -29,28 +31,34 @@ def masked_flow(
         frequency: scale of the frequencies that the field starts with.
         preprocess: map from the units of the data; None for data in model coordinates.
     """
-    context_dim = dim + features
-    flow = CNF(
-        dim,
-        context_dim=context_dim,
-        field=MaskedField(dim, hidden, context_dim=context_dim, frequency=frequency),
-        base=NormalBase(dim),
-        preprocess=Affine.identity(dim) if preprocess is None else preprocess,
-    )
+    preprocess = Affine.identity(dim) if preprocess is None else preprocess
+    space = preprocess.geometry
+    context_dim = space.dim + features
+    field = MaskedField(
+        space.dim, hidden,
+        context_dim=context_dim, frequency=frequency, angles=space.angles, spheres=space.spheres,
+    )  # fmt: skip
+    base = plain_base(space)
+    flow = CNF(dim, context_dim=context_dim, field=field, base=base, preprocess=preprocess)
     flow.automatic = {"solver"}
     return flow
 
 
-def gaussianizing_transform(columns: Sequence[Column], features: int) -> Chain:
+def gaussianizing_transform(columns: Sequence[Column], features: int) -> Transform:
     """From numbers in the units of the table to nearly Gaussian coordinates: each column by itself,
-    then all of them given the features."""
-    marginals = MarginalTransform([column.support for column in columns])
-    return Chain(marginals, Whitening(len(columns), features))
+    then all of them given the features; angles and spheres as they are."""
+    charts = charts_of(columns)
+    real = columns if charts is None else [columns[place] for place in charts.reals]
+    marginals = MarginalTransform([column.support for column in real])
+    chain = Chain(marginals, Whitening(len(real), features))
+    return chain if charts is None else charts.with_rest(chain)
 
 
 def gaussianizing_maps(flow: CNF) -> tuple[MarginalTransform, Whitening]:
     """The two maps of the `gaussianizing_transform` that a flow has."""
-    assert isinstance(flow.preprocess, Chain), "the flow has a gaussianizing transform"
-    marginals, whitening = flow.preprocess.maps
+    preprocess = flow.preprocess
+    chain = preprocess.rest if isinstance(preprocess, Charts) else preprocess
+    assert isinstance(chain, Chain), "the flow has a gaussianizing transform"
+    marginals, whitening = chain.maps
     assert isinstance(marginals, MarginalTransform) and isinstance(whitening, Whitening)
     return marginals, whitening

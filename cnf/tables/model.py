@@ -80,7 +80,9 @@ class TableFlow(WholeState):
         super().__init__()
         self.schema = schema
         self.numeric_places = [i for i, column in enumerate(schema.modeled) if column.numeric]
-        self.sizes = [column.n_states for column in schema.modeled]
+        # The state of a latitude is that of its longitude.
+        given = {latitude for _, latitude in schema.pairs}
+        self.sizes = [1 if j in given else c.n_states for j, c in enumerate(schema.modeled)]
         self.integrals = CellIntegrals(self.numeric_columns)
         self.conditioning = _conditioning(schema, flow)
         self.discrete: DiscreteModel | None = None
@@ -90,7 +92,8 @@ class TableFlow(WholeState):
             discrete = DiscreteModel(self.sizes, self.conditioning.context_width)
             self.discrete = discrete if discrete.non_constant else None
         if flow is None and self.numeric_places:
-            features = self.conditioning.width - len(self.numeric_places)
+            assert isinstance(self.conditioning, StateConditioning), "no flow of its own"
+            features = self.conditioning.features_width
             before = gaussianizing_transform(self.numeric_columns, features)
             dim = len(self.numeric_places)
             flow = masked_flow(dim, features, hidden, frequency=frequency, preprocess=before)
@@ -223,6 +226,8 @@ class TableFlow(WholeState):
             states = self.discrete.sample(
                 states, context.to(self.discrete.dtype), states.bool(), generator=generator
             )
+            for longitude, latitude in self.schema.pairs:
+                states[:, latitude] = states[:, longitude]
         values = torch.zeros(rows, len(self.numeric_places), dtype=torch.float64)
         if self.flow is not None and rows:
             conditions = self.conditions(states, context)
@@ -312,6 +317,8 @@ class TableFlow(WholeState):
         conditioning = self.conditioning
         if not isinstance(conditioning, StateConditioning):
             raise ValueError("an imputer needs the default flow of a TableFlow; leave `flow` out")
+        if self.schema.charts is not None:
+            raise ValueError("an imputer knows no angles and spheres; declare such columns real")
         widths = conditioning.context_width, conditioning.features_width
         field = None if self.flow is None else self.flow.field
         first, second = field.hidden if isinstance(field, MaskedField) else (1, 1)

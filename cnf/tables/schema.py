@@ -13,11 +13,14 @@ import torch
 from cnf.deprecation import removed_argument
 from cnf.rows import Cells
 from cnf.tables.cells import place, require_workable
+from cnf.tables.column_types.circular import refuse_wrapped, with_pairs
 from cnf.tables.columns import NO_STATE, OUTSIDE, UNSEEN, Column, Role
 from cnf.tables.formats import TableError, choose_columns, listed, shown
 from cnf.tables.inference import infer, same_grids
 from cnf.tables.redundancy import dependent_columns
 from cnf.tables.set_aside import refuse_set_aside, set_aside
+from cnf.tables.spaces import charts_of, pairs_of
+from cnf.transforms import Charts
 
 MOST_COLUMNS = 500
 
@@ -57,17 +60,18 @@ class Schema:
         Args:
             table: its rows.
             kinds: what columns are, by name, where the rules would not see it: "real", "positive",
-                "bounded:0:1", "integer", "integer:0.5", "time", "categorical" or "ignored".
+                "bounded:0:1", "integer", "integer:0.5", "time", "angle:360", "categorical" or
+                "ignored"; two columns, "lon,lat", may be a "sphere".
             context: columns that the density is conditioned on.
             ignore: columns that are left out.
             missing: words that stand for missing cells; None recognizes them among numbers.
-            strict: whether to refuse a column that would be set aside.
+            strict: whether to refuse a column that would be set aside, and angles beyond a turn.
 
         Raises:
             TableError: for a column that is not what it is said to be, or names that are unknown
                 or repeated; where no column is left to model, or a `strict` one is set aside.
         """
-        kinds = {**(kinds or {}), **dict.fromkeys(ignore, "ignored")}
+        kinds = {**with_pairs(kinds or {}), **dict.fromkeys(ignore, "ignored")}
         _check_names(table, [*kinds, *context])
         columns = []
         for name in table.columns:
@@ -84,6 +88,10 @@ class Schema:
         if not schema.modeled:
             why = "".join(f"; {c.name}: {c.describe()}" for c in refused[:3])
             raise TableError(f"no columns are left to model{why}; choose at least one")
+        if strict:
+            refuse_wrapped(schema.columns)
+        for part in (schema.modeled, schema.context):
+            charts_of([column for column in part if column.numeric])
         return schema
 
     def _without(self, names: list[str], how: str) -> Schema:
@@ -105,8 +113,14 @@ class Schema:
     @property
     def plain(self) -> bool:
         """Whether every column is continuous, without atoms or missing cells, as a `CNF` alone
-        takes them."""
-        return all(column.plain for column in (*self.modeled, *self.context))
+        takes them; of the context, without angles too."""
+        straight = charts_of([column for column in self.context if column.numeric]) is None
+        return straight and all(column.plain for column in (*self.modeled, *self.context))
+
+    @property
+    def charts(self) -> Charts | None:
+        """The map of the modeled numbers where angles or spheres are among them."""
+        return charts_of([column for column in self.modeled if column.numeric])
 
     def with_real_context(self) -> Schema:
         """The schema with any number allowed in the context, which a plain model takes as it
@@ -117,6 +131,11 @@ class Schema:
                 for column in self.columns
             )
         )
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Places among the modeled columns of each longitude and its latitude."""
+        return pairs_of(self.modeled)
 
     @property
     def ranges(self) -> tuple[tuple[float | None, float | None], ...] | None:
@@ -152,6 +171,8 @@ class Schema:
         if strict:
             for column, (_, found) in zip(columns, parts):
                 _require_held(table[column.name], found, column)
+        for pair in pairs_of(columns):
+            _mark_halves(*(parts[place][1] for place in pair))
         values = [torch.tensor(value) for value, _ in parts if value is not None]
         states = [torch.tensor(state) for _, state in parts]
         rows = len(table)
@@ -213,6 +234,14 @@ def _require_held(series: pd.Series, states: np.ndarray, column: Column) -> None
     if len(bad):
         why = unheld(series.iloc[bad[0]], int(states[bad[0]]), column)
         raise TableError(f"{place(series, bad[0])}: {why}; correct the cell")
+
+
+def _mark_halves(longitudes: np.ndarray, latitudes: np.ndarray) -> None:
+    """Give a missing cell beside one that is there the state `NO_STATE`: of longitude and latitude a
+    row has both or neither."""
+    here, there = ((states == 0) | (states == OUTSIDE) for states in (longitudes, latitudes))
+    longitudes[there & ~here] = NO_STATE
+    latitudes[here & ~there] = NO_STATE
 
 
 def unheld(cell: Any, state: int, column: Column) -> str:

@@ -42,6 +42,10 @@ class Transform(Float64Module, ABC):
         """Whether some x have no y: the log-Jacobian is −∞ there."""
         return False
 
+    def column_mask(self, mask: Tensor) -> Tensor:
+        """Which columns of x (*batch, dim) a row has, from a mask (*batch, coordinates) of y."""
+        return mask
+
     def config(self) -> dict[str, Any]:
         """What rebuilds the transform beside its columns and its tensors, JSON-ready."""
         return arguments(self, "dim")

@@ -116,7 +116,9 @@ class Charts(Transform):
         """Model coordinates y (*batch, coordinates) in float64, and the log-Jacobian, () or
         (*batch,)."""
         x = x.double()
-        reals, ladj = self.rest(x[..., self.reals], *self._of_rest(context, mask))
+        reals, ladj = x[..., self.reals], x.new_zeros(())
+        if self.reals:
+            reals, ladj = self.rest(reals, *self._of_rest(context, mask))
         count = len(self.angles)
         turned = x[..., self.angles] - self.starts[:count]
         angles = wrap(turned * (2 * math.pi / self.periods[:count]) - math.pi)
@@ -129,9 +131,11 @@ class Charts(Transform):
     ) -> Tensor:
         """Data x (*batch, dim), in the dtype of y."""
         reals, angles, vectors = self.geometry.split(y.double())
-        rest = self.rest.inverse(reals.to(y.dtype), *self._of_rest(context, mask))
         x = y.new_zeros(*y.shape[:-1], self.dim)
-        x[..., self.reals] = rest
+        if self.reals:
+            x[..., self.reals] = self.rest.inverse(
+                reals.to(y.dtype), *self._of_rest(context, mask)
+            )
         a, b, c = vectors.unbind(-1)
         longitudes = torch.atan2(b, a) * (180 / math.pi)
         turned = [angles + math.pi, longitudes * (math.pi / 180) - self._start_angles()]
@@ -140,7 +144,7 @@ class Charts(Transform):
         x[..., places] = wrapped.to(y.dtype)
         latitudes = torch.atan2(c, torch.hypot(a, b)) * (180 / math.pi)
         x[..., [pair[1] for pair in self.spheres]] = latitudes.to(y.dtype)
-        return x if mask is None else x.where(self._mask_of_columns(mask), 0.0)
+        return x if mask is None else x.where(self.column_mask(mask), 0.0)
 
     def pushforward(
         self, v: Tensor, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
@@ -148,14 +152,24 @@ class Charts(Transform):
         """dx/dt (*batch, dim) for dy/dt = v at y (*batch, coordinates), in the dtype of v."""
         (real, turn, spin), (at, _, vectors) = self.geometry.split(v), self.geometry.split(y)
         x = v.new_zeros(*v.shape[:-1], self.dim)
-        x[..., self.reals] = self.rest.pushforward(real, at, *self._of_rest(context, mask))
+        if self.reals:
+            x[..., self.reals] = self.rest.pushforward(real, at, *self._of_rest(context, mask))
         x[..., self.angles] = turn * (self.periods[: len(self.angles)] / (2 * math.pi)).to(v.dtype)
         (a, b, _), (da, db, dc) = unit(vectors)[0].unbind(-1), spin.unbind(-1)
         across = torch.hypot(a, b).clamp(min=torch.finfo(v.dtype).eps)
         degrees = 180 / math.pi
         x[..., [pair[0] for pair in self.spheres]] = degrees * (a * db - b * da) / across.square()
         x[..., [pair[1] for pair in self.spheres]] = degrees * dc / across
-        return x if mask is None else x.where(self._mask_of_columns(mask), 0.0)
+        return x if mask is None else x.where(self.column_mask(mask), 0.0)
+
+    def column_mask(self, mask: Tensor) -> Tensor:
+        """Which columns (*batch, dim) a row has, from its coordinates."""
+        places: list[int] = [0] * self.dim
+        for coordinate, place in enumerate(self.coordinates):
+            places[place] = coordinate
+        for longitude, latitude in self.spheres:
+            places[latitude] = places[longitude]
+        return mask[..., places]
 
     def _vectors(self, x: Tensor) -> Tensor:
         """Unit vectors (*batch, spheres, 3) of longitudes and latitudes."""
@@ -183,15 +197,6 @@ class Charts(Transform):
             return context, mask
         count, width = len(self.reals), self.geometry.dim
         return torch.cat([context[..., :count], context[..., width:]], -1), mask[..., :count]
-
-    def _mask_of_columns(self, mask: Tensor) -> Tensor:
-        """Which columns (*batch, dim) a row has, from its coordinates."""
-        places: list[int] = [0] * self.dim
-        for coordinate, place in enumerate(self.coordinates):
-            places[place] = coordinate
-        for longitude, latitude in self.spheres:
-            places[latitude] = places[longitude]
-        return mask[..., places]
 
     def _log_slopes(self, mask: Tensor | None) -> Tensor:
         """The log-Jacobian of angles and pairs, () or (*batch,)."""

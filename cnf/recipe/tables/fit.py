@@ -19,6 +19,7 @@ from cnf.recipe.tables.rows import TableRows, encoded, merged, split
 from cnf.recipe.tables.states import fit_states
 from cnf.rows import FEWEST_ROWS, HELD_OUT, held_out_split
 from cnf.tables.cells import numbers
+from cnf.tables.column_types.circular import with_pairs
 from cnf.tables.columns import declared_type
 from cnf.tables.dataframes import as_pandas
 from cnf.tables.formats import TableError, choose_columns
@@ -112,9 +113,10 @@ def fit_table(
         return _former_call(table, *former, weights=weights, seed=seed, imputer=imputer, **budget)
     if former:
         raise TypeError(f"fit_table: expected one table; got {len(former)} more arguments")
+    kinds = with_pairs(kinds or {})
     beside = [weights] if isinstance(weights, str) else []
     options = {"missing": missing, "array": array}
-    frame = _read(table, columns, [*context, *beside], ignore, kinds or {}, **options)
+    frame = _read(table, columns, [*context, *beside], ignore, kinds, **options)
     if beside:
         weights = numbers(frame[beside[0]])
     with told_of(table):
@@ -224,13 +226,14 @@ def _plain_fit(
     known = plain_rows(model, rows, weighted=weighted)
     judges = None if valid is None else plain_rows(model, valid, weighted=False)
     train, held_out = held_out_split(known, options["seed"]) if judges is None else (known, judges)
-    nll, error = gaussian_nll(train, held_out)
-    facts = {
+    facts: dict[str, Any] = {
         "rows": len(train),
         "valid_rows": len(held_out),
-        "gaussian": {"nll": nll, "standard_error": error},
         "quantiles": quantiles(model.numeric_columns, train.x, train.x.isfinite()),
     }
+    if model.schema.charts is None:  # one Gaussian says nothing of a circle
+        nll, error = gaussian_nll(train, held_out)
+        facts["gaussian"] = {"nll": nll, "standard_error": error}
     return facts, partial(fit_plain, model, known, judges, **options)
 
 
@@ -257,6 +260,7 @@ def _states_fit(
     )
     if imputer is None:
         imputer = any(column.missing for column in model.schema.modeled)
+        imputer = imputer and model.schema.charts is None
     present = model.present(train.cells.states)
     facts = {"quantiles": quantiles(model.numeric_columns, train.cells.values, present)}
     return facts, partial(fit_states, model, train, valid, imputer=imputer, **options)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from cnf.rows import HELD_OUT, Cells, as_weights
+from cnf.tables.columns import NO_STATE
+from cnf.tables.formats import TableError
 from cnf.tables.model import TableFlow
 
 
@@ -41,11 +43,22 @@ def encoded(model: TableFlow, table: pd.DataFrame, weights: Any) -> TableRows:
         for columns in (model.schema.modeled, model.schema.context)
     ]
     cells, context = (part.to(device) for part in parts)
+    _require_whole_points(model, table, cells)
     ones = torch.ones(len(table), dtype=torch.float64, device=device)
     if weights is None:
         return TableRows(cells, context, ones, ones)
     counts = as_weights(weights, len(table), device)
     return TableRows(cells, context, counts / counts.mean(), counts)
+
+
+def _require_whole_points(model: TableFlow, table: pd.DataFrame, cells: Cells) -> None:
+    """Refuse a longitude or a latitude without the other."""
+    for pair in model.schema.pairs:
+        if len(lone := ((cells.states[:, pair] == NO_STATE).sum(1) == 1).nonzero()):
+            where = f"{table.index.name or 'row'} {table.index[lone[0].item()]}"
+            raise TableError(
+                f"{where}: expected longitude and latitude or neither, found one; fill the other in"
+            )
 
 
 def merged(rows: TableRows) -> TableRows:

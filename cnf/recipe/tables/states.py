@@ -74,7 +74,8 @@ def fit_states(
         history = stopped.history
     history = history or History()
     model.eval()
-    if model.flow is not None:
+    # The Gaussian that cells are measured by knows no circle: there one rule serves all cells.
+    if model.flow is not None and model.schema.charts is None:
         context = model.conditioning.context(train.context)
         model.integrals.measure(model.flow, model.number_rows(train.cells, context))
     history.valid_nll, history.valid_se = _mean_nll(model, valid)
@@ -102,8 +103,11 @@ def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> 
         return
     marginals, whitening = gaussianizing_maps(model.flow)
     present, context = model.present(cells.states), conditioning.context(train.context)
-    marginals.fit(cells.values, present, train.weights)
-    y = marginals.by_cell(cells.values)[0].where(present, 0.0)
+    values, charts = cells.values, model.schema.charts
+    if charts is not None:
+        values, present = values[:, charts.reals], present[:, charts.reals]
+    marginals.fit(values, present, train.weights)
+    y = marginals.by_cell(values)[0].where(present, 0.0)
     whitening.fit(y, present, conditioning.features(cells.states, context), train.weights)
 
 

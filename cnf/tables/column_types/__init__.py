@@ -3,6 +3,7 @@
 continuous     real, positive, bounded
 integer        multiples of a step, and `heaping`: values that occur far too often
 time           dates, times of day, moments, durations
+circular       angles, and longitude with latitude
 categorical    categories
 unmodeled      constants, and columns that are left out
 numeric        what types with numbers share
@@ -12,11 +13,13 @@ numeric        what types with numbers share
 from cnf.tables.column_types.continuous import Bounded, Positive, Real  # isort: skip
 from cnf.tables.column_types.integer import Integer  # isort: skip
 from cnf.tables.column_types.time import Time  # isort: skip
+from cnf.tables.column_types.circular import Angle, Sphere  # isort: skip
 from cnf.tables.column_types.categorical import Categorical  # isort: skip
 from cnf.tables.column_types.unmodeled import Constant, Ignored  # isort: skip
 from cnf.tables.column_types.numeric import NumericType  # isort: skip
 
 __all__ = [
+    "Angle",
     "Bounded",
     "Categorical",
     "Constant",
@@ -25,5 +28,6 @@ __all__ = [
     "NumericType",
     "Positive",
     "Real",
+    "Sphere",
     "Time",
 ]
