@@ -14,6 +14,9 @@ from cnf.fields.geometry import Geometry, unit, wrap
 from cnf.flows.bases import Base, NormalBase
 from cnf.registry import described, rebuild, register
 
+# Numbers of a mixture, rows times components, that are made at once: many megabytes else.
+AT_ONCE = 2**22
+
 
 @register
 class UniformCircleBase(Base):
@@ -119,8 +122,12 @@ class _ComponentsBase(Base):
         """Log-density (*batch, components) of z (*batch, dim) under each component."""
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density (*batch,) of z (*batch, dim)."""
-        return (self.weights.log() + self.component_log_probs(z)).logsumexp(-1)
+        """Log-density (*batch,) of z (*batch, dim), some rows at a time."""
+        rows = z.reshape(-1, self.dim).split(max(1, AT_ONCE // len(self.weights)))
+        parts = [
+            (self.weights.log() + self.component_log_probs(some)).logsumexp(-1) for some in rows
+        ]
+        return torch.cat(parts).reshape(z.shape[:-1])
 
     def _choose(self, count: int, generator: torch.Generator | None) -> Tensor:
         """A component for each of so many draws."""

@@ -96,6 +96,10 @@ PERIODIC_CLOSE = 0.01  # nats that twice the components must gain: more cost tim
 PERIODIC_WIDTHS = (1.2, 1.5)  # of a component, beside that of its rows; as BASE_WIDTH
 PERIODIC_LEAST_SPREAD = 1e-3  # radians
 
+# Kernels on a sphere that a flow has to beat: events repeat at places and lie along lines.
+KERNEL_NEIGHBORS, KERNEL_SHARES = (3, 5, 8, 12, 20, 30), (0.5, 0.7, 1.0)
+KERNEL_LEAST_SPREAD = 1e-4  # radians, 0.6 km on the earth: about what coordinates are rounded to
+
 # Mixtures that a flow has to beat, in model coordinates. Small ones show how fast the likelihood
 # rises with the components; the large one is fitted where that promises more than the flow has.
 SMALL_COMPONENTS, LARGE_COMPONENTS = (2, 5, 10, 40), 160

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from cnf.flows import Base
 from cnf.recipe.defaults import (
     LARGE_COMPONENTS,
+    MIN_GAIN,
     MIXTURE_SHARE,
     STACKING_ROWS,
     STACKING_STEPS,
@@ -15,9 +16,11 @@ from cnf.recipe.defaults import (
 from cnf.recipe.mixture_baseline import MixtureBaseline
 from cnf.recipe.preparation import FitPlan
 from cnf.recipe.settings import FitSettings
+from cnf.recipe.sphere_kernels import sphere_kernels
 from cnf.recipe.stacking import stacked_mixture_if_better
 from cnf.recipe.transforms import standardizing_transform
 from cnf.rows import Rows
+from cnf.training.batches import in_model_coordinates
 from cnf.training.trainer import Trainer
 from cnf.training.validation import validation_subset
 
@@ -49,6 +52,8 @@ def fall_back_to_mixture(
     plan = FitPlan(**trainer.metadata)
     if not plan.allow_mixture_fallback:
         return None
+    if not trainer.flow.geometry.flat:
+        return _fall_back_to_kernels(trainer)
     steps, seconds = settings.budget
     limit = MIXTURE_SHARE * seconds if seconds else None
     few = len(trainer.train) + len(trainer.valid) < STACKING_ROWS
@@ -61,6 +66,17 @@ def fall_back_to_mixture(
         return None
     _install_base(trainer, found)
     return FallbackResult({"base": found.describe()}, None)
+
+
+def _fall_back_to_kernels(trainer: Trainer) -> FallbackResult | None:
+    """On the sphere: kernels in place of the flow, where they are surely better."""
+    flow = trainer.flow
+    train, valid = (in_model_coordinates(flow, rows) for rows in (trainer.train, trainer.valid))
+    kernels, nll = sphere_kernels(train, valid, trainer.seed)
+    if nll > trainer.state.best_nll - MIN_GAIN:
+        return None
+    _install_base(trainer, kernels)
+    return FallbackResult({"base": f"{kernels.describe()}, one at each row"}, None)
 
 
 def _fall_back_to_stack(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from cnf.fields import Geometry
 from cnf.flows import CNF, Base
 from cnf.recipe.architecture import default_field
 from cnf.recipe.bases import base_in_space
@@ -92,7 +93,8 @@ def prepare(
         flow.base = base_for(flow, train, valid, seed)
         choices["base"] = flow.base.describe()
     flow.automatic &= {"solver"}
-    fallback = "base" in free and not flow.context_dim and resting and flow.geometry.flat
+    known = flow.geometry.flat or flow.geometry == Geometry(0, spheres=1)
+    fallback = "base" in free and not flow.context_dim and resting and known
     return FitPlan(choices, fallback, "preprocess" in free)
 
 
