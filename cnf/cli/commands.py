@@ -79,7 +79,10 @@ def fit(
     ] = False,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Refuse a table of which a column would be set aside."),
+        typer.Option(
+            "--strict",
+            help="Refuse a table of which a column would be set aside, or an angle wrapped.",
+        ),
     ] = False,
     missing: Annotated[
         str | None,

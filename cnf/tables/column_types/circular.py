@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cnf.tables.cells import dtype_of
 from cnf.tables.column_types.numeric import Numbers, NumericType, is_atom, parameter_numbers
 from cnf.tables.columns import OUTSIDE, Circle, Column, Encoded, Role, register_column_type
 from cnf.tables.formats import TableError, shown
@@ -51,10 +50,8 @@ class Angle(NumericType):
         if step is None:
             distinct, counts = np.unique(_wrapped(cells.values, start, period), return_counts=True)
             atoms = tuple(distinct[is_atom(counts, len(cells.values))].tolist())
-        dtype = dtype_of(series) if step is not None and step == round(step) else "float64"
-        dtype = dtype if dtype == "int64" else "float64"
-        parts = {"step": step, "atoms": atoms, "dtype": dtype}
-        return cells.column(self.name, parameters=(period, start, float(beyond)), **parts)
+        circle = (period, start, float(beyond))
+        return cells.column(self.name, parameters=circle, step=step, atoms=atoms)
 
     def validate(self, column: Column) -> None:
         """An angle has a period above zero, a start and a count, and no ends."""
@@ -71,13 +68,12 @@ class Angle(NumericType):
         period, start, _ = column.parameters
         return Circle(float(period), float(start))
 
-    def encode(self, series: pd.Series, column: Column) -> Encoded:
-        """Numbers in [start, start + period), and states."""
-        return super().encode(pd.Series(self._numbers(series, column), series.index), column)
-
     def numbers(self, series: pd.Series, column: Column) -> np.ndarray:
         """Cells in [start, start + period), NaN where missing."""
-        return self._numbers(series, column)
+        values, circle = super().numbers(series, column), self.circle(column)
+        with np.errstate(invalid="ignore"):
+            wrapped = _wrapped(values, circle.start, circle.period)
+        return np.where(np.isinf(values), values, wrapped)
 
     def write(self, values: np.ndarray, column: Column) -> pd.Series:
         """Cells in [start, start + period): rounding may have led to its end."""
@@ -90,12 +86,6 @@ class Angle(NumericType):
         step = [] if column.step is None else [f"times {column.step:g}"]
         wrapped = [f"{beyond:g} cells wrapped"] if beyond else []
         return [f"period {period:g} from {start:g}", *step, *wrapped]
-
-    def _numbers(self, series: pd.Series, column: Column) -> np.ndarray:
-        values, circle = self.read(series), self.circle(column)
-        with np.errstate(invalid="ignore"):
-            wrapped = _wrapped(values, circle.start, circle.period)
-        return np.where(np.isinf(values), values, wrapped)
 
 
 @register_column_type
