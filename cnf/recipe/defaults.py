@@ -138,6 +138,8 @@ DEQUANTIZED_ROWS, DEQUANTIZED_MOST_COPIES = 100_000, 20
 TYPED_JUDGED_ROWS = 1_000  # a cell may cost solves at many points
 # Rows, each with another set of known cells, that the imputer learns from, and rows that judge it,
 # each of which has a pattern of its own to be solved.
+# Rows of which some columns are neither known nor asked, so that marginals are learned too.
+IMPUTER_LEFT_OUT = 1 / 3
 IMPUTER_ROWS, IMPUTER_MOST_COPIES, IMPUTER_JUDGED_ROWS = 100_000, 20, 256
 
 # Conditional network of any columns given any others: its share of the seconds (a quarter of what

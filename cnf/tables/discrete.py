@@ -127,3 +127,32 @@ class DiscreteModel(nn.Module):
             states[:, j] = states[:, j].where(known[:, j], drawn)
             known[:, j] = True
         return states
+
+    @torch.no_grad()
+    def complete(
+        self, states: Tensor, free: Tensor, known: Tensor, extra: Tensor, uniform: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The states (rows, columns) with the free ones drawn by inversion of uniform numbers, and
+        their log-probability (rows,).
+
+        Args:
+            states: (rows, columns); read where `known`.
+            free: which states are drawn (rows, columns).
+            known: which are given (rows, columns).
+            extra: (rows, extra)
+            uniform: (rows, columns)
+        """
+        states, known = states.where(known, -1), known.clone()
+        total = uniform.new_zeros(len(states), dtype=torch.float64)
+        for j in range(len(self.sizes)):
+            drawn, log_prob = torch.zeros_like(states[:, j]), torch.zeros_like(total)
+            if self.sizes[j] > 1:
+                log_probs = self.log_probs(j, states, known, extra).double()
+                ends = log_probs.exp().cumsum(1)
+                drawn = torch.searchsorted(ends, uniform[:, j : j + 1] * ends[:, -1:]).squeeze(1)
+                drawn = drawn.clamp(max=self.sizes[j] - 1)
+                log_prob = log_probs.gather(1, drawn[:, None]).squeeze(1)
+            states[:, j] = torch.where(free[:, j], drawn, states[:, j])
+            total = total + log_prob.where(free[:, j], 0.0)
+            known[:, j] |= free[:, j]
+        return states, total

@@ -16,7 +16,7 @@ from cnf.tables.conditioning import StateConditioning
 from cnf.tables.discrete import DiscreteModel
 from cnf.tables.masked_flow import masked_flow
 from cnf.transforms.marginals import MarginalTransform
-from cnf.transforms.whitening import Whitening
+from cnf.transforms.whitening import HALF_LOG_2PI, Whitening
 
 # Draws need no error bar, so a fixed grid is enough.
 STEPS, TOLERANCE = 12, 0.1
@@ -122,24 +122,49 @@ class Imputation:
 
     def coordinates(
         self, y: Tensor, states: Tensor, context: Tensor, observed: Observed
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The numbers that are present but not known, where the imputer's flow takes them.
 
         Args:
             y: all numbers in nearly Gaussian coordinates (rows, numeric).
-            states: all states (rows, columns).
+            states: all states (rows, columns), −1 in columns that are left out.
             context: features of the context (rows, width).
             observed: what is known.
 
         Returns:
-            z (rows, numeric) and the context of the imputer's flow.
+            z (rows, numeric), the context of the imputer's flow, and log |det ∂z/∂y| (rows,) with
+            ½ log 2π for every number that is not drawn.
         """
-        free = (states[:, self.conditioning.numeric] == 0) & ~observed.given
-        features = self.conditioning.features(states, context)
+        free, features, conditions = self.conditions(states, context, observed)
         y = observed.y.where(observed.given, y)
         assert self.maps is not None, "numbers have coordinates"
-        z, _ = self.maps[1].whiten(y, free, features, observed.given)
-        return z, self.imputer.conditions(free, features, observed)
+        z, log_det = self.maps[1].whiten(y, free, features, observed.given)
+        return z, conditions, log_det + HALF_LOG_2PI * (~free).sum(1, dtype=log_det.dtype)
+
+    def conditions(
+        self, states: Tensor, context: Tensor, observed: Observed
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Which numbers are drawn (rows, numeric), the features of the states, and the context of
+        the imputer's flow."""
+        free = (states[:, self.conditioning.numeric] == 0) & ~observed.given
+        features = self.conditioning.features(states, context)
+        return free, features, self.imputer.conditions(free, features, observed)
+
+    def numbers(
+        self, values: Tensor, states: Tensor, context: Tensor, observed: Observed, base: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Numbers (rows, numeric) with those that are not known carried from base points, and the
+        log-density of these (rows,)."""
+        assert self.maps is not None and self.imputer.flow is not None, "there are numbers"
+        marginals, whitening = self.maps
+        free, features, conditions = self.conditions(states, context, observed)
+        start = base.where(free, 0.0).to(self.imputer.flow.dtype)
+        path, log_prob = self.imputer.flow.trajectory_and_log_prob(start, [1.0], conditions)
+        y = whitening.unwhiten(path[0].double(), observed.y, free, features, observed.given)
+        drawn = marginals.inverse(y)
+        log_det = self.coordinates(y, states, context, observed)[2]
+        log_slope = marginals.by_cell(drawn)[1].where(free, 0.0).sum(1)
+        return drawn.where(free, values), log_prob[0].double() + log_det + log_slope
 
     def complete(self, cells: Cells, context: Tensor, generator: torch.Generator | None) -> Cells:
         """The cells with those that are missing drawn, given the others of their row."""
@@ -148,9 +173,7 @@ class Imputation:
         if self.maps is None or self.imputer.flow is None:
             return Cells(cells.values, states)
         marginals, whitening = self.maps
-        free = (states[:, self.conditioning.numeric] == 0) & ~observed.given
-        features = self.conditioning.features(states, context)
-        conditions = self.imputer.conditions(free, features, observed)
+        free, features, conditions = self.conditions(states, context, observed)
         z = self.imputer.flow.sample((), conditions, generator=generator).double()
         y = whitening.unwhiten(z, observed.y, free, features, observed.given)
         return Cells(marginals.inverse(y).where(free, cells.values), states)

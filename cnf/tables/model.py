@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pandas as pd
 import torch
@@ -26,10 +26,9 @@ from cnf.tables.imputation import Imputation, Imputer, excluded_states
 from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, masked_flow
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.numeric_view import NumericView, chosen_states, in_words
+from cnf.tables.questions import Given, TableDensity, table_density
 from cnf.tables.schema import Schema
 from cnf.tables.scoring import RowScorer, Unseen
-
-Given: TypeAlias = "pd.DataFrame | pd.Series | Mapping[str, Any] | list[Mapping[str, Any]]"
 
 
 class TableFlow(WholeState):
@@ -213,13 +212,18 @@ class TableFlow(WholeState):
 
         Args:
             rows: how many.
-            given: the context, for a model with context columns: one row for all, or `rows` rows,
-                as a data frame, a mapping of names to values, a Series or a list of mappings.
+            given: what every row has: name -> a value, a list of levels, or a range (low, high)
+                with None for no end; or a frame, a Series or a list of mappings of one row for all,
+                or of `rows` rows. Columns of the context must be there; any modeled column may be.
             generator: source of all randomness.
 
         Raises:
             TableError: for a context that is missing or not wanted, or has another number of rows.
+            ValueError: for modeled columns that are given to a model without a conditional
+                network.
         """
+        if given is not None and _names(given) & {c.name for c in self.schema.modeled}:
+            return self._sample_given(rows, given, generator)
         context = self._context_of(given, rows)
         states = torch.zeros(rows, len(self.sizes), dtype=torch.long, device=context.device)
         if self.discrete is not None:
@@ -234,6 +238,50 @@ class TableFlow(WholeState):
             shape = (rows,) if conditions is None else ()
             values = self.flow.sample(shape, conditions, generator=generator, dtype=torch.float64)
         return self.schema.rows(Cells(values, states))
+
+    def marginal(self, columns: Sequence[str]) -> TableDensity:
+        """p(columns), the other modeled columns integrated out.
+
+        Its `log_prob`, `evaluate` and `sample` take and give frames of these columns. Amortized
+        where the model was fitted with `any_subset=True`; `.exact()` is its importance sampling
+        against the joint density, and all there is for a plain table without the network.
+
+        Raises:
+            TableError: for a column that is not there.
+            ValueError: for a table with states whose model has no conditional network.
+        """
+        return table_density(self).marginal(columns)
+
+    def conditional(self, given: Given) -> TableDensity:
+        """p(the other columns | given); see `marginal`.
+
+        Args:
+            given: name -> a value, a list of levels, or a range (low, high) with None for no end;
+                or a frame, which conditions row by row. Nothing is known of a missing cell.
+
+        Raises:
+            TableError: for a column that is not there, or a value that it cannot hold.
+            ValueError: as `marginal`.
+        """
+        return table_density(self).conditional(given)
+
+    def _sample_given(
+        self, rows: int, given: Given, generator: torch.Generator | None
+    ) -> pd.DataFrame:
+        """Rows with some modeled columns given."""
+        density = table_density(self).conditional(given)
+        held = len(density.question.given)
+        if held not in (1, rows):
+            raise TableError(f"given: expected 1 or {rows} rows; found {held}")
+        return density.draw(rows // held, generator=generator)
+
+    def context_of(self, table: pd.DataFrame) -> Tensor:
+        """The context (rows, width) of a frame, complete.
+
+        Raises:
+            TableError: for a context column that is not there, or a cell that is missing.
+        """
+        return self._context_of(table[[c.name for c in self.schema.context]], len(table))
 
     def _context_of(self, given: Given | None, rows: int) -> Tensor:
         """The context (rows, width) of rows to be drawn."""
@@ -398,6 +446,11 @@ def _conditioning(schema: Schema, flow: CNF | None) -> PlainConditioning | State
     if flow is not None and schema.plain and flow.context_dim == len(schema.context):
         return PlainConditioning(schema)
     return StateConditioning(schema)
+
+
+def _names(given: Given) -> set[str]:
+    """The names of the columns that are given."""
+    return set(given) if isinstance(given, Mapping) else set(rows_of(given))
 
 
 def _complete(context: Tensor) -> Tensor:

@@ -33,11 +33,13 @@ class Answers(Protocol):
     Attributes:
         numeric: places of the numeric columns among all.
         columns: how many columns there are.
+        steps: widths of the cells of integer columns, zero for the others (numeric,).
         marginals: each numeric column by itself.
     """
 
     numeric: tuple[int, ...]
     columns: int
+    steps: Tensor
     marginals: MarginalTransform
 
     def joint(self, cells: Cells, context: Tensor | None) -> Score:
@@ -87,6 +89,11 @@ class MixtureAnswers(Answers):
         return int(self.flow.dim)
 
     @property
+    def steps(self) -> Tensor:  # type: ignore[override]
+        """Zero: no column is on a grid."""
+        return torch.zeros(self.columns, dtype=torch.float64, device=self.flow.device)
+
+    @property
     def marginals(self) -> MarginalTransform:  # type: ignore[override]
         """Each column by itself."""
         return self.coordinates.marginals
@@ -109,10 +116,12 @@ class MixtureAnswers(Answers):
     ) -> tuple[Cells, Tensor]:
         """The rows with their free columns drawn from q, and log q of what was drawn."""
         condition = self.condition(cells, free, given, context)
-        z, log_prob = self._drawn(noise.base, condition)
+        base = noise.base.where(condition[:, : noise.base.shape[1]] != 0, 0.0)
+        z, log_prob = self._drawn(base, condition)
         values = self.coordinates.numbers(z, condition)
         ladj = self.coordinates.normalize(values, condition)[1]
-        return Cells(values.where(free, cells.values), cells.states), log_prob.double() + ladj
+        drawn = Cells(values.where(free, cells.values), cells.states.masked_fill(free, 0))
+        return drawn, log_prob.double() + ladj
 
     def paths(
         self, cells: Cells, free: Tensor, given: Tensor, context: Tensor | None,
@@ -135,7 +144,7 @@ class MixtureAnswers(Answers):
         return Score(normal(z) + ladj, nothing, nothing.long(), ladj.isfinite())
 
     def _drawn(self, z: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-        return z, normal(z.where(condition[:, : z.shape[1]] != 0, 0.0))
+        return z, normal(z)
 
     def _path(self, z: Tensor, t: Tensor | Sequence[float], condition: Tensor) -> Tensor:
         return z.expand(len(t), *z.shape)

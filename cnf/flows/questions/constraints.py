@@ -83,6 +83,13 @@ class Constraints:
         """The rows so many times, one after the other."""
         return self._map(lambda part: part.repeat(times, 1))
 
+    def centered(self, steps: Tensor) -> Constraints:
+        """The same with intervals of a single step (numeric,) as numbers that are known."""
+        width, center = self.upper - self.lower, (self.upper + self.lower) / 2
+        single = width <= steps * (1 + 1e-9)
+        lower, upper = (center.where(single, end) for end in (self.lower, self.upper))
+        return replace(self, lower=lower, upper=upper)
+
     def take(self, places: Tensor) -> Constraints:
         """The rows at `places`."""
         return self._map(lambda part: part[places])

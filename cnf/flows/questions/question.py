@@ -99,12 +99,12 @@ class Question:
         if self._divided:
             cells = self._chosen(count, generator)
         else:
-            many = self.given.repeat(count)
+            many = self._known.repeat(count)
             noise = self._noise(len(many), generator)
             cells = many.draw(self.answers.marginals, self.answers.numeric, noise)[0]
         if self.draws is not None:
             return cells
-        known = self.given.repeat(count).known
+        known = self._known.repeat(count).known
         noise = self._noise(len(cells), generator)
         context = self._context(len(cells))
         return self.answers.complete(cells, self.asked & ~known, known, context, noise)[0]
@@ -112,22 +112,28 @@ class Question:
     def paths(self, z: Tensor, t: Tensor) -> Tensor:
         """Paths (time, rows, columns) from base points z (rows, columns), of the amortized
         density."""
-        given = self.given.expand(len(z))
+        given = self._known.expand(len(z))
         known, cells = given.known, Cells(given.lower, given.states)
         context = self._context(len(z))
         return self.answers.paths(cells, self.asked & ~known, known, context, z, t)
 
     @property
+    def _known(self) -> Constraints:
+        """What is given; the amortized density takes an integer cell by its center, as it was
+        trained."""
+        return self.given if self.draws is not None else self.given.centered(self.answers.steps)
+
+    @property
     def _divided(self) -> bool:
         """Whether the density is a ratio: exact under a condition, or given more than numbers."""
-        given, precise = self.given.known, self.given.precise(self.answers.numeric)
+        given, precise = self._known.known, self._known.precise(self.answers.numeric)
         return bool((given if self.draws is not None else given & ~precise).any())
 
     def _weigh(self, cells: Cells, known: Tensor, context: Tensor | None, noise: Noise) -> Weighed:
         """Rows weighed by the joint density over the proposal or, amortized, by the density of
         what is known beyond the conditions."""
         if self.draws is None:
-            precise = self.given.precise(self.answers.numeric)
+            precise = self._known.precise(self.answers.numeric)
             given = precise.repeat(len(known) // len(precise), 1)
             score = self.answers.amortized(cells, known & ~given, given, context)
             return Weighed(cells, score.log_prob, score)
@@ -150,10 +156,10 @@ class Question:
         return replace(self, given=given, context=context)
 
     def _evaluate(self, rows: Constraints) -> Answer:
-        found = self._mass(self.given.joined(rows, self.answers.numeric))
+        found = self._mass(self._known.joined(rows, self.answers.numeric))
         if not self._divided:
             return found
-        there = self._mass(self.given)
+        there = self._mass(self._known)
         return Answer(
             found.log_prob - there.log_prob,
             found.error + there.error,
@@ -177,7 +183,7 @@ class Question:
     def _chosen(self, count: int, generator: torch.Generator | None) -> Cells:
         """`count` of many candidates for each row, chosen by their weights."""
         candidates = max(FEWEST_CANDIDATES, CANDIDATES * count)
-        many, answers = self.given.repeat(candidates), self.answers
+        many, answers = self._known.repeat(candidates), self.answers
         noise = self._noise(len(many), generator)
         cells, log_volume = many.draw(answers.marginals, answers.numeric, noise)
         cells, log_weights, _ = self._weigh(cells, many.known, self._context(len(many)), noise)

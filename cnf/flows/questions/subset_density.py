@@ -201,7 +201,7 @@ def subset_density(flow: Any, subsets: Any, context: Tensor | None) -> SubsetDen
             "a flow with a context needs a conditional network for this: cnf.fit(..., any_subset=True)"
         )
     else:
-        answers, draws = _stand_in(flow), DRAWS
+        answers, draws = stand_in(flow), DRAWS
     if context is not None and context.shape[-1:] != (flow.context_dim,):
         raise ValueError(
             f"context: expected {flow.context_dim} columns; got shape {tuple(context.shape)}"
@@ -212,7 +212,7 @@ def subset_density(flow: Any, subsets: Any, context: Tensor | None) -> SubsetDen
     return SubsetDensity(Question(answers, asked, nothing, rows, draws), columns, batch)
 
 
-def _stand_in(flow: Any) -> MixtureAnswers:
+def stand_in(flow: Any) -> MixtureAnswers:
     """What answers for a flow without a conditional network."""
     generator = torch.Generator(flow.device).manual_seed(0)
     x = flow.sample((STAND_IN_ROWS,), generator=generator, dtype=torch.float64)

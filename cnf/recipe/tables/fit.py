@@ -60,6 +60,7 @@ def fit_table(
     seed: int = 0,
     hidden: tuple[int, int] | None = None,
     imputer: bool | None = None,
+    any_subset: bool = False,
     device: str | torch.device = "cpu",
     announce: Callable[[str], object] | None = None,
     **budget: Any,
@@ -86,6 +87,8 @@ def fit_table(
         hidden: widths of the field; None chooses by rows and columns.
         imputer: whether to fit what `TableFlow.impute` draws missing cells from; None: where the
             table has missing cells. It takes a third of the seconds, or as many steps again.
+        any_subset: whether to fit a conditional network too, which `TableFlow.marginal` and
+            `TableFlow.conditional` ask; of a table with states it is the imputer.
         device: where to compute.
         announce: called before the fit with lines on how the file is written and what each column
             is.
@@ -140,6 +143,7 @@ def fit_table(
             weights=weights,
             seed=seed,
             imputer=imputer,
+            any_subset=any_subset,
             **budget,
         )
     except Interrupted as stop:
@@ -156,6 +160,7 @@ def fit_table_flow(
     weights: Any = None,
     seed: int = 0,
     imputer: bool | None = None,
+    any_subset: bool = False,
     steps: int | None = None,
     seconds: float | None = None,
     likelihood_share: float | None = None,
@@ -191,9 +196,11 @@ def fit_table_flow(
     rows = encoded(model, table, weights)
     rows_valid = None if valid is None else encoded(model, valid, None)
     if model.plain:
+        options["any_subset"] = any_subset
         facts, fit = _plain_fit(model, rows, rows_valid, options, weighted=weights is not None)
     else:
-        facts, fit = _states_fit(model, rows, rows_valid, options, imputer=imputer)
+        wanted = True if any_subset else imputer
+        facts, fit = _states_fit(model, rows, rows_valid, options, imputer=wanted)
         held_out = _held_out(len(table)) if valid is None else len(valid)
         facts["rows"] = len(table) - (held_out if valid is None else 0)
         facts["valid_rows"] = held_out

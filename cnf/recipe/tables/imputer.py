@@ -30,8 +30,8 @@ def fit_imputer(
 ) -> None:
     """Fit a fresh imputer of a model whose maps are fitted; its numbers by flow matching alone.
 
-    Every row shows a share of its cells that is drawn anew, from none to all, and the rest is what
-    is asked.
+    Every row shows a share of its cells that is drawn anew, from none to all, and the rest, or some
+    of it, is what is asked.
     """
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
@@ -43,7 +43,7 @@ def fit_imputer(
     )
     train = train.take(torch.arange(len(train), device=train.weights.device).repeat(copies))
     valid = valid.take(evenly_spaced(valid.weights, defaults.IMPUTER_JUDGED_ROWS))
-    both = [(rows, _partly_masked(imputation, rows, generator)) for rows in (train, valid)]
+    both = [(rows, *_partly_masked(imputation, rows, generator)) for rows in (train, valid)]
     states = [_discrete_rows(model, *part) for part in both]
     fit_discrete(
         imputer.discrete, *states, steps=budget.discrete_steps(imputer.discrete), seed=seed
@@ -70,26 +70,37 @@ def fit_imputer(
 
 def _partly_masked(
     imputation: Imputation, rows: TableRows, generator: torch.Generator
-) -> Observed:
-    """What is known of the rows when a random part of each is masked."""
+) -> tuple[Observed, Tensor]:
+    """What is known of the rows when a random part of each is masked, and the states that are asked
+    or known: of a share of the rows, some of the masked columns are left out."""
     shape, device = rows.cells.states.shape, rows.weights.device
-    share = torch.rand(shape[0], 1, generator=generator, device=device)
-    masked = torch.rand(shape, generator=generator, device=device) < share
-    return imputation.observed(rows.cells, masked)
+
+    def uniform(*size: int) -> Tensor:
+        return torch.rand(size, generator=generator, device=device)
+
+    masked = uniform(*shape) < uniform(shape[0], 1)
+    left_out = masked & (uniform(*shape) < uniform(shape[0], 1))
+    left_out &= uniform(shape[0], 1) < defaults.IMPUTER_LEFT_OUT
+    return imputation.observed(rows.cells, masked), rows.cells.states.where(~left_out, -1)
 
 
-def _discrete_rows(model: TableFlow, rows: TableRows, observed: Observed) -> DiscreteRows:
+def _discrete_rows(
+    model: TableFlow, rows: TableRows, observed: Observed, states: Tensor
+) -> DiscreteRows:
     context = model.conditioning.context(rows.context)
     extra = model.imputation.imputer.extra(observed, context).to(model.dtype)
-    states = model.imputation.observed(rows.cells).states
     return DiscreteRows(states, extra, observed.mask, rows.weights)
 
 
 def _coordinates(
-    model: TableFlow, rows: TableRows, observed: Observed, generator: torch.Generator
+    model: TableFlow,
+    rows: TableRows,
+    observed: Observed,
+    states: Tensor,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """The masked numbers in the coordinates of the imputer's flow, and its context."""
     imputation, context = model.imputation, model.conditioning.context(rows.context)
     y = imputation.gaussianize(dequantized(model, rows.cells, generator).values)
-    states = imputation.observed(rows.cells).states
-    return imputation.coordinates(y, states, context, observed)
+    z, conditions, _ = imputation.coordinates(y, states, context, observed)
+    return z, conditions

@@ -1,0 +1,146 @@
+"""What the user says is known of columns: values, levels, ranges, or a frame row by row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cnf.flows.questions.constraints import UNKNOWN, Constraints
+from cnf.tables.columns import NO_STATE, OUTSIDE, UNSEEN, Column
+from cnf.tables.formats import TableError, shown
+from cnf.tables.schema import Schema
+
+
+def no_constraints(schema: Schema, rows: int, device: torch.device) -> Constraints:
+    """Nothing is known of so many rows."""
+    numbers = torch.zeros(
+        rows, sum(c.numeric for c in schema.modeled), dtype=torch.float64, device=device
+    )
+    states = torch.full((rows, len(schema.modeled)), UNKNOWN, device=device)
+    return Constraints(states, numbers, numbers)
+
+
+def of_frame(
+    schema: Schema, table: pd.DataFrame, device: torch.device, *, missing: bool
+) -> tuple[Constraints, Tensor]:
+    """What the modeled columns of a frame say of each of its rows, and which rows hold a cell that
+    no column can.
+
+    Args:
+        schema: of the model.
+        table: rows with some of its columns.
+        device: of the model.
+        missing: whether a missing cell is a state of its own, or nothing is known of it.
+    """
+    chosen = [i for i, c in enumerate(schema.modeled) if c.name in table.columns]
+    columns = tuple(schema.modeled[i] for i in chosen)
+    cells = schema.encode(table, columns, strict=False).to(device)
+    found = no_constraints(schema, len(table), device)
+    states, lower, upper = found.states.clone(), found.lower.clone(), found.upper.clone()
+    impossible = ((cells.states == OUTSIDE) | (cells.states == UNSEEN)).any(1)
+    numeric = [i for i, c in enumerate(schema.modeled) if c.numeric]
+    values = iter(cells.values.T)
+    for column, place, found_states in zip(columns, chosen, cells.states.T):
+        lost = (found_states == NO_STATE) | (found_states == OUTSIDE) | (found_states == UNSEEN)
+        if not missing:
+            lost = lost | (found_states == column.missing_state)
+        states[:, place] = found_states.masked_fill(lost, UNKNOWN)
+        if column.numeric:
+            value, half = next(values), (column.step or 0.0) / 2
+            lower[:, numeric.index(place)] = value - half
+            upper[:, numeric.index(place)] = value + half
+    return Constraints(states, lower, upper), impossible
+
+
+def of_mapping(schema: Schema, given: Mapping[str, Any], device: torch.device) -> Constraints:
+    """What a mapping says of the modeled columns: name -> a value, a list of levels, or a range
+    (low, high) with None for no end.
+
+    Raises:
+        TableError: for a value that a column cannot hold, or a range of one without numbers.
+    """
+    sets = {name: part for name, part in given.items() if isinstance(part, list | tuple | set)}
+    points = {name: [part] for name, part in given.items() if name not in sets}
+    if points:
+        found, impossible = of_frame(schema, pd.DataFrame(points), device, missing=False)
+        if impossible.any() or int((found.states != UNKNOWN).sum()) < len(points):
+            raise TableError(f"given: expected values that the columns hold; got {_words(given)}")
+    else:
+        found = no_constraints(schema, 1, device)
+    lower, upper, choices = found.lower.clone(), found.upper.clone(), {}
+    states = found.states.clone()
+    names = [column.name for column in schema.modeled]
+    numeric = [column.name for column in schema.modeled if column.numeric]
+    for name, part in sets.items():
+        column, place = schema.column(name), names.index(name)
+        if isinstance(part, tuple) and len(part) == 2 and column.numeric:
+            ends, allowed = _range(column, *part)
+            lower[:, numeric.index(name)], upper[:, numeric.index(name)] = ends
+        else:
+            allowed = _levels(column, list(part))
+        if len(allowed) == 1:
+            states[:, place] = allowed[0]
+        else:
+            choices[place] = torch.tensor(allowed, device=device)
+    return Constraints(states, lower, upper, choices)
+
+
+def _range(column: Column, low: Any, high: Any) -> tuple[tuple[float, float], list[int]]:
+    """The ends of the numbers in a range, and the states that a cell there may have."""
+    low, high = -math.inf if low is None else float(low), math.inf if high is None else float(high)
+    if not low < high:
+        raise TableError(
+            f"given: expected {shown(column.name)} from low to high, low < high; got {low:g} to {high:g}"
+        )
+    atoms = [1 + k for k, atom in enumerate(column.atoms) if low <= atom <= high]
+    if column.step is not None:
+        low, high = _cells(column, low, high)
+    else:
+        low = low if column.lower is None else max(low, column.lower)
+        high = high if column.upper is None else min(high, column.upper)
+    if not low < high and not atoms:
+        raise TableError(
+            f"given: no value of {shown(column.name)} ({column.describe()}) lies there"
+        )
+    return (low, high), [0, *atoms] if low < high else atoms
+
+
+def _cells(column: Column, low: float, high: float) -> tuple[float, float]:
+    """The ends of the cells of a grid whose values lie in a range; heaped values take no room."""
+    step, heaped = column.step or 1.0, column.heaped_values
+    lower, upper = column.support
+    if math.isfinite(low):
+        first = math.ceil(low / step - 1e-9) * step
+        low = first - step * sum(value < first for value in heaped) - step / 2
+    if math.isfinite(high):
+        last = math.floor(high / step + 1e-9) * step
+        high = last - step * sum(value <= last for value in heaped) + step / 2
+    return (
+        low if lower is None else max(low, lower),
+        high if upper is None else min(high, upper),
+    )
+
+
+def _levels(column: Column, values: Sequence[Any]) -> list[int]:
+    """The states of some levels of a column."""
+    if column.numeric:
+        raise TableError(
+            f"given: expected a value or a range (low, high) of {shown(column.name)}; got {list(values)}"
+        )
+    texts = [str(level) for level in column.levels]
+    unknown = [value for value in values if str(value) not in texts]
+    if unknown or not values:
+        raise TableError(
+            f"given: expected levels of {shown(column.name)} among {', '.join(texts[:8])}; "
+            f"got {unknown or 'none'}"
+        )
+    return sorted({texts.index(str(value)) for value in values})
+
+
+def _words(given: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in given.items())

@@ -1,0 +1,215 @@
+"""Some columns of a table given others: what `TableFlow.marginal` and `conditional` return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from cnf.flows.questions.constraints import Constraints
+from cnf.flows.questions.question import Answer, Question
+from cnf.flows.questions.subset_density import DRAWS, subset_density
+from cnf.rows import Cells
+from cnf.tables.answers import TableAnswers
+from cnf.tables.dataframes import rows_of
+from cnf.tables.formats import TableError, choose_columns, shown
+from cnf.tables.given import no_constraints, of_frame, of_mapping
+from cnf.tables.schema import Schema
+
+Given: TypeAlias = "pd.DataFrame | pd.Series | Mapping[str, Any] | list[Mapping[str, Any]]"
+
+
+@dataclass(frozen=True)
+class TableDensity:
+    """p(columns | given) of some columns of a table, the others integrated out.
+
+    Attributes:
+        model: the `TableFlow`.
+        question: what is asked, over encoded rows; its context is that of what is given.
+        columns: names of the columns.
+    """
+
+    model: Any
+    question: Question
+    columns: tuple[str, ...]
+
+    @property
+    def method(self) -> str:
+        """ "amortized" or "exact"."""
+        return "amortized" if self.question.draws is None else "exact"
+
+    def exact(self, draws: int = DRAWS) -> TableDensity:
+        """The same by importance sampling against the joint density, with so many draws a row."""
+        return replace(self, question=replace(self.question, draws=draws))
+
+    def marginal(self, columns: Sequence[str]) -> TableDensity:
+        """p(some of these columns | given).
+
+        Raises:
+            TableError: for a column that is not asked here.
+        """
+        kept = tuple(
+            choose_columns(list(self.columns), path="columns", columns=list(columns), ignore=())
+        )
+        return self._asking(kept)
+
+    def conditional(self, given: Given) -> TableDensity:
+        """p(the other columns | given, what was given before).
+
+        Args:
+            given: name -> a value, a list of levels, or a range (low, high) with None for no end;
+                or a frame, which conditions row by row. Nothing is known of a missing cell.
+
+        Raises:
+            TableError: for a column that is not there, or a value that it cannot hold.
+        """
+        values = dict(given) if isinstance(given, Mapping) else {}
+        table = None if values else rows_of(given)
+        names = [str(name) for name in (values if table is None else table)]
+        schema, question = self.model.schema, self.question
+        context = [column.name for column in schema.context]
+        for name in names:
+            if name not in (*self.columns, *context):
+                raise TableError(
+                    f"given: expected columns among {', '.join((*self.columns, *context))};"
+                    f" found {shown(name)}"
+                )
+        if any(name in context for name in names):
+            row = {name: [part] for name, part in values.items() if name in context}
+            there = self.model.context_of(pd.DataFrame(row) if table is None else table)
+            question = replace(question, context=there)
+        if table is None:
+            modeled = {name: part for name, part in values.items() if name not in context}
+            known = of_mapping(schema, modeled, self.model.device)
+        else:
+            known = _rows_given(schema, table, self.model.device)
+        question = replace(question, given=question.given.joined(known, question.answers.numeric))
+        left = tuple(name for name in self.columns if name not in names)
+        return replace(self, question=question)._asking(left)
+
+    def log_prob(self, table: pd.DataFrame) -> Tensor:
+        """Log-probability (rows,) of the columns of a frame, in nats; a density in the units of the
+        table for continuous numbers."""
+        return self.evaluate(table).log_prob
+
+    @torch.no_grad()
+    def evaluate(self, table: pd.DataFrame) -> Answer:
+        """`log_prob` with a bar, and what the importance weights say; see
+        `cnf.flows.SubsetDensity.evaluate`.
+
+        Raises:
+            TableError: for a column that is not there, or a cell that is no number.
+        """
+        choose_columns(list(table.columns), path="table", columns=list(self.columns), ignore=())
+        schema = self.model.schema
+        rows, impossible = of_frame(
+            schema, table[list(self.columns)], self.model.device, missing=True
+        )
+        question = self.question
+        if question.context is None and schema.context:
+            question = replace(question, context=self.model.context_of(table))
+        found = question.evaluate(rows)
+        asked = rows.known[:, question.asked].all(1)
+        log_prob = found.log_prob.masked_fill(~asked, torch.nan).masked_fill(
+            impossible, -torch.inf
+        )
+        ok = (found.ok & asked) | impossible
+        return replace(
+            found, log_prob=log_prob, ok=ok, error=found.error.masked_fill(impossible, 0.0)
+        )
+
+    @torch.no_grad()
+    def sample(self, rows: int = 1, *, generator: torch.Generator | None = None) -> pd.DataFrame:
+        """Draws of the columns: `rows` for each row that is given, the first of all of them first.
+
+        Raises:
+            TableError: for a model with context columns of which no value is given.
+        """
+        return self.draw(rows, generator=generator)[list(self.columns)]
+
+    def draw(self, rows: int = 1, *, generator: torch.Generator | None = None) -> pd.DataFrame:
+        """`sample` with the columns that were given, as they were drawn within their sets."""
+        if self.question.context is None and self.model.schema.context:
+            raise TableError("given: expected values of the context columns too; found none")
+        cells = self.question.draw(rows, generator)
+        shown_states = cells.states.clamp(min=0)
+        frame = self.model.schema.decode(
+            Cells(cells.values, shown_states), self.model.schema.modeled
+        )
+        known = [
+            column.name
+            for column, state in zip(self.model.schema.modeled, cells.states.T)
+            if bool((state >= 0).all())
+        ]
+        return frame[known]
+
+    @torch.no_grad()
+    def posterior(self, column: str, grid: Any) -> np.ndarray:
+        """p(column | given) on a grid (points,), for each row that is given (rows, points), with
+        integral one on the grid by the trapezoidal rule.
+
+        Raises:
+            TableError: for a column that is not asked here.
+        """
+        one, points = self.marginal([column]), np.asarray(grid, dtype=float)
+        given = one.question.given
+        count = len(given)
+        frame = pd.DataFrame({column: np.tile(points, count)})
+        places = torch.arange(count).repeat_interleave(len(points))
+        context = one.question.context
+        if context is not None and len(context) > 1:
+            context = context[places]
+        wide = replace(one.question, given=given.take(places), context=context)
+        log_density = replace(one, question=wide).evaluate(frame).log_prob.reshape(count, -1)
+        density = (log_density - log_density.amax(1, keepdim=True)).exp().cpu().numpy()
+        return density / np.trapezoid(density, points, axis=1)[:, None]
+
+    def _asking(self, columns: tuple[str, ...]) -> TableDensity:
+        modeled = [column.name for column in self.model.schema.modeled]
+        asked = torch.tensor([name in columns for name in modeled], device=self.model.device)
+        return replace(self, question=replace(self.question, asked=asked), columns=columns)
+
+
+def _rows_given(schema: Schema, table: pd.DataFrame, device: torch.device) -> Constraints:
+    """What a frame gives, row by row.
+
+    Raises:
+        TableError: for a value that its column cannot hold.
+    """
+    known, impossible = of_frame(schema, table, device, missing=False)
+    if impossible.any():
+        place = table.index[int(impossible.nonzero()[0, 0])]
+        raise TableError(f"given: row {place!r} holds a value that its column cannot")
+    return known
+
+
+def table_density(model: Any) -> TableDensity:
+    """The density of all columns of a table, of which marginals and conditionals are asked.
+
+    Raises:
+        ValueError: for a table with states whose model has no conditional network.
+    """
+    schema = model.schema
+    nothing = no_constraints(schema, 1, model.device)
+    columns = tuple(column.name for column in schema.modeled)
+    asked = torch.ones(len(columns), dtype=torch.bool, device=model.device)
+    if model.plain:
+        context = None
+        if schema.context:
+            context = torch.zeros(1, len(schema.context), device=model.device)
+        whole = subset_density(model.flow, model.flow.subsets, context).question
+        question = replace(whole, asked=asked, given=nothing, context=None)
+    else:
+        if model.imputer is None:
+            raise ValueError(
+                "the model has no conditional network for this: fit it with any_subset=True"
+            )
+        answers = TableAnswers(model, model.imputation)
+        empty = torch.zeros(1, 0, dtype=torch.float64, device=model.device)
+        question = Question(answers, asked, nothing, None if schema.context else empty)
+    return TableDensity(model, question, columns)

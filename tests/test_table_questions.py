@@ -1,0 +1,132 @@
+"""Marginals, conditionals and ranges of tables, against sums and integrals of the joint density."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from problems import seeded
+
+import cnf
+from cnf.tables import TableError
+
+X = np.linspace(-9, 13, 221)
+N = np.arange(0, 25)
+
+
+@pytest.fixture(scope="module")
+def table():
+    rng = np.random.default_rng(0)
+    group = rng.choice(["north", "south", "west"], 600, p=[0.5, 0.3, 0.2])
+    count = rng.poisson(3 + 2 * (group == "south"))
+    x = rng.normal(count - 2.0, 1.5)
+    return pd.DataFrame({"group": group, "n": count, "x": x})
+
+
+@pytest.fixture(scope="module")
+def model(table):
+    kinds = {"n": "integer", "x": "real"}
+    return cnf.fit_table(table, kinds=kinds, steps=20, hidden=(8, 8), any_subset=True)
+
+
+@pytest.fixture(scope="module")
+def joint(model):
+    """p(group, n, x) on a grid (groups, counts, points), by the joint density alone."""
+    levels = model.schema.column("group").levels
+    frame = pd.MultiIndex.from_product([levels, N, X], names=["group", "n", "x"]).to_frame(
+        index=False
+    )
+    held = model.evaluate(frame).log_prob.exp().nan_to_num(nan=0.0)
+    return held.reshape(len(levels), len(N), len(X)).numpy()
+
+
+def test_exact_marginals_are_sums_of_the_joint(model, joint):
+    levels = model.schema.column("group").levels
+    groups = model.marginal(["group"]).exact(2048).evaluate(pd.DataFrame({"group": levels}))
+    expected = np.trapezoid(joint.sum(1), X, axis=1)
+    assert groups.log_prob.exp().numpy() == pytest.approx(expected, rel=0.08)
+    counts = model.marginal(["n"]).exact(1024).evaluate(pd.DataFrame({"n": N[1:8]}))
+    expected = np.trapezoid(joint.sum(0), X, axis=1)[1:8]
+    assert (np.abs(counts.log_prob.numpy() - np.log(expected)) < counts.error.numpy() + 0.03).all()
+
+
+def test_an_exact_conditional_is_a_ratio_of_the_joint(model, joint):
+    density = model.conditional({"n": 4}).marginal(["x"]).exact(1024)
+    at = [90, 110, 130]
+    found = density.evaluate(pd.DataFrame({"x": X[at]}))
+    column = joint.sum(0)[4]
+    expected = np.log(column[at] / np.trapezoid(column, X))
+    assert (np.abs(found.log_prob.numpy() - expected) < found.error.numpy() + 0.03).all()
+
+
+def test_ranges_and_levels(model, joint):
+    given = {"n": (3, 5), "group": ["north", "west"]}
+    density = model.conditional(given).exact(2048)
+    levels = list(model.schema.column("group").levels)
+    kept = [levels.index("north"), levels.index("west")]
+    column = joint[kept][:, 3:6].sum((0, 1))
+    found = density.evaluate(pd.DataFrame({"x": X[[90, 115]]}))
+    expected = np.log(column[[90, 115]] / np.trapezoid(column, X))
+    assert (np.abs(found.log_prob.numpy() - expected) < found.error.numpy() + 0.03).all()
+    drawn = model.sample(100, given, generator=seeded(1))
+    assert list(drawn.columns) == ["group", "n", "x"]
+    assert drawn["n"].between(3, 5).all() and drawn["group"].isin(["north", "west"]).all()
+
+
+def test_amortized_probabilities_sum_to_one(model):
+    levels = model.schema.column("group").levels
+    density = model.conditional({"n": 4}).marginal(["group"])
+    assert density.method == "amortized"
+    found = density.log_prob(pd.DataFrame({"group": levels})).exp().sum()
+    assert found.item() == pytest.approx(1, abs=1e-5)
+    curve = model.conditional({"group": "south"}).marginal(["x"])
+    found = curve.log_prob(pd.DataFrame({"x": X})).exp().numpy()
+    assert np.trapezoid(found, X) == pytest.approx(1, abs=5e-3)
+
+
+def test_a_frame_conditions_row_by_row(model, table):
+    rows = table.iloc[:6].reset_index(drop=True)
+    rows.loc[2, "group"] = None  # nothing is known of it
+    given = rows[["group", "n"]]
+    density = model.conditional(given)
+    many = density.log_prob(rows[["x"]])
+    one = model.conditional({"n": int(rows.loc[2, "n"])}).marginal(["x"])
+    assert many[2].item() == pytest.approx(one.log_prob(rows.loc[[2], ["x"]]).item(), abs=1e-4)
+    assert len(density.sample(3, generator=seeded(2))) == 18
+
+
+def test_a_posterior_integrates_to_one_on_its_grid(model):
+    curve = model.conditional({"group": "north"}).posterior("x", X)
+    assert np.trapezoid(curve, X, axis=1) == pytest.approx(1)
+
+
+def test_a_plain_table_without_a_network_answers_exactly(table):
+    plain = table[["x"]].assign(y=table["x"] * 0.5 + np.random.default_rng(1).normal(size=600))
+    model = cnf.fit_table(plain, steps=10, hidden=(4, 4))
+    density = model.marginal(["y"])
+    assert density.method == "exact"
+    grid = np.linspace(-8, 10, 61)
+    found = density.log_prob(pd.DataFrame({"y": grid})).exp().numpy()
+    assert np.trapezoid(found, grid) == pytest.approx(1, abs=0.02)
+    drawn = model.sample(500, {"x": (2.0, None)}, generator=seeded(3))
+    assert (drawn["x"] >= 2).all() and drawn["y"].mean() > 0.5
+
+
+def test_what_cannot_be_asked_is_said_in_one_line(model, table):
+    for given, message in (
+        ({"z": 1}, "expected columns among"),
+        ({"n": (5, 3)}, "low < high"),
+        ({"group": ["north", "moon"]}, "expected levels"),
+        ({"x": [1.0, 2.0]}, "a value or a range"),
+        ({"group": "moon"}, "expected values"),
+    ):
+        with pytest.raises(TableError, match=message) as caught:
+            model.conditional(given)
+        assert "\n" not in str(caught.value)
+    bare = cnf.fit_table(table, steps=5, hidden=(4, 4))
+    with pytest.raises(ValueError, match="any_subset=True"):
+        bare.marginal(["x"])
+
+
+def test_an_impossible_value_costs_its_row_alone(model):
+    found = model.marginal(["group"]).evaluate(pd.DataFrame({"group": ["north", "moon"]}))
+    assert found.log_prob[1] == -torch.inf and found.log_prob[0].isfinite()
