@@ -20,6 +20,7 @@ import typer
 
 from cnf import plugins
 from cnf.cli.commands import app
+from cnf.cli.output import escaped
 
 # typer does not export the class of usage errors.
 UsageError: Any = typer.BadParameter.__base__
@@ -79,7 +80,4 @@ def _failed(reason: str, code: int = 2) -> int:
 
 def _say(reason: str) -> None:
     """One line on standard error."""
-    line = " ".join(reason.split())
-    # What a damaged file or an odd name is quoted with must not play tricks on a terminal.
-    plain = "".join(x if x.isprintable() else ascii(x)[1:-1] for x in line)
-    print(f"cnf: {plain}", file=sys.stderr)
+    print(f"cnf: {escaped(' '.join(reason.split()))}", file=sys.stderr)

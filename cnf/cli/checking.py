@@ -34,7 +34,7 @@ def check_model(
             {"model": str(path), "data": data, "strict": strict, "passed": passed, "claims": found}
         )
     else:
-        say("\n".join(lines_of(claims, f"{path} on {data}")))
+        say(*lines_of(claims, f"{path} on {data}"))
     return passed
 
 

@@ -51,7 +51,7 @@ def compare_tables(
     if as_json:
         say_json({"real": str(real), "fake": str(fake), **found.as_dict()})
     else:
-        say("\n".join(lines_of(found.measures, f"{fake} beside {real}")))
+        say(*lines_of(found.measures, f"{fake} beside {real}"))
 
 
 def lines_of(measures: Sequence[Measure], title: str) -> list[str]:

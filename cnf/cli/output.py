@@ -48,9 +48,19 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def say(text: str) -> None:
-    """Print text on standard output, which may be full or closed, or unable to spell a sign."""
-    encoding = sys.stdout.encoding or "utf-8"
+def escaped(line: str) -> str:
+    """One line for a terminal: signs that would move its cursor, change its colors or turn the
+    direction of writing are spelled out.
+
+    >>> print(escaped("a" + chr(27) + "[2J b" + chr(0x202E)))
+    a\\x1b[2J b\\u202e
+    """
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
+
+
+def say(*lines: str) -> None:
+    """Print lines on standard output, which may be full or closed, or unable to spell a sign."""
+    encoding, text = sys.stdout.encoding or "utf-8", "\n".join(map(escaped, lines))
     try:
         print(text.encode(encoding, "replace").decode(encoding), flush=True)
     except OSError:

@@ -26,7 +26,7 @@ def inform(path: Path, *, as_json: bool, columns: bool = True) -> None:
     if as_json:
         say_json(summary)
     else:
-        say("\n".join(lines_of(summary, columns=columns)))
+        say(*lines_of(summary, columns=columns))
 
 
 def summarize(model: Model) -> dict[str, Any]:

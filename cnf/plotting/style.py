@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,9 +61,13 @@ STYLE: Any = {
     "savefig.dpi": 300,
     "pdf.fonttype": 42,  # text stays text, as journals ask
     "svg.hashsalt": "cnf",  # the same picture, the same bytes
+    "text.parse_math": False,  # a name such as $10-$20 is no formula
 }
 
 styled = matplotlib.rc_context(STYLE)
+TIGHT: Any = {"bbox_inches": "tight", "pad_inches": 0.03}
+# Characters that XML does not allow.
+NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @styled
@@ -110,9 +116,25 @@ def save(page: Figure, path: str | Path) -> None:
     kind = path.suffix.lower().removeprefix(".")
     if kind not in page.canvas.get_supported_filetypes():
         raise ValueError(f"{path}: expected a file name that ends in .png, .svg or .pdf")
-    stamp = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    stamp = {"CreationDate": None} if kind == "pdf" else None
     with atomic_path(path) as temporary:
-        page.savefig(temporary, format=kind, metadata=stamp, bbox_inches="tight", pad_inches=0.03)
+        if kind == "svg":
+            temporary.write_text(as_svg(page), encoding="utf-8")
+        else:
+            page.savefig(temporary, format=kind, metadata=stamp, **TIGHT)
+
+
+def as_svg(page: Figure, **options: Any) -> str:
+    """A figure as the text of an svg file. Control characters, which a name may hold and XML may
+    not, are replaced."""
+    buffer = io.StringIO()
+    page.savefig(buffer, format="svg", metadata={"Date": None}, **TIGHT, **options)
+    return without_controls(buffer.getvalue())
+
+
+def without_controls(text: str) -> str:
+    """A text with the characters replaced that XML does not allow."""
+    return NO_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def limits(

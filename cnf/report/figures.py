@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from cnf import plotting
 from cnf.diagnostics.calibration import CalibrationRanks
 from cnf.pictures.context import TableRows
-from cnf.plotting.style import ACCENT, DATA, FAINT, INK, MODEL, STYLE
+from cnf.plotting.style import ACCENT, DATA, FAINT, INK, MODEL, STYLE, as_svg, without_controls
 
 MOST_PAIRED = 7  # columns of the pair plot
 PANEL = (2.9, 1.9)
@@ -30,25 +29,22 @@ def picture(page: Figure, name: str, description: str) -> Markup:
     with rc_context(
         STYLE | {"svg.fonttype": "none", "svg.hashsalt": name, "savefig.facecolor": "none"}
     ):
-        buffer = io.StringIO()
-        page.savefig(
-            buffer,
-            format="svg",
-            metadata={"Date": None},
-            dpi=150,
-            bbox_inches="tight",
-            pad_inches=0.03,
-        )
-    drawn = buffer.getvalue()
+        drawn = as_svg(page, dpi=150)
     drawn = drawn[drawn.index("<svg") :]
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
-    drawn = re.sub(r'\bid="', f'id="{name}-', drawn)
-    drawn = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", drawn)
-    drawn = re.sub("#[0-9a-f]{6}", own_color, drawn)
+    # Text stands between the tags, and stays as it is.
+    drawn = re.sub("<[^>]*>", lambda tag: own_tag(tag[0], name), drawn)
     size = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', drawn)
     assert size is not None, "matplotlib gives every svg a size"
-    label = f'role="img" aria-label="{escape(description)}" style="--width: {size[1]}"'
+    label = f'role="img" aria-label="{escape(without_controls(description))}" style="--width: {size[1]}"'
     return Markup(drawn.replace(size[0], label, 1))
+
+
+def own_tag(tag: str, name: str) -> str:
+    """A tag with ids of its own, and the colors of the page."""
+    tag = re.sub(r'\bid="', f'id="{name}-', tag)
+    tag = re.sub(r'((?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", tag)
+    return re.sub("#[0-9a-f]{6}", own_color, tag)
 
 
 def own_color(found: re.Match[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from cnf.report.scene import compressed
 from cnf.report.sections import SECTIONS
 from cnf.report.templates import filled
 from cnf.rows import Rows
+from cnf.version import VERSION
 
 Callback = Callable[[str], None]
 
@@ -76,7 +76,7 @@ def page(data: ReportData, title: str, callback: Callback) -> str:
         data=data,
         judged=judged(data),
         sections=sections,
-        version=version("cnf"),
+        version=VERSION,
         style=Markup(asset("page.css")),
         script=Markup(asset("flow.js")),
         library=compressed(get_plotlyjs()),
