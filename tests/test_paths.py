@@ -1,8 +1,10 @@
 """What is written where, and what a terminal or a picture makes of hostile names."""
 
+import gzip
 import os
 import stat
 import threading
+import tracemalloc
 import warnings
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -17,6 +19,7 @@ from cnf.cli.output import escaped, require_writable, say
 from cnf.files import _mine, atomic_path
 from cnf.plotting.style import as_svg
 from cnf.report.figures import picture
+from cnf.tables import read_table
 
 HOSTILE = (
     "$10-$20",
@@ -138,3 +141,36 @@ def test_every_name_makes_a_picture_that_a_parser_reads(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         ElementTree.fromstring(as_svg(page))
+
+
+def bomb(path, start, megabytes):
+    """A gzip of megabytes of one sign in one line."""
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(start)
+        for _ in range(megabytes):
+            file.write(b"1" * 2**20)
+
+
+@pytest.mark.parametrize("start", [b"", b"a,b\n1,", b'a,b\n1,"'])
+def test_a_line_without_end_is_refused_in_bounded_memory(tmp_path, start):
+    """As a header, as a cell, and in quotes."""
+    path = tmp_path / "bomb.csv.gz"
+    bomb(path, start, 40)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="characters"):
+        read_table(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 120 * 2**20
+
+
+def test_of_a_wide_table_only_the_columns_asked_for_are_held(tmp_path):
+    path, names = tmp_path / "wide.csv", [f"x{i}" for i in range(500)]
+    line = ",".join("0.123456789" for _ in names)
+    path.write_text("\n".join([",".join(names), *[line] * 2000]))
+    tracemalloc.start()
+    table = read_table(path, columns=["x7", "x3"])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert table.columns.tolist() == ["x7", "x3"] and (table == 0.123456789).all(axis=None)
+    assert most < path.stat().st_size

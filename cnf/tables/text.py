@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,6 +26,8 @@ from cnf.tables.storage import as_text
 MISSING = ("na", "n/a", "nan", "null")
 WORDS = dict.fromkeys(("", *MISSING, "none"), math.nan) | {"true": 1.0, "false": 0.0}
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# A line with more signs is no line of a table: a few megabytes of gzip may hold gigabytes of one.
+LONGEST_LINE = 2**24
 # What is looked at to see how a file is written.
 SNIFFED_BYTES, SNIFFED_ROWS = 2**16, 50
 BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
@@ -101,7 +104,7 @@ def read_csv(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
         names = _header(rows, path)
         chosen = options.choose(names)
         wanted = [names.index(name) for name in chosen]
-        rows = _of_width(rows, len(names), path)
+        rows = _cells_at(rows, wanted, len(names), path)
         kept, chunk_rows = options.kept, options.chunk_rows
         missing = MISSING if options.missing is None else options.missing
         words = {word.lower() for word in missing}
@@ -110,12 +113,12 @@ def read_csv(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
             if start and not chunk:
                 return
             lines = pd.Index([line for line, _ in chunk], name="line", dtype=np.int64)
-            columns = list(zip(*(cells for _, cells in chunk))) or [()] * len(names)
+            columns = list(zip(*(cells for _, cells in chunk))) or [()] * len(chosen)
             cells = {
-                names[i]: _texts(columns[i], lines, words)
-                if names[i] in kept
-                else _numbers(columns[i], names[i], lines, path)
-                for i in wanted
+                name: _texts(column, lines, words)
+                if name in kept
+                else _numbers(column, name, lines, path)
+                for name, column in zip(chosen, columns)
             }
             yield pd.DataFrame(cells, columns=chosen, index=lines)
 
@@ -133,7 +136,7 @@ def _opened(path: Path, encoding: str) -> TextIO:
 
 def _rows(file: TextIO, path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The line a row starts on and its cells; blank lines are passed over."""
-    reader = csv.reader(file, delimiter=separator, strict=True)
+    reader = csv.reader(_lines(file, path), delimiter=separator, strict=True)
     line = 1
     try:
         for cells in reader:
@@ -145,6 +148,17 @@ def _rows(file: TextIO, path: Path, separator: str) -> Iterator[tuple[int, list[
             f"{path}: line {line}: expected cells with {SEPARATORS[separator]} between them:"
             f" {error}; check the quotes"
         ) from error
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """The lines of a file, in bounded memory."""
+    for count, line in enumerate(iter(partial(file.readline, LONGEST_LINE), ""), 1):
+        if len(line) == LONGEST_LINE:
+            raise TableError(
+                f"{path}: line {count}: expected at most {LONGEST_LINE:,} characters; found more:"
+                " check that the file is a table"
+            )
+        yield line
 
 
 def _header(rows: Iterator[tuple[int, list[str]]], path: Path) -> list[str]:
@@ -160,16 +174,17 @@ def _header(rows: Iterator[tuple[int, list[str]]], path: Path) -> list[str]:
     return [_readable(name) or f"Unnamed: {i}" for i, name in enumerate(names)]
 
 
-def _of_width(
-    rows: Iterator[tuple[int, list[str]]], width: int, path: Path
+def _cells_at(
+    rows: Iterator[tuple[int, list[str]]], wanted: Sequence[int], width: int, path: Path
 ) -> Iterator[tuple[int, list[str]]]:
+    """The wanted cells alone of rows that have the width of the header."""
     for line, cells in rows:
         if len(cells) != width:
             raise TableError(
                 f"{path}: line {line}: expected {width} cells as in the header, found {len(cells)}; "
                 "complete the row, and quote cells that contain commas"
             )
-        yield line, cells
+        yield line, [cells[i] for i in wanted]
 
 
 def _numbers(texts: Sequence[str], name: str, lines: pd.Index, path: Path) -> np.ndarray:
