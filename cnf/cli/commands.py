@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from cnf.cli.options import (
+    AnyGiven,
     Array,
     AsJson,
     Color,
@@ -89,6 +90,12 @@ def fit(
         typer.Option(help="Words for missing cells, in place of those recognized: ?,-9."),
     ] = None,
     array: Array = None,
+    any_subset: Annotated[
+        bool,
+        typer.Option(
+            "--any-subset", help="Train for any columns given any others too, in the same budget."
+        ),
+    ] = False,
     valid: Annotated[
         str | None,
         typer.Option(help="Validation rows, a file or toy:NAME. Default: a tenth of DATA."),
@@ -159,6 +166,19 @@ def score(
     reason: Annotated[
         bool, typer.Option("--reason", help="Write why a row has no ordinary score, too.")
     ] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Score these columns alone: a,b. The others are integrated out."),
+    ] = None,
+    given: Annotated[
+        str | None, typer.Option(help="Score given the row's values of these columns: c,d.")
+    ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="Of --columns and --given: by importance sampling, with bars."
+        ),
+    ] = False,
     device: Device = "cpu",
     threads: Threads = 1,
     as_json: AsJson = False,
@@ -169,10 +189,24 @@ def score(
     costs no other: its log_prob is -inf where the model says that it is impossible, and empty
     where it cannot say. Columns are found by name.
     """
+    from cnf.cli.data import names_in
     from cnf.cli.model import use_threads
+    from cnf.cli.questions import score_columns
     from cnf.cli.scoring import ScoreOptions, score_table
 
     use_threads(threads)
+    if columns is not None or given is not None:
+        score_columns(
+            model,
+            data,
+            output,
+            columns=names_in(columns),
+            given=names_in(given),
+            exact=exact,
+            device=device,
+            as_json=as_json,
+        )
+        return
     options = ScoreOptions(unseen.value, reason)
     score_table(model, data, output, options, device=device, as_json=as_json)
 
@@ -183,16 +217,43 @@ def sample(
     output: Output,
     rows: Annotated[int, typer.Option("-n", "--rows", min=1, help="How many.")] = 1000,
     seed: Seed = 0,
-    given: Given = None,
+    given: AnyGiven = None,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
-    """Draw rows from a model, as a table."""
+    """Draw rows from a model, as a table.
+
+    Under --given, values, ranges and levels of any columns.
+    """
     from cnf.cli.model import use_threads
     from cnf.cli.sampling import sample_table
 
     use_threads(threads)
-    sample_table(model, output, rows=rows, seed=seed, given=given, device=device)
+    sample_table(model, output, rows=rows, seed=seed, given=given or [], device=device)
+
+
+@app.command()
+def impute(
+    model: Model,
+    data: Data,
+    output: Output,
+    draws: Annotated[
+        int, typer.Option("-n", "--draws", min=1, help="How often to draw the missing cells.")
+    ] = 1,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Draw the missing cells of a table, given the others of their row.
+
+    The completed tables stand one after the other; the column draw says which. The model has to be
+    one of a table with missing cells.
+    """
+    from cnf.cli.model import use_threads
+    from cnf.cli.questions import impute_table
+
+    use_threads(threads)
+    impute_table(model, data, output, draws=draws, seed=seed, device=device)
 
 
 @app.command(cls=PlotCommand)

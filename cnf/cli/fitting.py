@@ -98,6 +98,7 @@ def fitted(options: FitOptions, *, announce: Callable[[str], object] | None = No
                 announce=announce,
                 weights=options.weights,
                 seed=options.seed,
+                any_subset=options.any_subset,
                 hidden=None if options.width is None else (options.width, options.width),
                 device=device,
                 steps=options.steps,

@@ -57,6 +57,13 @@ Given = Annotated[
     str | None,
     typer.Option(help="Values of the context columns: name=value,name2=value."),
 ]
+AnyGiven = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--given",
+        help="What the rows have: name=value, name=low..high, name=a|b. Give it as often as you like.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all randomness.")]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
 Threads = Annotated[
@@ -91,6 +98,7 @@ class FitOptions:
     strict: bool = False
     missing: tuple[str, ...] | None = None
     array: str | None = None
+    any_subset: bool = False
 
     @property
     def beside(self) -> tuple[str, ...]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from cnf.cli.data import assignments
 from cnf.cli.model import checked_device, load_model
 from cnf.cli.output import require_writable, writing
+from cnf.cli.questions import sample_given
 from cnf.tables import table_writer
 
 ROWS_AT_ONCE = 65536
@@ -15,7 +18,7 @@ ROWS_AT_ONCE = 65536
 
 @torch.no_grad()
 def sample_table(
-    path: Path, output: Path, *, rows: int, seed: int, given: str | None, device: str
+    path: Path, output: Path, *, rows: int, seed: int, given: Sequence[str], device: str
 ) -> None:
     """Write rows drawn from the model, in chunks of bounded memory.
 
@@ -24,7 +27,11 @@ def sample_table(
     """
     model = load_model(path, device)
     require_writable(output, path)
-    context = model.given(given)
+    names = {name for text in given for name in assignments(text)}
+    if names & set(model.columns):
+        sample_given(model, output, rows=rows, seed=seed, given=given, device=device)
+        return
+    context = model.given(",".join(given) or None)
     generator = torch.Generator(checked_device(device)).manual_seed(seed)
     with writing(output), table_writer(output) as writer:
         for start in range(0, rows, ROWS_AT_ONCE):

@@ -1,0 +1,169 @@
+"""`cnf score --columns`, `cnf sample --given` and `cnf impute`: any columns given any others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from cnf.cli.data import assignments, table_chunks
+from cnf.cli.model import Model, checked_device, load_model
+from cnf.cli.output import require_writable, say, say_json, writing
+from cnf.rows import RunningMean
+from cnf.tables import Column, Schema, TableError, table_writer
+from cnf.tables.questions import TableDensity, table_density
+
+# Each draw is chosen among several candidates.
+ROWS_AT_ONCE = 4096
+RANGE, OR = "..", "|"
+
+
+def given_values(model: Model, texts: Sequence[str]) -> dict[str, Any]:
+    """What `--given` spells: name=value, name=low..high with either end left out, name=a|b.
+
+    Raises:
+        ValueError: for a name that is no column, or a range that is none.
+    """
+    pairs: dict[str, str] = {}
+    for text in texts:
+        pairs |= assignments(text)
+    known = {
+        c.name: c for c in (*model.table_flow.schema.modeled, *model.table_flow.schema.context)
+    }
+    for name in pairs:
+        if name not in known:
+            raise ValueError(
+                f"--given: expected columns of the model ({', '.join(known)}); got {name!r}"
+            )
+    return {name: _value(known[name], text) for name, text in pairs.items()}
+
+
+def _value(column: Column, text: str) -> Any:
+    if column.levels and text not in map(str, column.levels) and OR in text:
+        return [part.strip() for part in text.split(OR)]
+    if column.numeric and RANGE in text:
+        try:
+            low, high = (float(end) if end.strip() else None for end in text.split(RANGE))
+        except ValueError:
+            raise ValueError(
+                f"--given {column.name}={text}: expected low..high, two numbers"
+            ) from None
+        return (low, high)
+    return text
+
+
+@torch.no_grad()
+def sample_given(
+    model: Model, output: Path, *, rows: int, seed: int, given: Sequence[str], device: str
+) -> None:
+    """Write whole rows drawn from the model under what is given.
+
+    Raises:
+        ValueError: for a model or a value that cannot be used.
+    """
+    density = _density(model).conditional(given_values(model, given))
+    generator = torch.Generator(checked_device(device)).manual_seed(seed)
+    with writing(output), table_writer(output) as writer:
+        for start in range(0, rows, ROWS_AT_ONCE):
+            writer.write(density.draw(min(ROWS_AT_ONCE, rows - start), generator=generator))
+
+
+@torch.no_grad()
+def score_columns(
+    path: Path,
+    data: str,
+    output: Path,
+    *,
+    columns: Sequence[str],
+    given: Sequence[str],
+    exact: bool,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Write log p(columns | given) of every row of DATA with its bar, in order; of exact answers
+    the effective sample size too.
+
+    Raises:
+        ValueError: for a model, column, table, device or output that cannot be used.
+    """
+    model = load_model(path, device)
+    require_writable(output, path, data)
+    schema = model.table_flow.schema
+    asked = list(columns) or [name for name in model.columns if name not in given]
+    whole, wanted = _density(model), _schema_of(schema, [*asked, *given])
+    running, rows, doubtful = RunningMean(), 0, 0
+    with writing(output), table_writer(output) as writer:
+        for chunk in table_chunks(data, wanted):
+            density = whole.conditional(chunk[list(given)]) if given else whole
+            density = density.marginal(asked)
+            found = (density.exact() if exact else density).evaluate(chunk)
+            scores = {"log_prob": found.log_prob, "error": found.error}
+            if density.method == "exact" or exact:
+                scores["ess"] = found.ess
+            writer.write(pd.DataFrame({name: part.cpu().numpy() for name, part in scores.items()}))
+            running.add(found.log_prob[found.log_prob.isfinite()])
+            rows, doubtful = rows + len(chunk), doubtful + int((~found.ok).sum())
+        if rows == 0:
+            raise ValueError(f"{data}: expected at least one row below the header; found none")
+    report = {
+        "output": str(output),
+        "rows": rows,
+        "mean_log_prob": running.mean,
+        "standard_error": running.standard_error,
+        "not_ok": doubtful,
+        "method": "exact" if exact else whole.method,
+    }
+    say_json(report) if as_json else say(_sentence(report))
+
+
+@torch.no_grad()
+def impute_table(
+    path: Path, data: str, output: Path, *, draws: int, seed: int, device: str
+) -> None:
+    """Write DATA with its missing cells drawn given the others of their row, `draws` times one
+    after the other; a column `draw` says which.
+
+    Raises:
+        ValueError: for a model without what imputes, or a table, device or output that cannot be
+            used.
+    """
+    model = load_model(path, device)
+    require_writable(output, path, data)
+    generator = torch.Generator(checked_device(device)).manual_seed(seed)
+    table = model.table(data)
+    filled = model.table_flow.impute(table, draws, generator=generator)
+    with writing(output), table_writer(output) as writer:
+        for draw, part in enumerate(filled, 1):
+            part.insert(0, "draw", draw)
+            writer.write(part)
+
+
+def _density(model: Model) -> TableDensity:
+    """The density of all columns; an error names the model."""
+    try:
+        return table_density(model.table_flow)
+    except ValueError as error:
+        raise ValueError(f"{model.path}: {error}") from error
+
+
+def _schema_of(schema: Schema, names: Sequence[str]) -> Schema:
+    """The schema of some modeled columns and the context, which DATA has to hold."""
+    modeled = [column.name for column in schema.modeled]
+    for name in names:
+        if name not in modeled:
+            raise TableError(f"expected modeled columns ({', '.join(modeled)}); got {name!r}")
+    kept = (c for c in schema.columns if c.name in names or c in schema.context)
+    return Schema(tuple(kept))
+
+
+def _sentence(report: dict[str, Any]) -> str:
+    parts = [
+        f"{report['output']}: {report['rows']:,} rows, {report['method']};"
+        f" mean log-density {report['mean_log_prob']:.4f} ± {report['standard_error']:.4f} nats"
+    ]
+    if report["not_ok"]:
+        parts.append(f"{report['not_ok']:,} rows are not to be trusted")
+    return "; ".join(parts)

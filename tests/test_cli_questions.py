@@ -1,0 +1,82 @@
+"""`cnf score --columns`, `cnf sample --given` of modeled columns, and `cnf impute`."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_cli_tables import outcome, refused
+
+import cnf
+from cnf.cli import main
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("asked")
+    rng = np.random.default_rng(0)
+    region = rng.choice(["north", "south", "west"], 300)
+    age = rng.integers(20, 70, 300)
+    income = 10 + age * 0.5 + rng.normal(size=300)
+    table = pd.DataFrame({"region": region, "age": age, "income": income})
+    table.loc[::9, "income"] = np.nan
+    table.to_csv(folder / "t.csv", index=False)
+    fit = ["fit", str(folder / "t.csv"), "-o", str(folder / "m"), "--type", "age=integer"]
+    assert main([*fit, "--steps", "10", "--width", "8"]) == 0
+    return folder
+
+
+def test_columns_are_scored_given_others(room, tmp_path, capsys):
+    table = pd.read_csv(room / "t.csv")[["region", "age"]]  # the file lacks the third column
+    table.to_csv(tmp_path / "two.csv", index=False)
+    out = tmp_path / "s.csv"
+    asked = ["--columns", "region", "--given", "age", "--json"]
+    code, said, _ = outcome(capsys, "score", room / "m", tmp_path / "two.csv", *asked, "-o", out)
+    found = json.loads(said)
+    assert code == 0 and found["rows"] == 300 and found["method"] == "amortized"
+    density = cnf.load(room / "m").conditional(table[["age"]]).marginal(["region"])
+    expected = density.log_prob(table).numpy()
+    assert pd.read_csv(out)["log_prob"].to_numpy() == pytest.approx(expected, abs=1e-5)
+
+
+def test_exact_scores_come_with_their_sample_size(room, tmp_path, capsys):
+    pd.read_csv(room / "t.csv")[:5].to_csv(tmp_path / "five.csv", index=False)
+    out = tmp_path / "s.csv"
+    asked = ["--columns", "region", "--exact"]
+    assert outcome(capsys, "score", room / "m", tmp_path / "five.csv", *asked, "-o", out)[0] == 0
+    assert list(pd.read_csv(out)) == ["log_prob", "error", "ess"]
+
+
+def test_samples_lie_in_what_is_given(room, tmp_path, capsys):
+    out = tmp_path / "s.csv"
+    given = ["--given", "age=30..40", "--given", "region=north|south"]
+    assert outcome(capsys, "sample", room / "m", "-n", 50, *given, "-o", out)[0] == 0
+    drawn = pd.read_csv(out)
+    assert len(drawn) == 50 and list(drawn) == ["region", "age", "income"]
+    assert drawn["age"].between(30, 40).all() and set(drawn["region"]) <= {"north", "south"}
+
+
+def test_missing_cells_are_filled_so_many_times(room, tmp_path, capsys):
+    out = tmp_path / "s.csv"
+    assert outcome(capsys, "impute", room / "m", room / "t.csv", "-n", 2, "-o", out)[0] == 0
+    filled, table = pd.read_csv(out), pd.read_csv(room / "t.csv")
+    assert len(filled) == 600 and filled["draw"].tolist() == [1] * 300 + [2] * 300
+    assert not filled.isna().any().any()
+    known = table["income"].notna()
+    first = filled[:300].reset_index(drop=True)
+    assert first["income"][known].to_numpy() == pytest.approx(table["income"][known].to_numpy())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("age=high..low", "two numbers"),
+        ("age=40..30", "low < high"),
+        ("region=north|moon", "expected levels"),
+        ("age=30,moon=1", "expected columns of the model"),
+    ],
+)
+def test_what_cannot_be_given_is_refused(room, tmp_path, capsys, given, message):
+    sample = ["sample", room / "m", "--given", given, "-o", tmp_path / "s.csv"]
+    assert message in refused(capsys, *sample)
+    assert not (tmp_path / "s.csv").exists()
