@@ -130,3 +130,21 @@ def test_what_cannot_be_asked_is_said_in_one_line(model, table):
 def test_an_impossible_value_costs_its_row_alone(model):
     found = model.marginal(["group"]).evaluate(pd.DataFrame({"group": ["north", "moon"]}))
     assert found.log_prob[1] == -torch.inf and found.log_prob[0].isfinite()
+
+
+def test_a_corrupted_cell_is_named_and_false_alarms_keep_their_level():
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(size=(2, 700))
+    rows = pd.DataFrame({"a": a, "b": b, "c": a + b + 0.3 * rng.normal(size=700)})
+    model = cnf.fit_table(rows[:300], steps=3, hidden=(4, 4), any_subset=True)
+    fresh, reference = rows[600:].reset_index(drop=True), rows[300:600]
+    honest = model.explain(fresh, reference)
+    share = (honest.p_value <= 0.1).mean()
+    assert abs(share - 0.1) < 3 * (0.1 * 0.9 * (1 / 100 + 1 / 300)) ** 0.5
+    broken, names = fresh.copy(), [("a", "b", "c")[i % 3] for i in range(len(fresh))]
+    for i, name in enumerate(names):
+        broken.loc[i, name] += 8 * (-1) ** i
+    found = model.explain(broken, reference)
+    assert (found.column.to_numpy() == np.array(names)).mean() >= 0.9
+    assert (found.p_value < 0.01).mean() > 0.95
+    assert list(found.odd(3)) == ["p_value", "column", "surprise", "rank"]

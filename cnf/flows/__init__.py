@@ -34,15 +34,19 @@ from cnf.flows.periodic_bases import (
     VonMisesBase,
     VonMisesFisherBase,
 )
+from cnf.flows.questions.question import Answer
+from cnf.flows.questions.subset_density import DoubtfulWarning, SubsetDensity
 from cnf.flows.scoring import Evaluation, UnsolvedWarning
 
 __all__ = [
     "CNF",
+    "Answer",
     "AugmentedCNF",
     "Base",
     "BoundFlow",
     "ContaminatedBase",
     "DistributionBase",
+    "DoubtfulWarning",
     "ErrorModel",
     "Evaluation",
     "FlowDistribution",
@@ -52,6 +56,7 @@ __all__ = [
     "NormalBase",
     "ProductBase",
     "StudentTBase",
+    "SubsetDensity",
     "UniformCircleBase",
     "UniformSphereBase",
     "UnsolvedWarning",

@@ -21,6 +21,7 @@ from cnf.tables.columns import Column
 from cnf.tables.conditioning import PlainConditioning, StateConditioning
 from cnf.tables.dataframes import rows_of
 from cnf.tables.discrete import DiscreteModel
+from cnf.tables.explaining import Explanation, explain
 from cnf.tables.formats import TableError, listed, shown
 from cnf.tables.imputation import Imputation, Imputer, excluded_states
 from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, masked_flow
@@ -264,6 +265,21 @@ class TableFlow(WholeState):
             ValueError: as `marginal`.
         """
         return table_density(self).conditional(given)
+
+    def explain(self, table: pd.DataFrame, reference: pd.DataFrame) -> Explanation:
+        """Which column makes each row odd, and how odd the row is beside rows of reference.
+
+        The surprise of a cell is −log p(cell | the other cells of its row). Conformal p-values want
+        reference rows that the model was not fitted to.
+
+        Args:
+            table: the rows.
+            reference: rows that are as they should be.
+
+        Raises:
+            ValueError: as `marginal`.
+        """
+        return explain(self, table, reference)
 
     def _sample_given(
         self, rows: int, given: Given, generator: torch.Generator | None
