@@ -19,9 +19,11 @@ def room(tmp_path_factory):
     age = rng.integers(20, 70, 300)
     income = 10 + age * 0.5 + rng.normal(size=300)
     table = pd.DataFrame({"region": region, "age": age, "income": income})
-    table.loc[::9, "income"] = np.nan
     table.to_csv(folder / "t.csv", index=False)
+    table.loc[::9, "income"] = np.nan
+    table.to_csv(folder / "holes.csv", index=False)
     fit = ["fit", str(folder / "t.csv"), "-o", str(folder / "m"), "--type", "age=integer"]
+    fit.append("--any-subset")
     assert main([*fit, "--steps", "10", "--width", "8"]) == 0
     return folder
 
@@ -58,8 +60,8 @@ def test_samples_lie_in_what_is_given(room, tmp_path, capsys):
 
 def test_missing_cells_are_filled_so_many_times(room, tmp_path, capsys):
     out = tmp_path / "s.csv"
-    assert outcome(capsys, "impute", room / "m", room / "t.csv", "-n", 2, "-o", out)[0] == 0
-    filled, table = pd.read_csv(out), pd.read_csv(room / "t.csv")
+    assert outcome(capsys, "impute", room / "m", room / "holes.csv", "-n", 2, "-o", out)[0] == 0
+    filled, table = pd.read_csv(out), pd.read_csv(room / "holes.csv")
     assert len(filled) == 600 and filled["draw"].tolist() == [1] * 300 + [2] * 300
     assert not filled.isna().any().any()
     known = table["income"].notna()

@@ -150,6 +150,7 @@ def fit(
         strict=strict,
         missing=None if missing is None else names_in(missing),
         array=array,
+        any_subset=any_subset,
     )
     fit_model(options, as_json=as_json, resume=resume)
 
