@@ -1,3 +1,17 @@
+from . import datasets as datasets
+from . import diagnostics as diagnostics
+from . import fields as fields
+from . import flows as flows
+from . import integrations as integrations
+from . import neural_ode as neural_ode
+from . import ode as ode
+from . import plotting as plotting
+from . import recipe as recipe
+from . import report as report
+from . import tables as tables
+from . import training as training
+from . import transforms as transforms
+from . import variational as variational
 from .estimator import CNFDensity as CNFDensity
 from .fields import (
     ConcatSquashField as ConcatSquashField,

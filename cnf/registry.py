@@ -1,15 +1,20 @@
 """Parts that describe themselves, so that a model file can hold them by name.
 
-A file names classes, and never says where they are imported from: the reader knows the classes that
-were registered, and no others.
+A file names classes, and nothing is imported because a file says so: the reader knows the classes that
+were registered, and those that it is given.
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 REGISTERED: dict[str, type] = {}
+# Classes by their import path, while a file is read.
+_GIVEN: ContextVar[dict[str, type]] = ContextVar("given")
 Part = TypeVar("Part", bound=type)
 
 
@@ -60,32 +65,46 @@ def arguments(part: Any, *others: str) -> dict[str, Any]:
     return {name: getattr(part, name) for name in names}
 
 
+@contextmanager
+def known_classes(classes: Iterable[type]) -> Iterator[None]:
+    """Let model files hold parts of these classes, by their import path, for the moment."""
+    token = _GIVEN.set({import_path(cls): cls for cls in classes})
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
+def import_path(cls: type) -> str:
+    """Where a class is imported from."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
 def described(part: Any) -> dict[str, Any]:
-    """What a model file says of a part.
+    """What a model file says of a part: the name of its class, by import path if it is not
+    registered, and its settings.
 
     Raises:
-        ValueError: for a part whose class is not registered.
+        ValueError: for a part that does not keep its settings.
     """
-    name = type(part).__name__
-    if type(part) not in REGISTERED.values():
-        raise ValueError(
-            f"a model file cannot rebuild {name}: put @cnf.register above the class, or save the"
-            " state_dict() yourself"
-        )
-    return {"class": name, **part.config()}
+    cls = type(part)
+    name = cls.__name__ if REGISTERED.get(cls.__name__) is cls else import_path(cls)
+    settings = part.config() if hasattr(part, "config") else arguments(part)
+    return {"class": name, **settings}
 
 
 def rebuild(kind: type[Any], config: dict[str, Any], *sizes: int) -> Any:
     """The part of some kind that `described` described, for so many columns.
 
     Raises:
-        ValueError: for a class that is not registered, or is of another kind.
+        ValueError: for a class that is neither registered nor given, or is of another kind.
     """
     settings = dict(config)
     name = settings.pop("class")
-    cls: Any = REGISTERED.get(name)
+    cls: Any = REGISTERED.get(name) or _GIVEN.get({}).get(name)
     if cls is None or not issubclass(cls, kind):
         raise ValueError(
-            f"{str(name)[:40]!r} is no registered {kind.__name__}: import the code that registers it"
+            f"{str(name)[:60]!r} is no registered {kind.__name__}: import the code that registers it, or"
+            " give the class to the loader, cnf.load(path, classes=[...])"
         )
-    return cls.from_config(settings, *sizes)
+    return cls.from_config(settings, *sizes) if hasattr(cls, "from_config") else cls(**settings)

@@ -448,6 +448,4 @@ def test_old_names_work_with_a_warning():
     with pytest.warns(DeprecationWarning, match="CNF.accuracy is now CNF.error_model"):
         flow.accuracy = cnf.flows.ErrorModel(tolerance=0.5)
     assert flow.error_model.tolerance == 0.5
-    flow.solver = cnf.Grid.uniform(4)
-    with pytest.warns(DeprecationWarning, match="CNF.compile is now CNF.compile_solves"):
-        assert flow.compile().compiled == flow.solver
+    assert cnf.CNF.compile is torch.nn.Module.compile

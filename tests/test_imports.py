@@ -19,7 +19,7 @@ FLOORS = (
     {"tables"},
     {"training"},
     {"recipe"},
-    {"neural_ode", "variational", "diagnostics"},
+    {"neural_ode", "variational", "integrations", "diagnostics"},
     {"pictures"},
     {"report", "estimator"},
     {"cli"},

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from problems import F64, LinearField, normal, seeded, stirred
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch.distributions import Independent, Laplace
 
 import cnf
 from cnf.flows import ErrorModel
@@ -336,17 +337,60 @@ def test_a_failure_leaves_no_file_and_keeps_the_old_one(model, monkeypatch):
 
 
 def test_what_a_file_cannot_rebuild_is_refused_before_writing(tmp_path):
-    class Own(cnf.NormalBase):
-        pass
+    class Forgetful(cnf.NormalBase):
+        def __init__(self, dim, scale):
+            super().__init__(dim)
 
-    for flow in (cnf.CNF(2, field=LinearField(2)), cnf.CNF(2, base=Own(2))):
-        with pytest.raises(ValueError, match="cannot rebuild"):
-            flow.save(tmp_path / "own")
+    laplace = Independent(Laplace(torch.zeros(2), torch.ones(2)), 1)
+    for base, message in (
+        (Forgetful(2, scale=1.0), "keeps no attribute 'scale'"),
+        (laplace, "cannot rebuild a torch distribution"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cnf.CNF(2, base=base).save(tmp_path / "own")
     flow = make("default")
     flow.metadata = {"loss": float("nan")}
     with pytest.raises(ValueError, match="JSON"):
         flow.save(tmp_path / "own")
     assert list(tmp_path.iterdir()) == []
+
+
+class Tanh(torch.nn.Module):
+    """A field as others write them."""
+
+    def __init__(self, width=7):
+        super().__init__()
+        self.width = width
+        self.inside = torch.nn.Linear(3, width)
+        self.out = torch.nn.Linear(width, 2)
+
+    def forward(self, t, x):
+        return self.out(torch.tanh(self.inside(torch.cat([t, x], -1))))
+
+
+def test_parts_that_are_not_registered_are_loaded_with_their_classes(tmp_path):
+    class Wide(cnf.NormalBase):
+        pass
+
+    for flow, classes in (
+        (cnf.CNF(2, field=Tanh(5)), [Tanh]),
+        (cnf.CNF(2, field=LinearField(2), base=Wide(2)), [Wide, LinearField]),
+    ):
+        flow.save(tmp_path / "own")
+        x = torch.randn(5, 2, dtype=flow.dtype)
+        assert torch.equal(
+            cnf.load(tmp_path / "own", classes=classes).log_prob(x), flow.log_prob(x)
+        )
+        with pytest.raises(cnf.ModelFileError, match="give the class to the loader"):
+            cnf.load(tmp_path / "own")
+        with pytest.raises(cnf.ModelFileError, match="give the class to the loader"):
+            cnf.load(tmp_path / "own", classes=classes[1:])
+
+
+def test_a_module_is_fitted_as_a_field():
+    flow = cnf.CNF(2, field=Tanh())
+    cnf.fit(flow, torch.randn(60, 2) + 1, steps=4)
+    assert flow.log_prob(torch.zeros(3, 2)).isfinite().all()
 
 
 def test_a_folder_that_is_not_there(tmp_path):

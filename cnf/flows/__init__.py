@@ -20,7 +20,7 @@ from cnf.deprecation import renamed
 from cnf.flows.augmented import AugmentedCNF
 from cnf.flows.bases import Base, ContaminatedBase, MixtureBase, NormalBase, StudentTBase
 from cnf.flows.bound import BoundFlow
-from cnf.flows.distribution import FlowDistribution
+from cnf.flows.distribution import FlowDistribution, kl_estimate
 from cnf.flows.distribution_base import DistributionBase
 from cnf.flows.divergence import Hutchinson
 from cnf.flows.error_model import ErrorModel
@@ -62,6 +62,7 @@ __all__ = [
     "UnsolvedWarning",
     "VonMisesBase",
     "VonMisesFisherBase",
+    "kl_estimate",
     "load",
 ]
 

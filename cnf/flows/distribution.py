@@ -71,12 +71,14 @@ class FlowDistribution(Distribution):
         self.flow, self.bound = flow, flow.bind(context)
         self.context = self.bound.context
         self.held = HeldTensors(flow)
+        self.drawn: tuple[Tensor, Tensor] | None = None
         batch = torch.Size() if self.context is None else self.context.shape[:-1]
         super().__init__(batch, torch.Size([flow.dim]), validate_args=validate_args)
 
     def __call__(self, sample_shape: Shape = ()) -> Tensor:
-        """A draw, as pyro asks for it."""
-        return self.rsample(sample_shape)
+        """Draws, as pyro asks for them; if it asks for their density next, that is there."""
+        self.drawn = self.rsample_and_log_prob(sample_shape)
+        return self.drawn[0]
 
     def __getattr__(self, name: str) -> Any:
         # What pyro asks of a distribution beside torch's methods (to_event, mask, …) comes from its
@@ -109,6 +111,8 @@ class FlowDistribution(Distribution):
         Raises:
             ValueError: for a value outside the support, if arguments are validated.
         """
+        if self.drawn is not None and value is self.drawn[0]:
+            return self.drawn[1]
         if self._validate_args and not transformed():
             self._validate_sample(torch.as_tensor(value))
         return self.held.answer(lambda: self.bound.log_prob(value))

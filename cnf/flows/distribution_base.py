@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,6 +46,12 @@ class DistributionBase(Base):
             )
         super().__init__(distribution.event_shape[0])
         self.form = _mapped(distribution, self._kept)
+
+    def config(self) -> dict[str, Any]:
+        """A file holds no distribution."""
+        raise ValueError(
+            "a model file cannot rebuild a torch distribution: write the density as a Base"
+        )
 
     @property
     def distribution(self) -> Distribution:

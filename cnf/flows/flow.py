@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from cnf.deprecation import RenamedAttribute, warn_renamed
-from cnf.fields import GatedField, Geometry, VelocityField
+from cnf.fields import GatedField, Geometry
+from cnf.fields.wrapped import as_field
 from cnf.flows.bases import Base
 from cnf.flows.calibration import calibrated
 from cnf.flows.distribution import FlowDistribution
@@ -45,7 +46,8 @@ class CNF(FlowMethods, WholeState):
         hidden: widths of the two hidden layers of the default field, a `GatedField`; without them
             `cnf.fit` builds the field that was measured for so many rows and columns.
         context_dim: number of columns of the context that the density depends on; 0 for none.
-        field: a velocity field of your own; then `hidden` has no meaning.
+        field: a velocity field of your own, or any module of (t, x), see `ModuleField`; then
+            `hidden` has no meaning.
         base: base density, a `Base` or any `torch.distributions.Distribution` whose event has one
             axis; "auto" is the standard normal, unless `cnf.fit` chooses another.
         preprocess: transform to model coordinates; "auto" is the identity until `cnf.fit` fits it.
@@ -75,7 +77,7 @@ class CNF(FlowMethods, WholeState):
         *,
         hidden: tuple[int, int] | None = None,
         context_dim: int = 0,
-        field: VelocityField | None = None,
+        field: nn.Module | None = None,
         base: Base | Distribution | str = AUTO,
         preprocess: Transform | str = AUTO,
         solver: Solver | str = AUTO,
@@ -98,11 +100,11 @@ class CNF(FlowMethods, WholeState):
                 space.dim, hidden or DEFAULT_HIDDEN,
                 context_dim=context_dim, angles=space.angles, spheres=space.spheres,
             )  # fmt: skip
-        self.field = field
+        self.field = as_field(field, space.dim, context_dim)
         # What `cnf.fit` is free to choose: what was left open, and the map of a context that is no
         # mask.
         self.automatic = {name for name, part in given.items() if isinstance(part, str)}
-        if field.mask(torch.empty(1, context_dim)) is None:
+        if self.field.mask(torch.empty(1, context_dim)) is None:
             self.automatic.add("context_map")
         transform = (charts or Affine.identity(dim)) if isinstance(preprocess, str) else preprocess
         self.preprocess: Transform = transform
@@ -247,13 +249,13 @@ class CNF(FlowMethods, WholeState):
         `cnf.load`.
 
         Raises:
-            ValueError: for a part whose class is not registered (`cnf.register`), or too long a
-                grid.
+            ValueError: for a part that does not keep its settings, or too long a grid. A part whose
+                class is not registered (`cnf.register`) is named by its import path; the loader is
+                given the class.
         """
         write_model(path, {**describe(self), "metadata": self.metadata}, tensors_of(self))
 
     score = RenamedAttribute("solve_log_prob")
-    compile = RenamedAttribute("compile_solves")
     accuracy = RenamedAttribute("error_model")
 
 

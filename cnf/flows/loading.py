@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,26 @@ from cnf.flows.serialization import (
 from cnf.flows.state import checked, load_tensors
 from cnf.flows.subset_flow import SubsetFlow
 from cnf.ode import Solver
-from cnf.registry import rebuild
+from cnf.registry import known_classes, rebuild
 from cnf.transforms import Transform
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF:
+def load(
+    path: str | Path, *, device: str | torch.device = "cpu", classes: Iterable[type] = ()
+) -> CNF:
     """The flow that `CNF.save` wrote to `path`, on `device` and in eval mode.
+
+    Args:
+        path: the file.
+        device: where the flow is put.
+        classes: of parts of your own that are not registered; a file imports nothing.
 
     Raises:
         ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors do
             not fit.
     """
-    return rebuilt(path, *read_model(path), device=device)
+    with known_classes(classes):
+        return rebuilt(path, *read_model(path), device=device)
 
 
 def rebuilt(

@@ -24,7 +24,7 @@ from cnf.flows.serialization import (
     set_bars,
 )
 from cnf.ode import Solver
-from cnf.registry import described, rebuild
+from cnf.registry import described, import_path, rebuild
 from cnf.transforms import Transform
 
 EXTRA = "_extra_state"  # torch's name for the state of a module that is no tensor
@@ -218,11 +218,11 @@ class WholeState(nn.Module, ABC):
 
 
 def _named(part: Any) -> dict[str, Any]:
-    """A part as a model file has it; of a class that none may hold, the name."""
+    """A part as a model file has it; of one that none can hold, the name of the class."""
     try:
-        return described(part)
-    except ValueError:
-        return {"class": f"{type(part).__module__}.{type(part).__qualname__}"}
+        return json.loads(json.dumps(described(part)))
+    except (TypeError, ValueError):
+        return {"class": import_path(type(part))}
 
 
 def _is_extra(name: str) -> bool:

@@ -39,7 +39,7 @@ class Torchdiffeq(Solver):
     steps.
 
     Args:
-        method: any name torchdiffeq knows, such as "dopri5", "dopri8", "tsit5", "rk4", "euler".
+        method: any name torchdiffeq knows, such as "dopri5", "dopri8", "bosh3", "rk4", "euler".
         rtol: relative tolerance of a step.
         atol: absolute tolerance of a step.
         step_size: length of a step, for fixed-step methods, which need it.

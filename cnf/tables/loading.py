@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from cnf.flows.loading import build, rebuilt
 from cnf.flows.model_file import read_model
 from cnf.flows.serialization import DTYPES, misfits_reported, require_bounded
 from cnf.flows.state import checked, load_tensors
+from cnf.registry import known_classes
 from cnf.tables.columns import Column
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.model import TableFlow
@@ -20,8 +22,15 @@ from cnf.tables.schema import Schema
 from cnf.tables.upgrades import upgraded
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF | TableFlow:
+def load(
+    path: str | Path, *, device: str | torch.device = "cpu", classes: Iterable[type] = ()
+) -> CNF | TableFlow:
     """The model that `CNF.save` or `TableFlow.save` wrote to `path`, on `device` and in eval mode.
+
+    Args:
+        path: the file.
+        device: where the model is put.
+        classes: of parts of your own that are not registered; a file imports nothing.
 
     Raises:
         ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors do
@@ -29,7 +38,8 @@ def load(path: str | Path, *, device: str | torch.device = "cpu") -> CNF | Table
     """
     config, tensors = read_model(path)
     if config.get("class") != "TableFlow":
-        return rebuilt(path, config, tensors, device=device)
+        with known_classes(classes):
+            return rebuilt(path, config, tensors, device=device)
     with misfits_reported(path):
         config, tensors = upgraded(config, tensors)
         require_bounded(config)

@@ -1,0 +1,97 @@
+"""Flows as density estimators of sbi (Tejero-Cantero et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from sbi.neural_nets.estimators import ConditionalDensityEstimator
+from torch import Tensor, nn
+
+from cnf.flows import CNF
+from cnf.ode import Grid
+from cnf.transforms import Affine
+
+# One evaluation a step, few enough for training; its bars say where that is too few.
+SOLVER = Grid.uniform(16, "adams")
+# Weight of the solver's error in the loss, in nats a nat: without it, a field learns to make errors
+# that look like likelihood.
+ERROR_WEIGHT = 10.0
+
+
+def flow_builder(
+    embedding_net: nn.Module | None = None, **options: Any
+) -> Callable[[Tensor, Tensor], FlowEstimator]:
+    """What sbi's NPE takes as `density_estimator`: it builds a flow for the parameters and
+    observations that it is given, both standardized.
+
+    Args:
+        embedding_net: makes features (*batch, features) of observations; none by default.
+        **options: of the `CNF`, such as `hidden`.
+
+    Example:
+        NPE(prior, density_estimator=flow_builder(hidden=(64, 64)))
+    """
+
+    def build(theta: Tensor, x: Tensor) -> FlowEstimator:
+        embedding = embedding_net or nn.Flatten()
+        with torch.no_grad():
+            context = embedding(x)
+        settings = {"solver": SOLVER, "preprocess": Affine.standardize(theta), **options}
+        flow = CNF(theta.shape[1], context_dim=context.shape[1], **settings)
+        if embedding_net is None:  # features of a network change as it learns
+            flow.context_map = Affine.standardize(context)
+        return FlowEstimator(flow, embedding, theta[0].shape, x[0].shape)
+
+    return build
+
+
+class FlowEstimator(ConditionalDensityEstimator):
+    """p(parameters | observation) by a flow, as sbi asks for it.
+
+    Args:
+        flow: over the parameters, given the embedded observation.
+        embedding: of observations.
+        input_shape: of parameters, (dim,).
+        condition_shape: of an observation.
+    """
+
+    net: CNF
+
+    def __init__(
+        self,
+        flow: CNF,
+        embedding: nn.Module,
+        input_shape: torch.Size,
+        condition_shape: torch.Size,
+    ) -> None:
+        super().__init__(flow, input_shape, condition_shape)
+        self._embedding = embedding
+
+    @property
+    def embedding_net(self) -> nn.Module:
+        """The network that observations go through."""
+        return self._embedding
+
+    def loss(self, input: Tensor, condition: Tensor, **_: Any) -> Tensor:
+        """−log p (rows,) from one solve, with the estimate of the solver's error."""
+        y, context, ladj = self.net.to_model_coordinates(input, self._embedding(condition))
+        scores = self.net.solve_log_prob(y, context)
+        return ERROR_WEIGHT * scores.step_error.sum(0) - scores.log_prob - ladj.to(y.dtype)
+
+    def log_prob(self, input: Tensor, condition: Tensor, **_: Any) -> Tensor:
+        """log p (samples, rows) of parameters (samples, rows, dim)."""
+        input, condition, rows = self._broadcast_and_align(input, condition)
+        context = self._embedding(condition.reshape(-1, *self.condition_shape))
+        return self.net.log_prob(input, context.reshape(len(input), rows, -1))
+
+    def sample(self, sample_shape: torch.Size, condition: Tensor, **_: Any) -> Tensor:
+        """Draws (*samples, rows, dim)."""
+        return self.net.sample(sample_shape, self._embedding(condition))
+
+    def sample_and_log_prob(
+        self, sample_shape: torch.Size, condition: Tensor, **_: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Draws (*samples, rows, dim) and their log-densities (*samples, rows), from one solve."""
+        return self.net.sample_and_log_prob(sample_shape, self._embedding(condition))
