@@ -9,7 +9,9 @@ import torch
 from matplotlib.figure import Figure
 
 from cnf import plotting
+from cnf.pictures.circles import periods_of
 from cnf.pictures.context import PlotContext
+from cnf.plotting.circles import broken_at_seams
 from cnf.plotting.style import DATA, styled
 
 PARTICLES = 200  # whose paths are drawn
@@ -90,7 +92,7 @@ def draw_trajectories(context: PlotContext) -> Figure:
     by_density = context.color == "log-density"
     page, axes = plotting.figure()
     plotting.trajectories(
-        path,
+        broken_at_seams(path, periods_of(context.flow)),
         ax=axes[0, 0],
         times=times,
         columns=context.axes,
