@@ -128,10 +128,8 @@ def broken_at_seams(path: Tensor, periods: dict[int, float]) -> Tensor:
     >>> broken_at_seams(path, {0: 360.0}).flatten().tolist()
     [350.0, 359.0, nan, 9.0]
     """
-    path = path.clone()
+    broken = path.clone()
     for column, period in periods.items():
-        jumps = path[1:, :, column].diff(dim=0, prepend=path[1:2, :, column]).abs() > period / 2
-        first = (path[1] - path[0])[:, column].abs() > period / 2
-        jumps[0] = first
-        path[1:][jumps] = math.nan
-    return path
+        jumps = path[:, :, column].diff(dim=0).abs() > period / 2
+        broken[1:, :, column][jumps] = math.nan
+    return broken
