@@ -66,6 +66,7 @@ from .recipe import default_flow as default_flow
 from .recipe import fit as fit
 from .recipe import fit_table as fit_table
 from .registry import register as register
+from .scale import Scorer as Scorer
 from .tables import (
     Column as Column,
 )

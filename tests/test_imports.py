@@ -19,7 +19,7 @@ FLOORS = (
     {"tables"},
     {"training"},
     {"recipe"},
-    {"neural_ode", "variational", "integrations", "diagnostics"},
+    {"neural_ode", "variational", "integrations", "diagnostics", "scale"},
     {"pictures"},
     {"report", "estimator"},
     {"cli"},

@@ -16,6 +16,7 @@ from cnf.cli.options import (
     Color,
     Data,
     Device,
+    Engine,
     FitOptions,
     Given,
     Model,
@@ -24,6 +25,7 @@ from cnf.cli.options import (
     Seed,
     Threads,
     Unseen,
+    Workers,
     known_kind,
 )
 
@@ -182,6 +184,8 @@ def score(
     ] = False,
     device: Device = "cpu",
     threads: Threads = 1,
+    engine: Annotated[Engine, typer.Option(help="Runs workers of a folder.")] = Engine.local,
+    workers: Workers = 1,
     as_json: AsJson = False,
 ) -> None:
     """Write the log-density of every row of a table.
@@ -189,11 +193,15 @@ def score(
     In nats, with the bar of its numerical error. A row with a cell that its column cannot hold
     costs no other: its log_prob is -inf where the model says that it is impossible, and empty
     where it cannot say. Columns are found by name.
+
+    DATA may be a folder or a pattern such as 'in/*.parquet': then OUTPUT is a folder, and every file
+    gets a file of scores with its name. A run that was stopped goes on where it stopped.
     """
     from cnf.cli.data import names_in
     from cnf.cli.model import use_threads
     from cnf.cli.questions import score_columns
-    from cnf.cli.scoring import ScoreOptions, score_table
+    from cnf.cli.scoring import score_folder, score_table
+    from cnf.scale import ScoreOptions, is_folder
 
     use_threads(threads)
     if columns is not None or given is not None:
@@ -209,7 +217,11 @@ def score(
         )
         return
     options = ScoreOptions(unseen.value, reason)
-    score_table(model, data, output, options, device=device, as_json=as_json)
+    if is_folder(data):
+        run = (engine.value, workers)
+        score_folder(model, data, output, options, device=device, run=run, as_json=as_json)
+    else:
+        score_table(model, data, output, options, device=device, as_json=as_json)
 
 
 @app.command()

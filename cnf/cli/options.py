@@ -38,6 +38,14 @@ def known_kind(name: str) -> str:
     return name
 
 
+class Engine(str, Enum):
+    """What runs the workers that score a folder."""
+
+    local = "local"
+    ray = "ray"
+    dask = "dask"
+
+
 class PlotCommand(TyperCommand):
     """A command whose help ends with the registered kinds of picture."""
 
@@ -74,6 +82,9 @@ Threads = Annotated[
 ]
 Array = Annotated[
     str | None, typer.Option(help="Which array of an npz file is the table. Default: X.")
+]
+Workers = Annotated[
+    int, typer.Option(min=1, max=4096, help="Files of a folder that are scored at a time.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 

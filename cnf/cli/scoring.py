@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import torch
-from torch import Tensor
-
-from cnf.cli.model import Model, load_model
+from cnf.cli.model import load_model
 from cnf.cli.output import require_writable, say, say_json, writing
-from cnf.flows import Evaluation
-from cnf.rows import RunningMean
-from cnf.tables import TableError, table_writer
-from cnf.tables.columns import UNSEEN
-from cnf.tables.scoring import Unseen, reasons
+from cnf.scale import ScoredFolder, ScoreOptions, ScoreSummary, write_scores
 
 
-@dataclass(frozen=True)
-class ScoreOptions:
-    """What was typed after `cnf score`.
-
-    Attributes:
-        unseen: what a category is that the fit never saw, "other" or "impossible".
-        reason: whether a third column says why a row has no ordinary score.
-    """
-
-    unseen: Unseen = "other"
-    reason: bool = False
-
-
-@torch.no_grad()
 def score_table(
     path: Path, data: str, output: Path, options: ScoreOptions, *, device: str, as_json: bool
 ) -> None:
@@ -45,60 +21,48 @@ def score_table(
     """
     model = load_model(path, device)
     require_writable(output, path, data)
-    running, rows, outside, unseen = RunningMean(), 0, 0, 0
-    with writing(output), table_writer(output) as writer:
-        for chunk in model.chunks(data):
-            found, new = _evaluate(model, chunk, data, options.unseen)
-            writer.write(_table(model, chunk, found, options))
-            answers = found.log_prob[found.ok]
-            running.add(answers[answers.isfinite()])
-            outside += int(answers.isinf().sum())
-            unseen += int((new & found.ok & found.log_prob.isfinite()).sum())
-            rows += len(chunk)
-        if rows == 0:
-            raise ValueError(f"{data}: expected at least one row below the header; found none")
-    report = {
-        "output": str(output),
-        "rows": rows,
-        "mean_log_prob": running.mean if running.count else math.nan,
-        "standard_error": running.standard_error,
-        "outside": outside,
-        "unseen": unseen,
-        "not_ok": rows - outside - running.count,
-    }
+    with writing(output):
+        chunks = model.chunks(data)
+        summary = write_scores(model.table_flow, chunks, output, data, options, rows_needed=1)
+    _tell(output, summary, as_json=as_json)
+
+
+def score_folder(
+    path: Path,
+    data: str,
+    output: Path,
+    options: ScoreOptions,
+    *,
+    device: str,
+    run: tuple[str, int],
+    as_json: bool,
+) -> None:
+    """Write the scores of every file of a folder or a pattern to a file of the same name in
+    OUTPUT, by an engine and its number of workers; files whose scores are there are left out.
+
+    Raises:
+        ValueError: as `score_table`, and for an engine that is not installed.
+    """
+    load_model(path, device)
+    summary, files = ScoreSummary(), 0
+    with writing(output):
+        for found in ScoredFolder(path, data, output, device, options).run(*run):
+            summary.merge(found)
+            files += 1
+    _tell(output, summary, as_json=as_json, files=files)
+
+
+def _tell(output: Path, summary: ScoreSummary, *, as_json: bool, **counts: int) -> None:
+    """Print the summary, for people or as one JSON object."""
+    report = {"output": str(output), **counts, **summary.as_json()}
     say_json(report) if as_json else say(sentence(report))
-
-
-def _evaluate(
-    model: Model, chunk: pd.DataFrame, data: str, unseen: Unseen
-) -> tuple[Evaluation, Tensor]:
-    """Scores of a chunk, and which of its rows have a category that the fit never saw (rows,); an
-    error about a cell names the file."""
-    try:
-        cells, context = model.table_flow.encode(chunk)
-    except TableError as error:
-        raise TableError(f"{data}: {error}") from error
-    found = model.table_flow.evaluate_cells(cells, context, unseen=unseen)
-    return found, (cells.states == UNSEEN).any(1)
-
-
-def _table(
-    model: Model, chunk: pd.DataFrame, found: Evaluation, options: ScoreOptions
-) -> pd.DataFrame:
-    """What is written of a chunk."""
-    log_prob = found.log_prob.masked_fill(~found.ok, torch.nan)
-    table = pd.DataFrame({"log_prob": log_prob.cpu().numpy(), "error": found.error.cpu().numpy()})
-    if not options.reason:
-        return table
-    return table.assign(reason=reasons(model.table_flow.schema, chunk, found))
 
 
 def sentence(report: dict[str, Any]) -> str:
     """The report for people."""
-    parts, left_out = (
-        [f"{report['output']}: {report['rows']:,} rows"],
-        report["outside"] + report["not_ok"],
-    )
+    left_out = report["outside"] + report["not_ok"]
+    files = f" in {report['files']:,} files" if "files" in report else ""
+    parts = [f"{report['output']}: {report['rows']:,} rows{files}"]
     if report["outside"]:
         parts.append(
             f"{report['outside']:,} outside the ranges of their columns, where the density is zero"

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from cnf.fields.base import BoundField
 from cnf.fields.closed_form import Activation, LayersByRow, Modulation, TwoLayers
 from cnf.fields.gated import GatedField
 from cnf.registry import register
+from cnf.rows import ROW_BLOCK
 
 
 @register
@@ -84,6 +86,16 @@ class MaskedField(GatedField):
         layers = MaskedLayers(self.frequencies, self.W2, self.W3, self.first, present)
         return self._bind_layers(layers, context)
 
+    def _modulate(self, t: Tensor, context: Tensor | None) -> Modulation:
+        """Gates and shifts; one for all rows is computed among others, so that it is rounded as
+        those are."""
+        if context is None or len(context) > 1 or torch.is_grad_enabled():
+            return super()._modulate(t, context)
+        whole = super()._modulate(t, context.expand(ROW_BLOCK, -1))
+        shifts = (part[:1] for part in (whole.shift1, whole.shift2, whole.offset))
+        gates = (whole.gate1, whole.gate2, whole.skip)
+        return Modulation(*shifts, *(part if part is None else part[:1] for part in gates))
+
 
 class MaskedLayers(TwoLayers):
     """`TwoLayers` with the matrices of the patterns in `present` (*batch, dim)."""
@@ -102,7 +114,11 @@ class MaskedLayers(TwoLayers):
         super().__init__(W1, W2, W3, first)
 
     def _trace_matrix(self, W1: Tensor, W2: Tensor, W3: Tensor) -> Tensor:
-        return super()._trace_matrix(W1 * self.patterns[:, None, :].to(W1.dtype), W2, W3)
+        masked = W1 * self.patterns[:, None, :].to(W1.dtype)
+        if torch.is_grad_enabled() or not len(masked):
+            return super()._trace_matrix(masked, W2, W3)
+        # One by one: several together are rounded in another way than one.
+        return torch.stack([TwoLayers._trace_matrix(self, part, W2, W3) for part in masked])
 
     def by_row(self, modulation: Modulation) -> LayersByRow:
         """The layers under a modulation (*batch, width) of each row."""
@@ -137,7 +153,16 @@ class MaskedByRow(LayersByRow):
             return rows.new_empty((*rows.shape[:-1], layers.M.shape[-1]))
         flat = rows.reshape(-1, rows.shape[-1])
         flat = flat if layers.order is None else flat[layers.order]
-        products = torch.cat([part @ M for part, M in zip(flat.split(layers.counts), layers.M)])
+        products = torch.cat(
+            [_product(part, M) for part, M in zip(flat.split(layers.counts), layers.M)]
+        )
         if layers.order is not None:
             products = torch.empty_like(products).index_copy(0, layers.order, products)
         return products.reshape(*rows.shape[:-1], -1)
+
+
+def _product(rows: Tensor, matrix: Tensor) -> Tensor:
+    """rows @ matrix, each row of it the same whichever others there are."""
+    if torch.is_grad_enabled() or len(rows) >= ROW_BLOCK:
+        return rows @ matrix
+    return (functional.pad(rows, (0, 0, 0, ROW_BLOCK - len(rows))) @ matrix)[: len(rows)]

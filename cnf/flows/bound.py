@@ -123,7 +123,8 @@ class BoundFlow:
             one = replace(self.options, solver=solver, gradient=gradient)
             return replace(self, options=one).solve_log_prob(y, condition, t=t)
 
-        score = evaluate_rows if verified else evaluate_once
+        plain = self._density_equation().plain
+        score = partial(evaluate_rows, repeatable=plain) if verified else evaluate_once
         found = score(one_solve, y.to(self.flow.dtype), given.condition, solver, self.error_model)
         dtype = torch.promote_types(x.dtype, self.flow.dtype)  # half precision would lose digits
         parts = (found.log_prob.to(dtype) + ladj.to(dtype), found.error, found.nfe, found.ok)

@@ -14,6 +14,7 @@ from torch import Tensor
 from cnf.flows.error_model import GLOBAL_ORDER, ErrorModel, SolveResult
 from cnf.functional import transformed
 from cnf.ode import Grid, Solver, SolverError
+from cnf.rows import in_blocks
 
 # Rows that go through a solve together: few enough for a processor's cache and allocator (with
 # four times as many, layers of 192 take twice as long a row), and enough to keep an accelerator
@@ -59,11 +60,18 @@ Score = Callable[[Tensor, Tensor | None, Solver], SolveResult]
 
 
 def evaluate_rows(
-    score: Score, rows: Tensor, context: Tensor | None, solver: Solver, error_model: ErrorModel
+    score: Score,
+    rows: Tensor,
+    context: Tensor | None,
+    solver: Solver,
+    error_model: ErrorModel,
+    *,
+    repeatable: bool = False,
 ) -> Evaluation:
     """Evaluate rows (n, dim) with context (n, context_dim), each on its own path, in bounded
-    memory."""
-    scorer = _Scorer(score, rows, context, error_model)
+    memory; where `score` draws nothing at random it is `repeatable`, and a row's evaluation the same
+    bit for bit whichever others there are."""
+    scorer = _Scorer(score, rows, context, error_model, repeatable)
     return scorer.evaluate(solver, scorer.with_bars if solver.estimates_error else scorer.twice)
 
 
@@ -103,6 +111,7 @@ class _Scorer:
     rows: Tensor
     context: Tensor | None
     error_model: ErrorModel
+    repeatable: bool = False
 
     def evaluate(
         self, solver: Solver, solved: Callable[[Tensor, Solver], Evaluation]
@@ -190,10 +199,18 @@ class _Scorer:
         self, places: Tensor, grid: Solver, error_model: ErrorModel
     ) -> tuple[Evaluation, Tensor]:
         parts = places.split(chunk_size(places))
-        judged = [_judge(self._on(part, grid), error_model) for part in parts]
+        judged = [self._judged_part(part, grid, error_model) for part in parts]
         return _concatenate([found for found, _ in judged]), torch.cat(
             [more for _, more in judged]
         )
+
+    def _judged_part(
+        self, places: Tensor, grid: Solver, error_model: ErrorModel
+    ) -> tuple[Evaluation, Tensor]:
+        whole = in_blocks(places) if self.repeatable else places
+        found, excess = _judge(self._on(whole, grid), error_model)
+        first = Evaluation(*(part[: len(places)] for part in vars(found).values()))
+        return first, excess[: len(places)]
 
     def _solve_once(self, places: Tensor, solver: Solver) -> Evaluation:
         scores = self._on(places, solver)

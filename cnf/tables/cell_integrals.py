@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cnf.flows import CNF, Evaluation
-from cnf.rows import evenly_spaced
+from cnf.rows import evenly_spaced, in_blocks
 from cnf.tables.columns import Column
 from cnf.tables.masked_flow import gaussianizing_maps
 from cnf.tables.quadrature import Rule, axes_rule, cell_rule, cell_rules
@@ -105,7 +105,7 @@ class CellIntegrals:
         else:
             correction, errors = self._from_center(GaussianCells.of(flow, self.steps, rows))
         estimate = errors.sum(1)
-        center = (estimate <= TOLERANCE).nonzero().squeeze(1)
+        center = in_blocks((estimate <= TOLERANCE).nonzero().squeeze(1))
         if len(center):
             found = flow.evaluate(*rows.take(center).at(self.steps.new_zeros(1, len(self.steps))))
             log_prob = found.log_prob.double() + correction[center]
@@ -212,7 +212,7 @@ def _batches(jobs: list[Job]) -> Iterator[list[Job]]:
     points = 0
     for places, rules in jobs:
         size = len(rules[0].weights)
-        for part in places.split(max(1, AT_ONCE // size)):
+        for part in map(in_blocks, places.split(max(1, AT_ONCE // size))):
             if batch and points + size * len(part) > AT_ONCE:
                 yield batch
                 batch, points = [], 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnf.flows import CNF, Evaluation
-from cnf.rows import Cells
+from cnf.rows import Cells, in_blocks
 from cnf.tables.cell_integrals import CellIntegrals, NumberRows
 from cnf.tables.columns import NO_STATE, OUTSIDE, UNSEEN, Column
 from cnf.tables.conditioning import PlainConditioning, StateConditioning
@@ -60,7 +60,7 @@ class RowScorer:
         log_prob[impossible], error[impossible], ok = -torch.inf, 0.0, impossible.clone()
         rows = (known & ~outside).nonzero().squeeze(1)
         # Rows of one pattern side by side: they are solved together.
-        rows = rows[by_present(self._present(cells.states[rows]))]
+        rows = in_blocks(rows[by_present(self._present(cells.states[rows]))])
         states = cells.states.masked_fill(new, NO_STATE)
         found = self._evaluate(Cells(cells.values, states).take(rows), context[rows])
         log_prob[rows], error[rows], nfe[rows], ok[rows] = vars(found).values()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cnf.registry import register
+from cnf.rows import in_blocks
 from cnf.transforms.affine import Transform
 from cnf.transforms.patterns import by_pattern
 
@@ -241,8 +242,8 @@ class Whitening(Transform):
         other present ones are known."""
         rest = y - self._mean(features)
         mean, deviation = y.clone(), torch.ones_like(y)
-        for pattern, rows in by_pattern(present):
-            columns = pattern.nonzero().squeeze(1)
+        for pattern, found in by_pattern(present):
+            rows, columns = in_blocks(found), pattern.nonzero().squeeze(1)
             precision = torch.linalg.inv(self._covariance_of(pattern)[columns][:, columns])
             own = precision.diagonal()
             mean[rows[:, None], columns] -= _pick(rest, rows, columns) @ precision / own
@@ -254,7 +255,10 @@ class Whitening(Transform):
 
     def _whiteners(self, free: Tensor, given: Tensor | None) -> list[tuple[Whitener, Tensor]]:
         both = torch.cat((free, torch.zeros_like(free) if given is None else given), 1)
-        return [(self._whitener(*pattern.chunk(2)), rows) for pattern, rows in by_pattern(both)]
+        return [
+            (self._whitener(*pattern.chunk(2)), in_blocks(rows))
+            for pattern, rows in by_pattern(both)
+        ]
 
     def _covariance_of(self, present: Tensor) -> Tensor:
         own = (self.patterns == present).all(1).nonzero()

@@ -1,0 +1,145 @@
+"""A scorer without state, which engines can send to where the data are."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from cnf.scale.batches import as_frame, with_columns
+from cnf.tables import TableError, TableFlow, load_table_flow
+from cnf.tables.columns import UNSEEN
+from cnf.tables.scoring import Unseen, reasons
+
+# Models that a process keeps.
+KEPT_MODELS = 4
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How rows are scored.
+
+    Attributes:
+        unseen: what a category is that the fit never saw, "other" or "impossible".
+        reason: whether a third column says why a row has no ordinary score.
+    """
+
+    unseen: Unseen = "other"
+    reason: bool = False
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What the model in a file says of batches of rows.
+
+    A scorer holds the name of the file alone: it is cheap to pickle, and each process that calls it
+    loads the model once. The scores of a row do not depend on its batch. Where the solver is a
+    grid, as after a fit, and processors and numbers of threads are the same, they are equal bit for
+    bit, however a table is split.
+
+    A batch is a dict of arrays, or a table of pandas, polars or pyarrow. What comes back is of the
+    same kind, its other columns unchanged.
+
+    Args:
+        path: of the model, as `cnf fit` or `save` wrote it.
+        device: where to compute.
+        options: how rows are scored.
+
+    Raises:
+        ModelFileError: on the first call, if the file is missing or damaged.
+
+    Example:
+        >>> import tempfile, cnf
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> cnf.CNF(1).save(f"{folder.name}/line.safetensors")
+        >>> score = Scorer(f"{folder.name}/line.safetensors")
+        >>> found = score({"x0": [0.0, 1.0]})
+        >>> list(found), found["log_prob"].round(4)
+        (['x0', 'log_prob', 'error'], array([-0.9189, -1.4189]))
+        >>> folder.cleanup()
+    """
+
+    path: str | Path
+    device: str = "cpu"
+    options: ScoreOptions = field(default_factory=ScoreOptions)
+
+    @property
+    def model(self) -> TableFlow:
+        """The model, which this process loads once."""
+        path = Path(self.path).resolve()
+        changed = path.stat().st_mtime_ns if path.exists() else 0
+        return _loaded(path, changed, self.device)
+
+    def __call__(self, batch: Any) -> Any:
+        """The batch with `log_prob`, in nats and the units of the table, and `error`, the bound of
+        its numerical error; NaN for a row without an answer.
+
+        Raises:
+            TableError: for a column that is missing, or named like those that are added, or a cell
+                that its column cannot hold.
+        """
+        frame = as_frame(batch)
+        found, _ = score_rows(self.model, frame, self.options)
+        if taken := [name for name in found if name in frame.columns]:
+            raise TableError(f"batch: it has a column {taken[0]!r} already; rename it")
+        return with_columns(batch, found)
+
+    def sample(self, batch: Any, seed: int = 0) -> Any:
+        """The batch with the modeled columns drawn, one row for each of its rows.
+
+        Of the batch, the columns of the model's context are read. The draws are those of `seed` and
+        of what the batch holds: the same again for the same batch, and others for another one.
+
+        Raises:
+            TableError: for a context column that is missing, or a cell that it cannot hold.
+        """
+        frame = as_frame(batch)
+        model, generator = self.model, self._generator(frame, seed)
+        given = frame.reset_index(drop=True) if model.schema.context else None
+        return with_columns(batch, model.sample(len(frame), given, generator=generator))
+
+    def impute(self, batch: Any, seed: int = 0) -> Any:
+        """The batch with its missing cells drawn given the others of their row.
+
+        The draws are those of `seed` and of what the batch holds, as in `sample`.
+
+        Raises:
+            ValueError: for a model that was fitted without an imputer.
+            TableError: for a column that is missing, or a cell that its column cannot hold.
+        """
+        frame = as_frame(batch)
+        generator = self._generator(frame, seed)
+        (complete,) = self.model.impute(frame, generator=generator)
+        return with_columns(batch, complete.reset_index(drop=True))
+
+    def _generator(self, frame: pd.DataFrame, seed: int) -> torch.Generator:
+        """Batches of one table have different noise, without a word from one to the other."""
+        rows = pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes()
+        digest = hashlib.sha256(rows + str(seed).encode()).digest()
+        return torch.Generator(self.model.device).manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def score_rows(
+    model: TableFlow, frame: pd.DataFrame, options: ScoreOptions
+) -> tuple[pd.DataFrame, int]:
+    """The columns `log_prob` and `error`, and `reason` where it is asked for, of the rows of a data
+    frame; and how many of them have a score in spite of a category that the fit never saw."""
+    cells, context = model.encode(frame)
+    found = model.evaluate_cells(cells, context, unseen=options.unseen)
+    log_prob = found.log_prob.masked_fill(~found.ok, torch.nan)
+    table = pd.DataFrame({"log_prob": log_prob.cpu().numpy(), "error": found.error.cpu().numpy()})
+    if options.reason:
+        table["reason"] = reasons(model.schema, frame, found)
+    new = (cells.states == UNSEEN).any(1) & log_prob.isfinite()
+    return table, int(new.sum())
+
+
+@lru_cache(KEPT_MODELS)
+def _loaded(path: Path, changed: int, device: str) -> TableFlow:
+    """The model in a file that was last changed at a certain time."""
+    return load_table_flow(path, device=device)
