@@ -111,6 +111,16 @@ def test_a_plain_table_without_a_network_answers_exactly(table):
     assert (drawn["x"] >= 2).all() and drawn["y"].mean() > 0.5
 
 
+def test_draws_satisfy_a_condition_or_say_that_hardly_any_does(model):
+    drawn = model.sample(50, where=lambda f: f["x"] > f["n"], generator=seeded(4))
+    assert len(drawn) == 50 and (drawn["x"] > drawn["n"]).all()
+    many = model.sample(4000, generator=seeded(5))
+    share = (many["x"] > many["n"]).mean()
+    assert drawn.attrs["acceptance"] == pytest.approx(share, abs=0.12)
+    with pytest.raises(ValueError, match=r"0 of .* draws satisfied it, 1 are wanted"):
+        model.sample(1, where=lambda f: f["x"] > 1e9)
+
+
 def test_what_cannot_be_asked_is_said_in_one_line(model, table):
     for given, message in (
         ({"z": 1}, "expected columns among"),

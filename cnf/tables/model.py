@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, 
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.numeric_view import NumericView, chosen_states, in_words
 from cnf.tables.questions import Given, TableDensity, table_density
+from cnf.tables.rejection import accepted
 from cnf.tables.schema import Schema
 from cnf.tables.scoring import RowScorer, Unseen
 
@@ -207,6 +208,7 @@ class TableFlow(WholeState):
         rows: int,
         given: Given | None = None,
         *,
+        where: Callable[[pd.DataFrame], Any] | None = None,
         generator: torch.Generator | None = None,
     ) -> pd.DataFrame:
         """Rows drawn from the model, typed and named as those of the table.
@@ -216,13 +218,17 @@ class TableFlow(WholeState):
             given: what every row has: name -> a value, a list of levels, or a range (low, high)
                 with None for no end; or a frame, a Series or a list of mappings of one row for all,
                 or of `rows` rows. Columns of the context must be there; any modeled column may be.
+            where: which rows of a frame are wanted, as booleans (rows,); the others are drawn again.
+                `attrs["acceptance"]` of the frame is the share that was kept.
             generator: source of all randomness.
 
         Raises:
             TableError: for a context that is missing or not wanted, or has another number of rows.
             ValueError: for modeled columns that are given to a model without a conditional
-                network.
+                network, or a condition that hardly any row satisfies.
         """
+        if where is not None:
+            return accepted(lambda n: self.sample(n, given, generator=generator), where, rows)
         if given is not None and _names(given) & {c.name for c in self.schema.modeled}:
             return self._sample_given(rows, given, generator)
         context = self._context_of(given, rows)

@@ -1,0 +1,50 @@
+"""Draws that satisfy a condition, by rejection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+# Draws for each wanted row at most, and at once.
+MOST_DRAWS, FEWEST_AT_ONCE, MOST_AT_ONCE = 1_000, 256, 65_536
+
+
+def accepted(
+    draw: Callable[[int], pd.DataFrame], where: Callable[[pd.DataFrame], Any], rows: int
+) -> pd.DataFrame:
+    """The first `rows` draws that satisfy a condition; `attrs["acceptance"]` is the share of draws
+    that did.
+
+    Args:
+        draw: makes so many rows.
+        where: which rows of a frame are wanted (rows,), as booleans.
+        rows: how many.
+
+    Raises:
+        ValueError: once a thousand draws a wanted row were not enough.
+
+    Example:
+        >>> frame = pd.DataFrame({"x": [1, 2, 3, 4]})
+        >>> kept = accepted(lambda n: frame.loc[frame.index.repeat(n)], lambda f: f["x"] > 2, 5)
+        >>> kept["x"].gt(2).all(), len(kept), kept.attrs["acceptance"]
+        (np.True_, 5, 0.5)
+    """
+    parts: list[pd.DataFrame] = []
+    drawn = kept = 0
+    while not parts or kept < rows:
+        if parts and drawn >= MOST_DRAWS * rows:
+            raise ValueError(
+                f"where: {kept:,} of {drawn:,} draws satisfied it, {rows:,} are wanted: loosen it,"
+                " ask for fewer rows, or say what you can as `given`"
+            )
+        rate = max(kept, 1) / max(drawn, 1)
+        count = int((rows - kept) / rate) if drawn else rows
+        frame = draw(min(max(count, FEWEST_AT_ONCE), MOST_AT_ONCE))
+        parts.append(frame[np.asarray(where(frame), dtype=bool)])
+        drawn, kept = drawn + len(frame), kept + len(parts[-1])
+    found = pd.concat(parts, ignore_index=True).iloc[:rows]
+    found.attrs["acceptance"] = kept / drawn
+    return found
