@@ -212,6 +212,12 @@ def test_what_else_pyro_asks_of_a_distribution(pyro):
 # sbi
 
 
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where sbi leaves its logs."""
+    monkeypatch.chdir(tmp_path)
+
+
 def simulated(rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     theta = torch.randn(rows, 1, generator=seeded(1))
     return theta, theta + NOISE * torch.randn(rows, 1, generator=seeded(2))
@@ -230,7 +236,7 @@ def estimator(rows: int, epochs: int, **options):
     return npe, npe.train(max_num_epochs=epochs, **options)
 
 
-def test_sbi_trains_samples_and_scores_a_flow():
+def test_sbi_trains_samples_and_scores_a_flow(folder):
     npe, trained = estimator(200, 1, training_batch_size=100)
     posterior = npe.build_posterior(trained)
     seen = torch.ones(1, 1)
@@ -242,7 +248,7 @@ def test_sbi_trains_samples_and_scores_a_flow():
 
 
 @pytest.mark.slow
-def test_sbi_learns_the_posterior():
+def test_sbi_learns_the_posterior(folder):
     _, trained = estimator(4000, 40, training_batch_size=200, learning_rate=2e-3)
     within_reach(trained.net)
 
