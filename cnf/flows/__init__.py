@@ -7,6 +7,7 @@ FlowDistribution    the same as a torch distribution
 NormalBase, StudentTBase, MixtureBase, ContaminatedBase    base densities
 UniformCircleBase, VonMisesBase, UniformSphereBase, VonMisesFisherBase, ProductBase
                     of angles, unit vectors, and blocks of columns
+SourceBase          the density of a fitted flow as a base
 DistributionBase    a torch distribution as a base
 ErrorModel          how estimates of a solver's error become error bounds
 Hutchinson          the stochastic estimate of the divergence
@@ -37,6 +38,7 @@ from cnf.flows.periodic_bases import (
 from cnf.flows.questions.question import Answer
 from cnf.flows.questions.subset_density import DoubtfulWarning, SubsetDensity
 from cnf.flows.scoring import Evaluation, UnsolvedWarning
+from cnf.flows.source_base import SourceBase
 
 __all__ = [
     "CNF",
@@ -55,6 +57,7 @@ __all__ = [
     "ModelFileError",
     "NormalBase",
     "ProductBase",
+    "SourceBase",
     "StudentTBase",
     "SubsetDensity",
     "UniformCircleBase",

@@ -297,6 +297,35 @@ class FlowMethods:
         warn_of_model_coordinates(bound, x)
         return bound.trajectory_and_log_prob(x, t)
 
+    def transport(self, x: Numbers, *, reverse: bool = False) -> Tensor:
+        """Where the flow carries points x (*batch, dim), from t = 0 to t = 1; with `reverse`, where
+        they come from.
+
+        The map is that from the source to the data for a flow that was fitted with `source=`.
+
+        Example:
+            >>> import cnf
+            >>> flow, x = cnf.CNF(dim=2), torch.randn(5, 2)
+            >>> torch.allclose(flow.transport(flow.transport(x), reverse=True), x, atol=1e-3)
+            True
+        """
+        return self.trajectory(x, [0.0] if reverse else [1.0], reverse=reverse)[0]
+
+    def log_density_ratio(self, x: Numbers) -> tuple[Tensor, Tensor]:
+        """log p₁(x) − log p₀(x) at points x (*batch, dim), between the data at t = 1 and the source
+        at t = 0, and a bound of its numerical error, each (*batch,), in nats.
+
+        Example:
+            >>> import cnf
+            >>> ratio, error = cnf.CNF(dim=2).log_density_ratio(torch.zeros(3, 2))
+            >>> ratio.abs().max() <= error.max()
+            tensor(True)
+        """
+        bound = self.bind()
+        with torch.no_grad():
+            data, source = bound.evaluate(x), bound.log_prob(x, t=0.0)
+        return data.log_prob - source, data.error
+
     def velocity(self, t: float, x: Numbers, context: Numbers | None = None) -> Tensor:
         """Velocity dx/dt (*batch, dim) at time t and points x (*batch, dim), in the units of the
         data."""

@@ -59,6 +59,14 @@ ERROR_WEIGHT = 10.0  # of the solver's error at the start; likewise
 PENALTIES = Regularizers(transport=0.4)  # straight paths are cheap to follow
 NFE_BUDGET = 40  # evaluations a row
 
+# From one table to another.
+SOURCE_SHARE = 1 / 3  # of the budget, for the density of the source
+SOURCE_TOLERANCE = 1e-4  # nats: its error adds to that of the flow that starts there
+SOURCE_DRAWS = 50_000  # of a source that is given as a flow
+SOURCE_COUPLING_BLOCK = 256  # paths shall be those of optimal transport: larger blocks come nearer
+# Weights of ∫ |v|² dt in equal parts of likelihood training. One of λ shortens a shift by 2 λ.
+SOURCE_KINETIC = (0.03, 0.01, 0.001)
+
 # Optimization.
 WEIGHT_DECAY_ROWS, MOST_WEIGHT_DECAY = 1_500, 0.3  # their quotient with the rows: few overfit soon
 CLIP_NORM = 5.0

@@ -1,0 +1,147 @@
+"""Rows to rows: a flow that starts from the density of a source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import cnf.recipe.defaults as defaults
+from cnf.flows import CNF
+from cnf.flows.source_base import SourceBase
+from cnf.recipe.settings import FitSettings
+from cnf.rows import Rows, as_rows
+from cnf.training.config import Clock, Phase
+from cnf.training.couplings import MinibatchOT
+from cnf.training.flow_matching import FlowMatching
+from cnf.training.maximum_likelihood import MaximumLikelihood
+from cnf.transforms import Affine, BoundedToReal, Chain, Range, Transform
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where rows are carried from.
+
+    Attributes:
+        flow: the density of the source.
+        rows: of the source, or draws of its density (rows, dim), in the units of the data.
+    """
+
+    flow: CNF
+    rows: Tensor
+
+
+def source_of(
+    given: Any,
+    flow: CNF,
+    fit: Callable[..., Any],
+    *,
+    steps: int | None,
+    seconds: float | None,
+    checkpoint: str | Path | None,
+    seed: int,
+    ranges: Sequence[Range] | None,
+    clock: Clock,
+) -> Source:
+    """A fitted flow as it is, with draws of it; a new flow for rows, fitted to them with its part
+    of the budget.
+
+    Args:
+        given: rows, or a fitted flow.
+        flow: that starts from the source.
+        fit: `cnf.fit`.
+        steps: of the whole budget; likewise `seconds`, in those of `clock`.
+        seconds: see `steps`.
+        checkpoint: of the fit of `flow`; that of the source stands beside it.
+        seed: of both fits.
+        ranges: (lower, upper) of every column, None for no end.
+        clock: the seconds that the budget is in.
+
+    Raises:
+        ValueError: for rows that are not finite or too few.
+    """
+    if isinstance(given, CNF):
+        generator = torch.Generator(given.device).manual_seed(seed)
+        source, rows = given, given.sample((defaults.SOURCE_DRAWS,), generator=generator)
+    else:
+        rows = as_rows("source", given, None, None, flow.device).x
+        source = CNF(rows.shape[1]).to(flow.device, flow.dtype)
+        fit(
+            source, rows, seed=seed, tolerance=defaults.SOURCE_TOLERANCE, ranges=ranges, clock=clock,
+            steps=None if steps is None else max(1, int(defaults.SOURCE_SHARE * steps)),
+            seconds=None if seconds is None else defaults.SOURCE_SHARE * seconds,
+            checkpoint=None if checkpoint is None else f"{checkpoint}.source",
+        )  # fmt: skip
+    return Source(source, rows)
+
+
+def start_at(
+    flow: CNF, source: Source, train: Rows, ranges: Sequence[Range] | None = None
+) -> None:
+    """Give the flow the source as its base, and coordinates in which distances are those of the
+    data, but for one scale: optimal transport depends on the metric.
+
+    Raises:
+        ValueError: for a flow with a context, or one whose base or transform was given.
+    """
+    if source.flow.dim != flow.dim or flow.context_dim or source.flow.context_dim:
+        raise ValueError(
+            f"source: expected {flow.dim} columns, as x has, and no context on either side; got"
+            f" {source.flow.dim} columns"
+        )
+    if not {"base", "preprocess"} <= flow.automatic:
+        raise ValueError('source: expected a flow with base="auto" and preprocess="auto"')
+    pooled = torch.cat([train.x, source.rows.to(train.x)]).double()
+    flow.preprocess = _one_scale(pooled, ranges).to(flow.device)
+    flow.base = SourceBase(source.flow, flow.preprocess).to(flow.device, flow.dtype)
+    flow.automatic -= {"base", "preprocess"}
+
+
+def _one_scale(x: Tensor, ranges: Sequence[Range] | None) -> Transform:
+    """Rows x (rows, dim) to mean zero and, over all columns, deviation one; columns with ends are
+    mapped to the real line first."""
+    if ranges is not None:
+        support = BoundedToReal(ranges).to(x.device)
+        return Chain(support, _one_scale(support(x)[0], None))
+    mean = x.mean(0)
+    scale = (x - mean).square().mean().sqrt()
+    return Affine(mean, scale * torch.eye(x.shape[1]).to(scale))
+
+
+def with_source(settings: FitSettings, source: Source) -> FitSettings:
+    """The settings with rows of the source paired by optimal transport, and a penalty on the length
+    of paths that likelihood loses towards its end: it chooses among maps, and bends none."""
+    phases: list[Phase] = []
+    for phase in settings.phases:
+        if isinstance(phase.objective, FlowMatching):
+            matching = replace(
+                phase.objective,
+                source=source.rows,
+                coupling=MinibatchOT(defaults.SOURCE_COUPLING_BLOCK),
+            )
+            phases.append(replace(phase, objective=matching))
+        elif isinstance(phase.objective, MaximumLikelihood):
+            phases += _annealed(phase, phase.objective)
+    return replace(settings, phases=tuple(phases), ranges=None)
+
+
+def _annealed(phase: Phase, objective: MaximumLikelihood) -> list[Phase]:
+    """A phase of likelihood as several, each with its weight of kinetic energy."""
+    parts = len(defaults.SOURCE_KINETIC)
+    return [
+        replace(
+            phase,
+            objective=replace(
+                objective,
+                regularizers=replace(objective.regularizers, kinetic=weight),
+                nfe_budget=None,
+            ),
+            steps=None if phase.steps is None else max(1, phase.steps // parts),
+            seconds=None if phase.seconds is None else phase.seconds / parts,
+        )
+        for weight in defaults.SOURCE_KINETIC
+    ]

@@ -1,0 +1,187 @@
+"""From rows to rows: the base is the density of the source, and both ends are exact."""
+
+import math
+
+import pytest
+import torch
+from problems import F64
+from torch.distributions import MultivariateNormal, Normal
+
+import cnf
+from cnf.flows import SourceBase
+from cnf.recipe.source import Source, start_at
+from cnf.rows import Rows
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def gaussian_flow(mean: list[float], matrix: list[list[float]]) -> cnf.CNF:
+    """A flow at rest whose density is N(mean, A Aᵀ), to rounding by any solver."""
+    affine, base = (
+        cnf.Affine(torch.tensor(mean), torch.tensor(matrix)),
+        cnf.NormalBase(len(mean)),
+    )
+    solver = cnf.Grid.uniform(1, "euler")
+    return cnf.CNF(len(mean), hidden=(2, 2), preprocess=affine, base=base, solver=solver).double()
+
+
+def truth_of(flow: cnf.CNF) -> MultivariateNormal:
+    matrix = flow.preprocess.matrix
+    return MultivariateNormal(flow.preprocess.shift, matrix @ matrix.T)
+
+
+SOURCE = ([1.0, -2.0], [[2.0, 0.0], [0.5, 1.0]])
+TRANSFORM = cnf.Affine(torch.tensor([3.0, 1.0]), torch.tensor([[2.0, 1.0], [0.0, 4.0]]))
+
+
+def test_the_base_is_the_source_in_model_coordinates():
+    """By the rule for densities under a linear map."""
+    source = gaussian_flow(*SOURCE)
+    base = SourceBase(source, TRANSFORM)
+    z = torch.randn(50, 2, generator=generator(), dtype=F64)
+    x = z @ TRANSFORM.matrix.T + TRANSFORM.shift
+    expected = truth_of(source).log_prob(x) + TRANSFORM.matrix.det().abs().log()
+    torch.testing.assert_close(base.log_prob(z), expected, rtol=0, atol=1e-9)
+    drawn = base.sample((20_000,), generator(1), dtype=F64)
+    back = drawn @ TRANSFORM.matrix.T + TRANSFORM.shift
+    spread = truth_of(source).covariance_matrix.diagonal().sqrt()
+    torch.testing.assert_close(
+        back.mean(0), truth_of(source).mean, rtol=0, atol=0.03 * spread.max()
+    )
+    torch.testing.assert_close(back.std(0), spread, rtol=0.03, atol=0)
+
+
+def test_the_density_of_a_moving_source_has_the_gradient_of_finite_differences():
+    torch.manual_seed(0)
+    source = cnf.CNF(2, hidden=(8, 8)).double()
+    torch.nn.init.normal_(source.field.W3, std=0.3)
+    base = SourceBase(source, TRANSFORM)
+    z = torch.randn(3, 2, dtype=F64, generator=generator(), requires_grad=True)
+    assert torch.autograd.gradcheck(base.log_prob, z, atol=1e-6)
+
+
+def started(seed: int = 0) -> tuple[cnf.CNF, cnf.CNF]:
+    """A source whose field moves, and a fresh flow that starts there."""
+    torch.manual_seed(seed)
+    source = cnf.CNF(2, hidden=(8, 8), solver=cnf.Grid.uniform(24))
+    torch.nn.init.normal_(source.field.W3, std=0.3)
+    flow, rows = cnf.CNF(2), torch.randn(200, 2, generator=generator(seed)) * 3 + 1
+    start_at(flow, Source(source, source.sample((200,), generator=generator())), Rows(rows))
+    return source, flow
+
+
+def test_a_flow_at_rest_has_the_density_of_its_source_at_all_times():
+    source, flow = started()
+    x = source.sample((100,), generator=generator(1))
+    for t in (0.0, 0.5, 1.0):
+        torch.testing.assert_close(flow.log_prob(x, t=t), source.log_prob(x), rtol=0, atol=2e-3)
+    ratio, error = flow.log_density_ratio(x)
+    assert (ratio.abs() <= error + 1e-5).all()
+    torch.testing.assert_close(flow.transport(x), x, rtol=1e-5, atol=1e-5)
+
+
+def test_distances_keep_their_proportions_in_model_coordinates():
+    """One scale for all columns: optimal transport depends on the metric."""
+    _, flow = started()
+    matrix = flow.preprocess.matrix
+    torch.testing.assert_close(matrix, matrix[0, 0] * torch.eye(2, dtype=F64))
+
+
+def test_columns_with_ends_keep_them():
+    torch.manual_seed(0)
+    ranges = [(0.0, None), (None, None)]
+    flow, x = cnf.CNF(2), torch.randn(300, 2, generator=generator()).exp()
+    source = gaussian_flow(*SOURCE).float()
+    start_at(flow, Source(source, x + 1), Rows(x), ranges)
+    assert flow.log_prob(torch.tensor([-1.0, 0.0])) == -math.inf
+
+
+def test_a_file_holds_the_source(tmp_path):
+    _, flow = started()
+    torch.nn.init.normal_(flow.field.W3, std=0.1)
+    x = torch.randn(20, 2, generator=generator())
+    flow.save(tmp_path / "m.safetensors")
+    loaded = cnf.load(tmp_path / "m.safetensors")
+    assert loaded.log_prob(x).equal(flow.log_prob(x))
+    assert loaded.transport(x).equal(flow.transport(x))
+    assert loaded.base.describe() == "density of the source"
+
+
+@pytest.fixture(scope="module")
+def shifted() -> cnf.CNF:
+    """N(0, 1) carried to N(3, ½²); the optimal map is x ↦ 3 + x / 2."""
+    flow, z = cnf.CNF(1, hidden=(16, 16)), torch.randn(4000, 1, generator=generator(), dtype=F64)
+    source = gaussian_flow([0.0], [[1.0]]).float()
+    cnf.fit(flow, 3 + 0.5 * z, source=source, steps=300, likelihood_share=0.2)
+    return flow
+
+
+def test_both_ends_of_a_fitted_flow_are_exact_and_its_map_is_optimal(shifted):
+    x0 = torch.linspace(-2, 2, 41, dtype=F64)[:, None]
+    x1 = 3 + 0.5 * x0
+    for t, x, truth in ((0.0, x0, Normal(0.0, 1.0)), (1.0, x1, Normal(3.0, 0.5))):
+        found = shifted.log_prob(x, t=t).double()
+        assert (found - truth.log_prob(x)[:, 0]).abs().mean() < 0.05, t
+    assert (shifted.transport(x0).double() - x1).abs().mean() < 0.05
+    torch.testing.assert_close(shifted.transport(x1, reverse=True).double(), x0, rtol=0, atol=0.1)
+
+
+def test_ratios_are_those_of_the_two_densities(shifted):
+    x = torch.linspace(2, 4, 20, dtype=F64)[:, None]
+    ratio, error = shifted.log_density_ratio(x)
+    expected = Normal(3.0, 0.5).log_prob(x) - Normal(0.0, 1.0).log_prob(x)
+    assert (ratio.double() - expected[:, 0]).abs().mean() < 0.1
+    assert (error < 1e-2).all()
+
+
+def test_a_fitted_flow_may_be_the_source():
+    source = gaussian_flow(*SOURCE).float()
+    flow = cnf.CNF(2)
+    cnf.fit(flow, source.sample((200,), generator=generator()) + 5, source=source, steps=12)
+    x = torch.zeros(1, 2)
+    assert flow.log_prob(x, t=0.0) == pytest.approx(truth_of(source).log_prob(x).item(), abs=1e-3)
+    assert all(not weight.requires_grad for weight in flow.base.parameters())
+
+
+@pytest.mark.slow
+def test_an_interrupted_fit_goes_on(tmp_path):
+    """To the last bit, source and all."""
+
+    def fit(stop: int | None, checkpoint: str | None) -> cnf.CNF:
+        x = torch.randn(200, 1, generator=generator())
+
+        def interrupt(trainer):
+            if trainer.step == stop and "flow matching" in str(trainer.objective.name):
+                raise KeyboardInterrupt
+
+        flow = cnf.CNF(1)
+        options = {"source": x - 2, "steps": 60, "checkpoint": checkpoint}
+        try:
+            cnf.fit(flow, x, callbacks=[interrupt], **options)
+        except KeyboardInterrupt:
+            assert stop is not None
+        return flow
+
+    path = str(tmp_path / "c.safetensors")
+    fit(20, path)
+    resumed, whole = fit(None, path), fit(None, None)
+    x = torch.linspace(-2, 2, 9)[:, None]
+    assert resumed.log_prob(x).equal(whole.log_prob(x))
+
+
+@pytest.mark.parametrize(
+    "flow, source, told",
+    [
+        (cnf.CNF(2), torch.randn(100, 3), "source: expected 2 columns, as x has"),
+        (cnf.CNF(2, context_dim=1), torch.randn(100, 2), "no context on either side"),
+        (cnf.CNF(2, base=cnf.NormalBase(2)), torch.randn(100, 2), 'base="auto"'),
+        (cnf.CNF(2), torch.full((100, 2), math.nan), "source"),
+        (cnf.CNF(2), torch.randn(5, 2), "expected at least 10 rows"),
+    ],
+)
+def test_sources_that_do_not_fit_are_refused(flow, source, told):
+    context = torch.zeros(100, 1) + torch.arange(100)[:, None] if flow.context_dim else None
+    with pytest.raises(ValueError, match=told):
+        cnf.fit(flow, torch.randn(100, 2), source=source, context=context, steps=4)
