@@ -53,6 +53,7 @@ WRITTEN = {
     },
     "what_if": {"what_if.png"},
     "image_density": {"image_density.png"},
+    "gaussian_transport": {"gaussian_transport.json"},
     "demo": {
         "checkerboard.safetensors",
         "checkerboard_density.png",
