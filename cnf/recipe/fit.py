@@ -13,7 +13,7 @@ from cnf.ode import Gradient
 from cnf.recipe.defaults import FIT_TOLERANCE, SUBSET_SHARE
 from cnf.recipe.mixture_fallback import FallbackResult, fall_back_to_mixture
 from cnf.recipe.preparation import FitPlan, checked_rows, prepare
-from cnf.recipe.settings import default_settings
+from cnf.recipe.settings import FitSettings, default_settings
 from cnf.recipe.source import source_of, start_at, with_source
 from cnf.recipe.subsets import fit_subsets
 from cnf.training.callbacks import Callback
@@ -129,16 +129,7 @@ def fit(
         flow, train, valid, settings.training(),
         seed=seed, metadata=asdict(plan), spent=settings.clock() - start, callbacks=callbacks,
     )  # fmt: skip
-    if checkpoint is not None:
-        resume(Path(checkpoint), trainer)
-        trainer.callbacks += (CheckpointWriter(Path(checkpoint)),)
-    try:
-        trainer.run()
-    except KeyboardInterrupt as stop:
-        trainer.settle()
-        raise Interrupted(_finish(trainer, settings.tolerance)) from stop
-    mixture = fall_back_to_mixture(trainer, settings, refit=x_valid is None)
-    history = _finish(trainer, settings.tolerance, mixture)
+    history = _trained(trainer, settings, checkpoint, refit=x_valid is None)
     if any_subset:
         share = None if whole is None else SUBSET_SHARE * whole
         try:
@@ -149,6 +140,23 @@ def fit(
         except KeyboardInterrupt as stop:
             raise Interrupted(history) from stop
     return history
+
+
+def _trained(
+    trainer: Trainer, settings: FitSettings, checkpoint: str | Path | None, *, refit: bool
+) -> History:
+    """Train, from the checkpoint on if there is one, and see whether a mixture is better; see
+    `fall_back_to_mixture` for `refit`."""
+    if checkpoint is not None:
+        resume(Path(checkpoint), trainer)
+        trainer.callbacks += (CheckpointWriter(Path(checkpoint)),)
+    try:
+        trainer.run()
+    except KeyboardInterrupt as stop:
+        trainer.settle()
+        raise Interrupted(_finish(trainer, settings.tolerance)) from stop
+    mixture = fall_back_to_mixture(trainer, settings, refit=refit)
+    return _finish(trainer, settings.tolerance, mixture)
 
 
 def _finish(trainer: Trainer, tolerance: float, mixture: FallbackResult | None = None) -> History:
