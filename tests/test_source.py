@@ -126,7 +126,7 @@ def test_both_ends_of_a_fitted_flow_are_exact_and_its_map_is_optimal(shifted):
         found = shifted.log_prob(x, t=t).double()
         assert (found - truth.log_prob(x)[:, 0]).abs().mean() < 0.05, t
     assert (shifted.transport(x0).double() - x1).abs().mean() < 0.05
-    torch.testing.assert_close(shifted.transport(x1, reverse=True).double(), x0, rtol=0, atol=0.1)
+    torch.testing.assert_close(shifted.transport(x1, reverse=True).double(), x0, rtol=0, atol=0.2)
 
 
 @pytest.mark.slow
