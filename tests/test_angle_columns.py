@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 import cnf
 from cnf.cli.data import declarations
 from cnf.cli.summary import summarize_flow
-from cnf.diagnostics import CHECKS, check
 from cnf.recipe.tables.fit import fit_table_flow
 from cnf.tables import Schema, TableError, TableFlow, load_table_flow
 from cnf.tables.column_types.circular import possible_angle, with_pairs
@@ -265,12 +264,3 @@ def test_declarations_take_pairs_of_columns():
     }  # fmt: skip
     with pytest.raises(ValueError, match="expected name=value"):
         declarations("a=integer,lon")
-
-
-def test_the_mass_of_angles_and_places_is_checked(places):
-    model = cnf.fit_table(
-        places.drop(columns="group"), kinds={"ra,dec": "sphere"}, steps=5, hidden=(4, 4)
-    )
-    rows = torch.tensor(places[["dec", "ra", "size"]].to_numpy())
-    (found,) = check(model.flow, rows, checks=[c for c in CHECKS if c.name == "mass"])
-    assert found.passed and "importance sampling" in found.detail

@@ -1,4 +1,4 @@
-"""Progress bars, on a terminal only."""
+"""Progress on standard error: bars on a terminal, elsewhere a line about each stage."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def bar(task: str) -> Iterator[Callable[[float], None]]:
 
 @contextmanager
 def progress() -> Iterator[tuple[Callback, ...]]:
-    """Callbacks of a fit: a bar on standard error, where that is a terminal."""
+    """Callbacks of a fit: a bar on standard error where that is a terminal, else lines."""
     if not sys.stderr.isatty():
-        yield ()
+        yield (StageLines(),)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -44,6 +44,26 @@ def progress() -> Iterator[tuple[Callback, ...]]:
             bar.update(task, description=name, completed=done, state=state_of(trainer))
 
         yield (show,)
+
+
+class StageLines:
+    """A callback that says, in a line each, when a stage of a fit begins and when it is done."""
+
+    def __init__(self) -> None:
+        self.stage = ""
+
+    def __call__(self, trainer: Trainer) -> None:
+        """Say what is new."""
+        name = trainer.objective.name
+        if name != self.stage:
+            self.stage = name
+            self._say(f"{name} begins")
+        if trainer.phase_done >= 1:
+            seconds = trainer.state.phase.seconds
+            self._say(f"{name} is done, {trainer.state.step} steps in {seconds:.0f} s")
+
+    def _say(self, line: str) -> None:
+        print(f"cnf: {line}", file=sys.stderr, flush=True)
 
 
 def state_of(trainer: Trainer) -> str:

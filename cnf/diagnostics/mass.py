@@ -12,7 +12,6 @@ from cnf.diagnostics.context import CheckContext, at_first_look, jacobian
 from cnf.diagnostics.result import CheckResult
 from cnf.flows import BoundFlow, MixtureBase
 from cnf.flows.mixtures import fitted_mixture, mixture_base
-from cnf.flows.periodic_bases import plain_base
 
 POINTS = {1: 2001, 2: 201}
 SAMPLES = 4096
@@ -41,7 +40,6 @@ def mass(case: CheckContext) -> Iterator[CheckResult]:
     # Steps of half the length and one solve a row: the tails have many points and little mass.
     flow = at_first_look(case.flow, context, case.flow.solver.refined())
     measure = _on_a_grid if case.flow.dim in POINTS else _by_importance
-    measure = measure if case.flow.geometry.flat else _around
     y = case.flow.preprocess(x, *_given(flow, x))[0]
     total, error, decided, detail = measure(flow, y, case.generator(7))
     claim = CheckResult.at_most(
@@ -85,27 +83,7 @@ def _by_importance(flow: BoundFlow, y: Tensor, generator: torch.Generator) -> Fo
         y, seed=int(torch.randint(2**31, (), generator=generator, device=y.device))
     )
     z = proposal.sample((PROPOSALS,), generator, dtype=y.dtype, device=y.device)
-    return _judged(_density(flow, z) / proposal.log_prob(z).exp())
-
-
-def _around(flow: BoundFlow, y: Tensor, generator: torch.Generator) -> Found:
-    """`_by_importance` where there are angles or unit vectors: half of the draws are of the flow's
-    base, half of a normal beside uniform angles and vectors."""
-    bases = (flow.flow.base, plain_base(flow.flow.geometry))
-    draws = [
-        base.sample((PROPOSALS // 2,), generator, dtype=y.dtype, device=y.device) for base in bases
-    ]
-    z = torch.cat(draws)
-    log_q = torch.logaddexp(*(base.log_prob(z) for base in bases)) - math.log(2)
-    preprocess = flow.flow.preprocess
-    x = preprocess.inverse(z, *_given(flow, z))
-    ladj = preprocess(x, *_given(flow, x))[1]
-    density = (flow.evaluate(x).log_prob.double() - ladj).exp().nan_to_num(nan=0.0)
-    return _judged(density / log_q.exp())
-
-
-def _judged(weights: Tensor) -> Found:
-    """The mean of weights p/q, and whether it decides."""
+    weights = _density(flow, z) / proposal.log_prob(z).exp()
     total, deviation = weights.mean().item(), weights.std().item()
     effective = (weights.sum().square() / weights.square().sum()).item()
     error = deviation / math.sqrt(PROPOSALS)

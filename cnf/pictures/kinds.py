@@ -64,7 +64,6 @@ class PlotKind:
 
 
 PLANAR, COLUMNS = "cnf.pictures.planar", "cnf.pictures.columns"
-CIRCLES = "cnf.pictures.circles"
 COMPUTATION, ANIMATIONS = "cnf.pictures.computation", "cnf.pictures.animations"
 
 KINDS: Registry[PlotKind] = Registry(
@@ -145,16 +144,6 @@ KINDS: Registry[PlotKind] = Registry(
             "quantiles of every column against a context column, --sweep",
             f"{COLUMNS}:draw_what_if",
             context="swept",
-        ),
-        PlotKind(
-            "rose",
-            "every angle around a circle, data and samples",
-            f"{CIRCLES}:draw_roses",
-        ),
-        PlotKind(
-            "map",
-            "every sphere on an equal-area map: the density, data and samples",
-            f"{CIRCLES}:draw_maps",
         ),
         PlotKind(
             "calibration",

@@ -9,9 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from cnf import plotting
-from cnf.pictures.circles import periods_of
 from cnf.pictures.context import PlotContext
-from cnf.plotting.circles import broken_at_seams
 from cnf.plotting.style import DATA, styled
 
 PARTICLES = 200  # whose paths are drawn
@@ -92,7 +90,7 @@ def draw_trajectories(context: PlotContext) -> Figure:
     by_density = context.color == "log-density"
     page, axes = plotting.figure()
     plotting.trajectories(
-        broken_at_seams(path, periods_of(context.flow)),
+        path,
         ax=axes[0, 0],
         times=times,
         columns=context.axes,

@@ -6,7 +6,6 @@
     what_if                                columns against a context that is swept
     trajectories, field                    particles and the velocity that carries them
     principal_axes                         the plane to watch particles of many columns in
-    rose, sphere_map                       angles around a circle, places on an equal-area map
     steps                                  lengths and errors of the steps of a solve
     history                                the course of a training
     pit, calibration                       ranks of rows among draws, coverage of regions
@@ -24,7 +23,6 @@ from typing import Any
 
 from cnf.deprecation import renamed
 from cnf.plotting.animations import animate, flow_animation
-from cnf.plotting.circles import rose, sphere_map
 from cnf.plotting.columns import marginals, pairs
 from cnf.plotting.densities import density, density_grid, density_history, samples
 from cnf.plotting.motion import field, principal_axes, trajectories
@@ -51,11 +49,9 @@ __all__ = [
     "pairs",
     "pit",
     "principal_axes",
-    "rose",
     "samples",
     "save",
     "slices",
-    "sphere_map",
     "steps",
     "trajectories",
     "what_if",

@@ -12,7 +12,6 @@ from cnf.diagnostics.calibration import calibration_ranks
 from cnf.plugins import Registry
 from cnf.report.animation import PARTICLES, TIMES, has_exact_map
 from cnf.report.baselines import compare
-from cnf.report.circles import render_circles
 from cnf.report.data import ReportData
 from cnf.report.figures import MOST_PAIRED, calibration, history, marginals, pairs
 from cnf.report.model_card import model_card, records
@@ -29,7 +28,7 @@ class Section:
         title: its heading.
         render: a function from the `ReportData` to the markup under the heading; empty to leave
             the section out. Text that is no `Markup` is escaped.
-        order: sections come in rising order; the built-in ones are at 10, 20, …, 80, and 55.
+        order: sections come in rising order; the built-in ones are at 10, 20, …, 80.
     """
 
     name: str
@@ -110,7 +109,6 @@ SECTIONS: Registry[Section] = Registry(
         Section("flow", "The flow, from base to data", render_flow, 30),
         Section("training", "Training", render_training, 40),
         Section("columns", "Columns", render_columns, 50),
-        Section("circles", "Angles and places", render_circles, 55),
         Section("pairs", "Columns in pairs", render_pairs, 60),
         Section("calibration", "Calibration", render_calibration, 70),
         Section("checks", "Checks", render_checks, 80),

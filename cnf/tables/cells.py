@@ -48,7 +48,8 @@ def require_workable(series: pd.Series) -> None:
     """
     series = plain_cells(series)
     if is_numeric(series):
-        large = (np.abs(numbers(series)) > LARGEST).nonzero()[0]
+        values = np.abs(numbers(series, finite=False))
+        large = (np.isfinite(values) & (values > LARGEST)).nonzero()[0]
         if len(large):
             raise TableError(
                 f"{place(series, large[0])}: expected numbers within ±{LARGEST:.0e}, found"

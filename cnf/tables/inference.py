@@ -36,6 +36,8 @@ from cnf.tables.storage import storage_of
 
 # Whole numbers are categories where so few differ, each with this share and number of the rows.
 FEW_VALUES, FREQUENT, FREQUENT_ROWS = 12, 0.02, 10
+# Values beside the atoms that a continuous column needs.
+FEWEST_CONTINUOUS = 2
 # The finest step that is looked for is 10 to this power.
 DECIMALS = 4
 # Real numbers repeat by chance. On a grid that matters, each value occurs five times or more.
@@ -102,11 +104,18 @@ def _fitting(found: Recognized, role: Role) -> Column:
         return Time().declare(cells, [CLOCK] if found.of_day else [], role)
     if not is_numeric(cells):
         return categorical_column(cells, role)
-    values = numbers(cells)
-    whole = decimal_step(*_counted(cells)) == 1
-    if cells.nunique() == 1 < cells.nunique(dropna=False) or (whole and _few(cells)):
+    distinct, counts = _counted(cells)
+    whole = decimal_step(distinct, counts) == 1
+    if len(distinct) == 1 or (whole and _few(cells)) or _all_frequent(distinct, counts):
         return categorical_column(cells, role)
-    return numeric_column(Numbers.of(values, str(cells.name), role))
+    return numeric_column(Numbers.of(numbers(cells), str(cells.name), role))
+
+
+def _all_frequent(distinct: np.ndarray, counts: np.ndarray) -> bool:
+    """Whether a continuous column would be left with nothing beside its atoms."""
+    frequent = is_atom(counts, counts.sum())
+    off_grid = decimal_step(distinct, counts) is None
+    return bool(off_grid and frequent.any() and (~frequent).sum() < FEWEST_CONTINUOUS)
 
 
 def _counted(cells: pd.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,7 @@ MISSING_NUMBERS = {
 }  # fmt: skip
 # Any other word does where numbers hold this share of the cells, or differ so much.
 MOST_SPOILT, MOST_OFTEN, MANY_NUMBERS = 0.1, 0.5, 12
+INFINITE = (float("inf"), float("-inf"))
 # So many words at most.
 MOST_WORDS = 5
 
@@ -63,11 +64,21 @@ def recognized(series: pd.Series, missing: Collection[str] | None = None) -> Rec
         return _read(without(series, missing), tuple(missing))
     mixed = series.dtype == object and pd.api.types.infer_dtype(series).startswith("mixed")
     if not (mixed or is_text(series)):
-        return _read(series, ())
+        return _finite(_read(series, ()))
     words = missing_words(series)
     found = _read(series.mask(series.isin(words), None), words) if words else _read(series, ())
     known = found.spelling or pd.api.types.is_numeric_dtype(found.cells)
     return found if known else Recognized(series)
+
+
+def _finite(found: Recognized) -> Recognized:
+    """Cells whose infinities are missing."""
+    if not pd.api.types.is_float_dtype(found.cells) or not found.cells.isin(INFINITE).any():
+        return found
+    words = tuple(
+        word for word, number in zip(("inf", "-inf"), INFINITE) if number in set(found.cells)
+    )
+    return Recognized(without(found.cells, words), words=words)
 
 
 def _read(series: pd.Series, words: tuple[str, ...]) -> Recognized:

@@ -62,6 +62,7 @@ def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], 
 def _standardized(rows: pd.DataFrame) -> np.ndarray:
     """Columns (rows, columns) of mean zero and variance one."""
     values = rows.to_numpy()
+    values = values / np.abs(values).max(0, initial=0)  # the square of 1e-170 is zero
     return (values - values.mean(0)) / values.std(0)
 
 

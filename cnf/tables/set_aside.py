@@ -20,6 +20,8 @@ from cnf.tables.storage import plain_cells, storage_of
 FEWEST_COUNTED = 10
 # Text is free where more than this share of its cells differ.
 FREE = 0.5
+# The square of a smaller spread is no number.
+SMALLEST_SPREAD = 1e-150
 # Names of whole numbers that tell rows apart.
 IDENTIFIER = re.compile(
     r"(?i:(?:.*[\s_.-])?(?:id|key|uuid|guid|index|rownames?|serial))|.*[a-z](?:Id|ID)|Unnamed: \d+"
@@ -83,11 +85,8 @@ def _reason(series: pd.Series) -> str:
     if is_row_counter(series):
         return "it counts the rows"
     present = series[series.notna()]
-    if (
-        is_numeric(series)
-        and np.ptp(present.to_numpy(dtype=np.float64)) == 0 < present.nunique() - 1
-    ):
-        return "whole numbers beyond 2^53, too large for a density"
+    if is_numeric(series) and (odd := _odd_scale(present)):
+        return odd
     different = present.nunique()
     if different == 1 and is_time(plain_cells(present)):
         return f"every cell that is there is {present.iloc[0]}"
@@ -101,6 +100,16 @@ def _reason(series: pd.Series) -> str:
         return f"free text: {different:,} different cells in {len(present):,} rows"
     if different > MOST_LEVELS:
         return f"{different:,} categories, at most {MOST_LEVELS:,} can be learned"
+    return ""
+
+
+def _odd_scale(present: pd.Series) -> str:
+    """Why numbers are too large, or too near to each other, to be told apart."""
+    spread = np.ptp(present.to_numpy(dtype=np.float64))
+    if spread == 0 and present.nunique() > 1:
+        return "whole numbers beyond 2^53, too large for a density"
+    if 0 < spread < SMALLEST_SPREAD:
+        return f"numbers that differ by less than {SMALLEST_SPREAD:g}; give it another unit"
     return ""
 
 
