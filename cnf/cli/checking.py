@@ -10,6 +10,7 @@ from cnf.cli.model import Model, load_model
 from cnf.cli.output import say, say_json
 from cnf.cli.progress import bar
 from cnf.diagnostics import CheckResult, check_table
+from cnf.tables.digest import judges_of
 
 VERDICTS = {True: "ok", False: "FAIL", None: "?"}
 SIGNS = {"at most": "≤", "at least": "≥"}
@@ -26,21 +27,34 @@ def check_model(
     """
     model = load_model(path, device)
     with bar("checking") as callback:
-        claims = _claims(model, data, strict=strict, seed=seed, callback=callback)
+        claims, words = _claims(model, data, strict=strict, seed=seed, callback=callback)
     passed = not any(claim.passed is False for claim in claims)
     if as_json:
         found = [claim.as_dict() for claim in claims]
         say_json(
-            {"model": str(path), "data": data, "strict": strict, "passed": passed, "claims": found}
+            {
+                "model": str(path),
+                "data": data,
+                "rows": words,
+                "strict": strict,
+                "passed": passed,
+                "claims": found,
+            }
         )
     else:
-        say(*lines_of(claims, f"{path} on {data}"))
+        beside = f" ({words})" if words else ""
+        say(*lines_of(claims, f"{path} on {data}{beside}"))
     return passed
 
 
-def _claims(model: Model, data: str, **options: Any) -> tuple[CheckResult, ...]:
+def _claims(model: Model, data: str, **options: Any) -> tuple[tuple[CheckResult, ...], str]:
+    """The claims on rows of a table that the model did not learn from, and what is to be said of
+    these rows."""
     try:
-        return check_table(model.table_flow, model.table(data), **options)
+        table = model.table(data)
+        judges = judges_of(model.table_flow, table)
+        found = check_table(model.table_flow, table.iloc[judges.places], **options)
+        return found, judges.words
     except ValueError as error:
         raise ValueError(f"{data}: {error}") from error
 

@@ -16,6 +16,7 @@ from cnf.cli.output import require_writable, say, writing
 from cnf.pictures.tables import beside_samples
 from cnf.report import write_report
 from cnf.report.page import Callback
+from cnf.tables.digest import judges_of
 from cnf.tables.held_out import held_out_rows
 
 
@@ -37,6 +38,8 @@ def report_model(path: Path, data: str, output: Path) -> None:
     if not table_flow.plain:
         source = f"{source} that hold every number, given the other cells"
         whole = beside_samples(table_flow, table)
+    if words := judges_of(table_flow, table).words:
+        source = f"{source} ({words})"
     names = [column.name for column in table_flow.numeric_columns]
     with writing(output), telling() as callback:
         write_report(

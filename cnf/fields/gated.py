@@ -114,6 +114,13 @@ class GatedField(VelocityField):
             self.outer.bias[units + second : 2 * units + second].normal_(std=math.pi)
             self.outer.weight[-2 * self.dim :].zero_()  # offset and skip
 
+    @torch.no_grad()
+    def rest(self) -> None:
+        """Let the velocity be zero, as that of a new field is."""
+        self.W3.zero_()
+        for part in (self.outer.weight, self.outer.bias):
+            part[-2 * self.dim :] = 0.0
+
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Velocity (*batch, dim) at times t () or (*batch,) and states x (*batch, dim)."""
         return self.bind(context).velocity(t, x)

@@ -144,6 +144,9 @@ TYPED_TOLERANCE = 5e-3  # nats: less than the quadrature of integer cells may er
 # Integer cells are dequantized anew in each copy of the rows, in enough copies for so many rows.
 DEQUANTIZED_ROWS, DEQUANTIZED_MOST_COPIES = 100_000, 20
 TYPED_JUDGED_ROWS = 1_000  # a cell may cost solves at many points
+# Few rows of typed tables: Gaussians given the states, with covariances of up to so many categories,
+# each pulled to the shared one by so many rows a column; mixtures of what they leave.
+FEW_ROWS_GROUPS, FEW_ROWS_PRIORS, FEW_ROWS_COMPONENTS = 4, (0.5, 4.0), (2, 3, 5)
 # Rows, each with another set of known cells, that the imputer learns from, and rows that judge it,
 # each of which has a pattern of its own to be solved.
 # Rows of which some columns are neither known nor asked, so that marginals are learned too.

@@ -28,6 +28,7 @@ class PlainConditioning(nn.Module):
             )
         self.numeric = list(range(len(schema.modeled)))
         self.context_width = self.width = len(schema.context)
+        self.categories: list[tuple[int, int]] = []
 
     def context(self, cells: Cells) -> Tensor:
         """The context (rows, width) of its encoded cells; NaN where a cell is missing."""
@@ -56,6 +57,7 @@ class StateConditioning(nn.Module):
             else [self.numeric[place] for place in charts.coordinates]
         )
         self.states = StateFeatures(schema.modeled)
+        self.categories = self.states.categories()
         self.of_context = ContextFeatures(schema.context)
         self.context_width = self.of_context.width
         self.features_width = self.states.width + self.context_width

@@ -38,12 +38,22 @@ class StateFeatures(Float64Module):
     def __init__(self, columns: Sequence[Column]) -> None:
         super().__init__()
         self.sizes = [column.n_states for column in columns]
+        self.numeric = [column.numeric for column in columns]
         self.missing = [column.missing_state for column in columns]
         self.non_constant = [j for j, size in enumerate(self.sizes) if size > 1]
         self.coarse = {j for j in self.non_constant if len(columns[j].atoms) > MOST_ONE_HOT}
         self.width = sum(4 if j in self.coarse else self.sizes[j] for j in self.non_constant)
         for j in self.coarse:
             self.register_buffer(f"scores{j}", torch.zeros(self.sizes[j], dtype=torch.float64))
+
+    def categories(self) -> list[tuple[int, int]]:
+        """The first feature and the number of states of every column without numbers."""
+        found, first = [], 0
+        for j in self.non_constant:
+            if not self.numeric[j]:
+                found.append((first, self.sizes[j]))
+            first += 4 if j in self.coarse else self.sizes[j]
+        return found
 
     @torch.no_grad()
     def fit(self, states: Tensor, weights: Tensor) -> None:

@@ -49,6 +49,7 @@ PATTERNS: dict[str, Any] = {
     "units": (dict, NONE),
     "gaussian": (SCORE, (NONE,)),
     "history": (HISTORY, (NONE,)),
+    "digest": ({"train": TEXT, "valid": TEXT}, (NONE,)),
     "quantiles": ({"levels": [NUMBER], "columns": (dict,)}, (NONE,)),
 }
 # A part that is present needs these beside it.
@@ -70,6 +71,7 @@ class FitMetadata:
         valid_rows: number of rows that validated it.
         quantiles: "levels", and "columns": name -> quantiles of its numbers in the training rows.
         gaussian: "nll" and "standard_error" of one Gaussian on the validation rows.
+        digest: what tells training rows and those set apart again, see `cnf.tables.digest`.
         history: the course of the fit, as `cnf.History.as_dict` describes it.
         interrupted: whether the fit was stopped before its end.
         seed: of the fit.
@@ -89,6 +91,7 @@ class FitMetadata:
     valid_rows: int | None = None
     quantiles: dict[str, Any] | None = None
     gaussian: dict[str, float | None] | None = None
+    digest: dict[str, str] | None = None
     history: dict[str, Any] | None = None
     interrupted: bool | None = None
     seed: int | None = None

@@ -284,7 +284,7 @@ def fit_mixture(
     """Centres, scales and weights (KERNELS,) of a mixture of Gaussians by
     expectation-maximization.
 
-    All kernels are one Gaussian where a mixture gains too little.
+    All kernels are one Gaussian where a mixture gains too little, or none is wanted.
     """
     share = weights / weights.sum()
     mean = share @ s

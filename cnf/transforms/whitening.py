@@ -146,7 +146,7 @@ class Whitening(Transform):
             mass, prior = weights[rows], PRIOR_ROWS * y.shape[1]
             products = (mass[:, None] * rest[rows]).T @ rest[rows]
             own = (products + prior * self.covariance) / (mass.sum() + prior)
-            self.covariances[k] = _sound(
+            self.covariances[k] = sound_covariance(
                 own * torch.outer(pattern, pattern) + (~pattern).double().diag()
             )
 
@@ -183,11 +183,11 @@ class Whitening(Transform):
         self, v: Tensor, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """dx/dt (*batch, dim) for dy/dt = v at y, in the dtype of v."""
-        rows, present, _ = self._rows(y, context, mask)
+        rows, present, features = self._rows(y, context, mask)
         # cosh(b z) is the slope of sinh(b z) / b.
         rows = v.to(rows.dtype).expand(y.shape).reshape(rows.shape) * torch.cosh(self.bend * rows)
         moved = torch.zeros_like(rows)
-        for whitener, places in self._whiteners(present, None):
+        for whitener, places in self._whiteners(present, None, features):
             inverse = torch.linalg.inv(whitener.matrix)
             moved[places[:, None], whitener.free] = _pick(rows, places, whitener.free) @ inverse.T
         return moved.view(y.shape).to(v.dtype)
@@ -213,7 +213,7 @@ class Whitening(Transform):
         """Coordinates z (rows, dim), zero where not free, and the log-Jacobian (rows,)."""
         rest = y - self._mean(features)
         z, log_det = torch.zeros_like(y), y.new_zeros(len(y))
-        for whitener, rows in self._whiteners(free, given):
+        for whitener, rows in self._whiteners(free, given, features):
             centered = (
                 _pick(rest, rows, whitener.free)
                 - _pick(rest, rows, whitener.given) @ whitener.gain.T
@@ -230,7 +230,7 @@ class Whitening(Transform):
         mean = self._mean(features)
         rest = y - mean
         y, z = y.clone(), _straight(z, self.bend)
-        for whitener, rows in self._whiteners(free, given):
+        for whitener, rows in self._whiteners(free, given, features):
             inverse = torch.linalg.inv(whitener.matrix)
             centered = _pick(z, rows, whitener.free) @ inverse.T
             centered = centered + _pick(rest, rows, whitener.given) @ whitener.gain.T
@@ -242,9 +242,10 @@ class Whitening(Transform):
         other present ones are known."""
         rest = y - self._mean(features)
         mean, deviation = y.clone(), torch.ones_like(y)
-        for pattern, found in by_pattern(present):
-            rows, columns = in_blocks(found), pattern.nonzero().squeeze(1)
-            precision = torch.linalg.inv(self._covariance_of(pattern)[columns][:, columns])
+        for pattern, found in by_pattern(torch.cat((present, self._group(features)), 1)):
+            of_row, group = pattern[: self.dim], pattern[self.dim :]
+            rows, columns = in_blocks(found), of_row.nonzero().squeeze(1)
+            precision = torch.linalg.inv(self._covariance_of(of_row, group)[columns][:, columns])
             own = precision.diagonal()
             mean[rows[:, None], columns] -= _pick(rest, rows, columns) @ precision / own
             deviation[rows[:, None], columns] = own.rsqrt()
@@ -253,19 +254,27 @@ class Whitening(Transform):
     def _mean(self, features: Tensor) -> Tensor:
         return _with_one(features) @ self.slopes.T
 
-    def _whiteners(self, free: Tensor, given: Tensor | None) -> list[tuple[Whitener, Tensor]]:
-        both = torch.cat((free, torch.zeros_like(free) if given is None else given), 1)
+    def _whiteners(
+        self, free: Tensor, given: Tensor | None, features: Tensor
+    ) -> list[tuple[Whitener, Tensor]]:
+        given = torch.zeros_like(free) if given is None else given
+        both = torch.cat((free, given, self._group(features)), 1)
+        sizes = (self.dim, self.dim, both.shape[1] - 2 * self.dim)
         return [
-            (self._whitener(*pattern.chunk(2)), in_blocks(rows))
+            (self._whitener(*pattern.split(sizes)), in_blocks(rows))
             for pattern, rows in by_pattern(both)
         ]
 
-    def _covariance_of(self, present: Tensor) -> Tensor:
+    def _group(self, features: Tensor) -> Tensor:
+        """What tells rows with another covariance apart (rows, groups), beside their pattern."""
+        return torch.zeros_like(features[:, :0], dtype=torch.bool)
+
+    def _covariance_of(self, present: Tensor, group: Tensor) -> Tensor:
         own = (self.patterns == present).all(1).nonzero()
         return self.covariances[own[0, 0]] if len(own) else self.covariance
 
-    def _whitener(self, free: Tensor, given: Tensor) -> Whitener:
-        covariance = self._covariance_of(free | given)
+    def _whitener(self, free: Tensor, given: Tensor, group: Tensor) -> Whitener:
+        covariance = self._covariance_of(free | given, group)
         free, given = (mask.nonzero().squeeze(1) for mask in (free, given))
         crossed = covariance[free][:, given]
         gain = torch.linalg.solve(covariance[given][:, given], crossed.T).T
@@ -307,10 +316,10 @@ def _by_pairs(rest: Tensor, mass: Tensor, weights: Tensor) -> Tensor:
         (weights[:, None] * rest).T @ rest / (squares * squares.T).clamp(min=1e-300).sqrt()
     )
     deviation = (squares / pairs).diagonal().sqrt()
-    return _sound(deviation[:, None] * correlation * deviation)
+    return sound_covariance(deviation[:, None] * correlation * deviation)
 
 
-def _sound(covariance: Tensor) -> Tensor:
+def sound_covariance(covariance: Tensor) -> Tensor:
     """The covariance with no direction narrower than a floor: one put together by pairs may have
     some."""
     deviation = covariance.diagonal().clamp(min=1e-12).sqrt()

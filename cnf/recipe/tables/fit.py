@@ -17,16 +17,17 @@ from cnf.recipe.architecture import default_table_flow
 from cnf.recipe.tables.plain import fit_plain, gaussian_nll, plain_rows
 from cnf.recipe.tables.rows import TableRows, encoded, merged, split
 from cnf.recipe.tables.states import fit_states
-from cnf.rows import FEWEST_ROWS, HELD_OUT, held_out_split
+from cnf.rows import FEWEST_ROWS, HELD_OUT, Rows, held_out_split
 from cnf.tables.cells import numbers
 from cnf.tables.column_types.circular import with_pairs
 from cnf.tables.columns import declared_type
 from cnf.tables.dataframes import as_pandas
+from cnf.tables.digest import digest_of
 from cnf.tables.formats import TableError, choose_columns
 from cnf.tables.metadata import FitMetadata, quantiles
 from cnf.tables.model import TableFlow
 from cnf.tables.reading import file_lines, read_typed_chunks, read_typed_table
-from cnf.tables.schema import Schema
+from cnf.tables.schema import Cells, Schema
 from cnf.training.callbacks import Callback
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
@@ -236,12 +237,18 @@ def _plain_fit(
     facts: dict[str, Any] = {
         "rows": len(train),
         "valid_rows": len(held_out),
+        "digest": digest_of(_cells(train), _cells(held_out)),
         "quantiles": quantiles(model.numeric_columns, train.x, train.x.isfinite()),
     }
     if model.schema.charts is None:  # one Gaussian says nothing of a circle
         nll, error = gaussian_nll(train, held_out)
         facts["gaussian"] = {"nll": nll, "standard_error": error}
     return facts, partial(fit_plain, model, known, judges, **options)
+
+
+def _cells(rows: Rows) -> Cells:
+    """Rows of plain columns as encoded rows."""
+    return Cells(rows.x, torch.zeros_like(rows.x, dtype=torch.long))
 
 
 def _states_fit(
@@ -262,6 +269,7 @@ def _states_fit(
     fewest = 2 if discrete else FEWEST_ROWS
     if len(rows) < fewest:
         raise ValueError(f"expected at least {fewest} different rows; got {len(rows)}")
+    refit = valid is None
     train, valid = (
         split(rows, options["seed"], repeating=discrete) if valid is None else (rows, valid)
     )
@@ -269,8 +277,12 @@ def _states_fit(
         imputer = any(column.missing for column in model.schema.modeled)
         imputer = imputer and model.schema.charts is None
     present = model.present(train.cells.states)
-    facts = {"quantiles": quantiles(model.numeric_columns, train.cells.values, present)}
-    return facts, partial(fit_states, model, train, valid, imputer=imputer, **options)
+    facts = {
+        "quantiles": quantiles(model.numeric_columns, train.cells.values, present),
+        # New rows of discrete columns alone may well be equal to those of training.
+        "digest": None if discrete else digest_of(train.cells, valid.cells),
+    }
+    return facts, partial(fit_states, model, train, valid, imputer=imputer, refit=refit, **options)
 
 
 def validation_table(source: Any, schema: Schema) -> pd.DataFrame:

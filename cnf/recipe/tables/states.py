@@ -13,6 +13,7 @@ import cnf.recipe.defaults as defaults
 from cnf.recipe.fit import fit
 from cnf.recipe.tables.budget import Budget
 from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
+from cnf.recipe.tables.few_rows import Fallback, Numbers, fallback_if_better
 from cnf.recipe.tables.imputer import fit_imputer
 from cnf.recipe.tables.rows import TableRows, dequantized
 from cnf.rows import evenly_spaced, weighted_nll
@@ -32,12 +33,14 @@ def fit_states(
     steps: int | None,
     seconds: float | None,
     imputer: bool,
+    refit: bool,
     likelihood_share: float | None,
     **options: Any,
 ) -> History:
     """Fit a model whose flow is conditioned on states to encoded rows; see `cnf.fit_table`.
 
-    `options` are the checkpoint and the callbacks of `cnf.fit`.
+    `options` are the checkpoint and the callbacks of `cnf.fit`; `refit` says whether what takes the
+    place of a flow of few rows is fitted to the held-out rows too, once they have judged.
     """
     budget = Budget(
         steps,
@@ -50,39 +53,97 @@ def fit_states(
         fit_discrete(
             model.discrete, *pairs, steps=budget.discrete_steps(model.discrete), seed=seed
         )
-    history, stopped = None, None
+    history, stopped, fallback = History(), None, None
     try:
         if model.flow is not None:
-            copies = _copies(model, len(train))
-            x, context = _dequantized_copies(model, train, copies, generator)
-            x_valid, context_valid = _dequantized_copies(model, valid, 1, generator)
-            history = fit(
-                model.flow, x, x_valid,
-                context=context, context_valid=context_valid,
-                weights=train.weights.repeat(copies), seed=seed,
-                steps=budget.flow_steps(len(train)), seconds=budget.flow_seconds,
-                likelihood_share=budget.likelihood_share(likelihood_share),
-                tolerance=defaults.TYPED_TOLERANCE, **options,
+            history = _fit_flow(
+                model, train, valid, budget, generator,
+                seed=seed, likelihood_share=likelihood_share, **options,
             )  # fmt: skip
-        if imputer:
-            spent = Budget(steps, None if seconds is None else defaults.IMPUTER_SHARE * seconds)
-            fit_imputer(
-                model, train, valid, spent, seed=seed, callbacks=options.get("callbacks", ())
-            )
+            if model.schema.charts is None and _few(budget, len(train), len(valid)):
+                numbers = [_numbers(model, rows, generator) for rows in (train, valid)]
+                groups = model.conditioning.categories
+                fallback = fallback_if_better(model.flow, groups, numbers[0], numbers[1], seed)
     except Interrupted as stop:
-        stopped = stop if history is None else Interrupted(history)
-        history = stopped.history
-    history = history or History()
+        history, stopped = stop.history, stop
     model.eval()
-    # The Gaussian that cells are measured by knows no circle: there one rule serves all cells.
-    if model.flow is not None and model.schema.charts is None:
-        context = model.conditioning.context(train.context)
-        model.integrals.measure(model.flow, model.number_rows(train.cells, context))
+    if fallback is not None:
+        _install(model, fallback, numbers[0], history)
+    _measure(model, train)
     history.valid_nll, history.valid_se = _mean_nll(model, valid)
+    if fallback is not None and refit:
+        _install(model, fallback, numbers[0].joined(numbers[1]), history)
+        _measure(model, train)
     history.train_nll, history.train_se = _mean_nll(model, train)
+    if imputer and stopped is None:
+        spent = Budget(steps, None if seconds is None else defaults.IMPUTER_SHARE * seconds)
+        callbacks = options.get("callbacks", ())
+        try:
+            fit_imputer(model, train, valid, spent, seed=seed, callbacks=callbacks)
+        except Interrupted:
+            stopped = Interrupted(history)
     if stopped is not None:
         raise stopped
     return history
+
+
+def _fit_flow(
+    model: TableFlow,
+    train: TableRows,
+    valid: TableRows,
+    budget: Budget,
+    generator: torch.Generator,
+    *,
+    seed: int,
+    likelihood_share: float | None,
+    **options: Any,
+) -> History:
+    """Fit the flow over the numbers by the recipe of `cnf.fit`."""
+    assert model.flow is not None, "there are numbers"
+    copies = _copies(model, len(train))
+    x, context = _dequantized_copies(model, train, copies, generator)
+    x_valid, context_valid = _dequantized_copies(model, valid, 1, generator)
+    return fit(
+        model.flow, x, x_valid,
+        context=context, context_valid=context_valid,
+        weights=train.weights.repeat(copies), seed=seed,
+        steps=budget.flow_steps(len(train)), seconds=budget.flow_seconds,
+        likelihood_share=budget.likelihood_share(likelihood_share),
+        tolerance=defaults.TYPED_TOLERANCE, **options,
+    )  # fmt: skip
+
+
+def _few(budget: Budget, train: int, valid: int) -> bool:
+    """Whether rows are so few that a cross-validation chooses, and the fit long enough for one."""
+    steps = budget.flow_steps(train)
+    return train + valid < defaults.STACKING_ROWS and (
+        steps is None or steps >= defaults.STACKING_STEPS
+    )
+
+
+def _numbers(model: TableFlow, rows: TableRows, generator: torch.Generator) -> Numbers:
+    conditioning = model.conditioning
+    assert isinstance(conditioning, StateConditioning), "plain tables have a fallback of their own"
+    states = rows.cells.states
+    features = conditioning.features(states, conditioning.context(rows.context))
+    x = dequantized(model, rows.cells, generator).values
+    return Numbers(x, model.present(states), features, rows.weights)
+
+
+def _install(model: TableFlow, fallback: Fallback, rows: Numbers, history: History) -> None:
+    """Put a fallback, fitted to rows, in the place of the flow."""
+    assert model.flow is not None, "there are numbers"
+    model.flow = fallback.installed(model.flow, rows)
+    model.flow.calibrate(rows.x, defaults.TYPED_TOLERANCE, context=rows.context)
+    history.choices = {**(history.choices or {}), **fallback.choices}
+
+
+def _measure(model: TableFlow, train: TableRows) -> None:
+    """Measure what a single point in a cell errs by; the Gaussian of that knows no circle, and one
+    rule serves all cells there."""
+    if model.flow is not None and model.schema.charts is None:
+        context = model.conditioning.context(train.context)
+        model.integrals.measure(model.flow, model.number_rows(train.cells, context))
 
 
 def _mean_nll(model: TableFlow, rows: TableRows) -> tuple[float, float]:

@@ -1,0 +1,89 @@
+"""Whether rows of a table are those that a model was fitted to."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from cnf.rows import FEWEST_ROWS
+from cnf.tables.model import TableFlow
+from cnf.tables.schema import Cells
+
+# Hashes of training rows that a file holds, to tell which share of a table is among them, and of
+# rows that were set apart, to find them again.
+TRAIN_HASHES, VALID_HASHES = 256, 2048
+# A table with this share of training rows is taken for that of the fit.
+SEEN = 0.05
+Hashes = NDArray[np.uint32]
+
+
+def row_hashes(cells: Cells) -> Hashes:
+    """A number for each row, the same in every process and order.
+
+    >>> first = row_hashes(Cells(torch.tensor([[1.5], [2.0]]), torch.zeros(2, 1)))
+    >>> first.tolist() == row_hashes(Cells(torch.tensor([[1.5], [2.0]]), torch.zeros(2, 1))).tolist()
+    True
+    """
+    parts = torch.cat([cells.values.double(), cells.states.double()], 1).numpy(force=True)
+    hashes = pd.util.hash_pandas_object(pd.DataFrame(parts), index=False).to_numpy()
+    return (hashes >> np.uint64(32)).astype(np.uint32)
+
+
+def digest_of(train: Cells, valid: Cells) -> dict[str, str]:
+    """The smallest hashes of training rows and of those set apart, as metadata hold them."""
+    parts = (("train", train, TRAIN_HASHES), ("valid", valid, VALID_HASHES))
+    return {name: _text(np.unique(row_hashes(cells))[:most]) for name, cells, most in parts}
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Rows of a table that judge a model.
+
+    Attributes:
+        places: of these rows in the table.
+        words: what is to be said of them; empty where the model has not seen them.
+        apart: whether the fit set them apart.
+    """
+
+    places: NDArray[np.int64]
+    words: str = ""
+    apart: bool = False
+
+
+def judges_of(model: TableFlow, table: pd.DataFrame) -> Judges:
+    """The rows of a table that a model did not learn from, as far as its digest can tell.
+
+    Of the table of the fit these are the rows that were set apart for validation. Where too few of
+    those are there, all rows judge, and the words say that the model learned from them.
+
+    Raises:
+        TableError: for a table that does not fit the model.
+    """
+    everything = np.arange(len(table))
+    digest: dict[str, Any] | None = model.metadata.digest
+    if digest is None or not len(table):
+        return Judges(everything)
+    hashes, train = row_hashes(model.encode(table)[0]), _hashes(digest["train"])
+    # Below the largest hash that is kept, all hashes of training rows are.
+    known = hashes if len(train) < TRAIN_HASHES else hashes[hashes <= train[-1]]
+    seen = float(np.isin(known, train).mean()) if len(known) else 0.0
+    if seen < SEEN:
+        return Judges(everything)
+    apart = np.isin(hashes, _hashes(digest["valid"])).nonzero()[0]
+    if len(apart) >= FEWEST_ROWS:
+        return Judges(apart, f"{len(apart):,} rows that the fit set apart", apart=True)
+    return Judges(everything, f"the model learned from about {seen:.0%} of these rows")
+
+
+def _text(hashes: Hashes) -> str:
+    return base64.b64encode(hashes.astype("<u4").tobytes()).decode()
+
+
+def _hashes(text: str) -> Hashes:
+    return np.frombuffer(base64.b64decode(text), "<u4")
