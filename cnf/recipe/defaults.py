@@ -135,7 +135,8 @@ DISCRETE_BATCH, DISCRETE_VALIDATIONS, DISCRETE_PATIENCE, DISCRETE_VALID_ROWS = 5
 # Typed tables: the budget of their parts.
 DISCRETE_SHARE, IMPUTER_SHARE = 0.1, 1 / 3  # of the seconds, for the states and for what imputes
 DISCRETE_MOST_STEPS = 2_000
-DISCRETE_SECONDS_A_COLUMN = 2e-3  # of a training step of the states
+LAST_SCORE_SHARE = 0.05  # of the seconds, for what comes after training
+COPIES_SHARE = 0.05  # of the seconds, for mapping copies of the rows
 # Far fewer steps than a plain table takes bring samples that boosted trees hardly know from real
 # rows; the imputer takes as many again.
 TYPED_FEWEST_STEPS, TYPED_MOST_STEPS, TYPED_ROWS_A_STEP = 1_500, 3_000, 20

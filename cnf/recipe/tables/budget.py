@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 import cnf.recipe.defaults as defaults
-from cnf.tables.discrete import DiscreteModel
+from cnf.training.config import Clock
 
 
 @dataclass(frozen=True)
 class Budget:
     """Updates or seconds for one state model and one flow; neither: updates that grow with the
-    rows."""
+    rows.
+
+    Seconds count from when the budget is made: what is spent beside training, on maps and copies of
+    rows, is taken off the flow's.
+    """
 
     steps: int | None
     seconds: float | None
+    clock: Clock = time.perf_counter
+    start: float = field(default_factory=time.perf_counter)
 
-    def discrete_steps(self, model: DiscreteModel) -> int:
-        """Updates of the states."""
-        if self.seconds is None:
-            return min(self.steps or defaults.DISCRETE_MOST_STEPS, defaults.DISCRETE_MOST_STEPS)
-        each = defaults.DISCRETE_SECONDS_A_COLUMN * max(1, len(model.non_constant))
-        return max(
-            1,
-            min(defaults.DISCRETE_MOST_STEPS, int(defaults.DISCRETE_SHARE * self.seconds / each)),
-        )
+    @property
+    def discrete_steps(self) -> int:
+        """Updates of the states, at most."""
+        return min(self.steps or defaults.DISCRETE_MOST_STEPS, defaults.DISCRETE_MOST_STEPS)
+
+    @property
+    def discrete_seconds(self) -> float | None:
+        """Seconds for the states; None where updates count."""
+        return None if self.seconds is None else defaults.DISCRETE_SHARE * self.seconds
 
     def flow_steps(self, rows: int) -> int | None:
         """Updates of the flow; None where seconds count."""
@@ -40,6 +47,15 @@ class Budget:
         return defaults.TYPED_LIKELIHOOD_SHARE if asked is None and self.seconds is None else asked
 
     @property
+    def left(self) -> float | None:
+        """Seconds that are left; None where updates count."""
+        if self.seconds is None:
+            return None
+        left = self.seconds - (self.clock() - self.start)
+        return max(left, defaults.SMALLEST_SHARE * self.seconds)
+
+    @property
     def flow_seconds(self) -> float | None:
-        """Seconds for the flow; None where updates count."""
-        return None if self.seconds is None else (1 - defaults.DISCRETE_SHARE) * self.seconds
+        """Seconds that are left for the flow, but for a last score; None where updates count."""
+        left = self.left
+        return None if left is None else (1 - defaults.LAST_SCORE_SHARE) * left

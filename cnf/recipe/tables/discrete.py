@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 import cnf.recipe.defaults as defaults
+from cnf.recipe.tables.budget import Budget
 from cnf.rows import evenly_spaced, weighted_nll
 from cnf.tables.discrete import DiscreteModel
 from cnf.training.minimize import minimize
@@ -36,7 +38,7 @@ class DiscreteRows:
 
 
 def fit_discrete(
-    model: DiscreteModel, train: DiscreteRows, valid: DiscreteRows, *, steps: int, seed: int
+    model: DiscreteModel, train: DiscreteRows, valid: DiscreteRows, *, budget: Budget, seed: int
 ) -> float:
     """Fit, keep the weights with the best held-out likelihood, and return their NLL in nats a row."""
     if not model.non_constant:
@@ -51,12 +53,31 @@ def fit_discrete(
         loss = -model.log_prob(train.states[rows], train.extra[rows], train.given[rows]).mean()
         return loss, loss
 
+    steps = budget.discrete_steps
+    if budget.discrete_seconds is not None:
+        steps = affordable(model, train, valid, steps, budget.discrete_seconds)
     minimize(
         model.parameters(), objective, phase="discrete", steps=steps,
         schedule=WarmupCosine(warm_up=0.0), clip=math.inf, callbacks=[best], **defaults.DISCRETE,
     )  # fmt: skip
     model.load_state_dict(best.weights)
     return best.nll
+
+
+def affordable(
+    model: DiscreteModel, train: DiscreteRows, valid: DiscreteRows, most: int, seconds: float
+) -> int:
+    """How many training steps so many seconds allow, with their validations; two are timed."""
+    rows = torch.arange(defaults.DISCRETE_BATCH, device=train.weights.device) % len(train.weights)
+    times = [time.perf_counter()]
+    for _ in range(2):
+        loss = -model.log_prob(train.states[rows], train.extra[rows], train.given[rows]).mean()
+        torch.autograd.grad(loss, list(model.parameters()))
+        times.append(time.perf_counter())
+    held_out_nll(model, valid)
+    validations = defaults.DISCRETE_VALIDATIONS * (time.perf_counter() - times[-1])
+    left = seconds - (time.perf_counter() - times[0]) - validations
+    return max(1, min(most, int(left / (times[2] - times[1]))))
 
 
 class BestWeights:

@@ -45,9 +45,7 @@ def fit_imputer(
     valid = valid.take(evenly_spaced(valid.weights, defaults.IMPUTER_JUDGED_ROWS))
     both = [(rows, *_partly_masked(imputation, rows, generator)) for rows in (train, valid)]
     states = [_discrete_rows(model, *part) for part in both]
-    fit_discrete(
-        imputer.discrete, *states, steps=budget.discrete_steps(imputer.discrete), seed=seed
-    )
+    fit_discrete(imputer.discrete, *states, budget=budget, seed=seed)
     if imputer.flow is None:
         return
     (x, context), (x_valid, context_valid) = (

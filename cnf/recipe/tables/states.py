@@ -42,17 +42,14 @@ def fit_states(
     `options` are the checkpoint and the callbacks of `cnf.fit`; `refit` says whether what takes the
     place of a flow of few rows is fitted to the held-out rows too, once they have judged.
     """
-    budget = Budget(
-        steps,
-        seconds if seconds is None or not imputer else (1 - defaults.IMPUTER_SHARE) * seconds,
-    )
+    whole = Budget(steps, seconds)
+    share = 1 - defaults.IMPUTER_SHARE if imputer else 1.0
+    budget = Budget(steps, None if seconds is None else share * seconds)
     generator = torch.Generator(model.device).manual_seed(seed)
     fit_maps(model, train, generator)
     if model.discrete is not None:
         pairs = [_discrete_rows(model, part) for part in (train, valid)]
-        fit_discrete(
-            model.discrete, *pairs, steps=budget.discrete_steps(model.discrete), seed=seed
-        )
+        fit_discrete(model.discrete, *pairs, budget=budget, seed=seed)
     history, stopped, fallback = History(), None, None
     try:
         if model.flow is not None:
@@ -76,10 +73,10 @@ def fit_states(
         _measure(model, train)
     history.train_nll, history.train_se = _mean_nll(model, train)
     if imputer and stopped is None:
-        spent = Budget(steps, None if seconds is None else defaults.IMPUTER_SHARE * seconds)
+        rest = Budget(steps, whole.left)
         callbacks = options.get("callbacks", ())
         try:
-            fit_imputer(model, train, valid, spent, seed=seed, callbacks=callbacks)
+            fit_imputer(model, train, valid, rest, seed=seed, callbacks=callbacks)
         except Interrupted:
             stopped = Interrupted(history)
     if stopped is not None:
@@ -100,7 +97,7 @@ def _fit_flow(
 ) -> History:
     """Fit the flow over the numbers by the recipe of `cnf.fit`."""
     assert model.flow is not None, "there are numbers"
-    copies = _copies(model, len(train))
+    copies = _copies(model, train, budget, generator)
     x, context = _dequantized_copies(model, train, copies, generator)
     x_valid, context_valid = _dequantized_copies(model, valid, 1, generator)
     return fit(
@@ -183,10 +180,18 @@ def _dequantized_copies(
     return torch.cat(parts), conditions.repeat(copies, 1)
 
 
-def _copies(model: TableFlow, rows: int) -> int:
+def _copies(model: TableFlow, train: TableRows, budget: Budget, generator: torch.Generator) -> int:
+    """How often the rows are dequantized: as often as their number asks for and seconds allow."""
     if not any(column.step for column in model.schema.modeled):
         return 1
-    return min(defaults.DEQUANTIZED_MOST_COPIES, math.ceil(defaults.DEQUANTIZED_ROWS / rows))
+    wanted = math.ceil(defaults.DEQUANTIZED_ROWS / len(train))
+    copies = min(defaults.DEQUANTIZED_MOST_COPIES, wanted)
+    if budget.seconds is None or model.flow is None:
+        return copies
+    start = budget.clock()
+    model.flow.to_model_coordinates(*_dequantized_copies(model, train, 1, generator))
+    affordable = defaults.COPIES_SHARE * budget.seconds / (budget.clock() - start)
+    return max(1, min(copies, int(affordable)))
 
 
 def _discrete_rows(model: TableFlow, rows: TableRows) -> DiscreteRows:
