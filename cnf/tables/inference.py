@@ -10,8 +10,8 @@ other numbers                          positive or bounded (0 to 1, 0 to 100) wh
 dates, times, durations                time
 
 Numbers and times may be spelled as text (see `cnf.tables.recognition`). A value with 3 % of a
-continuous column is an atom. So is such an end of an integer column, and the frequent values of one
-that is heaped (see `cnf.tables.column_types.heaping`).
+continuous column is an atom, in few rows one that stands out. So is such an end of an integer
+column, and the frequent values of one that is heaped (see `cnf.tables.column_types.heaping`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cnf.tables.cells import is_numeric, numbers
 from cnf.tables.column_types.categorical import categorical_column
 from cnf.tables.column_types.continuous import continuous_column
 from cnf.tables.column_types.integer import integer_column
-from cnf.tables.column_types.numeric import MOST_STEPS, Numbers, is_atom
+from cnf.tables.column_types.numeric import MOST_STEPS, Numbers, atoms_among
 from cnf.tables.column_types.time import CLOCK, Time, is_time
 from cnf.tables.columns import Column, Role, declared_type
 from cnf.tables.formats import TableError, shown
@@ -137,7 +137,9 @@ def numeric_column(cells: Numbers) -> Column:
     step = decimal_step(distinct, counts)
     if step is not None:
         return integer_column(cells, step)
-    return continuous_column(cells, tuple(distinct[is_atom(counts, len(cells.values))].tolist()))
+    return continuous_column(
+        cells, tuple(distinct[atoms_among(counts, len(cells.values))].tolist())
+    )
 
 
 def _as_stored(column: Column, series: pd.Series, found: Recognized) -> Column:

@@ -11,7 +11,7 @@ import pandas as pd
 from cnf.tables.column_types.numeric import (
     Numbers,
     NumericType,
-    is_atom,
+    atoms_among,
     parameter_numbers,
 )
 from cnf.tables.columns import Column, Role, register_column_type
@@ -36,7 +36,7 @@ class Real(NumericType):
             raise self.misused(str(series.name), parameters)
         cells = Numbers.of(self.read(series), str(series.name), role)
         distinct, counts = np.unique(cells.values, return_counts=True)
-        atoms = distinct[is_atom(counts, len(cells.values))]
+        atoms = distinct[atoms_among(counts, len(cells.values))]
         return cells.column(self.name, atoms=tuple(atoms.tolist()))
 
 

@@ -19,6 +19,9 @@ from cnf.tables.storage import as_whole, stored
 MOST_STEPS = 2.0**53
 # A value is an atom of a continuous column with this share of the rows, and so many rows.
 ATOM_SHARE, ATOM_ROWS = 0.03, 5
+# With fewer rows than this and more values, it also has so many times the rows of a value that is more
+# frequent than this share of them.
+FEW_ROWS, FEW_VALUES, FEW_ROWS_LEAD, USUAL = 1_000, 20, 3.0, 0.9
 
 
 class NumericType(ColumnType):
@@ -160,6 +163,21 @@ def parameter_numbers(name: str, parameters: Sequence[str]) -> list[float]:
 def is_atom(counts: np.ndarray, rows: int) -> np.ndarray:
     """Which values occur so often that they are atoms."""
     return counts >= max(ATOM_SHARE * rows, ATOM_ROWS)
+
+
+def atoms_among(counts: np.ndarray, rows: int) -> np.ndarray:
+    """Which of the values of a continuous column, that occur so often, are atoms.
+
+    In few rows of many values, some that are rounded repeat by chance: there an atom stands out.
+
+    >>> many, one = np.array([9] + [1, 2, 4] * 40), np.array([60] + [1] * 240)
+    >>> atoms_among(many, 300).any().item(), atoms_among(one, 300).any().item()
+    (False, True)
+    """
+    frequent = is_atom(counts, rows)
+    if rows >= FEW_ROWS or len(counts) <= FEW_VALUES:
+        return frequent
+    return frequent & (counts >= FEW_ROWS_LEAD * np.quantile(counts, USUAL))
 
 
 def _outside(values: np.ndarray, column: Column) -> np.ndarray:
