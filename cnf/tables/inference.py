@@ -113,7 +113,7 @@ def _fitting(found: Recognized, role: Role) -> Column:
 
 def _all_frequent(distinct: np.ndarray, counts: np.ndarray) -> bool:
     """Whether a continuous column would be left with nothing beside its atoms."""
-    frequent = is_atom(counts, counts.sum())
+    frequent = atoms_among(counts, counts.sum())
     off_grid = decimal_step(distinct, counts) is None
     return bool(off_grid and frequent.any() and (~frequent).sum() < FEWEST_CONTINUOUS)
 
