@@ -29,12 +29,12 @@ from cnf.flows.flow import CNF
 from cnf.flows.loading import load
 from cnf.flows.model_file import ModelFileError
 from cnf.flows.periodic_bases import (
-    ProductBase,
     UniformCircleBase,
     UniformSphereBase,
     VonMisesBase,
     VonMisesFisherBase,
 )
+from cnf.flows.product_base import ProductBase
 from cnf.flows.questions.question import Answer
 from cnf.flows.questions.subset_density import DoubtfulWarning, SubsetDensity
 from cnf.flows.scoring import Evaluation, UnsolvedWarning

@@ -21,7 +21,7 @@ from cnf.flows.divergence import AUTO, Hutchinson
 from cnf.flows.error_model import ErrorModel
 from cnf.flows.methods import FlowMethods
 from cnf.flows.model_file import write_model
-from cnf.flows.periodic_bases import plain_base
+from cnf.flows.product_base import plain_base
 from cnf.flows.serialization import describe
 from cnf.flows.state import WholeState, flow_state, set_flow_state, tensors_of
 from cnf.ode import Grid, Solver

@@ -11,7 +11,7 @@ import cnf.recipe.defaults as defaults
 from cnf.fields import Geometry
 from cnf.flows import Base, ContaminatedBase, MixtureBase, NormalBase, StudentTBase
 from cnf.flows.mixtures import fitted_mixture, mixture_base
-from cnf.flows.periodic_bases import product
+from cnf.flows.product_base import product
 from cnf.recipe.gaussian_mixtures import rows_for_mixture
 from cnf.recipe.periodic_bases import circle_base, sphere_base
 from cnf.rows import Rows, weighted_nll

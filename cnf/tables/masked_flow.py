@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cnf.fields.masked import MaskedField
 from cnf.flows import CNF
-from cnf.flows.periodic_bases import plain_base
+from cnf.flows.product_base import plain_base
 from cnf.tables.columns import Column
 from cnf.tables.spaces import charts_of
 from cnf.transforms import Affine, Chain, Charts, Transform
