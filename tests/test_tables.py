@@ -318,7 +318,10 @@ def test_arrays_that_are_no_tables(tmp_path, array, parts):
 @pytest.mark.parametrize(
     ("arrays", "parts"),
     [
-        ({"Y": np.zeros((2, 2))}, ["expected an array X", "found Y"]),
+        (
+            {"Y": np.zeros((2, 2)), "Z": np.zeros((2, 2))},
+            [": expected an array X, found 'Y', 'Z'"],
+        ),
         ({"X": np.zeros((2, 2)), "columns": np.array(["a"])}, ["expected 2 names", "found 1"]),
         ({"X": np.zeros((2, 2)), "columns": np.array(["a", "a"])}, ["'a' twice"]),
         ({"X": np.zeros((2, 2)), "columns": np.array([1, 2])}, ["list of names", "int64"]),

@@ -78,6 +78,8 @@ def damage_reported(path: Path, kind: str, *errors: type[Exception]) -> Iterator
     """Turn the `errors` of a parser into a TableError about `path`."""
     try:
         yield
+    except TableError:
+        raise
     except errors as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TableError(
