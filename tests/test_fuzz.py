@@ -171,7 +171,7 @@ def used(path: Path, table: pd.DataFrame) -> bool:
         return False
     # Columns or a context that are missing.
     with suppress(ValueError, KeyError), torch.no_grad():
-        model.evaluate(table)
+        model.table_flow.evaluate(table)
         given = model.given("c=1" if model.context else None)
         model.table_flow.sample(3, given, generator=torch.Generator())
     return True

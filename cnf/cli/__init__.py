@@ -20,7 +20,7 @@ import typer
 
 from cnf import plugins
 from cnf.cli.commands import app
-from cnf.cli.output import escaped
+from cnf.cli.escaping import escaped
 
 # typer does not export the class of usage errors.
 UsageError: Any = typer.BadParameter.__base__

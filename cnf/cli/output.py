@@ -11,6 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from cnf.cli.escaping import escaped
 from cnf.files import atomic_path
 from cnf.tables.metadata import plain
 
@@ -46,16 +47,6 @@ def writing(path: Path) -> Iterator[None]:
         raise ValueError(
             f"{path}: cannot be written ({error}); free some space, or choose another folder"
         ) from error
-
-
-def escaped(line: str) -> str:
-    """One line for a terminal: signs that would move its cursor, change its colors or turn the
-    direction of writing are spelled out.
-
-    >>> print(escaped("a" + chr(27) + "[2J b" + chr(0x202E)))
-    a\\x1b[2J b\\u202e
-    """
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in line)
 
 
 def say(*lines: str) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-import lazy_loader
 import numpy as np
 import torch
 
@@ -13,9 +13,6 @@ from cnf.flows.bases import MixtureBase
 
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
-
-# scikit-learn is slow to load, and a model that is only scored needs none of it.
-sklearn = lazy_loader.load("sklearn")
 
 # In units of model coordinates: keeps a component from collapsing onto a few rows.
 SMALLEST_VARIANCE = 1e-5
@@ -49,12 +46,13 @@ def fitted_mixture(
     Raises:
         ValueError: where rows are so far apart that float64 cannot hold a covariance.
     """
-    model = sklearn.mixture.GaussianMixture(
+    # scikit-learn is slow to load, and a model that is only scored needs none of it.
+    model = resolve_name("sklearn.mixture:GaussianMixture")(
         components, covariance_type=shape, tol=tolerance, reg_covar=smallest,
         max_iter=iterations, n_init=starts, init_params=init, random_state=seed,
     )  # fmt: skip
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
+        warnings.simplefilter("ignore", resolve_name("sklearn.exceptions:ConvergenceWarning"))
         fitted: GaussianMixture = model.fit(rows)
         return fitted
 

@@ -29,6 +29,9 @@ class SubsetFlow(nn.Module):
 
     Example:
         >>> import torch
+        >>> from cnf.flows.questions.coordinates import Coordinates
+        >>> from cnf.transforms import MarginalTransform
+        >>> from cnf.transforms.conditional import ConditionalMixture
         >>> mixture = ConditionalMixture(torch.ones(1), torch.zeros(1, 2), torch.eye(2)[None])
         >>> coordinates = Coordinates(MarginalTransform([(None, None)] * 2), mixture)
         >>> SubsetFlow(coordinates, hidden=(8, 8)).flow.context_dim

@@ -15,7 +15,7 @@ def table_rows(schema: Schema, data: pd.DataFrame | None, samples: pd.DataFrame)
     """Rows of the modeled columns as numbers; see `TableRows`.
 
     Example:
-        >>> table = pd.DataFrame({"x": np.arange(40.0), "group": list("ab") * 20})
+        >>> table = pd.DataFrame({"x": np.arange(40.0) ** 1.5, "group": list("ab") * 20})
         >>> table_rows(Schema.infer(table), None, table).samples[:2].tolist()
         [[0.0, 0.0], [1.0, 1.0]]
     """

@@ -69,7 +69,7 @@ def infer(
         >>> infer(pd.Series(["a", "b", None], name="group")).describe()
         'categorical, 2 levels: a, b, with missing cells'
         >>> infer(pd.Series(["$1,000.5", "$20", "$3", "$44.25"], name="price")).describe()
-        'real, spelled $1,234.5'
+        'positive, spelled $1,234.5'
     """
     name = str(series.name)
     declared = declared_type(kind, name) if kind else None
