@@ -78,11 +78,19 @@ def refused(capsys, folder: Path, *arguments: object) -> str:
     before = sorted(folder.rglob("*"))
     code, out, err = outcome(capsys, *arguments)
     assert code == 2
-    assert out == ""
-    assert err.startswith("cnf: ") and err.count("\n") == 1 and err.endswith("\n")
+    assert only_a_schema(out)
+    *stages, last = err.splitlines()
+    assert last.startswith("cnf: ") and all(
+        "begins" in stage or "done" in stage for stage in stages
+    )
     assert "Traceback" not in err
     assert sorted(folder.rglob("*")) == before
-    return err
+    return last
+
+
+def only_a_schema(out: str) -> bool:
+    """Whether nothing was printed but the columns of a table, which a fit tells before it begins."""
+    return all(line.startswith("  ") for line in out.splitlines())
 
 
 # fit
@@ -92,11 +100,9 @@ def test_fit_says_what_was_chosen_and_how_good_it_is(room, tmp_path, capsys):
     code, out, err = outcome(
         capsys, "fit", room / "table.csv", "-o", tmp_path / "m", "--columns", "b,a", *TINY
     )
-    assert (code, err) == (0, "")
+    assert code == 0 and err.splitlines()[0] == "cnf: flow matching begins"
     assert (
-        "\n  b  real\n  a  real\n" in out
-        and "width 8 × 8" in out
-        and "360 rows, 20 updates" in out
+        "  b  real\n  a  real\n" in out and "width 8 × 8" in out and "360 rows, 20 updates" in out
     )
     assert "held-out NLL" in out and "one Gaussian" in out and out.count("±") == 2
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
@@ -598,17 +604,14 @@ def test_a_flow_saved_from_python_can_be_used(tmp_path, capsys):
 
 BAD_TABLES = {
     "ragged": ("a,b\n" + "1,2\n" * 20 + "3\n", ["line 22", "expected 2 cells"]),
-    "constant": ("a,b\n" + "".join(f"{i},7\n" for i in range(20)), ["'b'", "constant"]),
-    "equal": ("a,b\n" + "".join(f"{i},{i}\n" for i in range(20)), ["'a' and 'b'", "equal"]),
-    "dependent": (
-        "a,b\n" + "".join(f"{i},{2 * i + 1}\n" for i in range(20)),
-        ["dependent", "'a', 'b'"],
+    "constant": (
+        "a,b\n" + "".join(f"{i},7\n" for i in range(20)),
+        ["b: constant", "no columns are left"],
     ),
+    "equal": ("a,b\n" + "".join(f"{i},{i}\n" for i in range(20)), ["no columns are left"]),
     "one row": ("a,b\n1,2\n", ["found 1"]),
     "no rows": ("a,b\n", ["found 0"]),
     "empty": ("", ["empty"]),
-    "text": ("a,b\n" + "1,2\n" * 12 + "x,3\n", ["line 14", "'a'", "'x'"]),
-    "empty column": ("a,b\n" + "1,\n2,\n" * 12, ["'b'", "every cell is missing"]),
 }
 
 
@@ -764,11 +767,8 @@ def test_an_interrupted_command_says_so_and_leaves_nothing(room, tmp_path, capsy
     code, out, err = outcome(
         capsys, "fit", room / "table.csv", "-o", tmp_path / "m", "--ignore", "w", *TINY
     )
-    assert (code, out, err) == (
-        130,
-        "",
-        "cnf: interrupted; no output was written, and a fit goes on with --resume\n",
-    )
+    assert code == 130 and only_a_schema(out)
+    assert err == "cnf: interrupted; no output was written, and a fit goes on with --resume\n"
     assert not list(tmp_path.iterdir())
 
 
@@ -804,9 +804,11 @@ def on_a_tiny_disk(folder: Path, *arguments: object) -> str:
     before = sorted(folder.rglob("*"))
     words = [sys.executable, "-c", TINY_DISK, *map(str, arguments)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and only_a_schema(done.stdout)
+    *stages, last = done.stderr.splitlines()
+    assert all("begins" in stage or "done" in stage for stage in stages)
     assert sorted(folder.rglob("*")) == before
-    return done.stderr
+    return last
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "npy"])

@@ -47,7 +47,7 @@ def test_nothing_else_goes_through_the_program(calls):
     x = torch.randn(CHUNK, 2)
     flow.log_prob(x).mean().backward()
     with torch.no_grad():
-        flow.log_prob(x[:-1])
+        flow.log_prob(x[: CHUNK // 2])
         flow.log_prob(x, t=0.5)
         flow.log_prob(x, generator=torch.Generator())
         flow.trajectory(x, [0.0, 0.5, 1.0])

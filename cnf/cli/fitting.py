@@ -77,7 +77,7 @@ def check_budget(options: FitOptions) -> None:
     )
 
 
-def fitted(options: FitOptions, *, announce: Callable[[str], object] | None = None) -> TableFlow:
+def fitted(options: FitOptions, *, announce: Callable[..., object] | None = None) -> TableFlow:
     """A model fitted to the table that the options name, complete or interrupted, with a progress
     bar where there is a terminal, and lines about the stages where there is none.
 

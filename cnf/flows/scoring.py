@@ -157,7 +157,6 @@ class _Scorer:
         if math.isinf(self.error_model.tolerance):
             return result
         levels, looks = _levels(excess), torch.ones_like(result.nfe)
-        excess[_hopeless(excess, grid)] = 0
         while len(hard := ((excess > 1) & (looks <= RETRIES)).nonzero().squeeze(-1)):
             level = levels[hard].min().item()
             finer = grid.with_steps(math.ceil(grid.steps * RISE**level))
@@ -269,13 +268,6 @@ def levels_above(excess: Tensor) -> Tensor:
 def _levels(excess: Tensor) -> Tensor:
     """How many levels an excess is believed to ask for."""
     return levels_above(excess).clamp(max=MOST_LEVELS_AT_ONCE).long()
-
-
-def _hopeless(excess: Tensor, grid: Solver) -> Tensor:
-    """Which bars (rows,) the finest grid would leave above the tolerance, even if they fell with
-    twice the usual power of the step. One that is not finite says nothing of finer grids."""
-    most = (MOST_EVALUATIONS / (grid.nfe or 1)) ** (2 * GLOBAL_ORDER)
-    return excess.isfinite() & (excess > most)
 
 
 @torch.no_grad()

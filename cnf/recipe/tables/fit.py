@@ -63,7 +63,7 @@ def fit_table(
     imputer: bool | None = None,
     any_subset: bool = False,
     device: str | torch.device = "cpu",
-    announce: Callable[[str], object] | None = None,
+    announce: Callable[..., object] | None = None,
     **budget: Any,
 ) -> Any:
     """Fit the density of a table: of a file, or of a data frame of pandas, polars or pyarrow.
@@ -133,7 +133,7 @@ def fit_table(
         )
     frame_valid = None if valid is None else validation_table(valid, schema)
     if announce is not None:
-        announce("\n".join((*_file_lines(table), *(f"  {line}" for line in schema.lines()))))
+        announce(*_file_lines(table), *(f"  {line}" for line in schema.lines()))
     rows = len(frame) - (_held_out(len(frame)) if schema.plain and valid is None else 0)
     model = default_table_flow(schema, rows, hidden=hidden, imputer=bool(imputer), seed=seed)
     try:
