@@ -258,7 +258,7 @@ def test_the_tables_own_fit_is_judged_by_the_rows_it_set_apart(table, capsys):
 
 
 def test_other_rows_are_all_taken_to_be_new(table):
-    rows = pd.read_csv(table / "t.csv").iloc[:-1]
+    rows = pd.read_csv(table / "t.csv").iloc[:-1] * 1.001
     rows.to_csv(table / "new.csv", index=False)
     command = ["report", table / "m.safetensors", table / "new.csv", "-o", table / "new.html"]
     assert main([str(part) for part in command]) == 0

@@ -63,7 +63,9 @@ class MarginalTransform(Transform):
 
     def __init__(self, ranges: Sequence[Range]) -> None:
         super().__init__(len(ranges))
-        self.ranges = [tuple(ends) for ends in ranges]
+        self.ranges = [
+            tuple(None if end is None else float(end) for end in ends) for ends in ranges
+        ]
         shape = (len(ranges), KERNELS)
         self.register_buffer("centres", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("scales", torch.ones(shape, dtype=torch.float64))
