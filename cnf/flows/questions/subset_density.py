@@ -240,10 +240,13 @@ def _constraints(
 def _ends(value: GivenNumber, device: torch.device) -> tuple[Tensor, Tensor]:
     if isinstance(value, tuple):
         low, high = value
-        ends = (-math.inf if low is None else low, math.inf if high is None else high)
-        if not ends[0] < ends[1]:
+        low, high = -math.inf if low is None else low, math.inf if high is None else high
+        if not low < high:
             raise ValueError(f"given: expected a range (low, high) with low < high; got {value}")
-        return tuple(torch.tensor(end, dtype=torch.float64, device=device) for end in ends)  # type: ignore[return-value]
+        lower, upper = (
+            torch.tensor(end, dtype=torch.float64, device=device) for end in (low, high)
+        )
+        return lower, upper
     number = torch.as_tensor(value, dtype=torch.float64, device=device)
     return number, number
 
