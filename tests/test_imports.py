@@ -27,7 +27,8 @@ FLOORS = (
 )
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 # The front page and the commands import late, so that `cnf --help` answers at once.
-LAZY = {PACKAGE / "__init__.py", PACKAGE / "cli" / "commands.py"}
+COMMANDS = ("commands.py", "viewing_commands.py")
+LAZY = {PACKAGE / "__init__.py", *(PACKAGE / "cli" / name for name in COMMANDS)}
 
 
 def room_of(module: str) -> str:

@@ -1,6 +1,6 @@
 """The command line: `cnf fit`, `score`, `sample`, `plot`, `check`, `report` and `info`.
 
-    commands, options                      what can be typed; light, so that `cnf --help` answers at once
+    app, commands, viewing_commands, options   what can be typed; light, so that `cnf --help` answers at once
     fitting, scoring, sampling             the commands' work
     pictures, checking, reporting          the same
     summary                                what `fit` and `info` say about a model
@@ -18,8 +18,10 @@ from typing import Any
 
 import typer
 
+import cnf.cli.commands
+import cnf.cli.viewing_commands  # noqa: F401  both register their commands
 from cnf import plugins
-from cnf.cli.commands import app
+from cnf.cli.app import app
 from cnf.cli.escaping import escaped
 
 # typer does not export the class of usage errors.

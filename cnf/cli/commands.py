@@ -1,5 +1,5 @@
-"""The commands as they are typed; their work is imported when they run, so that help needs no
-torch."""
+"""The commands that fit and use a model, as they are typed; their work is imported when they
+run, so that help needs no torch."""
 
 from __future__ import annotations
 
@@ -9,33 +9,24 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
+from cnf.cli.app import app
 from cnf.cli.options import (
     AnyGiven,
     Array,
     AsJson,
-    Color,
     Data,
     Device,
     Engine,
     FitOptions,
-    Given,
     Model,
     Output,
-    PlotCommand,
     Seed,
     Threads,
     Unseen,
     Workers,
-    known_kind,
 )
 
 TYPE_HELP = "Types of columns, in place of those inferred: age=integer,share=bounded:0:1."
-
-app = typer.Typer(
-    help="Continuous normalizing flows: fit, score, sample and see the density of a table.",
-    add_completion=False,
-    rich_markup_mode=None,
-)
 
 
 class FitCommand(TyperCommand):
@@ -267,149 +258,3 @@ def impute(
 
     use_threads(threads)
     impute_table(model, data, output, draws=draws, seed=seed, device=device)
-
-
-@app.command(cls=PlotCommand)
-def plot(
-    model: Model,
-    kind: Annotated[
-        str,
-        typer.Argument(metavar="KIND", callback=known_kind, help="What to draw: see below."),
-    ],
-    output: Output,
-    data: Annotated[
-        str | None, typer.Option(help="Draw these rows too, a file or toy:NAME.")
-    ] = None,
-    axes: Annotated[
-        str | None,
-        typer.Option(
-            help="The two columns to show: a,b; or principal (trajectories). Default: the first."
-        ),
-    ] = None,
-    given: Given = None,
-    sweep: Annotated[
-        str | None, typer.Option(help="The context column that what-if sweeps: name=low:high.")
-    ] = None,
-    color: Annotated[
-        Color, typer.Option("--color", "--colour", help="What the colors of trajectories show.")
-    ] = Color.time,
-    frames: Annotated[int, typer.Option(min=20, max=2000, help="Frames of an animation.")] = 48,
-    frame_rate: Annotated[
-        int, typer.Option(min=1, max=100, help="Frames a second of an animation.")
-    ] = 20,
-    inches: Annotated[
-        float, typer.Option(min=1, max=20, help="Side of an animation, at 100 dots an inch.")
-    ] = 4.0,
-) -> None:
-    """Draw a picture of a model.
-
-    The ending of the output chooses the format: png, svg or pdf; gif or mp4 for an animation of
-    the density, trajectories or field.
-    """
-    from cnf.cli.data import names_in
-    from cnf.cli.model import use_threads
-    from cnf.cli.pictures import plot_model
-    from cnf.cli.plot_context import PlotOptions
-    from cnf.pictures.animations import AnimationOptions
-
-    use_threads(1)
-    plot_model(
-        model,
-        kind,
-        output,
-        PlotOptions(data, names_in(axes), given, sweep, color),
-        AnimationOptions(frames=frames, frame_rate=frame_rate, inches=inches),
-    )
-
-
-@app.command()
-def check(
-    model: Model,
-    data: Data,
-    strict: Annotated[bool, typer.Option("--strict", help="Hold it to narrower limits.")] = False,
-    seed: Seed = 0,
-    device: Device = "cpu",
-    threads: Threads = 1,
-    as_json: AsJson = False,
-) -> None:
-    """Test every claim that a model makes, on rows it was not fitted to.
-
-    Whether its numbers are right, how well it fits, what a score costs. Exit code 1 if a claim
-    does not hold.
-    """
-    from cnf.cli.checking import check_model
-    from cnf.cli.model import use_threads
-
-    use_threads(threads)
-    if not check_model(model, data, strict=strict, seed=seed, device=device, as_json=as_json):
-        raise typer.Exit(1)
-
-
-@app.command()
-def report(model: Model, data: Data, output: Output, threads: Threads = 1) -> None:
-    """Write a page about a model and how well it fits a table; open it in a browser.
-
-    What the model is, how well it predicts the rows beside a Gaussian and a mixture, its training,
-    columns, calibration, and the flow itself, moving. Give rows that are new to the model, or its
-    own table, of which the validation rows are then used.
-    """
-    from cnf.cli.model import use_threads
-    from cnf.cli.reporting import report_model
-
-    use_threads(threads)
-    report_model(model, data, output)
-
-
-@app.command()
-def compare(
-    real: Annotated[Path, typer.Argument(metavar="REAL", help="The real table.")],
-    fake: Annotated[Path, typer.Argument(metavar="FAKE", help="The synthetic table.")],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A page with pictures to write.")
-    ] = None,
-    held_out: Annotated[
-        Path | None,
-        typer.Option(help="Real rows that FAKE was not made from, to see what was memorized."),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(help="The column to predict from FAKE and from REAL; with --held-out."),
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="The model that made FAKE; with --held-out.")
-    ] = None,
-    categorical: Annotated[
-        str | None, typer.Option(help="Columns of numbers that are codes: a,b.")
-    ] = None,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Say how far a synthetic table is from a real one.
-
-    Whether columns and pairs of columns look alike, whether classifiers tell the tables apart,
-    where the rows lie, and whether real rows were memorized. Any two tables will do.
-    """
-    from cnf.cli.comparing import compare_tables
-    from cnf.cli.data import names_in
-    from cnf.cli.model import use_threads
-
-    use_threads(1)
-    compare_tables(
-        real,
-        fake,
-        output=output,
-        held_out=held_out,
-        target=target,
-        model=model,
-        categorical=names_in(categorical),
-        seed=seed,
-        as_json=as_json,
-    )
-
-
-@app.command()
-def info(model: Model, as_json: AsJson = False) -> None:
-    """Say what a model is and how good."""
-    from cnf.cli.summary import inform
-
-    inform(model, as_json=as_json)

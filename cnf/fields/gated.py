@@ -9,14 +9,8 @@ from torch import Tensor, nn
 
 from cnf.fields.activations import tanh
 from cnf.fields.base import BoundField, TimeFeatures, VelocityField, with_context
-from cnf.fields.closed_form import (
-    Activation,
-    Functions,
-    Layers,
-    Modulation,
-    TwoLayers,
-    bind_layers,
-)
+from cnf.fields.binding import Functions, bind_layers
+from cnf.fields.closed_form import Activation, Layers, Modulation, TwoLayers
 from cnf.fields.frequencies import whole_frequencies
 from cnf.fields.geometry import Geometry
 from cnf.fields.spheres import OnSpheres

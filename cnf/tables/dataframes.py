@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import narwhals
 import pandas as pd
 import pyarrow as pa
 
 from cnf.tables.formats import TableError
+
+Given: TypeAlias = "pd.DataFrame | pd.Series | Mapping[str, Any] | list[Mapping[str, Any]]"
 
 
 def as_pandas(table: Any) -> pd.DataFrame | None:

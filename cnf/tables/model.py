@@ -19,15 +19,16 @@ from cnf.rows import Cells, Rows
 from cnf.tables.cell_integrals import CellIntegrals, NumberRows
 from cnf.tables.columns import Column
 from cnf.tables.conditioning import PlainConditioning, StateConditioning
-from cnf.tables.dataframes import rows_of
+from cnf.tables.context import complete, context_frame, gives_modeled
+from cnf.tables.dataframes import Given
 from cnf.tables.discrete import DiscreteModel
 from cnf.tables.explaining import Explanation, explain
-from cnf.tables.formats import TableError, listed, shown
+from cnf.tables.formats import TableError
 from cnf.tables.imputation import Imputation, Imputer, excluded_states
 from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, masked_flow
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.numeric_view import NumericView, chosen_states, in_words
-from cnf.tables.questions import Given, TableDensity, table_density
+from cnf.tables.questions import TableDensity, table_density
 from cnf.tables.rejection import accepted
 from cnf.tables.schema import Schema
 from cnf.tables.scoring import RowScorer, Unseen
@@ -229,7 +230,7 @@ class TableFlow(WholeState):
         """
         if where is not None:
             return accepted(lambda n: self.sample(n, given, generator=generator), where, rows)
-        if given is not None and _names(given) & {c.name for c in self.schema.modeled}:
+        if gives_modeled(self.schema, given):
             return self._sample_given(rows, given, generator)
         context = self._context_of(given, rows)
         states = torch.zeros(rows, len(self.sizes), dtype=torch.long, device=context.device)
@@ -307,24 +308,9 @@ class TableFlow(WholeState):
 
     def _context_of(self, given: Given | None, rows: int) -> Tensor:
         """The context (rows, width) of rows to be drawn."""
-        names = [column.name for column in self.schema.context]
-        if given is not None and not names:
-            raise TableError("given: expected none: the model has no context columns")
-        table = pd.DataFrame(index=range(rows)) if given is None else rows_of(given)
-        if unknown := [name for name in table if name not in names]:
-            raise TableError(
-                f"given: {shown(str(unknown[0]))} is no context column; they are {listed(names)}"
-            )
-        if len(table) == 1:
-            table = table.loc[table.index.repeat(rows)]
-        if missing := [name for name in names if name not in table]:
-            raise TableError(
-                f"given: expected a value for the context column {missing[0]!r}; found none"
-            )
-        if len(table) != rows:
-            raise TableError(f"given: expected 1 or {rows} rows of context; found {len(table)}")
-        cells = self.schema.encode(table, self.schema.context)
-        return _complete(self.conditioning.context(cells.to(self.device)))
+        frame = context_frame(self.schema, given, rows)
+        cells = self.schema.encode(frame, self.schema.context)
+        return complete(self.conditioning.context(cells.to(self.device)))
 
     def numeric(
         self,
@@ -429,7 +415,7 @@ class TableFlow(WholeState):
         imputation = self.imputation
         self.schema.encode(table, self.schema.modeled)  # refuses cells that no column can hold
         cells, context = self.encode(table)
-        context = _complete(context)
+        context = complete(context)
         drawn = [imputation.complete(cells, context, generator) for _ in range(n)]
         return [self.schema.rows(cells).set_index(table.index) for cells in drawn]
 
@@ -468,18 +454,3 @@ def _conditioning(schema: Schema, flow: CNF | None) -> PlainConditioning | State
     if flow is not None and schema.plain and flow.context_dim == len(schema.context):
         return PlainConditioning(schema)
     return StateConditioning(schema)
-
-
-def _names(given: Given) -> set[str]:
-    """The names of the columns that are given."""
-    return set(given) if isinstance(given, Mapping) else set(rows_of(given))
-
-
-def _complete(context: Tensor) -> Tensor:
-    """A context (rows, width) that is known altogether."""
-    if len(lost := (~context.isfinite().all(1)).nonzero()):
-        raise TableError(
-            f"context of row {lost[0].item()}: a cell is missing in a column that never had one;"
-            " fill it in"
-        )
-    return context

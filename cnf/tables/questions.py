@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,12 +16,10 @@ from cnf.flows.questions.question import Answer, Question
 from cnf.flows.questions.subset_density import DRAWS, subset_density
 from cnf.rows import Cells
 from cnf.tables.answers import TableAnswers
-from cnf.tables.dataframes import rows_of
+from cnf.tables.dataframes import Given, rows_of
 from cnf.tables.formats import TableError, choose_columns, shown
 from cnf.tables.given import no_constraints, of_frame, of_mapping
 from cnf.tables.schema import Schema
-
-Given: TypeAlias = "pd.DataFrame | pd.Series | Mapping[str, Any] | list[Mapping[str, Any]]"
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,15 @@ import torch
 from cnf.deprecation import removed_argument, renamed_argument
 from cnf.recipe.architecture import default_table_flow
 from cnf.recipe.tables.plain import fit_plain, gaussian_nll, plain_rows
+from cnf.recipe.tables.reading import table_frame, told_of, unusual_lines, validation_table
 from cnf.recipe.tables.rows import TableRows, encoded, merged, split
 from cnf.recipe.tables.states import fit_states
 from cnf.rows import FEWEST_ROWS, HELD_OUT, Rows, held_out_split
 from cnf.tables.cells import numbers
 from cnf.tables.column_types.circular import with_pairs
-from cnf.tables.columns import declared_type
-from cnf.tables.dataframes import as_pandas
 from cnf.tables.digest import digest_of
-from cnf.tables.formats import TableError, choose_columns
 from cnf.tables.metadata import FitMetadata, quantiles
 from cnf.tables.model import TableFlow
-from cnf.tables.reading import file_lines, read_typed_chunks, read_typed_table
 from cnf.tables.schema import Cells, Schema
 from cnf.training.callbacks import Callback
 from cnf.training.errors import Interrupted
@@ -120,7 +116,7 @@ def fit_table(
     kinds = with_pairs(kinds or {})
     beside = [weights] if isinstance(weights, str) else []
     options = {"missing": missing, "array": array}
-    frame = _read(table, columns, [*context, *beside], ignore, kinds, **options)
+    frame = table_frame(table, columns, [*context, *beside], ignore, kinds, **options)
     if beside:
         weights = numbers(frame[beside[0]])
     with told_of(table):
@@ -133,7 +129,7 @@ def fit_table(
         )
     frame_valid = None if valid is None else validation_table(valid, schema)
     if announce is not None:
-        announce(*_file_lines(table), *(f"  {line}" for line in schema.lines()))
+        announce(*unusual_lines(table), *(f"  {line}" for line in schema.lines()))
     rows = len(frame) - (_held_out(len(frame)) if schema.plain and valid is None else 0)
     model = default_table_flow(schema, rows, hidden=hidden, imputer=bool(imputer), seed=seed)
     try:
@@ -283,65 +279,6 @@ def _states_fit(
         "digest": None if discrete else digest_of(train.cells, valid.cells),
     }
     return facts, partial(fit_states, model, train, valid, imputer=imputer, refit=refit, **options)
-
-
-def validation_table(source: Any, schema: Schema) -> pd.DataFrame:
-    """The rows of a file or a frame that validate a fit, once the schema can hold them.
-
-    Raises:
-        TableError: naming the file.
-    """
-    frame = as_pandas(source)
-    frame = pd.concat(read_typed_chunks(source, schema)) if frame is None else frame
-    with told_of(source):
-        for columns in (schema.modeled, schema.context):
-            schema.encode(frame, columns)
-    return frame
-
-
-@contextmanager
-def told_of(source: Any) -> Iterator[None]:
-    """Name the file that a table comes from in errors about it; a frame has no name."""
-    try:
-        yield
-    except TableError as error:
-        if as_pandas(source) is not None:
-            raise
-        raise TableError(f"{source}: {error}") from error
-
-
-def _read(
-    source: Any,
-    columns: Collection[str],
-    beside: Collection[str],
-    ignore: Collection[str],
-    kinds: Mapping[str, str],
-    **options: Any,
-) -> pd.DataFrame:
-    """The wanted columns of a file or a frame, and those beside them; at least as many rows as a
-    fit needs."""
-    wanted = [*columns, *(name for name in beside if name not in columns)] if columns else None
-    frame = as_pandas(source)
-    if frame is None:
-        texts = [name for name, kind in kinds.items() if declared_type(kind, name)[0].reads_text]
-        frame = read_typed_table(
-            source, columns=wanted, ignore=ignore, texts=texts, rows_needed=FEWEST_ROWS, **options
-        )
-        path = source
-    else:
-        path = "table"
-        frame = frame[choose_columns(list(frame), path=path, columns=wanted, ignore=ignore)]
-    choose_columns(list(frame), path=path, columns=None, ignore=beside)
-    return frame
-
-
-def _file_lines(source: Any) -> list[str]:
-    """What is unusual about how a file is written."""
-    return (
-        []
-        if as_pandas(source) is not None
-        else [f"{source}: {line}" for line in file_lines(source)]
-    )
 
 
 def _held_out(rows: int) -> int:

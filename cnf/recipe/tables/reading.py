@@ -1,0 +1,75 @@
+"""The rows that a fit is given: of a file, or of a data frame."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import pandas as pd
+
+from cnf.rows import FEWEST_ROWS
+from cnf.tables.columns import declared_type
+from cnf.tables.dataframes import as_pandas
+from cnf.tables.formats import TableError, choose_columns
+from cnf.tables.reading import file_lines, read_typed_chunks, read_typed_table
+from cnf.tables.schema import Schema
+
+
+def validation_table(source: Any, schema: Schema) -> pd.DataFrame:
+    """The rows of a file or a frame that validate a fit, once the schema can hold them.
+
+    Raises:
+        TableError: naming the file.
+    """
+    frame = as_pandas(source)
+    frame = pd.concat(read_typed_chunks(source, schema)) if frame is None else frame
+    with told_of(source):
+        for columns in (schema.modeled, schema.context):
+            schema.encode(frame, columns)
+    return frame
+
+
+@contextmanager
+def told_of(source: Any) -> Iterator[None]:
+    """Name the file that a table comes from in errors about it; a frame has no name."""
+    try:
+        yield
+    except TableError as error:
+        if as_pandas(source) is not None:
+            raise
+        raise TableError(f"{source}: {error}") from error
+
+
+def table_frame(
+    source: Any,
+    columns: Collection[str],
+    beside: Collection[str],
+    ignore: Collection[str],
+    kinds: Mapping[str, str],
+    **options: Any,
+) -> pd.DataFrame:
+    """The wanted columns of a file or a frame, and those beside them; at least as many rows as a
+    fit needs."""
+    wanted = [*columns, *(name for name in beside if name not in columns)] if columns else None
+    frame = as_pandas(source)
+    if frame is None:
+        texts = [name for name, kind in kinds.items() if declared_type(kind, name)[0].reads_text]
+        frame = read_typed_table(
+            source, columns=wanted, ignore=ignore, texts=texts, rows_needed=FEWEST_ROWS, **options
+        )
+        path = source
+    else:
+        path = "table"
+        frame = frame[choose_columns(list(frame), path=path, columns=wanted, ignore=ignore)]
+    choose_columns(list(frame), path=path, columns=None, ignore=beside)
+    return frame
+
+
+def unusual_lines(source: Any) -> list[str]:
+    """What is unusual about how a file is written."""
+    return (
+        []
+        if as_pandas(source) is not None
+        else [f"{source}: {line}" for line in file_lines(source)]
+    )

@@ -1,0 +1,59 @@
+"""The context of rows that are to be drawn, as a user gives it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+from torch import Tensor
+
+from cnf.tables.dataframes import Given, rows_of
+from cnf.tables.formats import TableError, listed, shown
+from cnf.tables.schema import Schema
+
+
+def gives_modeled(schema: Schema, given: Given | None) -> bool:
+    """Whether what is given names a modeled column."""
+    if given is None:
+        return False
+    names = given if isinstance(given, Mapping) else rows_of(given)
+    return any(column.name in names for column in schema.modeled)
+
+
+def context_frame(schema: Schema, given: Given | None, rows: int) -> pd.DataFrame:
+    """The context columns of so many rows, one row of them for all or as many as there are.
+
+    Raises:
+        TableError: for a context that is missing or not wanted, or has another number of rows.
+    """
+    names = [column.name for column in schema.context]
+    if given is not None and not names:
+        raise TableError("given: expected none: the model has no context columns")
+    table = pd.DataFrame(index=range(rows)) if given is None else rows_of(given)
+    if unknown := [name for name in table if name not in names]:
+        raise TableError(
+            f"given: {shown(str(unknown[0]))} is no context column; they are {listed(names)}"
+        )
+    if len(table) == 1:
+        table = table.loc[table.index.repeat(rows)]
+    if missing := [name for name in names if name not in table]:
+        raise TableError(
+            f"given: expected a value for the context column {missing[0]!r}; found none"
+        )
+    if len(table) != rows:
+        raise TableError(f"given: expected 1 or {rows} rows of context; found {len(table)}")
+    return table
+
+
+def complete(context: Tensor) -> Tensor:
+    """A context (rows, width) that is known altogether.
+
+    Raises:
+        TableError: for a row where it is not.
+    """
+    if len(lost := (~context.isfinite().all(1)).nonzero()):
+        raise TableError(
+            f"context of row {lost[0].item()}: a cell is missing in a column that never had one;"
+            " fill it in"
+        )
+    return context
