@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: two threads inside torch on a busy machine are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-lowest slow types figures tables bench accuracy metrics lint clean
+.PHONY: demo test test-lowest slow types figures tables bench accuracy metrics docs lint clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -64,6 +64,15 @@ accuracy: .venv/installed
 metrics: .venv/installed
 	$(BIN)/python scripts/house_metrics.py
 	$(BIN)/python scripts/files_entered.py
+
+# A site that opens from the disk. Once its packages are there, it needs no network.
+.venv/docs: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+docs: .venv/docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs build/site
+	$(BIN)/python scripts/check_site.py build/site
 
 lint: .venv/installed
 	$(BIN)/ruff check .

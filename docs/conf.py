@@ -1,0 +1,182 @@
+"""Builds the documentation: `make docs`. The pages are Markdown, and read well without it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import typer.cli
+import typer.main
+from sphinx.application import Sphinx
+from sphinx.ext.intersphinx import resolve_reference_detect_inventory
+
+import cnf
+from cnf.cli.commands import app as commands
+
+DOCS = Path(__file__).parent
+REPOSITORY = DOCS.parent
+
+project = "cnf"
+author = "the authors of cnf"
+release = version = cnf.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.intersphinx"]
+
+myst_heading_anchors = 4
+myst_enable_extensions = ["colon_fence"]
+exclude_patterns = ["inventories"]
+
+default_role = "code"  # Docstrings have single backticks.
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 88
+# Of each library the names that our signatures use, so that no build needs the network.
+intersphinx_mapping = {
+    name: (url, f"inventories/{name}.inv")
+    for name, url in {
+        "torch": "https://docs.pytorch.org/docs/stable/",
+        "python": "https://docs.python.org/3/",
+        "numpy": "https://numpy.org/doc/stable/",
+        "pandas": "https://pandas.pydata.org/docs/",
+        "scikit-learn": "https://scikit-learn.org/stable/",
+        "matplotlib": "https://matplotlib.org/stable/",
+    }.items()
+}
+
+# Where a library defines a class is not where its documentation has it.
+ALIASES = {
+    "torch._C.Generator": "torch.Generator",
+    "torch.nn.modules.module.Module": "torch.nn.Module",
+    "torch.nn.parameter.Parameter": "torch.nn.Parameter",
+    "matplotlib.axes._axes.Axes": "matplotlib.axes.Axes",
+    "Axes": "matplotlib.axes.Axes",
+    "Tensor": "torch.Tensor",
+    "np.ndarray": "numpy.ndarray",
+    "pd.DataFrame": "pandas.DataFrame",
+}
+
+html_theme = "furo"
+html_title = f"cnf {release}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_show_sphinx = False
+html_theme_options = {"navigation_with_keys": True}
+
+# Pages of the repository's root, which the site has under names of its own.
+OF_THE_ROOT = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contribute.md"}
+
+
+def complete(_: Sphinx, page: str, source: list[str]) -> None:
+    """Give a page what is made from the repository: pages of its root, commands, contents."""
+    text = source[0]
+    up = "../" * page.count("/")
+    for name, here in OF_THE_ROOT.items():
+        text = re.sub(rf"\]\((?:\.\./)+{re.escape(name)}", f"]({up}{here}", text)
+        if f"{page}.md" == here:
+            text = of_the_root(name)
+    if page == "reference/commands":
+        text += command_reference()
+    if page.endswith(("index", "README")):
+        text += contents(text)
+    source[0] = text
+
+
+def of_the_root(name: str) -> str:
+    """A page of the repository's root, with the links of a page in docs/."""
+    text = (REPOSITORY / name).read_text(encoding="utf-8").replace("](docs/", "](")
+    for other, here in OF_THE_ROOT.items():
+        text = text.replace(f"]({other}", f"]({here}")
+    return text
+
+
+def contents(text: str) -> str:
+    """The tree below a page: the pages of its list items and tables, under the headings there."""
+    trees = []
+    for section in re.split(r"^## ", text, flags=re.MULTILINE):
+        pages = re.findall(r"^(?:- |.*\| )\[[^]]*\]\(([\w/.-]+)\.md\)", section, re.MULTILINE)
+        if pages:
+            caption = section.partition("\n")[0].removeprefix("# ")
+            trees += ["\n```{toctree}", ":hidden:", f":caption: {caption}", *pages, "```\n"]
+    return "\n".join(trees)
+
+
+def command_reference() -> str:
+    """Every command with its options, as typer describes them."""
+    command = typer.main.get_command(commands)
+    context = command.make_context("cnf", [], resilient_parsing=True)
+    described = typer.cli.get_docs_for_click(obj=command, ctx=context, name="cnf")
+    return described[described.index("## ") :]
+
+
+def translate(_: Sphinx, kind: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
+    """Have docstrings, which know backticks and sections alone, mean the same to docutils."""
+    if kind == "module":
+        lines[:] = with_listings(lines)
+    if kind in ("property", "attribute"):
+        lines[:1] = [f": {line}" for line in lines[:1]]  # or a colon ends a type, to napoleon
+    for place, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...")):
+            parts = re.split(r"(`[^`]*`)", line)
+            parts[::2] = [re.sub(r"([*|]|_\b)", r"\\\1", part) for part in parts[::2]]
+            lines[place] = "".join(parts)
+
+
+def with_listings(lines: list[str]) -> list[str]:
+    """Paragraphs that are set in columns, of names and what they are, as they stand."""
+    done: list[str] = []
+    for paragraph in "\n".join(lines).split("\n\n"):
+        part = paragraph.split("\n")
+        if re.search(r"\S {3,}\S", paragraph):
+            part = ["::", "", *(f"    {line}" for line in part)]
+        done += [*part, ""]
+    return done
+
+
+def skip(app: Sphinx, kind: str, name: str, found: Any, *_: Any) -> bool | None:
+    """Leave to the page of `cnf` what can be imported from there, and to scikit-learn its own."""
+    on_front = kind == "module" and getattr(cnf, name, None) is found
+    elsewhere = on_front and app.env.docname != "reference/cnf"
+    return True if elsewhere or re.fullmatch("set_.*_request|get_metadata_routing", name) else None
+
+
+def write_llms(app: Sphinx, error: Exception | None) -> None:
+    """llms.txt (llmstxt.org): each page with what its first sentence says, as Markdown."""
+    if error is not None:
+        return
+    lines = [f"# {project}", "", f"> {summary(DOCS / 'index.md')}", ""]
+    for page in sorted(app.env.found_docs - {"index"}):
+        source = DOCS / f"{page}.md"
+        title = source.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        lines.append(f"- [{title}](_sources/{page}.md.txt): {summary(source)}")
+    (app.outdir / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def summary(page: Path) -> str:
+    """The first sentence of a page, without its links."""
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", page.read_text(encoding="utf-8"))
+    paragraphs = [
+        each for each in text.split("\n\n")[1:] if each[:1].isalpha() or re.match(r"`\w", each)
+    ]
+    return re.split(r"(?<=[.?])\s", " ".join(paragraphs[0].split()))[0].rstrip(":")
+
+
+def resolve(app: Sphinx, environment: Any, node: Any, shown: Any) -> Any:
+    """The documentation of a class under the name that users import."""
+    if (name := ALIASES.get(node.get("reftarget"))) is None:
+        return None
+    node["reftarget"] = name
+    return resolve_reference_detect_inventory(environment, node, shown)
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the functions above."""
+    app.connect("source-read", complete)
+    app.connect("autodoc-process-docstring", translate, priority=400)
+    app.connect("autodoc-skip-member", skip)
+    app.connect("missing-reference", resolve, priority=400)
+    app.connect("build-finished", write_llms)
