@@ -36,6 +36,11 @@ class Modulation:
     gate2: Tensor | None = None
     skip: Tensor | None = None
 
+    def take(self, places: Tensor) -> Modulation:
+        """The modulation at `places` (rows,)."""
+        parts = {name: part for name, part in vars(self).items() if part is not None}
+        return replace(self, **{name: part[places] for name, part in parts.items()})
+
 
 class TwoLayers:
     """v = W₃ tanh(z₂) + b + s ⊙ x, z₂ = g₂ ⊙ (W₂ σ(z₁)) + c₂, z₁ = g₁ ⊙ (W₁x) + c₁, with its

@@ -12,8 +12,9 @@ from torch.nn import functional
 from cnf.fields.base import BoundField
 from cnf.fields.closed_form import Activation, LayersByRow, Modulation, TwoLayers
 from cnf.fields.gated import GatedField
+from cnf.functional import recorded
 from cnf.registry import register
-from cnf.rows import ROW_BLOCK
+from cnf.rows import ROW_BLOCK, in_blocks
 
 
 @register
@@ -82,8 +83,11 @@ class MaskedField(GatedField):
             raise ValueError("context of a MaskedField: expected the mask of the rows; got none")
         if len(context) > 1 and bool((context == context[:1]).all()):
             context = context[:1]  # one modulation for all rows
-        present = context[..., : self.dim] != 0
-        layers = MaskedLayers(self.frequencies, self.W2, self.W3, self.first, present)
+        layers = MaskedLayers(
+            self.frequencies, self.W2, self.W3, self.first, context[..., : self.dim] != 0
+        )
+        if not recorded() and context.dim() == 2:
+            context, layers.run = runs(context)
         return self._bind_layers(layers, context)
 
     def _modulate(self, t: Tensor, context: Tensor | None) -> Modulation:
@@ -98,7 +102,13 @@ class MaskedField(GatedField):
 
 
 class MaskedLayers(TwoLayers):
-    """`TwoLayers` with the matrices of the patterns in `present` (*batch, dim)."""
+    """`TwoLayers` with the matrices of the patterns in `present` (*batch, dim).
+
+    Attributes:
+        run: which modulation each row has (*batch,); None where each has its own.
+    """
+
+    run: Tensor | None = None
 
     def __init__(
         self, W1: Tensor, W2: Tensor, W3: Tensor, first: Activation, present: Tensor
@@ -121,8 +131,10 @@ class MaskedLayers(TwoLayers):
         return torch.stack([TwoLayers._trace_matrix(self, part, W2, W3) for part in masked])
 
     def by_row(self, modulation: Modulation) -> LayersByRow:
-        """The layers under a modulation (*batch, width) of each row."""
+        """The layers under a modulation (*batch, width) of each row, or of each run of rows."""
         folded = self._folded(modulation)
+        if self.run is not None:
+            folded = folded.take(self.run)
         if folded.skip is not None:
             folded = replace(folded, skip=folded.skip.where(self.present, 0.0))
         return MaskedByRow(self, folded)
@@ -159,6 +171,21 @@ class MaskedByRow(LayersByRow):
         if layers.order is not None:
             products = torch.empty_like(products).index_copy(0, layers.order, products)
         return products.reshape(*rows.shape[:-1], -1)
+
+
+def runs(context: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The context (runs, width) of each run of equal rows (rows, width), filled up to whole blocks,
+    and which run each row is in (rows,); the context itself and None where runs are too short to
+    save work.
+
+    >>> context, run = runs(torch.tensor([[1.0], [1.0], [2.0]]).repeat_interleave(100, 0))
+    >>> context.unique(dim=0).flatten(), run.bincount()
+    (tensor([1., 2.]), tensor([200, 100]))
+    """
+    new = (context[1:] != context[:-1]).any(1)
+    run = functional.pad(new.cumsum(0), (1, 0))[: len(context)]
+    first = in_blocks(functional.pad(new, (1, 0), value=True)[: len(context)].nonzero().squeeze(1))
+    return (context, None) if 2 * len(first) > len(context) else (context[first], run)
 
 
 def _product(rows: Tensor, matrix: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from cnf.flows.given import Given, finite_rows
 from cnf.flows.scoring import MOST_EVALUATIONS, RISE, levels_above
 from cnf.ode import Grid, place
 from cnf.rows import evenly_spaced
+from cnf.transforms.patterns import side_by_side
 
 # Rows that a grid is calibrated on, at most.
 CALIBRATION_ROWS = 1024
@@ -106,6 +107,8 @@ def calibrated(bound: BoundFlow, x: Tensor, tolerance: float) -> tuple[Grid, Err
     if len(places) == 0:
         raise ValueError("calibrate: expected at least one finite row of x; got none")
     chosen = places[evenly_spaced(places, CALIBRATION_ROWS)]
+    if given.condition is not None:  # rows of one context share work
+        chosen = chosen[side_by_side(given.condition[chosen])]
     given = Given(*(None if part is None else part[chosen] for part in given))
     y = bound.flow.preprocess(rows[chosen], given.context, given.mask)[0]
     usual = copy.deepcopy(bound.flow).eval()

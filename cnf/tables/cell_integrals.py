@@ -55,11 +55,11 @@ class NumberRows:
         return NumberRows(self.values[places], self.present[places], context)
 
     def at(self, offsets: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Every row at each of some offsets (points, numeric): x (points · rows, numeric) and its
-        context."""
-        x = (self.values + offsets.to(self.values)[:, None]).flatten(0, 1)
+        """Every row at each of some offsets (points, numeric): x (rows · points, numeric) and its
+        context, those of a row side by side."""
+        x = (self.values[:, None] + offsets.to(self.values)).flatten(0, 1)
         context = self.conditions
-        return x, None if context is None else context.repeat(len(offsets), 1)
+        return x, None if context is None else context.repeat_interleave(len(offsets), 0)
 
 
 class CellIntegrals:
@@ -137,9 +137,7 @@ class CellIntegrals:
             return
         chosen = narrow[evenly_spaced(narrow, MEASURED_ROWS)]
         rule, some = axes_rule(self.steps), rows.take(chosen)
-        found = (
-            flow.evaluate(*some.at(rule.offsets)).log_prob.double().unflatten(0, (-1, len(some)))
-        )
+        found = flow.evaluate(*some.at(rule.offsets)).log_prob.double().view(len(some), -1).T
         whole = rule.log_mean(found)[0] + self._log_steps(some)
         error = (found[0] + correction[chosen] - whole).abs().nan_to_num(torch.inf)
         ratio = (error - SMALLEST_ERROR).clamp(min=0) / (size[chosen] - SMALLEST_ERROR)
@@ -189,7 +187,7 @@ class CellIntegrals:
         sizes = [len(part[0]) for part in points]
         solved = zip(*(part.split(sizes) for part in vars(found).values()))
         for (places, rules), (*_, log_ratio), parts in zip(jobs, points, solved):
-            log_density, bound, nfe, ok = (part.unflatten(0, (-1, len(places))) for part in parts)
+            log_density, bound, nfe, ok = (part.view(len(places), -1).T for part in parts)
             log_mean, error = rules[0].log_mean(log_density.double() + log_ratio)
             bar = bound.double().mean(0) + error
             yield Evaluation(log_mean, bar, nfe.sum(0), ok.all(0)), error
@@ -273,14 +271,14 @@ class GaussianCells:
         return (_log_mass(self.low, self.high) - log_density).where(self.on_grid, 0.0).sum(-1)
 
     def at(self, shares: Tensor) -> tuple[Tensor, Tensor]:
-        """The numbers (points · rows, numeric) that have shares (points, numeric) of the mass of
+        """The numbers (rows · points, numeric) that have shares (points, numeric) of the mass of
         their cells below them, and their `log_ratio` (points, rows)."""
         marginals, _ = gaussianizing_maps(self.flow)
         e = _quantile(self.low, self.high, shares.to(self.low)[:, None])
         y = self.mean + self.deviation * e
         values = self.rows.values.expand(y.shape)
         x = marginals.inverse(y.where(self.on_grid, 0.0)).where(self.on_grid, values)
-        return x.flatten(0, 1), self.log_ratio(e, marginals.by_cell(x)[1])
+        return x.transpose(0, 1).flatten(0, 1), self.log_ratio(e, marginals.by_cell(x)[1])
 
 
 def _quantile(a: Tensor, b: Tensor, share: Tensor) -> Tensor:

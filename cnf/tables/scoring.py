@@ -18,7 +18,7 @@ from cnf.tables.columns import NO_STATE, OUTSIDE, UNSEEN, Column
 from cnf.tables.conditioning import PlainConditioning, StateConditioning
 from cnf.tables.discrete import DiscreteModel
 from cnf.tables.schema import Schema, unheld
-from cnf.transforms.patterns import by_present
+from cnf.transforms.patterns import side_by_side
 
 Unseen = Literal["other", "impossible"]
 UNSOLVED = "no solve within the tolerance"
@@ -59,8 +59,9 @@ class RowScorer:
         impossible = known & outside
         log_prob[impossible], error[impossible], ok = -torch.inf, 0.0, impossible.clone()
         rows = (known & ~outside).nonzero().squeeze(1)
-        # Rows of one pattern side by side: they are solved together.
-        rows = in_blocks(rows[by_present(self._present(cells.states[rows]))])
+        # Rows of one pattern, and of one state in it, side by side: they are solved together.
+        held = cells.states[rows]
+        rows = in_blocks(rows[side_by_side(torch.cat([self._present(held).long(), held], 1))])
         states = cells.states.masked_fill(new, NO_STATE)
         found = self._evaluate(Cells(cells.values, states).take(rows), context[rows])
         log_prob[rows], error[rows], nfe[rows], ok[rows] = vars(found).values()

@@ -25,15 +25,12 @@ def by_pattern(present: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     yield from zip(patterns, order.split(counts))
 
 
-def by_present(present: Tensor) -> Tensor:
-    """The places (rows,) of the rows of a mask (rows, columns), those of one pattern side by side.
+def side_by_side(rows: Tensor) -> Tensor:
+    """The places (rows,) of rows (rows, columns), equal ones side by side.
 
-    >>> by_present(torch.tensor([[True], [False], [True]]))
+    >>> side_by_side(torch.tensor([[True], [False], [True]]))
     tensor([1, 0, 2])
     """
-    return torch.cat(
-        [
-            torch.zeros(0, dtype=torch.long, device=present.device),
-            *(rows for _, rows in by_pattern(present)),
-        ]
-    )
+    if not rows.numel():
+        return torch.arange(len(rows), device=rows.device)
+    return torch.unique(rows, dim=0, return_inverse=True)[1].argsort(stable=True)
