@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -204,7 +206,7 @@ class TimeSpelling:
         sign = zone.group() if zone and ":" in texts[0] else ""
         sign = sign if all(text.endswith(sign) for text in texts) else ""
         bare = pd.Series([text.removesuffix(sign) for text in texts], dtype=object)
-        for form in (*CLOCKS, *DATES, *MOMENTS):
+        for form in _formats().get(_shape(bare[0]), ()):
             if _parsed(bare[:1], form).notna().all() and _parsed(bare, form).notna().all():
                 return _exact(cls(form, sign), pd.Series(texts, dtype=object))
         return cls("hours") if all(map(LONG_CLOCK.fullmatch, texts)) else None
@@ -251,6 +253,25 @@ class TimeSpelling:
         held = {"days": moment - pd.Timestamp("2020-12-30"), "hours": timedelta(hours=26)}
         day = moment - pd.Timestamp("2020-12-31")
         return f"spelled {self._text(held.get(self.format, day if self.of_day else moment))}"
+
+
+@cache
+def _formats() -> dict[str, list[str]]:
+    """The formats by the shape of what they write: most texts have the shape of none."""
+    moment, shapes = pd.Timestamp("2020-10-31 11:59:58.123456"), defaultdict(list)
+    for form in (*CLOCKS, *DATES, *MOMENTS):
+        shapes[_shape(moment.strftime(form))].append(form)
+    return shapes
+
+
+def _shape(text: str) -> str:
+    """A text with a sign for each number, word and gap.
+
+    >>> _shape("31 Oct 2020, 9:05"), _shape("1 May 1999,  11:59")
+    ('0 a 0, 0:0', '0 a 0, 0:0')
+    """
+    words = re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "0", text))
+    return re.sub(r"\s+", " ", words)
 
 
 def _parsed(texts: pd.Series, form: str) -> pd.Series:
