@@ -16,6 +16,10 @@ from cnf.functional import recorded
 from cnf.registry import register
 from cnf.rows import ROW_BLOCK, in_blocks
 
+# Rows of a pattern that are multiplied by its matrix together, where most have fewer: the fewest that
+# a processor multiplies, and rounds, as it does many.
+SLOT = 16
+
 
 @register
 class MaskedField(GatedField):
@@ -118,6 +122,9 @@ class MaskedLayers(TwoLayers):
         rows = present.reshape(-1, present.shape[-1])
         self.patterns, group = torch.unique(rows, dim=0, return_inverse=True)
         order = group.argsort(stable=True)
+        self.slots = None
+        if not torch.is_grad_enabled() and SLOT * len(self.patterns) > len(rows) > 1:
+            self.patterns, group, self.slots = in_slots(self.patterns, group, order)
         # None where rows of one pattern stand side by side already, as those of tables do.
         self.order = order if (group.diff() < 0).any() else None
         self.counts = torch.bincount(group, minlength=len(self.patterns)).tolist()
@@ -164,6 +171,11 @@ class MaskedByRow(LayersByRow):
         if not rows.numel():  # no row, no pattern
             return rows.new_empty((*rows.shape[:-1], layers.M.shape[-1]))
         flat = rows.reshape(-1, rows.shape[-1])
+        if layers.slots is not None:
+            padded = flat.new_zeros(len(layers.M) * SLOT, flat.shape[1])
+            padded[layers.slots] = flat
+            products = torch.bmm(padded.view(len(layers.M), SLOT, -1), layers.M).flatten(0, 1)
+            return products[layers.slots].reshape(*rows.shape[:-1], -1)
         flat = flat if layers.order is None else flat[layers.order]
         products = torch.cat(
             [_product(part, M) for part, M in zip(flat.split(layers.counts), layers.M)]
@@ -171,6 +183,31 @@ class MaskedByRow(LayersByRow):
         if layers.order is not None:
             products = torch.empty_like(products).index_copy(0, layers.order, products)
         return products.reshape(*rows.shape[:-1], -1)
+
+
+def in_slots(patterns: Tensor, group: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Patterns of at most `SLOT` rows each, for one product of all.
+
+    Args:
+        patterns: different ones (patterns, columns).
+        group: that of each row (rows,).
+        order: of the rows, by pattern (rows,).
+
+    Returns:
+        The patterns, those of more rows repeated; that of each row; and the place of each row where
+        every pattern has room for `SLOT` rows.
+
+    >>> group = torch.tensor([1, 0, 1])
+    >>> in_slots(torch.tensor([[False], [True]]), group, group.argsort(stable=True))[2]
+    tensor([16,  0, 17])
+    """
+    counts = torch.bincount(group, minlength=len(patterns))
+    first = counts.cumsum(0) - counts
+    rank = torch.empty_like(group)
+    rank[order] = torch.arange(len(group), device=group.device) - first[group[order]]
+    parts = (counts + SLOT - 1) // SLOT
+    group = (parts.cumsum(0) - parts)[group] + rank // SLOT
+    return patterns.repeat_interleave(parts, 0), group, group * SLOT + rank % SLOT
 
 
 def runs(context: Tensor) -> tuple[Tensor, Tensor | None]:
