@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 
 import cnf
+from cnf.recipe.tables.budget import Deadline
 from cnf.recipe.tables.few_rows import Candidate, Numbers, fallback_if_better
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema
@@ -97,3 +98,10 @@ def test_a_flow_that_leads_stays(flow, quick):
     leading = cnf.CNF(2, context_dim=4, field=flow.field, base=flow.base, preprocess=fitted)
     wrong = Numbers(train.x.flip(0), train.present, train.features, train.weights)
     assert fallback_if_better(leading, [(0, 2)], wrong, valid, 0) is None
+
+
+def test_what_there_is_no_time_for_is_not_tried(flow, quick):
+    (train, _), (valid, _) = rows(500, 2), rows(400, 3)
+    gone = Deadline(0.0, iter(np.arange(0.0, 99.0)).__next__)
+    fallback = fallback_if_better(flow, [(0, 2)], train, valid, 0, gone)
+    assert fallback.candidate == Candidate(mixtures=False) and fallback.shares == {None: 1.0}

@@ -77,6 +77,43 @@ def test_gradients_agree(field, context, x):
     torch.testing.assert_close(*found)
 
 
+def _rates(field, context, x):
+    (at,) = field.bind(context).at(torch.tensor([0.3]).double())
+    return at.velocity_and_divergence(x)
+
+
+def test_rows_of_one_context_share_what_it_makes(field, context):
+    """Side by side, rows share their modulation; otherwise each has its own."""
+    x = torch.randn(ROWS * 40, DIM, generator=torch.Generator().manual_seed(3)).double()
+    several = context.repeat_interleave(40, 0)
+    mixed = torch.randperm(len(x), generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        shared = _rates(field, several, x)
+        apart = _rates(field, several[mixed], x[mixed])
+    torch.testing.assert_close([part[mixed] for part in shared], list(apart), rtol=0, atol=0)
+
+
+def test_many_patterns_in_one_product(x, monkeypatch):
+    torch.manual_seed(0)
+    field = cnf.MaskedField(8, (16, 16), context_dim=8).double()
+    torch.nn.init.normal_(field.W3)
+    mask = (torch.rand(300, 8) < 0.7).double()
+    mask[:20] = mask[0]  # more than a slot
+    x = torch.randn(300, 8).double()
+    with torch.no_grad():
+        together = _rates(field, mask, x)
+        monkeypatch.setattr("cnf.fields.masked.SLOT", 0)
+        torch.testing.assert_close(together, _rates(field, mask, x), rtol=0, atol=0)
+
+
+def test_a_field_at_rest_is_not_evaluated(field, context, x, monkeypatch):
+    field.rest()
+    expected = _rates(field, context, x)  # with gradients, it is
+    monkeypatch.setattr(cnf.MaskedField, "_modulate", None)
+    with torch.no_grad():
+        torch.testing.assert_close(_rates(field, context, x), expected, rtol=0, atol=0)
+
+
 def test_the_context_must_hold_the_mask():
     with pytest.raises(ValueError, match="at least 3"):
         cnf.MaskedField(3, context_dim=2)

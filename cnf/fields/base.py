@@ -109,6 +109,12 @@ class VelocityField(nn.Module, ABC):
         return BoundField(at=at, closed_form=False, tensors=(*self.parameters(), *given))
 
 
+def at_rest() -> BoundField:
+    """A field whose velocity is zero."""
+    still = FieldAt(torch.zeros_like, lambda x: (torch.zeros_like(x), x.new_zeros(x.shape[:-1])))
+    return BoundField(at=lambda times: [still] * len(times), closed_form=True, tensors=())
+
+
 class TimeFeatures(nn.Module):
     """Smooth features of time, (2t − 1, cos πt, sin πt, …, cos πkt, sin πkt), (*batch, 2k + 1).
 

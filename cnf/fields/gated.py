@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from cnf.fields.activations import tanh
-from cnf.fields.base import BoundField, TimeFeatures, VelocityField, with_context
+from cnf.fields.base import BoundField, TimeFeatures, VelocityField, at_rest, with_context
 from cnf.fields.binding import Functions, bind_layers
 from cnf.fields.closed_form import Activation, Layers, Modulation, TwoLayers
 from cnf.fields.frequencies import whole_frequencies
 from cnf.fields.geometry import Geometry
 from cnf.fields.spheres import OnSpheres
+from cnf.functional import recorded
 from cnf.registry import register
 
 
@@ -115,12 +116,20 @@ class GatedField(VelocityField):
         for part in (self.outer.weight, self.outer.bias):
             part[-2 * self.dim :] = 0.0
 
+    @property
+    def resting(self) -> bool:
+        """Whether the velocity is zero everywhere and always."""
+        moving = (self.W3, self.outer.weight[-2 * self.dim :], self.outer.bias[-2 * self.dim :])
+        return not any(bool(part.any()) for part in moving)
+
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Velocity (*batch, dim) at times t () or (*batch,) and states x (*batch, dim)."""
         return self.bind(context).velocity(t, x)
 
     def bind(self, context: Tensor | None = None) -> BoundField:
         """The field for one context, its weights prepared once."""
+        if not recorded() and self.resting:
+            return at_rest()
         layers = TwoLayers(self.frequencies, self.W2, self.W3, self.first)
         return self._bind_layers(layers, context)
 

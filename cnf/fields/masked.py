@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cnf.fields.base import BoundField
+from cnf.fields.base import BoundField, at_rest
 from cnf.fields.closed_form import Activation, LayersByRow, Modulation, TwoLayers
 from cnf.fields.gated import GatedField
 from cnf.functional import recorded
@@ -85,6 +85,8 @@ class MaskedField(GatedField):
         """The field for one context (*batch, context_dim), its rows grouped by pattern."""
         if context is None:
             raise ValueError("context of a MaskedField: expected the mask of the rows; got none")
+        if not recorded() and self.resting:
+            return at_rest()
         if len(context) > 1 and bool((context == context[:1]).all()):
             context = context[:1]  # one modulation for all rows
         layers = MaskedLayers(

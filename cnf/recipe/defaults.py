@@ -135,7 +135,8 @@ DISCRETE_BATCH, DISCRETE_VALIDATIONS, DISCRETE_PATIENCE, DISCRETE_VALID_ROWS = 5
 # Typed tables: the budget of their parts.
 DISCRETE_SHARE, IMPUTER_SHARE = 0.1, 1 / 3  # of the seconds, for the states and for what imputes
 DISCRETE_MOST_STEPS = 2_000
-LAST_SCORE_SHARE = 0.05  # of the seconds, for what comes after training
+LAST_SCORE_SHARE = 0.05  # of the seconds, for the last score of training rows, and of others
+CALIBRATION_SOLVES = 30  # of 16 steps, that placing the grid of the finished flow takes as long as
 COPIES_SHARE = 0.05  # of the seconds, for mapping copies of the rows
 # Far fewer steps than a plain table takes bring samples that boosted trees hardly know from real
 # rows; the imputer takes as many again.
@@ -144,9 +145,11 @@ TYPED_LIKELIHOOD_SHARE = 0.03  # of the steps
 TYPED_TOLERANCE = 5e-3  # nats: less than the quadrature of integer cells may err by
 # Integer cells are dequantized anew in each copy of the rows, in enough copies for so many rows.
 DEQUANTIZED_ROWS, DEQUANTIZED_MOST_COPIES = 100_000, 20
-TYPED_JUDGED_ROWS = 1_000  # a cell may cost solves at many points
+# A cell may cost solves at many points: of rows that are judged, seconds leave these at least.
+TYPED_JUDGED_ROWS, TYPED_FEWEST_JUDGED_ROWS = 1_000, 64
 # Few rows of typed tables: Gaussians given the states, with covariances of up to so many categories,
 # each pulled to the shared one by so many rows a column; mixtures of what they leave.
+FEW_ROWS_SHARE = 0.1  # of the seconds
 FEW_ROWS_GROUPS, FEW_ROWS_PRIORS, FEW_ROWS_COMPONENTS = 4, (0.5, 4.0), (2, 3, 5)
 # Rows, each with another set of known cells, that the imputer learns from, and rows that judge it,
 # each of which has a pattern of its own to be solved.

@@ -295,7 +295,7 @@ def fit_mixture(
     one = (z.new_zeros(KERNELS), z.new_ones(KERNELS), z.new_full((KERNELS,), 1 / KERNELS))
     centres, scales, portions = start = _start(z, share)
     rows = 1 / share.square().sum()
-    for _ in range(EM_STEPS):
+    for _ in range(0 if math.isinf(kernel_gain) else EM_STEPS):
         parts = _log_parts(z, centres, scales, portions)
         claims = torch.softmax(parts, -1) * share[:, None]
         portions = claims.sum(0)

@@ -2,11 +2,48 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+from torch import Tensor
 
 import cnf.recipe.defaults as defaults
+from cnf.flows import CNF
+from cnf.flows.calibration import CALIBRATION_ROWS, PILOT_STEPS
+from cnf.ode import Grid
+from cnf.rows import evenly_spaced
 from cnf.training.config import Clock
+
+Thing = TypeVar("Thing")
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When a search has to end, by a clock."""
+
+    at: float
+    clock: Clock = time.perf_counter
+
+    def allows(self, things: Iterable[Thing]) -> Iterator[Thing]:
+        """The first of some things, and the others as long as the next will be done in time if it takes
+        no longer than those before.
+
+        >>> list(Deadline(5.0, iter(range(0, 99, 2)).__next__).allows("abcdef"))
+        ['a', 'b']
+        """
+        dearest, last = 0.0, self.clock()
+        for count, thing in enumerate(things):
+            if count and last + dearest > self.at:
+                return
+            yield thing
+            now = self.clock()
+            dearest, last = max(dearest, now - last), now
+
+
+NEVER = Deadline(math.inf)
 
 
 @dataclass(frozen=True)
@@ -54,8 +91,26 @@ class Budget:
         left = self.seconds - (self.clock() - self.start)
         return max(left, defaults.SMALLEST_SHARE * self.seconds)
 
-    @property
-    def flow_seconds(self) -> float | None:
-        """Seconds that are left for the flow, but for a last score; None where updates count."""
-        left = self.left
-        return None if left is None else (1 - defaults.LAST_SCORE_SHARE) * left
+    def flow_seconds(self, afterwards: float = 0.0) -> float | None:
+        """Seconds that are left for the flow, but for those of what comes after it and a last score;
+        None where updates count."""
+        if self.seconds is None or self.left is None:
+            return None
+        left = (1 - defaults.LAST_SCORE_SHARE) * self.left - afterwards
+        return max(left, defaults.SMALLEST_SHARE * self.seconds)
+
+    def deadline(self, share: float) -> Deadline:
+        """The end of a search that may take a share of the seconds."""
+        if self.seconds is None:
+            return NEVER
+        return Deadline(self.clock() + share * self.seconds, self.clock)
+
+
+def calibration_seconds(flow: CNF, x: Tensor, context: Tensor | None, clock: Clock) -> float:
+    """About how long it will take to place the grid of a flow on rows x (rows, dim), by the time of a
+    solve."""
+    some = evenly_spaced(x, CALIBRATION_ROWS)
+    context = None if context is None else context[some]
+    start = clock()
+    flow.bind(context, solver=Grid.uniform(PILOT_STEPS), tolerance=math.inf).log_prob(x[some])
+    return defaults.CALIBRATION_SOLVES * (clock() - start)

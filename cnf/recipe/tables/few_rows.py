@@ -7,10 +7,12 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.model_selection import KFold
 from torch import Tensor
 
@@ -19,6 +21,7 @@ from cnf.fields.masked import MaskedField
 from cnf.flows import CNF, Base, MixtureBase, NormalBase
 from cnf.flows.mixtures import mixture_base
 from cnf.recipe.stacking import MixtureModel, WeightedRows, stacking_shares
+from cnf.recipe.tables.budget import NEVER, Deadline
 from cnf.rows import weighted_nll
 from cnf.tables.masked_flow import gaussianizing_maps
 from cnf.transforms import Chain, MarginalTransform, Whitening
@@ -68,12 +71,12 @@ class Candidate:
     group: tuple[int, int] | None = None
     prior: float = 0.0
 
-    def fit(self, rows: Numbers, ranges: list[Any]) -> Chain:
-        """The map from rows to standard normal coordinates."""
-        marginals = MarginalTransform(ranges).to(rows.x.device)
-        marginals.fit(
-            rows.x, rows.present, rows.weights, KERNEL_GAIN if self.mixtures else math.inf
-        )
+    def fit(
+        self, rows: Numbers, ranges: list[Any], marginals: MarginalTransform | None = None
+    ) -> Chain:
+        """The map from rows to standard normal coordinates, by these maps of the columns if there
+        are any."""
+        marginals = marginals or column_maps(rows, ranges, mixtures=self.mixtures)
         dim, width = rows.x.shape[1], rows.features.shape[1]
         whitening = Whitening(dim, width)
         if self.group is not None:
@@ -84,6 +87,13 @@ class Candidate:
         return Chain(marginals, whitening)
 
 
+def column_maps(rows: Numbers, ranges: list[Any], *, mixtures: bool) -> MarginalTransform:
+    """The maps of the columns, by quantiles of mixtures or linear."""
+    marginals = MarginalTransform(ranges).to(rows.x.device)
+    marginals.fit(rows.x, rows.present, rows.weights, KERNEL_GAIN if mixtures else math.inf)
+    return marginals
+
+
 @torch.no_grad()
 def fallback_if_better(
     flow: CNF,
@@ -91,6 +101,7 @@ def fallback_if_better(
     train: Numbers,
     valid: Numbers,
     seed: int,
+    deadline: Deadline = NEVER,
 ) -> Fallback | None:
     """What takes the place of the flow, unless the flow leads it on held-out rows by more than
     chance.
@@ -101,19 +112,26 @@ def fallback_if_better(
         train: rows that the flow learned from.
         valid: held-out rows.
         seed: of the folds and of mixtures.
+        deadline: of the cross-validation; what there is no time to try is not chosen.
     """
     if len(train) < 2 * defaults.STACKING_FOLDS:
         return None
     ranges = gaussianizing_maps(flow)[0].ranges
     folds = list(KFold(defaults.STACKING_FOLDS, shuffle=True, random_state=seed).split(train.x))
+
+    @cache
+    def maps(fold: int, *, mixtures: bool) -> MarginalTransform:
+        return column_maps(train.take(folds[fold][0]), ranges, mixtures=mixtures)
+
     scores = {}
-    for candidate in candidates(groups, train.x.shape[1]):
-        parts = [
-            (_gaussian(candidate.fit(train.take(a), ranges), train.take(b)), b) for a, b in folds
-        ]
-        scores[candidate] = sum((train.weights[b] @ log_prob).item() for log_prob, b in parts)
+    for candidate in deadline.allows(candidates(groups, train.x.shape[1])):
+        parts = []
+        for k, (a, b) in enumerate(folds):
+            chain = candidate.fit(train.take(a), ranges, maps(k, mixtures=candidate.mixtures))
+            parts.append(train.weights[b] @ _gaussian(chain, train.take(b)))
+        scores[candidate] = sum(part.item() for part in parts)
     best = max(scores, key=scores.__getitem__)
-    fallback = Fallback(best, _shares(best, train, folds, ranges, seed))
+    fallback = Fallback(best, _shares(best, train, folds, ranges, seed, deadline))
     there = fallback.installed(flow, train)
     lead, error = weighted_nll(_log_prob(there, valid) - _log_prob(flow, valid), valid.weights)
     return None if lead > defaults.STACKING_ERRORS * error else fallback
@@ -170,42 +188,55 @@ def candidates(groups: Sequence[tuple[int, int]], dim: int) -> Iterator[Candidat
 
 
 def _shares(
-    best: Candidate, train: Numbers, folds: list[Any], ranges: list[Any], seed: int
+    best: Candidate,
+    train: Numbers,
+    folds: list[Any],
+    ranges: list[Any],
+    seed: int,
+    deadline: Deadline,
 ) -> dict[MixtureModel | None, float]:
     """The shares of the normal distribution and of mixtures of what a Gaussian leaves, by what they
     make of rows outside their fold; the normal alone where numbers may be absent."""
-    models: list[MixtureModel | None] = [None]
-    if bool(train.present.all()):
-        fewest = len(train) - len(train) // defaults.STACKING_FOLDS
-        models += [
-            MixtureModel(components, shape, seed)
-            for components in defaults.FEW_ROWS_COMPONENTS
-            for shape in defaults.STACKING_SHAPES
-            if components * defaults.STACKING_ROWS_A_COMPONENT <= fewest
-        ]
-    if len(models) == 1:
+    if not bool(train.present.all()):
         return {None: 1.0}
-    scores = np.empty((len(train), len(models)))
+    mapped = []
     for a, b in folds:
         chain = best.fit(train.take(a), ranges)
-        (y, _), (held_out, ladj) = (
+        learned, judged = (
             chain(rows.x, rows.context, rows.present) for rows in (train.take(a), train.take(b))
         )
-        some = WeightedRows.of(y, train.weights[a])
-        normal = NormalBase(y.shape[1]).log_prob(held_out)
-        for k, model in enumerate(models):
-            log_prob = (
-                normal.numpy(force=True)
-                if model is None
-                else model.fit(some).score_samples(held_out.numpy(force=True))
-            )
-            scores[b, k] = log_prob + ladj.numpy(force=True)
-    shares = stacking_shares(scores, train.weights.numpy(force=True))
+        mapped.append((WeightedRows.of(learned[0], train.weights[a]), *judged, b))
+    scores: dict[MixtureModel | None, NDArray[np.float64]] = {}
+    for model in deadline.allows(_mixtures(len(folds[0][0]), seed)):
+        scores[model] = np.empty(len(train))
+        for some, held_out, ladj, b in mapped:
+            scores[model][b] = _scored(model, some, held_out) + ladj.numpy(force=True)
+    if len(scores) == 1:
+        return {None: 1.0}
+    shares = stacking_shares(np.stack(list(scores.values()), 1), train.weights.numpy(force=True))
     return {
         model: float(share)
-        for model, share in zip(models, shares)
+        for model, share in zip(scores, shares)
         if share >= defaults.SMALLEST_SHARE
     }
+
+
+def _mixtures(rows: int, seed: int) -> Iterator[MixtureModel | None]:
+    """The normal distribution, and mixtures that so many rows are enough for."""
+    yield None
+    for components in defaults.FEW_ROWS_COMPONENTS:
+        if components * defaults.STACKING_ROWS_A_COMPONENT <= rows:
+            for shape in defaults.STACKING_SHAPES:
+                yield MixtureModel(components, shape, seed)
+
+
+def _scored(
+    model: MixtureModel | None, rows: WeightedRows, held_out: Tensor
+) -> NDArray[np.float64]:
+    """Log-densities of held-out rows under a mixture of others, or the normal distribution."""
+    if model is None:
+        return NormalBase(held_out.shape[1]).log_prob(held_out).numpy(force=True)
+    return model.fit(rows).score_samples(held_out.numpy(force=True))
 
 
 def _standard(dim: int, like: Tensor) -> MixtureBase:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import cnf.recipe.defaults as defaults
 from cnf.recipe.fit import fit
-from cnf.recipe.tables.budget import Budget
+from cnf.recipe.tables.budget import Budget, calibration_seconds
 from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
 from cnf.recipe.tables.rows import TableRows, dequantized
 from cnf.rows import evenly_spaced
@@ -51,6 +51,9 @@ def fit_imputer(
     (x, context), (x_valid, context_valid) = (
         _coordinates(model, *part, generator) for part in both
     )
+    afterwards = 0.0
+    if budget.seconds is not None:
+        afterwards = calibration_seconds(imputer.flow, x, context, budget.clock)
     fit(
         imputer.flow,
         x,
@@ -60,7 +63,7 @@ def fit_imputer(
         weights=train.weights,
         seed=seed,
         steps=budget.flow_steps(len(train) // copies),
-        seconds=budget.flow_seconds,
+        seconds=budget.flow_seconds(afterwards),
         likelihood_share=0.0,
         callbacks=callbacks,
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import cnf.recipe.defaults as defaults
 from cnf.recipe.fit import fit
-from cnf.recipe.tables.budget import Budget
+from cnf.recipe.tables.budget import Budget, calibration_seconds
 from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
 from cnf.recipe.tables.few_rows import Fallback, Numbers, fallback_if_better
 from cnf.recipe.tables.imputer import fit_imputer
@@ -60,18 +60,21 @@ def fit_states(
             if model.schema.charts is None and _few(budget, len(train), len(valid)):
                 numbers = [_numbers(model, rows, generator) for rows in (train, valid)]
                 groups = model.conditioning.categories
-                fallback = fallback_if_better(model.flow, groups, numbers[0], numbers[1], seed)
+                deadline = budget.deadline(defaults.FEW_ROWS_SHARE)
+                fallback = fallback_if_better(
+                    model.flow, groups, numbers[0], numbers[1], seed, deadline
+                )
     except Interrupted as stop:
         history, stopped = stop.history, stop
     model.eval()
     if fallback is not None:
         _install(model, fallback, numbers[0], history)
     _measure(model, train)
-    history.valid_nll, history.valid_se = _mean_nll(model, valid)
+    history.valid_nll, history.valid_se = _mean_nll(model, valid, budget)
     if fallback is not None and refit:
         _install(model, fallback, numbers[0].joined(numbers[1]), history)
         _measure(model, train)
-    history.train_nll, history.train_se = _mean_nll(model, train)
+    history.train_nll, history.train_se = _mean_nll(model, train, budget)
     if imputer and stopped is None:
         rest = Budget(steps, whole.left)
         callbacks = options.get("callbacks", ())
@@ -100,11 +103,16 @@ def _fit_flow(
     copies = _copies(model, train, budget, generator)
     x, context = _dequantized_copies(model, train, copies, generator)
     x_valid, context_valid = _dequantized_copies(model, valid, 1, generator)
+    afterwards = 0.0
+    if budget.seconds is not None:
+        afterwards = calibration_seconds(model.flow, x, context, budget.clock)
+        if _few(budget, len(train), len(valid)):
+            afterwards += defaults.FEW_ROWS_SHARE * budget.seconds
     return fit(
         model.flow, x, x_valid,
         context=context, context_valid=context_valid,
         weights=train.weights.repeat(copies), seed=seed,
-        steps=budget.flow_steps(len(train)), seconds=budget.flow_seconds,
+        steps=budget.flow_steps(len(train)), seconds=budget.flow_seconds(afterwards),
         likelihood_share=budget.likelihood_share(likelihood_share),
         tolerance=defaults.TYPED_TOLERANCE, **options,
     )  # fmt: skip
@@ -143,12 +151,22 @@ def _measure(model: TableFlow, train: TableRows) -> None:
         model.integrals.measure(model.flow, model.number_rows(train.cells, context))
 
 
-def _mean_nll(model: TableFlow, rows: TableRows) -> tuple[float, float]:
-    """Mean of −log p over some of the rows, whole rows in the units of the table, and its standard
-    error."""
-    chosen = rows.take(evenly_spaced(rows.weights, defaults.TYPED_JUDGED_ROWS))
-    found = model.evaluate_cells(chosen.cells, model.conditioning.context(chosen.context))
-    return weighted_nll(found.log_prob, chosen.weights)
+def _mean_nll(model: TableFlow, rows: TableRows, budget: Budget) -> tuple[float, float]:
+    """Mean of −log p over some of the rows, as many as seconds allow, whole rows in the units of the
+    table, and its standard error."""
+    most = defaults.TYPED_JUDGED_ROWS
+    if budget.seconds is not None:
+        start, some = budget.clock(), min(len(rows), defaults.TYPED_FEWEST_JUDGED_ROWS)
+        _log_prob(model, rows.take(evenly_spaced(rows.weights, some)))
+        share = defaults.LAST_SCORE_SHARE * budget.seconds / (budget.clock() - start)
+        most = min(max(int(share * some), some), most)
+    chosen = rows.take(evenly_spaced(rows.weights, most))
+    return weighted_nll(_log_prob(model, chosen), chosen.weights)
+
+
+def _log_prob(model: TableFlow, rows: TableRows) -> Tensor:
+    context = model.conditioning.context(rows.context)
+    return model.evaluate_cells(rows.cells, context).log_prob
 
 
 def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> None:
