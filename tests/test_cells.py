@@ -58,6 +58,26 @@ def test_most_cells_need_one_point_and_bars_hold(model, table):
     assert (found.error < 2 * TOLERANCE).all()
 
 
+@torch.no_grad()
+def test_cells_far_from_all_that_the_fit_saw_have_the_mass_of_the_density(table):
+    """The Gaussian that a flow starts from is no guide there: its tails are far lighter."""
+    kinds = {"age": "integer", "pay": "real", "mood": "real"}
+    known = table[["age", "mood"]].assign(pay=table["pay"] + 0.25)
+    exact = cnf.fit_table(known, steps=10, hidden=(8, 8), kinds=kinds).double()
+    far = pd.DataFrame({"age": [30.0, 41.0, 200.0] * 3, "mood": 0.0})
+    far["pay"] = np.repeat([2e3, 4e3, 1e4], 3)
+    cells, context = exact.encode(far)
+    within = (torch.arange(101).double() + 0.5) / 101 - 0.5
+    x = cells.values[:, None].repeat(1, len(within), 1)
+    x[..., 0] += within
+    given = exact.conditions(cells.states, context).repeat_interleave(len(within), 0)
+    inside = exact.flow.bind(given).log_prob(x.flatten(0, 1)).unflatten(0, (len(far), -1))
+    found = exact.evaluate(far)
+    off = found.log_prob - inside.logsumexp(1) + np.log(len(within))
+    assert exact.discrete is None
+    assert (off.abs() <= found.error + TOLERANCE).all()
+
+
 def test_the_estimate_of_a_single_point_is_kept(model, table, tmp_path):
     model.save(tmp_path / "m.safetensors")
     again = cnf.load(tmp_path / "m.safetensors")

@@ -58,6 +58,22 @@ def test_samples_lie_in_what_is_given(room, tmp_path, capsys):
     assert drawn["age"].between(30, 40).all() and set(drawn["region"]) <= {"north", "south"}
 
 
+def test_the_column_that_makes_a_row_odd_is_named(room, tmp_path, capsys):
+    table = pd.read_csv(room / "t.csv")[:4]
+    table.loc[1, "income"] = 1e4
+    table.loc[2, "region"] = "moon"  # costs its own row alone
+    table.to_csv(tmp_path / "four.csv", index=False)
+    out = tmp_path / "s.csv"
+    asked = ["--explain", "--reference", room / "t.csv", "--json"]
+    code, said, _ = outcome(capsys, "score", room / "m", tmp_path / "four.csv", *asked, "-o", out)
+    report, found = json.loads(said), pd.read_csv(out)
+    assert code == 0 and report["rows"] == 4 and report["reference_rows"] == 300
+    assert list(found) == ["p_value", "column", "surprise", "rank"]
+    assert found["column"][[1, 2]].tolist() == ["income", "region"]
+    assert found["p_value"][1] == pytest.approx(1 / 301) and found["rank"][1] == 1
+    assert np.isfinite(found["surprise"][[0, 3]]).all() and found["p_value"][[0, 3]].gt(0.01).all()
+
+
 def test_missing_cells_are_filled_so_many_times(room, tmp_path, capsys):
     out = tmp_path / "s.csv"
     assert outcome(capsys, "impute", room / "m", room / "holes.csv", "-n", 2, "-o", out)[0] == 0

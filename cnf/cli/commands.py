@@ -173,6 +173,16 @@ def score(
             "--exact", help="Of --columns and --given: by importance sampling, with bars."
         ),
     ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain", help="Write which column makes each row odd, and how odd it is."
+        ),
+    ] = False,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Of --explain: rows that are as they should be. Default: DATA itself."),
+    ] = None,
     device: Device = "cpu",
     threads: Threads = 1,
     engine: Annotated[Engine, typer.Option(help="Runs workers of a folder.")] = Engine.local,
@@ -189,12 +199,16 @@ def score(
     gets a file of scores with its name. A run that was stopped goes on where it stopped.
     """
     from cnf.cli.data import names_in
+    from cnf.cli.explaining import explain_table
     from cnf.cli.model import use_threads
     from cnf.cli.questions import score_columns
     from cnf.cli.scoring import score_folder, score_table
     from cnf.scale import ScoreOptions, is_folder
 
     use_threads(threads)
+    if explain:
+        explain_table(model, data, output, reference=reference, device=device, as_json=as_json)
+        return
     if columns is not None or given is not None:
         score_columns(
             model,

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from cnf import plotting
 from cnf.diagnostics.calibration import calibration_ranks
 from cnf.pictures.context import PlotContext, seeded
+from cnf.pictures.visible import visible_log_prob
 from cnf.plotting.style import styled
 
 DRAWS = 2000  # samples under each value of a context that is swept
@@ -28,7 +29,7 @@ def draw_slices(context: PlotContext) -> Figure:
     """The log-density along every column, through five rows."""
     flow = context.flow
     return plotting.slices(
-        lambda rows: flow.log_prob(rows, context.context),
+        lambda rows: visible_log_prob(flow, rows, context.context),
         context.typical(5),
         context.all_limits,
         names=context.columns,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cnf import plotting
 from cnf.flows import CNF
+from cnf.pictures.visible import visible_log_prob
 from cnf.rows import Rows, evenly_spaced
 
 ROWS = 5000  # of a table that are drawn, and of samples
@@ -186,7 +187,7 @@ class PlotContext:
 
     def log_prob(self, t: float = 1.0) -> Callable[[Tensor], Tensor]:
         """The log-density of points (n, 2) at time t, for a flow of two columns."""
-        return lambda points: self.flow.log_prob(self.embedded(points), self.context, t=t)
+        return lambda points: visible_log_prob(self.flow, self.embedded(points), self.context, t)
 
     def velocity(self, t: float) -> Callable[[Tensor], Tensor]:
         """The velocity (n, 2) at points (n, 2) of the plane at time t."""

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from cnf import plotting
 from cnf.pictures.context import PlotContext
+from cnf.pictures.visible import visible_log_prob
 from cnf.plotting.style import DATA, styled
 
 PARTICLES = 200  # whose paths are drawn
@@ -135,7 +136,7 @@ def draw_conditional(context: PlotContext) -> Figure:
     page, axes = plotting.figure(1, len(points))
     for ax, point in zip(axes[0], points):
         plotting.conditional(
-            lambda rows: flow.log_prob(rows, context.context),
+            lambda rows: visible_log_prob(flow, rows, context.context),
             point,
             context.limits,
             columns=context.pair,

@@ -27,6 +27,10 @@ TOLERANCE = 1e-2
 MEASURED_ROWS, NARROW, COVERED, MARGIN, SMALLEST_ERROR = 128, 1.0, 0.98, 2.0, 5e-4
 # A column whose share of the tolerance is below this stays at its center while others are integrated.
 NARROW_SHARE = 0.25
+# Deviations from its mean within which the Gaussian that a flow starts from is believed. For a cell
+# beyond, it is made so wide that the nearer end lies there: tails as light as those of a Gaussian
+# say nothing of the flow, whose map is logarithmic far off.
+REACH = 4.0
 # Places of rows, and the rules for their cells, each with more points than the one before.
 Job: TypeAlias = tuple[Tensor, list[Rule]]
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -199,7 +203,7 @@ class CellIntegrals:
         context = x[:, :0] if context is None else context
         if self.kappa is None:
             return x, context, self._log_steps(rows)
-        cells = GaussianCells.of(flow, self.steps, rows)
+        cells = GaussianCells.of(flow, self.steps, rows).within_reach()
         x, log_ratio = cells.at(0.5 + rule.offsets / self.steps.where(self.steps > 0, 1.0))
         return x, context, log_ratio
 
@@ -263,6 +267,14 @@ class GaussianCells:
         low, high, center = ((part - mean) / deviation for part in (low, high, y))
         on_grid = present & (half > 0)
         return cls(flow, rows, on_grid, low, high, center, log_slope, mean, deviation)
+
+    def within_reach(self) -> GaussianCells:
+        """The same cells under a Gaussian that is wide enough for the nearer end of each."""
+        ends = self.low.clamp(min=0.0) - self.high.clamp(max=0.0)
+        wider = (ends / REACH).clamp(min=1.0)
+        low, high, center = (part / wider for part in (self.low, self.high, self.center))
+        deviation = self.deviation * wider
+        return replace(self, low=low, high=high, center=center, deviation=deviation)
 
     def log_ratio(self, e: Tensor, log_slope: Tensor) -> Tensor:
         """The mass of each cell under g over its density dg/dx at e (…, rows, numeric), in nats

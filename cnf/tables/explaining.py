@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from cnf.tables.questions import table_density
 
@@ -29,45 +30,81 @@ class Explanation:
     p_value: pd.Series
     column: pd.Series
 
+    @property
+    def rows(self) -> pd.DataFrame:
+        """Of every row its p-value, its column, and the surprise and the rank of that cell."""
+        at = np.arange(len(self.column)), self.surprise.columns.get_indexer(self.column)
+        cells = {
+            "p_value": self.p_value,
+            "column": self.column,
+            "surprise": self.surprise.to_numpy()[at],
+            "rank": self.rank.to_numpy()[at],
+        }
+        return pd.DataFrame(cells, index=self.surprise.index)
+
     def odd(self, count: int) -> pd.DataFrame:
-        """The so many oddest rows: their p-value, their column, its surprise and its rank."""
-        order = self.p_value.to_numpy().argsort(kind="stable")[:count]
-        names = self.column.iloc[order]
-        places = [self.surprise.columns.get_loc(name) for name in names]
-        return pd.DataFrame(
-            {
-                "p_value": self.p_value.iloc[order],
-                "column": names,
-                "surprise": self.surprise.to_numpy()[order, places],
-                "rank": self.rank.to_numpy()[order, places],
-            }
-        )
+        """The so many oddest rows of `rows`, the oddest first."""
+        return self.rows.iloc[self.p_value.to_numpy().argsort(kind="stable")[:count]]
 
 
-def explain(model: Any, table: pd.DataFrame, reference: pd.DataFrame) -> Explanation:
-    """Why rows of a table are odd; see `TableFlow.explain`."""
-    ours, theirs = (surprises(model, rows) for rows in (table, reference))
-    known = np.sort(theirs.to_numpy(), axis=0)
-    ranks = [
-        np.searchsorted(known[:, j], ours.iloc[:, j].to_numpy()) / len(known)
-        for j in range(known.shape[1])
-    ]
-    rank = pd.DataFrame(np.column_stack(ranks), index=ours.index, columns=ours.columns)
-    excess = (ours - theirs.median()).fillna(np.inf)
-    scores, held = (model.log_prob(rows).nan_to_num(nan=-np.inf) for rows in (table, reference))
-    below = np.searchsorted(np.sort(held.cpu().numpy()), scores.cpu().numpy(), side="right")
-    p_value = pd.Series((1 + below) / (1 + len(held)), index=table.index)
-    return Explanation(ours, rank, p_value, excess.idxmax(axis=1))
+@dataclass(frozen=True)
+class Reference:
+    """What is known of rows that are as they should be, to compare other rows with.
+
+    Attributes:
+        surprise: of their cells, every column in rising order (rows, columns).
+        log_prob: theirs, rising (rows,).
+        names: of the columns.
+    """
+
+    surprise: np.ndarray
+    log_prob: np.ndarray
+    names: list[str]
+
+    @classmethod
+    def of(cls, model: Any, table: pd.DataFrame) -> Reference:
+        """That of the rows of a table.
+
+        Raises:
+            ValueError: for a model without a conditional network, or a table without rows.
+        """
+        if not len(table):
+            raise ValueError("reference: expected at least one row; found none")
+        known = surprises(model, table)
+        return cls(np.sort(known.to_numpy(), axis=0), np.sort(_scores(model, table)), list(known))
+
+    def explain(self, model: Any, table: pd.DataFrame) -> Explanation:
+        """What makes rows of a table odd beside these."""
+        found = surprises(model, table)
+        count = len(self.log_prob)
+        ranks = [
+            np.searchsorted(known, cells) / count
+            for known, cells in zip(self.surprise.T, found.to_numpy().T)
+        ]
+        rank = pd.DataFrame(np.column_stack(ranks), index=found.index, columns=found.columns)
+        excess = (found - np.nanmedian(self.surprise, axis=0)).fillna(np.inf)
+        below = np.searchsorted(self.log_prob, _scores(model, table), side="right")
+        p_value = pd.Series((1 + below) / (1 + count), index=table.index)
+        return Explanation(found, rank, p_value, excess.idxmax(axis=1))
 
 
 def surprises(model: Any, table: pd.DataFrame) -> pd.DataFrame:
     """−log p(cell | the other cells of its row) of every modeled column (rows, columns), nats, by
-    the conditional network."""
+    the conditional network. Of a cell that its column cannot hold it is infinite, and the other
+    cells of the row are taken as if that one were missing."""
     whole = table_density(model)
     context = [column.name for column in model.schema.context]
+    states = model.encode(table)[0].states.cpu().numpy()
+    impossible = pd.DataFrame(states < 0, index=table.index, columns=list(whole.columns))
+    known = table.mask(impossible.reindex(columns=table.columns, fill_value=False))
     found = {}
     for name in whole.columns:
         others = [other for other in whole.columns if other != name]
-        density = whole.conditional(table[[*others, *context]]) if others or context else whole
-        found[name] = -density.marginal([name]).evaluate(table).log_prob.cpu().numpy()
+        density = whole.conditional(known[[*others, *context]]) if others or context else whole
+        cells = density.marginal([name]).evaluate(table).log_prob.cpu().numpy()
+        found[name] = np.where(impossible[name], np.inf, -cells)
     return pd.DataFrame(found, index=table.index)
+
+
+def _scores(model: Any, table: pd.DataFrame) -> np.ndarray:
+    return model.log_prob(table).nan_to_num(nan=-torch.inf).cpu().numpy()

@@ -22,7 +22,7 @@ from cnf.tables.conditioning import PlainConditioning, StateConditioning
 from cnf.tables.context import complete, context_frame, gives_modeled
 from cnf.tables.dataframes import Given
 from cnf.tables.discrete import DiscreteModel
-from cnf.tables.explaining import Explanation, explain
+from cnf.tables.explaining import Explanation, Reference
 from cnf.tables.formats import TableError
 from cnf.tables.imputation import Imputation, Imputer, excluded_states
 from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, masked_flow
@@ -286,7 +286,7 @@ class TableFlow(WholeState):
         Raises:
             ValueError: as `marginal`.
         """
-        return explain(self, table, reference)
+        return Reference.of(self, reference).explain(self, table)
 
     def _sample_given(
         self, rows: int, given: Given, generator: torch.Generator | None
