@@ -7,8 +7,8 @@ from torch.autograd import forward_ad
 
 
 def transformed() -> bool:
-    """Whether `torch.func` (grad, jvp, vmap and what is made of them), or forward differentiation,
-    runs this code.
+    """Whether `torch.func` (grad, jvp, vmap and what is made of them), forward differentiation or
+    `torch.export` runs this code.
 
     There we use no autograd function of our own, write nothing in place, and let no shape depend
     on a number.
@@ -19,7 +19,11 @@ def transformed() -> bool:
         >>> count(torch.ones(())), torch.func.vmap(count)(torch.ones(1))
         (tensor(0.), tensor([1.]))
     """
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return (
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch.compiler.is_exporting()
+    )
 
 
 def recorded() -> bool:

@@ -19,7 +19,7 @@ FLOORS = (
     {"tables"},
     {"training"},
     {"recipe"},
-    {"neural_ode", "variational", "integrations", "diagnostics", "scale"},
+    {"neural_ode", "variational", "integrations", "diagnostics", "scale", "export"},
     {"pictures"},
     {"report", "estimator"},
     {"cli"},

@@ -483,7 +483,8 @@ def judged(estimates, errors):
         nothing,
         2,
         torch.zeros(len(estimates), 0),
-        lambda: torch.ones_like(errors),
+        errors,
+        torch.ones_like,
     )
     return _judged(scores, torch.zeros_like(errors), tolerance=1e-3)
 
@@ -517,7 +518,8 @@ def test_a_row_at_rest_has_a_bar_from_its_divergence():
         torch.full((steps, rows), 1e-2),
         4,
         torch.zeros(rows, 0),
-        lambda: torch.ones(rows),
+        torch.zeros(rows),
+        torch.ones_like,
     )
     assert (ErrorModel(quadrature_weight=min(QUADRATURE_WEIGHTS)).estimate(scores) > 0).all()
 

@@ -1,7 +1,7 @@
-"""The command line: `cnf fit`, `score`, `sample`, `plot`, `check`, `report` and `info`.
+"""The command line: `cnf fit`, `score`, `sample`, `export`, `plot`, `check`, `report`, `info`.
 
     app, commands, viewing_commands, options   what can be typed; light, so that `cnf --help` answers at once
-    fitting, scoring, sampling             the commands' work
+    fitting, scoring, sampling, exporting  the commands' work
     pictures, checking, reporting          the same
     summary                                what `fit` and `info` say about a model
     data, model, output, progress          tables and toys, model files, what is written, the progress bar

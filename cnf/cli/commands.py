@@ -20,6 +20,7 @@ from cnf.cli.options import (
     FitOptions,
     Model,
     Output,
+    ProgramName,
     Seed,
     Threads,
     Unseen,
@@ -272,3 +273,24 @@ def impute(
 
     use_threads(threads)
     impute_table(model, data, output, draws=draws, seed=seed, device=device)
+
+
+@app.command()
+def export(
+    model: Model,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The file to write: name.onnx or name.pt2.")
+    ],
+    program: Annotated[
+        ProgramName, typer.Option(help="Score rows, or make rows of normal numbers.")
+    ] = ProgramName.score,
+    as_json: AsJson = False,
+) -> None:
+    """Write a model of numbers as ONNX, or as a program of torch.export.
+
+    The file takes any number of rows in the units of the table, and gives log_prob, error and ok;
+    it needs neither cnf nor, as ONNX, torch. It is checked against the model before it is written.
+    """
+    from cnf.cli.exporting import export_model
+
+    export_model(model, output, program.value, as_json=as_json)

@@ -46,6 +46,13 @@ class Engine(str, Enum):
     dask = "dask"
 
 
+class ProgramName(str, Enum):
+    """What an exported model does."""
+
+    score = "score"
+    sample = "sample"
+
+
 class PlotCommand(TyperCommand):
     """A command whose help ends with the registered kinds of picture."""
 

@@ -144,9 +144,9 @@ class BoundFlow:
         base = self.flow.base
         if t == 0:
             nothing, extra = y.new_zeros(1, len(y)), y.new_zeros(len(y), 0)
-            steepness = partial(base.steepness, y.detach())
-            return SolveResult(base.log_prob(y), nothing, nothing, 0, extra, steepness)
-        gradient = self._gradient(self.solver, len(y), condition)
+            here = base.log_prob(y)
+            return SolveResult(here, nothing, nothing, 0, extra, y.detach(), base.steepness)
+        gradient = self._gradient(self.solver, y.shape[0], condition)
         solution = solve(
             self._density_equation(extend), y, condition, (t, 0.0), self.solver, gradient,
             estimate=True, compiled=self.flow.compiled,
@@ -155,8 +155,7 @@ class BoundFlow:
         x_error, q_error = solution.x_error.flip(0), solution.q_error[..., 0].flip(0)
         # The solve runs from the data to the base, and integrals change sign with its direction.
         extra, ends = -solution.q[-1, ..., 1:], solution.x[-1].detach()
-        steepness = partial(base.steepness, ends)
-        return SolveResult(log_prob, x_error, q_error, solution.nfe, extra, steepness)
+        return SolveResult(log_prob, x_error, q_error, solution.nfe, extra, ends, base.steepness)
 
     def sample(
         self, shape: int | Sequence[int] = (), *, dtype: torch.dtype | None = None

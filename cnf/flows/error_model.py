@@ -28,7 +28,8 @@ class SolveResult(NamedTuple):
         nfe: evaluations a row.
         extra: integrals of the rates beside the divergence, from the base to the data (rows,
             rates).
-        steepness: computes |∇ log p₀(z)| (rows,) at the base points z of the rows.
+        ends: base points z of the rows (rows, dim).
+        steepness_at: computes |∇ log p₀(z)| (rows,) at base points.
 
     Steps are in the order of time, from the base to the data, although scoring solves the other
     way.
@@ -39,7 +40,12 @@ class SolveResult(NamedTuple):
     q_error: Tensor
     nfe: int
     extra: Tensor
-    steepness: Callable[[], Tensor]
+    ends: Tensor
+    steepness_at: Callable[[Tensor], Tensor]
+
+    def steepness(self) -> Tensor:
+        """|∇ log p₀(z)| (rows,) at the base points of the rows."""
+        return self.steepness_at(self.ends)
 
     @property
     def step_error(self) -> Tensor:

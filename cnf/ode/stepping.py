@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cnf.functional import recorded, transformed
+from cnf.ode.scanned import scanned
 from cnf.ode.system import Gradient, System, SystemAt
 from cnf.precision import backward_outside_autocast
 
@@ -131,6 +132,13 @@ def integrate(
             )
         )
     carry = scheme.begin(system, mesh[0], x)
+    if torch.compiler.is_exporting():
+
+        def one_step(x: Tensor, one: Tensor, carry: tuple[Tensor, ...]) -> Step:
+            return scheme.step(system.at(scheme.times(one[None])[0]), x, one, carry)
+
+        end, *made = scanned(one_step, x, coefficients, carry)
+        return Steps(torch.stack([x, end]), *made)
     if recorded():
         return collect(x, take_steps(system, x, scheme, coefficients, carry), wanted)
     return collect(x, scheme.iterate(system, x, coefficients, carry, estimate=estimate), wanted)

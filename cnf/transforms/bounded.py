@@ -91,9 +91,9 @@ class BoundedToReal(Transform):
     ) -> Tensor:
         """Data x (*batch, dim), in the dtype of y, inside the range however far out y is."""
         x = self._close(y.double()).to(y.dtype)
-        up, down = torch.full_like(x, torch.inf), torch.full_like(x, -torch.inf)
-        lowest = torch.nextafter(self.lower.to(x.dtype).expand_as(x), up)
-        highest = torch.nextafter(self.upper.to(x.dtype).expand_as(x), down)
+        lower, upper = self.lower.to(x.dtype), self.upper.to(x.dtype)
+        lowest = torch.nextafter(lower, torch.full_like(lower, torch.inf))
+        highest = torch.nextafter(upper, torch.full_like(upper, -torch.inf))
         x = torch.where(self.has_lower, x.maximum(lowest), x)
         return torch.where(self.has_upper, x.minimum(highest), x)
 

@@ -93,7 +93,8 @@ class Gaussianize(Transform):
         """Model coordinates y (*batch, dim) in float64, and the log-Jacobian log |det ∂y/∂x|
         (*batch,)."""
         rows = x.to(self.knots.dtype).reshape(-1, x.shape[-1])
-        found = [self._value_and_slope(some) for some in rows.split(ROWS_TOGETHER)]
+        parts = (rows,) if transformed() else rows.split(ROWS_TOGETHER)
+        found = [self._value_and_slope(some) for some in parts]
         y, slope = (torch.cat(part) for part in zip(*found))
         return y.view(x.shape), slope.log().sum(-1).view(x.shape[:-1])
 

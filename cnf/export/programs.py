@@ -1,0 +1,216 @@
+"""A question about rows as a module of tensors alone, which `torch.export` can trace."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from cnf.export.noise import drawing
+from cnf.flows import CNF
+from cnf.flows.divergence import AUTO
+from cnf.flows.equation import FlowEquation, solve_equation
+from cnf.ode import Grid
+from cnf.tables import TableFlow
+
+# Types of columns whose cells are the numbers that the model is of.
+NUMBERS = ("real", "positive", "bounded")
+# Rows that a program is traced with; a program takes any number.
+TRACED_ROWS = 5
+
+
+class ExportError(ValueError):
+    """A model that is no fixed list of products: what it is, and what to do."""
+
+
+class Program(nn.Module, ABC):
+    """A question that tensors in float64 ask and answer.
+
+    Args:
+        model: of a table of real, positive or bounded columns, such as `cnf.load` gives.
+
+    Attributes:
+        outputs: names of what `forward` returns.
+
+    Raises:
+        ExportError: for a model that cannot be exported, and why.
+    """
+
+    outputs: ClassVar[tuple[str, ...]]
+
+    def __init__(self, model: TableFlow) -> None:
+        super().__init__()
+        _require_numbers(model)
+        assert model.flow is not None, "columns of numbers have a flow"
+        _require_grid(model.flow)
+        self.flow: CNF = model.flow
+        self.columns = [column.name for column in model.schema.modeled]
+        self.context = [column.name for column in model.schema.context]
+
+    @property
+    @abstractmethod
+    def inputs(self) -> dict[str, int]:
+        """The names of what `forward` takes, each (rows, so many columns)."""
+
+    @abstractmethod
+    def examples(self, rows: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Plausible inputs of so many rows."""
+
+    def _with_context(self, name: str, width: int) -> dict[str, int]:
+        return {name: width} | ({"context": len(self.context)} if self.context else {})
+
+    def _draw_context(self, rows: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        if not self.context:
+            return ()
+        normal = torch.randn(rows, len(self.context), generator=generator).double()
+        return (self.flow.context_map.inverse(normal),)
+
+
+class ScoreProgram(Program):
+    """log p of rows, with its bar and a verdict, by one solve on the calibrated grid.
+
+    What `TableFlow.evaluate` does at its first look: a row whose bar is above the tolerance is not
+    solved again, and its `ok` is false. A row outside the ranges of its columns has −∞, and one
+    with a missing or infinite number NaN.
+
+    Example:
+        >>> from cnf.tables.loading import wrapped
+        >>> log_prob, error, ok = ScoreProgram(wrapped(CNF(2)))(torch.zeros(3, 2).double())
+        >>> log_prob[0].item(), ok.tolist()
+        (-1.8378770351409912, [True, True, True])
+    """
+
+    outputs = ("log_prob", "error", "ok")
+    lower: Tensor
+    upper: Tensor
+    middle: Tensor
+
+    def __init__(self, model: TableFlow) -> None:
+        super().__init__(model)
+        columns = model.schema.modeled
+        ends = [
+            [-torch.inf if c.lower is None else c.lower for c in columns],
+            [torch.inf if c.upper is None else c.upper for c in columns],
+        ]
+        for name, values in zip(("lower", "upper"), ends):
+            self.register_buffer(name, torch.tensor(values, dtype=torch.float64))
+        origin = torch.zeros(1, self.flow.base.dim, dtype=torch.float64)
+        self.register_buffer("middle", self.flow.preprocess.inverse(origin)[0])
+        # A gradient, which cannot be traced within what is traced.
+        steepness = self.flow.base.steepness
+        trace = make_fx(
+            lambda z: steepness(z), tracing_mode="symbolic", _allow_non_fake_inputs=True
+        )
+        like = torch.zeros(TRACED_ROWS, self.flow.base.dim, dtype=self.flow.dtype)
+        self.steepness = trace(like)
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """The rows, and their context where the model has one."""
+        return self._with_context("x", len(self.columns))
+
+    def examples(self, rows: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Draws of the model."""
+        context = self._draw_context(rows, generator)
+        shape = () if context else (rows,)
+        x = self.flow.sample(shape, *context, generator=generator, dtype=torch.float64)
+        return (x, *context)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """log_prob (rows,) in nats, error (rows,) and ok (rows,) of x (rows, columns)."""
+        finite = x.isfinite().all(-1)
+        outside = ((x <= self.lower) | (x >= self.upper)).any(-1)
+        condition = None
+        if context is not None:
+            finite = finite & context.isfinite().all(-1)
+            context = context.where(finite[:, None], 0.0)
+            condition = self.flow.condition(context)
+        inside = x.where((finite & ~outside)[:, None], self.middle)
+        y, ladj = self.flow.preprocess(inside, context)
+        found = self.flow.bind().solve_log_prob(y.to(self.flow.dtype), condition)
+        found = found._replace(steepness_at=self.steepness)
+        judge = self.flow.error_model
+        estimate, log_prob = judge.estimate(found), found.log_prob.double() + ladj
+        error = (estimate + judge.rounding_error(found.log_prob)).double()
+        solved = log_prob.isfinite()
+        log_prob = log_prob.where(solved, torch.nan).masked_fill(outside, -torch.inf)
+        ok = finite & (outside | (solved & (estimate <= judge.tolerance)))
+        return (
+            log_prob.where(finite, torch.nan),
+            error.masked_fill(outside, 0.0).where(finite, torch.nan),
+            ok,
+        )
+
+
+class SampleProgram(Program):
+    """Rows of the model made of standard normal numbers, the noise, and their log-densities.
+
+    Example:
+        >>> from cnf.tables.loading import wrapped
+        >>> program = SampleProgram(wrapped(CNF(2)))
+        >>> program.inputs
+        {'noise': 2}
+        >>> program(torch.ones(1, 2).double())[0].tolist()
+        [[1.0, 1.0]]
+    """
+
+    outputs = ("x", "log_prob")
+
+    def __init__(self, model: TableFlow) -> None:
+        super().__init__(model)
+        try:
+            self.drawing = drawing(self.flow.base)
+        except ValueError as error:
+            raise ExportError(str(error)) from error
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """The noise, and the context of the rows where the model has one."""
+        return self._with_context("noise", self.drawing.width)
+
+    def examples(self, rows: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Noise."""
+        noise = torch.randn(rows, self.drawing.width, generator=generator).double()
+        return (noise, *self._draw_context(rows, generator))
+
+    def forward(self, noise: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x (rows, columns), in the units of the table, and log_prob (rows,)."""
+        flow = self.flow
+        condition = None if context is None else flow.condition(context)
+        z = self.drawing.draw(noise.to(flow.dtype))
+        solution = solve_equation(
+            FlowEquation(flow.field, AUTO), z, condition, (0.0, 1.0), flow.solver, "direct",
+            estimate=True,
+        )  # fmt: skip
+        x = flow.preprocess.inverse(solution.x[-1].double(), context)
+        log_prob = (flow.base.log_prob(z) - solution.q[-1, :, 0]).double()
+        return x, log_prob + flow.preprocess(x, context)[1]
+
+
+def _require_numbers(model: TableFlow) -> None:
+    """Refuse columns whose cells are more than a number."""
+    columns = (*model.schema.modeled, *model.schema.context)
+    for column in columns:
+        if column.kind not in NUMBERS or not column.plain:
+            raise ExportError(
+                f"column {column.name!r}: expected numbers without atoms and missing cells to export;"
+                f" it is {column.describe()}: fit without it, or score with cnf.Scorer"
+            )
+
+
+def _require_grid(flow: CNF) -> None:
+    """Refuse a flow whose score is no fixed list of products."""
+    if not isinstance(flow.solver, Grid) or not flow.solver.estimates_error:
+        raise ExportError(
+            "solver: expected a grid that estimates its error to export; got"
+            f" {flow.solver.describe()}: calibrate the model first"
+        )
+    condition = torch.zeros(1, flow.context_dim, dtype=flow.dtype) if flow.context_dim else None
+    if flow.divergence != AUTO or not flow.field.bind(condition).closed_form:
+        raise ExportError(
+            "field: expected a divergence in closed form to export; got"
+            f" {type(flow.field).__name__}: fit a GatedField"
+        )
