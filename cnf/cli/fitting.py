@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from cnf.cli.interrupt import orderly_interrupts
 from cnf.cli.model import checked_device
 from cnf.cli.options import FitOptions
 from cnf.cli.output import require_writable, say, writing
+from cnf.cli.processes import joined
 from cnf.cli.progress import progress
 from cnf.cli.summary import inform
 from cnf.flows import ModelFileError
@@ -32,24 +34,34 @@ def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
             that cannot be written, or a training that diverged.
     """
     output = Path(options.output)
-    if not (resume and is_finished(output)):
-        require_writable(output, options.data, options.valid)
-        check_budget(options)
-        if not resume:
-            discard(checkpoint_beside(output))
-        model = fitted(options, announce=None if as_json else say)
-        with writing(output):
-            model.save(output)
-        if model.metadata.interrupted:
-            raise KeyboardInterrupt(
-                f"interrupted; {output} holds the best model so far, and --resume goes on from there"
-            )
-        discard(checkpoint_beside(output))
-        inform(output, as_json=as_json, columns=False)
-        return
-    if not as_json:
+    with joined(options.device) as group:
+        finished = bool(group.agreed(resume and is_finished(output)))
+        if not finished:
+            require_writable(output, options.data, options.valid)
+            check_budget(options)
+            if group.first and not resume:
+                discard(checkpoint_beside(output))
+            group.agreed(0)  # no process reads a checkpoint that is about to go
+            quiet = as_json or not group.first
+            model = fitted(options, announce=None if quiet else say, shows=group.first)
+        if not group.first:
+            return
+    if not finished:
+        _keep(model, output)
+    elif not as_json:
         say(f"{output}: already finished; leave --resume out to fit it anew")
-    inform(output, as_json=as_json)
+    inform(output, as_json=as_json, columns=finished)
+
+
+def _keep(model: TableFlow, output: Path) -> None:
+    """Write a model, and say where it was interrupted."""
+    with writing(output):
+        model.save(output)
+    if model.metadata.interrupted:
+        raise KeyboardInterrupt(
+            f"interrupted; {output} holds the best model so far, and --resume goes on from there"
+        )
+    discard(checkpoint_beside(output))
 
 
 def is_finished(output: Path) -> bool:
@@ -77,16 +89,21 @@ def check_budget(options: FitOptions) -> None:
     )
 
 
-def fitted(options: FitOptions, *, announce: Callable[..., object] | None = None) -> TableFlow:
-    """A model fitted to the table that the options name, complete or interrupted, with a progress
-    bar where there is a terminal, and lines about the stages where there is none.
+def fitted(
+    options: FitOptions,
+    *,
+    announce: Callable[..., object] | None = None,
+    shows: bool = True,
+) -> TableFlow:
+    """A model fitted to the table that the options name, complete or interrupted; where it `shows`,
+    with a progress bar on a terminal, and lines about the stages elsewhere.
 
     Raises:
         ValueError: naming DATA.
     """
     device = checked_device(options.device)
     try:
-        with progress() as shown, orderly_interrupts() as stopping:
+        with progress() if shows else nullcontext(()) as shown, orderly_interrupts() as stopping:
             model = fit_table(
                 **_tables(options),
                 columns=options.columns,

@@ -149,7 +149,8 @@ def _trained(
     `fall_back_to_mixture` for `refit`."""
     if checkpoint is not None:
         resume(Path(checkpoint), trainer)
-        trainer.callbacks += (CheckpointWriter(Path(checkpoint)),)
+        if trainer.processes.first:
+            trainer.callbacks += (CheckpointWriter(Path(checkpoint)),)
     try:
         trainer.run()
     except KeyboardInterrupt as stop:

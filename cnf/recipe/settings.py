@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import time
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
@@ -18,6 +17,7 @@ from cnf.training.flow_matching import FlowMatching
 from cnf.training.maximum_likelihood import MaximumLikelihood
 from cnf.training.objectives import Objective
 from cnf.training.penalties import Regularizers
+from cnf.training.processes import shared_seconds
 from cnf.transforms import Range
 
 
@@ -56,7 +56,7 @@ class FitSettings:
     clip: float = defaults.CLIP_NORM
     patience: int = defaults.FIT_PATIENCE
     tolerance: float = defaults.FIT_TOLERANCE
-    clock: Clock = field(default=time.perf_counter, compare=False)
+    clock: Clock = field(default=shared_seconds, compare=False)
 
     def __post_init__(self) -> None:
         if self.gradient not in (names := get_args(Gradient)):

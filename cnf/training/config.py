@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from cnf.flows import CNF
 from cnf.rows import Rows
 from cnf.training.objectives import Objective
 from cnf.training.optimizers import OptimizerName, check_optimizer
+from cnf.training.processes import shared_seconds
 from cnf.training.schedules import Schedule, WarmupCosine
 from cnf.training.validation import EMAValidator, Validator
 
@@ -75,7 +75,7 @@ class Settings:
     # A phase is at its best when the learning rate has come down.
     patience: int = 10
     validator: Callable[[CNF, float, Rows, Rows], Validator] = EMAValidator
-    clock: Clock = field(default=time.perf_counter, compare=False)
+    clock: Clock = field(default=shared_seconds, compare=False)
 
     def __post_init__(self) -> None:
         if not self.phases:

@@ -38,7 +38,12 @@ class FlowMatching(Objective):
 
     def start(self, task: Task) -> None:
         """Begin a phase."""
-        self.task = task
+        self.task, count = task, task.processes.count
+        if count > 1 and task.batch % (self.times * count):
+            raise ValueError(
+                f"batch: expected a multiple of {self.times} times and {count} processes,"
+                f" {self.times * count}; got {task.batch} rows"
+            )
         self.source_rows: Tensor | None = None
         if self.source is not None:
             rows = self.source.to(task.flow.device)
@@ -48,7 +53,8 @@ class FlowMatching(Objective):
         """The loss of fresh pairs."""
         task = self.task
         y, context = task.batches.draw(task.batch, task.generator)
-        z, y = self.coupling(self._draw_source(y), y, context)
+        pairs = self.coupling(self._draw_source(y), y, context)
+        z, y, context = task.own(*pairs, context)
         path = self.path or shortest_path(task.flow.geometry)
         value = flow_matching_loss(
             task.flow, z, y, context, task.generator, path=path, times=self.times

@@ -80,7 +80,7 @@ class MaximumLikelihood(Objective):
     def evaluate(self, solver: Solver) -> Likelihood:
         """The parts of the loss of fresh rows."""
         task = self.task
-        y, context = task.batches.draw(task.batch, task.generator)
+        y, context = task.own(*task.batches.draw(task.batch, task.generator))
         return likelihood_loss(
             task.flow, y, context, task.generator,
             solver=solver,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -13,6 +12,7 @@ from cnf.training.config import Clock
 from cnf.training.errors import TrainingError
 from cnf.training.history import History, Record
 from cnf.training.modes import with_gradients
+from cnf.training.processes import shared_seconds
 from cnf.training.schedules import Schedule, WarmupCosine
 
 MOST_RECORDS = 100  # of a run, or of a phase
@@ -50,7 +50,7 @@ def minimize(
     weight_decay: float = 0.0,
     clip: float = GRADIENT_CLIP,
     callbacks: Sequence[Callback] = (),
-    clock: Clock = time.perf_counter,
+    clock: Clock = shared_seconds,
 ) -> History:
     """Minimize an objective by AdamW with clipped gradients.
 

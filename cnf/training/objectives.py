@@ -12,6 +12,7 @@ from torch import Tensor
 from cnf.flows import CNF
 from cnf.rows import Rows
 from cnf.training.batches import Batches
+from cnf.training.processes import Processes
 
 # A loss is lost where it stays this many times above what it was.
 LOSS_FACTOR = 10.0
@@ -29,6 +30,10 @@ class Loss(NamedTuple):
     reported: float
 
 
+# Of a training step whose rows no solver followed.
+LOST = Loss(torch.tensor(torch.nan), torch.nan)
+
+
 @dataclass(frozen=True)
 class Task:
     """What an objective works with during a phase.
@@ -39,6 +44,7 @@ class Task:
         pilot: a few of the training rows, in the units of the data.
         batch: rows of a training step.
         generator: the source of all randomness.
+        processes: those that share out each batch.
     """
 
     flow: CNF
@@ -46,6 +52,11 @@ class Task:
     pilot: Rows
     batch: int
     generator: torch.Generator
+    processes: Processes = Processes()  # noqa: RUF009 - without state
+
+    def own(self, *parts: Tensor | None) -> list[Any]:
+        """This process's rows of the parts of a batch, each (rows, …) or None."""
+        return [None if part is None else self.processes.part(part) for part in parts]
 
 
 class Objective(Protocol):

@@ -20,8 +20,9 @@ from cnf.training.config import Phase, Settings
 from cnf.training.errors import TrainingError
 from cnf.training.history import History, Record
 from cnf.training.minimize import MOST_RECORDS
-from cnf.training.objectives import Loss, Objective, Task
+from cnf.training.objectives import LOST, Loss, Objective, Task
 from cnf.training.optimizers import optimizers
+from cnf.training.processes import processes
 from cnf.training.schedules import crosses_milestone, late_weighted_progress
 from cnf.training.state import PhaseState, TrainerState
 from cnf.training.validation import Validator, snapshot
@@ -81,6 +82,8 @@ class Trainer:
         self.flow, self.train, self.valid, self.settings = flow, train, valid, settings
         self.seed, self.metadata, self.spent = seed, metadata or {}, spent
         self.callbacks = tuple(callbacks)
+        self.processes = processes()
+        self.processes.share(flow)
         self.generator = torch.Generator(flow.device).manual_seed(seed)
         self.history = History()
         self.state = TrainerState()
@@ -136,7 +139,8 @@ class Trainer:
         self.state.phase = state
         self.objective = copy.copy(self.phase.objective)
         batch, decay = self.phase.batch, self.settings.weight_decay
-        self.objective.start(Task(self.flow, self.batches, self.pilot, batch, self.generator))
+        task = Task(self.flow, self.batches, self.pilot, batch, self.generator, self.processes)
+        self.objective.start(task)
         self.optimizers = optimizers(self.flow.field, self.phase.optimizer, weight_decay=decay)
         self._restart_average()
 
@@ -228,7 +232,7 @@ class Trainer:
             self._record()
         for callback in self.callbacks:
             callback(self)
-        if self.stopping:
+        if self.processes.agreed(self.stopping):
             raise KeyboardInterrupt
 
     def _book(self, start: float) -> float:
@@ -256,11 +260,15 @@ class Trainer:
         self.state.step += 1
         self.state.phase.step += 1
         self.flow.field.zero_grad()
+        lost, loss = "", LOST
         try:
             loss = self.objective.loss(self.state.phase.step, self.phase_done)
             loss.value.backward()
         except SolverError as failure:
-            return self._roll_back(str(failure))
+            lost = str(failure)
+        loss = Loss(*self.processes.mean(self.flow.field, *loss))
+        if lost:
+            return self._roll_back(lost)
         norm = nn.utils.clip_grad_norm_(self.flow.field.parameters(), self.settings.clip)
         if not (norm.isfinite() and loss.value.isfinite()):
             return self._roll_back("the loss was not finite")

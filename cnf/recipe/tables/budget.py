@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -16,6 +15,7 @@ from cnf.flows.calibration import CALIBRATION_ROWS, PILOT_STEPS
 from cnf.ode import Grid
 from cnf.rows import evenly_spaced
 from cnf.training.config import Clock
+from cnf.training.processes import shared_seconds
 
 Thing = TypeVar("Thing")
 
@@ -25,7 +25,7 @@ class Deadline:
     """When a search has to end, by a clock."""
 
     at: float
-    clock: Clock = time.perf_counter
+    clock: Clock = shared_seconds
 
     def allows(self, things: Iterable[Thing]) -> Iterator[Thing]:
         """The first of some things, and the others as long as the next will be done in time if it takes
@@ -57,8 +57,8 @@ class Budget:
 
     steps: int | None
     seconds: float | None
-    clock: Clock = time.perf_counter
-    start: float = field(default_factory=time.perf_counter)
+    clock: Clock = shared_seconds
+    start: float = field(default_factory=shared_seconds)
 
     @property
     def discrete_steps(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from cnf.recipe.tables.budget import Budget
 from cnf.rows import evenly_spaced, weighted_nll
 from cnf.tables.discrete import DiscreteModel
 from cnf.training.minimize import minimize
+from cnf.training.processes import shared_seconds
 from cnf.training.schedules import WarmupCosine
 from cnf.training.stratified import StratifiedRows
 from cnf.training.validation import snapshot
@@ -69,14 +69,14 @@ def affordable(
 ) -> int:
     """How many training steps so many seconds allow, with their validations; two are timed."""
     rows = torch.arange(defaults.DISCRETE_BATCH, device=train.weights.device) % len(train.weights)
-    times = [time.perf_counter()]
+    times = [shared_seconds()]
     for _ in range(2):
         loss = -model.log_prob(train.states[rows], train.extra[rows], train.given[rows]).mean()
         torch.autograd.grad(loss, list(model.parameters()))
-        times.append(time.perf_counter())
+        times.append(shared_seconds())
     held_out_nll(model, valid)
-    validations = defaults.DISCRETE_VALIDATIONS * (time.perf_counter() - times[-1])
-    left = seconds - (time.perf_counter() - times[0]) - validations
+    validations = defaults.DISCRETE_VALIDATIONS * (shared_seconds() - times[-1])
+    left = seconds - (shared_seconds() - times[0]) - validations
     return max(1, min(most, int(left / (times[2] - times[1]))))
 
 
