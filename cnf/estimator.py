@@ -26,6 +26,8 @@ from cnf.recipe.tables.fit import fit_table_flow
 from cnf.rows import FEWEST_ROWS
 from cnf.tables import Column, Schema, TableFlow
 from cnf.tables.dataframes import as_native, as_pandas, empty_like, rows_of
+from cnf.tables.explaining import Explanation
+from cnf.tables.questions import TableDensity
 from cnf.training.modes import with_gradients
 
 # The bar that is reported covers this share of the rows it was taken on, at most so many of them.
@@ -49,6 +51,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
         kinds: what columns of a data frame are, by name, where it is not seen; as in
             `cnf.Schema.infer`.
         context: names of columns that the density is conditioned on: p(other columns | context).
+        any_subset: whether what `marginal` and `conditional` ask is fitted too, within the budget.
         imputer: whether `impute` is fitted too; None: where a data frame has missing cells.
         members: flows that are fitted, each with its own seed and validation part and the whole
             budget; the density is the mean of theirs, p(x) = (1/K) Σₖ pₖ(x).
@@ -85,6 +88,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
         hidden: tuple[int, int] | None = None,
         kinds: Mapping[str, str] | None = None,
         context: Sequence[str] | None = None,
+        any_subset: bool = False,
         imputer: bool | None = None,
         members: int = 1,
         random_state: int | np.random.RandomState | None = None,
@@ -94,6 +98,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
         self.hidden = hidden
         self.kinds = kinds
         self.context = context
+        self.any_subset = any_subset
         self.imputer = imputer
         self.members = members
         self.random_state = random_state
@@ -143,6 +148,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
             table,
             weights=weights,
             imputer=self.imputer,
+            any_subset=self.any_subset,
             steps=self.steps,
             seconds=self.seconds,
             seed=seed,
@@ -229,6 +235,25 @@ class CNFDensity(DensityMixin, BaseEstimator):
         frame = pd.concat(drawn).iloc[order].reset_index(drop=True)
         return frame.to_numpy() if self._like is None else as_native(frame, self._like)
 
+    def marginal(self, columns: Sequence[str]) -> TableDensity:
+        """p(columns), the others integrated out, of the first member; those of an array are called
+        x0, x1, …; see `TableFlow.marginal`."""
+        check_is_fitted(self)
+        return _exact(self.model_).marginal(columns)
+
+    def conditional(self, given: Any) -> TableDensity:
+        """p(the other columns | given) of the first member: name -> a value, a list of levels or a
+        range; or a frame, which conditions row by row; see `TableFlow.conditional`."""
+        check_is_fitted(self)
+        return _exact(self.model_).conditional(given)
+
+    def explain(self, X: Any, reference: Any) -> Explanation:
+        """Which column makes each row odd, beside rows of reference, by the first member; see
+        `TableFlow.explain`."""
+        check_is_fitted(self)
+        rows, known = (self._validated(table, reset=False) for table in (X, reference))
+        return _exact(self.model_).explain(rows, known)
+
     def impute(
         self, X: Any, n: int = 1, random_state: int | np.random.RandomState | None = None
     ) -> list[Any]:
@@ -236,14 +261,15 @@ class CNFDensity(DensityMixin, BaseEstimator):
         the others of their row; see `TableFlow.impute`.
 
         Raises:
-            ValueError: if no imputer was fitted.
+            ValueError: for an array, which has no missing cells, or if no imputer was fitted.
         """
         check_is_fitted(self)
+        if self._like is None:
+            raise ValueError("no imputer: fit it to a data frame")
         table, generator = self._validated(X, reset=False), torch.Generator()
         drawn = _exact(self.model_).impute(
             table, n, generator=generator.manual_seed(_seed(random_state))
         )
-        assert self._like is not None, "an imputer was fitted to a data frame"
         return [as_native(table.assign(**frame), self._like) for frame in drawn]
 
 

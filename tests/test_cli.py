@@ -811,7 +811,9 @@ def on_a_tiny_disk(folder: Path, *arguments: object) -> str:
     return last
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet", "npy"])
+@pytest.mark.parametrize(
+    "ending", ["csv", *(pytest.param(word, marks=pytest.mark.slow) for word in ("parquet", "npy"))]
+)
 def test_a_disk_that_is_full_is_told(ending, room, tmp_path):
     output = tmp_path / f"s.{ending}"
     line = on_a_tiny_disk(tmp_path, "sample", room / "plane.safetensors", "-n", 3000, "-o", output)
@@ -884,7 +886,7 @@ from cnf.training.checkpoint import CheckpointWriter
 
 def write_and_die(writer, trainer, write=CheckpointWriter.write):
     write(writer, trainer)
-    if trainer.step == 400:
+    if trainer.step == 120:
         os.kill(os.getpid(), signal.SIGKILL)
 
 CheckpointWriter.write = write_and_die
@@ -895,7 +897,7 @@ sys.exit(main(sys.argv[1:]))
 
 def test_a_killed_fit_goes_on_to_the_same_model(room, tmp_path, capsys):
     """kill -9 in the middle; --resume ends with the file that an uninterrupted fit writes."""
-    fit = [room / "table.csv", "--steps", 800, "--width", 8, "--seed", 3]
+    fit = [room / "table.csv", "--steps", 240, "--width", 8, "--seed", 3]
     ran("fit", *fit, "-o", tmp_path / "whole")
     words = [str(word) for word in ("fit", *fit, "-o", tmp_path / "model")]
     done = subprocess.run([sys.executable, "-c", KILLED_HALFWAY, *words], check=False)

@@ -74,6 +74,17 @@ def test_the_column_that_makes_a_row_odd_is_named(room, tmp_path, capsys):
     assert np.isfinite(found["surprise"][[0, 3]]).all() and found["p_value"][[0, 3]].gt(0.01).all()
 
 
+def test_the_report_lists_the_oddest_rows(room, tmp_path, capsys):
+    table = pd.read_csv(room / "t.csv")[:60]
+    table.loc[7, "income"] = 300.0
+    table.to_csv(tmp_path / "sixty.csv", index=False)
+    page = tmp_path / "r.html"
+    assert outcome(capsys, "report", room / "m", tmp_path / "sixty.csv", "-o", page)[0] == 0
+    text = page.read_text()
+    first = text[text.index("Odd rows</h2>") :].split("<tr>")[2]
+    assert "income" in first and "300" in first
+
+
 def test_missing_cells_are_filled_so_many_times(room, tmp_path, capsys):
     out = tmp_path / "s.csv"
     assert outcome(capsys, "impute", room / "m", room / "holes.csv", "-n", 2, "-o", out)[0] == 0

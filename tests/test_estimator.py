@@ -259,8 +259,9 @@ def test_a_density_given_other_columns(typed):
         density.sample(5)
 
 
+@pytest.mark.slow
 def test_typed_tables_go_through_searches():
-    search = GridSearchCV(clone(TINY), {"steps": [1, 30]}, cv=2).fit(people(120))
+    search = GridSearchCV(clone(TINY), {"steps": [1, 10]}, cv=2).fit(people(60))
     assert search.best_estimator_.n_features_in_ == 5
 
 
@@ -321,3 +322,25 @@ def test_members_of_a_typed_table_draw_for_their_own_context():
 def test_members_below_one_are_refused(rows):
     with pytest.raises(ValueError, match="members"):
         clone(TINY).set_params(members=0).fit(rows)
+
+
+def test_any_columns_given_any_others(rows):
+    density = clone(TINY).set_params(any_subset=True).fit(rows)
+    given = density.conditional({"x0": float(rows[0, 0])})
+    x = np.linspace(rows[:, 1].min() - 20, rows[:, 1].max() + 20, 2001)
+    found = given.log_prob(pd.DataFrame({"x1": x})).exp().numpy()
+    assert np.trapezoid(found, x) == pytest.approx(1, abs=1e-3)
+    assert list(density.marginal(["x1"]).sample(3)) == ["x1"]
+    assert density.explain(rows[:5], rows).odd(2).columns[0] == "p_value"
+
+
+def test_holes_of_a_plain_frame_are_filled(rows):
+    frame = pd.DataFrame(rows, columns=["a", "b"])
+    density = clone(TINY).set_params(any_subset=True).fit(frame)
+    holes = frame[:6].copy()
+    holes.iloc[[0, 2], 0], holes.iloc[[1, 2], 1] = np.nan, np.nan
+    first, second = density.impute(holes, 2, random_state=0)
+    assert first.notna().all(axis=None) and list(first) == ["a", "b"]
+    known = holes.notna()
+    assert np.allclose(first.where(known), holes, equal_nan=True)
+    assert (first.mask(known) != second.mask(known)).to_numpy().sum() > 4

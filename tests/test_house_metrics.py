@@ -85,6 +85,7 @@ def test_the_table_is_printed_and_nothing_is_written_for_other_packages(package,
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_same_tree_gives_the_same_file(tmp_path):
     for name in ("one", "two"):
         command = [sys.executable, SCRIPTS / "house_metrics.py", "--out", tmp_path / name]

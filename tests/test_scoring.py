@@ -393,9 +393,10 @@ class Stormy(VelocityField):
         return speed * torch.cat([-x[..., 1:], x[..., :1]], -1) + 0.5 * torch.tanh(3 * x + t)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_what_rounding_may_add_to_a_row_far_off_does_not_hide_what_a_finer_grid_would_mend():
-    known, x = (torch.randn(300, 2, generator=seeded(seed)) for seed in (1, 2))
+    known, x = (torch.randn(rows, 2, generator=seeded(1)) for rows in (300, 40))
     flow = cnf.CNF(2, field=Stormy(2)).calibrate(known, 1e-4)
     found, exact = flow.evaluate(x), flow.solve_log_prob(x.double(), None, REFERENCE).log_prob
     assert flow.error_model.rounding > 100

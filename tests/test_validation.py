@@ -88,15 +88,15 @@ def test_a_fit_that_was_stopped_goes_on_with_the_same_flow(tmp_path):
     path, whole, stopped = tmp_path / "c", small_flow(), small_flow()
 
     def stop(trainer):
-        if trainer.step == 200:
+        if trainer.step == 80:
             CheckpointWriter(path).write(trainer)
             raise KeyboardInterrupt
 
-    told = cnf.fit(whole, x, steps=500)
+    told = cnf.fit(whole, x, steps=200)
     assert told.choices["base"].startswith("mixture")
     with pytest.raises(Interrupted):
-        cnf.fit(stopped, x, steps=500, checkpoint=path, callbacks=(stop,))
-    again = cnf.fit(stopped, x, steps=500, checkpoint=path)
+        cnf.fit(stopped, x, steps=200, checkpoint=path, callbacks=(stop,))
+    again = cnf.fit(stopped, x, steps=200, checkpoint=path)
     assert again.choices == told.choices and again.valid_nll == told.valid_nll
     assert torch.equal(weights_of(whole), weights_of(stopped))
 

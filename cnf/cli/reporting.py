@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,14 @@ from cnf.cli.model import Model, load_model
 from cnf.cli.output import require_writable, say, writing
 from cnf.pictures.tables import beside_samples
 from cnf.report import write_report
+from cnf.report.data import OddRow
 from cnf.report.page import Callback
+from cnf.tables import TableFlow
 from cnf.tables.digest import judges_of
 from cnf.tables.held_out import held_out_rows
+
+# Rows that are explained, and the oddest of them that the page lists.
+EXPLAINED, ODD = 2_000, 10
 
 
 def report_model(path: Path, data: str, output: Path) -> None:
@@ -40,6 +46,7 @@ def report_model(path: Path, data: str, output: Path) -> None:
         whole = beside_samples(table_flow, table)
     if words := judges_of(table_flow, table).words:
         source = f"{source} ({words})"
+    odd = odd_rows(table_flow, table) if table_flow.amortized else []
     names = [column.name for column in table_flow.numeric_columns]
     with writing(output), telling() as callback:
         write_report(
@@ -51,11 +58,22 @@ def report_model(path: Path, data: str, output: Path) -> None:
             title=path.stem,
             source=source,
             whole=whole,
+            odd=odd,
             callback=callback,
         )
     say(
         f"{output}: {len(rows):,} rows, {output.stat().st_size / 1e6:.1f} MB; open it in a browser"
     )
+
+
+def odd_rows(model: TableFlow, table: pd.DataFrame) -> list[OddRow]:
+    """The oddest rows of a table beside the others, with their labels and cells as text."""
+    some = table.iloc[:: math.ceil(len(table) / EXPLAINED)]
+    found = model.explain(some, some).odd(ODD)
+    return [
+        OddRow(str(label), row.column, str(some.loc[label, row.column]), row.surprise, row.p_value)
+        for label, row in zip(found.index, found.itertuples())
+    ]
 
 
 def judging_table(model: Model, data: str) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from cnf.diagnostics.context import CheckContext
 from cnf.diagnostics.cost import answered
 from cnf.diagnostics.fitting import distance, memorized, ranks, sampling_margin
 from cnf.diagnostics.result import CheckResult
+from cnf.diagnostics.subsets import consistent
 from cnf.diagnostics.two_sample import indistinguishable
 from cnf.flows import Evaluation
 from cnf.rows import FEWEST_ROWS, Cells, Rows
@@ -77,9 +78,10 @@ def check_table(
         raise ValueError(f"expected at least {FEWEST_ROWS} rows; got {len(table)}")
     if model.plain and model.flow is not None:
         rows = _all_rows(model, table)
-        return check(
+        claims = check(
             model.flow, rows.x, context=rows.context, strict=strict, seed=seed, callback=callback
         )
+        return *claims, *consistent(model, table, seed, strict=strict)
     # An error names the first cell in the order of the table.
     model.schema.encode(table, (*model.schema.modeled, *model.schema.context))
     generator = torch.Generator(model.device).manual_seed(seed)
@@ -92,11 +94,12 @@ def check_table(
     )
     trial = _trial(model, table, generator)
     case = _case(model, trial, seed, strict=strict)
-    claims: list[CheckResult] = []
+    found: list[CheckResult] = []
     if case is not None:
-        claims += run([check for check in CHECKS if check.tables], case, callback)
-    claims += _fit(model, trial, seed, strict=strict)
-    return tuple(claims)
+        found += run([check for check in CHECKS if check.tables], case, callback)
+    found += _fit(model, trial, seed, strict=strict)
+    found += consistent(model, table, seed, strict=strict)
+    return tuple(found)
 
 
 def _all_rows(model: TableFlow, table: pd.DataFrame) -> Rows:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,24 @@ from cnf.plotting.arrays import column_names
 from cnf.rows import Rows, evenly_spaced
 
 SEED = 0  # of everything random: the same model and rows give the same page
+
+
+class OddRow(NamedTuple):
+    """A row and the column that makes it odd.
+
+    Attributes:
+        row: its label.
+        column: the column whose cell is the most surprising given the others.
+        cell: what stands there.
+        surprise: −log p(cell | the others), nats.
+        p_value: the share of the rows that are no likelier.
+    """
+
+    row: str
+    column: str
+    cell: str
+    surprise: float
+    p_value: float
 
 
 @dataclass(frozen=True)
@@ -30,6 +49,7 @@ class ReportData:
         names: of the columns, with their units.
         source: where the rows are from, in words.
         whole: rows of all columns of the table, where some are no numbers.
+        odd: the oddest rows, for a model that can say why.
     """
 
     flow: CNF
@@ -38,6 +58,7 @@ class ReportData:
     names: list[str]
     source: str = ""
     whole: TableRows | None = None
+    odd: Sequence[OddRow] = ()
 
     @property
     def dim(self) -> int:
@@ -85,6 +106,7 @@ def report_data(
     names: Sequence[str] | None,
     source: str = "",
     whole: TableRows | None = None,
+    odd: Sequence[OddRow] = (),
 ) -> ReportData:
     """Check and name the parts of a report; its flow is a copy in float64 and eval mode.
 
@@ -99,4 +121,5 @@ def report_data(
         f"{name} ({units[name]})" if units.get(name) else name
         for name in column_names(known, flow.dim)
     ]
-    return ReportData(copy.deepcopy(flow).double().eval(), rows, train, named, source, whole)
+    exact = copy.deepcopy(flow).double().eval()
+    return ReportData(exact, rows, train, named, source, whole, odd)

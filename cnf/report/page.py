@@ -13,7 +13,7 @@ from cnf.deprecation import renamed_argument
 from cnf.files import atomic_path
 from cnf.flows import CNF
 from cnf.pictures.context import TableRows
-from cnf.report.data import ReportData, report_data
+from cnf.report.data import OddRow, ReportData, report_data
 from cnf.report.scene import compressed
 from cnf.report.sections import SECTIONS
 from cnf.report.templates import filled
@@ -34,6 +34,7 @@ def write_report(
     title: str = "A flow",
     source: str = "",
     whole: TableRows | None = None,
+    odd: Sequence[OddRow] = (),
     callback: Callback = lambda title: None,
 ) -> None:
     """Write one page that shows a flow: what it is, how well it predicts held-out rows, whether it
@@ -52,13 +53,14 @@ def write_report(
         title: heading of the page.
         source: where the rows are from, in words.
         whole: rows of all columns, for a table where some are no numbers.
+        odd: the oddest rows, the oddest first, for a model that can say why.
         callback: is told the title of each section as it begins.
 
     Raises:
         ValueError: for another number of columns than the flow has, fewer than 10 rows, or an
             output that cannot be written.
     """
-    data = report_data(flow, rows, train, names, source, whole)
+    data = report_data(flow, rows, train, names, source, whole, odd)
     with atomic_path(output) as temporary:
         temporary.write_text(page(data, title, callback), encoding="utf-8")
 

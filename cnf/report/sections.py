@@ -88,6 +88,11 @@ def render_pairs(data: ReportData) -> str:
     return filled("pairs.html", picture=pairs(data.table), count=count, most=MOST_PAIRED)
 
 
+def render_odd_rows(data: ReportData) -> str:
+    """The oddest rows, with the columns that make them so."""
+    return filled("odd.html", rows=data.odd) if data.odd else ""
+
+
 def render_calibration(data: ReportData) -> Markup:
     """Ranks of the rows among samples."""
     found = calibration_ranks(data.flow, data.rows, data.log_prob)
@@ -110,6 +115,7 @@ SECTIONS: Registry[Section] = Registry(
         Section("training", "Training", render_training, 40),
         Section("columns", "Columns", render_columns, 50),
         Section("pairs", "Columns in pairs", render_pairs, 60),
+        Section("odd", "Odd rows", render_odd_rows, 65),
         Section("calibration", "Calibration", render_calibration, 70),
         Section("checks", "Checks", render_checks, 80),
     ],

@@ -125,6 +125,12 @@ class TableFlow(WholeState):
         return isinstance(self.conditioning, PlainConditioning)
 
     @property
+    def amortized(self) -> bool:
+        """Whether a conditional network was fitted beside the joint density."""
+        subsets = None if self.flow is None else self.flow.subsets
+        return self.imputer is not None or (self.plain and subsets is not None)
+
+    @property
     def metadata(self) -> FitMetadata:
         """What is known of the fit."""
         return self._metadata
@@ -400,8 +406,9 @@ class TableFlow(WholeState):
     ) -> list[pd.DataFrame]:
         """The table n times, each with its missing cells drawn given the others of their row.
 
-        One conditional model, an `Imputer`, serves all patterns of observed cells. What it draws is
-        a value, never a missing cell. Columns come back in the order of the schema.
+        One conditional model serves all patterns of observed cells: the `Imputer`, or the network
+        of `any_subset=True` for a plain table, which without it is asked exactly. What is drawn is a
+        value, never a missing cell. Columns come back in the order of the schema.
 
         Args:
             table: rows with the columns of the schema; cells may be missing in any modeled column.
@@ -409,9 +416,11 @@ class TableFlow(WholeState):
             generator: source of all randomness.
 
         Raises:
-            ValueError: if the model was fitted without an imputer.
+            ValueError: if the model of a typed table was fitted without an imputer.
             TableError: for a column that is not there, or a cell that its column cannot hold.
         """
+        if self.plain:
+            return table_density(self).completed(table, n, generator=generator)
         imputation = self.imputation
         self.schema.encode(table, self.schema.modeled)  # refuses cells that no column can hold
         cells, context = self.encode(table)

@@ -130,6 +130,7 @@ class TableDensity:
         """
         return self.draw(rows, generator=generator)[list(self.columns)]
 
+    @torch.no_grad()
     def draw(self, rows: int = 1, *, generator: torch.Generator | None = None) -> pd.DataFrame:
         """`sample` with the columns that were given, as they were drawn within their sets."""
         if self.question.context is None and self.model.schema.context:
@@ -145,6 +146,18 @@ class TableDensity:
             if bool((state >= 0).all())
         ]
         return frame[known]
+
+    def completed(
+        self, table: pd.DataFrame, n: int, *, generator: torch.Generator | None = None
+    ) -> list[pd.DataFrame]:
+        """The rows of a frame n times, with the cells that are missing drawn given the others.
+
+        Raises:
+            TableError: for a value that its column cannot hold.
+        """
+        drawn = self.conditional(table)._asking(self.columns).draw(n, generator=generator)
+        parts = (drawn.iloc[k * len(table) : (k + 1) * len(table)] for k in range(n))
+        return [part.set_index(table.index) for part in parts]
 
     @torch.no_grad()
     def posterior(self, column: str, grid: Any) -> np.ndarray:

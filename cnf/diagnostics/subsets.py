@@ -1,0 +1,59 @@
+"""The check of what a model says of some columns given others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+import torch
+
+from cnf.diagnostics.result import CheckResult
+from cnf.tables import TableFlow
+from cnf.tables.questions import TableDensity, table_density
+
+# Rows and random splits of the columns that are tried, and the limits on what they may differ by.
+ROWS, SPLITS, LIMIT, STRICT = 200, 3, 0.1, 0.05
+
+
+@torch.no_grad()
+def consistent(
+    model: TableFlow, table: pd.DataFrame, seed: int, *, strict: bool
+) -> Iterator[CheckResult]:
+    """Whether p(a) p(b | a), by the conditional network, is the joint density p(a, b), for random
+    splits of the columns into a and b; nothing for a model without that network."""
+    if not model.amortized or len(model.schema.modeled) < 2:
+        return
+    whole, rows = table_density(model), table.iloc[:ROWS]
+    joint = model.log_prob(rows)
+    generator = torch.Generator().manual_seed(seed)
+    worst, split = 0.0, ""
+    for _ in range(SPLITS):
+        first = _some(whole.columns, generator)
+        apart = (_in_turn(whole, rows, first) - joint).abs()
+        mean = apart[apart.isfinite()].mean().item()
+        if not mean <= worst:
+            worst, split = mean, ", ".join(first)
+    yield CheckResult.at_most(
+        "conditionals",
+        "a marginal times a conditional of the network is the joint density",
+        worst,
+        STRICT if strict else LIMIT,
+        kind="fit",
+        unit="nats",
+        detail=f"worst split is {split!r} first; mean difference over {len(rows)} rows",
+    )
+
+
+def _some(columns: tuple[str, ...], generator: torch.Generator) -> list[str]:
+    """Some of the columns, neither none nor all."""
+    count = int(torch.randint(1, len(columns), (1,), generator=generator))
+    order = torch.randperm(len(columns), generator=generator)[:count].sort().values
+    return [columns[i] for i in order.tolist()]
+
+
+def _in_turn(whole: TableDensity, rows: pd.DataFrame, first: list[str]) -> torch.Tensor:
+    """log p(first) + log p(the others | first) of rows (rows,)."""
+    context = [column.name for column in whole.model.schema.context]
+    others = whole.conditional(rows[[*first, *context]])
+    given = whole.conditional(rows[context]) if context else whole
+    return given.marginal(first).log_prob(rows) + others.log_prob(rows)
