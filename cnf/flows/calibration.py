@@ -65,6 +65,9 @@ PILOT_STEPS = 16
 # do.
 POWERS, USUAL_POWER = (2.0, 2.5, 3.0, 4.0, 5.0), 3.0
 
+# Solves of pilot steps that take as long as a calibration does.
+USUAL_SOLVES = 40
+
 SolveOn = Callable[[Grid], SolveResult]
 
 
@@ -102,15 +105,7 @@ def calibrated(bound: BoundFlow, x: Tensor, tolerance: float) -> tuple[Grid, Err
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance: expected a positive number of nats; got {tolerance}")
-    rows, given, _ = bound.rows(x)
-    places = finite_rows(rows, given, bound.flow.preprocess).nonzero().squeeze(1)
-    if len(places) == 0:
-        raise ValueError("calibrate: expected at least one finite row of x; got none")
-    chosen = places[evenly_spaced(places, CALIBRATION_ROWS)]
-    if given.condition is not None:  # rows of one context share work
-        chosen = chosen[side_by_side(given.condition[chosen])]
-    given = Given(*(None if part is None else part[chosen] for part in given))
-    y = bound.flow.preprocess(rows[chosen], given.context, given.mask)[0]
+    y, given = _chosen(bound, x)
     usual = copy.deepcopy(bound.flow).eval()
     exact = copy.deepcopy(usual).double()
 
@@ -123,6 +118,30 @@ def calibrated(bound: BoundFlow, x: Tensor, tolerance: float) -> tuple[Grid, Err
 
     score, reference = partial(solve, usual, usual.dtype), partial(solve, exact, torch.float64)
     return place_grid(score, reference, tolerance)
+
+
+def _chosen(bound: BoundFlow, x: Tensor) -> tuple[Tensor, Given]:
+    """The rows to calibrate on, in model coordinates, and what is given with them."""
+    rows, given, _ = bound.rows(x)
+    places = finite_rows(rows, given, bound.flow.preprocess).nonzero().squeeze(1)
+    if len(places) == 0:
+        raise ValueError("calibrate: expected at least one finite row of x; got none")
+    chosen = places[evenly_spaced(places, CALIBRATION_ROWS)]
+    if given.condition is not None:  # rows of one context share work
+        chosen = chosen[side_by_side(given.condition[chosen])]
+    given = Given(*(None if part is None else part[chosen] for part in given))
+    return bound.flow.preprocess(rows[chosen], given.context, given.mask)[0], given
+
+
+@torch.no_grad()
+def expected_seconds(bound: BoundFlow, x: Tensor, clock: Callable[[], float]) -> float:
+    """About how long `calibrated` will take for rows x, by the time of one solve."""
+    y, given = _chosen(bound, x)
+    start = clock()
+    bound.flow.bind(given.context, solver=Grid.uniform(PILOT_STEPS, METHOD)).solve_log_prob(
+        y, given.condition
+    )
+    return USUAL_SOLVES * (clock() - start)
 
 
 def place_grid(score: SolveOn, reference: SolveOn, tolerance: float) -> tuple[Grid, ErrorModel]:

@@ -136,7 +136,6 @@ DISCRETE_BATCH, DISCRETE_VALIDATIONS, DISCRETE_PATIENCE, DISCRETE_VALID_ROWS = 5
 DISCRETE_SHARE, IMPUTER_SHARE = 0.1, 1 / 3  # of the seconds, for the states and for what imputes
 DISCRETE_MOST_STEPS = 2_000
 LAST_SCORE_SHARE = 0.05  # of the seconds, for the last score of training rows, and of others
-CALIBRATION_SOLVES = 30  # of 16 steps, that placing the grid of the finished flow takes as long as
 COPIES_SHARE = 0.05  # of the seconds, for mapping copies of the rows
 # Far fewer steps than a plain table takes bring samples that boosted trees hardly know from real
 # rows; the imputer takes as many again.
@@ -156,6 +155,7 @@ FEW_ROWS_GROUPS, FEW_ROWS_PRIORS, FEW_ROWS_COMPONENTS = 4, (0.5, 4.0), (2, 3, 5)
 # Rows of which some columns are neither known nor asked, so that marginals are learned too.
 IMPUTER_LEFT_OUT = 1 / 3
 IMPUTER_ROWS, IMPUTER_MOST_COPIES, IMPUTER_JUDGED_ROWS = 100_000, 20, 256
+IMPUTER_COPIES_SHARE, IMPUTER_FEWEST_ROWS = 0.25, 256  # of its seconds, for mapping the rows
 
 # Conditional network of any columns given any others: its share of the seconds (a quarter of what
 # the joint density has), or as many steps as cost as much, likelihood steps counted ten times; rows

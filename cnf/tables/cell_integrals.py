@@ -184,27 +184,41 @@ class CellIntegrals:
     ) -> Iterator[tuple[Evaluation, Tensor]]:
         """The integrals over the cells of jobs by the first rule of each, and the errors of the
         rules alone; all points in one solve."""
-        points = [self._points(flow, rows.take(places), rules[0]) for places, rules in jobs]
-        x = torch.cat([part[0] for part in points])
-        context = None if rows.conditions is None else torch.cat([part[1] for part in points])
+        sizes = [len(places) * len(rules[0].weights) for places, rules in jobs]
+        x, context, log_ratio = self._points(flow, rows, jobs)
         found = flow.evaluate(x, context)
-        sizes = [len(part[0]) for part in points]
-        solved = zip(*(part.split(sizes) for part in vars(found).values()))
-        for (places, rules), (*_, log_ratio), parts in zip(jobs, points, solved):
-            log_density, bound, nfe, ok = (part.view(len(places), -1).T for part in parts)
-            log_mean, error = rules[0].log_mean(log_density.double() + log_ratio)
+        parts = (*vars(found).values(), log_ratio)
+        solved = zip(*(part[: sum(sizes)].split(sizes) for part in parts))
+        for (places, rules), points in zip(jobs, solved):
+            whole = in_blocks(torch.arange(len(places), device=places.device))
+            log_density, bound, nfe, ok, log_there = (
+                part.view(len(places), -1)[whole].T for part in points
+            )
+            log_mean, error = rules[0].log_mean(log_density.double() + log_there)
             bar = bound.double().mean(0) + error
-            yield Evaluation(log_mean, bar, nfe.sum(0), ok.all(0)), error
+            integral = Evaluation(log_mean, bar, nfe.sum(0), ok.all(0))
+            kept = [part[: len(places)] for part in (*vars(integral).values(), error)]
+            yield Evaluation(*kept[:-1]), kept[-1]
 
-    def _points(self, flow: CNF, rows: NumberRows, rule: Rule) -> tuple[Tensor, Tensor, Tensor]:
-        """The points of a rule in the cells of rows, their context, and what the density there is
-        multiplied by, in nats."""
-        x, context = rows.at(rule.offsets)
-        context = x[:, :0] if context is None else context
+    def _points(
+        self, flow: CNF, rows: NumberRows, jobs: list[Job]
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The points of the rules in the cells of jobs, those of a row side by side, filled up to whole
+        blocks; their context, and what the density there is multiplied by, in nats."""
+        places = torch.cat([places for places, _ in jobs])
+        counts = [len(rules[0].weights) for some, rules in jobs for _ in range(len(some))]
+        repeats = torch.tensor(counts, device=places.device)
+        row = torch.arange(len(places), device=places.device).repeat_interleave(repeats)
+        offsets = torch.cat([rules[0].offsets.repeat(len(some), 1) for some, rules in jobs])
+        whole = in_blocks(torch.arange(len(row), device=row.device))
+        row, offsets = row[whole], offsets.to(rows.values)[whole]
+        some = rows.take(in_blocks(places))
+        context = None if some.conditions is None else some.conditions[row]
         if self.kappa is None:
-            return x, context, self._log_steps(rows)
-        cells = GaussianCells.of(flow, self.steps, rows).within_reach()
-        x, log_ratio = cells.at(0.5 + rule.offsets / self.steps.where(self.steps > 0, 1.0))
+            return some.values[row] + offsets, context, self._log_steps(some)[row]
+        steps = self.steps.to(offsets)
+        cells = GaussianCells.of(flow, self.steps, some).within_reach().take(row)
+        x, log_ratio = cells.at(0.5 + offsets / steps.where(steps > 0, 1.0))
         return x, context, log_ratio
 
 
@@ -214,7 +228,7 @@ def _batches(jobs: list[Job]) -> Iterator[list[Job]]:
     points = 0
     for places, rules in jobs:
         size = len(rules[0].weights)
-        for part in map(in_blocks, places.split(max(1, AT_ONCE // size))):
+        for part in places.split(max(1, AT_ONCE // size)):
             if batch and points + size * len(part) > AT_ONCE:
                 yield batch
                 batch, points = [], 0
@@ -277,20 +291,24 @@ class GaussianCells:
         return replace(self, low=low, high=high, center=center, deviation=deviation)
 
     def log_ratio(self, e: Tensor, log_slope: Tensor) -> Tensor:
-        """The mass of each cell under g over its density dg/dx at e (…, rows, numeric), in nats
-        (…, rows)."""
+        """The mass of each cell under g over its density dg/dx at e (rows, numeric), in nats
+        (rows,)."""
         log_density = log_slope - 0.5 * e.square() - HALF_LOG_2PI - self.deviation.log()
         return (_log_mass(self.low, self.high) - log_density).where(self.on_grid, 0.0).sum(-1)
 
+    def take(self, places: Tensor) -> GaussianCells:
+        """The cells at `places`."""
+        parts = [part[places] for part in vars(self).values() if isinstance(part, Tensor)]
+        return GaussianCells(self.flow, self.rows.take(places), *parts)
+
     def at(self, shares: Tensor) -> tuple[Tensor, Tensor]:
-        """The numbers (rows · points, numeric) that have shares (points, numeric) of the mass of
-        their cells below them, and their `log_ratio` (points, rows)."""
+        """The numbers (rows, numeric) that have shares (rows, numeric) of the mass of their cells
+        below them, and their `log_ratio` (rows,)."""
         marginals, _ = gaussianizing_maps(self.flow)
-        e = _quantile(self.low, self.high, shares.to(self.low)[:, None])
+        e = _quantile(self.low, self.high, shares)
         y = self.mean + self.deviation * e
-        values = self.rows.values.expand(y.shape)
-        x = marginals.inverse(y.where(self.on_grid, 0.0)).where(self.on_grid, values)
-        return x.transpose(0, 1).flatten(0, 1), self.log_ratio(e, marginals.by_cell(x)[1])
+        x = marginals.inverse(y.where(self.on_grid, 0.0)).where(self.on_grid, self.rows.values)
+        return x, self.log_ratio(e, marginals.by_cell(x)[1])
 
 
 def _quantile(a: Tensor, b: Tensor, share: Tensor) -> Tensor:

@@ -7,13 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from torch import Tensor
-
 import cnf.recipe.defaults as defaults
-from cnf.flows import CNF
-from cnf.flows.calibration import CALIBRATION_ROWS, PILOT_STEPS
-from cnf.ode import Grid
-from cnf.rows import evenly_spaced
 from cnf.training.config import Clock
 from cnf.training.processes import shared_seconds
 
@@ -104,13 +98,3 @@ class Budget:
         if self.seconds is None:
             return NEVER
         return Deadline(self.clock() + share * self.seconds, self.clock)
-
-
-def calibration_seconds(flow: CNF, x: Tensor, context: Tensor | None, clock: Clock) -> float:
-    """About how long it will take to place the grid of a flow on rows x (rows, dim), by the time of a
-    solve."""
-    some = evenly_spaced(x, CALIBRATION_ROWS)
-    context = None if context is None else context[some]
-    start = clock()
-    flow.bind(context, solver=Grid.uniform(PILOT_STEPS), tolerance=math.inf).log_prob(x[some])
-    return defaults.CALIBRATION_SOLVES * (clock() - start)

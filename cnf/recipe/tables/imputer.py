@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 import cnf.recipe.defaults as defaults
+from cnf.flows.calibration import expected_seconds
 from cnf.recipe.fit import fit
-from cnf.recipe.tables.budget import Budget, calibration_seconds
+from cnf.recipe.tables.budget import Budget
 from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
 from cnf.recipe.tables.rows import TableRows, dequantized
 from cnf.rows import evenly_spaced
@@ -41,7 +42,8 @@ def fit_imputer(
     copies = max(
         1, min(defaults.IMPUTER_MOST_COPIES, math.ceil(defaults.IMPUTER_ROWS / len(train)))
     )
-    train = train.take(torch.arange(len(train), device=train.weights.device).repeat(copies))
+    rows = len(train)
+    train = train.take(_places(model, imputation, train, copies, budget))
     valid = valid.take(evenly_spaced(valid.weights, defaults.IMPUTER_JUDGED_ROWS))
     both = [(rows, *_partly_masked(imputation, rows, generator)) for rows in (train, valid)]
     states = [_discrete_rows(model, *part) for part in both]
@@ -53,7 +55,7 @@ def fit_imputer(
     )
     afterwards = 0.0
     if budget.seconds is not None:
-        afterwards = calibration_seconds(imputer.flow, x, context, budget.clock)
+        afterwards = expected_seconds(imputer.flow.bind(context), x, budget.clock)
     fit(
         imputer.flow,
         x,
@@ -62,11 +64,28 @@ def fit_imputer(
         context_valid=context_valid,
         weights=train.weights,
         seed=seed,
-        steps=budget.flow_steps(len(train) // copies),
+        steps=budget.flow_steps(rows),
         seconds=budget.flow_seconds(afterwards),
         likelihood_share=0.0,
         callbacks=callbacks,
     )
+
+
+def _places(
+    model: TableFlow, imputation: Imputation, train: TableRows, copies: int, budget: Budget
+) -> Tensor:
+    """The rows to learn from, again and again: as many as time allows, some of them where it does not
+    allow one copy. Each has a pattern of its own, which takes its time to be mapped."""
+    places = torch.arange(len(train), device=train.weights.device).repeat(copies)
+    if budget.seconds is None or imputation.imputer.flow is None:
+        return places
+    generator = torch.Generator(model.device).manual_seed(0)
+    some = train.take(evenly_spaced(train.weights, defaults.IMPUTER_FEWEST_ROWS))
+    start = budget.clock()
+    _coordinates(model, some, *_partly_masked(imputation, some, generator), generator)
+    affordable = defaults.IMPUTER_COPIES_SHARE * budget.seconds / (budget.clock() - start)
+    most = max(int(affordable * len(some)), len(some))
+    return places[evenly_spaced(places, most)] if most < len(train) else places[:most]
 
 
 def _partly_masked(

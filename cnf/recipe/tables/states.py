@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 import cnf.recipe.defaults as defaults
+from cnf.flows.calibration import expected_seconds
 from cnf.recipe.fit import fit
-from cnf.recipe.tables.budget import Budget, calibration_seconds
+from cnf.recipe.tables.budget import Budget
 from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
 from cnf.recipe.tables.few_rows import Fallback, Numbers, fallback_if_better
 from cnf.recipe.tables.imputer import fit_imputer
@@ -46,7 +47,11 @@ def fit_states(
     share = 1 - defaults.IMPUTER_SHARE if imputer else 1.0
     budget = Budget(steps, None if seconds is None else share * seconds)
     generator = torch.Generator(model.device).manual_seed(seed)
+    start = budget.clock()
     fit_maps(model, train, generator)
+    few = model.schema.charts is None and _few(
+        budget, len(train), len(valid), budget.clock() - start
+    )
     if model.discrete is not None:
         pairs = [_discrete_rows(model, part) for part in (train, valid)]
         fit_discrete(model.discrete, *pairs, budget=budget, seed=seed)
@@ -55,9 +60,9 @@ def fit_states(
         if model.flow is not None:
             history = _fit_flow(
                 model, train, valid, budget, generator,
-                seed=seed, likelihood_share=likelihood_share, **options,
+                few=few, seed=seed, likelihood_share=likelihood_share, **options,
             )  # fmt: skip
-            if model.schema.charts is None and _few(budget, len(train), len(valid)):
+            if few:
                 numbers = [_numbers(model, rows, generator) for rows in (train, valid)]
                 groups = model.conditioning.categories
                 deadline = budget.deadline(defaults.FEW_ROWS_SHARE)
@@ -94,19 +99,21 @@ def _fit_flow(
     budget: Budget,
     generator: torch.Generator,
     *,
+    few: bool,
     seed: int,
     likelihood_share: float | None,
     **options: Any,
 ) -> History:
-    """Fit the flow over the numbers by the recipe of `cnf.fit`."""
+    """Fit the flow over the numbers by the recipe of `cnf.fit`; `few` rows leave time for a
+    cross-validation."""
     assert model.flow is not None, "there are numbers"
     copies = _copies(model, train, budget, generator)
     x, context = _dequantized_copies(model, train, copies, generator)
     x_valid, context_valid = _dequantized_copies(model, valid, 1, generator)
     afterwards = 0.0
     if budget.seconds is not None:
-        afterwards = calibration_seconds(model.flow, x, context, budget.clock)
-        if _few(budget, len(train), len(valid)):
+        afterwards = expected_seconds(model.flow.bind(context), x, budget.clock)
+        if few:
             afterwards += defaults.FEW_ROWS_SHARE * budget.seconds
     return fit(
         model.flow, x, x_valid,
@@ -118,12 +125,14 @@ def _fit_flow(
     )  # fmt: skip
 
 
-def _few(budget: Budget, train: int, valid: int) -> bool:
-    """Whether rows are so few that a cross-validation chooses, and the fit long enough for one."""
-    steps = budget.flow_steps(train)
-    return train + valid < defaults.STACKING_ROWS and (
-        steps is None or steps >= defaults.STACKING_STEPS
-    )
+def _few(budget: Budget, train: int, valid: int, seconds: float) -> bool:
+    """Whether rows are so few that a cross-validation chooses, and the fit long enough for one, each
+    fold of which takes at least the `seconds` that fitting the maps took."""
+    if train + valid >= defaults.STACKING_ROWS:
+        return False
+    if budget.seconds is None:
+        return (budget.flow_steps(train) or 0) >= defaults.STACKING_STEPS
+    return defaults.STACKING_FOLDS * seconds <= defaults.FEW_ROWS_SHARE * budget.seconds
 
 
 def _numbers(model: TableFlow, rows: TableRows, generator: torch.Generator) -> Numbers:
