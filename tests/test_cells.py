@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import cnf
-from cnf.tables.cell_integrals import TOLERANCE, _log_mass
+from cnf.tables.cell_integrals import TOLERANCE
+from cnf.tables.gaussian_cells import _log_mass
 from cnf.tables.quadrature import axes_rule, cell_rule
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from cnf.flows import CNF, Evaluation
 from cnf.rows import evenly_spaced, in_blocks
 from cnf.tables.columns import Column
-from cnf.tables.masked_flow import gaussianizing_maps
+from cnf.tables.gaussian_cells import GaussianCells, NumberRows
 from cnf.tables.quadrature import Rule, axes_rule, cell_rule, cell_rules
 from cnf.transforms.patterns import by_pattern
 
@@ -27,43 +26,8 @@ TOLERANCE = 1e-2
 MEASURED_ROWS, NARROW, COVERED, MARGIN, SMALLEST_ERROR = 128, 1.0, 0.98, 2.0, 5e-4
 # A column whose share of the tolerance is below this stays at its center while others are integrated.
 NARROW_SHARE = 0.25
-# Deviations from its mean within which the Gaussian that a flow starts from is believed. For a cell
-# beyond, it is made so wide that the nearer end lies there: tails as light as those of a Gaussian
-# say nothing of the flow, whose map is logarithmic far off.
-REACH = 4.0
 # Places of rows, and the rules for their cells, each with more points than the one before.
 Job: TypeAlias = tuple[Tensor, list[Rule]]
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-
-
-@dataclass(frozen=True)
-class NumberRows:
-    """Rows of numbers, as a flow over typed columns takes them.
-
-    Attributes:
-        values: (rows, numeric), in the units of the table.
-        present: which cells hold an ordinary number (rows, numeric).
-        conditions: context of the flow (rows, width), or None.
-    """
-
-    values: Tensor
-    present: Tensor
-    conditions: Tensor | None
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def take(self, places: Tensor) -> NumberRows:
-        """The rows at `places`."""
-        context = None if self.conditions is None else self.conditions[places]
-        return NumberRows(self.values[places], self.present[places], context)
-
-    def at(self, offsets: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Every row at each of some offsets (points, numeric): x (rows · points, numeric) and its
-        context, those of a row side by side."""
-        x = (self.values[:, None] + offsets.to(self.values)).flatten(0, 1)
-        context = self.conditions
-        return x, None if context is None else context.repeat_interleave(len(offsets), 0)
 
 
 class CellIntegrals:
@@ -236,98 +200,6 @@ def _batches(jobs: list[Job]) -> Iterator[list[Job]]:
             points += size * len(part)
     if batch:
         yield batch
-
-
-@dataclass(frozen=True)
-class GaussianCells:
-    """The cells of rows under the Gaussian g that a flow starts from, column by column.
-
-    Everything is in deviations of g(yⱼ | c₋ⱼ) from its mean, y the flow's nearly Gaussian
-    coordinates.
-
-    Attributes:
-        flow: with a gaussianizing transform.
-        rows: the numbers.
-        on_grid: which of them are integers (rows, numeric).
-        low: lower end of each cell (rows, numeric).
-        high: upper end.
-        center: its center.
-        log_slope: log dy/dx at the center.
-        mean: of g (rows, numeric), in y.
-        deviation: of g, in y.
-    """
-
-    flow: CNF
-    rows: NumberRows
-    on_grid: Tensor
-    low: Tensor
-    high: Tensor
-    center: Tensor
-    log_slope: Tensor
-    mean: Tensor
-    deviation: Tensor
-
-    @classmethod
-    def of(cls, flow: CNF, steps: Tensor, rows: NumberRows) -> GaussianCells:
-        """The cells of these steps around the numbers of rows."""
-        marginals, whitening = gaussianizing_maps(flow)
-        half = (steps / 2).to(rows.values)
-        (y, log_slope), (low, _), (high, _) = (
-            marginals.by_cell(x) for x in (rows.values, rows.values - half, rows.values + half)
-        )
-        assert rows.conditions is not None, "states condition the flow"
-        present, features = rows.present, rows.conditions[:, y.shape[1] :].double()
-        mean, deviation = whitening.conditionals(y.where(present, 0.0), present, features)
-        low, high, center = ((part - mean) / deviation for part in (low, high, y))
-        on_grid = present & (half > 0)
-        return cls(flow, rows, on_grid, low, high, center, log_slope, mean, deviation)
-
-    def within_reach(self) -> GaussianCells:
-        """The same cells under a Gaussian that is wide enough for the nearer end of each."""
-        ends = self.low.clamp(min=0.0) - self.high.clamp(max=0.0)
-        wider = (ends / REACH).clamp(min=1.0)
-        low, high, center = (part / wider for part in (self.low, self.high, self.center))
-        deviation = self.deviation * wider
-        return replace(self, low=low, high=high, center=center, deviation=deviation)
-
-    def log_ratio(self, e: Tensor, log_slope: Tensor) -> Tensor:
-        """The mass of each cell under g over its density dg/dx at e (rows, numeric), in nats
-        (rows,)."""
-        log_density = log_slope - 0.5 * e.square() - HALF_LOG_2PI - self.deviation.log()
-        return (_log_mass(self.low, self.high) - log_density).where(self.on_grid, 0.0).sum(-1)
-
-    def take(self, places: Tensor) -> GaussianCells:
-        """The cells at `places`."""
-        parts = [part[places] for part in vars(self).values() if isinstance(part, Tensor)]
-        return GaussianCells(self.flow, self.rows.take(places), *parts)
-
-    def at(self, shares: Tensor) -> tuple[Tensor, Tensor]:
-        """The numbers (rows, numeric) that have shares (rows, numeric) of the mass of their cells
-        below them, and their `log_ratio` (rows,)."""
-        marginals, _ = gaussianizing_maps(self.flow)
-        e = _quantile(self.low, self.high, shares)
-        y = self.mean + self.deviation * e
-        x = marginals.inverse(y.where(self.on_grid, 0.0)).where(self.on_grid, self.rows.values)
-        return x, self.log_ratio(e, marginals.by_cell(x)[1])
-
-
-def _quantile(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """Where a normal variable between a and b has this share of its mass below it."""
-    flipped = a > 0
-    share = torch.where(flipped, 1 - share, share)
-    a, b = torch.where(flipped, -b, a), torch.where(flipped, -a, b)
-    below = torch.special.ndtr(a)
-    e = torch.special.ndtri(below + share * (torch.special.ndtr(b) - below))
-    e = torch.minimum(torch.maximum(e, a), b)
-    return torch.where(flipped, -e, e)
-
-
-def _log_mass(a: Tensor, b: Tensor) -> Tensor:
-    """log (Φ(b) − Φ(a)), for a < b, with its digits in both tails."""
-    flipped = a > 0
-    a, b = torch.where(flipped, -b, a), torch.where(flipped, -a, b)
-    log_a, log_b = torch.special.log_ndtr(a), torch.special.log_ndtr(b)
-    return log_b + torch.log1p(-torch.exp(log_a - log_b))
 
 
 def _blank(rows: NumberRows) -> Evaluation:

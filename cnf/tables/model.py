@@ -16,7 +16,7 @@ from cnf.flows.model_file import write_model
 from cnf.flows.serialization import describe
 from cnf.flows.state import WholeState, tensors_of
 from cnf.rows import Cells, Rows
-from cnf.tables.cell_integrals import CellIntegrals, NumberRows
+from cnf.tables.cell_integrals import CellIntegrals
 from cnf.tables.columns import Column
 from cnf.tables.conditioning import PlainConditioning, StateConditioning
 from cnf.tables.context import complete, context_frame, gives_modeled
@@ -24,6 +24,7 @@ from cnf.tables.dataframes import Given
 from cnf.tables.discrete import DiscreteModel
 from cnf.tables.explaining import Explanation, Reference
 from cnf.tables.formats import TableError
+from cnf.tables.gaussian_cells import NumberRows
 from cnf.tables.imputation import Imputation, Imputer, excluded_states
 from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, masked_flow
 from cnf.tables.metadata import FitMetadata

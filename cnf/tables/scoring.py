@@ -13,10 +13,11 @@ from torch import Tensor
 
 from cnf.flows import CNF, Evaluation
 from cnf.rows import Cells, in_blocks
-from cnf.tables.cell_integrals import CellIntegrals, NumberRows
+from cnf.tables.cell_integrals import CellIntegrals
 from cnf.tables.columns import NO_STATE, OUTSIDE, UNSEEN, Column
 from cnf.tables.conditioning import PlainConditioning, StateConditioning
 from cnf.tables.discrete import DiscreteModel
+from cnf.tables.gaussian_cells import NumberRows
 from cnf.tables.schema import Schema, unheld
 from cnf.transforms.patterns import side_by_side
 
