@@ -3,8 +3,9 @@
 Blocks of Python run in their order and share one namespace for each page; a block after
 `<!-- file: NAME -->` is first written to that file. Lines of shell blocks that call `cnf` run in the
 same process, with the variables before them. A block after `<!-- not run -->` is skipped. Budgets in
-seconds become a few training steps, unless CNF_FULL_BUDGETS is set. Every page finds `table.csv`,
-`new.csv`, `visits.csv`, `model.safetensors`, and the names `x`, `c`, `frame` and `model`.
+seconds become a few training steps, unless CNF_FULL_BUDGETS is set. A tutorial starts from nothing, and a
+how-to from what the index of its folder makes. Every other page finds `table.csv`, `new.csv`,
+`visits.csv`, `model.safetensors`, and the names `x`, `c`, `frame` and `model`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import shlex
 import sys
 import traceback
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,8 +73,20 @@ def run_command(words: list[str]) -> None:
         raise SystemExit(shlex.join(words))
 
 
+@cache
+def start(folder: Path) -> dict[str, object]:
+    """The names that the pages of a folder start from; files too are made here."""
+    if folder.name == "tutorials":
+        return {}
+    if folder.name == "how-to":
+        names: dict[str, object] = {}
+        run_page(folder / "index.md", names)
+        return names
+    return prepare()
+
+
 def prepare() -> dict[str, object]:
-    """The files and names that pages start from."""
+    """The files and names that guides start from."""
     import numpy as np
     import pandas as pd
     import torch
@@ -117,11 +131,11 @@ def run_page(page: Path, names: dict[str, object]) -> None:
 
 def main(pages: list[Path]) -> None:
     sys.path.insert(0, str(Path.cwd()))
-    names, failed = prepare(), []
+    failed = []
     environment = dict(os.environ)
     for page in pages:
         try:
-            run_page(page, dict(names))
+            run_page(page, dict(start(page.parent)))
             print(f"{page.name}: runs", flush=True)
         except (Exception, SystemExit):
             failed.append(page.name)

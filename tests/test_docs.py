@@ -34,17 +34,18 @@ def run_pages(pages: list[Path], folder: Path, **environment: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def with_code(pages: list[Path]) -> list[Path]:
-    return [page for page in pages if blocks(page.read_text())]
+def with_code(folder: str) -> list[Path]:
+    return [page for page in PAGES if page.parent == ROOT / folder and blocks(page.read_text())]
 
 
-def test_code_of_the_pages_runs(tmp_path):
-    run_pages(with_code([page for page in PAGES if page.parent.name != "contributing"]), tmp_path)
+@pytest.mark.parametrize("folder", [".", "docs", "docs/tutorials", "docs/how-to"])
+def test_code_of_the_pages_runs(folder, tmp_path):
+    run_pages(with_code(folder), tmp_path)
 
 
 @pytest.mark.slow
 def test_code_of_the_ten_parts_runs(tmp_path):
-    run_pages(with_code([page for page in PAGES if page.parent.name == "contributing"]), tmp_path)
+    run_pages(with_code("docs/contributing"), tmp_path)
 
 
 @pytest.mark.slow
