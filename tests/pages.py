@@ -2,7 +2,8 @@
 
 Blocks of Python run in their order and share one namespace for each page; a block after
 `<!-- file: NAME -->` is first written to that file. Lines of shell blocks that call `cnf` run in the
-same process, with the variables before them. A block after `<!-- not run -->` is skipped. Budgets in
+same process, with the variables before them. A block after `<!-- not run -->` is skipped, and one after
+`<!-- needs: NAME -->` where that package is not installed. Budgets in
 seconds become a few training steps, unless CNF_FULL_BUDGETS is set. A tutorial starts from nothing, and a
 how-to from what the index of its folder makes. Every other page finds `table.csv`, `new.csv`,
 `visits.csv`, `model.safetensors`, and the names `x`, `c`, `frame` and `model`.
@@ -16,11 +17,13 @@ import shlex
 import sys
 import traceback
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 FENCE = re.compile(
-    r"(?:<!-- (?P<note>file: (?P<file>[\w./-]+)|not run) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```\n",
+    r"(?:<!-- (?P<note>file: (?P<file>[\w./-]+)|needs: (?P<needs>\w+)|not run) -->\n)?"
+    r"```(?P<language>\w+)\n(?P<text>.*?)```\n",
     re.DOTALL,
 )
 STEPS = 20
@@ -37,9 +40,14 @@ class Block(NamedTuple):
 
 def blocks(text: str) -> list[Block]:
     return [
-        Block(found["language"], found["text"], found["file"], found["note"] == "not run")
+        Block(found["language"], found["text"], found["file"], skipped(found))
         for found in FENCE.finditer(text)
     ]
+
+
+def skipped(found: re.Match[str]) -> bool:
+    """Whether a block is not to be run, or needs a package that is not there."""
+    return found["note"] == "not run" or bool(found["needs"] and find_spec(found["needs"]) is None)
 
 
 def commands(block: Block) -> list[list[str]]:

@@ -15,6 +15,8 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 README_BYTES, README_NUMBERS = 6144, 60
+# Their fits take more than ten seconds.
+SLOW_PAGES = {"one-table-to-another.md", "transport.md"}
 LINK = re.compile(r"!?\[[^]]*\]\(([^)\s]+)\)")
 
 
@@ -40,7 +42,13 @@ def with_code(folder: str) -> list[Path]:
 
 @pytest.mark.parametrize("folder", [".", "docs", "docs/tutorials", "docs/how-to"])
 def test_code_of_the_pages_runs(folder, tmp_path):
-    run_pages(with_code(folder), tmp_path)
+    run_pages([page for page in with_code(folder) if page.name not in SLOW_PAGES], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["docs", "docs/tutorials"])
+def test_code_of_slow_pages_runs(folder, tmp_path):
+    run_pages([page for page in with_code(folder) if page.name in SLOW_PAGES], tmp_path)
 
 
 @pytest.mark.slow
