@@ -90,6 +90,10 @@ def fit(
             "--any-subset", help="Train for any columns given any others too, in the same budget."
         ),
     ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(help="A table whose rows are to be carried to those of DATA, a file."),
+    ] = None,
     valid: Annotated[
         str | None,
         typer.Option(help="Validation rows, a file or toy:NAME. Default: a tenth of DATA."),
@@ -145,6 +149,7 @@ def fit(
         missing=None if missing is None else names_in(missing),
         array=array,
         any_subset=any_subset,
+        source=source,
     )
     fit_model(options, as_json=as_json, resume=resume)
 
@@ -249,6 +254,28 @@ def sample(
 
     use_threads(threads)
     sample_table(model, output, rows=rows, seed=seed, given=given or [], device=device)
+
+
+@app.command()
+def transport(
+    model: Model,
+    data: Data,
+    output: Output,
+    reverse: Annotated[
+        bool, typer.Option("--reverse", help="Carry rows of the fitted table back to its source.")
+    ] = False,
+    device: Device = "cpu",
+    threads: Threads = 1,
+) -> None:
+    """Carry rows of a source to the table that a model was fitted to.
+
+    The model has to be one of cnf fit --source.
+    """
+    from cnf.cli.model import use_threads
+    from cnf.cli.transporting import transport_table
+
+    use_threads(threads)
+    transport_table(model, data, output, reverse=reverse, device=device)
 
 
 @app.command()

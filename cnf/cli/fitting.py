@@ -37,7 +37,7 @@ def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
     with joined(options.device) as group:
         finished = bool(group.agreed(resume and is_finished(output)))
         if not finished:
-            require_writable(output, options.data, options.valid)
+            require_writable(output, options.data, options.valid, options.source)
             check_budget(options)
             if group.first and not resume:
                 discard(checkpoint_beside(output))
@@ -116,6 +116,7 @@ def fitted(
                 weights=options.weights,
                 seed=options.seed,
                 any_subset=options.any_subset,
+                source=options.source,
                 hidden=None if options.width is None else (options.width, options.width),
                 device=device,
                 steps=options.steps,
@@ -126,7 +127,8 @@ def fitted(
     except InterruptedFit as stop:
         model = stop.model
     except (ValueError, TrainingError) as error:
-        named = str(error).startswith((f"{options.data}:", f"{options.valid}:"))
+        tables = (options.data, options.valid, options.source)
+        named = str(error).startswith(tuple(f"{table}:" for table in tables))
         raise ValueError(str(error) if named else f"{options.data}: {error}") from error
     hidden = None if model.flow is None else model.flow.field.hidden
     choices = asdict(options) | {"hidden": hidden}

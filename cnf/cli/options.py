@@ -117,6 +117,7 @@ class FitOptions:
     missing: tuple[str, ...] | None = None
     array: str | None = None
     any_subset: bool = False
+    source: str | None = None
 
     @property
     def beside(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from cnf.fields.masked import MaskedField
 from cnf.flows import CNF, Evaluation
 from cnf.flows.model_file import write_model
 from cnf.flows.serialization import describe
+from cnf.flows.source_base import SourceBase
 from cnf.flows.state import WholeState, tensors_of
 from cnf.rows import Cells, Rows
 from cnf.tables.cell_integrals import CellIntegrals
@@ -279,6 +280,40 @@ class TableFlow(WholeState):
             ValueError: as `marginal`.
         """
         return table_density(self).conditional(given)
+
+    @torch.no_grad()
+    def transport(self, table: pd.DataFrame, *, reverse: bool = False) -> pd.DataFrame:
+        """Where the model carries rows of its source, as a frame of the same columns; with
+        `reverse`, where rows of its own come from.
+
+        Raises:
+            TableError: for a column that is not there, or a cell that is no number.
+            ValueError: for a model that was not fitted with `source=`.
+        """
+        moved = self._moving.transport(self._numbers(table), reverse=reverse)
+        states = torch.zeros_like(moved, dtype=torch.long)
+        return self.schema.rows(Cells(moved, states)).set_index(table.index)
+
+    def log_density_ratio(self, table: pd.DataFrame) -> tuple[Tensor, Tensor]:
+        """log p₁ − log p₀ of the rows of a frame, between the table and its source, and a bound of
+        the error, each (rows,), in nats.
+
+        Raises:
+            TableError: for a column that is not there, or a cell that is no number.
+            ValueError: for a model that was not fitted with `source=`.
+        """
+        return self._moving.log_density_ratio(self._numbers(table))
+
+    @property
+    def _moving(self) -> CNF:
+        """The flow of a model that starts from the density of a source."""
+        if self.flow is None or not isinstance(self.flow.base, SourceBase):
+            raise ValueError("the model starts from no table: fit it with source=")
+        return self.flow
+
+    def _numbers(self, table: pd.DataFrame) -> Tensor:
+        """The rows of a plain table (rows, columns), complete."""
+        return complete(self.encode(table)[0].values)
 
     def explain(self, table: pd.DataFrame, reference: pd.DataFrame) -> Explanation:
         """Which column makes each row odd, and how odd the row is beside rows of reference.

@@ -14,7 +14,14 @@ import torch
 from cnf.deprecation import removed_argument, renamed_argument
 from cnf.recipe.architecture import default_table_flow
 from cnf.recipe.tables.plain import fit_plain, gaussian_nll, plain_rows
-from cnf.recipe.tables.reading import table_frame, told_of, unusual_lines, validation_table
+from cnf.recipe.tables.reading import (
+    source_rows,
+    source_table,
+    table_frame,
+    told_of,
+    unusual_lines,
+    validation_table,
+)
 from cnf.recipe.tables.rows import TableRows, encoded, merged, split
 from cnf.recipe.tables.states import fit_states
 from cnf.rows import FEWEST_ROWS, HELD_OUT, Rows, held_out_split
@@ -58,6 +65,7 @@ def fit_table(
     hidden: tuple[int, int] | None = None,
     imputer: bool | None = None,
     any_subset: bool = False,
+    source: Any = None,
     device: str | torch.device = "cpu",
     announce: Callable[..., object] | None = None,
     **budget: Any,
@@ -86,6 +94,8 @@ def fit_table(
             table has missing cells. It takes a third of the seconds, or as many steps again.
         any_subset: whether to fit a conditional network too, which `TableFlow.marginal` and
             `TableFlow.conditional` ask; of a table with states it is the imputer.
+        source: a table, as `table`, whose rows are to be carried to those of this one, for tables
+            of continuous columns alone: the model starts from its density; see `cnf.fit`.
         device: where to compute.
         announce: called before the fit with lines on how the file is written and what each column
             is.
@@ -127,6 +137,7 @@ def fit_table(
             missing=missing,
             strict=strict,
         )
+    origin = None if source is None else source_table(source, schema)
     frame_valid = None if valid is None else validation_table(valid, schema)
     if announce is not None:
         announce(*unusual_lines(table), *(f"  {line}" for line in schema.lines()))
@@ -141,6 +152,7 @@ def fit_table(
             seed=seed,
             imputer=imputer,
             any_subset=any_subset,
+            source=origin,
             **budget,
         )
     except Interrupted as stop:
@@ -158,6 +170,7 @@ def fit_table_flow(
     seed: int = 0,
     imputer: bool | None = None,
     any_subset: bool = False,
+    source: pd.DataFrame | None = None,
     steps: int | None = None,
     seconds: float | None = None,
     likelihood_share: float | None = None,
@@ -182,7 +195,7 @@ def fit_table_flow(
         >>> fit_table_flow(model, table, steps=20).valid_nll == model.history.valid_nll
         True
     """
-    options = {
+    options: dict[str, Any] = {
         "seed": seed,
         "steps": steps,
         "seconds": seconds,
@@ -193,7 +206,7 @@ def fit_table_flow(
     rows = encoded(model, table, weights)
     rows_valid = None if valid is None else encoded(model, valid, None)
     if model.plain:
-        options["any_subset"] = any_subset
+        options |= {"any_subset": any_subset, "source": source_rows(model, source)}
         facts, fit = _plain_fit(model, rows, rows_valid, options, weighted=weights is not None)
     else:
         wanted = True if any_subset else imputer

@@ -7,11 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from cnf.rows import FEWEST_ROWS
 from cnf.tables.columns import declared_type
 from cnf.tables.dataframes import as_pandas
 from cnf.tables.formats import TableError, choose_columns
+from cnf.tables.model import TableFlow
 from cnf.tables.reading import file_lines, read_typed_chunks, read_typed_table
 from cnf.tables.schema import Schema
 
@@ -28,6 +30,26 @@ def validation_table(source: Any, schema: Schema) -> pd.DataFrame:
         for columns in (schema.modeled, schema.context):
             schema.encode(frame, columns)
     return frame
+
+
+def source_table(source: Any, schema: Schema) -> pd.DataFrame:
+    """The rows of a file or a frame that a plain table starts from, once the schema can hold them.
+
+    Raises:
+        TableError: naming the file, or a column that rows cannot be carried along.
+    """
+    if schema.context or not schema.plain:
+        fixed = next(c for c in schema.columns if c.role == "context" or not c.plain)
+        raise TableError(
+            f"source: rows are carried along continuous columns alone; {fixed.name!r} is"
+            f" {fixed.describe()}: leave it out, or declare it real"
+        )
+    return validation_table(source, schema)
+
+
+def source_rows(model: TableFlow, source: pd.DataFrame | None) -> Tensor | None:
+    """The numbers of the rows that a model starts from, None without a source."""
+    return None if source is None else model.encode(source)[0].values
 
 
 @contextmanager
