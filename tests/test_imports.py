@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "cnf"
 
 # A room may import from lower floors, and from itself; rooms on one floor do not see each other.
 FLOORS = (
-    {"files", "functional", "rows", "deprecation", "precision", "registry", "version"},
+    {"card", "files", "functional", "rows", "deprecation", "precision", "registry", "version"},
     {"plugins"},
     {"ode", "fields", "datasets", "plotting"},
     {"transforms"},

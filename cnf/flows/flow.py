@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from cnf.card import card
 from cnf.deprecation import RenamedAttribute, warn_renamed
 from cnf.fields import GatedField, Geometry
 from cnf.fields.wrapped import as_field
@@ -254,6 +255,18 @@ class CNF(FlowMethods, WholeState):
                 given the class.
         """
         write_model(path, {**describe(self), "metadata": self.metadata}, tensors_of(self))
+
+    def _repr_html_(self) -> str:
+        """A card for notebooks: the parts of the flow."""
+        weights = sum(parameter.numel() for parameter in self.field.parameters())
+        facts = {
+            "context columns": self.context_dim,
+            "field": f"{type(self.field).__name__}, {weights:,} weights",
+            "base": type(self.base).__name__,
+            "transform": type(self.preprocess).__name__,
+            "solver": f"{type(self.solver).__name__}, {self.solver.nfe or 'adaptive'} evaluations a row",
+        }
+        return card(f"CNF of {self.dim} columns", facts)
 
     score = RenamedAttribute("solve_log_prob")
     accuracy = RenamedAttribute("error_model")

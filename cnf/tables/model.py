@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cnf.card import card
 from cnf.fields.masked import MaskedField
 from cnf.flows import CNF, Evaluation
 from cnf.flows.model_file import write_model
@@ -477,6 +478,18 @@ class TableFlow(WholeState):
             )
         if settings["imputer"] and self.imputer is None:
             self.with_imputer()
+
+    def _repr_html_(self) -> str:
+        """A card for notebooks: what the fit found, its course, and the columns."""
+        known = self.metadata.history or {}
+        facts: dict[str, object] = {"rows": "not fitted"}
+        if self.metadata.rows is not None:
+            facts = {"rows": f"{self.metadata.rows:,}"}
+        if (nll := known.get("valid_nll")) is not None:
+            facts["held-out NLL"] = f"{nll:.3f} ± {known['valid_se']:.3f} nats a row"
+        curve = [record["valid_nll"] for record in known.get("records", [])]
+        columns = {str(column.name): column.describe() for column in self.schema.columns}
+        return card("TableFlow", facts, columns, [nll for nll in curve if nll is not None])
 
     def save(self, path: str | Path) -> None:
         """Write schema, configuration, weights and metadata to one safetensors file,
