@@ -30,7 +30,7 @@ def card(
         rows = (
             f"<tr><th>{escape(n)}</th><td>{escape(what)}</td></tr>" for n, what in columns.items()
         )
-        parts.append(f'<table style="text-align: left">{"".join(rows)}</table>')
+        parts.append(f'<table style="text-align: left; color: inherit">{"".join(rows)}</table>')
     return f'<div class="cnf-card">{"".join(parts)}</div>'
 
 
