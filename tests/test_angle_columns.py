@@ -264,3 +264,9 @@ def test_declarations_take_pairs_of_columns():
     }  # fmt: skip
     with pytest.raises(ValueError, match="expected name=value"):
         declarations("a=integer,lon")
+
+
+def test_pictures_show_one_turn():
+    """Beyond it a density is repeated, and would be seen twice."""
+    charts = cnf.CNF(3, hidden=(4, 4), periods={0: 24.0}, spheres=[(1, 2)]).preprocess
+    assert charts.turns == {0: (0.0, 24.0), 1: (-180.0, 180.0), 2: (-90.0, 90.0)}

@@ -160,8 +160,9 @@ class PlotContext:
 
     @cached_property
     def all_limits(self) -> tuple[tuple[float, float], ...]:
-        """The range of every column."""
-        return plotting.limits(self.quantiles[[0, 2]], quantiles=(0, 1))
+        """The range of every column; of an angle it is one turn."""
+        limits = dict(enumerate(plotting.limits(self.quantiles[[0, 2]], quantiles=(0, 1))))
+        return tuple((limits | self.flow.preprocess.turns).values())
 
     def typical(self, count: int, column: int = 0) -> Tensor:
         """Rows (count, dim) of the data, or of the model, at evenly spaced ranks of a column."""

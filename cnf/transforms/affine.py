@@ -33,6 +33,11 @@ class Transform(Float64Module, ABC):
         self.dim = dim
 
     @property
+    def turns(self) -> dict[int, tuple[float, float]]:
+        """Where the whole of a circle or a sphere begins and ends, for each such column of x."""
+        return {}
+
+    @property
     def geometry(self) -> Geometry:
         """The space of y; a plane, unless a subclass has another."""
         return Geometry(self.dim)

@@ -80,6 +80,14 @@ class Charts(Transform):
             )
 
     @property
+    def turns(self) -> dict[int, tuple[float, float]]:
+        """One turn of every angle and longitude, and all latitudes."""
+        places = [*self.angles, *(longitude for longitude, _ in self.spheres)]
+        starts, ends = self.starts.tolist(), (self.starts + self.periods).tolist()
+        latitudes = {latitude: (-90.0, 90.0) for _, latitude in self.spheres}
+        return dict(zip(places, zip(starts, ends))) | latitudes
+
+    @property
     def geometry(self) -> Geometry:
         """The space of y."""
         return Geometry(len(self.reals), len(self.angles), len(self.spheres))
