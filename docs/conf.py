@@ -62,8 +62,6 @@ ALIASES = {
 
 html_theme = "furo"
 html_title = f"cnf {release}"
-html_static_path = ["static"]
-html_css_files = ["site.css"]
 html_show_sphinx = html_show_copyright = False
 html_show_search_summary = False  # A page from the disk may not read others.
 html_theme_options = {"navigation_with_keys": True}
