@@ -6,7 +6,8 @@ tracing     a program as operators, its constants folded
 writing     `write_program`: the file, and its check against the model
 """
 
-from cnf.export.programs import ExportError, Program, SampleProgram, ScoreProgram
+from cnf.export.errors import ExportError
+from cnf.export.programs import Program, SampleProgram, ScoreProgram
 from cnf.export.tracing import traced
 from cnf.export.writing import OPSET, Written, write_program
 

@@ -9,28 +9,24 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from cnf.export.errors import ExportError
 from cnf.export.noise import drawing
+from cnf.export.rows import NUMBERS, OrdinaryRows, PlainRows, ReadRows
 from cnf.flows import CNF
 from cnf.flows.divergence import AUTO
 from cnf.flows.equation import FlowEquation, solve_equation
 from cnf.ode import Grid
 from cnf.tables import TableFlow
 
-# Types of columns whose cells are the numbers that the model is of.
-NUMBERS = ("real", "positive", "bounded")
 # Rows that a program is traced with; a program takes any number.
 TRACED_ROWS = 5
-
-
-class ExportError(ValueError):
-    """A model that is no fixed list of products: what it is, and what to do."""
 
 
 class Program(nn.Module, ABC):
     """A question that tensors in float64 ask and answer.
 
     Args:
-        model: of a table of real, positive or bounded columns, such as `cnf.load` gives.
+        model: of a table of real, positive, bounded or integer columns.
 
     Attributes:
         outputs: names of what `forward` returns.
@@ -44,11 +40,15 @@ class Program(nn.Module, ABC):
     def __init__(self, model: TableFlow) -> None:
         super().__init__()
         _require_numbers(model)
-        assert model.flow is not None, "columns of numbers have a flow"
-        _require_grid(model.flow)
-        self.flow: CNF = model.flow
+        self.rows: ReadRows = PlainRows(model) if model.plain else OrdinaryRows(model)
+        _require_grid(self.flow)
         self.columns = [column.name for column in model.schema.modeled]
         self.context = [column.name for column in model.schema.context]
+
+    @property
+    def flow(self) -> CNF:
+        """The flow of the numbers."""
+        return self.rows.flow
 
     @property
     @abstractmethod
@@ -74,7 +74,8 @@ class ScoreProgram(Program):
 
     What `TableFlow.evaluate` does at its first look: a row whose bar is above the tolerance is not
     solved again, and its `ok` is false. A row outside the ranges of its columns has −∞, and one
-    with a missing or infinite number NaN.
+    with a missing or infinite number NaN. So has a row of a typed table with a repeated value, which
+    has a probability of its own.
 
     Example:
         >>> from cnf.tables.loading import wrapped
@@ -84,19 +85,10 @@ class ScoreProgram(Program):
     """
 
     outputs = ("log_prob", "error", "ok")
-    lower: Tensor
-    upper: Tensor
     middle: Tensor
 
     def __init__(self, model: TableFlow) -> None:
         super().__init__(model)
-        columns = model.schema.modeled
-        ends = [
-            [-torch.inf if c.lower is None else c.lower for c in columns],
-            [torch.inf if c.upper is None else c.upper for c in columns],
-        ]
-        for name, values in zip(("lower", "upper"), ends):
-            self.register_buffer(name, torch.tensor(values, dtype=torch.float64))
         origin = torch.zeros(1, self.flow.base.dim, dtype=torch.float64)
         self.register_buffer("middle", self.flow.preprocess.inverse(origin)[0])
         # A gradient, which cannot be traced within what is traced.
@@ -121,26 +113,25 @@ class ScoreProgram(Program):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """log_prob (rows,) in nats, error (rows,) and ok (rows,) of x (rows, columns)."""
-        finite = x.isfinite().all(-1)
-        outside = ((x <= self.lower) | (x >= self.upper)).any(-1)
-        condition = None
+        (values, known), condition = self.rows.values(x), None
         if context is not None:
-            finite = finite & context.isfinite().all(-1)
-            context = context.where(finite[:, None], 0.0)
+            known = known & context.isfinite().all(-1)
+            context = context.where(known[:, None], 0.0)
             condition = self.flow.condition(context)
-        inside = x.where((finite & ~outside)[:, None], self.middle)
+        outside = self.rows.outside(x)
+        inside = values.where((known & ~outside)[:, None], self.middle)
         y, ladj = self.flow.preprocess(inside, context)
         found = self.flow.bind().solve_log_prob(y.to(self.flow.dtype), condition)
         found = found._replace(steepness_at=self.steepness)
-        judge = self.flow.error_model
-        estimate, log_prob = judge.estimate(found), found.log_prob.double() + ladj
-        error = (estimate + judge.rounding_error(found.log_prob)).double()
+        judge, (more, beside, narrow) = self.flow.error_model, self.rows.beside(inside)
+        estimate, log_prob = judge.estimate(found), found.log_prob.double() + ladj + more
+        error = (estimate + judge.rounding_error(found.log_prob)).double() + beside
         solved = log_prob.isfinite()
         log_prob = log_prob.where(solved, torch.nan).masked_fill(outside, -torch.inf)
-        ok = finite & (outside | (solved & (estimate <= judge.tolerance)))
+        ok = known & (outside | (solved & (estimate <= judge.tolerance) & narrow))
         return (
-            log_prob.where(finite, torch.nan),
-            error.masked_fill(outside, 0.0).where(finite, torch.nan),
+            log_prob.where(known, torch.nan),
+            error.masked_fill(outside, 0.0).where(known, torch.nan),
             ok,
         )
 
@@ -161,6 +152,11 @@ class SampleProgram(Program):
 
     def __init__(self, model: TableFlow) -> None:
         super().__init__(model)
+        if not model.plain:
+            raise ExportError(
+                "columns: expected a plain table to export a sampler; it is typed: export its scores, or"
+                " draw rows with cnf sample"
+            )
         try:
             self.drawing = drawing(self.flow.base)
         except ValueError as error:
@@ -194,10 +190,10 @@ def _require_numbers(model: TableFlow) -> None:
     """Refuse columns whose cells are more than a number."""
     columns = (*model.schema.modeled, *model.schema.context)
     for column in columns:
-        if column.kind not in NUMBERS or not column.plain:
+        if column.kind not in NUMBERS:
             raise ExportError(
-                f"column {column.name!r}: expected numbers without atoms and missing cells to export;"
-                f" it is {column.describe()}: fit without it, or score with cnf.Scorer"
+                f"column {column.name!r}: expected numbers to export; it is {column.describe()}:"
+                " fit without it, or score with cnf.Scorer"
             )
 
 

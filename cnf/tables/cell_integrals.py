@@ -71,7 +71,7 @@ class CellIntegrals:
             correction = rows.values.new_zeros(len(rows), dtype=torch.float64)
             errors = torch.zeros_like(rows.values).masked_fill(on_grid, torch.inf)
         else:
-            correction, errors = self._from_center(GaussianCells.of(flow, self.steps, rows))
+            correction, errors = self.from_center(GaussianCells.of(flow, self.steps, rows))
         estimate = errors.sum(1)
         center = in_blocks((estimate <= TOLERANCE).nonzero().squeeze(1))
         if len(center):
@@ -98,7 +98,7 @@ class CellIntegrals:
         cell but for terms of fourth order.
         """
         self.kappa = 1.0
-        correction, sizes = self._from_center(GaussianCells.of(flow, self.steps, rows))
+        correction, sizes = self.from_center(GaussianCells.of(flow, self.steps, rows))
         size = sizes.sum(1)
         narrow = ((size > SMALLEST_ERROR) & (size < NARROW)).nonzero().squeeze(1)
         if not len(narrow):
@@ -111,7 +111,7 @@ class CellIntegrals:
         ratio = (error - SMALLEST_ERROR).clamp(min=0) / (size[chosen] - SMALLEST_ERROR)
         self.kappa = MARGIN * ratio.quantile(COVERED).item()
 
-    def _from_center(self, cells: GaussianCells) -> tuple[Tensor, Tensor]:
+    def from_center(self, cells: GaussianCells) -> tuple[Tensor, Tensor]:
         """What the density at the center of each cell is multiplied by, in nats (rows,), and the
         estimate of its error by columns (rows, numeric)."""
         assert self.kappa is not None, "κ is measured"

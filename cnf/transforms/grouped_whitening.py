@@ -49,7 +49,7 @@ class GroupedWhitening(Whitening):
         groups: list[tuple[Tensor, Tensor]],
     ) -> None:
         super()._fit_gaussian(y, present, features, weights, groups)
-        rest = (y - self._mean(features)).where(present, 0.0)
+        rest = (y - self.mean(features)).where(present, 0.0)
         for k, member in enumerate(self._group(features).T):
             mass = weights * member
             pairs = (mass[:, None] * present).T @ present.to(y.dtype)

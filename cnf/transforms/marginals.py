@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.special import erfc, ndtri
 
+from cnf.functional import transformed
 from cnf.registry import register
 from cnf.transforms.affine import Transform
 from cnf.transforms.bounded import Range
@@ -27,6 +27,8 @@ TINY = 1e-300
 MOST_LOG = 690.0
 # A probability below which logarithms are needed.
 FAR_TAIL = 1e-30
+# The smallest probability with all its digits.
+SMALLEST = 1e-290
 LOG_2PI = math.log(2 * math.pi)
 # Where Newton's method may start: multiples of the deviation around the centre of each kernel.
 KERNEL_POINTS = (-4.0, -2.5, -1.5, -0.75, 0.0, 0.75, 1.5, 2.5, 4.0)
@@ -224,10 +226,13 @@ class MarginalTransform(Transform):
         """Φ⁻¹(F(s)) and the logarithm of its slope."""
         z = (s[..., None] - self.centres) / self.scales
         below, above = (self.weights * ndtr(z)).sum(-1), (self.weights * ndtr(-z)).sum(-1)
-        y = torch.where(below < above, quantile(below), -quantile(above))
+        level = torch.minimum(below, above)
+        y = quantile(level, FAR_TAIL if not transformed() else SMALLEST)
+        y = torch.where(below < above, y, -y)
         log_density = (self.weights / self.scales * (-0.5 * z.square()).exp()).sum(-1).log()
-        far = (torch.minimum(below, above) < FAR_TAIL).nonzero(as_tuple=True)
-        if len(far[0]):
+        # Where no shape may depend on a number, cells beyond `SMALLEST` have no logarithm.
+        far = () if transformed() else (level < FAR_TAIL).nonzero(as_tuple=True)
+        if far and len(far[0]):
             y = y.index_put(far, self._tail(z[far], far[-1]))
             log_parts = (self.weights / self.scales).clamp(min=TINY).log()[far[-1]] - 0.5 * z[
                 far
@@ -252,16 +257,17 @@ def _masked(values: Tensor, mask: Tensor) -> Tensor:
 
 def ndtr(z: Tensor) -> Tensor:
     """Φ(z), with all its digits in the left tail too."""
-    return 0.5 * erfc(-math.sqrt(0.5) * z)
+    return 0.5 * torch.special.erfc(-math.sqrt(0.5) * z)
 
 
-def quantile(p: Tensor) -> Tensor:
-    """Φ⁻¹(p) for p up to ½, by `ndtri`, good to nine digits, and one step of Newton's method.
+def quantile(p: Tensor, smallest: float = FAR_TAIL) -> Tensor:
+    """Φ⁻¹(p) for p from the smallest to ½, by `ndtri`, good to nine digits, and a step of Newton's
+    method.
 
     >>> quantile(torch.tensor(1e-10).double())
     tensor(-6.3613, dtype=torch.float64)
     """
-    y = ndtri(p.clamp(min=FAR_TAIL, max=0.5))
+    y = torch.special.ndtri(p.clamp(min=smallest, max=0.5))
     return y - (ndtr(y) - p) * (0.5 * (y.square() + LOG_2PI)).exp()
 
 

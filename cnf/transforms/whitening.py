@@ -156,7 +156,7 @@ class Whitening(Transform):
         total = mass.sum(0).clamp(min=1e-9)
         best = (mass * z.square()).sum(0) / total / 2 - BEND_GAIN
         for bend in BENDS:
-            u, log_slope = _bent(z, z.new_full((z.shape[1],), bend))
+            u, log_slope = bent(z, z.new_full((z.shape[1],), bend))
             found = (mass * (u.square() / 2 - log_slope)).sum(0) / total
             self.bend = torch.where(found < best, bend, self.bend)
             best = torch.minimum(found, best)
@@ -187,7 +187,7 @@ class Whitening(Transform):
         # cosh(b z) is the slope of sinh(b z) / b.
         rows = v.to(rows.dtype).expand(y.shape).reshape(rows.shape) * torch.cosh(self.bend * rows)
         moved = torch.zeros_like(rows)
-        for whitener, places in self._whiteners(present, None, features):
+        for whitener, places in self.whiteners(present, None, features):
             inverse = torch.linalg.inv(whitener.matrix)
             moved[places[:, None], whitener.free] = _pick(rows, places, whitener.free) @ inverse.T
         return moved.view(y.shape).to(v.dtype)
@@ -211,26 +211,26 @@ class Whitening(Transform):
         self, y: Tensor, free: Tensor, features: Tensor, given: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Coordinates z (rows, dim), zero where not free, and the log-Jacobian (rows,)."""
-        rest = y - self._mean(features)
+        rest = y - self.mean(features)
         z, log_det = torch.zeros_like(y), y.new_zeros(len(y))
-        for whitener, rows in self._whiteners(free, given, features):
+        for whitener, rows in self.whiteners(free, given, features):
             centered = (
                 _pick(rest, rows, whitener.free)
                 - _pick(rest, rows, whitener.given) @ whitener.gain.T
             )
             z[rows[:, None], whitener.free] = centered @ whitener.matrix.T
             log_det[rows] = whitener.log_det
-        z, log_slope = _bent(z, self.bend)
+        z, log_slope = bent(z, self.bend)
         return z, log_det + log_slope.sum(1)
 
     def unwhiten(
         self, z: Tensor, y: Tensor, free: Tensor, features: Tensor, given: Tensor | None = None
     ) -> Tensor:
         """y (rows, dim) with its free columns put where z is; the others stay as they are."""
-        mean = self._mean(features)
+        mean = self.mean(features)
         rest = y - mean
-        y, z = y.clone(), _straight(z, self.bend)
-        for whitener, rows in self._whiteners(free, given, features):
+        y, z = y.clone(), straight(z, self.bend)
+        for whitener, rows in self.whiteners(free, given, features):
             inverse = torch.linalg.inv(whitener.matrix)
             centered = _pick(z, rows, whitener.free) @ inverse.T
             centered = centered + _pick(rest, rows, whitener.given) @ whitener.gain.T
@@ -240,7 +240,7 @@ class Whitening(Transform):
     def conditionals(self, y: Tensor, present: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation (rows, dim) that the Gaussian gives each present column where the
         other present ones are known."""
-        rest = y - self._mean(features)
+        rest = y - self.mean(features)
         mean, deviation = y.clone(), torch.ones_like(y)
         for pattern, found in by_pattern(torch.cat((present, self._group(features)), 1)):
             of_row, group = pattern[: self.dim], pattern[self.dim :]
@@ -251,12 +251,14 @@ class Whitening(Transform):
             deviation[rows[:, None], columns] = own.rsqrt()
         return mean, deviation
 
-    def _mean(self, features: Tensor) -> Tensor:
+    def mean(self, features: Tensor) -> Tensor:
+        """E[y | features] (rows, dim)."""
         return _with_one(features) @ self.slopes.T
 
-    def _whiteners(
+    def whiteners(
         self, free: Tensor, given: Tensor | None, features: Tensor
     ) -> list[tuple[Whitener, Tensor]]:
+        """The whitener of each pattern among rows, and the places of its rows."""
         given = torch.zeros_like(free) if given is None else given
         both = torch.cat((free, given, self._group(features)), 1)
         sizes = (self.dim, self.dim, both.shape[1] - 2 * self.dim)
@@ -286,14 +288,14 @@ class Whitening(Transform):
         return Whitener(free, given, root / deviation, gain, log_det)
 
 
-def _bent(z: Tensor, bend: Tensor) -> tuple[Tensor, Tensor]:
+def bent(z: Tensor, bend: Tensor) -> tuple[Tensor, Tensor]:
     """asinh(b z) / b by column, z itself where b is zero, and the logarithm of its slope."""
     safe = bend.where(bend > 0, 1.0)
     u, log_slope = torch.asinh(safe * z) / safe, -0.5 * (safe * z).square().log1p()
     return u.where(bend > 0, z), log_slope.where(bend > 0, 0.0)
 
 
-def _straight(u: Tensor, bend: Tensor) -> Tensor:
+def straight(u: Tensor, bend: Tensor) -> Tensor:
     """z from asinh(b z) / b."""
     safe = bend.where(bend > 0, 1.0)
     return (torch.sinh(safe * u) / safe).where(bend > 0, u)
