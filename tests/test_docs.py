@@ -37,7 +37,9 @@ def run_pages(pages: list[Path], folder: Path, **environment: str) -> None:
 
 
 def with_code(folder: str) -> list[Path]:
-    return [page for page in PAGES if page.parent == ROOT / folder and blocks(page.read_text())]
+    """The pages of a folder with code; that of an index runs before the others."""
+    pages = [page for page in PAGES if page.parent == ROOT / folder and page.name != "index.md"]
+    return [page for page in pages if blocks(page.read_text())]
 
 
 @pytest.mark.parametrize("folder", [".", "docs", "docs/tutorials", "docs/how-to"])
