@@ -131,7 +131,7 @@ def with_listings(lines: list[str]) -> list[str]:
     for paragraph in "\n".join(lines).split("\n\n"):
         part = paragraph.split("\n")
         if re.search(r"\S {3,}\S", paragraph):
-            part = ["::", "", *(f"    {line}" for line in part)]
+            part = [".. code-block:: text", "", *(f"    {line}" for line in part)]
         done += [*part, ""]
     return done
 
