@@ -237,6 +237,15 @@ def test_sampled_numbers_have_the_decimals_of_the_table():
     assert (drawn == drawn.round(2)).all() and (drawn > 0).all()
 
 
+@pytest.mark.parametrize("cells", [NORMAL, GAMMA, np.round(GAMMA + 1, 2)])
+def test_a_sample_that_overflows_is_still_a_number(cells):
+    column = infer(pd.Series(cells, name="x"))
+    assert column.kind in ("real", "positive")
+    ends = np.array([np.inf, -np.inf, 0.0], dtype=np.float32)
+    drawn = column.decode(ends, np.zeros(3, dtype=np.int64))
+    assert np.isfinite(drawn).all() and (column.encode(drawn)[1] == 0).all()
+
+
 def test_frames_of_polars_come_back_with_their_types():
     frame = pl.DataFrame(
         {

@@ -202,7 +202,9 @@ def _on_grid(values: np.ndarray, column: Column) -> np.ndarray:
 
 def _inside(values: np.ndarray, column: Column) -> np.ndarray:
     """Values just inside the support where rounding put them on its end, on a grid on its last
-    steps."""
+    steps; the largest of single precision in place of what overflowed."""
+    most = float(np.finfo(np.float32).max)
+    values = np.nan_to_num(values.astype(np.float64), nan=np.nan, posinf=most, neginf=-most)
     margin = 0.0 if column.step is None else 0.5 * column.step
     if column.step is not None:
         values = np.clip(values, -MOST_STEPS * column.step, MOST_STEPS * column.step)
