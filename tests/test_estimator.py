@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -344,3 +344,11 @@ def test_holes_of_a_plain_frame_are_filled(rows):
     known = holes.notna()
     assert np.allclose(first.where(known), holes, equal_nan=True)
     assert (first.mask(known) != second.mask(known)).to_numpy().sum() > 4
+
+
+def test_a_category_that_one_fold_lacks_stops_no_cross_validation():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"size": rng.normal(size=40), "team": ["red", "blue"] * 20})
+    table.loc[7, "team"] = "green"
+    scores = cross_val_score(cnf.CNFDensity(steps=2, hidden=(4, 4)), table, cv=KFold(2))
+    assert np.isfinite(scores).all()
