@@ -32,7 +32,7 @@ def test_a_network_that_goes_astray_fails(model, table, tmp_path):
     with torch.no_grad():
         spoiled.flow.subsets.mixture.means.add_(1.0)
     found = next(consistent(spoiled, table, 0, strict=False))
-    assert found.value > 0.3 and not found.passed
+    assert found.value > 0.5 and not found.passed
 
 
 def test_a_model_without_a_network_claims_nothing(table):

@@ -1,5 +1,10 @@
 """The registry of parts that a model file names: what it refuses; the parts are in test_seams."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import distributions
@@ -27,6 +32,18 @@ def test_unregistered_parts_are_loaded_with_their_classes_alone(part, tmp_path):
         cnf.load(path)
     again = cnf.load(path, classes=[type(next(iter(part.values())))])
     assert torch.equal(again.log_prob(x), flow.eval().log_prob(x))
+
+
+def test_whoever_loads_a_model_knows_every_part_of_the_package():
+    """Whichever room made the model: no part is registered by the recipe alone."""
+    loader = "from cnf.registry import REGISTERED; import cnf.tables; print(*sorted(REGISTERED))"
+    done = subprocess.run(
+        [sys.executable, "-c", loader], capture_output=True, text=True, check=True
+    )
+    rooms = Path(cnf.__file__).parent.rglob("*.py")
+    marked = re.compile(r"^@register\n(?:@.*\n)*class (\w+)", re.MULTILINE)
+    written = {name for path in rooms for name in marked.findall(path.read_text())}
+    assert written and written <= set(done.stdout.split())
 
 
 def test_a_distribution_is_refused_at_save(tmp_path):

@@ -158,3 +158,21 @@ def test_a_corrupted_cell_is_named_and_false_alarms_keep_their_level():
     assert (found.column.to_numpy() == np.array(names)).mean() >= 0.9
     assert (found.p_value < 0.01).mean() > 0.95
     assert list(found.odd(3)) == ["p_value", "column", "surprise", "rank"]
+
+
+def test_a_posterior_widens_by_the_errors_of_what_is_given():
+    """Of a Gaussian y = a x + noise, the mean posterior over x ± e has variance s² + a² e²."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=800)
+    frame = pd.DataFrame({"x": x, "y": 2 * x + 0.3 * rng.normal(size=800)})
+    model = cnf.fit_table(frame, steps=20, hidden=(8, 8), any_subset=True)
+    grid = np.linspace(-4, 6, 101)
+    row = pd.DataFrame({"x": [0.5], "x_err": [0.4]})
+    sharp = model.posterior(row, "y", grid)[0]
+    wide = model.posterior(row, "y", grid, errors={"x": "x_err"}, draws=64)[0]
+    for density, variance in ((sharp, 0.3**2), (wide, 0.3**2 + (2 * 0.4) ** 2)):
+        mean = np.trapezoid(grid * density, grid)
+        assert np.trapezoid(density, grid) == pytest.approx(1, abs=1e-6)
+        assert mean == pytest.approx(1, abs=0.12)
+        found = np.trapezoid((grid - mean) ** 2 * density, grid)
+        assert found == pytest.approx(variance, rel=0.25)

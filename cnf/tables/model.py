@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ from cnf.tables.imputation import Imputation, Imputer, excluded_states
 from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, masked_flow
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.numeric_view import NumericView, chosen_states, in_words
-from cnf.tables.questions import TableDensity, table_density
+from cnf.tables.questions import TableDensity, posterior, table_density
 from cnf.tables.rejection import accepted
 from cnf.tables.schema import Schema
 from cnf.tables.scoring import RowScorer, Unseen
@@ -281,6 +282,34 @@ class TableFlow(WholeState):
             ValueError: as `marginal`.
         """
         return table_density(self).conditional(given)
+
+    def posterior(
+        self,
+        table: pd.DataFrame,
+        column: str,
+        grid: Any,
+        *,
+        errors: Mapping[str, str] | None = None,
+        draws: int = 64,
+        seed: int = 0,
+    ) -> np.ndarray:
+        """p(column | the other columns of a row) on a grid (points,), for each row of a table (rows,
+        points), with integral one on the grid.
+
+        Args:
+            table: rows with some of the other columns.
+            column: a numeric column.
+            grid: its values.
+            errors: names of columns of the table with the standard errors of others: {"u": "u_err"}.
+                The posterior is then the mean over draws of the values within their errors.
+            draws: how many, for each row.
+            seed: of the draws.
+
+        Raises:
+            TableError: for a column that is not there, or a value that it cannot hold.
+            ValueError: as `marginal`.
+        """
+        return posterior(self, table, column, grid, errors or {}, draws, seed)
 
     @torch.no_grad()
     def transport(self, table: pd.DataFrame, *, reverse: bool = False) -> pd.DataFrame:

@@ -188,6 +188,29 @@ class TableDensity:
         return replace(self, question=replace(self.question, asked=asked), columns=columns)
 
 
+@torch.no_grad()
+def posterior(
+    model: Any,
+    table: pd.DataFrame,
+    column: str,
+    grid: Any,
+    errors: Mapping[str, str],
+    draws: int,
+    seed: int,
+) -> np.ndarray:
+    """p(column | a row of a table) on a grid, for each row (rows, points); see
+    `TableFlow.posterior`."""
+    names = [one.name for one in (*model.schema.modeled, *model.schema.context)]
+    known = table[[name for name in names if name in table and name != column]]
+    times = draws if errors else 1
+    rows = known.loc[known.index.repeat(times)].astype(dict.fromkeys(errors, float))
+    noise = np.random.default_rng(seed)
+    for name, error in errors.items():
+        rows[name] += noise.normal(size=len(rows)) * table[error].repeat(times).to_numpy()
+    found = table_density(model).conditional(rows).posterior(column, grid)
+    return found.reshape(len(table), times, -1).mean(1)
+
+
 def _rows_given(schema: Schema, table: pd.DataFrame, device: torch.device) -> Constraints:
     """What a frame gives, row by row.
 

@@ -5,6 +5,7 @@ Gaussianize                          monotone splines, column by column
 BoundedToReal                        columns with a lower or upper end
 Charts                               angles, and longitude with latitude
 MarginalTransform, Whitening         typed tables: quantiles of mixtures, a Gaussian a pattern of cells
+GroupedWhitening                     the same with a Gaussian for each level of a category
 ConditionalMixture                   any columns given any others, by a mixture of all of them
 Float64Module                        a module that keeps float64 whatever the flow computes in
 """
@@ -15,6 +16,7 @@ from cnf.transforms.charts import Charts
 from cnf.transforms.conditional import ConditionalMixture
 from cnf.transforms.float64 import Float64Module
 from cnf.transforms.gaussianize import Gaussianize
+from cnf.transforms.grouped_whitening import GroupedWhitening
 from cnf.transforms.marginals import MarginalTransform
 from cnf.transforms.whitening import Whitening
 
@@ -26,6 +28,7 @@ __all__ = [
     "ConditionalMixture",
     "Float64Module",
     "Gaussianize",
+    "GroupedWhitening",
     "MarginalTransform",
     "Range",
     "Transform",
