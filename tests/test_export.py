@@ -325,6 +325,9 @@ def test_functions_of_common_operators_are_those_of_scipy():
     with CommonOperators():
         found = torch.erfc(z), torch.special.log_ndtr(z), torch.special.ndtri(p)
         hyperbolic = torch.asinh(z), torch.sinh(z)
+        assert z.clamp(-1, 2).equal(
+            torch.maximum(torch.minimum(z, z.new_tensor(2)), z.new_tensor(-1))
+        )
     z, p = z.numpy(), p.numpy()
     wanted = scipy.special.erfc(z), scipy.special.log_ndtr(z), scipy.special.ndtri(p)
     tails = z < 0, z > 0  # of log Φ and of erfc, which have their digits there

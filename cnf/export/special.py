@@ -60,7 +60,7 @@ def log_ndtr(z: Tensor) -> Tensor:
 def ndtri(p: Tensor) -> Tensor:
     """Φ⁻¹(p), by a series in log (−log p)."""
     upper = p > 0.5
-    small = torch.where(upper, 1 - p, p).clamp(min=SMALLEST)
+    small = clamp(torch.where(upper, 1 - p, p), min=SMALLEST)
     depth = (-small.log()).log()
     y = _series(_QUANTILES, (depth - NEAREST) * (2 / (FARTHEST - NEAREST)) - 1)
     return torch.where(upper, -y, y)
@@ -77,6 +77,14 @@ def sinh(x: Tensor) -> Tensor:
     return 0.5 * (x.exp() - (-x).exp())
 
 
+def clamp(x: Tensor, min: float | None = None, max: float | None = None) -> Tensor:
+    """The numbers between two ends, which the exporter would round to float32."""
+    for end, nearer in ((min, torch.maximum), (max, torch.minimum)):
+        if end is not None:
+            x = nearer(x, torch.full((), end, dtype=x.dtype))
+    return x
+
+
 REPLACED: dict[Callable[..., Any], Callable[..., Tensor]] = {
     torch.erfc: erfc,
     torch.special.erfc: erfc,
@@ -84,6 +92,8 @@ REPLACED: dict[Callable[..., Any], Callable[..., Tensor]] = {
     torch.special.log_ndtr: log_ndtr,
     torch.asinh: asinh,
     torch.sinh: sinh,
+    torch.clamp: clamp,
+    Tensor.clamp: clamp,
 }
 
 
