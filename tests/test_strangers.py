@@ -241,8 +241,8 @@ def test_sampled_numbers_have_the_decimals_of_the_table():
 def test_a_sample_that_overflows_is_still_a_number(cells):
     column = infer(pd.Series(cells, name="x"))
     assert column.kind in ("real", "positive")
-    ends = np.array([np.inf, -np.inf, 0.0], dtype=np.float32)
-    drawn = column.decode(ends, np.zeros(3, dtype=np.int64))
+    ends = np.array([np.inf, -np.inf, 0.0, 9e299])
+    drawn = column.decode(ends, np.zeros(4, dtype=np.int64))
     assert np.isfinite(drawn).all() and (column.encode(drawn)[1] == 0).all()
 
 

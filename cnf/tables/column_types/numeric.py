@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
+from cnf.rows import LARGEST
 from cnf.tables.cells import numbers
 from cnf.tables.column_types.heaping import compact, expand_compacted
 from cnf.tables.columns import OUTSIDE, Column, ColumnType, Encoded, Role
@@ -202,9 +203,8 @@ def _on_grid(values: np.ndarray, column: Column) -> np.ndarray:
 
 def _inside(values: np.ndarray, column: Column) -> np.ndarray:
     """Values just inside the support where rounding put them on its end, on a grid on its last
-    steps; the largest of single precision in place of what overflowed."""
-    most = float(np.finfo(np.float32).max)
-    values = np.nan_to_num(values.astype(np.float64), nan=np.nan, posinf=most, neginf=-most)
+    steps; none so large that rounding it would overflow."""
+    values = np.clip(values.astype(np.float64), -LARGEST, LARGEST)
     margin = 0.0 if column.step is None else 0.5 * column.step
     if column.step is not None:
         values = np.clip(values, -MOST_STEPS * column.step, MOST_STEPS * column.step)
