@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -16,7 +15,6 @@ from cnf.fields.masked import MaskedField
 from cnf.flows import CNF, Evaluation
 from cnf.flows.model_file import write_model
 from cnf.flows.serialization import describe
-from cnf.flows.source_base import SourceBase
 from cnf.flows.state import WholeState, tensors_of
 from cnf.rows import Cells, Rows
 from cnf.tables.cell_integrals import CellIntegrals
@@ -25,20 +23,19 @@ from cnf.tables.conditioning import PlainConditioning, StateConditioning
 from cnf.tables.context import complete, context_frame, gives_modeled
 from cnf.tables.dataframes import Given
 from cnf.tables.discrete import DiscreteModel
-from cnf.tables.explaining import Explanation, Reference
 from cnf.tables.formats import TableError
 from cnf.tables.gaussian_cells import NumberRows
 from cnf.tables.imputation import Imputation, Imputer, excluded_states
 from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, masked_flow
 from cnf.tables.metadata import FitMetadata
+from cnf.tables.methods import TableMethods
 from cnf.tables.numeric_view import NumericView, chosen_states, in_words
-from cnf.tables.questions import TableDensity, posterior, table_density
 from cnf.tables.rejection import accepted
 from cnf.tables.schema import Schema
 from cnf.tables.scoring import RowScorer, Unseen
 
 
-class TableFlow(WholeState):
+class TableFlow(TableMethods, WholeState):
     """The density of a table whose columns may be real, positive, bounded, integer or categorical,
     with atoms and missing cells.
 
@@ -257,119 +254,6 @@ class TableFlow(WholeState):
             values = self.flow.sample(shape, conditions, generator=generator, dtype=torch.float64)
         return self.schema.rows(Cells(values, states))
 
-    def marginal(self, columns: Sequence[str]) -> TableDensity:
-        """p(columns), the other modeled columns integrated out.
-
-        Its `log_prob`, `evaluate` and `sample` take and give frames of these columns. Amortized
-        where the model was fitted with `any_subset=True`; `.exact()` is its importance sampling
-        against the joint density, and all there is for a plain table without the network.
-
-        Raises:
-            TableError: for a column that is not there.
-            ValueError: for a table with states whose model has no conditional network.
-        """
-        return table_density(self).marginal(columns)
-
-    def conditional(self, given: Given) -> TableDensity:
-        """p(the other columns | given); see `marginal`.
-
-        Args:
-            given: name -> a value, a list of levels, or a range (low, high) with None for no end;
-                or a frame, which conditions row by row. Nothing is known of a missing cell.
-
-        Raises:
-            TableError: for a column that is not there, or a value that it cannot hold.
-            ValueError: as `marginal`.
-        """
-        return table_density(self).conditional(given)
-
-    def posterior(
-        self,
-        table: pd.DataFrame,
-        column: str,
-        grid: Any,
-        *,
-        errors: Mapping[str, str] | None = None,
-        draws: int = 64,
-        seed: int = 0,
-    ) -> np.ndarray:
-        """p(column | the other columns of a row) on a grid (points,), for each row of a table (rows,
-        points), with integral one on the grid.
-
-        Args:
-            table: rows with some of the other columns.
-            column: a numeric column.
-            grid: its values.
-            errors: names of columns of the table with the standard errors of others: {"u": "u_err"}.
-                The posterior is then the mean over draws of the values within their errors.
-            draws: how many, for each row.
-            seed: of the draws.
-
-        Raises:
-            TableError: for a column that is not there, or a value that it cannot hold.
-            ValueError: as `marginal`.
-        """
-        return posterior(self, table, column, grid, errors or {}, draws, seed)
-
-    @torch.no_grad()
-    def transport(self, table: pd.DataFrame, *, reverse: bool = False) -> pd.DataFrame:
-        """Where the model carries rows of its source, as a frame of the same columns; with
-        `reverse`, where rows of its own come from.
-
-        Raises:
-            TableError: for a column that is not there, or a cell that is no number.
-            ValueError: for a model that was not fitted with `source=`.
-        """
-        moved = self._moving.transport(self._numbers(table), reverse=reverse)
-        states = torch.zeros_like(moved, dtype=torch.long)
-        return self.schema.rows(Cells(moved, states)).set_index(table.index)
-
-    def log_density_ratio(self, table: pd.DataFrame) -> tuple[Tensor, Tensor]:
-        """log p₁ − log p₀ of the rows of a frame, between the table and its source, and a bound of
-        the error, each (rows,), in nats.
-
-        Raises:
-            TableError: for a column that is not there, or a cell that is no number.
-            ValueError: for a model that was not fitted with `source=`.
-        """
-        return self._moving.log_density_ratio(self._numbers(table))
-
-    @property
-    def _moving(self) -> CNF:
-        """The flow of a model that starts from the density of a source."""
-        if self.flow is None or not isinstance(self.flow.base, SourceBase):
-            raise ValueError("the model starts from no table: fit it with source=")
-        return self.flow
-
-    def _numbers(self, table: pd.DataFrame) -> Tensor:
-        """The rows of a plain table (rows, columns), complete."""
-        return complete(self.encode(table)[0].values)
-
-    def explain(self, table: pd.DataFrame, reference: pd.DataFrame) -> Explanation:
-        """Which column makes each row odd, and how odd the row is beside rows of reference.
-
-        The surprise of a cell is −log p(cell | the other cells of its row). Conformal p-values want
-        reference rows that the model was not fitted to.
-
-        Args:
-            table: the rows.
-            reference: rows that are as they should be.
-
-        Raises:
-            ValueError: as `marginal`.
-        """
-        return Reference.of(self, reference).explain(self, table)
-
-    def _sample_given(
-        self, rows: int, given: Given, generator: torch.Generator | None
-    ) -> pd.DataFrame:
-        """Rows with some modeled columns given."""
-        density = table_density(self).conditional(given)
-        held = len(density.question.given)
-        if held not in (1, rows):
-            raise TableError(f"given: expected 1 or {rows} rows; found {held}")
-        return density.draw(rows // held, generator=generator)
-
     def context_of(self, table: pd.DataFrame) -> Tensor:
         """The context (rows, width) of a frame, complete.
 
@@ -465,34 +349,6 @@ class TableFlow(WholeState):
             raise ValueError("the model has no imputer: fit it with imputer=True")
         maps = None if self.flow is None else gaussianizing_maps(self.flow)
         return Imputation(self.imputer, self.conditioning, maps, self.schema.modeled)
-
-    @torch.no_grad()
-    def impute(
-        self, table: pd.DataFrame, n: int = 1, *, generator: torch.Generator | None = None
-    ) -> list[pd.DataFrame]:
-        """The table n times, each with its missing cells drawn given the others of their row.
-
-        One conditional model serves all patterns of observed cells: the `Imputer`, or the network
-        of `any_subset=True` for a plain table, which without it is asked exactly. What is drawn is a
-        value, never a missing cell. Columns come back in the order of the schema.
-
-        Args:
-            table: rows with the columns of the schema; cells may be missing in any modeled column.
-            n: how many completed tables.
-            generator: source of all randomness.
-
-        Raises:
-            ValueError: if the model of a typed table was fitted without an imputer.
-            TableError: for a column that is not there, or a cell that its column cannot hold.
-        """
-        if self.plain:
-            return table_density(self).completed(table, n, generator=generator)
-        imputation = self.imputation
-        self.schema.encode(table, self.schema.modeled)  # refuses cells that no column can hold
-        cells, context = self.encode(table)
-        context = complete(context)
-        drawn = [imputation.complete(cells, context, generator) for _ in range(n)]
-        return [self.schema.rows(cells).set_index(table.index) for cells in drawn]
 
     def settings(self) -> dict[str, Any]:
         """What the model is beside its tensors and its flow."""
