@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import cnf
-from cnf.recipe import default_flow
+from cnf.recipe import InterruptedFit, default_flow
 from cnf.tables import FitMetadata, Schema, TableError, TableFlow, load_table_flow
 from cnf.tables.held_out import held_out_rows
+from cnf.training.checkpoint import CheckpointWriter
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(300, 2)) @ np.array([[1.0, 0.5], [0.0, 2.0]])
@@ -144,3 +145,22 @@ print([name for name in sys.modules if name.startswith(("cnf.training", "cnf.rec
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_typed_fit_by_seconds_goes_on_after_it_was_stopped(tmp_path):
+    """What its parts take is measured, and differs between two runs; the flow goes on regardless."""
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"n": random.poisson(20, 300), "g": random.choice(list("ab"), 300)})
+    frame["x"] = frame["n"] + random.normal(size=300)
+    options = {"seconds": 4.0, "hidden": (8, 8), "checkpoint": tmp_path / "c"}
+
+    def stop(trainer):
+        if trainer.step == 3:
+            CheckpointWriter(tmp_path / "c").write(trainer)
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedFit):
+        cnf.fit_table(frame, callbacks=(stop,), **options)
+    steps = []
+    cnf.fit_table(frame, callbacks=(lambda trainer: steps.append(trainer.step),), **options)
+    assert steps[0] == 4

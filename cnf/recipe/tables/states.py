@@ -4,6 +4,7 @@ imputer."""
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,8 +22,12 @@ from cnf.rows import evenly_spaced, weighted_nll
 from cnf.tables.conditioning import StateConditioning
 from cnf.tables.masked_flow import gaussianizing_maps
 from cnf.tables.model import TableFlow
+from cnf.training.checkpoint import extent
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
+
+# Decimals of the seconds of a flow, so that their parts add up to them again.
+ROUNDED = 6
 
 
 def fit_states(
@@ -102,12 +107,17 @@ def _fit_flow(
     few: bool,
     seed: int,
     likelihood_share: float | None,
+    checkpoint: str | Path | None = None,
     **options: Any,
 ) -> History:
     """Fit the flow over the numbers by the recipe of `cnf.fit`; `few` rows leave time for a
     cross-validation."""
     assert model.flow is not None, "there are numbers"
     copies = _copies(model, train, budget, generator)
+    # A fit that goes on has the rows and the seconds that it began with, whatever time has shown.
+    begun = None if checkpoint is None else extent(Path(checkpoint))
+    if begun is not None:
+        copies = begun[0] // len(train)
     x, context = _dequantized_copies(model, train, copies, generator)
     x_valid, context_valid = _dequantized_copies(model, valid, 1, generator)
     afterwards = 0.0
@@ -115,13 +125,17 @@ def _fit_flow(
         afterwards = expected_seconds(model.flow.bind(context), x, budget.clock)
         if few:
             afterwards += defaults.FEW_ROWS_SHARE * budget.seconds
+    seconds = budget.flow_seconds(afterwards)
+    if begun is not None:
+        seconds = begun[1] / defaults.TRAINING_SHARE
     return fit(
         model.flow, x, x_valid,
         context=context, context_valid=context_valid,
         weights=train.weights.repeat(copies), seed=seed,
-        steps=budget.flow_steps(len(train)), seconds=budget.flow_seconds(afterwards),
+        steps=budget.flow_steps(len(train)),
+        seconds=None if seconds is None else round(seconds, ROUNDED),
         likelihood_share=budget.likelihood_share(likelihood_share),
-        tolerance=defaults.TYPED_TOLERANCE, **options,
+        tolerance=defaults.TYPED_TOLERANCE, checkpoint=checkpoint, **options,
     )  # fmt: skip
 
 
