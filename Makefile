@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: two threads inside torch on a busy machine are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-lowest slow types figures tables bench accuracy metrics docs lint clean
+.PHONY: demo test test-lowest slow types figures tables bench accuracy metrics pages docs lint clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -45,6 +45,10 @@ GALLERY := density_estimation sample_flow flow_trajectories toy_gallery image_de
 ifdef CNF_SHARED_DATA
 GALLERY += point_maps seven_columns what_if
 endif
+
+# The code of every page of the documentation.
+pages: .venv/installed
+	$(BIN)/pytest -m slow --numprocesses=auto tests/test_docs.py
 
 figures: .venv/installed
 	set -e; for name in $(GALLERY); do $(BIN)/python scripts/$$name.py; done

@@ -89,6 +89,7 @@ def test_nothing_else_changes_and_gradients_agree():
     torch.testing.assert_close(found["direct"], found["discrete"], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_budget_of_evaluations_is_held_by_stronger_penalties():
     x = TOYS["8gaussians"].sample(1500, seeded(0))
 

@@ -46,6 +46,7 @@ def test_a_small_table_is_whitened_only():
     assert list(candidate_transforms_of_reals(*split(normal(500, 2).exp()), 0)) == ["whitened"]
 
 
+@pytest.mark.slow
 def test_a_trial_likes_the_map_that_a_flow_gets_further_with():
     """Of two maps, the one that undoes what made the rows; and it leaves the flow as it was."""
     train, valid = split((2 * normal(1000, 2)).exp())

@@ -72,7 +72,7 @@ WRITTEN = {
     },
 }
 # The main jobs; each of the others takes 10 to 20 seconds, and `make slow` has them.
-ALWAYS = {"demo", "density_estimation", "euler"}
+ALWAYS = {"demo", "density_estimation"}
 
 
 def state_of_repository() -> str:

@@ -13,7 +13,7 @@ from cnf.tables.questions import TableDensity, table_density
 
 # Rows and random splits of the columns that are tried, and the limits on what they may differ by: two
 # densities that were fitted to the same few hundred rows differ by a third of a nat.
-ROWS, SPLITS, LIMIT, STRICT = 200, 3, 0.5, 0.1
+ROWS, SPLITS, LIMIT, STRICT = 100, 2, 0.5, 0.1
 
 
 @torch.no_grad()
