@@ -820,11 +820,13 @@ def test_a_disk_that_is_full_is_told(ending, room, tmp_path):
     assert f"s.{ending}: cannot be written" in line and "space" in line
 
 
+@pytest.mark.slow
 def test_a_model_that_finds_no_room_is_told(room, tmp_path):
     line = on_a_tiny_disk(tmp_path, "fit", room / "table.csv", "-o", tmp_path / "m", *TINY)
     assert "m: cannot be written" in line
 
 
+@pytest.mark.slow
 def test_a_picture_that_finds_no_room_is_told(room, tmp_path):
     output = tmp_path / "p.png"
     assert "p.png" in on_a_tiny_disk(
@@ -863,6 +865,7 @@ def test_the_commands_load_nothing_heavy_until_they_run():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.slow
 def test_a_standard_output_that_is_full_is_told(room):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(

@@ -137,6 +137,7 @@ def test_pipeline_passes_scores_on(rows):
     assert pipeline.score(rows) == pytest.approx(inner.mean())
 
 
+@pytest.mark.slow
 def test_grid_search_prefers_the_longer_fit(rows):
     two_parts = rows + 20 * (rows[:, :1] > 10)
     search = GridSearchCV(clone(TINY), {"steps": [1, 120]}, cv=2).fit(two_parts)
@@ -150,6 +151,7 @@ def share_on_the_left(*data):
     return (density.sample(4000, random_state=0)[:, 0] < 10).mean()
 
 
+@pytest.mark.slow
 def test_integer_weights_stand_for_repeated_rows(rows):
     left = rows[:, 0] < 10
     weights = np.where(left, 4, 1)
