@@ -199,9 +199,9 @@ def _require_numbers(model: TableFlow) -> None:
 
 def _require_grid(flow: CNF) -> None:
     """Refuse a flow whose score is no fixed list of products."""
-    if not isinstance(flow.solver, Grid) or not flow.solver.estimates_error:
+    if not isinstance(flow.solver, Grid) or flow.solver.method != "adams":
         raise ExportError(
-            "solver: expected a grid that estimates its error to export; got"
+            "solver: expected a calibrated Adams grid to export; got"
             f" {flow.solver.describe()}: calibrate the model first"
         )
     condition = torch.zeros(1, flow.context_dim, dtype=flow.dtype) if flow.context_dim else None
