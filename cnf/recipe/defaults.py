@@ -120,8 +120,6 @@ STEPS_A_COMPONENT = 20  # of the fit: a short one is compared with small mixture
 # Stacking of mixtures by cross-validation, for few rows, in units of the columns' deviations.
 STACKING_ROWS = 2_000  # from here on held-out rows choose by themselves
 STACKING_STEPS = 500  # a shorter fit does not justify a cross-validation
-# Of so few rows a stack beat the flow on each of four tables, after 500 steps as after 2,000.
-STACKED_ROWS = 200
 STACKING_COMPONENTS, STACKING_SHAPES = (1, 2, 3, 5, 8, 12), ("full", "diag")
 STACKING_FOLDS, STACKING_STARTS = 5, 2
 STACKING_ROWS_A_COMPONENT = 5

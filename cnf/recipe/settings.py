@@ -175,8 +175,6 @@ def default_weight_decay(rows: int) -> float:
 
 def default_steps(rows: int) -> int:
     """Training steps for so many rows."""
-    if rows < defaults.STACKED_ROWS:
-        return defaults.STACKING_STEPS
     steps = int(rows * defaults.STEPS_A_ROW)
     return min(max(defaults.FEWEST_FIT_STEPS, steps), defaults.MOST_FIT_STEPS)
 
