@@ -29,23 +29,23 @@ class TableAnswers(Answers):
     imputation: Imputation
 
     @property
-    def numeric(self) -> tuple[int, ...]:  # type: ignore[override]
+    def numeric(self) -> tuple[int, ...]:
         """Places of the numeric columns."""
         return tuple(self.model.numeric_places)
 
     @property
-    def columns(self) -> int:  # type: ignore[override]
+    def columns(self) -> int:
         """How many there are."""
         return len(self.model.sizes)
 
     @property
-    def steps(self) -> Tensor:  # type: ignore[override]
+    def steps(self) -> Tensor:
         """Widths of the cells of integer columns, zero for the others."""
         steps = [column.step or 0.0 for column in self.model.numeric_columns]
         return torch.tensor(steps, dtype=torch.float64, device=self.model.device)
 
     @property
-    def marginals(self) -> MarginalTransform:  # type: ignore[override]
+    def marginals(self) -> MarginalTransform:
         """Each numeric column by itself."""
         maps = self.imputation.maps
         return MarginalTransform([]) if maps is None else maps[0]

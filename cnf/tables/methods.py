@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from cnf.tables.questions import TableDensity, posterior, table_density
 from cnf.tables.schema import Schema
 
 
-class TableMethods:
+class TableMethods(ABC):
     """Any columns given any others, why a row is odd, missing cells, and rows carried to another
     table."""
 
@@ -30,18 +31,18 @@ class TableMethods:
     flow: CNF | None
 
     @property
+    @abstractmethod
     def plain(self) -> bool:
         """Whether all columns are continuous and the flow takes the numbers of the context."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def imputation(self) -> Imputation:
         """The imputer with the parts of the model that it works with."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, table: pd.DataFrame) -> tuple[Cells, Tensor]:
         """The modeled cells of a data frame, and its context."""
-        raise NotImplementedError
 
     def marginal(self, columns: Sequence[str]) -> TableDensity:
         """p(columns), the other modeled columns integrated out.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,45 +26,54 @@ class Score(NamedTuple):
     ok: Tensor
 
 
-class Answers(Protocol):
+class Answers(ABC):
     """A joint density with a conditional one beside it, over rows of cells.
 
     A number is taken as a point: the density of an integer cell is that at the number.
-
-    Attributes:
-        numeric: places of the numeric columns among all.
-        columns: how many columns there are.
-        steps: widths of the cells of integer columns, zero for the others (numeric,).
-        marginals: each numeric column by itself.
     """
 
-    numeric: tuple[int, ...]
-    columns: int
-    steps: Tensor
-    marginals: MarginalTransform
+    @property
+    @abstractmethod
+    def numeric(self) -> tuple[int, ...]:
+        """Places of the numeric columns among all."""
 
+    @property
+    @abstractmethod
+    def columns(self) -> int:
+        """How many columns there are."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> Tensor:
+        """Widths of the cells of integer columns, zero for the others (numeric,)."""
+
+    @property
+    @abstractmethod
+    def marginals(self) -> MarginalTransform:
+        """Each numeric column by itself."""
+
+    @abstractmethod
     def joint(self, cells: Cells, context: Tensor | None) -> Score:
         """log p(all columns | context)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def amortized(
         self, cells: Cells, free: Tensor, given: Tensor, context: Tensor | None
     ) -> Score:
         """log q(free columns | given columns, context) for columns of each row (rows, columns)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def complete(
         self, cells: Cells, free: Tensor, given: Tensor, context: Tensor | None, noise: Noise
     ) -> tuple[Cells, Tensor]:
         """The rows with their free columns drawn from q, and log q of what was drawn (rows,)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def paths(
         self, cells: Cells, free: Tensor, given: Tensor, context: Tensor | None,
         z: Tensor, t: Tensor | Sequence[float],
     ) -> Tensor:  # fmt: skip
         """Paths (time, rows, numeric) of the free numbers from base points z (rows, numeric)."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -79,22 +89,22 @@ class MixtureAnswers(Answers):
     coordinates: Coordinates
 
     @property
-    def numeric(self) -> tuple[int, ...]:  # type: ignore[override]
+    def numeric(self) -> tuple[int, ...]:
         """All columns."""
         return tuple(range(self.columns))
 
     @property
-    def columns(self) -> int:  # type: ignore[override]
+    def columns(self) -> int:
         """How many there are."""
         return int(self.flow.dim)
 
     @property
-    def steps(self) -> Tensor:  # type: ignore[override]
+    def steps(self) -> Tensor:
         """Zero: no column is on a grid."""
         return torch.zeros(self.columns, dtype=torch.float64, device=self.flow.device)
 
     @property
-    def marginals(self) -> MarginalTransform:  # type: ignore[override]
+    def marginals(self) -> MarginalTransform:
         """Each column by itself."""
         return self.coordinates.marginals
 
