@@ -74,6 +74,17 @@ def test_the_column_that_makes_a_row_odd_is_named(room, tmp_path, capsys):
     assert np.isfinite(found["surprise"][[0, 3]]).all() and found["p_value"][[0, 3]].gt(0.01).all()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [["--reference", "t.csv"], ["--explain", "--columns", "age"], ["--exact"]],
+    ids=lambda options: options[0],
+)
+def test_options_that_would_do_nothing_are_refused(room, tmp_path, capsys, options):
+    out = tmp_path / "s.csv"
+    line = refused(capsys, "score", room / "m", room / "t.csv", "-o", out, *options)
+    assert line.startswith(f"cnf: {options[0]}: ") and not out.exists()
+
+
 def test_the_report_lists_the_oddest_rows(room, tmp_path, capsys):
     table = pd.read_csv(room / "t.csv")[:60]
     table.loc[7, "income"] = 300.0

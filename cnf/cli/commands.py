@@ -212,10 +212,19 @@ def score(
     from cnf.scale import ScoreOptions, is_folder
 
     use_threads(threads)
+    asked = columns is not None or given is not None
+    if explain and asked:
+        raise ValueError("--explain: says it of all columns; leave --columns and --given out")
+    if reference is not None and not explain:
+        raise ValueError("--reference: goes with --explain")
+    if exact and not asked:
+        raise ValueError(
+            "--exact: goes with --columns or --given; the score of a whole row is exact"
+        )
     if explain:
         explain_table(model, data, output, reference=reference, device=device, as_json=as_json)
         return
-    if columns is not None or given is not None:
+    if asked:
         score_columns(
             model,
             data,
