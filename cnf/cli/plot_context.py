@@ -16,6 +16,7 @@ from cnf.pictures.context import PRINCIPAL, ROWS, Pair, PlotContext, Sweep, Tabl
 from cnf.pictures.tables import some_rows, table_rows
 from cnf.tables.held_out import held_out_rows
 from cnf.tables.numeric_view import NumericView
+from cnf.tables.spaces import pairs_of
 
 SWEPT = 41  # values of a context column that is swept
 
@@ -116,6 +117,11 @@ def chosen_axes(
         ValueError: for other columns than the kind of picture needs.
     """
     path, columns, count = model.path, model.numeric_columns, len(model.numeric_columns)
+    modeled = model.table_flow.schema.modeled
+    if kind.axes == "sphere":
+        return _sphere(model, kind, names)
+    if kind.axes == "angles" and not any(column.kind == "angle" for column in modeled):
+        raise ValueError(f"{path}: {kind.name} needs angles: cnf fit --type NAME=angle:360")
     if kind.axes == "plane" and count != 2:
         raise ValueError(
             f"{path}: {kind.name} is drawn for 2 columns, the model has {count}; draw conditional"
@@ -134,3 +140,19 @@ def chosen_axes(
         )
     first, second = map(columns.index, names) if names else (0, min(1, max(count - 1, 0)))
     return first, second
+
+
+def _sphere(model: Model, kind: PlotKind, names: tuple[str, ...]) -> Pair:
+    """The places of the longitude and the latitude to show, the first ones if none are named."""
+    columns = model.numeric_columns
+    pairs = pairs_of(model.table_flow.numeric_columns)
+    known = {frozenset(columns[place] for place in pair): pair for pair in pairs}
+    if not pairs:
+        raise ValueError(
+            f"{model.path}: {kind.name} needs a longitude and a latitude: cnf fit --type"
+            " LON,LAT=sphere"
+        )
+    if names and frozenset(names) not in known:
+        spelled = " or ".join(",".join(columns[place] for place in pair) for pair in pairs)
+        raise ValueError(f"--axes: expected {spelled}; got {','.join(names)}")
+    return known[frozenset(names)] if names else pairs[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeAlias
@@ -52,12 +52,16 @@ class TableRows:
         levels: of each column, in words; None for a numeric one.
         data: rows of the data (rows, columns), or None.
         samples: rows of the model (rows, columns).
+        turns: where a turn begins and ends, for each column of angles, by its place.
+        spheres: places of each longitude and its latitude.
     """
 
     names: list[str]
     levels: list[list[str] | None]
     data: np.ndarray | None
     samples: np.ndarray
+    turns: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    spheres: Sequence[Pair] = ()
 
     @property
     def tables(self) -> tuple[np.ndarray, ...]:

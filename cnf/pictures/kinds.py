@@ -29,7 +29,8 @@ class PlotKind:
         draw: a function from a `PlotContext` to a figure, or where it is, "module:function".
         animate: the same for an animation, a function of a context and `AnimationOptions`; None
             for a kind that does not move.
-        axes: "all" columns; a "pair" of them; the "plane" of a flow of exactly two columns.
+        axes: "all" columns; a "pair" of them; the "plane" of a flow of exactly two columns; a
+            "sphere", longitude and latitude; the columns of "angles".
         context: the context of the flow: "fixed" by --given, "swept" over a range, that of the
             "rows" of --data, or "none".
         data: whether it needs rows, --data.
@@ -46,7 +47,7 @@ class PlotKind:
     help: str
     draw: Draw | str
     animate: Animate | str | None = None
-    axes: Literal["all", "pair", "plane"] = "all"
+    axes: Literal["all", "pair", "plane", "sphere", "angles"] = "all"
     context: Literal["fixed", "swept", "rows", "none"] = "fixed"
     data: bool = False
     particles: bool = False
@@ -65,6 +66,7 @@ class PlotKind:
 
 PLANAR, COLUMNS = "cnf.pictures.planar", "cnf.pictures.columns"
 COMPUTATION, ANIMATIONS = "cnf.pictures.computation", "cnf.pictures.animations"
+CIRCLES = "cnf.pictures.circles"
 
 KINDS: Registry[PlotKind] = Registry(
     "kind of picture",
@@ -127,6 +129,20 @@ KINDS: Registry[PlotKind] = Registry(
             "every two columns: data below the diagonal, samples above it",
             f"{COLUMNS}:draw_pairs",
             table=True,
+        ),
+        PlotKind(
+            "rose",
+            "angles around a circle, data and samples",
+            f"{CIRCLES}:draw_rose",
+            axes="angles",
+            table=True,
+        ),
+        PlotKind(
+            "map",
+            "the density of a longitude and latitude in an equal-area projection",
+            f"{CIRCLES}:draw_map",
+            animate=f"{CIRCLES}:animate_globe",
+            axes="sphere",
         ),
         PlotKind(
             "slices",

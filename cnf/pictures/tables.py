@@ -9,6 +9,7 @@ import torch
 from cnf.pictures.context import ROWS, TableRows, seeded
 from cnf.rows import evenly_spaced
 from cnf.tables import Column, Schema, TableFlow
+from cnf.tables.spaces import pairs_of
 
 
 def table_rows(schema: Schema, data: pd.DataFrame | None, samples: pd.DataFrame) -> TableRows:
@@ -20,11 +21,20 @@ def table_rows(schema: Schema, data: pd.DataFrame | None, samples: pd.DataFrame)
         [[0.0, 0.0], [1.0, 1.0]]
     """
     columns = schema.modeled
+    circles = {place: column.type.circle(column) for place, column in enumerate(columns)}
+    spheres = pairs_of(columns)
+    turns = {
+        place: (circle.start, circle.start + circle.period)
+        for place, circle in circles.items()
+        if circle is not None and place not in dict(spheres)
+    }
     return TableRows(
         [column.name for column in columns],
         [[str(level) for level in column.levels] if column.levels else None for column in columns],
         None if data is None else _numbers(data, columns),
         _numbers(samples, columns),
+        turns,
+        spheres,
     )
 
 

@@ -169,13 +169,9 @@ def flow_animation(
     ...     print([file.name for file in Path(folder).iterdir()])
     ['shrink.gif']
     """
-    states, clock = checked_path(path, times)
+    states, clock, moments = eased(path, times, frames)
     images = checked_frames("density_frames", density_frames, len(clock), limits)
     fields = checked_frames("field_frames", field_frames, len(clock), limits, velocity=True)
-    if frames < FEWEST_FRAMES:
-        raise ValueError(f"frames: expected at least {FEWEST_FRAMES}, got {frames}")
-    ease = (1 - np.cos(2 * np.pi * np.arange(frames) / frames)) / 2
-    moments = clock[0] + (clock[-1] - clock[0]) * ease
     box = chosen_limits(limits, states[[0, -1]].reshape(-1, 2))
     heading = f"{title}\n" if title else ""
 
@@ -196,6 +192,16 @@ def flow_animation(
         return update
 
     animate(draw, frames, file, size=size, frame_rate=frame_rate, callback=callback)
+
+
+def eased(path: Array, times: Array, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Particles, their times, and the time of each frame of a way there and back, slow at both
+    ends."""
+    states, clock = checked_path(path, times)
+    if frames < FEWEST_FRAMES:
+        raise ValueError(f"frames: expected at least {FEWEST_FRAMES}, got {frames}")
+    ease = (1 - np.cos(2 * np.pi * np.arange(frames) / frames)) / 2
+    return states, clock, clock[0] + (clock[-1] - clock[0]) * ease
 
 
 def particles(

@@ -78,7 +78,11 @@ class ReportData:
             return self.whole
         data = self.rows.x[:: max(1, len(self.rows) // ROWS)].double().numpy(force=True)
         samples = self.samples(ROWS).numpy(force=True)
-        return TableRows(self.names, [None] * self.dim, data, samples)
+        spheres = self.flow.preprocess.spheres
+        paired = {place for pair in spheres for place in pair}
+        turns = self.flow.preprocess.turns.items()
+        angles = {place: turn for place, turn in turns if place not in paired}
+        return TableRows(self.names, [None] * self.dim, data, samples, angles, spheres)
 
     def context_of(self, count: int) -> Tensor | None:
         """Context (count, context_dim) of evenly spaced rows, repeated where there are fewer."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 
 from cnf import plotting
 from cnf.diagnostics.calibration import CalibrationRanks
+from cnf.pictures.circles import roses as draw_roses
 from cnf.pictures.context import TableRows
 from cnf.plotting.style import ACCENT, DATA, FAINT, INK, MODEL, STYLE, as_svg, without_controls
 
@@ -79,6 +81,31 @@ def marginals(rows: TableRows) -> list[Markup]:
         picture(page, f"marginal{i}", f"Histograms of {name}: data and samples")
         for i, (page, name) in enumerate(zip(pages, rows.names))
     ]
+
+
+def roses(rows: TableRows) -> list[Markup]:
+    """Every column of angles, data against samples, in a picture each."""
+    if not rows.turns:
+        return []
+    axes = draw_roses(rows)
+    axes[0].figure.legends.clear()
+    names = ", ".join(rows.names[place] for place in rows.turns)
+    return [picture(axes[0].figure, "roses", f"Roses of {names}: data and samples")]
+
+
+def globes(rows: TableRows) -> list[Markup]:
+    """Every longitude with its latitude: the places of the data, and those of samples."""
+    return [
+        _globe(part[:, list(pair)], f"globe{i}-{what}", what, color)
+        for i, pair in enumerate(rows.spheres)
+        for part, what, color in zip(rows.tables, ("data", "samples"), (DATA, MODEL))
+    ]
+
+
+def _globe(places: np.ndarray, name: str, what: str, color: str) -> Markup:
+    page, ax = plotting.sphere_figure()
+    plotting.sphere_points(places[np.isfinite(places).all(1)], ax=ax, color=color)
+    return picture(page, name, f"Places on the sphere: {what}")
 
 
 def pairs(rows: TableRows) -> Markup:

@@ -13,7 +13,7 @@ from cnf.plugins import Registry
 from cnf.report.animation import PARTICLES, TIMES, has_exact_map
 from cnf.report.baselines import compare
 from cnf.report.data import ReportData
-from cnf.report.figures import MOST_PAIRED, calibration, history, marginals, pairs
+from cnf.report.figures import MOST_PAIRED, calibration, globes, history, marginals, pairs, roses
 from cnf.report.model_card import model_card, records
 from cnf.report.scene import scene
 from cnf.report.templates import filled
@@ -76,8 +76,9 @@ def render_training(data: ReportData) -> str:
 
 
 def render_columns(data: ReportData) -> Markup:
-    """Histograms of every column."""
-    return filled("columns.html", pictures=marginals(data.table))
+    """Histograms of every column; roses of angles, and maps of places on a sphere."""
+    rows = data.table
+    return filled("columns.html", pictures=[*marginals(rows), *roses(rows), *globes(rows)])
 
 
 def render_pairs(data: ReportData) -> str:

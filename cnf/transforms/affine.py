@@ -26,7 +26,12 @@ class Transform(Float64Module, ABC):
 
     Args:
         dim: number of columns.
+
+    Attributes:
+        spheres: places of the longitude and the latitude of each pair of columns of x.
     """
+
+    spheres: Sequence[tuple[int, int]] = ()
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -36,6 +41,11 @@ class Transform(Float64Module, ABC):
     def turns(self) -> dict[int, tuple[float, float]]:
         """Where the whole of a circle or a sphere begins and ends, for each such column of x."""
         return {}
+
+    def log_area(self, x: Tensor) -> Tensor:
+        """Log of the area, (*batch,) or (), that a unit of the columns of x (*batch, dim) has in
+        the measure of the density; zero unless the columns are longitudes and latitudes."""
+        return x.new_zeros(())
 
     @property
     def geometry(self) -> Geometry:
