@@ -99,6 +99,14 @@ def at_first_look(flow: CNF, context: Tensor | None, solver: Solver | None = Non
     return flow.bind(context, solver=solver, tolerance=math.inf)
 
 
+def given(bound: BoundFlow, points: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """The context and the mask of points (*batch, coordinates)."""
+    if bound.context is None:
+        return None, None
+    context = bound.context.expand(*points.shape[:-1], -1)
+    return context, bound.flow.field.mask(context)
+
+
 def jacobian(image: Callable[[Tensor], Tensor], y: Tensor, step: float) -> Tensor:
     """∂image/∂y transposed (rows, dim, dim) at y (rows, dim), by central differences.
 

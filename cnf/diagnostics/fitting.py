@@ -44,11 +44,22 @@ def distance(u: Tensor) -> Tensor:
 
 
 def ranks(values: Tensor, samples: Tensor) -> Tensor:
-    """The share of samples (samples, rows or 1) below each value (rows,)."""
+    """The share of samples (samples, rows or 1) below each value (rows,); of samples equal to it,
+    a share between none and all of them, evenly spread over the rows.
+
+    The ranks of values that are distributed as the samples are uniform, ties or not.
+
+    >>> ranks(torch.zeros(4), torch.zeros(9, 1))
+    tensor([0.1250, 0.3750, 0.6250, 0.8750], dtype=torch.float64)
+    """
     if samples.shape[1] == 1:
-        ordered = samples[:, 0].sort().values
-        return torch.searchsorted(ordered, values.contiguous()).double() / len(samples)
-    return (samples < values).double().mean(0)
+        ordered, values = samples[:, 0].sort().values, values.contiguous()
+        below = torch.searchsorted(ordered, values).double()
+        equal = torch.searchsorted(ordered, values, right=True).double() - below
+    else:
+        below, equal = (samples < values).double().sum(0), (samples == values).double().sum(0)
+    spread = (torch.arange(len(values), device=below.device) + 0.5) / len(values)
+    return (below + spread * equal) / len(samples)
 
 
 @torch.no_grad()

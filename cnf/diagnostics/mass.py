@@ -1,4 +1,4 @@
-"""The integral of a density: on a grid in one or two columns, by importance sampling in more."""
+"""The integral of a density: on a grid in one or two columns, by importance sampling else."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cnf.diagnostics.context import CheckContext, at_first_look, jacobian
+from cnf.diagnostics.context import CheckContext, at_first_look, given, jacobian
+from cnf.diagnostics.local import DataSpace, LocalCoordinates
+from cnf.diagnostics.proposals import proposal
 from cnf.diagnostics.result import CheckResult
-from cnf.flows import BoundFlow, MixtureBase
-from cnf.flows.mixtures import fitted_mixture, mixture_base
+from cnf.flows import BoundFlow
 
 POINTS = {1: 2001, 2: 201}
 SAMPLES = 4096
 # The grid extends beyond the range of the samples by this share of it, on either side.
 MARGIN = 0.35
-PROPOSALS, COMPONENTS = 8192, 40
+PROPOSALS = 8192
 # With fewer effective draws the standard error is unreliable. With a larger standard error, a mass of
 # 1.1 cannot be told from 1.
 FEWEST_EFFECTIVE, LARGEST_ERROR = 200, 0.025
-# The proposal is wider than the samples it is fitted to; a tenth of it is wider still.
-INFLATION, WIDE_SHARE, WIDE = 1.15, 0.1, 3.0
 STANDARD_ERRORS = 4
 
 
@@ -39,8 +38,9 @@ def mass(case: CheckContext) -> Iterator[CheckResult]:
     )
     # Steps of half the length and one solve a row: the tails have many points and little mass.
     flow = at_first_look(case.flow, context, case.flow.solver.refined())
-    measure = _on_a_grid if case.flow.dim in POINTS else _by_importance
-    y = case.flow.preprocess(x, *_given(flow, x))[0]
+    flat = case.flow.geometry.flat
+    measure = _on_a_grid if flat and case.flow.dim in POINTS else _by_importance
+    y = case.flow.preprocess(x, *given(flow, x))[0]
     total, error, decided, detail = measure(flow, y, case.generator(7))
     claim = CheckResult.at_most(
         "mass",
@@ -79,11 +79,9 @@ def _by_importance(flow: BoundFlow, y: Tensor, generator: torch.Generator) -> Fo
     It is decided where enough draws share the weight and the standard error is small, or where the
     mass differs from 1 by more than its margin.
     """
-    proposal = _proposal(
-        y, seed=int(torch.randint(2**31, (), generator=generator, device=y.device))
-    )
-    z = proposal.sample((PROPOSALS,), generator, dtype=y.dtype, device=y.device)
-    weights = _density(flow, z) / proposal.log_prob(z).exp()
+    near = proposal(flow.flow.geometry, y, generator)
+    z = near.draw(PROPOSALS, generator)
+    weights = _density(flow, z) / near.log_prob(z).exp()
     total, deviation = weights.mean().item(), weights.std().item()
     effective = (weights.sum().square() / weights.square().sum()).item()
     error = deviation / math.sqrt(PROPOSALS)
@@ -95,33 +93,18 @@ def _by_importance(flow: BoundFlow, y: Tensor, generator: torch.Generator) -> Fo
 
 def _density(bound: BoundFlow, y: Tensor) -> Tensor:
     """p(x(y)) |det ∂x/∂y| (rows,); 0 where the solve failed."""
+    y = y.double()
+    transform, space = bound.flow.preprocess, DataSpace(bound.flow.preprocess)
+    x = transform.inverse(y, *given(bound, y))
+    model = LocalCoordinates(bound.flow.geometry, y)
+    data = space.around(space.points(x))
 
-    def image(y: Tensor) -> Tensor:
-        return bound.flow.preprocess.inverse(y, *_given(bound, y))
+    def image(u: Tensor) -> Tensor:
+        moved = model.point(u)
+        return data.of(space.points(transform.inverse(moved, *given(bound, moved))))
 
-    log_prob = bound.evaluate(image(y)).log_prob.double()
     # By differences, independently of the Jacobian that the map itself returns.
-    log_volume = torch.linalg.slogdet(jacobian(image, y.double(), 1e-4)).logabsdet
+    steps = jacobian(image, y.new_zeros(len(y), model.dim), 1e-4)
+    log_volume = torch.linalg.slogdet(steps).logabsdet + space.log_volume
+    log_prob = bound.evaluate(x).log_prob.double()
     return (log_prob + log_volume).exp().nan_to_num(nan=0.0)
-
-
-def _given(bound: BoundFlow, points: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """The context and the mask of points (*batch, dim)."""
-    if bound.context is None:
-        return None, None
-    context = bound.context.expand(*points.shape[:-1], -1)
-    return context, bound.flow.field.mask(context)
-
-
-def _proposal(y: Tensor, seed: int) -> MixtureBase:
-    """A mixture of Gaussians fitted to samples and widened, with one broad Gaussian beside it."""
-    model = fitted_mixture(
-        y.numpy(force=True), COMPONENTS, seed=seed, iterations=30, smallest=1e-4, tolerance=1e-2
-    )
-    fitted = mixture_base(model, y.dtype, y.device)
-    broad = torch.linalg.cholesky(WIDE * y.T.cov().reshape(1, y.shape[1], y.shape[1]))
-    return MixtureBase(
-        torch.cat([(1 - WIDE_SHARE) * fitted.weights, y.new_tensor([WIDE_SHARE])]),
-        torch.cat([fitted.means, y.mean(0, keepdim=True)]),
-        torch.cat([math.sqrt(INFLATION) * fitted.factors, broad]),
-    )

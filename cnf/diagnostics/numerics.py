@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from cnf.diagnostics.context import CheckContext, at_first_look, jacobian
+from cnf.diagnostics.context import CheckContext, at_first_look, given, jacobian
+from cnf.diagnostics.local import DataSpace, LocalCoordinates, spread
 from cnf.diagnostics.result import CheckResult
 from cnf.flows import BoundFlow
 from cnf.flows.divergence import exact_divergence
@@ -28,8 +28,11 @@ def round_trip(case: CheckContext) -> Iterator[CheckResult]:
     flow, rows = case.flow, case.few
     bound = flow.bind(rows.context, solver=flow.solver)  # as samples are drawn
     back = bound.trajectory(case.start_points(flow, rows), [1.0])[0]
-    scale = case.rows.x.std(0).clamp(min=1e-300)
-    distance = ((back - rows.x).abs() / scale).amax(-1)
+    space = DataSpace(flow.preprocess)
+    everywhere, before, after = (space.points(x.double()) for x in (case.rows.x, rows.x, back))
+    scale = spread(space.geometry, everywhere).clamp(min=1e-300)
+    moved = space.around(before).of(after)
+    distance = (moved.abs() / scale).amax(-1)
     yield CheckResult.at_most(
         "round trip",
         "a row carried to the base and back returns to its place",
@@ -48,9 +51,16 @@ def volume(case: CheckContext) -> Iterator[CheckResult]:
     context = None if case.rows.context is None else case.rows.context[:1]
     bound = at_first_look(flow, context, flow.solver)
     z = flow.base.sample((VOLUMES,), case.generator(2), dtype=flow.dtype, device=flow.device)
-    image = partial(_image, bound)
-    carried = flow.base.log_prob(z) - torch.linalg.slogdet(jacobian(image, z, 1e-5)).logabsdet
-    difference = (bound.evaluate(image(z)).log_prob - carried).abs()
+    space, start = DataSpace(flow.preprocess), LocalCoordinates(flow.geometry, z)
+    x = _image(bound, z)
+    end = space.around(space.points(x))
+    steps = jacobian(
+        lambda u: end.of(space.points(_image(bound, start.point(u)))),
+        z.new_zeros(len(z), start.dim),
+        1e-5,
+    )
+    log_volume = torch.linalg.slogdet(steps).logabsdet + space.log_volume
+    difference = (bound.evaluate(x).log_prob - flow.base.log_prob(z) + log_volume).abs()
     yield CheckResult.at_most(
         "volume",
         "log_prob is that of the base, transported by the sampling map",
@@ -62,10 +72,9 @@ def volume(case: CheckContext) -> Iterator[CheckResult]:
 
 
 def _image(bound: BoundFlow, z: Tensor) -> Tensor:
-    """The data points that base points z (*batch, dim), in model coordinates, are carried to."""
-    rows, given, _ = bound.rows(z)
-    start = bound.flow.preprocess.inverse(rows, given.context, given.mask)
-    return bound.trajectory(start.reshape(z.shape), [1.0])[0]
+    """The data points that base points z (*batch, coordinates) are carried to."""
+    start = bound.flow.preprocess.inverse(z, *given(bound, z))
+    return bound.trajectory(start, [1.0])[0]
 
 
 @torch.no_grad()

@@ -73,8 +73,10 @@ def baseline_scores(data: ReportData) -> tuple[Tensor, Tensor, str]:
     sizes = set()
     for train, places in folds(data):
         judged, several = data.rows.take(places), chosen_mixture(drawn(train))
-        gaussian[places] = LinearGaussian.fit(train).log_prob(judged).to(gaussian)
-        mixture[places] = torch.as_tensor(several.log_prob(joint(judged), data.dim)).to(mixture)
+        area = data.flow.preprocess.log_area(judged.x.double())
+        gaussian[places] = (LinearGaussian.fit(train).log_prob(judged) - area).to(gaussian)
+        found = torch.as_tensor(several.log_prob(joint(judged), data.dim))
+        mixture[places] = (found - area.to(found)).to(mixture)
         sizes.add(several.components)
     return gaussian, mixture, " and ".join(map(str, sorted(sizes))) + " components"
 

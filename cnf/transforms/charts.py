@@ -87,6 +87,12 @@ class Charts(Transform):
         latitudes = {latitude: (-90.0, 90.0) for _, latitude in self.spheres}
         return dict(zip(places, zip(starts, ends))) | latitudes
 
+    def log_area(self, x: Tensor) -> Tensor:
+        """log Πⱼ (π/180)² cos φⱼ (*batch,): of a square degree at each latitude φⱼ of x (*batch,
+        dim)."""
+        latitudes = torch.deg2rad(x[..., [latitude for _, latitude in self.spheres]])
+        return (latitudes.cos().log() + 2 * math.log(math.pi / 180)).sum(-1)
+
     @property
     def geometry(self) -> Geometry:
         """The space of y."""
