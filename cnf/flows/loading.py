@@ -89,7 +89,7 @@ def build(config: dict[str, Any]) -> CNF:
             flow.subsets = _subsets(config["subsets"], dim)
     flow.solver = rebuild(Solver, config["solver"])
     set_bars(flow, config)
-    flow.metadata = dict(config["metadata"])
+    flow.metadata = {name: part for name, part in config["metadata"].items() if part is not None}
     return flow.to(DTYPES[config["dtype"]])
 
 

@@ -52,6 +52,8 @@ PATTERNS: dict[str, Any] = {
     "digest": ({"train": TEXT, "valid": TEXT}, (NONE,)),
     "quantiles": ({"levels": [NUMBER], "columns": (dict,)}, (NONE,)),
 }
+# No fit writes larger numbers, nor nests deeper: readers print and add them.
+LARGEST_NUMBER, DEEPEST = 1e15, 12
 # A part that is present needs these beside it.
 NEEDS = {
     "rows": ("valid_rows",),
@@ -114,11 +116,16 @@ class FitMetadata:
         Raises:
             ValueError: naming a part that is not of its form.
         """
+        if not (isinstance(data, dict) and is_bounded(data)):
+            raise ValueError("what it says of its fit is not as a fit writes it; fit it anew")
+        data = {name: part for name, part in data.items() if part is not None}
         for name, pattern in PATTERNS.items():
             if name in data and not fits(data[name], pattern):
                 raise ValueError(f"what it says of {name} is not as a fit writes it; fit it anew")
+        if not all(isinstance(unit, str) for unit in data.get("units", {}).values()):
+            raise ValueError("what it says of units is not text; fit it anew")
         names = [part.name for part in fields(cls) if part.name != "others"]
-        known = {name: data[name] for name in names if name in data}
+        known = {name: filled(data[name], PATTERNS[name]) for name in names if name in data}
         return cls(**known, others={k: v for k, v in data.items() if k not in names})
 
     def require_complete(self) -> None:
@@ -167,6 +174,25 @@ def plain(data: Any) -> Any:
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
+def is_bounded(data: Any) -> bool:
+    """Whether numbers are of a size that readers can print, and nothing is nested too deep.
+
+    >>> is_bounded({"rows": 90}), is_bounded({"rows": 10**400}), is_bounded([[[]]] * 3)
+    (True, False, True)
+    """
+    parts = [data]
+    for _ in range(DEEPEST):
+        if any(isinstance(part, int | float) and abs(part) > LARGEST_NUMBER for part in parts):
+            return False
+        inner = [
+            part.values() if isinstance(part, dict) else part
+            for part in parts
+            if isinstance(part, dict | list)
+        ]
+        parts = [part for held in inner for part in held]
+    return not parts
+
+
 def fits(value: Any, pattern: Any) -> bool:
     """Whether JSON data has the form of a pattern.
 
@@ -182,6 +208,21 @@ def fits(value: Any, pattern: Any) -> bool:
     if isinstance(pattern[0], type):
         return isinstance(value, pattern) and (bool in pattern or not isinstance(value, bool))
     return any(fits(value, part) for part in pattern)
+
+
+def filled(value: Any, pattern: Any) -> Any:
+    """Data that fits a pattern, with None for the keys that it lacks.
+
+    >>> filled({"nll": 1.0}, SCORE)
+    {'nll': 1.0, 'standard_error': None}
+    """
+    if isinstance(pattern, tuple) and not isinstance(pattern[0], type):
+        return filled(value, next(part for part in pattern if fits(value, part)))
+    if isinstance(pattern, list):
+        return [filled(part, pattern[0]) for part in value]
+    if isinstance(pattern, dict):
+        return value | {key: filled(value.get(key), part) for key, part in pattern.items()}
+    return value
 
 
 def quantiles(columns: list[Column], values: Tensor, present: Tensor) -> dict[str, Any]:
