@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 import cnf
 from cnf import plotting
 from cnf.cli import main
-from cnf.plotting.circles import sector_edges, sector_radii
+from cnf.plotting.circles import broken_at_seams, sector_edges, sector_radii
 from cnf.plotting.spheres import seen_from, sphere_map, sphere_points, unit_vectors
 
 
@@ -81,6 +81,15 @@ def test_the_view_is_a_rotation_with_the_north_above(longitude):
     assert seen_from(spun, longitude) == pytest.approx(seen_from(np.eye(3), 0.0), abs=1e-12)
 
 
+def test_paths_have_a_gap_at_the_seam_and_nowhere_else():
+    path = np.tile(np.array([350.0, 355, 1, 5])[:, None, None], (1, 2, 2))
+    broken = broken_at_seams(path, {0: (0.0, 360.0)})
+    assert np.isnan(broken[:, 0, 0]).tolist() == [False, False, True, False]
+    assert not np.isnan(path).any()
+    only_the_other = broken_at_seams(path, {1: (0.0, 1000.0)})
+    assert np.array_equal(only_the_other, path)
+
+
 @pytest.fixture(scope="module")
 def events(tmp_path_factory):
     """A model of places, a wind, a size and a group, and its table."""
@@ -112,6 +121,12 @@ def test_a_table_of_places_and_winds_is_drawn(events, kind, data, tmp_path, monk
     assert main(["plot", "events.safetensors", kind, "-o", str(output), *data]) == 0
     drawn = output.read_text()
     assert "<!-- wind -->" in drawn if kind == "rose" else "at the median: wind" in drawn
+
+
+@pytest.mark.parametrize("name", ["t.png", "t.gif"])
+def test_paths_of_particles_across_a_seam_are_drawn(events, name, tmp_path):
+    words = ["plot", str(events / "events.safetensors"), "trajectories", "--axes", "wind,size"]
+    assert main([*words, "-o", str(tmp_path / name)]) == 0
 
 
 def test_a_globe_turns_with_its_particles(events, tmp_path):

@@ -72,12 +72,13 @@ def animate(
     fields: np.ndarray | None = None,
 ) -> None:
     """Particles, over maps of the density and with arrows of the field if there are any."""
-    path = context.path(times(), DOTS).numpy(force=True)
+    path = context.path(times(), DOTS)
     if context.axes == PRINCIPAL:
         plane, names = plotting.principal_axes(path, names=context.columns)
         limits = None
     else:
-        plane, names, limits = path[..., context.places], context.names, context.limits
+        plane = context.visible_path(path)[..., context.places]
+        names, limits = context.names, context.limits
     plotting.flow_animation(
         plane,
         times(),

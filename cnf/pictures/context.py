@@ -14,6 +14,7 @@ from torch import Tensor
 from cnf import plotting
 from cnf.flows import CNF
 from cnf.pictures.visible import visible_log_prob
+from cnf.plotting.circles import broken_at_seams
 from cnf.rows import Rows, evenly_spaced
 
 ROWS = 5000  # of a table that are drawn, and of samples
@@ -205,6 +206,10 @@ class PlotContext:
     def path(self, times: Tensor, particles: int) -> Tensor:
         """Particles (time, n, dim): of the data, or else of the base."""
         return self.path_and_log_prob(times, particles)[0]
+
+    def visible_path(self, path: Tensor) -> np.ndarray:
+        """A path (time, n, dim) as lines are drawn: with gaps where they cross a seam."""
+        return broken_at_seams(path.numpy(force=True), self.flow.preprocess.turns)
 
     def path_and_log_prob(self, times: Tensor, particles: int) -> tuple[Tensor, Tensor]:
         """Particles as in `path`, and the log-density at each (time, n)."""

@@ -91,7 +91,7 @@ def draw_trajectories(context: PlotContext) -> Figure:
     by_density = context.color == "log-density"
     page, axes = plotting.figure()
     plotting.trajectories(
-        path,
+        context.visible_path(path),
         ax=axes[0, 0],
         times=times,
         columns=context.axes,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,20 @@ def sector_radii(angles: np.ndarray, edges: np.ndarray) -> np.ndarray:
     inside = edges[0] + (finite - edges[0]) % period
     share = np.histogram(inside, edges)[0] / max(1, len(finite))
     return np.sqrt(2 * share * (len(edges) - 1) / (2 * np.pi))
+
+
+def broken_at_seams(path: np.ndarray, turns: Mapping[int, tuple[float, float]]) -> np.ndarray:
+    """Paths (time, n, dim) with a gap, NaN, where a column passes the end of its turn.
+
+    >>> path = np.array([350.0, 359, 8, 9]).reshape(4, 1, 1)
+    >>> broken_at_seams(path, {0: (0.0, 360.0)}).ravel()
+    array([350., 359.,  nan,   9.])
+    """
+    broken = path.copy()
+    for place, (begin, end) in turns.items():
+        jumps = np.abs(np.diff(path[..., place], axis=0)) > (end - begin) / 2
+        broken[1:][jumps] = np.nan
+    return broken
 
 
 def _radians(angles: np.ndarray, turn: tuple[float, float]) -> np.ndarray:
