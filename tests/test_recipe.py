@@ -15,17 +15,18 @@ from cnf.datasets import TOYS
 from cnf.flows.mixtures import fitted_mixture
 from cnf.recipe.architecture import default_flow
 from cnf.recipe.bases import choose_base
-from cnf.recipe.defaults import LARGE_COMPONENTS
+from cnf.recipe.defaults import LARGE_COMPONENTS, STACKING_STEPS
 from cnf.recipe.mixture_baseline import MixtureBaseline
 from cnf.recipe.pilot_fits import affords_pilot_fits, best_transform
 from cnf.recipe.preparation import at_rest
 from cnf.recipe.settings import FitSettings, default_settings
-from cnf.recipe.stacking import WeightedRows, stacked_mixture_if_better, stacking_shares
+from cnf.recipe.stacking import Stack, WeightedRows, stacking_shares
 from cnf.recipe.transforms import candidate_transforms_of_reals
 from cnf.rows import Rows
 from cnf.training import MaximumLikelihood, Phase, Settings
 from cnf.training.trainer import Trainer
 from cnf.training.validation import EMAValidator, ValidationResult
+from cnf.transforms import Affine
 
 
 def split(x):
@@ -201,18 +202,19 @@ def two_clusters(rows: int) -> torch.Tensor:
     return x[torch.randperm(rows, generator=torch.Generator().manual_seed(1))]
 
 
-def ahead(flow, x, weights=None, **options):
+def stacked(x, weights=None, **options) -> Stack:
+    """A stack of four fifths of the rows, judged by the others."""
     rows = Rows(x, weights=weights)
     places = torch.arange(len(x)).split(len(x) * 4 // 5)
     parts = [rows.take(some) for some in (places[0], torch.cat(places[1:]))]
-    return stacked_mixture_if_better(
-        flow, flow.preprocess, *parts, **{"refit": True, "seed": 0, "seconds": None, **options}
-    )
+    return Stack(Affine.identity(x.shape[1]), *parts, **{"seed": 0, "seconds": None, **options})
 
 
 def test_few_rows_fall_back_on_the_mixture_that_leads():
     x = two_clusters(200)
-    found = ahead(cnf.CNF(2).double(), x).base  # at rest: one Gaussian of unit variance
+    stack = stacked(x)
+    found = stack.of_all_rows()
+    assert not stack.is_led_by(cnf.CNF(2).double())  # at rest: one Gaussian of unit variance
     low = found.means.sum(1) < 2
     torch.testing.assert_close(found.weights[low].sum(), x.new_tensor(0.5), atol=0.05, rtol=0)
     for cluster, center in ((low, 0.0), (~low, 2.0)):
@@ -228,7 +230,7 @@ def test_stacked_mixtures_are_better_than_the_best_of_them():
         TOYS["pinwheel"].sample(rows, torch.Generator().manual_seed(seed)).double()
         for rows, seed in ((250, 0), (5_000, 1))
     )
-    found = ahead(cnf.CNF(2).double(), x).base
+    found = stacked(x).of_all_rows()
     nll = [
         -GaussianMixture(components, covariance_type=shape, n_init=2, random_state=0)
         .fit(x)
@@ -259,18 +261,19 @@ def test_rows_that_judged_a_stack_do_not_say_how_good_it_is():
     only then."""
     x = 3 * normal(100, 6) @ normal(6, 6, seed=1)
     fresh = 3 * normal(20_000, 6, seed=2) @ normal(6, 6, seed=1)
-    refit, left = (ahead(cnf.CNF(6).double(), x, refit=refit) for refit in (True, False))
-    assert refit.held_out == left.held_out
-    told, error = left.held_out
-    assert -left.base.log_prob(x[80:]).mean().item() == pytest.approx(told)
-    assert -refit.base.log_prob(x[80:]).mean() < told - 0.2
-    assert -refit.base.log_prob(fresh).mean() == pytest.approx(told, abs=4 * error)
+    stack = stacked(x)
+    told, error = stack.nll
+    refit = stack.of_all_rows()
+    assert -stack.mixture.log_prob(x[80:]).mean().item() == pytest.approx(told)
+    assert -refit.log_prob(x[80:]).mean() < told - 0.2
+    assert -refit.log_prob(fresh).mean() == pytest.approx(told, abs=4 * error)
 
 
 def test_weights_of_one_change_nothing_and_whole_ones_are_repetitions():
     x = two_clusters(60)
-    flow = cnf.CNF(2).double()
-    plain, ones = ahead(flow, x).base, ahead(flow, x, weights=torch.ones(60, dtype=F64)).base
+    plain, ones = (
+        stacked(x, weights).of_all_rows() for weights in (None, torch.ones(60, dtype=F64))
+    )
     assert torch.equal(plain.means, ones.means) and torch.equal(plain.weights, ones.weights)
     counts = torch.arange(60) % 3 + 1
     weighted = WeightedRows.of(x, counts / counts.double().mean())
@@ -285,7 +288,7 @@ def many_on_a_ring() -> cnf.MixtureBase:
 
 
 def test_few_rows_keep_a_flow_that_leads():
-    assert ahead(cnf.CNF(2, base=many_on_a_ring()).double(), rings(400)) is None
+    assert stacked(rings(400)).is_led_by(cnf.CNF(2, base=many_on_a_ring()).double())
 
 
 def test_a_row_that_is_lost_does_not_decide_against_the_flow(monkeypatch):
@@ -298,12 +301,40 @@ def test_a_row_that_is_lost_does_not_decide_against_the_flow(monkeypatch):
         return log_prob
 
     monkeypatch.setattr(cnf.CNF, "log_prob", lose_one)
-    assert ahead(cnf.CNF(2, base=many_on_a_ring()).double(), rings(400)) is None
+    assert stacked(rings(400)).is_led_by(cnf.CNF(2, base=many_on_a_ring()).double())
 
 
-def test_too_few_rows_or_no_time_choose_little():
-    assert ahead(cnf.CNF(2).double(), two_clusters(8)) is None
-    assert len(ahead(cnf.CNF(2).double(), two_clusters(200), seconds=0.0).base.weights) <= 2
+def test_no_time_chooses_little():
+    assert len(stacked(two_clusters(200), seconds=0.0).mixture.weights) <= 2
+
+
+def test_a_flow_that_learns_few_rows_by_heart_ends_early(tmp_path):
+    """It is behind the stack and falls back; a fit that was interrupted on the way ends alike."""
+    x = two_clusters(100)
+
+    def fitted(**options):
+        flow = cnf.CNF(2)
+        return flow, cnf.fit(flow, x, **options)
+
+    flow, history = fitted()
+    assert history.records[-1].step == STACKING_STEPS and at_rest(flow)
+    checkpoint = tmp_path / "c"
+
+    def stop_at(loop):
+        if loop.step == 300:
+            loop.stop()
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted(checkpoint=checkpoint, callbacks=[stop_at])
+    resumed, again = fitted(checkpoint=checkpoint)
+    assert again.valid_nll == history.valid_nll
+    assert torch.equal(resumed.base.means, flow.base.means)
+
+
+def test_a_flow_that_gains_on_few_rows_goes_on():
+    x = rings(400)
+    history = cnf.fit(cnf.CNF(2), x, steps=600)
+    assert history.records[-1].step == 600
 
 
 def test_a_fit_of_few_rows_falls_back():

@@ -119,7 +119,9 @@ STEPS_A_COMPONENT = 20  # of the fit: a short one is compared with small mixture
 
 # Stacking of mixtures by cross-validation, for few rows, in units of the columns' deviations.
 STACKING_ROWS = 2_000  # from here on held-out rows choose by themselves
-STACKING_STEPS = 500  # a shorter fit does not justify a cross-validation
+# A shorter fit does not justify a cross-validation. After so many steps, and after half of them, a
+# flow of few rows is validated: one that is behind the stack and falls back has begun to overfit.
+STACKING_STEPS = 500
 STACKING_COMPONENTS, STACKING_SHAPES = (1, 2, 3, 5, 8, 12), ("full", "diag")
 STACKING_FOLDS, STACKING_STARTS = 5, 2
 STACKING_ROWS_A_COMPONENT = 5

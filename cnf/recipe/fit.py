@@ -11,10 +11,16 @@ from cnf.deprecation import renamed_argument
 from cnf.flows import CNF
 from cnf.ode import Gradient
 from cnf.recipe.defaults import FIT_TOLERANCE, SUBSET_SHARE
-from cnf.recipe.mixture_fallback import FallbackResult, fall_back_to_mixture
+from cnf.recipe.mixture_fallback import (
+    FallbackResult,
+    fall_back_to_mixture,
+    stack_of_few_rows,
+    train_unless_overtaken,
+)
 from cnf.recipe.preparation import FitPlan, checked_rows, prepare
 from cnf.recipe.settings import FitSettings, default_settings
 from cnf.recipe.source import source_of, start_at, with_source
+from cnf.recipe.stacking import Stack
 from cnf.recipe.subsets import fit_subsets
 from cnf.training.callbacks import Callback
 from cnf.training.checkpoint import CheckpointWriter, resume
@@ -58,8 +64,9 @@ def fit(
     from `seed`. The solver's grid is calibrated at the end. If `base` was "auto", there is no
     context and the field was zero-initialized, a Gaussian mixture that beats the flow by a tenth of
     a nat on held-out rows replaces it (mixture as base, zero field). With few rows it is a stack of
-    mixtures, chosen by cross-validation; without `x_valid`, the stack is fitted to the held-out
-    rows too, once it has been judged by them.
+    mixtures, chosen by cross-validation, and a flow that is behind it and falls back after 500 steps
+    ends there; without `x_valid`, the stack is fitted to the held-out rows too, once it has been
+    judged by them.
 
     Args:
         flow: fitted in place.
@@ -129,7 +136,8 @@ def fit(
         flow, train, valid, settings.training(),
         seed=seed, metadata=asdict(plan), spent=settings.clock() - start, callbacks=callbacks,
     )  # fmt: skip
-    history = _trained(trainer, settings, checkpoint, refit=x_valid is None)
+    stack = stack_of_few_rows(flow, train, valid, plan, settings, seed)
+    history = _trained(trainer, settings, checkpoint, stack, refit=x_valid is None)
     if any_subset:
         share = None if whole is None else SUBSET_SHARE * whole
         try:
@@ -143,20 +151,25 @@ def fit(
 
 
 def _trained(
-    trainer: Trainer, settings: FitSettings, checkpoint: str | Path | None, *, refit: bool
+    trainer: Trainer,
+    settings: FitSettings,
+    checkpoint: str | Path | None,
+    stack: Stack | None,
+    *,
+    refit: bool,
 ) -> History:
     """Train, from the checkpoint on if there is one, and see whether a mixture is better; see
-    `fall_back_to_mixture` for `refit`."""
+    `fall_back_to_mixture` for `stack` and `refit`."""
     if checkpoint is not None:
         resume(Path(checkpoint), trainer)
         if trainer.processes.first:
             trainer.callbacks += (CheckpointWriter(Path(checkpoint)),)
     try:
-        trainer.run()
+        train_unless_overtaken(trainer, stack)
     except KeyboardInterrupt as stop:
         trainer.settle()
         raise Interrupted(_finish(trainer, settings.tolerance)) from stop
-    mixture = fall_back_to_mixture(trainer, settings, refit=refit)
+    mixture = fall_back_to_mixture(trainer, settings, stack, refit=refit)
     return _finish(trainer, settings.tolerance, mixture)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cnf.flows import Base
+from cnf.flows import CNF, Base
 from cnf.recipe.defaults import (
     LARGE_COMPONENTS,
     MIN_GAIN,
     MIXTURE_SHARE,
+    STACKING_FOLDS,
     STACKING_ROWS,
     STACKING_STEPS,
     STEPS_A_COMPONENT,
@@ -17,7 +18,7 @@ from cnf.recipe.mixture_baseline import MixtureBaseline
 from cnf.recipe.preparation import FitPlan
 from cnf.recipe.settings import FitSettings
 from cnf.recipe.sphere_kernels import sphere_kernels
-from cnf.recipe.stacking import stacked_mixture_if_better
+from cnf.recipe.stacking import Stack
 from cnf.recipe.transforms import standardizing_transform
 from cnf.rows import Rows
 from cnf.training.batches import in_model_coordinates
@@ -38,8 +39,44 @@ class FallbackResult(NamedTuple):
     held_out: tuple[float, float] | None
 
 
+def stack_of_few_rows(
+    flow: CNF, train: Rows, valid: Rows, plan: FitPlan, settings: FitSettings, seed: int
+) -> Stack | None:
+    """The stack that a flow of few rows has to beat; None where there are many, where the fit is
+    short, or where the plan allows none."""
+    steps, seconds = settings.budget
+    few = len(train) >= STACKING_FOLDS and len(train) + len(valid) < STACKING_ROWS
+    long = seconds > 0 or steps >= STACKING_STEPS
+    if not (plan.allow_mixture_fallback and flow.geometry.flat and few and long):
+        return None
+    free = plan.transform_is_free
+    plain = standardizing_transform(train, settings.ranges).to(flow.device) if free else None
+    return Stack(
+        plain or flow.preprocess, train, valid,
+        seed=seed, seconds=MIXTURE_SHARE * seconds or None, clock=settings.clock,
+    )  # fmt: skip
+
+
+def train_unless_overtaken(trainer: Trainer, stack: Stack | None) -> None:
+    """Train to the end, or, for few rows, until the flow is behind the stack and falls back
+    further: it then learns its rows by heart."""
+    if stack is not None and trainer.step < STACKING_STEPS:
+        marks = (STACKING_STEPS // 2, STACKING_STEPS)
+        for mark in marks:
+            trainer.run(until=mark)
+        found = [
+            record.valid_nll
+            for record in trainer.history.records
+            if record.step in marks and record.valid_nll is not None
+        ]
+        if len(found) == len(marks) and found[-1] > max(found[0], stack.nll[0]):
+            trainer.settle()
+            return
+    trainer.run()
+
+
 def fall_back_to_mixture(
-    trainer: Trainer, settings: FitSettings, *, refit: bool
+    trainer: Trainer, settings: FitSettings, stack: Stack | None, *, refit: bool
 ) -> FallbackResult | None:
     """Where the plan allows it and a mixture beats the flow on held-out rows, make it the base of a
     field at rest.
@@ -47,18 +84,18 @@ def fall_back_to_mixture(
     Args:
         trainer: at its end.
         settings: of the fit.
-        refit: whether a stack of few rows is fitted to the held-out rows in the end.
+        stack: of few rows.
+        refit: whether the stack is fitted to the held-out rows in the end.
     """
     plan = FitPlan(**trainer.metadata)
+    if stack is not None:
+        return _fall_back_to_stack(trainer, plan, stack, refit=refit)
     if not plan.allow_mixture_fallback:
         return None
     if not trainer.flow.geometry.flat:
         return _fall_back_to_kernels(trainer)
     steps, seconds = settings.budget
     limit = MIXTURE_SHARE * seconds if seconds else None
-    few = len(trainer.train) + len(trainer.valid) < STACKING_ROWS
-    if few and (seconds > 0 or steps >= STACKING_STEPS):
-        return _fall_back_to_stack(trainer, plan, settings, refit=refit, seconds=limit)
     most = steps // STEPS_A_COMPONENT if steps else LARGE_COMPONENTS
     baseline = _baseline(trainer, settings, most=most, seconds=limit)
     found = baseline.best_if_better_than(trainer.state.best_nll)
@@ -80,21 +117,16 @@ def _fall_back_to_kernels(trainer: Trainer) -> FallbackResult | None:
 
 
 def _fall_back_to_stack(
-    trainer: Trainer, plan: FitPlan, settings: FitSettings, *, refit: bool, seconds: float | None
+    trainer: Trainer, plan: FitPlan, stack: Stack, *, refit: bool
 ) -> FallbackResult | None:
-    flow, free = trainer.flow, plan.transform_is_free
-    plain = standardizing_transform(trainer.train, settings.ranges).to(flow.device)
-    transform = plain if free else flow.preprocess
-    stack = stacked_mixture_if_better(
-        flow, transform, trainer.train, trainer.valid,
-        refit=refit, seed=trainer.seed, seconds=seconds, clock=settings.clock,
-    )  # fmt: skip
-    if stack is None:
+    flow = trainer.flow
+    if stack.is_led_by(flow):
         return None
-    flow.preprocess = transform
-    _install_base(trainer, stack.base)
-    choices = {"preprocess": "standardized"} if free else {}
-    return FallbackResult({**choices, "base": stack.base.describe()}, stack.held_out)
+    base = stack.of_all_rows() if refit else stack.mixture
+    flow.preprocess = stack.transform
+    _install_base(trainer, base.to(flow.dtype))
+    choices = {"preprocess": "standardized"} if plan.transform_is_free else {}
+    return FallbackResult({**choices, "base": base.describe()}, stack.nll)
 
 
 def _install_base(trainer: Trainer, base: Base) -> None:

@@ -26,64 +26,59 @@ from cnf.transforms import Transform
 Matrix = NDArray[np.float64]
 
 
-class StackedMixture(NamedTuple):
-    """Mixtures as one.
-
-    Attributes:
-        base: their mixture.
-        held_out: NLL of held-out rows under mixtures of the training rows alone, in nats a row of
-            the data's units, and its standard error.
-    """
-
-    base: MixtureBase
-    held_out: tuple[float, float]
-
-
-@torch.no_grad()
-def stacked_mixture_if_better(
-    flow: CNF,
-    transform: Transform,
-    train: Rows,
-    valid: Rows,
-    *,
-    refit: bool,
-    seed: int,
-    seconds: float | None,
-    clock: Clock = time.perf_counter,
-) -> StackedMixture | None:
-    """Stacked mixtures, unless the flow leads those of the training rows on the held-out ones.
+class Stack:
+    """Mixtures of the training rows as one, and its score on held-out ones.
 
     The weight of each mixture is found on held-out folds of the training rows: a tenth of few rows
     says too little to choose by, and the best of many by a little is the luck of folds and starts
     as much as its number of components (Smyth and Wolpert 1999).
 
     Args:
-        flow: fitted to the training rows.
         transform: to coordinates in which the mixtures are fitted. Along the columns themselves a
             diagonal covariance says more than along axes that whitening has turned.
-        train: rows the flow was fitted to.
+        train: rows to learn from.
         valid: held-out rows.
-        refit: whether the stack is fitted to the held-out rows too, once they have judged.
         seed: of folds and starts.
         seconds: time for the folds; None for no limit.
         clock: the seconds.
+
+    Attributes:
+        nll: NLL of the held-out rows and its standard error, in nats a row of the data's units.
     """
-    if len(train) < 2 * defaults.STACKING_FOLDS:
-        return None
-    (y, _), (held_out, ladj) = (transform(rows.x) for rows in (train, valid))
-    rows, judges = WeightedRows.of(y, train.weights), WeightedRows.of(held_out, valid.weights)
-    models, shares = _chosen(rows, seed, seconds, clock)
-    stack = _stacked(models, shares, rows, flow.device)
-    log_prob = stack.to(held_out).log_prob(held_out) + ladj
-    behind, error = weighted_nll(
-        fill_unsolved_with_worst(exact(flow).log_prob(valid.x)) - log_prob, valid.weights
-    )
-    if -behind > defaults.STACKING_ERRORS * error:
-        return None
-    if refit:
-        everything = WeightedRows(*(np.concatenate(both) for both in zip(rows, judges)))
-        stack = _stacked(models, shares, everything, flow.device)
-    return StackedMixture(stack.to(flow.dtype), weighted_nll(log_prob, valid.weights))
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        transform: Transform,
+        train: Rows,
+        valid: Rows,
+        *,
+        seed: int,
+        seconds: float | None,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        self.transform, self.valid, self.device = transform, valid, train.x.device
+        (y, _), (held_out, ladj) = (transform(rows.x) for rows in (train, valid))
+        self.rows, self.judges = (
+            WeightedRows.of(y, train.weights),
+            WeightedRows.of(held_out, valid.weights),
+        )
+        self.models, self.shares = _chosen(self.rows, seed, seconds, clock)
+        self.mixture = _stacked(self.models, self.shares, self.rows, self.device)
+        self.log_prob = self.mixture.to(held_out).log_prob(held_out) + ladj
+        self.nll = weighted_nll(self.log_prob, valid.weights)
+
+    @torch.no_grad()
+    def is_led_by(self, flow: CNF) -> bool:
+        """Whether the flow is surely ahead on the held-out rows; one row is not enough to tell."""
+        found = fill_unsolved_with_worst(exact(flow).log_prob(self.valid.x))
+        behind, error = weighted_nll(found - self.log_prob, self.valid.weights)
+        return len(self.valid) > 1 and -behind > defaults.STACKING_ERRORS * error
+
+    def of_all_rows(self) -> MixtureBase:
+        """The same mixtures fitted to the held-out rows too, once these have judged."""
+        everything = WeightedRows(*(np.concatenate(both) for both in zip(self.rows, self.judges)))
+        return _stacked(self.models, self.shares, everything, self.device)
 
 
 class WeightedRows(NamedTuple):

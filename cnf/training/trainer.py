@@ -144,8 +144,12 @@ class Trainer:
         self.optimizers = optimizers(self.flow.field, self.phase.optimizer, weight_decay=decay)
         self._restart_average()
 
-    def run(self) -> History:
+    def run(self, until: int | None = None) -> History:
         """Train until the budget is spent; the flow then has the best weights that were seen.
+
+        Args:
+            until: pause and validate after so many training steps, unless the budget is spent
+                before; the next call goes on.
 
         Raises:
             TrainingError: if training diverges for good.
@@ -156,6 +160,8 @@ class Trainer:
         self.flow.train()
         while True:
             while self.phase_done < 1 and self.state.phase.stale < self.settings.patience:
+                if until is not None and self.step >= until:
+                    return self._paused(until)
                 self._advance()
             self.flow.field.load_state_dict(self.best)
             index = self.state.phase.index + 1
@@ -165,6 +171,14 @@ class Trainer:
             unspent = max(self.seconds_left, 0.0) if timed else 0.0
             self.start_phase(PhaseState(index, unspent))
         self.flow.eval()
+        return self.history
+
+    def _paused(self, until: int) -> History:
+        """The history with a validation at this step, unless the fit goes on from a later one."""
+        if self.step == until:
+            start = self.settings.clock()
+            self._validate()
+            self._book(start)
         return self.history
 
     def stop(self) -> None:
