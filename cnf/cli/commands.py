@@ -98,6 +98,12 @@ def fit(
         str | None,
         typer.Option(help="Validation rows, a file or toy:NAME. Default: a tenth of DATA."),
     ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="What rows may take of it: 1GB. A larger table is read again and again. Default: all rows."
+        ),
+    ] = None,
     seed: Seed = 0,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Budget in updates. Default: grows with the rows.")
@@ -150,6 +156,7 @@ def fit(
         array=array,
         any_subset=any_subset,
         source=source,
+        memory=memory,
     )
     fit_model(options, as_json=as_json, resume=resume)
 
@@ -209,7 +216,8 @@ def score(
     from cnf.cli.model import use_threads
     from cnf.cli.questions import score_columns
     from cnf.cli.scoring import score_folder, score_table
-    from cnf.scale import ScoreOptions, is_folder
+    from cnf.scale import ScoreOptions
+    from cnf.tables.files import is_folder
 
     use_threads(threads)
     asked = columns is not None or given is not None

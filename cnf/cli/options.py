@@ -118,6 +118,7 @@ class FitOptions:
     array: str | None = None
     any_subset: bool = False
     source: str | None = None
+    memory: str | None = None
 
     @property
     def beside(self) -> tuple[str, ...]:

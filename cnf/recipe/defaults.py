@@ -164,3 +164,15 @@ IMPUTER_COPIES_SHARE, IMPUTER_FEWEST_ROWS = 0.25, 256  # of its seconds, for map
 # with other columns in each copy; rows that judge it.
 SUBSET_SHARE, SUBSET_STEPS_SHARE = 0.2, 0.4
 SUBSET_ROWS, SUBSET_MOST_COPIES, SUBSET_JUDGED_ROWS = 50_000, 20, 256
+
+# Tables of more rows than memory. Bytes a cell that a fit takes at its peak, measured for a million
+# plain and half a million typed rows: a quarter of the memory holds a sample that settles every
+# choice, a quarter the pool of training rows, and a quarter a chunk on its way into it.
+PLAIN_CELL_BYTES, TYPED_CELL_BYTES = 100, 450
+POOLED_NUMBER_BYTES = 8  # and as many for what is made of a part while it is put in order
+STREAM_SAMPLE_ROWS, STREAM_FEWEST_ROWS = 200_000, 5_000  # more change no choice, fewer spoil them
+STREAM_SAMPLE_GROUPS = (
+    256  # row groups that the sample is of: sorted rows leave gaps between fewer
+)
+STREAM_POOL_PARTS = 16  # of the pool: each batch has rows of all
+STREAM_CHUNK_ROWS = 65_536

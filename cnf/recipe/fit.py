@@ -27,6 +27,7 @@ from cnf.training.checkpoint import CheckpointWriter, resume
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
 from cnf.training.modes import with_gradients
+from cnf.training.streams import RowStream
 from cnf.training.trainer import Trainer
 from cnf.training.validation import mean_nll, validation_subset
 
@@ -51,6 +52,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     any_subset: bool = False,
     source: Any = None,
+    stream: RowStream | None = None,
     **chosen: Any,
 ) -> History:
     """Fit a flow to rows of data: flow matching, then maximum likelihood through the ODE.
@@ -93,6 +95,9 @@ def fit(
         source: rows (rows, dim) to carry to those of x, or a fitted flow of their density. The base
             of the flow is then the density of the source, fitted with a third of the budget, and
             flow matching pairs rows by optimal transport.
+        stream: the rows to train on, where they are too many for memory, as parts that are `Rows`; x
+            is then a sample of them, which settles every choice, and x_valid none of them. A network
+            for any subset is fitted to the sample.
         **chosen: any other field of `cnf.recipe.FitSettings`, in place of what the recipe chooses.
 
     Returns:
@@ -113,12 +118,15 @@ def fit(
         >>> history.records[-1].phase
         'likelihood'
     """
+    if stream is not None and (x_valid is None or weights is not None):
+        raise ValueError("stream: expected x_valid beside it, and no weights")
     train, valid = checked_rows(flow, (x, context, weights), (x_valid, context_valid), seed)
+    rows = len(train) if stream is None else stream.rows
     whole, flow.subsets = seconds, None
     if seconds is not None and any_subset:
         seconds = (1 - SUBSET_SHARE) * seconds
     settings = default_settings(
-        rows=len(train), dim=flow.dim, context_dim=flow.context_dim,
+        rows=rows, dim=flow.dim, context_dim=flow.context_dim,
         geometry=None if flow.geometry.flat else flow.geometry, steps=steps, seconds=seconds,
         likelihood_share=likelihood_share, gradient=gradient, tolerance=tolerance, **chosen,
     )  # fmt: skip
@@ -130,11 +138,12 @@ def fit(
         )  # fmt: skip
         start_at(flow, origin, train, settings.ranges)
         settings = with_source(settings, origin)
-    given = len(train) + (len(valid) if x_valid is None else 0)
+    given = rows + (len(valid) if x_valid is None else 0)
     plan = prepare(flow, train, valid, settings, seed, rows=given)
     trainer = Trainer(
         flow, train, valid, settings.training(),
         seed=seed, metadata=asdict(plan), spent=settings.clock() - start, callbacks=callbacks,
+        stream=stream,
     )  # fmt: skip
     stack = stack_of_few_rows(flow, train, valid, plan, settings, seed)
     history = _trained(trainer, settings, checkpoint, stack, refit=x_valid is None)

@@ -5,8 +5,8 @@ engines             a function for each of many files: processes of this machine
 summary, folders    what `cnf score` says of rows; one file of scores for each file of a folder
 """
 
-from cnf.scale.folders import ScoredFolder, is_folder
+from cnf.scale.folders import ScoredFolder
 from cnf.scale.scorer import ScoreOptions, Scorer
 from cnf.scale.summary import ScoreSummary, write_scores
 
-__all__ = ["ScoreOptions", "ScoreSummary", "ScoredFolder", "Scorer", "is_folder", "write_scores"]
+__all__ = ["ScoreOptions", "ScoreSummary", "ScoredFolder", "Scorer", "write_scores"]

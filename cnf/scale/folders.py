@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,8 @@ from cnf.files import atomic_path
 from cnf.scale.engines import ENGINES
 from cnf.scale.scorer import ScoreOptions, Scorer
 from cnf.scale.summary import ScoreSummary, write_scores
-from cnf.tables import TableError, read_chunks, read_typed_chunks
+from cnf.tables import read_chunks, read_typed_chunks
+from cnf.tables.files import files_of
 from cnf.tables.reading import READERS
 
 # In the folder of scores: which model they are of.
@@ -71,19 +71,9 @@ class ScoredFolder:
         Raises:
             TableError: where there is none.
         """
-        root, files = _found(self.data)
+        root, files = files_of(self.data, READERS)
         inside = self.output.resolve()
-        sources = [
-            path
-            for path in sorted(files)
-            if path.is_file()
-            and path.name.lower().endswith(tuple(READERS))
-            and inside not in path.resolve().parents
-        ]
-        if not sources:
-            raise TableError(
-                f"{self.data}: expected files of {', '.join(READERS)}; found none: check the name"
-            )
+        sources = [path for path in files if inside not in path.resolve().parents]
         return [Partition(path, self.output / path.relative_to(root)) for path in sources]
 
     def run(self, engine: str = "local", workers: int = 1) -> Iterator[ScoreSummary]:
@@ -114,27 +104,6 @@ class ScoredFolder:
         self.output.mkdir(parents=True, exist_ok=True)
         with atomic_path(mark) as path:
             path.write_text(digest)
-
-
-def is_folder(data: str) -> bool:
-    """Whether DATA is a folder or a pattern, of which every file is scored by itself.
-
-    >>> is_folder("day=*/part.parquet"), is_folder("table.csv")
-    (True, False)
-    """
-    path = Path(data)
-    return path.is_dir() or (glob.has_magic(data) and not path.exists())
-
-
-def _found(data: str) -> tuple[Path, list[Path]]:
-    """The folder that all files are in, and the files."""
-    path = Path(data)
-    if path.is_dir():
-        return path, list(path.iterdir())
-    parts = path.parts
-    fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
-    root = Path(*parts[:fixed])
-    return root, list(root.glob(str(Path(*parts[fixed:]))))
 
 
 def _absolute(partition: Partition) -> Partition:

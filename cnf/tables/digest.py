@@ -35,6 +35,23 @@ def row_hashes(cells: Cells) -> Hashes:
     return (hashes >> np.uint64(32)).astype(np.uint32)
 
 
+class SmallestHashes:
+    """The smallest hashes of training rows that come in parts."""
+
+    def __init__(self) -> None:
+        self.hashes = np.zeros(0, np.uint32)
+
+    def add(self, cells: Cells) -> None:
+        """Take rows in."""
+        both = np.concatenate([self.hashes, row_hashes(cells)])
+        self.hashes = np.unique(both)[:TRAIN_HASHES]
+
+    @property
+    def text(self) -> str:
+        """As a digest holds them."""
+        return _text(self.hashes)
+
+
 def digest_of(train: Cells, valid: Cells) -> dict[str, str]:
     """The smallest hashes of training rows and of those set apart, as metadata hold them."""
     parts = (("train", train, TRAIN_HASHES), ("valid", valid, VALID_HASHES))

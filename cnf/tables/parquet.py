@@ -30,9 +30,7 @@ def read_parquet(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
     damage = pa.ArrowException, OSError, UnicodeDecodeError
     with damage_reported(path, "parquet", *damage), parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
-        # pandas stores a frame's index beside its columns under names of this form.
-        names = [name for name in schema.names if not name.startswith("__index_level_")]
-        chosen = options.choose(names)
+        chosen = options.choose(stored_names(schema))
         for name in chosen:
             if name not in options.kept:
                 _check_type(schema.field(name), path)
@@ -42,6 +40,11 @@ def read_parquet(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
             start += batch.num_rows
         if not start:
             yield _frame(schema.empty_table(), chosen, options.kept, 0)
+
+
+def stored_names(schema: pa.Schema) -> list[str]:
+    """The names of the columns, without those under which pandas stores a frame's index."""
+    return [name for name in schema.names if not name.startswith("__index_level_")]
 
 
 def _frame(

@@ -6,12 +6,13 @@ import functools
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from cnf.tables.arrays import read_npy, read_npz
+from cnf.tables.files import SameColumns, files_of, is_folder
 from cnf.tables.formats import (
     ReadOptions,
     TableError,
@@ -115,7 +116,7 @@ def read_typed_table(
     rows_needed: int = 1,
 ) -> pd.DataFrame:
     """The columns of a file as what they hold: numbers, booleans or text; rows labeled by line or
-    row.
+    row. A folder or a pattern stands for the rows of its files, which are of one format.
 
     In csv a column is of numbers if its cells spell numbers as Python does, unless it is one of
     `texts`. A cell is missing if it is empty or says NA, NaN or null, or one of the words
@@ -125,12 +126,15 @@ def read_typed_table(
         TableError: the file or a column is not as it should be, or there are fewer rows than
             `rows_needed`.
     """
-    path = Path(path)
-    choose = functools.partial(choose_columns, path=path, columns=columns, ignore=ignore)
-    table = pd.concat(_frames(path, ReadOptions(choose, CHUNK_ROWS, EVERY, missing, array)))
+    chosen = SameColumns(columns, ignore)
+    files = table_files(path)
+    table = pd.concat(read_frames(files, chosen, kept=EVERY, missing=missing, array=array))
     _require_rows(table, rows_needed, path)
-    if not path.name.lower().endswith(TEXT):
-        return table
+    return as_typed(table, texts) if is_text_file(files[0]) else table
+
+
+def as_typed(table: pd.DataFrame, texts: Collection[str] = ()) -> pd.DataFrame:
+    """A table of text as what its cells spell; the columns `texts` stay text."""
     return pd.DataFrame(
         {name: as_text(cells) if name in texts else typed(cells) for name, cells in table.items()}
     )
@@ -141,20 +145,42 @@ def read_typed_chunks(
 ) -> Iterator[pd.DataFrame]:
     """The columns of a schema in chunks of bounded memory, rows labeled by line or row."""
     columns = [*schema.modeled, *schema.context]
-    choose = functools.partial(
-        choose_columns, path=path, columns=[c.name for c in columns], ignore=()
-    )
+    chosen = SameColumns([column.name for column in columns], ())
     kept = {column.name for column in columns if column.type.reads_cells(column)}
     # A word that is a level is no missing cell.
     levels = {str(level).lower() for column in columns for level in column.levels}
     missing = [word for word in MISSING if word not in levels]
-    yield from _frames(Path(path), ReadOptions(choose, CHUNK_ROWS, kept, missing, array))
+    yield from read_frames(table_files(path), chosen, kept=kept, missing=missing, array=array)
 
 
 def file_lines(path: str | os.PathLike[str]) -> list[str]:
-    """What is unusual about how a file is written, for people."""
-    path = Path(path)
-    return dialect_of(path).lines() if path.name.lower().endswith(TEXT) else []
+    """What is unusual about how a file, or the first of several, is written, for people."""
+    first = table_files(path)[0]
+    return dialect_of(first).lines() if is_text_file(first) else []
+
+
+def table_files(data: str | os.PathLike[str]) -> list[Path]:
+    """The file, or the files of a folder or a pattern.
+
+    Raises:
+        TableError: where there is none, or there are files of several formats.
+    """
+    if not is_folder(data):
+        return [Path(data)]
+    files = files_of(data, READERS)[1]
+    first = by_extension(files[0], READERS)
+    for path in files:
+        if by_extension(path, READERS) is not first:
+            raise TableError(
+                f"{path}: expected files of one format, as {files[0]}; give a pattern, such as"
+                f" '*{path.suffix}'"
+            )
+    return files
+
+
+def is_text_file(path: Path) -> bool:
+    """Whether the cells of a file are text."""
+    return path.name.lower().endswith(TEXT)
 
 
 class _Every:
@@ -167,10 +193,15 @@ class _Every:
 EVERY = _Every()
 
 
-def _frames(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
-    reader = by_extension(path, READERS)
-    _check_file(path)
-    return reader(path, options)
+def read_frames(
+    files: Sequence[Path], chosen: SameColumns, **options: Any
+) -> Iterator[pd.DataFrame]:
+    """The chosen columns of files in chunks; `options` are those of `ReadOptions`."""
+    for path in files:
+        reader = by_extension(path, READERS)
+        _check_file(path)
+        choose = functools.partial(chosen.of, path)
+        yield from reader(path, ReadOptions(choose, CHUNK_ROWS, **options))
 
 
 def _check_file(path: Path) -> None:

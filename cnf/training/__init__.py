@@ -5,6 +5,7 @@ Trainer, Phase, Settings, History      the loop, what it is told, what it tells
 Objective                              what a phase minimizes: FlowMatching, MaximumLikelihood
 LinearPath                             a probability path (z, y, t) -> (x_t, u_t)
 IndependentCoupling, MinibatchOT       which source point is paired with which row
+RowStream                              rows that do not fit into memory together
 EMAValidator                           what judges weights on held-out rows
 WarmupCosine                           the learning rate
 minimize                               a plain loop for other models
@@ -27,6 +28,7 @@ from cnf.training.objectives import Loss, Objective, Task
 from cnf.training.paths import GeodesicPath, LinearPath, Path
 from cnf.training.penalties import Regularizers
 from cnf.training.schedules import Schedule, WarmupCosine
+from cnf.training.streams import RowStream
 from cnf.training.trainer import Trainer
 from cnf.training.validation import EMAValidator, ValidationResult, Validator
 
@@ -48,6 +50,7 @@ __all__ = [
     "Phase",
     "Record",
     "Regularizers",
+    "RowStream",
     "Schedule",
     "Settings",
     "Task",

@@ -10,13 +10,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
 from cnf.files import atomic_path
 from cnf.flows.model_file import ModelFileError, read_model, write_model
 from cnf.flows.serialization import MISFITS
+from cnf.training.batches import digest
 from cnf.training.config import described
 from cnf.training.packing import packed, unpacked
 from cnf.training.trainer import Trainer
@@ -144,22 +144,14 @@ def _load(
 def fingerprint(trainer: Trainer) -> dict[str, Any]:
     """What must agree between two fits for one to go on from the other's state."""
     batches, valid = trainer.batches, trainer.valid.x
-    parts = (batches.y, batches.context, batches.weights, valid)
-    digests = [None if part is None else _digest(part) for part in parts]
     shapes = {name: list(p.shape) for name, p in trainer.flow.field.named_parameters()}
     facts = {
         "settings": described(trainer.settings),
         "seed": trainer.seed,
-        "rows": [len(batches.y), len(valid), *digests],
+        "rows": [len(batches), len(valid), *batches.identity(), digest(valid)],
         "field": shapes,
     }
     return json.loads(json.dumps(facts))  # as it comes back from a file
-
-
-def _digest(numbers: Tensor) -> float:
-    """A sum that other numbers, or the same in another order, would hardly have."""
-    flat = numbers.double().flatten()
-    return (flat @ torch.linspace(1, 2, len(flat), dtype=flat.dtype, device=flat.device)).item()
 
 
 def checkpoint_beside(model: Path) -> Path:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnf.flows import CNF
 from cnf.rows import Rows
-from cnf.training.batches import Batches
+from cnf.training.batches import Sampler
 from cnf.training.processes import Processes
 
 # A loss is lost where it stays this many times above what it was.
@@ -48,7 +48,7 @@ class Task:
     """
 
     flow: CNF
-    batches: Batches
+    batches: Sampler
     pilot: Rows
     batch: int
     generator: torch.Generator

@@ -22,6 +22,7 @@ class StratifiedRows:
     Args:
         x: columns by which rows are near each other (rows, columns).
         weights: (rows,), or None for equal ones.
+        cells: that the order tells apart.
 
     Example:
         >>> strata = StratifiedRows(torch.randn(1000, 2), None)
@@ -29,13 +30,16 @@ class StratifiedRows:
         1000
     """
 
-    def __init__(self, x: Tensor, weights: Tensor | None) -> None:
-        self.order = kd_tree_order(x)
+    def __init__(self, x: Tensor, weights: Tensor | None, cells: int = STRATA_CELLS) -> None:
+        self.order = kd_tree_order(x, cells)
         self.cumulative = None if weights is None else weights[self.order].double().cumsum(0)
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:
         """Places of `size` rows, in random order."""
-        levels = stratified_uniform(size, generator, self.order.device)
+        return self.places(stratified_uniform(size, generator, self.order.device))
+
+    def places(self, levels: Tensor) -> Tensor:
+        """Places of the rows at levels (n,) in [0, 1) of their weight, near ones at near levels."""
         if self.cumulative is None:
             at = (levels * len(self.order)).long()
         else:
@@ -51,7 +55,7 @@ def stratified_uniform(size: int, generator: torch.Generator, device: torch.devi
     ) / size
 
 
-def kd_tree_order(x: Tensor) -> Tensor:
+def kd_tree_order(x: Tensor, cells: int = STRATA_CELLS) -> Tensor:
     """The order of the rows of x, all finite, in the leaves of a k-d tree (Bentley 1975).
 
     The tree halves the rows at the median of the column with the largest variance, and the halves
@@ -63,7 +67,7 @@ def kd_tree_order(x: Tensor) -> Tensor:
         [1.0, 2.0, 4.0, 5.0]
     """
     rows = x.numpy(force=True)
-    order, smallest = np.arange(len(rows)), max(len(rows) // STRATA_CELLS, 1)
+    order, smallest = np.arange(len(rows)), max(len(rows) // cells, 1)
     pending = [(0, len(rows))]
     while pending:
         start, end = pending.pop()

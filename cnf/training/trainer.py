@@ -14,7 +14,6 @@ from torch import nn
 from cnf.flows import CNF
 from cnf.ode import SolverError
 from cnf.rows import Rows, evenly_spaced
-from cnf.training.batches import Batches, in_model_coordinates
 from cnf.training.callbacks import Callback
 from cnf.training.config import Phase, Settings
 from cnf.training.errors import TrainingError
@@ -25,6 +24,7 @@ from cnf.training.optimizers import optimizers
 from cnf.training.processes import processes
 from cnf.training.schedules import crosses_milestone, late_weighted_progress
 from cnf.training.state import PhaseState, TrainerState
+from cnf.training.streams import RowStream, sampler
 from cnf.training.validation import Validator, snapshot
 
 PILOT_ROWS = 256  # by which solvers are placed while training
@@ -50,11 +50,13 @@ class Trainer:
         spent: seconds of the budget that are gone already; the first phase makes up for them, but
             keeps half of its time.
         callbacks: called after every training step.
+        stream: of the rows to learn from, where they are too many for memory; `train` is then a
+            sample of them, by which solvers are placed.
 
     Attributes:
         history: so far.
         pilot: a few of the training rows, in the units of the data.
-        batches: the training rows in model coordinates.
+        batches: of the training rows, in model coordinates.
         best: weights of the field with the best held-out likelihood.
         initial: weights of the field at the start.
 
@@ -78,6 +80,7 @@ class Trainer:
         metadata: dict[str, Any] | None = None,
         spent: float = 0.0,
         callbacks: Sequence[Callback] = (),
+        stream: RowStream | None = None,
     ) -> None:
         self.flow, self.train, self.valid, self.settings = flow, train, valid, settings
         self.seed, self.metadata, self.spent = seed, metadata or {}, spent
@@ -88,8 +91,7 @@ class Trainer:
         self.history = History()
         self.state = TrainerState()
         self.pilot = train.take(evenly_spaced(train.x, PILOT_ROWS))
-        rows = in_model_coordinates(flow, train)
-        self.batches = Batches(rows.x, rows.context, rows.weights)
+        self.batches = sampler(flow, train, stream, seed, self.processes)
         self.started = self.stopping = False
         self.objective: Objective
         self.validator: Validator
@@ -199,6 +201,7 @@ class Trainer:
             "history": self.history.as_dict(),
             "metadata": self.metadata,
             "generator": self.generator.get_state(),
+            "batches": self.batches.state_dict(),
             "field": self.flow.field.state_dict(),
             "base": self.flow.base.state_dict(),
             "best": self.best,
@@ -218,6 +221,7 @@ class Trainer:
         self.history = History.from_dict(state["history"])
         self.metadata = state["metadata"]
         self.generator.set_state(state["generator"])
+        self.batches.load_state_dict(state.get("batches", {}))
         self.best, self.initial = state["best"], state["initial"]
         for weights in (self.best, self.initial, state["field"]):  # each must fit the field
             self.flow.field.load_state_dict(weights)

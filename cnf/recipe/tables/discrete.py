@@ -13,10 +13,11 @@ import cnf.recipe.defaults as defaults
 from cnf.recipe.tables.budget import Budget
 from cnf.rows import evenly_spaced, weighted_nll
 from cnf.tables.discrete import DiscreteModel
+from cnf.training.batches import Batches, Sampler
 from cnf.training.minimize import minimize
-from cnf.training.processes import shared_seconds
+from cnf.training.processes import Processes, shared_seconds
 from cnf.training.schedules import WarmupCosine
-from cnf.training.stratified import StratifiedRows
+from cnf.training.streams import PooledBatches, RowStream
 from cnf.training.validation import snapshot
 
 
@@ -36,21 +37,36 @@ class DiscreteRows:
     given: Tensor
     weights: Tensor
 
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """States, extra and given, which a likelihood is of."""
+        return self.states, self.extra, self.given
+
 
 def fit_discrete(
-    model: DiscreteModel, train: DiscreteRows, valid: DiscreteRows, *, budget: Budget, seed: int
+    model: DiscreteModel,
+    train: DiscreteRows,
+    valid: DiscreteRows,
+    *,
+    budget: Budget,
+    seed: int,
+    stream: RowStream | None = None,
 ) -> float:
-    """Fit, keep the weights with the best held-out likelihood, and return their NLL in nats a row."""
+    """Fit, keep the weights with the best held-out likelihood, and return their NLL in nats a row.
+
+    Where there is a stream of `DiscreteRows`, it is that which the model learns from; `train` is a
+    sample of it.
+    """
     if not model.non_constant:
         return 0.0
     model.start_from(train.states.where(~train.given, -1), train.weights)
-    strata = StratifiedRows(torch.cat([train.states, train.extra], 1), train.weights)
+    batches: Sampler = Batches(train.states, train.extra, train.weights, train.given)
+    if stream is not None:
+        batches = PooledBatches(stream, DiscreteRows.parts, seed, Processes())
     generator = torch.Generator(train.states.device).manual_seed(seed)
     best = BestWeights(model, valid)
 
     def objective(step: int) -> tuple[Tensor, Tensor]:
-        rows = strata.draw(defaults.DISCRETE_BATCH, generator)
-        loss = -model.log_prob(train.states[rows], train.extra[rows], train.given[rows]).mean()
+        loss = -model.log_prob(*batches.draw(defaults.DISCRETE_BATCH, generator)).mean()
         return loss, loss
 
     steps = budget.discrete_steps

@@ -22,12 +22,13 @@ from cnf.recipe.tables.reading import (
     unusual_lines,
     validation_table,
 )
-from cnf.recipe.tables.rows import TableRows, encoded, merged, split
+from cnf.recipe.tables.rows import TableRows, encoded, held_rows, merged, split
 from cnf.recipe.tables.states import fit_states
+from cnf.recipe.tables.streaming import streamed_table
 from cnf.rows import FEWEST_ROWS, HELD_OUT, Rows, held_out_split
 from cnf.tables.cells import numbers
 from cnf.tables.column_types.circular import with_pairs
-from cnf.tables.digest import digest_of
+from cnf.tables.digest import SmallestHashes, digest_of
 from cnf.tables.metadata import FitMetadata, quantiles
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Cells, Schema
@@ -35,6 +36,7 @@ from cnf.training.callbacks import Callback
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
 from cnf.training.modes import with_gradients
+from cnf.training.streams import RowStream
 from cnf.version import VERSION
 
 
@@ -66,6 +68,7 @@ def fit_table(
     imputer: bool | None = None,
     any_subset: bool = False,
     source: Any = None,
+    memory: str | int | None = None,
     device: str | torch.device = "cpu",
     announce: Callable[..., object] | None = None,
     **budget: Any,
@@ -78,7 +81,8 @@ def fit_table(
     and a flow over the numbers given those.
 
     Args:
-        table: path of a csv, tsv, parquet, npy or npz file, or a data frame.
+        table: path of a csv, tsv, parquet, npy or npz file, a folder of such files or a pattern, or a
+            data frame.
         valid: rows to validate by, as `table`; without them a tenth of the table is set apart.
         columns: names of the columns to model; default: all.
         context: names of columns that the density is conditioned on.
@@ -96,6 +100,9 @@ def fit_table(
             `TableFlow.conditional` ask; of a table with states it is the imputer.
         source: a table, as `table`, whose rows are to be carried to those of this one, for tables
             of continuous columns alone: the model starts from its density; see `cnf.fit`.
+        memory: what rows may take of it, "1GB" or bytes, beside the program itself. Where those of the
+            files take more, the schema and all choices come from a sample of them, and the rows to
+            learn from are read again and again. None reads them whole.
         device: where to compute.
         announce: called before the fit with lines on how the file is written and what each column
             is.
@@ -125,24 +132,39 @@ def fit_table(
         raise TypeError(f"fit_table: expected one table; got {len(former)} more arguments")
     kinds = with_pairs(kinds or {})
     beside = [weights] if isinstance(weights, str) else []
-    options = {"missing": missing, "array": array}
-    frame = table_frame(table, columns, [*context, *beside], ignore, kinds, **options)
-    if beside:
-        weights = numbers(frame[beside[0]])
-    with told_of(table):
-        schema = Schema.infer(
-            frame.drop(columns=beside),
-            kinds=kinds,
-            context=context,
-            missing=missing,
-            strict=strict,
+    infer = partial(Schema.infer, kinds=kinds, context=context, missing=missing, strict=strict)
+    options: dict[str, Any] = {
+        "ignore": ignore,
+        "kinds": kinds,
+        "missing": missing,
+        "array": array,
+    }
+    streamed = None
+    if memory is not None:
+        if weights is not None:
+            raise ValueError("memory: expected no weights beside it; leave one of them out")
+        streamed = streamed_table(
+            table, memory, columns, context, infer, seed=seed, holds_out=valid is None, **options
         )
+    if streamed is None:
+        frame = table_frame(table, columns, [*context, *beside], **options)
+        if beside:
+            weights = numbers(frame[beside[0]])
+        with told_of(table):
+            schema = infer(frame.drop(columns=beside))
+    else:
+        frame, schema = streamed.train, streamed.schema
     origin = None if source is None else source_table(source, schema)
     frame_valid = None if valid is None else validation_table(valid, schema)
     if announce is not None:
-        announce(*unusual_lines(table), *(f"  {line}" for line in schema.lines()))
+        told = [] if streamed is None else [streamed.describe()]
+        announce(*unusual_lines(table), *told, *(f"  {line}" for line in schema.lines()))
     rows = len(frame) - (_held_out(len(frame)) if schema.plain and valid is None else 0)
+    if streamed is not None:
+        rows = streamed.rows
+        frame_valid = streamed.valid if valid is None else frame_valid
     model = default_table_flow(schema, rows, hidden=hidden, imputer=bool(imputer), seed=seed)
+    stream = None if streamed is None else streamed.stream(model)
     try:
         fit_table_flow(
             model.to(device),
@@ -153,6 +175,7 @@ def fit_table(
             imputer=imputer,
             any_subset=any_subset,
             source=origin,
+            stream=stream,
             **budget,
         )
     except Interrupted as stop:
@@ -171,6 +194,7 @@ def fit_table_flow(
     imputer: bool | None = None,
     any_subset: bool = False,
     source: pd.DataFrame | None = None,
+    stream: RowStream | None = None,
     steps: int | None = None,
     seconds: float | None = None,
     likelihood_share: float | None = None,
@@ -182,6 +206,10 @@ def fit_table_flow(
     Where the model has discrete states, equal rows count as one with the sum of their weights, in
     an order of their own: neither the order of the rows nor whether a weight or a repetition counts
     a row makes a difference.
+
+    A `stream` of data frames holds the rows to learn from where they are too many for memory: the table
+    is then a sample of them, which settles every choice, and other rows have to validate. A row that
+    the columns cannot hold is left out.
 
     Arguments, errors and what is returned are those of `cnf.fit_table`; the history stands in the
     model too, with the rest of its metadata.
@@ -202,7 +230,11 @@ def fit_table_flow(
         "likelihood_share": likelihood_share,
         "checkpoint": checkpoint,
         "callbacks": callbacks,
+        "stream": None,
     }
+    learned = SmallestHashes()
+    if stream is not None:
+        options["stream"] = stream.mapped(partial(_learned, model, learned))
     rows = encoded(model, table, weights)
     rows_valid = None if valid is None else encoded(model, valid, None)
     if model.plain:
@@ -214,6 +246,8 @@ def fit_table_flow(
         held_out = _held_out(len(table)) if valid is None else len(valid)
         facts["rows"] = len(table) - (held_out if valid is None else 0)
         facts["valid_rows"] = held_out
+    if stream is not None:
+        facts["rows"] = stream.rows
     names = [
         [column.name for column in part] for part in (model.schema.modeled, model.schema.context)
     ]
@@ -222,6 +256,8 @@ def fit_table_flow(
         history, interrupted = fit(), False
     except Interrupted as stop:
         history, interrupted = stop.history, True
+    if stream is not None and facts["digest"]:
+        facts["digest"]["train"] = learned.text
     model.history = history
     model.metadata = FitMetadata(
         **facts, history=history.as_dict(), interrupted=interrupted, choices=None
@@ -229,6 +265,13 @@ def fit_table_flow(
     if interrupted:
         raise Interrupted(history)
     return history
+
+
+def _learned(model: TableFlow, hashes: SmallestHashes, chunk: pd.DataFrame) -> TableRows:
+    """The rows of a chunk that the model can hold, whose hashes are taken in."""
+    rows = held_rows(model, chunk)
+    hashes.add(rows.cells)
+    return rows
 
 
 def _plain_fit(
@@ -252,6 +295,9 @@ def _plain_fit(
     if model.schema.charts is None:  # one Gaussian says nothing of a circle
         nll, error = gaussian_nll(train, held_out)
         facts["gaussian"] = {"nll": nll, "standard_error": error}
+    if options["stream"] is not None:
+        rows_of_chunk = partial(plain_rows, model, weighted=False)
+        options = {**options, "stream": options["stream"].mapped(rows_of_chunk)}
     return facts, partial(fit_plain, model, known, judges, **options)
 
 

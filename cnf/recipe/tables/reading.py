@@ -67,16 +67,17 @@ def table_frame(
     source: Any,
     columns: Collection[str],
     beside: Collection[str],
+    *,
     ignore: Collection[str],
     kinds: Mapping[str, str],
     **options: Any,
 ) -> pd.DataFrame:
     """The wanted columns of a file or a frame, and those beside them; at least as many rows as a
     fit needs."""
-    wanted = [*columns, *(name for name in beside if name not in columns)] if columns else None
+    wanted = wanted_columns(columns, beside)
     frame = as_pandas(source)
     if frame is None:
-        texts = [name for name, kind in kinds.items() if declared_type(kind, name)[0].reads_text]
+        texts = text_columns(kinds)
         frame = read_typed_table(
             source, columns=wanted, ignore=ignore, texts=texts, rows_needed=FEWEST_ROWS, **options
         )
@@ -86,6 +87,16 @@ def table_frame(
         frame = frame[choose_columns(list(frame), path=path, columns=wanted, ignore=ignore)]
     choose_columns(list(frame), path=path, columns=None, ignore=beside)
     return frame
+
+
+def wanted_columns(columns: Collection[str], beside: Collection[str]) -> list[str] | None:
+    """The columns to read; None for all."""
+    return [*columns, *(name for name in beside if name not in columns)] if columns else None
+
+
+def text_columns(kinds: Mapping[str, str]) -> list[str]:
+    """The columns whose declared type wants the text that they are."""
+    return [name for name, kind in kinds.items() if declared_type(kind, name)[0].reads_text]
 
 
 def unusual_lines(source: Any) -> list[str]:

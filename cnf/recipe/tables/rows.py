@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from cnf.rows import HELD_OUT, Cells, as_weights
 from cnf.tables.columns import NO_STATE
-from cnf.tables.formats import TableError
+from cnf.tables.formats import TableError, shown
 from cnf.tables.model import TableFlow
 
 
@@ -49,6 +50,26 @@ def encoded(model: TableFlow, table: pd.DataFrame, weights: Any) -> TableRows:
         return TableRows(cells, context, ones, ones)
     counts = as_weights(weights, len(table), device)
     return TableRows(cells, context, counts / counts.mean(), counts)
+
+
+def held_rows(model: TableFlow, table: pd.DataFrame) -> TableRows:
+    """The rows of a data frame that the columns of a model can hold, on its device."""
+    cells, context = (
+        model.schema.encode(table, columns, strict=False).to(model.device)
+        for columns in (model.schema.modeled, model.schema.context)
+    )
+    ones = torch.ones(len(table), dtype=torch.float64, device=model.device)
+    rows = TableRows(cells, context, ones, ones)
+    states = torch.cat([cells.states, context.states], 1)
+    columns = (*model.schema.modeled, *model.schema.context)
+    for place in (states < 0).any(0).nonzero().flatten().tolist():
+        warnings.warn(
+            f"column {shown(columns[place].name)}: rows are left out whose cell is like none of the"
+            " sample (another category, beyond the range, missing); declare its type, or give more"
+            " memory",
+            stacklevel=2,
+        )
+    return rows.take((states >= 0).all(1).nonzero().squeeze(1))
 
 
 def _require_whole_points(model: TableFlow, table: pd.DataFrame, cells: Cells) -> None:

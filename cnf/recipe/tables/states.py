@@ -4,6 +4,7 @@ imputer."""
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
 from cnf.recipe.tables.few_rows import Fallback, Numbers, fallback_if_better
 from cnf.recipe.tables.imputer import fit_imputer
 from cnf.recipe.tables.rows import TableRows, dequantized
-from cnf.rows import evenly_spaced, weighted_nll
+from cnf.rows import Rows, evenly_spaced, weighted_nll
 from cnf.tables.conditioning import StateConditioning
 from cnf.tables.masked_flow import gaussianizing_maps
 from cnf.tables.model import TableFlow
 from cnf.training.checkpoint import extent
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
+from cnf.training.streams import RowStream
 
 # Decimals of the seconds of a flow, so that their parts add up to them again.
 ROUNDED = 6
@@ -41,12 +43,14 @@ def fit_states(
     imputer: bool,
     refit: bool,
     likelihood_share: float | None,
+    stream: RowStream | None = None,
     **options: Any,
 ) -> History:
     """Fit a model whose flow is conditioned on states to encoded rows; see `cnf.fit_table`.
 
     `options` are the checkpoint and the callbacks of `cnf.fit`; `refit` says whether what takes the
-    place of a flow of few rows is fitted to the held-out rows too, once they have judged.
+    place of a flow of few rows is fitted to the held-out rows too, once they have judged. `stream`
+    is of all rows to learn from where `train` is a sample of them.
     """
     whole = Budget(steps, seconds)
     share = 1 - defaults.IMPUTER_SHARE if imputer else 1.0
@@ -59,13 +63,14 @@ def fit_states(
     )
     if model.discrete is not None:
         pairs = [_discrete_rows(model, part) for part in (train, valid)]
-        fit_discrete(model.discrete, *pairs, budget=budget, seed=seed)
+        states = None if stream is None else stream.mapped(partial(_discrete_rows, model))
+        fit_discrete(model.discrete, *pairs, budget=budget, seed=seed, stream=states)
     history, stopped, fallback = History(), None, None
     try:
         if model.flow is not None:
             history = _fit_flow(
                 model, train, valid, budget, generator,
-                few=few, seed=seed, likelihood_share=likelihood_share, **options,
+                few=few, seed=seed, likelihood_share=likelihood_share, stream=stream, **options,
             )  # fmt: skip
             if few:
                 numbers = [_numbers(model, rows, generator) for rows in (train, valid)]
@@ -107,6 +112,7 @@ def _fit_flow(
     few: bool,
     seed: int,
     likelihood_share: float | None,
+    stream: RowStream | None,
     checkpoint: str | Path | None = None,
     **options: Any,
 ) -> History:
@@ -116,7 +122,7 @@ def _fit_flow(
     copies = _copies(model, train, budget, generator)
     # A fit that goes on has the rows and the seconds that it began with, whatever time has shown.
     begun = None if checkpoint is None else extent(Path(checkpoint))
-    if begun is not None:
+    if begun is not None and stream is None:
         copies = begun[0] // len(train)
     x, context = _dequantized_copies(model, train, copies, generator)
     x_valid, context_valid = _dequantized_copies(model, valid, 1, generator)
@@ -131,12 +137,22 @@ def _fit_flow(
     return fit(
         model.flow, x, x_valid,
         context=context, context_valid=context_valid,
-        weights=train.weights.repeat(copies), seed=seed,
-        steps=budget.flow_steps(len(train)),
+        weights=None if stream is not None else train.weights.repeat(copies), seed=seed,
+        steps=budget.flow_steps(len(train) if stream is None else stream.rows),
         seconds=None if seconds is None else round(seconds, ROUNDED),
         likelihood_share=budget.likelihood_share(likelihood_share),
-        tolerance=defaults.TYPED_TOLERANCE, checkpoint=checkpoint, **options,
+        tolerance=defaults.TYPED_TOLERANCE, checkpoint=checkpoint,
+        stream=None if stream is None else _flow_stream(model, stream, seed), **options,
     )  # fmt: skip
+
+
+def _flow_stream(model: TableFlow, stream: RowStream, seed: int) -> RowStream:
+    """The numbers of encoded rows, dequantized, and the flow's context."""
+
+    def rows(chunk: TableRows, generator: torch.Generator) -> Rows:
+        return Rows(*_dequantized_copies(model, chunk, 1, generator))
+
+    return stream.mapped_at_random(rows, seed, model.device)
 
 
 def _few(budget: Budget, train: int, valid: int, seconds: float) -> bool:

@@ -1,0 +1,75 @@
+"""The files that a table is in: one, those of a folder, or those that a pattern names."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from cnf.tables.formats import TableError, choose_columns, shown
+
+
+def is_folder(data: str | os.PathLike[str]) -> bool:
+    """Whether DATA is a folder or a pattern, which many files may belong to.
+
+    >>> is_folder("day=*/part.parquet"), is_folder("table.csv")
+    (True, False)
+    """
+    path = Path(data)
+    return path.is_dir() or (glob.has_magic(str(data)) and not path.exists())
+
+
+def files_of(data: str | os.PathLike[str], extensions: Collection[str]) -> tuple[Path, list[Path]]:
+    """The folder that all files of a folder or a pattern are in, and those with these extensions, in
+    order.
+
+    Raises:
+        TableError: where there is none.
+    """
+    path = Path(data)
+    if path.is_dir():
+        root, found = path, path.iterdir()
+    else:
+        parts = path.parts
+        fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
+        root = Path(*parts[:fixed])
+        found = root.glob(str(Path(*parts[fixed:])))
+    ends = tuple(extensions)
+    files = sorted(each for each in found if each.is_file() and each.name.lower().endswith(ends))
+    if not files:
+        raise TableError(
+            f"{data}: expected files of {', '.join(extensions)}; found none: check the name"
+        )
+    return root, files
+
+
+class SameColumns:
+    """The choice of columns of several files, which all have those of the first.
+
+    Args:
+        columns: names, in the order wanted; None for all.
+        ignore: names that are left out.
+    """
+
+    def __init__(self, columns: Sequence[str] | None, ignore: Collection[str]) -> None:
+        self.columns, self.ignore = columns, ignore
+        self.first: tuple[Path, list[str]] | None = None
+
+    def of(self, path: Path, names: Sequence[str]) -> list[str]:
+        """The chosen among the names of a file's columns.
+
+        Raises:
+            TableError: naming the file and a column that it lacks, or has beside the first file.
+        """
+        chosen = choose_columns(names, path=path, columns=self.columns, ignore=self.ignore)
+        first, expected = self.first = self.first or (path, chosen)
+        for one, other, name in (
+            *((path, first, name) for name in expected if name not in chosen),
+            *((first, path, name) for name in chosen if name not in expected),
+        ):
+            raise TableError(
+                f"{one}: no column {shown(name)}, which {other} has; write files of the same"
+                " columns, or choose those that all have"
+            )
+        return expected
