@@ -65,7 +65,10 @@ class PlotCommand(TyperCommand):
 Model = Annotated[Path, typer.Argument(metavar="MODEL", help="A model that `cnf fit` wrote.")]
 Data = Annotated[
     str,
-    typer.Argument(metavar="DATA", help="A csv, tsv, parquet, npy or npz file, or toy:NAME."),
+    typer.Argument(
+        metavar="DATA",
+        help="A csv, tsv, parquet, npy or npz file, a folder or a pattern of them, or toy:NAME.",
+    ),
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", help="The file to write.")]
 Given = Annotated[
