@@ -10,6 +10,7 @@ from typing import Any
 import house_metrics
 from house_metrics import Metrics, Spread
 from markdown_tables import figures, number, numbers, table
+from scale_tables import many_rows
 
 from cnf.deprecation import RENAMED
 
@@ -327,4 +328,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "renamed": renamed,
     "walks": walks,
     "corpus": corpus,
+    "many-rows": many_rows,
 }

@@ -1,0 +1,117 @@
+"""A table of more rows than memory: fitted, and a part of it scored, by the commands.
+
+    python scripts/many_rows.py            # writes figures/many_rows.json
+    python scripts/many_rows.py --quick    # few rows
+
+Writes generated rows of ten columns to Parquet files in a temporary folder, a gigabyte or so, and runs
+`cnf fit --memory` and `cnf score`. Of the fit: seconds from its start to its first update, and its peak
+memory, that of the program itself included. Of the scores of a tenth of the files: rows a second by the
+clock, over all and in the slowest and the fastest file, and the peak memory of a process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from results import write_json
+
+COLUMNS, FILES = 10, 100
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--steps", type=int, default=300)
+    args = parser.parse_args(argv)
+    rows, steps, memory = args.rows, args.steps, "1GB"
+    if args.quick:
+        rows, steps, memory = 100_000, 10, "95MB"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_rows(folder / "in", rows)
+        numbers = {
+            "rows": rows, "files": FILES, "columns": COLUMNS, "memory": memory, "steps": steps,
+            "fit": fitted(folder, memory, steps), "score": scored(folder, rows // FILES),
+        }  # fmt: skip
+    print(numbers)
+    write_json(args.out / "many_rows.json", numbers)
+
+
+def write_rows(folder: Path, rows: int) -> None:
+    """Rows of columns that bend around each other."""
+    folder.mkdir()
+    for k in range(FILES):
+        z = np.random.default_rng(k).normal(size=(rows // FILES, COLUMNS))
+        z[:, 1:] = 0.6 * z[:, 1:] + np.sin(2 * z[:, :-1])
+        frame = pd.DataFrame(z, columns=[f"x{j}" for j in range(COLUMNS)])
+        frame.to_parquet(folder / f"part{k:03}.parquet")
+
+
+def fitted(folder: Path, memory: str, steps: int) -> dict[str, Any]:
+    """Seconds and peak memory of the fit."""
+    start = time.perf_counter()
+    options = ["--memory", memory, "--steps", str(steps)]
+    process = command("fit", f"{folder}/in", "-o", f"{folder}/model.safetensors", *options)
+    assert process.stderr is not None
+    begun = next(time.perf_counter() - start for line in process.stderr if b" begins" in line)
+    process.stderr.read()
+    peak = ended(process)
+    return {
+        "seconds_to_first_update": begun,
+        "seconds": time.perf_counter() - start,
+        "peak_megabytes": peak,
+    }
+
+
+def scored(folder: Path, rows: int) -> dict[str, float]:
+    """Rates and peak memory of the scores of a tenth of the files, of so many rows each."""
+    pattern, target = f"{folder}/in/part*0.parquet", folder / "scores"
+    process = command("score", f"{folder}/model.safetensors", pattern, "-o", str(target))
+    assert process.stderr is not None
+    process.stderr.read()
+    peak = ended(process)
+    times = sorted(path.stat().st_mtime for path in target.glob("*.parquet"))
+    each = [rows / (after - before) for before, after in pairwise(times)]
+    return {
+        "rows_a_second": rows * len(each) / (times[-1] - times[0]),
+        "slowest_file": min(each),
+        "fastest_file": max(each),
+        "peak_megabytes": peak,
+    }
+
+
+def command(*words: str) -> subprocess.Popen[bytes]:
+    """A command of cnf with one thread."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "cnf", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment,
+    )
+
+
+def ended(process: subprocess.Popen[bytes]) -> float:
+    """Wait for the end of a process; the peak memory of it and its workers, in megabytes."""
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(process.args[2:])}: failed")  # type: ignore[arg-type]
+    return used.ru_maxrss / 1000
+
+
+if __name__ == "__main__":
+    main()
