@@ -56,6 +56,9 @@ from .flows import (
     NormalBase as NormalBase,
 )
 from .flows import (
+    SnapshotFlow as SnapshotFlow,
+)
+from .flows import (
     StudentTBase as StudentTBase,
 )
 from .neural_ode import ODEBlock as ODEBlock
@@ -64,6 +67,7 @@ from .ode import Solver as Solver
 from .ode import Torchdiffeq as Torchdiffeq
 from .recipe import default_flow as default_flow
 from .recipe import fit as fit
+from .recipe import fit_snapshots as fit_snapshots
 from .recipe import fit_table as fit_table
 from .registry import register as register
 from .scale import Scorer as Scorer

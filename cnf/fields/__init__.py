@@ -6,6 +6,7 @@ MaskedField         the same, over the present columns of each row
 MLPField            any number of hidden layers
 ConcatSquashField   the layers of FFJORD (Grathwohl et al. 2019)
 SumField            the sum of fields
+ThroughTime         a field run up to the time of each row
 Geometry            the space of a field: real columns, angles, unit vectors
 """
 
@@ -15,6 +16,7 @@ from cnf.fields.geometry import Geometry
 from cnf.fields.masked import MaskedField
 from cnf.fields.networks import ConcatSquashField, MLPField
 from cnf.fields.sums import SumField
+from cnf.fields.through_time import ThroughTime
 
 __all__ = [
     "BoundField",
@@ -25,5 +27,6 @@ __all__ = [
     "MLPField",
     "MaskedField",
     "SumField",
+    "ThroughTime",
     "VelocityField",
 ]

@@ -38,8 +38,16 @@ class Modulation:
 
     def take(self, places: Tensor) -> Modulation:
         """The modulation at `places` (rows,)."""
+        return self._of_parts(lambda part: part[places])
+
+    def of_rows(self, which: int, group: Tensor) -> Modulation:
+        """That of rows (rows, width) at one of several times (n, groups, width); a part that is the
+        same for all (width,) stays."""
+        return self._of_parts(lambda part: part[which][group] if part.dim() > 1 else part)
+
+    def _of_parts(self, change: Callable[[Tensor], Tensor]) -> Modulation:
         parts = {name: part for name, part in vars(self).items() if part is not None}
-        return replace(self, **{name: part[places] for name, part in parts.items()})
+        return replace(self, **{name: change(part) for name, part in parts.items()})
 
 
 class TwoLayers:

@@ -7,6 +7,7 @@ FlowDistribution    the same as a torch distribution
 NormalBase, StudentTBase, MixtureBase, ContaminatedBase    base densities
 UniformCircleBase, VonMisesBase, UniformSphereBase, VonMisesFisherBase, ProductBase
                     of angles, unit vectors, and blocks of columns
+SnapshotFlow        the density of rows at any time between snapshots
 SourceBase          the density of a fitted flow as a base
 DistributionBase    a torch distribution as a base
 ErrorModel          how estimates of a solver's error become error bounds
@@ -38,6 +39,7 @@ from cnf.flows.product_base import ProductBase
 from cnf.flows.questions.question import Answer
 from cnf.flows.questions.subset_density import DoubtfulWarning, SubsetDensity
 from cnf.flows.scoring import Evaluation, UnsolvedWarning
+from cnf.flows.snapshot_flow import SnapshotFlow
 from cnf.flows.source_base import SourceBase
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "ModelFileError",
     "NormalBase",
     "ProductBase",
+    "SnapshotFlow",
     "SourceBase",
     "StudentTBase",
     "SubsetDensity",

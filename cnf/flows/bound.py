@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import repeat
 from typing import Any
 
@@ -142,10 +142,10 @@ class BoundFlow:
         """Log-density of rows and their context in model coordinates from one solve; see
         `CNF.solve_log_prob`."""
         base = self.flow.base
+        steepness = cache(base.steepness)  # asked often, and of a source a solve
         if t == 0:
             nothing, extra = y.new_zeros(1, len(y)), y.new_zeros(len(y), 0)
-            here = base.log_prob(y)
-            return SolveResult(here, nothing, nothing, 0, extra, y.detach(), base.steepness)
+            return SolveResult(base.log_prob(y), nothing, nothing, 0, extra, y.detach(), steepness)
         gradient = self._gradient(self.solver, y.shape[0], condition)
         solution = solve(
             self._density_equation(extend), y, condition, (t, 0.0), self.solver, gradient,
@@ -155,7 +155,7 @@ class BoundFlow:
         x_error, q_error = solution.x_error.flip(0), solution.q_error[..., 0].flip(0)
         # The solve runs from the data to the base, and integrals change sign with its direction.
         extra, ends = -solution.q[-1, ..., 1:], solution.x[-1].detach()
-        return SolveResult(log_prob, x_error, q_error, solution.nfe, extra, ends, base.steepness)
+        return SolveResult(log_prob, x_error, q_error, solution.nfe, extra, ends, steepness)
 
     def sample(
         self, shape: int | Sequence[int] = (), *, dtype: torch.dtype | None = None

@@ -7,12 +7,13 @@ preparation, pilot_fits                 what is settled before the first trainin
 gaussian_mixtures, mixture_baseline     mixtures, and those that a flow has to beat
 stacking                                mixtures of few rows, by cross-validation
 mixture_fallback                        what happens where a flow does not beat them
-fit, tables                             the story of a fit
+fit, source, snapshots, tables          the story of a fit
 """
 
 from cnf.recipe.architecture import default_flow, default_table_flow
 from cnf.recipe.fit import fit
 from cnf.recipe.settings import FitSettings
+from cnf.recipe.snapshots import fit_snapshots
 from cnf.recipe.tables.fit import InterruptedFit, fit_table, fit_table_flow
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "default_flow",
     "default_table_flow",
     "fit",
+    "fit_snapshots",
     "fit_table",
     "fit_table_flow",
 ]

@@ -67,6 +67,10 @@ SOURCE_COUPLING_BLOCK = 256  # paths shall be those of optimal transport: larger
 # Weights of ∫ |v|² dt in equal parts of likelihood training. One of λ shortens a shift by 2 λ.
 SOURCE_KINETIC = (0.03, 0.01, 0.001)
 
+# Through snapshots: chains of rows, made once, and what likelihood pays for paths.
+SNAPSHOT_CHAINS, SNAPSHOT_BLOCK = 4_096, 256
+SNAPSHOT_PENALTIES = (Regularizers(kinetic=1e-3, transport=1e-4),)
+
 # Optimization.
 WEIGHT_DECAY_ROWS, MOST_WEIGHT_DECAY = 1_500, 0.3  # their quotient with the rows: few overfit soon
 CLIP_NORM = 5.0

@@ -19,6 +19,7 @@ from cnf.training.config import Clock, Phase
 from cnf.training.couplings import MinibatchOT
 from cnf.training.flow_matching import FlowMatching
 from cnf.training.maximum_likelihood import MaximumLikelihood
+from cnf.training.penalties import Regularizers
 from cnf.transforms import Affine, BoundedToReal, Chain, Range, Transform
 
 
@@ -125,23 +126,23 @@ def with_source(settings: FitSettings, source: Source) -> FitSettings:
             )
             phases.append(replace(phase, objective=matching))
         elif isinstance(phase.objective, MaximumLikelihood):
-            phases += _annealed(phase, phase.objective)
+            kept = phase.objective.regularizers
+            weights = [replace(kept, kinetic=weight) for weight in defaults.SOURCE_KINETIC]
+            phases += annealed(phase, phase.objective, weights)
     return replace(settings, phases=tuple(phases), ranges=None)
 
 
-def _annealed(phase: Phase, objective: MaximumLikelihood) -> list[Phase]:
-    """A phase of likelihood as several, each with its weight of kinetic energy."""
-    parts = len(defaults.SOURCE_KINETIC)
+def annealed(
+    phase: Phase, objective: MaximumLikelihood, penalties: Sequence[Regularizers]
+) -> list[Phase]:
+    """A phase of likelihood as several of equal length, each with its penalties."""
+    parts = len(penalties)
     return [
         replace(
             phase,
-            objective=replace(
-                objective,
-                regularizers=replace(objective.regularizers, kinetic=weight),
-                nfe_budget=None,
-            ),
+            objective=replace(objective, regularizers=weights, nfe_budget=None),
             steps=None if phase.steps is None else max(1, phase.steps // parts),
             seconds=None if phase.seconds is None else phase.seconds / parts,
         )
-        for weight in defaults.SOURCE_KINETIC
+        for weights in penalties
     ]

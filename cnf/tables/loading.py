@@ -13,6 +13,7 @@ from cnf.flows import CNF
 from cnf.flows.loading import build, rebuilt
 from cnf.flows.model_file import read_model
 from cnf.flows.serialization import DTYPES, misfits_reported, require_bounded
+from cnf.flows.snapshot_flow import SnapshotFlow
 from cnf.flows.state import checked, load_tensors
 from cnf.registry import known_classes
 from cnf.tables.columns import Column
@@ -24,8 +25,8 @@ from cnf.tables.upgrades import upgraded
 
 def load(
     path: str | Path, *, device: str | torch.device = "cpu", classes: Iterable[type] = ()
-) -> CNF | TableFlow:
-    """The model that `CNF.save` or `TableFlow.save` wrote to `path`, on `device` and in eval mode.
+) -> CNF | SnapshotFlow | TableFlow:
+    """The model that its `save` wrote to `path`, on `device` and in eval mode.
 
     Args:
         path: the file.
@@ -39,7 +40,8 @@ def load(
     config, tensors = read_model(path)
     if config.get("class") != "TableFlow":
         with known_classes(classes):
-            return rebuilt(path, config, tensors, device=device)
+            flow = rebuilt(path, config, tensors, device=device)
+        return SnapshotFlow(flow) if config.get("class") == "SnapshotFlow" else flow
     with misfits_reported(path):
         config, tensors = upgraded(config, tensors)
         require_bounded(config)
@@ -60,8 +62,9 @@ def load_table_flow(path: str | Path, *, device: str | torch.device = "cpu") -> 
     model = load(path, device=device)
     if isinstance(model, TableFlow):
         return model
+    flow = model.flow if isinstance(model, SnapshotFlow) else model
     with misfits_reported(path):
-        return wrapped(model).eval()
+        return wrapped(flow).eval()
 
 
 def wrapped(flow: CNF) -> TableFlow:

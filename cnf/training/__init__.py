@@ -3,6 +3,7 @@ defaults.
 
 Trainer, Phase, Settings, History      the loop, what it is told, what it tells
 Objective                              what a phase minimizes: FlowMatching, MaximumLikelihood
+SnapshotMatching                       flow matching through rows at several times, on a SplinePath
 LinearPath                             a probability path (z, y, t) -> (x_t, u_t)
 IndependentCoupling, MinibatchOT       which source point is paired with which row
 RowStream                              rows that do not fit into memory together
@@ -25,9 +26,10 @@ from cnf.training.history import History, Record
 from cnf.training.maximum_likelihood import MaximumLikelihood
 from cnf.training.minimize import minimize
 from cnf.training.objectives import Loss, Objective, Task
-from cnf.training.paths import GeodesicPath, LinearPath, Path
+from cnf.training.paths import GeodesicPath, LinearPath, Path, SplinePath
 from cnf.training.penalties import Regularizers
 from cnf.training.schedules import Schedule, WarmupCosine
+from cnf.training.snapshots import SnapshotMatching
 from cnf.training.streams import RowStream
 from cnf.training.trainer import Trainer
 from cnf.training.validation import EMAValidator, ValidationResult, Validator
@@ -53,6 +55,8 @@ __all__ = [
     "RowStream",
     "Schedule",
     "Settings",
+    "SnapshotMatching",
+    "SplinePath",
     "Task",
     "Trainer",
     "TrainingError",

@@ -90,9 +90,14 @@ def flow_matching_loss(
         path: (z, y, t) → (x_t, u_t).
         times: number of distinct times.
     """
-    u = torch.rand(times, generator=generator, device=y.device, dtype=y.dtype)
-    t = ((torch.arange(times, device=y.device) + u) / times)[:, None]
+    t = stratified_times(times, y, generator)
     z, y = z.reshape(times, -1, flow.base.dim), y.reshape(times, -1, flow.base.dim)
     context = None if context is None else context.reshape(times, -1, flow.context_dim)
     x, velocity = path(z, y, t[..., None])
     return (flow.field(t, x, context) - velocity).square().sum(-1).mean()
+
+
+def stratified_times(times: int, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Times (times, 1) in [0, 1], one at random in each of as many equal parts."""
+    u = torch.rand(times, generator=generator, device=like.device, dtype=like.dtype)
+    return ((torch.arange(times, device=like.device) + u) / times)[:, None]

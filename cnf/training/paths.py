@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
+from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from cnf.fields import Geometry
@@ -58,6 +60,38 @@ class GeodesicPath:
     def __call__(self, z: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The point and the velocity."""
         return self.geometry.geodesic(z, y, t)
+
+
+@dataclass(frozen=True)
+class SplinePath:
+    """Natural cubic splines through points at more than two times, the curves of least mean squared
+    acceleration (Rohbeck et al. 2025); straight lines through two.
+
+    Attributes:
+        times: of the points, increasing from 0 to 1.
+
+    Example:
+        >>> points = torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1, 1)
+        >>> x, u = SplinePath((0.0, 0.5, 1.0))(points, torch.tensor([0.25]).view(1, 1, 1))
+        >>> round(x.item(), 4), round(u.item(), 4)
+        (0.6875, 2.25)
+    """
+
+    times: tuple[float, ...]
+
+    def __call__(self, points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The point x_t and the velocity dx_t/dt (times, rows, dim).
+
+        Args:
+            points: (len(self.times), times, rows, dim).
+            t: times in [0, 1], (times, 1, 1).
+        """
+        # A spline is linear in its points.
+        basis = CubicSpline(self.times, np.eye(len(self.times)), bc_type="natural")
+        at = t.flatten().numpy(force=True)
+        weights = (torch.from_numpy(basis(at, order)).to(points) for order in (0, 1))
+        x, u = (torch.einsum("tk,ktnd->tnd", weight, points) for weight in weights)
+        return x, u
 
 
 def shortest_path(geometry: Geometry) -> Path:

@@ -1,0 +1,176 @@
+"""One flow through snapshots: tables of rows at several times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import cnf.recipe.defaults as defaults
+from cnf.flows import CNF
+from cnf.flows.snapshot_flow import SnapshotFlow
+from cnf.recipe.architecture import default_field
+from cnf.recipe.fit import fit
+from cnf.recipe.preparation import at_rest
+from cnf.recipe.settings import FitSettings, default_settings
+from cnf.recipe.source import annealed, source_of, start_at
+from cnf.rows import FEWEST_ROWS, Rows, as_rows, held_out_split
+from cnf.training.callbacks import Callback
+from cnf.training.config import Phase
+from cnf.training.flow_matching import FlowMatching
+from cnf.training.maximum_likelihood import MaximumLikelihood
+from cnf.training.modes import with_gradients
+from cnf.training.paths import SplinePath
+from cnf.training.snapshots import SnapshotMatching
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Rows (rows, dim) at increasing times."""
+
+    times: tuple[float, ...]
+    rows: tuple[Tensor, ...]
+
+    def timed(self, parts: Sequence[Rows]) -> Rows:
+        """Rows of the later snapshots as one, with their times as context (rows, 1)."""
+        pairs = list(zip(self.times[1:], parts, strict=True))
+        context = [torch.full((len(part), 1), time, dtype=torch.float64) for time, part in pairs]
+        x = torch.cat([part.x for part in parts])
+        return Rows(x, torch.cat(context).to(x.device))
+
+
+@with_gradients
+def fit_snapshots(
+    flow: CNF,
+    snapshots: Mapping[float, Any],
+    *,
+    seed: int = 0,
+    steps: int | None = None,
+    seconds: float | None = None,
+    likelihood_share: float | None = None,
+    checkpoint: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    **chosen: Any,
+) -> SnapshotFlow:
+    """Fit one flow through rows at several times, none of which are paired.
+
+    The density of the first snapshot is the base, fitted with a third of the budget. Flow matching
+    follows splines through chains of rows, one of each snapshot, paired by optimal transport.
+    Maximum likelihood then has every later row at its own time,
+
+        Σ log p(x, time),    log p(x, time) = log p₀(z) − ∫ tr ∂v/∂x dt from the first time on,
+
+    with a penalty on the acceleration and on the length of paths, which says how they go between.
+
+    Args:
+        flow: without a context, its parts at "auto"; fitted in place, from the first snapshot at t
+            = 0 to the last one at t = 1.
+        snapshots: time -> rows (rows, dim), array or tensor, in the user's units; times increase.
+        seed: of everything random here.
+        steps: budget in training steps; the default grows with the rows.
+        seconds: budget in seconds instead.
+        likelihood_share: part of the budget for maximum likelihood.
+        checkpoint: file that holds the state of the fit while it runs; see `cnf.fit`.
+        callbacks: called with the `cnf.training.Trainer` after every training step.
+        **chosen: any other field of `cnf.recipe.FitSettings`.
+
+    Returns:
+        A `cnf.SnapshotFlow`, which has the density, samples and trajectories at every time between;
+        `history` is that of the fit.
+
+    Raises:
+        ValueError: for fewer than two snapshots, times that are not finite or do not increase, and
+            rows that do not fit the flow, are not finite, or too few.
+        TrainingError: if training diverges for good.
+        Interrupted: (a KeyboardInterrupt) on Ctrl-C; the flow then has the best weights so far.
+
+    Example:
+        >>> import torch
+        >>> days = {day: torch.randn(50, 2) + day for day in (0.0, 1.0, 3.0)}
+        >>> moving = fit_snapshots(CNF(dim=2, hidden=(8, 8)), days, steps=20)
+        >>> moving.log_prob(torch.zeros(5, 2), time=1.5).shape
+        torch.Size([5])
+    """
+    given = _checked(flow, snapshots)
+    first, later = given.rows[0], [Rows(rows) for rows in given.rows[1:]]
+    parts = [held_out_split(rows, seed) for rows in later]
+    train, valid = (given.timed(part) for part in zip(*parts))
+    settings = default_settings(
+        rows=len(train), dim=flow.dim, steps=steps, seconds=_left(seconds),
+        likelihood_share=likelihood_share, **chosen,
+    )  # fmt: skip
+    source = source_of(
+        first, flow, fit, steps=steps, seconds=seconds, checkpoint=checkpoint, seed=seed,
+        ranges=settings.ranges, clock=settings.clock,
+    )  # fmt: skip
+    start_at(flow, source, train, settings.ranges)
+    if "field" in flow.automatic and at_rest(flow):
+        field = default_field(len(train), flow.dim, geometry=flow.geometry, seed=seed)
+        flow.field = field.to(flow.device, flow.dtype)
+    moving = SnapshotFlow.around(flow, given.times[0], given.times[-1])
+    settings = _through(settings, given, parts)
+    chosen |= {"phases": settings.phases, "ranges": None}
+    moving.history = fit(
+        moving.flow, train.x, valid.x, context=train.context, context_valid=valid.context,
+        seed=seed, checkpoint=checkpoint, callbacks=callbacks, **chosen,
+    )  # fmt: skip
+    flow.solver, flow.error_model = moving.flow.solver, moving.flow.error_model
+    flow.automatic &= {"solver"}
+    return moving
+
+
+def _left(seconds: float | None) -> float | None:
+    """Of the whole budget, what the density of the first snapshot leaves."""
+    return None if seconds is None else (1 - defaults.SOURCE_SHARE) * seconds
+
+
+def _checked(flow: CNF, snapshots: Mapping[float, Any]) -> Snapshots:
+    """The snapshots as tensors of the flow's columns."""
+    times = tuple(float(time) for time in snapshots)
+    if len(times) < 2:
+        raise ValueError(f"snapshots: expected rows at two times at least; got {len(times)}")
+    for before, after in pairwise(times):
+        if not -math.inf < before < after < math.inf:
+            raise ValueError(
+                f"snapshots: expected finite times that increase; got {after:g} after {before:g}"
+            )
+    rows = []
+    for time, given in snapshots.items():
+        name = f"snapshot at {time:g}"
+        x = as_rows(name, given, None, None, flow.device).x
+        if x.shape[1] != flow.dim or len(x) < FEWEST_ROWS:
+            raise ValueError(
+                f"{name}: expected at least {FEWEST_ROWS} rows of {flow.dim} columns, as the flow"
+                f" has; got {len(x)} rows of {x.shape[1]}"
+            )
+        rows.append(x)
+    return Snapshots(times, tuple(rows))
+
+
+def _through(
+    settings: FitSettings, given: Snapshots, parts: Sequence[tuple[Rows, Rows]]
+) -> FitSettings:
+    """The settings with chains through the training rows in place of pairs, and penalties between
+    the snapshots."""
+    first, last = given.times[0], given.times[-1]
+    path = SplinePath(tuple((time - first) / (last - first) for time in given.times))
+    matching = SnapshotMatching(
+        (given.rows[0], *(train.x for train, _ in parts)),
+        path,
+        chains=defaults.SNAPSHOT_CHAINS,
+        block=defaults.SNAPSHOT_BLOCK,
+        times=defaults.MATCHING_TIMES,
+    )
+    phases: list[Phase] = []
+    for phase in settings.phases:
+        if isinstance(phase.objective, FlowMatching):
+            phases.append(replace(phase, objective=matching))
+        elif isinstance(phase.objective, MaximumLikelihood):
+            phases += annealed(phase, phase.objective, defaults.SNAPSHOT_PENALTIES)
+    return replace(settings, phases=tuple(phases))

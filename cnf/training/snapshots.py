@@ -1,0 +1,98 @@
+"""Flow matching through snapshots: rows at several times, none of which are paired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cnf.fields.through_time import ThroughTime
+from cnf.training.couplings import couple
+from cnf.training.flow_matching import stratified_times
+from cnf.training.objectives import Loss, Objective, Task
+from cnf.training.paths import SplinePath
+
+
+@dataclass
+class SnapshotMatching(Objective):
+    """E |v(t, x_t) − u_t|² along splines through chains of rows, one of each snapshot.
+
+    Each chain pairs rows of neighboring snapshots by optimal transport within blocks (Tong et al.
+    2020; Rohbeck et al. 2025). The field is the one that a `ThroughTime` runs.
+
+    Attributes:
+        snapshots: rows of each time (rows, dim), in the units of the data.
+        path: through the points of a chain, with the times of the snapshots.
+        chains: made at the start; batches are drawn from them.
+        block: rows of a snapshot that are assigned among each other.
+        times: number of distinct times in a batch, stratified. The batch is a multiple of it.
+    """
+
+    snapshots: tuple[Tensor, ...]
+    path: SplinePath
+    chains: int
+    block: int
+    times: int = 64
+
+    name = "flow matching"
+
+    def start(self, task: Task) -> None:
+        """Begin a phase; the same chains for the same seed, whatever was drawn before."""
+        assert isinstance(task.flow.field, ThroughTime)
+        self.task, self.field = task, task.flow.field.field
+        rows = [
+            task.flow.to_model_coordinates(rows.to(task.flow.device), rows.new_zeros(1))[0]
+            for rows in self.snapshots
+        ]
+        generator = torch.Generator(task.flow.device).manual_seed(task.generator.initial_seed())
+        self.points = chained(rows, self.chains, self.block, generator)
+
+    def loss(self, step: int, progress: float) -> Loss:
+        """The loss of fresh chains."""
+        task = self.task
+        places = torch.randint(
+            self.points.shape[1],
+            (task.batch,),
+            generator=task.generator,
+            device=self.points.device,
+        )
+        (places,) = task.own(places)
+        points = self.points[:, places].unflatten(1, (self.times, -1))
+        t = stratified_times(self.times, points, task.generator)
+        x, velocity = self.path(points, t[..., None])
+        value = (self.field(t, x) - velocity).square().sum(-1).mean()
+        return Loss(value, value.item())
+
+
+def chained(
+    snapshots: Sequence[Tensor], count: int, block: int, generator: torch.Generator
+) -> Tensor:
+    """At least so many chains of rows (snapshots, chains, dim), each row of one paired with one of
+    the next by optimal transport within blocks.
+
+    Args:
+        snapshots: rows of each time, in model coordinates (rows, dim).
+        count: of the chains.
+        block: rows assigned among each other; fewer where a snapshot has fewer.
+        generator: draws the rows of a block.
+
+    Example:
+        >>> near = [torch.tensor([[0.0], [9.0]]), torch.tensor([[8.0], [1.0]])]
+        >>> chained(near, 2, 2, torch.Generator().manual_seed(0))[..., 0].sort(1).values
+        tensor([[0., 9.],
+                [1., 8.]])
+    """
+    block = min(block, *(len(rows) for rows in snapshots))
+    blocks = [_chained_block(snapshots, block, generator) for _ in range(-(-count // block))]
+    return torch.cat(blocks, 1)
+
+
+def _chained_block(snapshots: Sequence[Tensor], block: int, generator: torch.Generator) -> Tensor:
+    chain: list[Tensor] = []
+    for rows in snapshots:
+        order = torch.randperm(len(rows), generator=generator, device=rows.device)
+        drawn = rows[order[:block]]
+        chain.append(couple(chain[-1], drawn, block) if chain else drawn)
+    return torch.stack(chain)
