@@ -29,7 +29,9 @@ def consistent(
     generator = torch.Generator().manual_seed(seed)
     worst, split = 0.0, ""
     for _ in range(SPLITS):
-        first = _some(whole.columns, generator)
+        first = _whole_places(model, _some(whole.columns, generator))
+        if not 0 < len(first) < len(whole.columns):
+            continue
         apart = (_in_turn(whole, rows, first) - joint).abs()
         mean = apart[apart.isfinite()].mean().item()
         if not mean <= worst:
@@ -50,6 +52,14 @@ def _some(columns: tuple[str, ...], generator: torch.Generator) -> list[str]:
     count = int(torch.randint(1, len(columns), (1,), generator=generator))
     order = torch.randperm(len(columns), generator=generator)[:count].sort().values
     return [columns[i] for i in order.tolist()]
+
+
+def _whole_places(model: TableFlow, names: list[str]) -> list[str]:
+    """The names with the latitude of every longitude among them, and without other latitudes."""
+    modeled = [column.name for column in model.schema.modeled]
+    pairs = {modeled[a]: modeled[b] for a, b in model.schema.pairs}
+    alone = [name for name in names if name not in pairs.values()]
+    return [*alone, *(pairs[name] for name in alone if name in pairs)]
 
 
 def _in_turn(whole: TableDensity, rows: pd.DataFrame, first: list[str]) -> torch.Tensor:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from cnf.flows.questions.answers import Answers, Score
+from cnf.flows.questions.constraints import ColumnMaps
 from cnf.flows.questions.noise import Noise
 from cnf.rows import Cells
-from cnf.tables.imputation import Imputation, Observed
+from cnf.tables.imputation import Imputation
 from cnf.transforms.marginals import MarginalTransform
 
 
@@ -45,10 +46,9 @@ class TableAnswers(Answers):
         return torch.tensor(steps, dtype=torch.float64, device=self.model.device)
 
     @property
-    def marginals(self) -> MarginalTransform:
+    def marginals(self) -> ColumnMaps:
         """Each numeric column by itself."""
-        maps = self.imputation.maps
-        return MarginalTransform([]) if maps is None else maps[0]
+        return self.imputation.maps or MarginalTransform([])
 
     def joint(self, cells: Cells, context: Tensor | None) -> Score:
         """log p(states, numbers | context), the density of an integer cell at its number."""
@@ -68,7 +68,7 @@ class TableAnswers(Answers):
     ) -> Score:
         """log q(free columns | given columns, context)."""
         assert context is not None, "a table with states has features of its context"
-        observed, imputer = self._observed(cells, given), self.imputation.imputer
+        observed, imputer = self.imputation.known(cells, given), self.imputation.imputer
         states = cells.states.where(free | given, -1)
         extra = imputer.extra(observed, context).to(imputer.discrete.dtype)
         log_states = imputer.discrete.log_prob(states, extra, given).double()
@@ -77,8 +77,7 @@ class TableAnswers(Answers):
         y, log_slope = self.marginals.by_cell(cells.values)
         z, condition, log_det = self.imputation.coordinates(y, states, context, observed)
         found = imputer.flow.evaluate(z, condition)
-        shown = condition[:, : z.shape[1]] != 0
-        log_det = log_det + torch.where(shown, log_slope, 0.0).sum(1)
+        log_det = log_det + log_slope.where(self.imputation.free(states, observed), 0.0).sum(1)
         return Score(log_states + found.log_prob + log_det, found.error, found.nfe, found.ok)
 
     def complete(
@@ -86,11 +85,14 @@ class TableAnswers(Answers):
     ) -> tuple[Cells, Tensor]:
         """The rows with their free columns drawn from q, and log q of what was drawn."""
         assert context is not None, "a table with states has features of its context"
-        observed, imputer = self._observed(cells, given), self.imputation.imputer
+        observed, imputer = self.imputation.known(cells, given), self.imputation.imputer
         extra = imputer.extra(observed, context).to(imputer.discrete.dtype)
         states, log_states = imputer.discrete.complete(
             cells.states, free, given, extra, noise.states
         )
+        for longitude, latitude in self.imputation.pairs:
+            drawn = free[:, latitude]
+            states[:, latitude] = states[:, longitude].where(drawn, states[:, latitude])
         if imputer.flow is None:
             return Cells(cells.values, states.where(free | given, -1)), log_states
         values, log_numbers = self.imputation.numbers(
@@ -104,12 +106,6 @@ class TableAnswers(Answers):
     ) -> Tensor:  # fmt: skip
         """Paths of numbers, which a row with states has none of."""
         raise ValueError("trajectory: expected a table of numbers alone; this one has states")
-
-    def _observed(self, cells: Cells, given: Tensor) -> Observed:
-        states = cells.states.where(given, -1)
-        numbers = states[:, list(self.numeric)] == 0
-        y = self.imputation.gaussianize(cells.values).where(numbers, 0.0)
-        return Observed(states, given, y, numbers)
 
 
 def _certain(log_prob: Tensor) -> Score:

@@ -90,20 +90,31 @@ class Reference:
 
 def surprises(model: Any, table: pd.DataFrame) -> pd.DataFrame:
     """−log p(cell | the other cells of its row) of every modeled column (rows, columns), nats, by
-    the conditional network. Of a cell that its column cannot hold it is infinite, and the other
-    cells of the row are taken as if that one were missing."""
+    the conditional network; of a longitude and its latitude, that of the place.
+
+    Of a cell that its column cannot hold it is infinite, and the other cells of the row are taken as
+    if that one were missing."""
     whole = table_density(model)
     context = [column.name for column in model.schema.context]
     states = model.encode(table)[0].states.cpu().numpy()
     impossible = pd.DataFrame(states < 0, index=table.index, columns=list(whole.columns))
     known = table.mask(impossible.reindex(columns=table.columns, fill_value=False))
-    found = {}
-    for name in whole.columns:
-        others = [other for other in whole.columns if other != name]
+    found = pd.DataFrame(index=table.index, columns=list(whole.columns), dtype=float)
+    for names in _asked_together(model, whole.columns):
+        others = [other for other in whole.columns if other not in names]
         density = whole.conditional(known[[*others, *context]]) if others or context else whole
-        cells = density.marginal([name]).evaluate(table).log_prob.cpu().numpy()
-        found[name] = np.where(impossible[name], np.inf, -cells)
-    return pd.DataFrame(found, index=table.index)
+        cells = density.marginal(names).evaluate(table).log_prob.cpu().numpy()
+        for name in names:
+            found[name] = np.where(impossible[name], np.inf, -cells)
+    return found
+
+
+def _asked_together(model: Any, columns: tuple[str, ...]) -> list[list[str]]:
+    """Each column by itself, and a longitude with its latitude."""
+    modeled = [column.name for column in model.schema.modeled]
+    pairs = [[modeled[place] for place in pair] for pair in model.schema.pairs]
+    alone = [[name] for name in columns if not any(name in pair for pair in pairs)]
+    return [*alone, *pairs]
 
 
 def _scores(model: Any, table: pd.DataFrame) -> np.ndarray:

@@ -103,10 +103,7 @@ class ContextFeatures(nn.Module):
         self.charts = charts_of(numeric)
         self.reals = list(range(len(numeric))) if self.charts is None else self.charts.reals
         self.marginals = MarginalTransform([numeric[k].support for k in self.reals])
-        self.width = self.states.width + len(self.reals)
-        if self.charts is not None:
-            space = self.charts.geometry
-            self.width += 2 * space.angles + 3 * space.spheres
+        self.width = self.states.width + len(self.reals) + width_around(self.charts)
 
     def fit(self, cells: Cells, weights: Tensor) -> None:
         """Fit the maps of the numbers."""
@@ -122,15 +119,22 @@ class ContextFeatures(nn.Module):
         numbers = self.marginals.by_cell(cells.values[:, self.reals])[0]
         numbers = numbers.where(present[:, self.reals], 0.0)
         if self.charts is not None:
-            numbers = torch.cat((numbers, self._around(cells.values, present, self.charts)), 1)
+            numbers = torch.cat((numbers, around(self.charts, cells.values, present)), 1)
         features = torch.cat((self.states(cells.states), numbers), 1)
         return features.masked_fill((cells.states < 0).any(1, keepdim=True), torch.nan)
 
-    def _around(self, values: Tensor, present: Tensor, charts: Charts) -> Tensor:
-        """Cosine and sine of angles, and unit vectors (rows, 2 angles + 3 spheres)."""
-        count = len(charts.reals)
-        there = present[:, charts.coordinates[count:]]
-        space = Geometry(0, charts.geometry.angles, charts.geometry.spheres)
-        points = space.chord(charts(values)[0][:, count:])
-        angles = there[:, : space.angles]
-        return points.where(torch.cat((angles, angles, there[:, space.angles :]), 1), 0.0)
+
+def around(charts: Charts, values: Tensor, present: Tensor) -> Tensor:
+    """Cosine and sine of angles, and unit vectors (rows, 2 angles + 3 spheres) of numbers (rows,
+    numeric); zero of those that are not present."""
+    count = len(charts.reals)
+    there = present[:, charts.coordinates[count:]]
+    space = Geometry(0, charts.geometry.angles, charts.geometry.spheres)
+    points = space.chord(charts(values)[0][:, count:])
+    angles = there[:, : space.angles]
+    return points.where(torch.cat((angles, angles, there[:, space.angles :]), 1), 0.0)
+
+
+def width_around(charts: Charts | None) -> int:
+    """The number of columns of `around`."""
+    return 0 if charts is None else 2 * charts.geometry.angles + 3 * charts.geometry.spheres

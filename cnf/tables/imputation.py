@@ -14,9 +14,10 @@ from cnf.rows import Cells
 from cnf.tables.columns import Column
 from cnf.tables.conditioning import StateConditioning
 from cnf.tables.discrete import DiscreteModel
+from cnf.tables.features import width_around
 from cnf.tables.masked_flow import masked_flow
-from cnf.transforms.marginals import MarginalTransform
-from cnf.transforms.whitening import HALF_LOG_2PI, Whitening
+from cnf.tables.number_maps import NumberMaps
+from cnf.transforms import Charts
 
 # Draws need no error bar, so a fixed grid is enough.
 STEPS, TOLERANCE = 12, 0.1
@@ -30,12 +31,14 @@ class Observed(NamedTuple):
         mask: which states are known (rows, columns).
         y: numbers in nearly Gaussian coordinates, zero where not known (rows, numeric).
         given: which numbers are known (rows, numeric).
+        features: what the networks read of those numbers (rows, width).
     """
 
     states: Tensor
     mask: Tensor
     y: Tensor
     given: Tensor
+    features: Tensor
 
 
 class Imputer(nn.Module):
@@ -52,26 +55,35 @@ class Imputer(nn.Module):
         context: number of columns of context features.
         features: number of columns of features of states and context.
         hidden: widths of the flow's field.
+        charts: of angles and spheres among the numbers; None where all are real.
     """
 
     def __init__(
-        self, sizes: list[int], dim: int, context: int, features: int, hidden: tuple[int, int]
+        self,
+        sizes: list[int],
+        dim: int,
+        context: int,
+        features: int,
+        hidden: tuple[int, int],
+        charts: Charts | None = None,
     ) -> None:
         super().__init__()
-        self.discrete = DiscreteModel(sizes, context + 2 * dim)
-        self.flow = masked_flow(dim, features + 2 * dim, hidden) if dim else None
+        reals = dim if charts is None else len(charts.reals)
+        known = reals + width_around(charts) + dim
+        self.discrete = DiscreteModel(sizes, context + known)
+        self.flow = masked_flow(dim, features + known, hidden, preprocess=charts) if dim else None
         if self.flow is not None:
             self.flow.solver, self.flow.automatic = Grid.uniform(STEPS), set()
             self.flow.error_model = ErrorModel(TOLERANCE)
 
     def extra(self, observed: Observed, context: Tensor) -> Tensor:
-        """What the network of the states reads beside them (rows, context + 2 numeric)."""
-        return torch.cat((context, observed.y, observed.given.to(observed.y.dtype)), 1)
+        """What the network of the states reads beside them (rows, width)."""
+        return torch.cat((context, observed.features, observed.given.to(observed.y.dtype)), 1)
 
-    def conditions(self, free: Tensor, features: Tensor, observed: Observed) -> Tensor:
-        """The context of the flow over the free numbers (rows, numeric)."""
+    def conditions(self, shown: Tensor, features: Tensor, observed: Observed) -> Tensor:
+        """The context of the flow over the coordinates that are shown (rows, coordinates)."""
         given = observed.given.to(observed.y.dtype)
-        return torch.cat((free.to(observed.y.dtype), features, observed.y, given), 1)
+        return torch.cat((shown.to(observed.y.dtype), features, observed.features, given), 1)
 
     def draw_states(
         self,
@@ -97,12 +109,14 @@ class Imputation:
         conditioning: makes features of states.
         maps: the transforms of the model's flow; None without numeric columns.
         columns: the modeled columns.
+        pairs: places of each longitude and its latitude among them.
     """
 
     imputer: Imputer
     conditioning: StateConditioning
-    maps: tuple[MarginalTransform, Whitening] | None
+    maps: NumberMaps | None
     columns: tuple[Column, ...]
+    pairs: list[tuple[int, int]]
 
     def observed(self, cells: Cells, masked: Tensor | None = None) -> Observed:
         """What is known of rows: the cells that are neither missing nor masked (rows, columns)."""
@@ -112,13 +126,19 @@ class Imputation:
         mask = (cells.states >= 0) & (cells.states != missing)
         if masked is not None:
             mask = mask & ~masked
+        return self.known(cells, together(mask, self.pairs))
+
+    def known(self, cells: Cells, mask: Tensor) -> Observed:
+        """What is known of rows whose cells in a mask (rows, columns) are."""
         states = cells.states.where(mask, -1)
         given = states[:, self.conditioning.numeric] == 0
-        return Observed(states, mask, self.gaussianize(cells.values).where(given, 0.0), given)
+        y = self.gaussianize(cells.values).where(given, 0.0)
+        features = y if self.maps is None else self.maps.features(y, given)
+        return Observed(states, mask, y, given, features)
 
     def gaussianize(self, values: Tensor) -> Tensor:
         """Numbers (rows, numeric) in nearly Gaussian coordinates."""
-        return values if self.maps is None else self.maps[0].by_cell(values)[0]
+        return values if self.maps is None else self.maps.by_cell(values)[0]
 
     def coordinates(
         self, y: Tensor, states: Tensor, context: Tensor, observed: Observed
@@ -133,22 +153,27 @@ class Imputation:
 
         Returns:
             z (rows, numeric), the context of the imputer's flow, and log |det ∂z/∂y| (rows,) with
-            ½ log 2π for every number that is not drawn.
+            ½ log 2π for every real number that is not drawn.
         """
         free, features, conditions = self.conditions(states, context, observed)
         y = observed.y.where(observed.given, y)
         assert self.maps is not None, "numbers have coordinates"
-        z, log_det = self.maps[1].whiten(y, free, features, observed.given)
-        return z, conditions, log_det + HALF_LOG_2PI * (~free).sum(1, dtype=log_det.dtype)
+        z, log_det = self.maps.whiten(y, free, features, observed.given)
+        return z, conditions, log_det
 
     def conditions(
         self, states: Tensor, context: Tensor, observed: Observed
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Which numbers are drawn (rows, numeric), the features of the states, and the context of
         the imputer's flow."""
-        free = (states[:, self.conditioning.numeric] == 0) & ~observed.given
+        free = self.free(states, observed)
         features = self.conditioning.features(states, context)
-        return free, features, self.imputer.conditions(free, features, observed)
+        shown = free if self.maps is None else self.maps.coordinates(free)
+        return free, features, self.imputer.conditions(shown, features, observed)
+
+    def free(self, states: Tensor, observed: Observed) -> Tensor:
+        """Which numbers are there but not known (rows, numeric)."""
+        return (states[:, self.conditioning.numeric] == 0) & ~observed.given
 
     def numbers(
         self, values: Tensor, states: Tensor, context: Tensor, observed: Observed, base: Tensor
@@ -156,27 +181,43 @@ class Imputation:
         """Numbers (rows, numeric) with those that are not known carried from base points, and the
         log-density of these (rows,)."""
         assert self.maps is not None and self.imputer.flow is not None, "there are numbers"
-        marginals, whitening = self.maps
+        maps = self.maps
         free, features, conditions = self.conditions(states, context, observed)
-        start = base.where(free, 0.0).to(self.imputer.flow.dtype)
+        start = maps.base_points(base).where(free, 0.0).to(self.imputer.flow.dtype)
         path, log_prob = self.imputer.flow.trajectory_and_log_prob(start, [1.0], conditions)
-        y = whitening.unwhiten(path[0].double(), observed.y, free, features, observed.given)
-        drawn = marginals.inverse(y)
+        y = maps.unwhiten(path[0].double(), observed.y, free, features, observed.given)
+        drawn = maps.inverse(y)
         log_det = self.coordinates(y, states, context, observed)[2]
-        log_slope = marginals.by_cell(drawn)[1].where(free, 0.0).sum(1)
+        log_slope = maps.by_cell(drawn)[1].where(free, 0.0).sum(1)
         return drawn.where(free, values), log_prob[0].double() + log_det + log_slope
 
     def complete(self, cells: Cells, context: Tensor, generator: torch.Generator | None) -> Cells:
         """The cells with those that are missing drawn, given the others of their row."""
         observed, excluded = self.observed(cells), excluded_states(self.columns)
         states = self.imputer.draw_states(observed, context, excluded, generator)
+        states = alike(states, self.pairs)
         if self.maps is None or self.imputer.flow is None:
             return Cells(cells.values, states)
-        marginals, whitening = self.maps
         free, features, conditions = self.conditions(states, context, observed)
         z = self.imputer.flow.sample((), conditions, generator=generator).double()
-        y = whitening.unwhiten(z, observed.y, free, features, observed.given)
-        return Cells(marginals.inverse(y).where(free, cells.values), states)
+        y = self.maps.unwhiten(z, observed.y, free, features, observed.given)
+        return Cells(self.maps.inverse(y).where(free, cells.values), states)
+
+
+def together(mask: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
+    """A mask (rows, columns) with longitude and latitude only where both are in it."""
+    mask = mask.clone()
+    for pair in pairs:
+        mask[:, pair] &= mask[:, pair].all(1, keepdim=True)
+    return mask
+
+
+def alike(states: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
+    """States (rows, columns) with each latitude in the state of its longitude."""
+    states = states.clone()
+    for longitude, latitude in pairs:
+        states[:, latitude] = states[:, longitude]
+    return states
 
 
 def excluded_states(columns: tuple[Column, ...]) -> list[int | None]:

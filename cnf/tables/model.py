@@ -29,6 +29,7 @@ from cnf.tables.imputation import Imputation, Imputer, excluded_states
 from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, masked_flow
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.methods import TableMethods
+from cnf.tables.number_maps import NumberMaps
 from cnf.tables.numeric_view import NumericView, chosen_states, in_words
 from cnf.tables.rejection import accepted
 from cnf.tables.schema import Schema
@@ -329,12 +330,11 @@ class TableFlow(TableMethods, WholeState):
         conditioning = self.conditioning
         if not isinstance(conditioning, StateConditioning):
             raise ValueError("an imputer needs the default flow of a TableFlow; leave `flow` out")
-        if self.schema.charts is not None:
-            raise ValueError("an imputer knows no angles and spheres; declare such columns real")
         widths = conditioning.context_width, conditioning.features_width
         field = None if self.flow is None else self.flow.field
         first, second = field.hidden if isinstance(field, MaskedField) else (1, 1)
-        imputer = Imputer(self.sizes, len(self.numeric_places), *widths, (first, second))
+        dim, charts = len(self.numeric_places), self.schema.charts
+        imputer = Imputer(self.sizes, dim, *widths, (first, second), charts)
         self.imputer = imputer.to(device=self.device, dtype=self.dtype)
         return self
 
@@ -347,8 +347,12 @@ class TableFlow(TableMethods, WholeState):
         """
         if self.imputer is None or not isinstance(self.conditioning, StateConditioning):
             raise ValueError("the model has no imputer: fit it with imputer=True")
-        maps = None if self.flow is None else gaussianizing_maps(self.flow)
-        return Imputation(self.imputer, self.conditioning, maps, self.schema.modeled)
+        schema, maps = self.schema, None
+        if self.flow is not None:
+            charts = schema.charts
+            charts = None if charts is None else charts.to(self.device)
+            maps = NumberMaps(*gaussianizing_maps(self.flow), charts)
+        return Imputation(self.imputer, self.conditioning, maps, schema.modeled, schema.pairs)
 
     def settings(self) -> dict[str, Any]:
         """What the model is beside its tensors and its flow."""

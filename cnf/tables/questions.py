@@ -183,7 +183,15 @@ class TableDensity:
         return density / mass
 
     def _asking(self, columns: tuple[str, ...]) -> TableDensity:
-        modeled = [column.name for column in self.model.schema.modeled]
+        schema = self.model.schema
+        modeled = [column.name for column in schema.modeled]
+        for pair in schema.pairs:
+            names = [modeled[place] for place in pair]
+            if len(set(names) & set(columns)) == 1:
+                raise TableError(
+                    f"a longitude and its latitude go together: ask for {' and '.join(names)}, or"
+                    " give both"
+                )
         asked = torch.tensor([name in columns for name in modeled], device=self.model.device)
         return replace(self, question=replace(self.question, asked=asked), columns=columns)
 
@@ -228,20 +236,20 @@ def table_density(model: Any) -> TableDensity:
     """The density of all columns of a table, of which marginals and conditionals are asked.
 
     Raises:
-        ValueError: for a table with states whose model has no conditional network.
+        ValueError: for a table with states or angles whose model has no conditional network.
     """
     schema = model.schema
     nothing = no_constraints(schema, 1, model.device)
     columns = tuple(column.name for column in schema.modeled)
     asked = torch.ones(len(columns), dtype=torch.bool, device=model.device)
-    if model.plain:
+    if model.plain and schema.charts is None:
         context = None
         if schema.context:
             context = torch.zeros(1, len(schema.context), device=model.device)
         whole = subset_density(model.flow, model.flow.subsets, context).question
         question = replace(whole, asked=asked, given=nothing, context=None)
     else:
-        if model.imputer is None:
+        if model.plain or model.imputer is None:
             raise ValueError(
                 "the model has no conditional network for this: fit it with any_subset=True"
             )

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from cnf.flows.questions.constraints import ColumnMaps
 from cnf.flows.questions.coordinates import Coordinates
 from cnf.flows.questions.noise import Noise
 from cnf.rows import Cells
-from cnf.transforms.marginals import MarginalTransform
 
 
 class Score(NamedTuple):
@@ -49,7 +49,7 @@ class Answers(ABC):
 
     @property
     @abstractmethod
-    def marginals(self) -> MarginalTransform:
+    def marginals(self) -> ColumnMaps:
         """Each numeric column by itself."""
 
     @abstractmethod
@@ -104,7 +104,7 @@ class MixtureAnswers(Answers):
         return torch.zeros(self.columns, dtype=torch.float64, device=self.flow.device)
 
     @property
-    def marginals(self) -> MarginalTransform:
+    def marginals(self) -> ColumnMaps:
         """Each column by itself."""
         return self.coordinates.marginals
 

@@ -5,18 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from cnf.flows.questions.noise import Noise
 from cnf.rows import Cells
-from cnf.transforms.marginals import MarginalTransform, ndtr
+from cnf.transforms.marginals import ndtr
 
 UNKNOWN = -1
 # Below this probability under the column's own distribution, numbers are spread evenly over an
 # interval instead.
 SMALLEST_MASS = 1e-6
+
+
+class ColumnMaps(Protocol):
+    """Maps of single columns to nearly Gaussian coordinates."""
+
+    def by_cell(self, x: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Coordinates and the logarithm of each cell's slope."""
+
+    def inverse(self, y: Tensor, /) -> Tensor:
+        """Numbers in the units of the data."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ class Constraints:
         return replace(self, states=fn(self.states), lower=fn(self.lower), upper=fn(self.upper))
 
     def draw(
-        self, marginals: MarginalTransform, numeric: Sequence[int], noise: Noise
+        self, marginals: ColumnMaps, numeric: Sequence[int], noise: Noise
     ) -> tuple[Cells, Tensor]:
         """Cells within the sets (rows,), and the log-volume that each draw stands for (rows,)."""
         values, log_volume = _within(self.lower, self.upper, marginals, noise.within)
@@ -115,7 +126,7 @@ class Constraints:
 
 
 def _within(
-    lower: Tensor, upper: Tensor, marginals: MarginalTransform, uniform: Tensor
+    lower: Tensor, upper: Tensor, marginals: ColumnMaps, uniform: Tensor
 ) -> tuple[Tensor, Tensor]:
     """A number in each interval (rows, numeric), spread as the column's own distribution, and the
     logarithm of the volume that it stands for; a number that is known is its own interval."""
@@ -133,7 +144,7 @@ def _within(
     return values, log_volume.where(~point, 0.0)
 
 
-def _probability(end: Tensor, marginals: MarginalTransform) -> Tensor:
+def _probability(end: Tensor, marginals: ColumnMaps) -> Tensor:
     """The column's own distribution function at the end of an interval."""
     inside = end.isfinite()
     found = ndtr(marginals.by_cell(end.where(inside, 0.0))[0])

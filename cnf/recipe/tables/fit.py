@@ -163,7 +163,9 @@ def fit_table(
     if streamed is not None:
         rows = streamed.rows
         frame_valid = streamed.valid if valid is None else frame_valid
-    model = default_table_flow(schema, rows, hidden=hidden, imputer=bool(imputer), seed=seed)
+    # What is asked of angles and places is the imputer's part, and it needs the default flow.
+    asks = imputer or (any_subset and schema.charts is not None)
+    model = default_table_flow(schema, rows, hidden=hidden, imputer=bool(asks), seed=seed)
     stream = None if streamed is None else streamed.stream(model)
     try:
         fit_table_flow(
@@ -330,7 +332,6 @@ def _states_fit(
     )
     if imputer is None:
         imputer = any(column.missing for column in model.schema.modeled)
-        imputer = imputer and model.schema.charts is None
     present = model.present(train.cells.states)
     facts = {
         "quantiles": quantiles(model.numeric_columns, train.cells.values, present),

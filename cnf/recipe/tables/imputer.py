@@ -101,7 +101,14 @@ def _partly_masked(
     masked = uniform(*shape) < uniform(shape[0], 1)
     left_out = masked & (uniform(*shape) < uniform(shape[0], 1))
     left_out &= uniform(shape[0], 1) < defaults.IMPUTER_LEFT_OUT
-    return imputation.observed(rows.cells, masked), rows.cells.states.where(~left_out, -1)
+    # Longitude and latitude are known, asked or left out together.
+    for longitude, latitude in imputation.pairs:
+        masked[:, latitude], left_out[:, latitude] = masked[:, longitude], left_out[:, longitude]
+    observed = imputation.observed(rows.cells, masked)
+    # Missing cells are asked as often as others: else a cell that is asked would seem missing more
+    # often than it is.
+    left_out |= ~masked & ~observed.mask
+    return observed, rows.cells.states.where(~left_out, -1)
 
 
 def _discrete_rows(

@@ -1,0 +1,98 @@
+"""The numbers of a table where an imputer takes them: reals nearly Gaussian, angles and places as
+they are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cnf.tables.features import around
+from cnf.transforms import Charts
+from cnf.transforms.marginals import MarginalTransform
+from cnf.transforms.whitening import HALF_LOG_2PI, Whitening
+
+
+@dataclass(frozen=True)
+class NumberMaps:
+    """The maps of a model's flow, for any set of numbers that is known.
+
+    Attributes:
+        marginals: of the real columns, each by itself.
+        whitening: of the real columns given the features of states and context.
+        charts: of angles and spheres; None where all numbers are real.
+    """
+
+    marginals: MarginalTransform
+    whitening: Whitening
+    charts: Charts | None
+
+    @property
+    def reals(self) -> list[int]:
+        """Places of the real columns among the numeric ones."""
+        return list(range(self.marginals.dim)) if self.charts is None else self.charts.reals
+
+    def by_cell(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers y (rows, numeric), the real ones nearly Gaussian, and the logarithm of each
+        slope; that of an angle is zero."""
+        if self.charts is None:
+            return self.marginals.by_cell(values)
+        y, log_slope = values.double().clone(), torch.zeros_like(values, dtype=torch.float64)
+        y[:, self.reals], log_slope[:, self.reals] = self.marginals.by_cell(values[:, self.reals])
+        return y, log_slope
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Numbers (rows, numeric) in the units of the table."""
+        if self.charts is None:
+            return self.marginals.inverse(y)
+        values = y.clone()
+        values[:, self.reals] = self.marginals.inverse(y[:, self.reals])
+        return values
+
+    def features(self, y: Tensor, given: Tensor) -> Tensor:
+        """What a network reads of the numbers that are given (rows, width): y of reals, then cosine
+        and sine of angles and unit vectors of places."""
+        if self.charts is None:
+            return y
+        return torch.cat((y[:, self.reals], around(self.charts, y, given)), 1)
+
+    def coordinates(self, shown: Tensor) -> Tensor:
+        """Which coordinates of the flow there are (rows, coordinates), of numbers (rows,
+        numeric)."""
+        return shown if self.charts is None else shown[:, self.charts.coordinates]
+
+    def whiten(
+        self, y: Tensor, free: Tensor, features: Tensor, given: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The free numbers z (rows, numeric) given the others, and log |det ∂z/∂y| (rows,) with ½
+        log 2π for every real number that is not free."""
+        reals = self.reals
+        parts = (y[:, reals], free[:, reals], features, given[:, reals])
+        white, log_det = self.whitening.whiten(*parts)
+        z = y.where(free, 0.0)
+        z[:, reals] = white
+        return z, log_det + HALF_LOG_2PI * (~free[:, reals]).sum(1, dtype=log_det.dtype)
+
+    def unwhiten(
+        self, z: Tensor, y: Tensor, free: Tensor, features: Tensor, given: Tensor
+    ) -> Tensor:
+        """y (rows, numeric) with the free numbers put where z is; the others stay."""
+        reals, found = self.reals, torch.where(free, z, y)
+        parts = (z[:, reals], y[:, reals], free[:, reals], features, given[:, reals])
+        found[:, reals] = self.whitening.unwhiten(*parts)
+        return found
+
+    def base_points(self, normal: Tensor) -> Tensor:
+        """Points of the flow's base (rows, numeric), in its units, from normal numbers (rows,
+        numeric): even on circles and spheres."""
+        if self.charts is None:
+            return normal
+        found, even = normal.clone(), torch.special.ndtr(normal)
+        for place, (begin, end) in self.charts.turns.items():
+            found[:, place] = begin + (end - begin) * even[:, place]
+        for _, latitude in self.charts.spheres:
+            sine = (2 * even[:, latitude] - 1).clamp(-1, 1)
+            found[:, latitude] = sine.asin() * (180 / math.pi)
+        return found
