@@ -23,6 +23,7 @@ from cnf.export.tracing import export, folded
 from cnf.flows import ContaminatedBase, MixtureBase, NormalBase, StudentTBase
 from cnf.flows.periodic_bases import UniformCircleBase, UniformSphereBase
 from cnf.flows.product_base import ProductBase
+from cnf.flows.source_base import SourceBase
 from cnf.tables import Column, FitMetadata, Schema, TableFlow
 from cnf.tables.loading import load_table_flow, wrapped
 from cnf.transforms import Affine, BoundedToReal, Chain, Gaussianize
@@ -337,3 +338,10 @@ def test_functions_of_common_operators_are_those_of_scipy():
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(hyperbolic[0], np.arcsinh(z), rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(hyperbolic[1], np.sinh(z), rtol=1e-12, atol=1e-14)
+
+
+def test_a_model_that_starts_from_a_source_is_refused():
+    flow = moving(cnf.CNF(2, hidden=(4, 4)), torch.randn(50, 2))
+    flow.base = SourceBase(cnf.CNF(2), Affine.identity(2))
+    with pytest.raises(ExportError, match=r"that of a source.*score with cnf\.Scorer"):
+        ScoreProgram(wrapped(flow))

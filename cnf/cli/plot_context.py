@@ -123,8 +123,9 @@ def chosen_axes(
     if kind.axes == "angles" and not any(column.kind == "angle" for column in modeled):
         raise ValueError(f"{path}: {kind.name} needs angles: cnf fit --type NAME=angle:360")
     if kind.axes == "plane" and count != 2:
+        other = "conditional" if count > 2 else "marginals"
         raise ValueError(
-            f"{path}: {kind.name} is drawn for 2 columns, the model has {count}; draw conditional"
+            f"{path}: {kind.name} is drawn for 2 columns, the model has {count}; draw {other}"
         )
     if kind.axes == "pair" and count < 2:
         raise ValueError(

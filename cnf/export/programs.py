@@ -204,6 +204,11 @@ def _require_grid(flow: CNF) -> None:
             "solver: expected a calibrated Adams grid to export; got"
             f" {flow.solver.describe()}: calibrate the model first"
         )
+    if flow.base.solves:
+        raise ExportError(
+            "base: expected a density of a few operations to export; got that of a source, which"
+            " is solved again row by row: score with cnf.Scorer"
+        )
     condition = torch.zeros(1, flow.context_dim, dtype=flow.dtype) if flow.context_dim else None
     if flow.divergence != AUTO or not flow.field.bind(condition).closed_form:
         raise ExportError(

@@ -22,7 +22,12 @@ class Base(nn.Module, ABC):
 
     Args:
         dim: number of columns.
+
+    Attributes:
+        solves: whether its log-density takes a solve of an equation of its own.
     """
+
+    solves = False
 
     def __init__(self, dim: int) -> None:
         super().__init__()

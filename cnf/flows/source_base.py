@@ -39,6 +39,8 @@ class SourceBase(Base):
         torch.Size([5])
     """
 
+    solves = True
+
     def __init__(self, source: CNF, transform: Transform) -> None:
         super().__init__(source.dim)
         if source.context_dim or transform.dim != source.dim:
