@@ -94,6 +94,10 @@ def fit(
         str | None,
         typer.Option(help="A table whose rows are to be carried to those of DATA, a file."),
     ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(help="Column that says when a row was seen: one flow through all times."),
+    ] = None,
     valid: Annotated[
         str | None,
         typer.Option(help="Validation rows, a file or toy:NAME. Default: a tenth of DATA."),
@@ -156,6 +160,7 @@ def fit(
         array=array,
         any_subset=any_subset,
         source=source,
+        time=time,
         memory=memory,
     )
     fit_model(options, as_json=as_json, resume=resume)
@@ -259,6 +264,9 @@ def sample(
     rows: Annotated[int, typer.Option("-n", "--rows", min=1, help="How many.")] = 1000,
     seed: Seed = 0,
     given: AnyGiven = None,
+    at: Annotated[
+        str | None, typer.Option(help="The time of the rows, of a model of cnf fit --time.")
+    ] = None,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
@@ -270,7 +278,7 @@ def sample(
     from cnf.cli.sampling import sample_table
 
     use_threads(threads)
-    sample_table(model, output, rows=rows, seed=seed, given=given or [], device=device)
+    sample_table(model, output, rows=rows, seed=seed, given=given or [], at=at, device=device)
 
 
 @app.command()

@@ -117,6 +117,7 @@ def fitted(
                 seed=options.seed,
                 any_subset=options.any_subset,
                 source=options.source,
+                time=options.time,
                 memory=options.memory,
                 hidden=None if options.width is None else (options.width, options.width),
                 device=device,

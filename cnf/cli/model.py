@@ -36,6 +36,17 @@ class Model:
         """Names of the columns that the density is conditioned on."""
         return [column.name for column in self.table_flow.schema.context]
 
+    @property
+    def time(self) -> str:
+        """Name of the column that says when a row was seen.
+
+        Raises:
+            ValueError: for a model that is no flow through time.
+        """
+        if self.table_flow.time is None:
+            raise ValueError(f"{self.path}: has no time; fit it with cnf fit --time COLUMN")
+        return self.table_flow.time
+
     def chunks(self, data: str) -> Iterator[pd.DataFrame]:
         """The rows of a file or a toy in chunks of bounded memory."""
         choices = self.table_flow.metadata.choices or {}

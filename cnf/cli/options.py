@@ -121,6 +121,7 @@ class FitOptions:
     array: str | None = None
     any_subset: bool = False
     source: str | None = None
+    time: str | None = None
     memory: str | None = None
 
     @property

@@ -18,7 +18,14 @@ ROWS_AT_ONCE = 65536
 
 @torch.no_grad()
 def sample_table(
-    path: Path, output: Path, *, rows: int, seed: int, given: Sequence[str], device: str
+    path: Path,
+    output: Path,
+    *,
+    rows: int,
+    seed: int,
+    given: Sequence[str],
+    at: str | None,
+    device: str,
 ) -> None:
     """Write rows drawn from the model, in chunks of bounded memory.
 
@@ -27,6 +34,8 @@ def sample_table(
     """
     model = load_model(path, device)
     require_writable(output, path)
+    if at is not None:
+        given = [*given, f"{model.time}={at}"]
     names = {name for text in given for name in assignments(text)}
     if names & set(model.columns):
         sample_given(model, output, rows=rows, seed=seed, given=given, device=device)

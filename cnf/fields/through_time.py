@@ -60,6 +60,11 @@ class ThroughTime(VelocityField):
         """The space of x."""
         return self.field.geometry
 
+    @property
+    def hidden(self) -> Any:
+        """Widths of the hidden layers of v."""
+        return self.field.hidden
+
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Velocity (*batch, dim) at times t () or (*batch,) and states x (*batch, dim)."""
         return self.bind(context).velocity(t, x)

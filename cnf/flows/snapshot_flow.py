@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnf.fields.base import VelocityField
 from cnf.fields.through_time import ThroughTime
 from cnf.flows.flow import CNF
 from cnf.flows.model_file import write_model
@@ -70,6 +71,17 @@ class SnapshotFlow(nn.Module):
         timed.error_model = flow.error_model
         timed.automatic = flow.automatic & {"solver"}
         return cls(timed)
+
+    def follow(self, flow: CNF) -> None:
+        """Take over field, base and preprocessing of a flow without a context."""
+        self.flow.field = ThroughTime(flow.field)
+        self.flow.base, self.flow.preprocess = flow.base, flow.preprocess
+
+    @property
+    def field(self) -> VelocityField:
+        """dx/dt between t = 0 and t = 1, the first and the last snapshot."""
+        field: Any = self.flow.field
+        return field.field
 
     @property
     def span(self) -> tuple[float, float]:

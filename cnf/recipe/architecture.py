@@ -6,7 +6,7 @@ import torch
 
 import cnf.recipe.defaults as defaults
 from cnf.fields import GatedField, Geometry
-from cnf.flows import CNF
+from cnf.flows import CNF, SnapshotFlow
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema
 from cnf.transforms import Charts
@@ -128,3 +128,18 @@ def default_table_flow(
             hidden=hidden or (width, width),
             frequency=min(default_frequency(rows, dim), defaults.TYPED_FREQUENCY),
         )
+
+
+def default_moving_table(
+    schema: Schema,
+    rows: int,
+    span: tuple[float, float],
+    *,
+    hidden: tuple[int, int] | None = None,
+    seed: int,
+) -> TableFlow:
+    """A model of one flow through time, from the first to the last time of a span; the context of
+    the schema is the time."""
+    dim = len(schema.modeled)
+    field = default_field(rows, dim, hidden=hidden, seed=seed)
+    return TableFlow(schema, SnapshotFlow.around(CNF(dim, field=field), *span).flow)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,21 +28,6 @@ from cnf.training.maximum_likelihood import MaximumLikelihood
 from cnf.training.modes import with_gradients
 from cnf.training.paths import SplinePath
 from cnf.training.snapshots import SnapshotMatching
-
-
-@dataclass(frozen=True)
-class Snapshots:
-    """Rows (rows, dim) at increasing times."""
-
-    times: tuple[float, ...]
-    rows: tuple[Tensor, ...]
-
-    def timed(self, parts: Sequence[Rows]) -> Rows:
-        """Rows of the later snapshots as one, with their times as context (rows, 1)."""
-        pairs = list(zip(self.times[1:], parts, strict=True))
-        context = [torch.full((len(part), 1), time, dtype=torch.float64) for time, part in pairs]
-        x = torch.cat([part.x for part in parts])
-        return Rows(x, torch.cat(context).to(x.device))
 
 
 @with_gradients
@@ -97,27 +82,56 @@ def fit_snapshots(
         >>> moving.log_prob(torch.zeros(5, 2), time=1.5).shape
         torch.Size([5])
     """
-    given = _checked(flow, snapshots)
-    first, later = given.rows[0], [Rows(rows) for rows in given.rows[1:]]
-    parts = [held_out_split(rows, seed) for rows in later]
-    train, valid = (given.timed(part) for part in zip(*parts))
+    train, valid = held_out_split(_pooled(flow, snapshots), seed)
+    moving = SnapshotFlow.around(flow, min(snapshots), max(snapshots))
+    return fit_through_time(
+        flow, moving, train, valid, seed=seed, steps=steps, seconds=seconds,
+        likelihood_share=likelihood_share, checkpoint=checkpoint, callbacks=callbacks, **chosen,
+    )  # fmt: skip
+
+
+def fit_through_time(
+    flow: CNF,
+    moving: SnapshotFlow,
+    train: Rows,
+    valid: Rows,
+    *,
+    seed: int,
+    steps: int | None = None,
+    seconds: float | None = None,
+    likelihood_share: float | None = None,
+    checkpoint: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    **chosen: Any,
+) -> SnapshotFlow:
+    """`fit_snapshots` for rows whose context is their time (rows, 1), and held-out rows, likewise.
+
+    Args:
+        flow: its parts at "auto".
+        moving: the motion of the flow, whose parts follow those of the flow.
+        train: rows to learn from.
+        valid: held-out rows.
+    """
+    assert train.context is not None
+    times, group = train.context[:, 0].unique(return_inverse=True)
+    rows = tuple(train.x[group == k] for k in range(len(times)))
+    later = train.take(group.nonzero()[:, 0])
     settings = default_settings(
-        rows=len(train), dim=flow.dim, steps=steps, seconds=_left(seconds),
-        likelihood_share=likelihood_share, **chosen,
+        rows=len(later), dim=flow.dim, steps=steps, likelihood_share=likelihood_share,
+        seconds=None if seconds is None else (1 - defaults.SOURCE_SHARE) * seconds, **chosen,
     )  # fmt: skip
     source = source_of(
-        first, flow, fit, steps=steps, seconds=seconds, checkpoint=checkpoint, seed=seed,
+        rows[0], flow, fit, steps=steps, seconds=seconds, checkpoint=checkpoint, seed=seed,
         ranges=settings.ranges, clock=settings.clock,
     )  # fmt: skip
-    start_at(flow, source, train, settings.ranges)
+    start_at(flow, source, later, settings.ranges)
     if "field" in flow.automatic and at_rest(flow):
-        field = default_field(len(train), flow.dim, geometry=flow.geometry, seed=seed)
+        field = default_field(len(later), flow.dim, geometry=flow.geometry, seed=seed)
         flow.field = field.to(flow.device, flow.dtype)
-    moving = SnapshotFlow.around(flow, given.times[0], given.times[-1])
-    settings = _through(settings, given, parts)
-    chosen |= {"phases": settings.phases, "ranges": None}
+    moving.follow(flow)
+    chosen |= {"phases": _phases(settings, times, rows), "ranges": None}
     moving.history = fit(
-        moving.flow, train.x, valid.x, context=train.context, context_valid=valid.context,
+        moving.flow, later.x, valid.x, context=later.context, context_valid=valid.context,
         seed=seed, checkpoint=checkpoint, callbacks=callbacks, **chosen,
     )  # fmt: skip
     flow.solver, flow.error_model = moving.flow.solver, moving.flow.error_model
@@ -125,14 +139,9 @@ def fit_snapshots(
     return moving
 
 
-def _left(seconds: float | None) -> float | None:
-    """Of the whole budget, what the density of the first snapshot leaves."""
-    return None if seconds is None else (1 - defaults.SOURCE_SHARE) * seconds
-
-
-def _checked(flow: CNF, snapshots: Mapping[float, Any]) -> Snapshots:
-    """The snapshots as tensors of the flow's columns."""
-    times = tuple(float(time) for time in snapshots)
+def _pooled(flow: CNF, snapshots: Mapping[float, Any]) -> Rows:
+    """The rows of all snapshots, with their times as context (rows, 1)."""
+    times = [float(time) for time in snapshots]
     if len(times) < 2:
         raise ValueError(f"snapshots: expected rows at two times at least; got {len(times)}")
     for before, after in pairwise(times):
@@ -140,7 +149,7 @@ def _checked(flow: CNF, snapshots: Mapping[float, Any]) -> Snapshots:
             raise ValueError(
                 f"snapshots: expected finite times that increase; got {after:g} after {before:g}"
             )
-    rows = []
+    parts = []
     for time, given in snapshots.items():
         name = f"snapshot at {time:g}"
         x = as_rows(name, given, None, None, flow.device).x
@@ -149,20 +158,18 @@ def _checked(flow: CNF, snapshots: Mapping[float, Any]) -> Snapshots:
                 f"{name}: expected at least {FEWEST_ROWS} rows of {flow.dim} columns, as the flow"
                 f" has; got {len(x)} rows of {x.shape[1]}"
             )
-        rows.append(x)
-    return Snapshots(times, tuple(rows))
+        parts.append(x)
+    counts = torch.tensor([len(part) for part in parts])
+    context = torch.tensor(times, dtype=torch.float64).repeat_interleave(counts)[:, None]
+    return Rows(torch.cat(parts), context.to(flow.device))
 
 
-def _through(
-    settings: FitSettings, given: Snapshots, parts: Sequence[tuple[Rows, Rows]]
-) -> FitSettings:
-    """The settings with chains through the training rows in place of pairs, and penalties between
-    the snapshots."""
-    first, last = given.times[0], given.times[-1]
-    path = SplinePath(tuple((time - first) / (last - first) for time in given.times))
+def _phases(settings: FitSettings, times: Tensor, rows: tuple[Tensor, ...]) -> tuple[Phase, ...]:
+    """The phases with chains of rows in place of pairs, and penalties between the snapshots."""
+    shares = (times - times[0]) / (times[-1] - times[0])
     matching = SnapshotMatching(
-        (given.rows[0], *(train.x for train, _ in parts)),
-        path,
+        rows,
+        SplinePath(tuple(shares.tolist())),
         chains=defaults.SNAPSHOT_CHAINS,
         block=defaults.SNAPSHOT_BLOCK,
         times=defaults.MATCHING_TIMES,
@@ -173,4 +180,4 @@ def _through(
             phases.append(replace(phase, objective=matching))
         elif isinstance(phase.objective, MaximumLikelihood):
             phases += annealed(phase, phase.objective, defaults.SNAPSHOT_PENALTIES)
-    return replace(settings, phases=tuple(phases))
+    return tuple(phases)

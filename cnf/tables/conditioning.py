@@ -31,8 +31,9 @@ class PlainConditioning(nn.Module):
         self.categories: list[tuple[int, int]] = []
 
     def context(self, cells: Cells) -> Tensor:
-        """The context (rows, width) of its encoded cells; NaN where a cell is missing."""
-        return cells.values.masked_fill(cells.states == -1, torch.nan)
+        """The context (rows, width) of its encoded cells; NaN where a cell is missing, or outside
+        of what its column holds."""
+        return cells.values.masked_fill(cells.states < 0, torch.nan)
 
     def forward(self, states: Tensor, context: Tensor) -> Tensor | None:
         """The context (rows, width) of the flow, None without context columns."""

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cnf.fields import ThroughTime
 from cnf.flows import CNF
 from cnf.flows.source_base import SourceBase
 from cnf.rows import Cells
@@ -34,6 +35,12 @@ class TableMethods(ABC):
     @abstractmethod
     def plain(self) -> bool:
         """Whether all columns are continuous and the flow takes the numbers of the context."""
+
+    @property
+    def time(self) -> str | None:
+        """The column that says when a row was seen, of a model of one flow through time."""
+        moving = self.flow is not None and isinstance(self.flow.field, ThroughTime)
+        return self.schema.context[0].name if moving else None
 
     @property
     @abstractmethod

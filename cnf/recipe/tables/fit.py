@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 
 from cnf.deprecation import removed_argument, renamed_argument
-from cnf.recipe.architecture import default_table_flow
-from cnf.recipe.tables.plain import fit_plain, gaussian_nll, plain_rows
+from cnf.recipe.architecture import default_moving_table, default_table_flow
+from cnf.recipe.tables.plain import fit_moving, fit_plain, gaussian_nll, plain_rows
 from cnf.recipe.tables.reading import (
     source_rows,
     source_table,
@@ -31,6 +31,7 @@ from cnf.tables.column_types.circular import with_pairs
 from cnf.tables.digest import SmallestHashes, digest_of
 from cnf.tables.metadata import FitMetadata, quantiles
 from cnf.tables.model import TableFlow
+from cnf.tables.moments import ends_of, with_moments
 from cnf.tables.schema import Cells, Schema
 from cnf.training.callbacks import Callback
 from cnf.training.errors import Interrupted
@@ -68,6 +69,7 @@ def fit_table(
     imputer: bool | None = None,
     any_subset: bool = False,
     source: Any = None,
+    time: str | None = None,
     memory: str | int | None = None,
     device: str | torch.device = "cpu",
     announce: Callable[..., object] | None = None,
@@ -100,6 +102,9 @@ def fit_table(
             `TableFlow.conditional` ask; of a table with states it is the imputer.
         source: a table, as `table`, whose rows are to be carried to those of this one, for tables
             of continuous columns alone: the model starts from its density; see `cnf.fit`.
+        time: name of the column that says when a row was seen, a number or a date: the model is then
+            one flow through time, whose context that column is; see `cnf.fit_snapshots`. For tables
+            of continuous columns alone.
         memory: what rows may take of it, "1GB" or bytes, beside the program itself. Where those of the
             files take more, the schema and all choices come from a sample of them, and the rows to
             learn from are read again and again. None reads them whole.
@@ -132,6 +137,9 @@ def fit_table(
         raise TypeError(f"fit_table: expected one table; got {len(former)} more arguments")
     kinds = with_pairs(kinds or {})
     beside = [weights] if isinstance(weights, str) else []
+    if time is not None:
+        _require_alone(weights=weights, source=source, memory=memory, context=tuple(context))
+    moments = [] if time is None else [time]
     infer = partial(Schema.infer, kinds=kinds, context=context, missing=missing, strict=strict)
     options: dict[str, Any] = {
         "ignore": ignore,
@@ -147,11 +155,13 @@ def fit_table(
             table, memory, columns, context, infer, seed=seed, holds_out=valid is None, **options
         )
     if streamed is None:
-        frame = table_frame(table, columns, [*context, *beside], **options)
+        frame = table_frame(table, columns, [*context, *beside, *moments], **options)
         if beside:
             weights = numbers(frame[beside[0]])
         with told_of(table):
-            schema = infer(frame.drop(columns=beside))
+            schema = infer(frame.drop(columns=[*beside, *moments]))
+            for name in moments:
+                schema = with_moments(schema, frame[name], frame.columns.get_loc(name))
     else:
         frame, schema = streamed.train, streamed.schema
     origin = None if source is None else source_table(source, schema)
@@ -163,9 +173,13 @@ def fit_table(
     if streamed is not None:
         rows = streamed.rows
         frame_valid = streamed.valid if valid is None else frame_valid
-    # What is asked of angles and places is the imputer's part, and it needs the default flow.
-    asks = imputer or (any_subset and schema.charts is not None)
-    model = default_table_flow(schema, rows, hidden=hidden, imputer=bool(asks), seed=seed)
+    if time is None:
+        # What is asked of angles and places is the imputer's part, and it needs the default flow.
+        asks = imputer or (any_subset and schema.charts is not None)
+        model = default_table_flow(schema, rows, hidden=hidden, imputer=bool(asks), seed=seed)
+    else:
+        span = ends_of(schema.column(time), frame[time])
+        model = default_moving_table(schema, rows, span, hidden=hidden, seed=seed)
     stream = None if streamed is None else streamed.stream(model)
     try:
         fit_table_flow(
@@ -183,6 +197,12 @@ def fit_table(
     except Interrupted as stop:
         raise InterruptedFit(model) from stop
     return model
+
+
+def _require_alone(**others: Any) -> None:
+    """Refuse what a fit through time does not know."""
+    if given := [name for name, value in others.items() if value]:
+        raise ValueError(f"time: expected no {given[0]} beside it; leave one of them out")
 
 
 @with_gradients
@@ -300,7 +320,8 @@ def _plain_fit(
     if options["stream"] is not None:
         rows_of_chunk = partial(plain_rows, model, weighted=False)
         options = {**options, "stream": options["stream"].mapped(rows_of_chunk)}
-    return facts, partial(fit_plain, model, known, judges, **options)
+    run = fit_plain if model.time is None else fit_moving
+    return facts, partial(run, model, known, judges, **options)
 
 
 def _cells(rows: Rows) -> Cells:

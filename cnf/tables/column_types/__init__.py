@@ -2,7 +2,7 @@
 
 continuous     real, positive, bounded
 integer        multiples of a step, and `heaping`: values that occur far too often
-time           dates, times of day, moments, durations
+time           dates, times of day, moments, durations; the moments of snapshots
 circular       angles, and longitude with latitude
 categorical    categories
 unmodeled      constants, and columns that are left out
@@ -12,7 +12,7 @@ numeric        what types with numbers share
 # The order of the imports is the order in which help and messages name the types.
 from cnf.tables.column_types.continuous import Bounded, Positive, Real  # isort: skip
 from cnf.tables.column_types.integer import Integer  # isort: skip
-from cnf.tables.column_types.time import Time  # isort: skip
+from cnf.tables.column_types.time import Moment, Time  # isort: skip
 from cnf.tables.column_types.circular import Angle, Sphere  # isort: skip
 from cnf.tables.column_types.categorical import Categorical  # isort: skip
 from cnf.tables.column_types.unmodeled import Constant, Ignored  # isort: skip
@@ -25,6 +25,7 @@ __all__ = [
     "Constant",
     "Ignored",
     "Integer",
+    "Moment",
     "NumericType",
     "Positive",
     "Real",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
-from cnf.tables.cells import place
+from cnf.tables.cells import numbers, place
 from cnf.tables.column_types.integer import integer_column
 from cnf.tables.column_types.numeric import MOST_STEPS, Numbers, NumericType
 from cnf.tables.columns import Column, Role, register_column_type
@@ -25,6 +26,8 @@ CALENDAR = ("Y", "M", "D")
 # What stands in place of a time zone in the parameters of a column of durations, and of times of
 # day, which lie between midnight and midnight.
 DURATION, CLOCK = "duration", "clock"
+# Decimals of a moment that is a number, where it is shown.
+SHOWN_PLACES = 9
 # Years that Python's dates hold, and those of nanoseconds in 64 bits.
 YEARS, YEARS_OF_NANOSECONDS = ("0001", "9999"), ("1678", "2262")
 
@@ -39,7 +42,7 @@ class Time(NumericType):
     """
 
     name = "time"
-    usage = ("time", "time:clock")
+    usage: ClassVar[tuple[str, ...]] = ("time", "time:clock")
     on_grid = True
 
     def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
@@ -103,6 +106,50 @@ class Time(NumericType):
     def show(self, value: float, column: Column) -> str:
         """A number of the column as the cell that it stands for."""
         return str(self.write(np.array([value]), column).iloc[0]).removesuffix(" 00:00:00")
+
+
+@register_column_type
+class Moment(Time):
+    """When a row was seen, a date, a moment or a number: a place on a line from the first to the
+    last, both included, that nobody asks the density of.
+
+    The parameters of a column are those of times; there are none where it holds numbers.
+    """
+
+    name = "moment"
+    usage = ("moment",)
+    on_grid = False
+
+    def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
+        """A column of times, or numbers, that ends with the first and the last of them."""
+        if parameters:
+            raise self.misused(str(series.name), parameters)
+        column = Column(str(series.name), self.name, role)
+        if is_time(cells := plain_cells(series)):
+            timed = _column(cells, role, clock=False)
+            column = replace(timed, kind=self.name, step=None, atoms=(), missing=False)
+        found = column.numbers(series)
+        low, high = np.nextafter(found.min(), -np.inf), np.nextafter(found.max(), np.inf)
+        return replace(column, lower=float(low), upper=float(high))
+
+    def numbers(self, series: pd.Series, column: Column) -> np.ndarray:
+        """Cells as numbers; infinite where a cell is none."""
+        if column.parameters:
+            return super().numbers(series, column)
+        return numbers(column.read(series), finite=False)
+
+    def details(self, column: Column) -> list[str]:
+        """The first and the last."""
+        return [
+            f"from {self.show(column.lower or 0.0, column)}",
+            f"to {self.show(column.upper or 0.0, column)}",
+        ]
+
+    def show(self, value: float, column: Column) -> str:
+        """A number of the column as the cell that it stands for."""
+        if column.parameters:
+            return super().show(value, column)
+        return f"{round(value, SHOWN_PLACES) + 0.0:g}"  # no −0
 
 
 def is_time(series: pd.Series) -> bool:
