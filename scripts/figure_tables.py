@@ -11,6 +11,7 @@ import house_metrics
 from house_metrics import Metrics, Spread
 from markdown_tables import figures, number, numbers, table
 from scale_tables import many_rows
+from typed_table_figures import budgets, corpus, typed_speed, typed_tables
 
 from cnf.deprecation import RENAMED
 
@@ -123,24 +124,6 @@ def small_tables() -> str:
         for name, found in figures("small_tables").items()
     ]  # fmt: skip
     return table(("table", "cnf", "Gaussian", "mixture", "cnf − better of the two"), rows)
-
-
-def typed_tables() -> str:
-    """Samples told from rows, and cells imputed."""
-    rows = []
-    for name, found in figures("tables").items():
-        auc, crps = found["auc"], found["crps"]
-        told = [number(auc[each][0], 3) for each in ("cnf", "gaussian copula", "independent")]
-        imputed = [number(crps[each], 3) for each in ("cnf", "IterativeImputer")]
-        rows.append((name, f"{found['steps']:,}", *told, *imputed))
-    header = (
-        "AUC: cnf",
-        "Gaussian copula",
-        "independent columns",
-        "CRPS: cnf",
-        "IterativeImputer",
-    )
-    return table(("table", "training steps", *header), rows)
 
 
 def speed() -> str:
@@ -277,25 +260,6 @@ def walks() -> str:
     return table(("walk", "files", "by room, in the order of entry"), rows)
 
 
-def corpus() -> str:
-    """What became of the tables of R's packages, and of which something did not."""
-    found = figures("corpus")["summary"]
-    of = f"of {found['tables']}"
-    rows = [
-        ("fitted", f"{found['fitted']} {of}"),
-        ("every row has a finite score, every drawn cell is valid", f"{found['whole']} {of}"),
-        ("ended with a traceback", f"{found['tracebacks']}"),
-        ("median processor seconds", number(found["median_seconds"], 1)),
-        (
-            "took over 60 processor seconds, over 2 GB",
-            f"{found['over_seconds']}, {found['over_memory']}",
-        ),
-    ]
-    return table(
-        ("tables", f"{found['tables']}, drawn at random from {found['listed']:,} names"), rows
-    )
-
-
 def renamed() -> str:
     """The names of the last release, and what they are called now."""
     rows = [
@@ -318,6 +282,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
     "speed-errors": speed_errors,
     "costs": costs,
+    "typed-speed": typed_speed,
+    "budgets": budgets,
     "errors": errors,
     "orders": orders,
     "spirals": spirals,

@@ -134,14 +134,21 @@ def _chosen(bound: BoundFlow, x: Tensor) -> tuple[Tensor, Given]:
 
 
 @torch.no_grad()
-def expected_seconds(bound: BoundFlow, x: Tensor, clock: Callable[[], float]) -> float:
-    """About how long `calibrated` will take for rows x, by the time of one solve."""
+def pilot_solve(bound: BoundFlow, x: Tensor) -> Callable[[int], object]:
+    """A solve of pilot steps for so many of the rows x; to calibrate on these takes about as long as
+    `USUAL_SOLVES` of it."""
     y, given = _chosen(bound, x)
-    start = clock()
-    bound.flow.bind(given.context, solver=Grid.uniform(PILOT_STEPS, METHOD)).solve_log_prob(
-        y, given.condition
-    )
-    return USUAL_SOLVES * (clock() - start)
+    flow, y = bound.flow, y.to(bound.flow.dtype)
+
+    def solve(rows: int) -> object:
+        some = evenly_spaced(y, rows)
+        context, condition = (
+            None if part is None else part[some] for part in (given.context, given.condition)
+        )
+        one = flow.bind(context, solver=Grid.uniform(PILOT_STEPS, METHOD))
+        return one.solve_log_prob(y[some], None if condition is None else condition.to(flow.dtype))
+
+    return solve
 
 
 def place_grid(score: SolveOn, reference: SolveOn, tolerance: float) -> tuple[Grid, ErrorModel]:

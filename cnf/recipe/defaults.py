@@ -29,6 +29,8 @@ FEW_COLUMNS = 3
 # Budget.
 STEPS_A_ROW, FEWEST_FIT_STEPS, MOST_FIT_STEPS = 1 / 4, 2_000, 6_000  # a few epochs more for few
 TRAINING_SHARE = 0.88  # of the seconds; the rest is for mixtures, calibration and a last score
+# Of the seconds, for calibration, and its rows at least: their bars are rough, but soon there.
+CALIBRATION_SHARE, FEWEST_CALIBRATION_ROWS = 0.05, 64
 # Parts of the budget for likelihood: one of its steps costs ten of flow matching and brings the
 # field further. Of seconds more where rows are too many to overfit.
 LIKELIHOOD_SHARE_OF_STEPS = 0.1
@@ -141,8 +143,16 @@ DISCRETE_BATCH, DISCRETE_VALIDATIONS, DISCRETE_PATIENCE, DISCRETE_VALID_ROWS = 5
 # Typed tables: the budget of their parts.
 DISCRETE_SHARE, IMPUTER_SHARE = 0.1, 1 / 3  # of the seconds, for the states and for what imputes
 DISCRETE_MOST_STEPS = 2_000
-LAST_SCORE_SHARE = 0.05  # of the seconds, for the last score of training rows, and of others
-COPIES_SHARE = 0.05  # of the seconds, for mapping copies of the rows
+# Of the seconds, for the maps of the columns, for mapping the rows to learn from and those that judge,
+# for the error of a single point in a cell, and for each of two last scores.
+MAPS_SHARE, COPIES_SHARE, JUDGES_SHARE, CELLS_SHARE, LAST_SCORE_SHARE = (
+    0.05,
+    0.05,
+    0.01,
+    0.02,
+    0.03,
+)
+FEWEST_MAPPED_ROWS, FEWEST_MEASURED_ROWS = 64, 16  # the first to be timed
 # Far fewer steps than a plain table takes bring samples that boosted trees hardly know from real
 # rows; the imputer takes as many again.
 TYPED_FEWEST_STEPS, TYPED_MOST_STEPS, TYPED_ROWS_A_STEP = 1_500, 3_000, 20
@@ -151,7 +161,7 @@ TYPED_TOLERANCE = 5e-3  # nats: less than the quadrature of integer cells may er
 # Integer cells are dequantized anew in each copy of the rows, in enough copies for so many rows.
 DEQUANTIZED_ROWS, DEQUANTIZED_MOST_COPIES = 100_000, 20
 # A cell may cost solves at many points: of rows that are judged, seconds leave these at least.
-TYPED_JUDGED_ROWS, TYPED_FEWEST_JUDGED_ROWS = 1_000, 64
+TYPED_JUDGED_ROWS, TYPED_FEWEST_JUDGED_ROWS = 1_000, 8
 # Few rows of typed tables: Gaussians given the states, with covariances of up to so many categories,
 # each pulled to the shared one by so many rows a column; mixtures of what they leave.
 FEW_ROWS_SHARE = 0.1  # of the seconds
@@ -161,7 +171,7 @@ FEW_ROWS_GROUPS, FEW_ROWS_PRIORS, FEW_ROWS_COMPONENTS = 4, (0.5, 4.0), (2, 3, 5)
 # Rows of which some columns are neither known nor asked, so that marginals are learned too.
 IMPUTER_LEFT_OUT = 1 / 3
 IMPUTER_ROWS, IMPUTER_MOST_COPIES, IMPUTER_JUDGED_ROWS = 100_000, 20, 256
-IMPUTER_COPIES_SHARE, IMPUTER_FEWEST_ROWS = 0.25, 256  # of its seconds, for mapping the rows
+IMPUTER_COPIES_SHARE = 0.25  # of its seconds, for mapping the rows
 
 # Conditional network of any columns given any others: its share of the seconds (a quarter of what
 # the joint density has), or as many steps as cost as much, likelihood steps counted ten times; rows

@@ -9,8 +9,15 @@ from typing import Any
 
 from cnf.deprecation import renamed_argument
 from cnf.flows import CNF
+from cnf.flows.calibration import CALIBRATION_ROWS, USUAL_SOLVES, pilot_solve
 from cnf.ode import Gradient
-from cnf.recipe.defaults import FIT_TOLERANCE, SUBSET_SHARE
+from cnf.recipe.affordable import affordable_rows
+from cnf.recipe.defaults import (
+    CALIBRATION_SHARE,
+    FEWEST_CALIBRATION_ROWS,
+    FIT_TOLERANCE,
+    SUBSET_SHARE,
+)
 from cnf.recipe.mixture_fallback import (
     FallbackResult,
     fall_back_to_mixture,
@@ -22,6 +29,7 @@ from cnf.recipe.settings import FitSettings, default_settings
 from cnf.recipe.source import source_of, start_at, with_source
 from cnf.recipe.stacking import Stack
 from cnf.recipe.subsets import fit_subsets
+from cnf.rows import evenly_spaced
 from cnf.training.callbacks import Callback
 from cnf.training.checkpoint import CheckpointWriter, resume
 from cnf.training.errors import Interrupted
@@ -142,8 +150,8 @@ def fit(
     plan = prepare(flow, train, valid, settings, seed, rows=given)
     trainer = Trainer(
         flow, train, valid, settings.training(),
-        seed=seed, metadata=asdict(plan), spent=settings.clock() - start, callbacks=callbacks,
-        stream=stream,
+        seed=seed, metadata=asdict(plan), callbacks=callbacks, stream=stream,
+        spent=settings.spent + settings.clock() - start,
     )  # fmt: skip
     stack = stack_of_few_rows(flow, train, valid, plan, settings, seed)
     history = _trained(trainer, settings, checkpoint, stack, refit=x_valid is None)
@@ -177,18 +185,38 @@ def _trained(
         train_unless_overtaken(trainer, stack)
     except KeyboardInterrupt as stop:
         trainer.settle()
-        raise Interrupted(_finish(trainer, settings.tolerance)) from stop
+        raise Interrupted(_finish(trainer, settings)) from stop
     mixture = fall_back_to_mixture(trainer, settings, stack, refit=refit)
-    return _finish(trainer, settings.tolerance, mixture)
+    return _finish(trainer, settings, mixture)
 
 
-def _finish(trainer: Trainer, tolerance: float, mixture: FallbackResult | None = None) -> History:
+def _finish(
+    trainer: Trainer, settings: FitSettings, mixture: FallbackResult | None = None
+) -> History:
     """Calibrate the flow, and say in the history how good it is."""
     flow, history, train = trainer.flow, trainer.history, trainer.train
     if "solver" in flow.automatic:
-        flow.calibrate(train.x, tolerance, context=train.context)
+        rows = train.take(evenly_spaced(train.x, _calibration_rows(trainer, settings)))
+        flow.calibrate(rows.x, settings.tolerance, context=rows.context)
     mixture = mixture or FallbackResult({}, None)
     history.choices = {**FitPlan(**trainer.metadata).choices, **mixture.choices}
-    history.valid_nll, history.valid_se = mixture.held_out or mean_nll(flow, trainer.valid)
-    history.train_nll, history.train_se = mean_nll(flow, validation_subset(train))
+    if settings.scored:
+        history.valid_nll, history.valid_se = mixture.held_out or mean_nll(flow, trainer.valid)
+        history.train_nll, history.train_se = mean_nll(flow, validation_subset(train))
     return history
+
+
+def _calibration_rows(trainer: Trainer, settings: FitSettings) -> int:
+    """How many of the training rows the grid is placed on: all where training steps are the budget,
+    of which `CNF.calibrate` takes its choice, else as many as seconds allow."""
+    train, (_, seconds) = trainer.train, settings.budget
+    if not seconds:
+        return len(train)
+    some = train.take(evenly_spaced(train.x, CALIBRATION_ROWS))
+    return affordable_rows(
+        len(some),
+        CALIBRATION_SHARE * seconds / USUAL_SOLVES,
+        pilot_solve(trainer.flow.bind(some.context), some.x),
+        fewest=FEWEST_CALIBRATION_ROWS,
+        clock=settings.clock,
+    )

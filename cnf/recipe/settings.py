@@ -41,6 +41,8 @@ class FitSettings:
         clip: largest norm of a gradient.
         patience: validations without progress within a phase after which it ends.
         tolerance: of the error bar of the finished flow, in nats.
+        spent: seconds of the budget that are gone before the fit.
+        scored: whether the finished flow is scored on held-out rows and on those of training.
         clock: the seconds that a budget is in, as a function without arguments.
     """
 
@@ -56,6 +58,8 @@ class FitSettings:
     clip: float = defaults.CLIP_NORM
     patience: int = defaults.FIT_PATIENCE
     tolerance: float = defaults.FIT_TOLERANCE
+    spent: float = 0.0
+    scored: bool = True
     clock: Clock = field(default=shared_seconds, compare=False)
 
     def __post_init__(self) -> None:

@@ -64,15 +64,16 @@ class CellIntegrals:
         """Points of a cell whose columns are all integers, at least."""
         return 1 if self.kappa is not None else len(cell_rule(self.steps).weights)
 
-    def evaluate(self, flow: CNF, rows: NumberRows) -> Evaluation:
-        """log-probability, error, NFE and verdict (rows,), in float64."""
+    def evaluate(self, flow: CNF, rows: NumberRows, count: int | None = None) -> Evaluation:
+        """log-probability, error, NFE and verdict (rows,), in float64; where those beyond `count` only
+        fill a block, NaN for these."""
         on_grid, result = self._on_grid(rows), _blank(rows)
         if self.kappa is None or not on_grid.any():
             correction = rows.values.new_zeros(len(rows), dtype=torch.float64)
             errors = torch.zeros_like(rows.values).masked_fill(on_grid, torch.inf)
         else:
             correction, errors = self.from_center(GaussianCells.of(flow, self.steps, rows))
-        estimate = errors.sum(1)
+        estimate = errors.sum(1)[:count]
         center = in_blocks((estimate <= TOLERANCE).nonzero().squeeze(1))
         if len(center):
             found = flow.evaluate(*rows.take(center).at(self.steps.new_zeros(1, len(self.steps))))

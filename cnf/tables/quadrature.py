@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -95,6 +96,7 @@ def axes_rule(steps: Tensor) -> Rule:
     return Rule(offsets, weights, torch.zeros_like(weights)[None])
 
 
+@cache
 def _gauss_legendre(nodes: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     where, mass = np.polynomial.legendre.leggauss(nodes)
     top = math.sqrt(2 * nodes - 1) * np.polynomial.legendre.Legendre.basis(nodes - 1)(where)
@@ -108,6 +110,7 @@ def _gauss_legendre(nodes: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cartesian_prod(at, at), product, checks
 
 
+@cache
 def _sobol(dim: int, points: int) -> tuple[Tensor, Tensor, Tensor]:
     sequence = torch.quasirandom.SobolEngine(dim, scramble=True, seed=0)
     unit = sequence.draw(points, dtype=torch.float64) - 0.5

@@ -62,18 +62,21 @@ class RowScorer:
         rows = (known & ~outside).nonzero().squeeze(1)
         # Rows of one pattern, and of one state in it, side by side: they are solved together.
         held = cells.states[rows]
-        rows = in_blocks(rows[side_by_side(torch.cat([self._present(held).long(), held], 1))])
+        rows = rows[side_by_side(torch.cat([self._present(held).long(), held], 1))]
+        whole, count = in_blocks(rows), len(rows)
         states = cells.states.masked_fill(new, NO_STATE)
-        found = self._evaluate(Cells(cells.values, states).take(rows), context[rows])
-        log_prob[rows], error[rows], nfe[rows], ok[rows] = vars(found).values()
+        found = self._evaluate(Cells(cells.values, states).take(whole), context[whole], count)
+        log_prob[rows], error[rows], nfe[rows], ok[rows] = (
+            part[:count] for part in vars(found).values()
+        )
         return Evaluation(log_prob - math.log(self.rows + 2) * new.sum(1), error, nfe, ok)
 
     def _present(self, states: Tensor) -> Tensor:
         return states[:, self.conditioning.numeric] == 0
 
-    def _evaluate(self, cells: Cells, context: Tensor) -> Evaluation:
-        """Scores of rows that the columns can hold; what a column is not known to be, none asks
-        for."""
+    def _evaluate(self, cells: Cells, context: Tensor, count: int) -> Evaluation:
+        """Scores of rows that the columns can hold, `count` of them and others that fill a block; what
+        a column is not known to be, none asks for."""
         log_states = context.new_zeros(len(cells), dtype=torch.float64)
         if self.discrete is not None:
             extra = context.to(self.discrete.dtype)
@@ -83,7 +86,7 @@ class RowScorer:
             return Evaluation(log_states, zero, zero.long(), log_states.isfinite())
         conditions = self.conditioning(cells.states, context)
         rows = NumberRows(cells.values, self._present(cells.states), conditions)
-        found = self.integrals.evaluate(self.flow, rows)
+        found = self.integrals.evaluate(self.flow, rows, count)
         return replace(found, log_prob=log_states + found.log_prob)
 
 

@@ -60,6 +60,7 @@ class TrainerState:
         step: training steps so far.
         seconds: spent so far.
         last_validation: seconds of the last validation.
+        overdrawn: seconds gone before training that no phase has made up for.
         best_nll: held-out NLL of the best weights.
         best_penalty: nats that counted against them; None if that was not known.
     """
@@ -68,5 +69,6 @@ class TrainerState:
     step: int = 0
     seconds: float = 0.0
     last_validation: float = 0.0
+    overdrawn: float = 0.0
     best_nll: float = math.inf
     best_penalty: float | None = None

@@ -31,7 +31,7 @@ PILOT_ROWS = 256  # by which solvers are placed while training
 LOSS_WINDOW = 20  # training steps that are judged together for divergence
 GOOD_STEPS = 5  # after which the moving average is far from what led to a rollback
 SMALLEST_RATE_SCALE = 1e-3  # ten rollbacks: training diverges whatever the rate
-MOST_SPENT = 0.5  # part of the first phase that what came before it may have used up
+MOST_SPENT = 0.5  # part of a phase that what came before the first may have used up
 
 
 class Trainer:
@@ -47,7 +47,7 @@ class Trainer:
         settings: phases and optimization.
         seed: of all randomness in training.
         metadata: JSON-ready data of the caller, kept with the state.
-        spent: seconds of the budget that are gone already; the first phase makes up for them, but
+        spent: seconds of the budget that are gone already; the phases make up for them, but each
             keeps half of its time.
         callbacks: called after every training step.
         stream: of the rows to learn from, where they are too many for memory; `train` is then a
@@ -130,11 +130,20 @@ class Trainer:
     def start(self) -> Trainer:
         """Validate the flow as it is, and begin the first phase."""
         self.initial = self.best = snapshot(self.flow.field)
-        gone = min(self.spent, MOST_SPENT * (self.settings.phases[0].seconds or 0.0))
-        self.start_phase(PhaseState(unspent=-gone))
+        self.start_phase(PhaseState())
+        start = self.settings.clock()
         self.state.best_nll = self.validator.validate().nll
+        self.state.overdrawn = self.spent + self.settings.clock() - start
+        self._make_up()
         self.started = True
         return self
+
+    def _make_up(self) -> None:
+        """Take seconds that are gone already off those of the phase, but leave it half of its time."""
+        state, phase = self.state, self.phase
+        gone = min(state.overdrawn, MOST_SPENT * (phase.seconds or 0.0))
+        state.phase.unspent -= gone
+        state.overdrawn -= gone
 
     def start_phase(self, state: PhaseState) -> None:
         """Begin a phase with a fresh objective, optimizer and moving average."""
@@ -172,6 +181,7 @@ class Trainer:
             timed = None not in (self.phase.seconds, self.settings.phases[index].seconds)
             unspent = max(self.seconds_left, 0.0) if timed else 0.0
             self.start_phase(PhaseState(index, unspent))
+            self._make_up()
         self.flow.eval()
         return self.history
 

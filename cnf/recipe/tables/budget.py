@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import cnf.recipe.defaults as defaults
+from cnf.recipe.affordable import affordable_rows
 from cnf.training.config import Clock
 from cnf.training.processes import shared_seconds
 
@@ -54,6 +55,10 @@ class Budget:
     clock: Clock = shared_seconds
     start: float = field(default_factory=shared_seconds)
 
+    def begun(self, spent: float) -> Budget:
+        """The same of which so many seconds are gone already."""
+        return replace(self, start=self.start - spent)
+
     @property
     def discrete_steps(self) -> int:
         """Updates of the states, at most."""
@@ -86,12 +91,20 @@ class Budget:
         return max(left, defaults.SMALLEST_SHARE * self.seconds)
 
     def flow_seconds(self, afterwards: float = 0.0) -> float | None:
-        """Seconds that are left for the flow, but for those of what comes after it and a last score;
-        None where updates count."""
+        """Seconds that are left for the flow, but for a share that comes after it; None where updates
+        count."""
         if self.seconds is None or self.left is None:
             return None
-        left = (1 - defaults.LAST_SCORE_SHARE) * self.left - afterwards
+        left = self.left - afterwards * self.seconds
         return max(left, defaults.SMALLEST_SHARE * self.seconds)
+
+    def rows(self, most: int, share: float, work: Callable[[int], object], *, fewest: int) -> int:
+        """How many rows a share of the seconds allows some work on; all where updates count. See
+        `cnf.recipe.affordable.affordable_rows`."""
+        if self.seconds is None:
+            return most
+        seconds = share * self.seconds
+        return affordable_rows(most, seconds, work, fewest=fewest, clock=self.clock)
 
     def deadline(self, share: float) -> Deadline:
         """The end of a search that may take a share of the seconds."""

@@ -37,6 +37,7 @@ from cnf.training.callbacks import Callback
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
 from cnf.training.modes import with_gradients
+from cnf.training.processes import shared_seconds
 from cnf.training.streams import RowStream
 from cnf.version import VERSION
 
@@ -133,6 +134,7 @@ def fit_table(
     """
     if isinstance(table, TableFlow):
         return _former_call(table, *former, weights=weights, seed=seed, imputer=imputer, **budget)
+    start = shared_seconds()
     if former:
         raise TypeError(f"fit_table: expected one table; got {len(former)} more arguments")
     kinds = with_pairs(kinds or {})
@@ -192,6 +194,7 @@ def fit_table(
             any_subset=any_subset,
             source=origin,
             stream=stream,
+            spent=shared_seconds() - start,
             **budget,
         )
     except Interrupted as stop:
@@ -219,6 +222,7 @@ def fit_table_flow(
     stream: RowStream | None = None,
     steps: int | None = None,
     seconds: float | None = None,
+    spent: float = 0.0,
     likelihood_share: float | None = None,
     checkpoint: str | Path | None = None,
     callbacks: tuple[Callback, ...] = (),
@@ -233,8 +237,8 @@ def fit_table_flow(
     is then a sample of them, which settles every choice, and other rows have to validate. A row that
     the columns cannot hold is left out.
 
-    Arguments, errors and what is returned are those of `cnf.fit_table`; the history stands in the
-    model too, with the rest of its metadata.
+    Arguments, errors and what is returned are those of `cnf.fit_table`, beside `spent`, seconds that
+    are gone before; the history stands in the model too, with the rest of its metadata.
 
     Raises:
         Interrupted: (a KeyboardInterrupt) on Ctrl-C while flows are being trained.
@@ -245,6 +249,7 @@ def fit_table_flow(
         >>> fit_table_flow(model, table, steps=20).valid_nll == model.history.valid_nll
         True
     """
+    start = shared_seconds()
     options: dict[str, Any] = {
         "seed": seed,
         "steps": steps,
@@ -273,9 +278,10 @@ def fit_table_flow(
     names = [
         [column.name for column in part] for part in (model.schema.modeled, model.schema.context)
     ]
+    spent += shared_seconds() - start
     facts |= {"columns": names[0], "context": names[1], "seed": seed, "version": VERSION}
     try:
-        history, interrupted = fit(), False
+        history, interrupted = fit(spent=spent), False
     except Interrupted as stop:
         history, interrupted = stop.history, True
     if stream is not None and facts["digest"]:
@@ -303,7 +309,7 @@ def _plain_fit(
     options: dict[str, Any],
     *,
     weighted: bool,
-) -> tuple[dict[str, Any], Callable[[], History]]:
+) -> tuple[dict[str, Any], Callable[..., History]]:
     """What is known of the rows of a plain table before its fit, and the fit."""
     known = plain_rows(model, rows, weighted=weighted)
     judges = None if valid is None else plain_rows(model, valid, weighted=False)
@@ -336,7 +342,7 @@ def _states_fit(
     options: dict[str, Any],
     *,
     imputer: bool | None,
-) -> tuple[dict[str, Any], Callable[[], History]]:
+) -> tuple[dict[str, Any], Callable[..., History]]:
     """The quantiles of a table with discrete states, and its fit.
 
     Raises:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 import cnf.recipe.defaults as defaults
-from cnf.flows.calibration import expected_seconds
 from cnf.recipe.fit import fit
 from cnf.recipe.tables.budget import Budget
 from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
@@ -53,9 +52,6 @@ def fit_imputer(
     (x, context), (x_valid, context_valid) = (
         _coordinates(model, *part, generator) for part in both
     )
-    afterwards = 0.0
-    if budget.seconds is not None:
-        afterwards = expected_seconds(imputer.flow.bind(context), x, budget.clock)
     fit(
         imputer.flow,
         x,
@@ -65,8 +61,9 @@ def fit_imputer(
         weights=train.weights,
         seed=seed,
         steps=budget.flow_steps(rows),
-        seconds=budget.flow_seconds(afterwards),
+        seconds=budget.flow_seconds(),
         likelihood_share=0.0,
+        scored=False,
         callbacks=callbacks,
     )
 
@@ -77,14 +74,17 @@ def _places(
     """The rows to learn from, again and again: as many as time allows, some of them where it does not
     allow one copy. Each has a pattern of its own, which takes its time to be mapped."""
     places = torch.arange(len(train), device=train.weights.device).repeat(copies)
-    if budget.seconds is None or imputation.imputer.flow is None:
+    if imputation.imputer.flow is None:
         return places
     generator = torch.Generator(model.device).manual_seed(0)
-    some = train.take(evenly_spaced(train.weights, defaults.IMPUTER_FEWEST_ROWS))
-    start = budget.clock()
-    _coordinates(model, some, *_partly_masked(imputation, some, generator), generator)
-    affordable = defaults.IMPUTER_COPIES_SHARE * budget.seconds / (budget.clock() - start)
-    most = max(int(affordable * len(some)), len(some))
+
+    def mapped(rows: int) -> None:
+        some = train.take(evenly_spaced(train.weights, rows, repeat=True))
+        _coordinates(model, some, *_partly_masked(imputation, some, generator), generator)
+
+    most = budget.rows(
+        len(places), defaults.IMPUTER_COPIES_SHARE, mapped, fewest=defaults.FEWEST_MAPPED_ROWS
+    )
     return places[evenly_spaced(places, most)] if most < len(train) else places[:most]
 
 

@@ -4,7 +4,7 @@ imputer."""
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 import cnf.recipe.defaults as defaults
-from cnf.flows.calibration import expected_seconds
 from cnf.recipe.fit import fit
 from cnf.recipe.tables.budget import Budget
 from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
@@ -40,6 +39,7 @@ def fit_states(
     seed: int,
     steps: int | None,
     seconds: float | None,
+    spent: float,
     imputer: bool,
     refit: bool,
     likelihood_share: float | None,
@@ -48,16 +48,18 @@ def fit_states(
 ) -> History:
     """Fit a model whose flow is conditioned on states to encoded rows; see `cnf.fit_table`.
 
-    `options` are the checkpoint and the callbacks of `cnf.fit`; `refit` says whether what takes the
-    place of a flow of few rows is fitted to the held-out rows too, once they have judged. `stream`
-    is of all rows to learn from where `train` is a sample of them.
+    `options` are the checkpoint and the callbacks of `cnf.fit`; `spent` are seconds that are gone;
+    `refit` says whether what takes the place of a flow of few rows is fitted to the held-out rows
+    too, once they have judged. `stream` is of all rows to learn from where `train` is a sample of
+    them.
     """
-    whole = Budget(steps, seconds)
+    whole = Budget(steps, seconds).begun(spent)
     share = 1 - defaults.IMPUTER_SHARE if imputer else 1.0
-    budget = Budget(steps, None if seconds is None else share * seconds)
+    budget = Budget(steps, None if seconds is None else share * seconds).begun(share * spent)
     generator = torch.Generator(model.device).manual_seed(seed)
+    mapped = train.take(evenly_spaced(train.weights, _mapped_rows(model, train, budget, seed)))
     start = budget.clock()
-    fit_maps(model, train, generator)
+    fit_maps(model, mapped, generator)
     few = model.schema.charts is None and _few(
         budget, len(train), len(valid), budget.clock() - start
     )
@@ -84,11 +86,11 @@ def fit_states(
     model.eval()
     if fallback is not None:
         _install(model, fallback, numbers[0], history)
-    _measure(model, train)
+    _measure(model, train, budget)
     history.valid_nll, history.valid_se = _mean_nll(model, valid, budget)
     if fallback is not None and refit:
         _install(model, fallback, numbers[0].joined(numbers[1]), history)
-        _measure(model, train)
+        _measure(model, train, budget)
     history.train_nll, history.train_se = _mean_nll(model, train, budget)
     if imputer and stopped is None:
         rest = Budget(steps, whole.left)
@@ -119,21 +121,19 @@ def _fit_flow(
     """Fit the flow over the numbers by the recipe of `cnf.fit`; `few` rows leave time for a
     cross-validation."""
     assert model.flow is not None, "there are numbers"
-    copies = _copies(model, train, budget, generator)
     # A fit that goes on has the rows and the seconds that it began with, whatever time has shown.
     begun = None if checkpoint is None else extent(Path(checkpoint))
+    rows, judges = _affordable(model, train, valid, budget, generator)
     if begun is not None and stream is None:
-        copies = begun[0] // len(train)
-    x, context = _dequantized_copies(model, train, copies, generator)
-    x_valid, context_valid = _dequantized_copies(model, valid, 1, generator)
-    afterwards = 0.0
-    if budget.seconds is not None:
-        afterwards = expected_seconds(model.flow.bind(context), x, budget.clock)
-        if few:
-            afterwards += defaults.FEW_ROWS_SHARE * budget.seconds
-    seconds = budget.flow_seconds(afterwards)
+        rows = begun[0]
+    seconds = budget.flow_seconds(defaults.FEW_ROWS_SHARE if few else 0.0)
     if begun is not None:
         seconds = begun[1] / defaults.TRAINING_SHARE
+    train = train.take(evenly_spaced(train.weights, rows))
+    valid = valid.take(evenly_spaced(valid.weights, judges))
+    copies = rows // len(train)
+    x, context = _dequantized_copies(model, train, copies, generator)
+    x_valid, context_valid = _dequantized_copies(model, valid, 1, generator)
     return fit(
         model.flow, x, x_valid,
         context=context, context_valid=context_valid,
@@ -141,7 +141,7 @@ def _fit_flow(
         steps=budget.flow_steps(len(train) if stream is None else stream.rows),
         seconds=None if seconds is None else round(seconds, ROUNDED),
         likelihood_share=budget.likelihood_share(likelihood_share),
-        tolerance=defaults.TYPED_TOLERANCE, checkpoint=checkpoint,
+        tolerance=defaults.TYPED_TOLERANCE, checkpoint=checkpoint, scored=False,
         stream=None if stream is None else _flow_stream(model, stream, seed), **options,
     )  # fmt: skip
 
@@ -182,30 +182,51 @@ def _install(model: TableFlow, fallback: Fallback, rows: Numbers, history: Histo
     history.choices = {**(history.choices or {}), **fallback.choices}
 
 
-def _measure(model: TableFlow, train: TableRows) -> None:
-    """Measure what a single point in a cell errs by; the Gaussian of that knows no circle, and one
-    rule serves all cells there."""
-    if model.flow is not None and model.schema.charts is None:
-        context = model.conditioning.context(train.context)
-        model.integrals.measure(model.flow, model.number_rows(train.cells, context))
+def _measure(model: TableFlow, train: TableRows, budget: Budget) -> None:
+    """Measure what a single point in a cell errs by, on as many rows as seconds allow; the Gaussian
+    of that knows no circle, and one rule serves all cells there."""
+    flow = model.flow
+    if flow is None or model.schema.charts is not None:
+        return
+
+    def measured(rows: int) -> None:
+        some = train.take(evenly_spaced(train.weights, rows))
+        context = model.conditioning.context(some.context)
+        model.integrals.measure(flow, model.number_rows(some.cells, context))
+
+    fewest = defaults.FEWEST_MEASURED_ROWS
+    measured(budget.rows(len(train), defaults.CELLS_SHARE, measured, fewest=fewest))
 
 
 def _mean_nll(model: TableFlow, rows: TableRows, budget: Budget) -> tuple[float, float]:
     """Mean of −log p over some of the rows, as many as seconds allow, whole rows in the units of the
     table, and its standard error."""
-    most = defaults.TYPED_JUDGED_ROWS
-    if budget.seconds is not None:
-        start, some = budget.clock(), min(len(rows), defaults.TYPED_FEWEST_JUDGED_ROWS)
-        _log_prob(model, rows.take(evenly_spaced(rows.weights, some)))
-        share = defaults.LAST_SCORE_SHARE * budget.seconds / (budget.clock() - start)
-        most = min(max(int(share * some), some), most)
-    chosen = rows.take(evenly_spaced(rows.weights, most))
-    return weighted_nll(_log_prob(model, chosen), chosen.weights)
+
+    @cache
+    def nll(count: int) -> tuple[float, float]:
+        chosen = rows.take(evenly_spaced(rows.weights, count))
+        return weighted_nll(_log_prob(model, chosen), chosen.weights)
+
+    most, fewest = defaults.TYPED_JUDGED_ROWS, defaults.TYPED_FEWEST_JUDGED_ROWS
+    most = min(most, len(rows))
+    return nll(budget.rows(most, defaults.LAST_SCORE_SHARE, nll, fewest=fewest))
 
 
 def _log_prob(model: TableFlow, rows: TableRows) -> Tensor:
     context = model.conditioning.context(rows.context)
     return model.evaluate_cells(rows.cells, context).log_prob
+
+
+def _mapped_rows(model: TableFlow, train: TableRows, budget: Budget, seed: int) -> int:
+    """How many of the rows the maps are fitted to: where most rows have a pattern of missing cells of
+    their own, each of them takes its time."""
+    generator = torch.Generator(model.device).manual_seed(seed)
+
+    def fitted(rows: int) -> None:
+        fit_maps(model, train.take(evenly_spaced(train.weights, rows)), generator)
+
+    fewest = defaults.FEWEST_MAPPED_ROWS
+    return budget.rows(len(train), defaults.MAPS_SHARE, fitted, fewest=fewest)
 
 
 def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> None:
@@ -237,18 +258,30 @@ def _dequantized_copies(
     return torch.cat(parts), conditions.repeat(copies, 1)
 
 
-def _copies(model: TableFlow, train: TableRows, budget: Budget, generator: torch.Generator) -> int:
-    """How often the rows are dequantized: as often as their number asks for and seconds allow."""
-    if not any(column.step for column in model.schema.modeled):
-        return 1
-    wanted = math.ceil(defaults.DEQUANTIZED_ROWS / len(train))
-    copies = min(defaults.DEQUANTIZED_MOST_COPIES, wanted)
-    if budget.seconds is None or model.flow is None:
-        return copies
-    start = budget.clock()
-    model.flow.to_model_coordinates(*_dequantized_copies(model, train, 1, generator))
-    affordable = defaults.COPIES_SHARE * budget.seconds / (budget.clock() - start)
-    return max(1, min(copies, int(affordable)))
+def _affordable(
+    model: TableFlow,
+    train: TableRows,
+    valid: TableRows,
+    budget: Budget,
+    generator: torch.Generator,
+) -> tuple[int, int]:
+    """How many rows the flow learns from, each dequantized as often as the number of rows asks for,
+    and how many judge it: as many as seconds allow to be mapped."""
+    flow = model.flow
+    assert flow is not None, "there are numbers"
+
+    def mapped(rows: int) -> None:
+        some = train.take(evenly_spaced(train.weights, rows, repeat=True))
+        flow.to_model_coordinates(*_dequantized_copies(model, some, 1, generator))
+
+    copies = 1
+    if any(column.step for column in model.schema.modeled):
+        wanted = math.ceil(defaults.DEQUANTIZED_ROWS / len(train))
+        copies = min(defaults.DEQUANTIZED_MOST_COPIES, wanted)
+    most, fewest = (copies * len(train), len(valid)), defaults.FEWEST_MAPPED_ROWS
+    shares = defaults.COPIES_SHARE, defaults.JUDGES_SHARE
+    learned, judges = (budget.rows(*part, mapped, fewest=fewest) for part in zip(most, shares))
+    return learned, judges
 
 
 def _discrete_rows(model: TableFlow, rows: TableRows) -> DiscreteRows:

@@ -1,0 +1,83 @@
+"""Budgets in seconds: how many rows they allow, and what comes before training."""
+
+import itertools
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cnf
+from cnf.recipe.affordable import affordable_rows
+from cnf.rows import Rows
+from cnf.training import FlowMatching, Phase
+from cnf.training.config import Settings
+from cnf.training.trainer import Trainer
+
+
+class Work:
+    """Work of a fixed cost a row and its clock."""
+
+    def __init__(self, cost):
+        self.cost, self.now, self.done = cost, 0.0, []
+
+    def __call__(self, rows):
+        self.done.append(rows)
+        self.now += self.cost * rows
+
+    def clock(self):
+        return self.now
+
+
+@given(
+    most=st.integers(1, 10_000),
+    fewest=st.integers(1, 100),
+    cost=st.floats(1e-6, 10.0),
+    seconds=st.floats(0.01, 100.0),
+)
+def test_rows_are_as_many_as_their_cost_allows(most, fewest, cost, seconds):
+    work = Work(cost)
+    found = affordable_rows(most, seconds, work, fewest=fewest, clock=work.clock)
+    within = math.floor(seconds / cost)
+    assert min(fewest, most) <= found <= most
+    assert (
+        found == min(fewest, most) or found * cost <= seconds * (1 + 1e-9) or work.done[-1] == most
+    )
+    assert found >= min(most, within - 1)
+    # To find out costs no more than the work itself and the first rows.
+    assert sum(work.done) * cost <= seconds + fewest * cost
+
+
+def trainer_with(seconds, spent):
+    ticks = itertools.count()
+    phases = tuple(
+        Phase(FlowMatching(times=8), None, seconds, 16, 1e-3, ema=0.9, validations=1)
+        for _ in range(2)
+    )
+    settings = Settings(phases, clock=lambda: float(next(ticks)))
+    x = torch.randn(40, 1)
+    flow = cnf.CNF(1, hidden=(4, 4))
+    return Trainer(flow, Rows(x[:30]), Rows(x[30:]), settings, seed=0, spent=spent)
+
+
+@pytest.mark.parametrize(
+    "spent, left", [(0.0, (99.0, 100.0)), (70.0, (50.0, 79.0)), (900.0, (50.0, 50.0))]
+)
+def test_phases_make_up_for_what_is_gone_and_keep_half_of_their_time(spent, left):
+    trainer = trainer_with(100.0, spent).start()
+    # The first validation took a tick of the clock.
+    assert trainer.seconds_left == pytest.approx(left[0])
+    trainer.start_phase(type(trainer.state.phase)(index=1))
+    trainer._make_up()
+    assert trainer.seconds_left == pytest.approx(left[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows, columns", [(100, 100), (1_000, 100)])
+def test_the_command_keeps_its_budget_where_cells_are_missing(rows, columns, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "scripts")
+    from benchmark_tables import command_seconds, mixed
+
+    assert command_seconds(mixed(rows, columns, holes=True), 15.0) < 1.1 * 15.0 + 5.0
