@@ -4,10 +4,12 @@ import itertools
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial.distance import mahalanobis
 
 import cnf
 from cnf.recipe.affordable import affordable_rows
@@ -15,6 +17,7 @@ from cnf.rows import Rows
 from cnf.training import FlowMatching, Phase
 from cnf.training.config import Settings
 from cnf.training.trainer import Trainer
+from cnf.transforms.whitening import Whitening
 
 
 class Work:
@@ -72,6 +75,25 @@ def test_phases_make_up_for_what_is_gone_and_keep_half_of_their_time(spent, left
     trainer.start_phase(type(trainer.state.phase)(index=1))
     trainer._make_up()
     assert trainer.seconds_left == pytest.approx(left[1])
+
+
+def test_rows_with_patterns_of_their_own_are_as_far_from_the_mean_as_their_gaussian_says():
+    """scipy's Mahalanobis distance in the present columns, where patterns are factored together."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(70, 5, generator=generator).double()
+    present = torch.rand(70, 5, generator=generator) < 0.6
+    features = torch.randn(70, 2, generator=generator).double()
+    whitening = Whitening(5, 2)
+    whitening.fit(y, present, features, torch.ones(70).double())
+    found = whitening._squared_distances(y, present, features)
+    rest = (y - whitening.mean(features)).numpy()
+    for row, there, distance in zip(rest, present.numpy(), found.tolist()):
+        if there.any():
+            inverse = np.linalg.inv(whitening.covariance.numpy()[there][:, there])
+            wanted = mahalanobis(row[there], np.zeros(there.sum()), inverse) ** 2
+            assert distance == pytest.approx(wanted, rel=1e-9)
+        else:
+            assert distance == 0
 
 
 @pytest.mark.slow

@@ -17,7 +17,6 @@ from cnf.recipe.mixture_baseline import MixtureBaseline
 from cnf.recipe.settings import default_settings
 from cnf.rows import Rows, as_rows, weighted_nll
 from cnf.training import (
-    FlowMatching,
     MaximumLikelihood,
     Phase,
     Settings,
@@ -28,7 +27,6 @@ from cnf.training.checkpoint import CheckpointWriter, resume, write_checkpoint
 from cnf.training.couplings import couple
 from cnf.training.flow_matching import flow_matching_loss
 from cnf.training.maximum_likelihood import likelihood_loss
-from cnf.training.state import PhaseState
 from cnf.training.validation import EMAValidator, ValidationResult, snapshot
 
 
@@ -144,23 +142,6 @@ def test_a_coarse_grid_is_cheated_and_the_guard_holds_it():
     seen, true = honesty(guarded, y, trainer.objective.control.grid)
     assert abs(true - seen) < 0.05
     assert true - jacobian > entropy - 0.05
-
-
-@pytest.mark.parametrize(("spent", "left"), [(0.0, 2.0), (0.5, 1.5), (10.0, 1.0)])
-def test_what_came_before_the_first_update_comes_off_its_phase(spent, left):
-    """But half of the phase stays, and the next one has all of its time."""
-    parts = {"batch": 16, "learning_rate": 1e-3, "ema": 0.9, "validations": 1}
-    phases = (
-        Phase(FlowMatching(), None, 2.0, **parts),
-        Phase(MaximumLikelihood(), None, 3.0, **parts),
-    )
-    rows = Rows(torch.randn(64, 2, generator=generator()))
-    trainer = Trainer(small_flow(), rows, rows, Settings(phases), seed=0, spent=spent)
-    trainer.start().state.phase.seconds = left
-    assert trainer.phase_done == pytest.approx(1.0)
-    trainer.start_phase(PhaseState(index=1))
-    trainer.state.phase.seconds = 3.0
-    assert trainer.phase_done == 1.0
 
 
 @pytest.mark.parametrize(

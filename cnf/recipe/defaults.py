@@ -145,14 +145,11 @@ DISCRETE_SHARE, IMPUTER_SHARE = 0.1, 1 / 3  # of the seconds, for the states and
 DISCRETE_MOST_STEPS = 2_000
 # Of the seconds, for the maps of the columns, for mapping the rows to learn from and those that judge,
 # for the error of a single point in a cell, and for each of two last scores.
-MAPS_SHARE, COPIES_SHARE, JUDGES_SHARE, CELLS_SHARE, LAST_SCORE_SHARE = (
-    0.05,
-    0.05,
-    0.01,
-    0.02,
-    0.03,
-)
+MAPS_SHARE, COPIES_SHARE, JUDGES_SHARE = 0.1, 0.05, 0.01
+CELLS_SHARE, LAST_SCORE_SHARE = 0.02, 0.03
 FEWEST_MAPPED_ROWS, FEWEST_MEASURED_ROWS = 64, 16  # the first to be timed
+# Seconds that maps take for a pattern of missing cells: constant, and by the cube of the columns.
+PATTERN_SECONDS = 2e-4, 5e-9
 # Far fewer steps than a plain table takes bring samples that boosted trees hardly know from real
 # rows; the imputer takes as many again.
 TYPED_FEWEST_STEPS, TYPED_MOST_STEPS, TYPED_ROWS_A_STEP = 1_500, 3_000, 20

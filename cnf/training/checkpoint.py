@@ -112,16 +112,16 @@ def resume(path: Path, trainer: Trainer) -> bool:
     return False
 
 
-def extent(path: Path) -> tuple[int, float] | None:
-    """The rows and the seconds of the fit that the newest sound checkpoint belongs to; None where
-    there is none, or updates count."""
+def extent(path: Path) -> tuple[int, int, float] | None:
+    """The rows, the held-out rows and the seconds of the fit that the newest sound checkpoint belongs
+    to; None where there is none, or updates count."""
     for generation in generations(path):
         try:
             fit = read_model(generation)[0]["fit"]
         except (ModelFileError, KeyError):
             continue
         seconds = [phase["seconds"] for phase in fit["settings"]["phases"]]
-        return None if None in seconds else (fit["rows"][0], sum(seconds))
+        return None if None in seconds else (*fit["rows"][:2], sum(seconds))
     return None
 
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from cnf.registry import register
-from cnf.transforms.whitening import Whitening, sound_covariance
+from cnf.transforms.covariances import sound_covariance
+from cnf.transforms.whitening import Whitening
 
 
 @register

@@ -11,18 +11,19 @@ from torch import Tensor
 from cnf.registry import register
 from cnf.rows import in_blocks
 from cnf.transforms.affine import Transform
+from cnf.transforms.covariances import covariance_by_pairs, sound_covariance
 from cnf.transforms.patterns import by_pattern
 
 # One row's worth of pull towards zero keeps the slopes of rare categories small.
 RIDGE = 1.0
-# Of the correlation's eigenvalues: directions narrower than this are not stretched further.
-SMALLEST_EIGENVALUE = 1e-6
 # Patterns that have a covariance of their own: the most frequent ones, of so many rows a column at
 # least; it counts the one for all as if that had been seen in some rows more.
 MOST_PATTERNS, MOST_NUMBERS, ROWS_A_COLUMN, PRIOR_ROWS = 16, 2**16, 10, 2
 # Rows further out than any of so many Gaussian ones count less in mean and covariance, again and
 # again.
 OUTLIER_TAIL, REWEIGHTED = 1e-5, 8
+# Rows whose patterns are factored together, few enough for a processor's cache.
+FACTORED_TOGETHER = 64
 # How much tails are bent, 1 / a, and the nats a cell that a bent tail must gain.
 BENDS, BEND_GAIN = (0.25, 0.5), 0.005
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -107,11 +108,32 @@ class Whitening(Transform):
         counted = weights
         for _ in range(REWEIGHTED):
             self._fit_gaussian(y, present, features, counted, groups)
-            distance = self.whiten(y, present, features)[0].square().sum(1)
+            distance = self._squared_distances(y, present, features)
             counted = weights * (reach / distance.clamp(min=1e-300)).clamp(max=1.0).square()
             if torch.equal(counted, weights):
                 break
         self._fit_bend(self.whiten(y, present, features)[0], present, weights)
+
+    def _squared_distances(self, y: Tensor, present: Tensor, features: Tensor) -> Tensor:
+        """Of rows from their mean (rows,), in deviations. Where most patterns have fewer rows than
+        columns, by Cholesky factors of several patterns at once, absent columns at zero."""
+        both = torch.cat((present, self._group(features)), 1)
+        patterns, which = torch.unique(both, dim=0, return_inverse=True)
+        if len(patterns) * self.dim <= len(y):
+            return self.whiten(y, present, features)[0].square().sum(1)
+        rest = (y - self.mean(features)).where(present, 0.0)
+        distances = torch.empty_like(rest[:, 0])
+        for rows in which.argsort(stable=True).split(FACTORED_TOGETHER):
+            some, local = which[rows].unique(return_inverse=True)
+            there = patterns[some, : self.dim]
+            pairs = there[:, :, None] & there[:, None]
+            covariance = torch.stack(
+                [self._covariance_of(*p.tensor_split([self.dim])) for p in patterns[some]]
+            )
+            root = torch.linalg.cholesky(covariance * pairs + (~there).to(y.dtype).diag_embed())
+            z = torch.linalg.solve_triangular(root[local], rest[rows, :, None], upper=False)
+            distances[rows] = z.square().sum((1, 2))
+        return distances
 
     def _frequent(self, present: Tensor, weights: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The patterns that get a covariance of their own, and the places of their rows."""
@@ -141,7 +163,7 @@ class Whitening(Transform):
                 (mass[:, None] * x).T @ x + pull, (mass[:, None] * x).T @ y[:, j]
             )
         rest = (y - x @ self.slopes.T).where(present, 0.0)
-        self.covariance = _by_pairs(rest, present.to(y.dtype), weights)
+        self.covariance = covariance_by_pairs(rest, present.to(y.dtype), weights)
         for k, (pattern, rows) in enumerate(groups):
             mass, prior = weights[rows], PRIOR_ROWS * y.shape[1]
             products = (mass[:, None] * rest[rows]).T @ rest[rows]
@@ -307,24 +329,3 @@ def _pick(values: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _with_one(features: Tensor) -> Tensor:
     return torch.cat((features.new_ones(len(features), 1), features), 1)
-
-
-def _by_pairs(rest: Tensor, mass: Tensor, weights: Tensor) -> Tensor:
-    """Variances of the columns, and the correlation of each pair in the rows that have both."""
-    weighed = weights[:, None] * mass
-    pairs = (weighed.T @ mass).clamp(min=1e-9)
-    squares = (weights[:, None] * rest.square()).T @ mass
-    correlation = (
-        (weights[:, None] * rest).T @ rest / (squares * squares.T).clamp(min=1e-300).sqrt()
-    )
-    deviation = (squares / pairs).diagonal().sqrt()
-    return sound_covariance(deviation[:, None] * correlation * deviation)
-
-
-def sound_covariance(covariance: Tensor) -> Tensor:
-    """The covariance with no direction narrower than a floor: one put together by pairs may have
-    some."""
-    deviation = covariance.diagonal().clamp(min=1e-12).sqrt()
-    eigenvalues, vectors = torch.linalg.eigh(covariance / deviation / deviation[:, None])
-    floored = (vectors * eigenvalues.clamp(min=SMALLEST_EIGENVALUE)) @ vectors.T
-    return deviation[:, None] * floored * deviation

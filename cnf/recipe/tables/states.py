@@ -57,7 +57,7 @@ def fit_states(
     share = 1 - defaults.IMPUTER_SHARE if imputer else 1.0
     budget = Budget(steps, None if seconds is None else share * seconds).begun(share * spent)
     generator = torch.Generator(model.device).manual_seed(seed)
-    mapped = train.take(evenly_spaced(train.weights, _mapped_rows(model, train, budget, seed)))
+    mapped = train.take(evenly_spaced(train.weights, _mapped_rows(model, train, budget)))
     start = budget.clock()
     fit_maps(model, mapped, generator)
     few = model.schema.charts is None and _few(
@@ -123,12 +123,13 @@ def _fit_flow(
     assert model.flow is not None, "there are numbers"
     # A fit that goes on has the rows and the seconds that it began with, whatever time has shown.
     begun = None if checkpoint is None else extent(Path(checkpoint))
-    rows, judges = _affordable(model, train, valid, budget, generator)
+    seconds: float | None
     if begun is not None and stream is None:
-        rows = begun[0]
-    seconds = budget.flow_seconds(defaults.FEW_ROWS_SHARE if few else 0.0)
-    if begun is not None:
-        seconds = begun[1] / defaults.TRAINING_SHARE
+        rows, judges, seconds = begun
+        seconds /= defaults.TRAINING_SHARE
+    else:
+        rows, judges = _affordable(model, train, valid, budget)
+        seconds = budget.flow_seconds(defaults.FEW_ROWS_SHARE if few else 0.0)
     train = train.take(evenly_spaced(train.weights, rows))
     valid = valid.take(evenly_spaced(valid.weights, judges))
     copies = rows // len(train)
@@ -217,16 +218,18 @@ def _log_prob(model: TableFlow, rows: TableRows) -> Tensor:
     return model.evaluate_cells(rows.cells, context).log_prob
 
 
-def _mapped_rows(model: TableFlow, train: TableRows, budget: Budget, seed: int) -> int:
-    """How many of the rows the maps are fitted to: where most rows have a pattern of missing cells of
-    their own, each of them takes its time."""
-    generator = torch.Generator(model.device).manual_seed(seed)
-
-    def fitted(rows: int) -> None:
-        fit_maps(model, train.take(evenly_spaced(train.weights, rows)), generator)
-
-    fewest = defaults.FEWEST_MAPPED_ROWS
-    return budget.rows(len(train), defaults.MAPS_SHARE, fitted, fewest=fewest)
+def _mapped_rows(model: TableFlow, train: TableRows, budget: Budget) -> int:
+    """How many of the rows the maps are fitted to: all, but where many have a pattern of missing cells
+    of their own as many as seconds allow. No clock decides, so that a fit that goes on has the same
+    maps."""
+    present = model.present(train.cells.states)
+    patterns = len(torch.unique(present, dim=0)) if present.numel() else 0
+    if budget.seconds is None or not patterns:
+        return len(train)
+    usual, cubic = defaults.PATTERN_SECONDS
+    cost = patterns * (usual + cubic * present.shape[1] ** 3)
+    share = defaults.MAPS_SHARE * budget.seconds / cost
+    return min(len(train), max(defaults.FEWEST_MAPPED_ROWS, int(share * len(train))))
 
 
 def fit_maps(model: TableFlow, train: TableRows, generator: torch.Generator) -> None:
@@ -259,16 +262,13 @@ def _dequantized_copies(
 
 
 def _affordable(
-    model: TableFlow,
-    train: TableRows,
-    valid: TableRows,
-    budget: Budget,
-    generator: torch.Generator,
+    model: TableFlow, train: TableRows, valid: TableRows, budget: Budget
 ) -> tuple[int, int]:
     """How many rows the flow learns from, each dequantized as often as the number of rows asks for,
     and how many judge it: as many as seconds allow to be mapped."""
     flow = model.flow
     assert flow is not None, "there are numbers"
+    generator = torch.Generator(model.device).manual_seed(0)
 
     def mapped(rows: int) -> None:
         some = train.take(evenly_spaced(train.weights, rows, repeat=True))
