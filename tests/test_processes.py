@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ import torch.multiprocessing as multiprocessing
 from torch import distributed
 
 import cnf
+from cnf.flows import NormalBase
 from cnf.rows import Rows
 from cnf.training import (
     FlowMatching,
+    Interrupted,
     MaximumLikelihood,
     Phase,
+    RowStream,
     Settings,
     Trainer,
     TrainingError,
@@ -129,6 +133,76 @@ def test_a_batch_that_cannot_be_divided_is_refused(monkeypatch):
     monkeypatch.setattr(cnf.training.processes.Processes, "count", 3)
     with pytest.raises(ValueError, match="192; got 128 rows"):
         pair(FlowMatching()).start()
+
+
+def numbers(k):
+    """Rows of part k, and which part it is."""
+    yield Rows(torch.randn(1_200, 2, generator=torch.Generator().manual_seed(k)).double())
+
+
+def fit_of(stream, read, checkpoint=None, callbacks=()):
+    """Weights and records of a fit, of rows in memory or of a stream."""
+
+    def load(k):
+        read.append(k)
+        return numbers(k)
+
+    x = torch.cat([rows.x for k in range(2) for rows in numbers(k)])
+    torch.manual_seed(0)
+    flow = cnf.CNF(2, hidden=(8, 8), base=NormalBase(2))
+    history = cnf.fit(
+        flow, x, x[:50], steps=20, likelihood_share=0.3, checkpoint=checkpoint,
+        callbacks=callbacks, stream=RowStream(load, 20, 24_000, 3) if stream else None,
+    )  # fmt: skip
+    return torch.cat([p.flatten() for p in flow.parameters()]).detach(), history.records[-1]
+
+
+def resumed(stream, folder, rank):
+    """A fit as it is, and one that was interrupted."""
+    checkpoint, read = Path(folder, "state"), []
+    whole, record = fit_of(stream, read)
+
+    def stop(trainer):
+        if trainer.step == 17:
+            trainer.stop()
+
+    with pytest.raises(Interrupted):
+        fit_of(stream, [], checkpoint, (stop,))
+    again, last = fit_of(stream, [], checkpoint)
+    return {"whole": whole, "again": again, "steps": (record.step, last.step), "read": read}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_interrupted_fit_of_two_ranks_goes_on_bit_by_bit(tmp_path, stream):
+    first, second = of_two(partial(resumed, stream, str(tmp_path)), tmp_path)
+    for rank in (first, second):
+        assert rank["steps"] == (20, 20)
+        assert torch.equal(rank["whole"], rank["again"])
+    assert torch.equal(first["whole"], second["whole"])
+    if stream:  # in a pass, each reads parts of its own
+        assert len(first["read"]) == len(second["read"]) > 3
+        assert not set(first["read"]) & set(second["read"])
+
+
+def trained(rank):
+    """Weights after 500 updates, and the held-out likelihood with its standard error."""
+    trainer = pair(FlowMatching(), steps=500)
+    history = trainer.run()
+    weights = torch.cat([p.flatten() for p in trainer.flow.parameters()]).detach()
+    return {
+        "weights": weights,
+        "nll": history.records[-1].valid_nll,
+        "se": history.records[-1].valid_se,
+    }
+
+
+@pytest.mark.slow
+def test_weights_are_equal_after_500_updates_and_as_good_as_those_of_one(tmp_path):
+    first, second = of_two(trained, tmp_path)
+    alone = trained(0)
+    assert torch.equal(first["weights"], second["weights"])
+    assert abs(first["nll"] - alone["nll"]) < 2 * alone["se"]
 
 
 @pytest.mark.slow
