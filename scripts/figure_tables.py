@@ -10,7 +10,7 @@ from typing import Any
 import house_metrics
 from house_metrics import Metrics, Spread
 from markdown_tables import figures, number, numbers, table
-from scale_tables import many_rows
+from scale_tables import export_parity, many_rows
 from typed_table_figures import budgets, corpus, typed_speed, typed_tables
 
 from cnf.deprecation import RENAMED
@@ -295,4 +295,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "walks": walks,
     "corpus": corpus,
     "many-rows": many_rows,
+    "export-parity": export_parity,
 }
