@@ -15,7 +15,7 @@ from cnf.datasets import TOYS
 from cnf.flows.mixtures import fitted_mixture
 from cnf.recipe.architecture import default_flow
 from cnf.recipe.bases import choose_base
-from cnf.recipe.defaults import LARGE_COMPONENTS, STACKING_STEPS
+from cnf.recipe.defaults import LARGE_COMPONENTS
 from cnf.recipe.mixture_baseline import MixtureBaseline
 from cnf.recipe.pilot_fits import affords_pilot_fits, best_transform
 from cnf.recipe.preparation import at_rest
@@ -308,20 +308,22 @@ def test_no_time_chooses_little():
     assert len(stacked(two_clusters(200), seconds=0.0).mixture.weights) <= 2
 
 
-def test_a_flow_that_learns_few_rows_by_heart_ends_early(tmp_path):
+def test_a_flow_that_learns_few_rows_by_heart_ends_early(tmp_path, monkeypatch):
     """It is behind the stack and falls back; a fit that was interrupted on the way ends alike."""
-    x = two_clusters(100)
+    steps = 240
+    monkeypatch.setattr("cnf.recipe.mixture_fallback.STACKING_STEPS", steps)
+    x = two_clusters(50)
 
     def fitted(**options):
-        flow = cnf.CNF(2)
+        flow = cnf.CNF(2, hidden=(16, 16))
         return flow, cnf.fit(flow, x, **options)
 
     flow, history = fitted()
-    assert history.records[-1].step == STACKING_STEPS and at_rest(flow)
+    assert history.records[-1].step == steps and at_rest(flow)
     checkpoint = tmp_path / "c"
 
     def stop_at(loop):
-        if loop.step == 300:
+        if loop.step == 140:
             loop.stop()
 
     with pytest.raises(KeyboardInterrupt):
@@ -331,9 +333,9 @@ def test_a_flow_that_learns_few_rows_by_heart_ends_early(tmp_path):
     assert torch.equal(resumed.base.means, flow.base.means)
 
 
+@pytest.mark.slow
 def test_a_flow_that_gains_on_few_rows_goes_on():
-    x = rings(400)
-    history = cnf.fit(cnf.CNF(2), x, steps=600)
+    history = cnf.fit(cnf.CNF(2), rings(400), steps=600)
     assert history.records[-1].step == 600
 
 
@@ -438,3 +440,16 @@ def test_seconds_that_a_phase_leaves_go_to_the_next():
 
     cnf.fit(flow, x, seconds=1.0, callbacks=(callback,), patience=100)
     assert spent["flow matching"] < 0.4 < 0.6 < spent["likelihood"]
+
+
+def test_a_short_fit_starts_from_a_mixture_and_is_no_worse():
+    x = two_clusters(3000).double()
+    x = torch.cat([x, 0.5 * x + 0.1 * normal(3000, 2, seed=7)], 1)
+    x, x_valid, x_test = x.split((2200, 400, 400))
+    calls = iter(range(10**9))
+    flow = cnf.CNF(4)
+    history = cnf.fit(flow, x, x_valid, seconds=2.0, clock=lambda: 0.02 * next(calls))
+    assert "mixture of" in history.choices["base"] and history.records[-1].step > 5
+    rival = GaussianMixture(10, random_state=0).fit(flow.preprocess(x)[0])
+    y, ladj = flow.preprocess(x_test)
+    assert flow.log_prob(x_test).mean().item() > rival.score(y) + ladj.item() - 0.1

@@ -14,6 +14,7 @@ from cnf.flows.mixtures import fitted_mixture, mixture_base
 from cnf.flows.product_base import product
 from cnf.recipe.gaussian_mixtures import rows_for_mixture
 from cnf.recipe.periodic_bases import circle_base, sphere_base
+from cnf.recipe.settings import FitSettings
 from cnf.rows import Rows, weighted_nll
 
 
@@ -62,6 +63,35 @@ def choose_base(train: Rows, valid: Rows, seed: int) -> Base:
         plain_bases(dim),
         key=lambda base: _nll(base, train) + heavy * isinstance(base, StudentTBase),
     )
+
+
+def start_mixture(train: Rows, valid: Rows, settings: FitSettings, seed: int) -> Base:
+    """What a short fit starts from: a mixture with as many components as time allows, with heavy
+    tails or without, or a base that is not fitted where that is nearer to held-out rows.
+
+    Args:
+        train: rows in model coordinates.
+        valid: held-out rows, likewise.
+        settings: of the fit.
+        seed: of the mixture, and of the rows that it learns from.
+    """
+    rows = rows_for_mixture(train.x, train.weights, seed)[: defaults.START_ROWS]
+    seconds, found = defaults.START_SHARE * settings.budget[1], plain_bases(train.x.shape[1])
+    start, before = settings.clock(), 1
+    for components in defaults.START_COMPONENTS:
+        if (settings.clock() - start) * components / before > seconds:
+            break
+        try:
+            model = fitted_mixture(
+                rows, components, seed=seed,
+                iterations=defaults.BASE_ITERATIONS, smallest=defaults.TRANSFORM_VARIANCE,
+            )  # fmt: skip
+        except ValueError:  # rows so far out that a Gaussian of them has no width
+            break
+        mixture = mixture_base(model, train.x.dtype, train.x.device)
+        found += [mixture, ContaminatedBase(mixture)]
+        before = components
+    return min(found, key=lambda base: _nll(base, valid))
 
 
 def plain_bases(dim: int) -> list[Base]:

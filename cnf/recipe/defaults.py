@@ -36,6 +36,9 @@ CALIBRATION_SHARE, FEWEST_CALIBRATION_ROWS = 0.05, 64
 LIKELIHOOD_SHARE_OF_STEPS = 0.1
 LIKELIHOOD_SHARE_OF_SECONDS, LIKELIHOOD_SHARE_OF_SECONDS_MANY_ROWS = 0.7, 0.8
 MANY_ROWS_BUDGET = 20_000
+# Fewer seconds do not bring a field from a normal base to where a mixture is at once: the flow starts
+# from the mixture, and what it learns is kept if held-out rows gain by it.
+SHORT_SECONDS = 10.0
 
 # Flow matching: a step is cheap, so many small ones.
 MATCHING: dict[str, Any] = {
@@ -99,6 +102,8 @@ BASE_GAIN = 0.05  # nats that a mixture must gain over the other bases
 BASE_ERRORS = 2.0  # standard errors by which it must be sure
 BASE_COMPONENTS, BASE_WIDTH = 32, 1.5  # more or narrower: the flow would have to fill gaps
 BASE_ITERATIONS = 20
+START_COMPONENTS, START_ROWS = (10, 40), 10_000  # of the mixture that a short fit starts from
+START_SHARE = 0.25  # of its seconds
 STUDENT_DF = (3.0, 6.0)
 STUDENT_GAIN = 0.1  # nats a column: independent heavy columns are another shape, not only tails
 

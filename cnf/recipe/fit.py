@@ -87,7 +87,7 @@ def fit(
         weights: weight of each row of x, >= 0.
         seed: of everything random here.
         steps: budget in training steps; the default grows with the rows.
-        seconds: budget in seconds instead.
+        seconds: budget in seconds instead; below 10 the flow starts from a mixture of Gaussians.
         gradient: of the likelihood: "discrete", "direct", or "adjoint" for the continuous adjoint.
         likelihood_share: part of the budget for maximum likelihood; 1 is likelihood alone, 0 flow
             matching alone.

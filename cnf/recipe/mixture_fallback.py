@@ -12,6 +12,7 @@ from cnf.recipe.defaults import (
     STACKING_FOLDS,
     STACKING_ROWS,
     STACKING_STEPS,
+    START_SHARE,
     STEPS_A_COMPONENT,
 )
 from cnf.recipe.mixture_baseline import MixtureBaseline
@@ -49,11 +50,11 @@ def stack_of_few_rows(
     long = seconds > 0 or steps >= STACKING_STEPS
     if not (plan.allow_mixture_fallback and flow.geometry.flat and few and long):
         return None
-    free = plan.transform_is_free
+    free, share = plan.transform_is_free, START_SHARE if settings.short else MIXTURE_SHARE
     plain = standardizing_transform(train, settings.ranges).to(flow.device) if free else None
     return Stack(
         plain or flow.preprocess, train, valid,
-        seed=seed, seconds=MIXTURE_SHARE * seconds or None, clock=settings.clock,
+        seed=seed, seconds=share * seconds or None, clock=settings.clock,
     )  # fmt: skip
 
 

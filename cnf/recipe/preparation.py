@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+import cnf.recipe.defaults as defaults
 from cnf.fields import Geometry
 from cnf.flows import CNF, Base
 from cnf.recipe.architecture import default_field
-from cnf.recipe.bases import base_in_space
+from cnf.recipe.bases import base_in_space, start_mixture
 from cnf.recipe.pilot_fits import affords_pilot_fits, best_transform
 from cnf.recipe.settings import FitSettings
 from cnf.recipe.transforms import transforms_in_space
@@ -90,10 +91,11 @@ def prepare(
     fit_context_map(flow, train)
     choices |= _fit_transform(flow, train, valid, settings, seed)
     if "base" in free:
-        flow.base = base_for(flow, train, valid, seed)
+        flow.base = base_for(flow, train, valid, settings, seed)
         choices["base"] = flow.base.describe()
     flow.automatic &= {"solver"}
     known = flow.geometry.flat or flow.geometry == Geometry(0, spheres=1)
+    known = known and not starts_from_mixture(flow, train, settings)
     fallback = "base" in free and not flow.context_dim and resting and known
     return FitPlan(choices, fallback, "preprocess" in free)
 
@@ -116,10 +118,18 @@ def fit_context_map(flow: CNF, train: Rows) -> None:
         raise ValueError(f"context: {failure}") from failure
 
 
-def base_for(flow: CNF, train: Rows, valid: Rows, seed: int) -> Base:
+def base_for(flow: CNF, train: Rows, valid: Rows, settings: FitSettings, seed: int) -> Base:
     """The base of the recipe for rows in the coordinates of the flow."""
     y, held_out = (in_model_coordinates(flow, rows) for rows in (train, valid))
+    if starts_from_mixture(flow, train, settings):
+        return start_mixture(y, held_out, settings, seed)
     return base_in_space(flow.geometry, y, held_out, seed)
+
+
+def starts_from_mixture(flow: CNF, train: Rows, settings: FitSettings) -> bool:
+    """Whether a fit is so short, of so many rows, that its flow starts from a mixture."""
+    many = len(train) >= defaults.STACKING_ROWS and train.context is None
+    return settings.short and many and flow.geometry.flat
 
 
 def _fit_transform(
@@ -135,7 +145,8 @@ def _fit_transform(
         )
     if not free:
         return {}
-    found = transforms_in_space(flow.preprocess, train, valid, ranges, seed)
+    compare = not starts_from_mixture(flow, train, settings)
+    found = transforms_in_space(flow.preprocess, train, valid, ranges, seed, compare=compare)
     names, candidates = list(found), [transform.to(flow.device) for transform in found.values()]
     chosen = len(found) - 1
     if chosen and affords_pilot_fits(settings):

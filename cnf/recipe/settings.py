@@ -99,6 +99,11 @@ class FitSettings:
         )
 
     @property
+    def short(self) -> bool:
+        """Whether the budget is a few seconds."""
+        return 0 < self.budget[1] < defaults.SHORT_SECONDS
+
+    @property
     def budget(self) -> tuple[int, float]:
         """Training steps and seconds of all phases; zero of what is not the budget."""
         return self.training().budget

@@ -15,38 +15,43 @@ from cnf.transforms import Affine, BoundedToReal, Chain, Charts, Gaussianize, Ra
 
 
 def transforms_in_space(
-    given: Transform, train: Rows, valid: Rows, ranges: Sequence[Range] | None, seed: int
+    given: Transform,
+    train: Rows,
+    valid: Rows,
+    ranges: Sequence[Range] | None,
+    seed: int,
+    *,
+    compare: bool = True,
 ) -> dict[str, Transform]:
     """`candidate_transforms`, in place of the map of its real columns where the map that a flow has
     are `Charts`: angles and spheres stay as they are."""
     if not isinstance(given, Charts):
-        return candidate_transforms(train, valid, ranges, seed)
+        return candidate_transforms(train, valid, ranges, seed, compare=compare)
     if not given.reals:
         return {"angles and spheres": given}
     reals, held_out = (replace(rows, x=rows.x[:, given.reals]) for rows in (train, valid))
     ends = None if ranges is None else [ranges[place] for place in given.reals]
-    found = candidate_transforms(reals, held_out, ends, seed)
+    found = candidate_transforms(reals, held_out, ends, seed, compare=compare)
     return {f"{name}, angles apart": given.with_rest(rest) for name, rest in found.items()}
 
 
 def candidate_transforms(
-    train: Rows, valid: Rows, ranges: Sequence[Range] | None, seed: int
+    train: Rows, valid: Rows, ranges: Sequence[Range] | None, seed: int, *, compare: bool = True
 ) -> dict[str, Transform]:
-    """Candidates by their names for people, after columns with ranges are mapped to the real line.
+    """Candidates by their names for people, after columns with ranges are mapped to the real line;
+    the plainest alone where there is no time to compare.
 
     Raises:
         ValueError: for a row outside the ranges.
     """
     if ranges is None:
-        return candidate_transforms_of_reals(train, valid, seed)
+        return candidate_transforms_of_reals(train, valid, seed, compare=compare)
     for name, rows in (("x", train), ("x_valid", valid)):
         require_inside(name, rows, ranges)
     support = BoundedToReal(ranges).to(train.x.device)
     opened, opened_valid = (replace(rows, x=support(rows.x)[0]) for rows in (train, valid))
-    return {
-        name: Chain(support, transform)
-        for name, transform in candidate_transforms_of_reals(opened, opened_valid, seed).items()
-    }
+    found = candidate_transforms_of_reals(opened, opened_valid, seed, compare=compare)
+    return {name: Chain(support, transform) for name, transform in found.items()}
 
 
 def require_inside(name: str, rows: Rows, ranges: Sequence[Range]) -> None:
@@ -69,11 +74,14 @@ def standardizing_transform(rows: Rows, ranges: Sequence[Range] | None) -> Trans
     return Chain(support, Affine.standardize(support(rows.x)[0], rows.weights))
 
 
-def candidate_transforms_of_reals(train: Rows, valid: Rows, seed: int) -> dict[str, Transform]:
+def candidate_transforms_of_reals(
+    train: Rows, valid: Rows, seed: int, *, compare: bool = True
+) -> dict[str, Transform]:
     """Whitening, and after it, where the held-out likelihood of mixtures gains by that, whitening
     of Gaussianized columns; by their names for people."""
     plain: dict[str, Transform] = {"whitened": Affine.whiten(train.x, train.weights)}
-    if len(train) < defaults.TRANSFORM_ROWS or len(valid) < defaults.FINE_COMPONENTS:
+    few = len(train) < defaults.TRANSFORM_ROWS or len(valid) < defaults.FINE_COMPONENTS
+    if few or not compare:
         return plain
     marginal = Gaussianize.fit(train.x, train.weights)
     y = marginal(train.x)[0]
