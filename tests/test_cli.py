@@ -458,7 +458,9 @@ def test_given_sets_the_context(room, tmp_path):
     [
         kind.name
         for kind in KINDS
-        if kind.context != "swept" and not kind.data and kind.axes not in ("sphere", "angles")
+        if kind.context not in ("swept", "time")
+        and not kind.data
+        and kind.axes not in ("sphere", "angles")
     ],
 )
 def test_every_kind_draws(kind, room, tmp_path, coarse):

@@ -54,6 +54,7 @@ WRITTEN = {
     "what_if": {"what_if.png"},
     "image_density": {"image_density.png"},
     "gaussian_transport": {"gaussian_transport.json"},
+    "snapshots": {"snapshots.json", "snapshots.png"},
     "demo": {
         "checkerboard.safetensors",
         "checkerboard_density.png",

@@ -8,6 +8,9 @@ from test_cli_tables import outcome, refused
 
 import cnf
 from cnf.cli import main
+from cnf.cli.model import load_model
+from cnf.cli.plot_context import PlotOptions, plot_context
+from cnf.pictures import KINDS
 from cnf.tables.moments import moment_column
 
 TIMES = (0.0, 1.0, 4.0)
@@ -92,6 +95,22 @@ def test_commands_sample_and_score_at_a_time(room, model, dated, tmp_path, capsy
     np.testing.assert_allclose(found, model.log_prob(pd.read_csv(data)), atol=1e-4)
 
 
+def test_a_picture_shows_densities_at_times_and_paths_between(room, dated, monkeypatch):
+    """A map for each of five times, titled as the column spells them."""
+    monkeypatch.setattr("cnf.pictures.moments.CELLS", 8)
+    context = plot_context(load_model(room / "dated"), KINDS["times"], PlotOptions())
+    page = KINDS["times"].drawing(context)
+    titles = [ax.get_title() for ax in page.axes]
+    assert titles == [*(f"2024-01-0{day}" for day in range(5, 10)), "paths"]
+    # The path of a particle ends where the flow brings it.
+    moving = cnf.SnapshotFlow(dated.flow)
+    ends = page.axes[-1].collections[-1].get_offsets()
+    starts = page.axes[-1].collections[-2].get_offsets()
+    first, last = moving.span
+    there = moving.trajectory(torch.tensor(np.asarray(starts)), [last], start=first)[0]
+    np.testing.assert_allclose(ends, there.detach(), atol=1e-3)
+
+
 def test_what_is_no_table_of_snapshots_is_refused(room, model, tmp_path, capsys):
     fit = ("fit", room / "seen.csv", "-o", tmp_path / "m", "--steps", 4)
     assert "time: expected no source beside it" in refused(
@@ -100,7 +119,9 @@ def test_what_is_no_table_of_snapshots_is_refused(room, model, tmp_path, capsys)
     assert "'day' is categorical" in refused(capsys, *fit, "--time", "a")
     sample = ("sample", room / "seen", "-o", tmp_path / "x.csv")
     assert "7 is outside" in refused(capsys, *sample, "--at", 7)
-    assert outcome(capsys, *fit)[0] == 0
+    assert outcome(capsys, *fit, "--ignore", "day", "--width", 8)[0] == 0
+    plot = ("plot", tmp_path / "m", "times", "-o", tmp_path / "x.png")
+    assert "--time" in refused(capsys, *plot)
     assert "--time" in refused(
         capsys, "sample", tmp_path / "m", "-o", tmp_path / "x.csv", "--at", 1
     )

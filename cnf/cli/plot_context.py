@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -44,6 +46,10 @@ def plot_context(model: Model, kind: PlotKind, options: PlotOptions) -> PlotCont
     axes = chosen_axes(model, kind, options.axes)
     numeric = None if flow.flow is None else NumericView(flow.flow, columns)
     judges, sweep, given, table = None, None, None, None
+    show_time: Callable[[float], str] = str
+    if kind.context == "time":
+        column = flow.schema.column(model.time)
+        show_time = partial(column.type.show, column=column)
     if kind.context == "swept":
         sweep = _sweep(model, options)
     if kind.context == "rows" and options.data is not None:
@@ -68,6 +74,7 @@ def plot_context(model: Model, kind: PlotKind, options: PlotOptions) -> PlotCont
         sweep,
         judges,
         whole,
+        show_time,
     )
 
 

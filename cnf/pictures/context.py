@@ -100,6 +100,7 @@ class PlotContext:
         sweep: the context column that is swept, or None.
         held_out: rows with their context that the model was not fitted to, or None.
         whole: makes the rows of all columns, numeric or not.
+        show_time: a time of one flow through time as its column spells it.
     """
 
     title: str
@@ -112,6 +113,7 @@ class PlotContext:
     sweep: Sweep | None = None
     held_out: Rows | None = None
     whole: Callable[[], TableRows] | None = None
+    show_time: Callable[[float], str] = str
 
     @property
     def model(self) -> NumericModel:

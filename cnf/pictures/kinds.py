@@ -32,7 +32,7 @@ class PlotKind:
         axes: "all" columns; a "pair" of them; the "plane" of a flow of exactly two columns; a
             "sphere", longitude and latitude; the columns of "angles".
         context: the context of the flow: "fixed" by --given, "swept" over a range, that of the
-            "rows" of --data, or "none".
+            "rows" of --data, the "time" of one flow through time, or "none".
         data: whether it needs rows, --data.
         particles: whether it draws paths of particles: --color and --axes principal are for these.
         table: whether it draws rows of the whole table, categories too, and so needs no flow.
@@ -48,7 +48,7 @@ class PlotKind:
     draw: Draw | str
     animate: Animate | str | None = None
     axes: Literal["all", "pair", "plane", "sphere", "angles"] = "all"
-    context: Literal["fixed", "swept", "rows", "none"] = "fixed"
+    context: Literal["fixed", "swept", "rows", "time", "none"] = "fixed"
     data: bool = False
     particles: bool = False
     table: bool = False
@@ -89,6 +89,13 @@ KINDS: Registry[PlotKind] = Registry(
             "its density at six times, from the base to the data",
             f"{PLANAR}:draw_evolution",
             axes="plane",
+        ),
+        PlotKind(
+            "times",
+            "of a model of cnf fit --time: its density at five times, and paths between",
+            "cnf.pictures.moments:draw_times",
+            axes="plane",
+            context="time",
         ),
         PlotKind(
             "samples",

@@ -72,9 +72,10 @@ SOURCE_COUPLING_BLOCK = 256  # paths shall be those of optimal transport: larger
 # Weights of ∫ |v|² dt in equal parts of likelihood training. One of λ shortens a shift by 2 λ.
 SOURCE_KINETIC = (0.03, 0.01, 0.001)
 
-# Through snapshots: chains of rows, made once, and what likelihood pays for paths.
+# Through snapshots: chains of rows, made once, and the weight of ∫ |v|² dt. A larger one bends the
+# densities; a penalty on the acceleration too left times between the snapshots further off.
 SNAPSHOT_CHAINS, SNAPSHOT_BLOCK = 4_096, 256
-SNAPSHOT_PENALTIES = (Regularizers(kinetic=1e-3, transport=1e-4),)
+SNAPSHOT_KINETIC = 1e-3
 
 # Optimization.
 WEIGHT_DECAY_ROWS, MOST_WEIGHT_DECAY = 1_500, 0.3  # their quotient with the rows: few overfit soon

@@ -19,7 +19,7 @@ from cnf.recipe.architecture import default_field
 from cnf.recipe.fit import fit
 from cnf.recipe.preparation import at_rest
 from cnf.recipe.settings import FitSettings, default_settings
-from cnf.recipe.source import annealed, source_of, start_at
+from cnf.recipe.source import source_of, start_at
 from cnf.rows import FEWEST_ROWS, Rows, as_rows, held_out_split
 from cnf.training.callbacks import Callback
 from cnf.training.config import Phase
@@ -27,6 +27,7 @@ from cnf.training.flow_matching import FlowMatching
 from cnf.training.maximum_likelihood import MaximumLikelihood
 from cnf.training.modes import with_gradients
 from cnf.training.paths import SplinePath
+from cnf.training.penalties import Regularizers
 from cnf.training.snapshots import SnapshotMatching
 
 
@@ -51,7 +52,7 @@ def fit_snapshots(
 
         Σ log p(x, time),    log p(x, time) = log p₀(z) − ∫ tr ∂v/∂x dt from the first time on,
 
-    with a penalty on the acceleration and on the length of paths, which says how they go between.
+    with a small penalty ∫ |v|² dt on the length of paths, which says how they go between.
 
     Args:
         flow: without a context, its parts at "auto"; fitted in place, from the first snapshot at t
@@ -165,7 +166,7 @@ def _pooled(flow: CNF, snapshots: Mapping[float, Any]) -> Rows:
 
 
 def _phases(settings: FitSettings, times: Tensor, rows: tuple[Tensor, ...]) -> tuple[Phase, ...]:
-    """The phases with chains of rows in place of pairs, and penalties between the snapshots."""
+    """The phases with chains of rows in place of pairs, and a penalty on length."""
     shares = (times - times[0]) / (times[-1] - times[0])
     matching = SnapshotMatching(
         rows,
@@ -179,5 +180,7 @@ def _phases(settings: FitSettings, times: Tensor, rows: tuple[Tensor, ...]) -> t
         if isinstance(phase.objective, FlowMatching):
             phases.append(replace(phase, objective=matching))
         elif isinstance(phase.objective, MaximumLikelihood):
-            phases += annealed(phase, phase.objective, defaults.SNAPSHOT_PENALTIES)
+            weights = Regularizers(kinetic=defaults.SNAPSHOT_KINETIC)
+            likelihood = replace(phase.objective, regularizers=weights, nfe_budget=None)
+            phases.append(replace(phase, objective=likelihood))
     return tuple(phases)
