@@ -5,8 +5,10 @@
 
 Writes generated rows of ten columns to Parquet files in a temporary folder, a gigabyte or so, and runs
 `cnf fit --memory` and `cnf score`. Of the fit: seconds from its start to its first update, and its peak
-memory, that of the program itself included. Of the scores of a tenth of the files: rows a second by the
-clock, over all and in the slowest and the fastest file, and the peak memory of a process."""
+memory, that of the program itself included. Of reading: milliseconds to open a file, and rows a second
+that one process reads. Of the scores of a tenth of the files: rows a second by the
+clock, over all and in the slowest and the fastest file, rows a second of processors, the start of the
+program included, and the peak memory of a process."""
 
 from __future__ import annotations
 
@@ -23,6 +25,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from results import write_json
+
+import cnf
+from cnf.tables.row_groups import RowGroups
 
 COLUMNS, FILES = 10, 100
 
@@ -44,7 +49,8 @@ def main(argv: list[str] | None = None) -> None:
         write_rows(folder / "in", rows)
         numbers = {
             "rows": rows, "files": FILES, "columns": COLUMNS, "memory": memory, "steps": steps,
-            "fit": fitted(folder, memory, steps), "score": scored(folder, rows // FILES),
+            "read": read(folder / "in"), "fit": fitted(folder, memory, steps),
+            "score": scored(folder, rows // FILES),
         }  # fmt: skip
     print(numbers)
     write_json(args.out / "many_rows.json", numbers)
@@ -60,6 +66,18 @@ def write_rows(folder: Path, rows: int) -> None:
         frame.to_parquet(folder / f"part{k:03}.parquet")
 
 
+def read(folder: Path) -> dict[str, float]:
+    """How fast files are opened, and rows of every tenth read."""
+    times = [time.perf_counter()]
+    groups = RowGroups(folder, None, ())
+    times.append(time.perf_counter())
+    few = groups.groups[::10]
+    rows = sum(len(frame) for group in few for frame in group.frames(groups.columns, 65_536))
+    times.append(time.perf_counter())
+    opening, reading = (after - before for before, after in pairwise(times))
+    return {"milliseconds_a_file": 1e3 * opening / FILES, "rows_a_second": rows / reading}
+
+
 def fitted(folder: Path, memory: str, steps: int) -> dict[str, Any]:
     """Seconds and peak memory of the fit."""
     start = time.perf_counter()
@@ -68,7 +86,7 @@ def fitted(folder: Path, memory: str, steps: int) -> dict[str, Any]:
     assert process.stderr is not None
     begun = next(time.perf_counter() - start for line in process.stderr if b" begins" in line)
     process.stderr.read()
-    peak = ended(process)
+    peak, _ = ended(process)
     return {
         "seconds_to_first_update": begun,
         "seconds": time.perf_counter() - start,
@@ -82,11 +100,13 @@ def scored(folder: Path, rows: int) -> dict[str, float]:
     process = command("score", f"{folder}/model.safetensors", pattern, "-o", str(target))
     assert process.stderr is not None
     process.stderr.read()
-    peak = ended(process)
+    peak, spent = ended(process)
     times = sorted(path.stat().st_mtime for path in target.glob("*.parquet"))
     each = [rows / (after - before) for before, after in pairwise(times)]
     return {
+        "evaluations": cnf.load(folder / "model.safetensors").flow.solver.nfe,
         "rows_a_second": rows * len(each) / (times[-1] - times[0]),
+        "rows_a_processor_second": rows * len(times) / spent,
         "slowest_file": min(each),
         "fastest_file": max(each),
         "peak_megabytes": peak,
@@ -104,13 +124,14 @@ def command(*words: str) -> subprocess.Popen[bytes]:
     )
 
 
-def ended(process: subprocess.Popen[bytes]) -> float:
-    """Wait for the end of a process; the peak memory of it and its workers, in megabytes."""
+def ended(process: subprocess.Popen[bytes]) -> tuple[float, float]:
+    """Wait for the end of a process; the peak memory of it or a worker in megabytes, and the seconds of
+    processors."""
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(process.args[2:])}: failed")  # type: ignore[arg-type]
-    return used.ru_maxrss / 1000
+    return used.ru_maxrss / 1000, used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

@@ -19,12 +19,15 @@ TRANSFORMS = {"given": "by column", "Gaussianized columns, whitened": "splines, 
 def many_rows() -> str:
     """Time and memory of a fit and of scores."""
     found = figures("many_rows")
-    fit, score = found["fit"], found["score"]
+    read, fit, score = (found[part] for part in ("read", "fit", "score"))
     rows = (
         ("fit, seconds to its first update", number(fit["seconds_to_first_update"], 0)),
         (f"fit, seconds in all, {found['steps']} steps", number(fit["seconds"], 0)),
         ("fit, peak memory in MB, that of the program included", number(fit["peak_megabytes"], 0)),
-        ("scores, rows a second", f"{score['rows_a_second']:,.0f}"),
+        ("files opened a second", f"{1e3 / read['milliseconds_a_file']:,.0f}"),
+        ("rows read a second", f"{read['rows_a_second']:,.0f}"),
+        ("scores, rows a second of processors", f"{score['rows_a_processor_second']:,.0f}"),
+        ("scores, rows a second by the clock", f"{score['rows_a_second']:,.0f}"),
         ("scores, of the slowest file", f"{score['slowest_file']:,.0f}"),
         ("scores, of the fastest file", f"{score['fastest_file']:,.0f}"),
         ("scores, peak memory in MB", number(score["peak_megabytes"], 0)),
