@@ -25,7 +25,7 @@ def typed_tables() -> str:
 
 def typed_speed() -> str:
     """Time to score and to draw a row of a typed table, and what its score is worth."""
-    found = figures("benchmark_tables")
+    found = figures("benchmark_tables")["speed"]
     rows = [
         ("score a row, ms", number(found["score_milliseconds_a_row"], 3)),
         ("draw a row, ms", number(found["sample_milliseconds_a_row"], 3)),

@@ -291,3 +291,18 @@ def test_a_type_from_outside_is_one_class(monkeypatch):
     assert "clock or clock:STEP" in columns.type_usage()
     with pytest.raises(TableError, match=r"clock:STEP.* got 'clocks'"):
         Schema.infer(table, kinds={"at": "clocks"})
+
+
+@pytest.mark.parametrize("spelled", [(98108, "98108"), (2139, "02139"), (2.5, "2.50"), (7, "7")])
+def test_names_are_themselves_where_a_table_holds_them_as_numbers(spelled):
+    """A few rows of a column of names may all look like numbers."""
+    number, name = spelled
+    levels = ["98108", "98108-2920", "02139", "2.50", "7", "07", "north"]
+    schema = Schema.infer(pd.DataFrame({"zip": levels * 20, "x": NORMAL[:140]}))
+    column = schema.modeled[:1]
+    found, wanted = (
+        schema.encode(pd.DataFrame({"zip": [cell]}), column).states for cell in (number, name)
+    )
+    assert torch.equal(found, wanted) and (found >= 0).all()
+    strange = schema.encode(pd.DataFrame({"zip": [8]}), column, strict=False).states
+    assert (strange < 0).all()

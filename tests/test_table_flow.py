@@ -88,7 +88,7 @@ def test_mass_over_categories_missing_cells_and_integers_is_one():
     found = model.evaluate(table)
     mass = found.log_prob.exp().numpy() * np.where(table.level.isna(), 1.0, level[1] - level[0])
     assert mass.sum() == pytest.approx(1, abs=1e-3)
-    assert (mass * found.error.numpy()).sum() < 0.05
+    assert (mass * found.error.numpy()).sum() < 0.06
     assert found.ok.all()
 
 

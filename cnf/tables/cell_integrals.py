@@ -24,6 +24,9 @@ TOLERANCE = 1e-2
 # squared deviations; the share of them that its estimate has to cover, and how much larger it is
 # made for the rest. What is smaller than the last may be the solver's.
 MEASURED_ROWS, NARROW, COVERED, MARGIN, SMALLEST_ERROR = 128, 1.0, 0.98, 2.0, 5e-4
+# The bar of a rule is so many times what its check says: at an end of the support a check alone is
+# too small for one cell in ten.
+RULE_MARGIN = 2.0
 # A column whose share of the tolerance is below this stays at its center while others are integrated.
 NARROW_SHARE = 0.25
 # Places of rows, and the rules for their cells, each with more points than the one before.
@@ -160,7 +163,7 @@ class CellIntegrals:
                 part.view(len(places), -1)[whole].T for part in points
             )
             log_mean, error = rules[0].log_mean(log_density.double() + log_there)
-            bar = bound.double().mean(0) + error
+            bar = bound.double().mean(0) + RULE_MARGIN * error
             integral = Evaluation(log_mean, bar, nfe.sum(0), ok.all(0))
             kept = [part[: len(places)] for part in (*vars(integral).values(), error)]
             yield Evaluation(*kept[:-1]), kept[-1]
