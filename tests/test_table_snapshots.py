@@ -10,6 +10,7 @@ import cnf
 from cnf.cli import main
 from cnf.cli.model import load_model
 from cnf.cli.plot_context import PlotOptions, plot_context
+from cnf.diagnostics import CHECKS, check
 from cnf.pictures import KINDS
 from cnf.tables.moments import moment_column
 
@@ -147,3 +148,13 @@ def test_both_ends_of_the_times_are_inside():
     column = moment_column(pd.Series([0.0, 3.0, 5.0], name="t"))
     values, states = column.encode(pd.Series([0.0, 5.0, 5.1, -0.1]))
     assert states.tolist() == [0, 0, -2, -2] and values.tolist()[:2] == [0.0, 5.0]
+
+
+def test_it_is_checked_as_any_model(room, model):
+    """Gradients by its times too, at the first and the last as well."""
+    rows = model.numeric_rows(pd.read_csv(room / "seen.csv").iloc[::6])
+    names = ("gradients", "volume", "own samples")
+    checks = [one for one in CHECKS if one.name in names]
+    claims = check(model.flow, rows.x, context=rows.context, checks=checks)
+    assert {claim.name for claim in claims} == {*names}
+    assert [claim for claim in claims if not claim.passed] == []

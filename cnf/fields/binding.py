@@ -68,7 +68,7 @@ class Functions(Protocol):
 
 def columns_in_groups(times: Tensor) -> tuple[Tensor, Tensor]:
     """The different columns of times (n, rows), filled up to whole blocks, and which of them each
-    row has (rows,), or all have (1,).
+    row has (rows,), or all have (1,). Where times are differentiated, each row keeps its own.
 
     Example:
         >>> with torch.no_grad():
@@ -77,6 +77,8 @@ def columns_in_groups(times: Tensor) -> tuple[Tensor, Tensor]:
         (tensor([[0.5000, 1.0000],
                 [0.0000, 0.2000]]), tensor([0, 1, 0]))
     """
+    if times.requires_grad:
+        return times, torch.arange(times.shape[1], device=times.device)
     distinct, group = torch.unique(times, dim=1, return_inverse=True)
     alone = distinct.shape[1] == 1
     places = in_blocks(torch.arange(distinct.shape[1], device=times.device))
