@@ -270,7 +270,42 @@ def renamed() -> str:
     return table(("0.1", "0.2"), rows)
 
 
+def gaussians() -> str:
+    """How near the map between two Gaussians is to the optimal one."""
+    found = figures("gaussian_transport")
+    rows = [
+        (
+            str(case["dim"]),
+            f"{number(100 * case['map'], 1)} %",
+            *(number(case[name], 4) for name in ("kl_source", "kl_target")),
+            number(case["seconds"], 0),
+        )
+        for case in found
+    ]
+    header = ("columns", "map, off by", "KL of the source, nats", "KL of the target", "seconds")
+    return table(header, rows)
+
+
+def snapshots() -> str:
+    """How near a flow is to a law at a time that it has not seen."""
+    found = figures("snapshots")
+    ways = list(found[0]["w1"])
+    rows = [
+        (
+            case["law"],
+            number(case["left_out"], 1),
+            f"{number(case['kl'], 4)} ± {number(case['kl_se'], 4)}",
+            *(number(case["w1"][way], 3) for way in ways),
+        )
+        for case in found
+    ]
+    named = [f"W₁: {'rows of the law' if way == 'law' else way}" for way in ways]
+    return table(("law", "left out", "KL, nats", *named), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "gaussians": gaussians,
+    "snapshots": snapshots,
     "results": results,
     "tables-150": tables_150,
     "tables-600": tables_600,

@@ -205,6 +205,29 @@ def test_a_file_holds_the_times(drifting, tmp_path):
     assert loaded.log_prob(x, 2.0).equal(moving.log_prob(x, 2.0))
 
 
+@pytest.mark.slow
+def test_an_interrupted_fit_goes_on(tmp_path):
+    """To the last bit, chains and all."""
+
+    def fit(stop: int | None, checkpoint: str | None) -> SnapshotFlow | None:
+        def interrupt(trainer):
+            if trainer.step == stop and trainer.flow.context_dim:
+                raise KeyboardInterrupt
+
+        rows = {float(k): normal(100, 1, seed=k) + k for k in range(3)}
+        options = {"steps": 60, "checkpoint": checkpoint, "callbacks": [interrupt]}
+        try:
+            return cnf.fit_snapshots(cnf.CNF(1), rows, **options)
+        except KeyboardInterrupt:
+            return None
+
+    path = str(tmp_path / "c.safetensors")
+    assert fit(20, path) is None
+    resumed, whole = fit(None, path), fit(None, None)
+    x = torch.linspace(-2, 4, 9)[:, None]
+    assert resumed.log_prob(x, 1.5).equal(whole.log_prob(x, 1.5))
+
+
 ROWS = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
 
 

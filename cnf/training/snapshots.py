@@ -42,12 +42,12 @@ class SnapshotMatching(Objective):
         """Begin a phase; the same chains for the same seed, whatever was drawn before."""
         assert isinstance(task.flow.field, ThroughTime)
         self.task, self.field = task, task.flow.field.field
-        rows = [
-            task.flow.to_model_coordinates(rows.to(task.flow.device), rows.new_zeros(1))[0]
-            for rows in self.snapshots
-        ]
+        rows = [task.flow.to_model_coordinates(rows)[0] for rows in self._on(task.flow.device)]
         generator = torch.Generator(task.flow.device).manual_seed(task.generator.initial_seed())
         self.points = chained(rows, self.chains, self.block, generator)
+
+    def _on(self, device: torch.device) -> list[Tensor]:
+        return [rows.to(device) for rows in self.snapshots]
 
     def loss(self, step: int, progress: float) -> Loss:
         """The loss of fresh chains."""
