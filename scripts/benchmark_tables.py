@@ -62,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         measured["speed"] = speed(census(rows), steps, args.repeats)
     if "budgets" in args.parts:
         shapes, seconds = (((100, 3),), 2.0) if args.quick else (SHAPES, 15.0)
+        measured["imports"] = imports()
         measured["budgets"] = budgets(shapes, seconds)
     print(measured)
     write_json(args.out / FIGURE, read_json(args.out / FIGURE) | measured)
@@ -127,6 +128,13 @@ def budgets(shapes: tuple[tuple[int, int], ...], seconds: float) -> list[dict[st
         for rows, columns in shapes
         for holes in (False, True)
     ]
+
+
+def imports() -> float:
+    """Processor seconds of what a command imports before it begins."""
+    before = children_seconds()
+    subprocess.run([sys.executable, "-c", "import cnf.cli.fitting"], check=True)
+    return round(children_seconds() - before, 1)
 
 
 def mixed(rows: int, columns: int, *, holes: bool) -> pd.DataFrame:
