@@ -112,4 +112,6 @@ def checked_device(name: str) -> torch.device:
 
 
 def _example(column: Column) -> str:
-    return str(column.levels[0]) if column.levels else "0"
+    return (
+        str(column.levels[0]) if column.levels else column.type.show(column.lower or 0.0, column)
+    )

@@ -111,9 +111,11 @@ class CellIntegrals:
         rule, some = axes_rule(self.steps), rows.take(chosen)
         found = flow.evaluate(*some.at(rule.offsets)).log_prob.double().view(len(some), -1).T
         whole = rule.log_mean(found)[0] + self._log_steps(some)
-        error = (found[0] + correction[chosen] - whole).abs().nan_to_num(torch.inf)
+        error = (found[0] + correction[chosen] - whole).abs()
         ratio = (error - SMALLEST_ERROR).clamp(min=0) / (size[chosen] - SMALLEST_ERROR)
-        self.kappa = MARGIN * ratio.quantile(COVERED).item()
+        ratio = ratio[ratio.isfinite()]  # a cell that cannot be solved says nothing
+        if len(ratio):
+            self.kappa = MARGIN * ratio.quantile(COVERED).item()
 
     def from_center(self, cells: GaussianCells) -> tuple[Tensor, Tensor]:
         """What the density at the center of each cell is multiplied by, in nats (rows,), and the

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from cnf.rows import LARGEST
 from cnf.tables.columns import Column
 
 # Quantiles of the training rows that a file holds: limits of pictures that are drawn without data.
@@ -53,7 +54,7 @@ PATTERNS: dict[str, Any] = {
     "quantiles": ({"levels": [NUMBER], "columns": (dict,)}, (NONE,)),
 }
 # No fit writes larger numbers, nor nests deeper: readers print and add them.
-LARGEST_NUMBER, DEEPEST = 1e15, 12
+LARGEST_NUMBER, DEEPEST = LARGEST, 12
 # A part that is present needs these beside it.
 NEEDS = {
     "rows": ("valid_rows",),

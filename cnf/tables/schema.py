@@ -258,7 +258,7 @@ def unheld(cell: Any, state: int, column: Column) -> str:
     number = column.numbers(pd.Series([cell], name=column.name))[0]
     if np.isinf(number):
         return "expected a finite number, found an infinity"
-    return f"{number:g} is outside what the column holds ({column.describe()})"
+    return f"{column.type.show(number, column)} is outside what the column holds ({column.describe()})"
 
 
 def _check_names(table: pd.DataFrame, named: list[str]) -> None:
