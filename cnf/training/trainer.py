@@ -25,7 +25,7 @@ from cnf.training.processes import processes
 from cnf.training.schedules import crosses_milestone, late_weighted_progress
 from cnf.training.state import PhaseState, TrainerState
 from cnf.training.streams import RowStream, sampler
-from cnf.training.validation import Validator, snapshot
+from cnf.training.validation import ValidationResult, Validator, snapshot
 
 PILOT_ROWS = 256  # by which solvers are placed while training
 LOSS_WINDOW = 20  # training steps that are judged together for divergence
@@ -159,8 +159,8 @@ class Trainer:
         """Train until the budget is spent; the flow then has the best weights that were seen.
 
         Args:
-            until: pause and validate after so many training steps, unless the budget is spent
-                before; the next call goes on.
+            until: pause after so many training steps, unless the budget is spent before, and
+                record how held-out rows fare; the next call goes on as if there had been no pause.
 
         Raises:
             TrainingError: if training diverges for good.
@@ -186,10 +186,11 @@ class Trainer:
         return self.history
 
     def _paused(self, until: int) -> History:
-        """The history with a validation at this step, unless the fit goes on from a later one."""
+        """The history with the held-out score at this step, unless the fit goes on from a later
+        one. It chooses no weights: one more look at few rows is one more chance to be misled."""
         if self.step == until:
             start = self.settings.clock()
-            self._validate()
+            self._record_held_out(self.validator.validate())
             self._book(start)
         return self.history
 
@@ -354,6 +355,9 @@ class Trainer:
         if found.nll + more < state.best_nll:
             state.best_nll, state.best_penalty = found.nll, penalty
             self.best = self.validator.weights()
+        self._record_held_out(found)
+
+    def _record_held_out(self, found: ValidationResult) -> None:
         self._record(valid_nll=found.nll, valid_se=found.se, nfe=found.nfe)
 
     def _record(self, **held_out: Any) -> None:
