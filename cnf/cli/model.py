@@ -112,6 +112,7 @@ def checked_device(name: str) -> torch.device:
 
 
 def _example(column: Column) -> str:
-    return (
-        str(column.levels[0]) if column.levels else column.type.show(column.lower or 0.0, column)
-    )
+    if column.levels:
+        return str(column.levels[0])
+    half = (column.step or 0.0) / 2  # the end of an integer column is the end of a cell
+    return "0" if column.lower is None else column.type.show(column.lower + half, column)

@@ -103,11 +103,8 @@ BASE_GAIN = 0.05  # nats that a mixture must gain over the other bases
 BASE_ERRORS = 2.0  # standard errors by which it must be sure
 BASE_COMPONENTS, BASE_WIDTH = 32, 1.5  # more or narrower: the flow would have to fill gaps
 BASE_ITERATIONS = 20
-START_COMPONENTS, START_ROWS = (
-    (10, 20, 40, 80),
-    10_000,
-)  # of the mixture that a short fit starts from
-START_SHARE = 0.5  # of its seconds
+# Of the mixture that a short fit starts from, as many as half of the seconds allow.
+START_COMPONENTS, START_ROWS, START_SHARE = (10, 20, 40, 80), 10_000, 0.5
 STUDENT_DF = (3.0, 6.0)
 STUDENT_GAIN = 0.1  # nats a column: independent heavy columns are another shape, not only tails
 
