@@ -267,6 +267,13 @@ def sample(
     at: Annotated[
         str | None, typer.Option(help="The time of the rows, of a model of cnf fit --time.")
     ] = None,
+    keep_orders: Annotated[
+        bool,
+        typer.Option(
+            "--keep-orders",
+            help="Draw rows again that break an order of columns, a ≤ b, which the table keeps.",
+        ),
+    ] = False,
     device: Device = "cpu",
     threads: Threads = 1,
 ) -> None:
@@ -278,7 +285,16 @@ def sample(
     from cnf.cli.sampling import sample_table
 
     use_threads(threads)
-    sample_table(model, output, rows=rows, seed=seed, given=given or [], at=at, device=device)
+    sample_table(
+        model,
+        output,
+        rows=rows,
+        seed=seed,
+        given=given or [],
+        at=at,
+        keep_orders=keep_orders,
+        device=device,
+    )
 
 
 @app.command()

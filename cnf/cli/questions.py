@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +56,16 @@ def _value(column: Column, text: str) -> Any:
     return text
 
 
-@torch.no_grad()
-def sample_given(
-    model: Model, output: Path, *, rows: int, seed: int, given: Sequence[str], device: str
-) -> None:
-    """Write whole rows drawn from the model under what is given.
+def drawn_given(
+    model: Model, given: Sequence[str], generator: torch.Generator
+) -> Callable[[int], pd.DataFrame]:
+    """What draws so many whole rows under what is given.
 
     Raises:
         ValueError: for a model or a value that cannot be used.
     """
     density = _density(model).conditional(given_values(model, given))
-    generator = torch.Generator(checked_device(device)).manual_seed(seed)
-    with writing(output), table_writer(output) as writer:
-        for start in range(0, rows, ROWS_AT_ONCE):
-            writer.write(density.draw(min(ROWS_AT_ONCE, rows - start), generator=generator))
+    return partial(density.draw, generator=generator)
 
 
 @torch.no_grad()

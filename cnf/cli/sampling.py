@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from cnf.cli.data import assignments
-from cnf.cli.model import checked_device, load_model
-from cnf.cli.output import require_writable, writing
-from cnf.cli.questions import sample_given
+from cnf.cli.model import Model, checked_device, load_model
+from cnf.cli.output import require_writable, say, writing
+from cnf.cli.questions import ROWS_AT_ONCE as GIVEN_ROWS_AT_ONCE
+from cnf.cli.questions import drawn_given
 from cnf.tables import table_writer
+from cnf.tables.rejection import accepted
 
 ROWS_AT_ONCE = 65536
 
@@ -25,24 +29,42 @@ def sample_table(
     seed: int,
     given: Sequence[str],
     at: str | None,
+    keep_orders: bool,
     device: str,
 ) -> None:
     """Write rows drawn from the model, in chunks of bounded memory.
 
     Raises:
-        ValueError: for a model, context, device or output that cannot be used.
+        ValueError: for a model, context, device or output that cannot be used, or orders that hardly
+            any draw keeps.
     """
     model = load_model(path, device)
     require_writable(output, path)
     if at is not None:
         given = [*given, f"{model.time}={at}"]
+    generator = torch.Generator(checked_device(device)).manual_seed(seed)
+    draw, most = _drawing(model, given, generator)
+    drawn = 0.0
+    with writing(output), table_writer(output) as writer:
+        for start in range(0, rows, most):
+            count = min(most, rows - start)
+            frame = (
+                accepted(draw, [model.table_flow.in_order], count) if keep_orders else draw(count)
+            )
+            drawn += count / frame.attrs.get("acceptance", 1.0)
+            writer.write(frame)
+    if keep_orders:
+        orders = [f"{a} ≤ {b}" for a, b in model.table_flow.metadata.orders or []]
+        known = "; ".join(orders) if orders else "all orders: the table has none"
+        say(f"{rows / drawn:.1%} of the draws keep {known}")
+
+
+def _drawing(
+    model: Model, given: Sequence[str], generator: torch.Generator
+) -> tuple[Callable[[int], pd.DataFrame], int]:
+    """What draws so many rows under what is given, and how many at once."""
     names = {name for text in given for name in assignments(text)}
     if names & set(model.columns):
-        sample_given(model, output, rows=rows, seed=seed, given=given, device=device)
-        return
+        return drawn_given(model, given, generator), GIVEN_ROWS_AT_ONCE
     context = model.given(",".join(given) or None)
-    generator = torch.Generator(checked_device(device)).manual_seed(seed)
-    with writing(output), table_writer(output) as writer:
-        for start in range(0, rows, ROWS_AT_ONCE):
-            count = min(ROWS_AT_ONCE, rows - start)
-            writer.write(model.table_flow.sample(count, context, generator=generator))
+    return partial(model.table_flow.sample, given=context, generator=generator), ROWS_AT_ONCE

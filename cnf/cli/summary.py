@@ -52,6 +52,7 @@ def summarize(model: Model) -> dict[str, Any]:
         "seconds": last.get("seconds"),
         "rollbacks": history.get("rollbacks") or [],
         "interrupted": bool(known.interrupted),
+        "orders": known.orders or [],
         "seed": known.seed,
         "version": known.version,
         "choices": known.choices,
@@ -98,6 +99,7 @@ def lines_of(summary: dict[str, Any], *, columns: bool = True) -> list[str]:
         "integers": f"the mean over {points} points of each cell" if points > 1 else "",
         **(_training(summary) if summary["rows"] is not None else {}),
         **_gaussian(summary),
+        "orders": "; ".join(f"{a} ≤ {b}" for a, b in summary["orders"]),
         "may be angles": "; ".join(
             f"--type {name}={kind} has no seam"
             for name, kind in summary["possible_angles"].items()

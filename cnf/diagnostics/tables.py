@@ -16,6 +16,7 @@ from cnf.diagnostics.checking import CHECKS, check, run
 from cnf.diagnostics.context import CheckContext
 from cnf.diagnostics.cost import answered
 from cnf.diagnostics.fitting import distance, memorized, ranks, sampling_margin
+from cnf.diagnostics.orders import orders_kept
 from cnf.diagnostics.result import CheckResult
 from cnf.diagnostics.subsets import consistent
 from cnf.diagnostics.two_sample import indistinguishable
@@ -81,7 +82,11 @@ def check_table(
         claims = check(
             model.flow, rows.x, context=rows.context, strict=strict, seed=seed, callback=callback
         )
-        return *claims, *consistent(model, table, seed, strict=strict)
+        return (
+            *claims,
+            *consistent(model, table, seed, strict=strict),
+            *orders_kept(model, table, seed, strict=strict),
+        )
     # An error names the first cell in the order of the table.
     model.schema.encode(table, (*model.schema.modeled, *model.schema.context))
     generator = torch.Generator(model.device).manual_seed(seed)
@@ -99,6 +104,7 @@ def check_table(
         found += run([check for check in CHECKS if check.tables], case, callback)
     found += _fit(model, trial, seed, strict=strict)
     found += consistent(model, table, seed, strict=strict)
+    found += orders_kept(model, table, seed, strict=strict)
     return tuple(found)
 
 

@@ -308,6 +308,11 @@ class ColumnType(ABC):
         """The circle that the numbers of the column go around; None for a line."""
         return None
 
+    def line(self, column: Column) -> tuple[str, float] | None:
+        """The line that the numbers of the column lie on, and the place of their zero there; numbers on
+        one line compare. None for states and angles."""
+        return None
+
     def partner(self, column: Column) -> str | None:
         """The latitude of a column that is the longitude of a sphere; None for any other."""
         return None

@@ -51,6 +51,7 @@ PATTERNS: dict[str, Any] = {
     "gaussian": (SCORE, (NONE,)),
     "history": (HISTORY, (NONE,)),
     "digest": ({"train": TEXT, "valid": TEXT}, (NONE,)),
+    "orders": ([[TEXT]], (NONE,)),
     "quantiles": ({"levels": [NUMBER], "columns": (dict,)}, (NONE,)),
 }
 # No fit writes larger numbers, nor nests deeper: readers print and add them.
@@ -60,6 +61,7 @@ NEEDS = {
     "rows": ("valid_rows",),
     "gaussian": ("rows", "valid_rows", "seed"),
     "quantiles": ("columns",),
+    "orders": ("columns",),
 }
 
 
@@ -74,6 +76,7 @@ class FitMetadata:
         valid_rows: number of rows that validated it.
         quantiles: "levels", and "columns": name -> quantiles of its numbers in the training rows.
         gaussian: "nll" and "standard_error" of one Gaussian on the validation rows.
+        orders: pairs [a, b] of modeled columns with a ≤ b in every row, see `cnf.tables.orders`.
         digest: what tells training rows and those set apart again, see `cnf.tables.digest`.
         history: the course of the fit, as `cnf.History.as_dict` describes it.
         interrupted: whether the fit was stopped before its end.
@@ -94,6 +97,7 @@ class FitMetadata:
     valid_rows: int | None = None
     quantiles: dict[str, Any] | None = None
     gaussian: dict[str, float | None] | None = None
+    orders: list[list[str]] | None = None
     digest: dict[str, str] | None = None
     history: dict[str, Any] | None = None
     interrupted: bool | None = None
@@ -141,6 +145,10 @@ class FitMetadata:
                 raise ValueError(
                     f"it says nothing of {missing[0]}, which {name} needs; fit it anew"
                 )
+        if not all(
+            len(pair) == 2 and {*pair} <= {*(self.columns or ())} for pair in self.orders or ()
+        ):
+            raise ValueError("what it says of orders is not of its columns; fit it anew")
         if not (self._paired() and self._has_all_quantiles()):
             raise ValueError("what it says of its history does not fit together; fit it anew")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ from cnf.tables.metadata import FitMetadata
 from cnf.tables.methods import TableMethods
 from cnf.tables.number_maps import NumberMaps
 from cnf.tables.numeric_view import NumericView, chosen_states, in_words
+from cnf.tables.orders import in_order
 from cnf.tables.rejection import accepted
 from cnf.tables.schema import Schema
 from cnf.tables.scoring import RowScorer, Unseen
@@ -218,6 +220,7 @@ class TableFlow(TableMethods, WholeState):
         given: Given | None = None,
         *,
         where: Callable[[pd.DataFrame], Any] | None = None,
+        keep_orders: bool = False,
         generator: torch.Generator | None = None,
     ) -> pd.DataFrame:
         """Rows drawn from the model, typed and named as those of the table.
@@ -229,6 +232,8 @@ class TableFlow(TableMethods, WholeState):
                 or of `rows` rows. Columns of the context must be there; any modeled column may be.
             where: which rows of a frame are wanted, as booleans (rows,); the others are drawn again.
                 `attrs["acceptance"]` of the frame is the share that was kept.
+            keep_orders: whether to draw rows again that break an order a ≤ b which every row of the
+                table keeps; `metadata.orders` has them.
             generator: source of all randomness.
 
         Raises:
@@ -236,8 +241,11 @@ class TableFlow(TableMethods, WholeState):
             ValueError: for modeled columns that are given to a model without a conditional
                 network, or a condition that hardly any row satisfies.
         """
-        if where is not None:
-            return accepted(lambda n: self.sample(n, given, generator=generator), where, rows)
+        wanted = [] if where is None else [where]
+        if keep_orders:
+            wanted.append(self.in_order)
+        if wanted:
+            return accepted(lambda n: self.sample(n, given, generator=generator), wanted, rows)
         if gives_modeled(self.schema, given):
             return self._sample_given(rows, given, generator)
         context = self._context_of(given, rows)
@@ -254,6 +262,11 @@ class TableFlow(TableMethods, WholeState):
             shape = (rows,) if conditions is None else ()
             values = self.flow.sample(shape, conditions, generator=generator, dtype=torch.float64)
         return self.schema.rows(Cells(values, states))
+
+    def in_order(self, table: pd.DataFrame) -> np.ndarray:
+        """Which rows of a frame (rows,) keep the orders between columns that the training rows
+        keep."""
+        return in_order(self.schema, self.metadata.orders or (), table)
 
     def context_of(self, table: pd.DataFrame) -> Tensor:
         """The context (rows, width) of a frame, complete.

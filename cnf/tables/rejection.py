@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,16 @@ MOST_DRAWS, FEWEST_AT_ONCE, MOST_AT_ONCE = 1_000, 256, 65_536
 
 
 def accepted(
-    draw: Callable[[int], pd.DataFrame], where: Callable[[pd.DataFrame], Any], rows: int
+    draw: Callable[[int], pd.DataFrame],
+    conditions: Sequence[Callable[[pd.DataFrame], Any]],
+    rows: int,
 ) -> pd.DataFrame:
-    """The first `rows` draws that satisfy a condition; `attrs["acceptance"]` is the share of draws
-    that did.
+    """The first `rows` draws that satisfy every condition; `attrs["acceptance"]` is the share of
+    draws that did.
 
     Args:
         draw: makes so many rows.
-        where: which rows of a frame are wanted (rows,), as booleans.
+        conditions: which rows of a frame are wanted (rows,), as booleans; one at least.
         rows: how many.
 
     Raises:
@@ -28,7 +30,7 @@ def accepted(
 
     Example:
         >>> frame = pd.DataFrame({"x": [1, 2, 3, 4]})
-        >>> kept = accepted(lambda n: frame.loc[frame.index.repeat(n)], lambda f: f["x"] > 2, 5)
+        >>> kept = accepted(lambda n: frame.loc[frame.index.repeat(n)], [lambda f: f["x"] > 2], 5)
         >>> kept["x"].gt(2).all(), len(kept), kept.attrs["acceptance"]
         (np.True_, 5, 0.5)
     """
@@ -43,7 +45,8 @@ def accepted(
         rate = max(kept, 1) / max(drawn, 1)
         count = int((rows - kept) / rate) if drawn else rows
         frame = draw(min(max(count, FEWEST_AT_ONCE), MOST_AT_ONCE))
-        parts.append(frame[np.asarray(where(frame), dtype=bool)])
+        wanted = [np.asarray(condition(frame), dtype=bool) for condition in conditions]
+        parts.append(frame[np.all(wanted, axis=0)])
         drawn, kept = drawn + len(frame), kept + len(parts[-1])
     found = pd.concat(parts, ignore_index=True).iloc[:rows]
     found.attrs["acceptance"] = kept / drawn

@@ -8,9 +8,9 @@ from itertools import permutations
 import numpy as np
 
 from cnf.diagnostics.comparison.pair import TablePair
+from cnf.tables.orders import BROKEN_BY_CHANCE, broken
 
 MOST_BROKEN = 1e-3  # share of real rows that may break an order
-BROKEN_BY_CHANCE = 0.01  # share that breaks it where the columns are shuffled: less says nothing
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,11 @@ def constraints(pair: TablePair, seed: int) -> list[Constraint]:
     random, found = np.random.default_rng(seed), []
     for a, b in permutations(pair.numeric, 2):
         real, fake = (
-            _broken(table[a].to_numpy(), table[b].to_numpy()) for table in (pair.real, pair.fake)
+            broken(table[a].to_numpy(), table[b].to_numpy()) for table in (pair.real, pair.fake)
         )
         if not real <= MOST_BROKEN or (pair.real[a] == pair.real[b]).all():
             continue
-        by_chance = _broken(random.permutation(pair.real[a].to_numpy()), pair.real[b].to_numpy())
+        by_chance = broken(random.permutation(pair.real[a].to_numpy()), pair.real[b].to_numpy())
         if by_chance >= BROKEN_BY_CHANCE:
             found.append(Constraint(f"{a} ≤ {b}", real, fake))
     return sorted(found, key=lambda constraint: -constraint.fake)
-
-
-def _broken(a: np.ndarray, b: np.ndarray) -> float:
-    """The share of rows with a > b, of those that hold both; NaN where there are none."""
-    known = ~(np.isnan(a) | np.isnan(b))
-    return float((a > b)[known].mean()) if known.any() else np.nan

@@ -32,6 +32,7 @@ from cnf.tables.digest import SmallestHashes, digest_of
 from cnf.tables.metadata import FitMetadata, quantiles
 from cnf.tables.model import TableFlow
 from cnf.tables.moments import ends_of, with_moments
+from cnf.tables.orders import orders_of
 from cnf.tables.schema import Cells, Schema
 from cnf.training.callbacks import Callback
 from cnf.training.errors import Interrupted
@@ -280,6 +281,7 @@ def fit_table_flow(
     ]
     spent += shared_seconds() - start
     facts |= {"columns": names[0], "context": names[1], "seed": seed, "version": VERSION}
+    facts["orders"] = orders_of(model.schema, table, seed)
     try:
         history, interrupted = fit(spent=spent), False
     except Interrupted as stop:

@@ -127,6 +127,9 @@ class Sphere(NumericType):
         start = float(column.parameters[2])
         return Circle(360.0, start) if column.parameters[0] == "longitude" else None
 
+    def line(self, column: Column) -> None:
+        """None: neither coordinate is more than another's."""
+
     def encode(self, series: pd.Series, column: Column) -> Encoded:
         """Numbers and states; latitudes beyond a pole are outside."""
         values, states = super().encode(series, column)

@@ -46,6 +46,10 @@ class NumericType(ColumnType):
             wanted = "a step" if self.on_grid else "no step"
             raise ValueError(f"expected {wanted} for a column that is {self.name}")
 
+    def line(self, column: Column) -> tuple[str, float] | None:
+        """That of all numbers."""
+        return None if self.circle(column) else ("", 0.0)
+
     def read(self, series: pd.Series) -> np.ndarray:
         """Cells as float64, NaN where missing."""
         return numbers(series, finite=False)

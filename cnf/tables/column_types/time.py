@@ -99,6 +99,11 @@ class Time(NumericType):
         known = [zone] if zone not in ("", DURATION, CLOCK) else []
         return [what, *known, *ends]
 
+    def line(self, column: Column) -> tuple[str, float] | None:
+        """That of its resolution and zone."""
+        unit, origin, zone = _parameters(column)
+        return f"{unit} {zone}", float(origin)
+
     def reads_cells(self, column: Column) -> bool:
         """Times are no numbers in any file."""
         return True
@@ -137,6 +142,10 @@ class Moment(Time):
         if column.parameters:
             return super().numbers(series, column)
         return numbers(column.read(series), finite=False)
+
+    def line(self, column: Column) -> tuple[str, float] | None:
+        """That of times, or of all numbers."""
+        return super().line(column) if column.parameters else NumericType.line(self, column)
 
     def details(self, column: Column) -> list[str]:
         """The first and the last."""

@@ -1,0 +1,71 @@
+"""Orders between columns that every row keeps: a ≤ b."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import permutations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from cnf.tables.schema import Schema
+
+# Share of rows that breaks an order where the columns are shuffled: less, and the order says nothing.
+BROKEN_BY_CHANCE = 0.01
+SOME_ROWS = 1_000  # among these, most pairs are out of order already
+
+
+def broken(a: np.ndarray, b: np.ndarray) -> float:
+    """The share of rows with a > b, of those that hold both; NaN where there are none.
+
+    >>> broken(np.array([1.0, 3.0, np.nan]), np.array([2.0, 2.0, 0.0]))
+    0.5
+    """
+    known = ~(np.isnan(a) | np.isnan(b))
+    return float((a > b)[known].mean()) if known.any() else np.nan
+
+
+def orders_of(schema: Schema, table: pd.DataFrame, seed: int = 0) -> list[list[str]]:
+    """The pairs [a, b] of modeled columns with a ≤ b in every row of a frame that holds both, unless
+    columns shuffled against each other would keep the order too.
+
+    Numbers compare with numbers, and times with times of the same resolution.
+
+    Example:
+        >>> from cnf.tables.schema import Schema
+        >>> born = np.arange(1900.5, 1960.5)
+        >>> table = pd.DataFrame({"born": born, "died": born + 30 + born % 7})
+        >>> orders_of(Schema.infer(table), table)
+        [['born', 'died']]
+    """
+    found, numbers = [], _comparable(schema, table)
+    some = np.random.default_rng(seed).permutation(len(table))[:SOME_ROWS]
+    for a, b in permutations(numbers, 2):
+        (line, low), (other, high) = numbers[a], numbers[b]
+        if line != other or (low[some] > high[some]).any():
+            continue
+        by_chance = broken(low[some], high[np.roll(some, 1)])
+        if by_chance >= BROKEN_BY_CHANCE and broken(low, high) == 0:
+            found.append([a, b])
+    return found
+
+
+def in_order(schema: Schema, orders: Sequence[Sequence[str]], table: pd.DataFrame) -> np.ndarray:
+    """Which rows of a frame keep every order (rows,), as booleans; a missing cell breaks none."""
+    kept = np.ones(len(table), bool)
+    numbers = _comparable(schema, table)
+    for a, b in orders:
+        kept &= ~(numbers[a][1] > numbers[b][1])
+    return kept
+
+
+def _comparable(schema: Schema, table: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:
+    """The numbers of modeled columns that lie on a line, and the line."""
+    found = {}
+    for column in schema.modeled:
+        if (line := column.type.line(column)) is not None:
+            name, zero = line
+            found[column.name] = name, column.numbers(table[column.name]) + zero
+    return found
