@@ -84,6 +84,20 @@ def test_beyond_the_snapshots_the_last_velocity_goes_on(linear):
         linear.log_prob(x, math.nan, extrapolate=True)
 
 
+@pytest.mark.parametrize("first, last", [(0.1, 0.7), (1.7e9 + 13, 1.7e9 + 73)])
+def test_times_of_any_size_and_origin_are_told_apart(linear, first, last):
+    """A tenth is no number of single precision, and seconds since 1970 are too many for it."""
+    flow = cnf.CNF(2, field=linear.field, solver=linear.flow.solver)
+    x, moving = normal(5, 2), SnapshotFlow.around(flow, first, last)
+    assert moving.span == pytest.approx((first, last), rel=1e-15)
+    for share in (0.0, 0.3, 1.0):
+        time = last if share == 1 else first + share * (last - first)
+        expected = linear.log_prob(x, FIRST + share * (LAST - FIRST))
+        torch.testing.assert_close(moving.log_prob(x, time), expected, rtol=0, atol=1e-7)
+    with pytest.raises(ValueError, match=f"got {last + 7:.12g}"):
+        moving.log_prob(x, last + 7)
+
+
 def test_beyond_the_snapshots_velocity_is_that_of_the_end():
     moving = SnapshotFlow.around(make_flow(), FIRST, LAST)
     x = normal(5, 2)
@@ -240,6 +254,12 @@ ROWS = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
         ({0.0: ROWS, 1.0: ROWS[:, :1]}, "snapshot at 1: .* got 20 rows of 1"),
         ({0.0: ROWS, 1.0: ROWS[:0]}, "snapshot at 1: .* got 0 rows of 2"),
         ({0.0: ROWS, 1.0: ROWS * math.nan}, "snapshot at 1: row 0, column 0"),
+        ({"a": ROWS, "b": ROWS}, "expected a dict from time, a number, to rows"),
+        ([ROWS, ROWS], "expected a dict from time, a number, to rows"),
+        (
+            {0.0: ROWS[:10], 1.0: ROWS.repeat(3, 1)},
+            "first snapshot: expected at least 10 rows to learn from; got 7",
+        ),
     ],
 )
 def test_snapshots_that_do_not_fit_are_refused_in_one_line(snapshots, told):

@@ -120,6 +120,8 @@ def test_what_is_no_table_of_snapshots_is_refused(room, model, tmp_path, capsys)
     assert "'day' is categorical" in refused(capsys, *fit, "--time", "a")
     sample = ("sample", room / "seen", "-o", tmp_path / "x.csv")
     assert "7 is outside" in refused(capsys, *sample, "--at", 7)
+    dated = ("sample", room / "dated", "-o", tmp_path / "x.csv", "--at")
+    assert "such as 2024-01-05; got 'soon'" in refused(capsys, *dated, "soon")
     assert outcome(capsys, *fit, "--ignore", "day", "--width", 8)[0] == 0
     plot = ("plot", tmp_path / "m", "times", "-o", tmp_path / "x.png")
     assert "--time" in refused(capsys, *plot)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ import torch
 from cnf.cli.data import assignments, table_chunks
 from cnf.flows import ModelFileError
 from cnf.tables import Column, TableFlow, load_table_flow
+from cnf.tables.columns import NO_STATE
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,14 @@ class Model:
             return None
         given = pd.DataFrame({name: [value] for name, value in values.items()})
         try:
-            self.table_flow.schema.encode(given, columns)
+            states = self.table_flow.schema.encode(given, columns).states[0]
         except ValueError as error:
             raise ValueError(f"--given {text!r}: {error}") from error
+        for column in compress(columns, states == NO_STATE):
+            raise ValueError(
+                f"--given {text!r}: expected {column.name} as the table spells it, such as"
+                f" {_example(column)}; got {values[column.name]!r}"
+            )
         return given
 
 

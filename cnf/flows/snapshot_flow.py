@@ -19,6 +19,9 @@ from cnf.flows.state import tensors_of
 from cnf.rows import Numbers
 from cnf.transforms import Affine
 
+# Of the time from the first to the last snapshot: what rounding may move an end by.
+ROUNDED = 1e-9
+
 
 class SnapshotFlow(nn.Module):
     """The density p(x, time) that one motion has at every time from the first snapshot to the last,
@@ -66,8 +69,8 @@ class SnapshotFlow(nn.Module):
             flow.dim, context_dim=1, field=ThroughTime(flow.field),
             base=flow.base, preprocess=flow.preprocess, solver=flow.solver,
         )  # fmt: skip
-        timed.context_map = Affine(torch.tensor([first]), torch.tensor([[last - first]]))
-        timed.context_map.to(flow.device)
+        start, length = torch.tensor([first, last - first], dtype=torch.float64)
+        timed.context_map = Affine(start.view(1), length.view(1, 1)).to(flow.device)
         timed.error_model = flow.error_model
         timed.automatic = flow.automatic & {"solver"}
         return cls(timed)
@@ -160,11 +163,12 @@ class SnapshotFlow(nn.Module):
     def _context(self, time: Any, *, extrapolate: bool) -> Tensor:
         """Times (*batch, 1) as the flow takes them, once they have proved to be allowed."""
         times = torch.as_tensor(time, dtype=torch.float64, device=self.flow.device)[..., None]
-        first, last = self.span
-        beyond = ~((times >= first) & (times <= last))
+        shares = self.flow.context_map(times)[0]
+        beyond = ~((shares >= -ROUNDED) & (shares <= 1 + ROUNDED))
         if beyond.any() and not (extrapolate and times.isfinite().all()):
+            first, last = self.span
             raise ValueError(
-                f"time: expected {first:g} to {last:g}, between the snapshots; got"
-                f" {times[beyond][0].item():g}: say extrapolate=True to go beyond"
+                f"time: expected {first:.12g} to {last:.12g}, between the snapshots; got"
+                f" {times[beyond][0].item():.12g}: say extrapolate=True to go beyond"
             )
         return times

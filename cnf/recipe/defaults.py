@@ -188,8 +188,6 @@ SUBSET_ROWS, SUBSET_MOST_COPIES, SUBSET_JUDGED_ROWS = 50_000, 20, 256
 PLAIN_CELL_BYTES, TYPED_CELL_BYTES = 100, 450
 POOLED_NUMBER_BYTES = 8  # and as many for what is made of a part while it is put in order
 STREAM_SAMPLE_ROWS, STREAM_FEWEST_ROWS = 200_000, 5_000  # more change no choice, fewer spoil them
-STREAM_SAMPLE_GROUPS = (
-    256  # row groups that the sample is of: sorted rows leave gaps between fewer
-)
+STREAM_SAMPLE_GROUPS = 256  # that the sample is of: sorted rows leave gaps between fewer
 STREAM_POOL_PARTS = 16  # of the pool: each batch has rows of all
 STREAM_CHUNK_ROWS = 65_536

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,11 @@ def fit_through_time(
     assert train.context is not None
     times, group = train.context[:, 0].unique(return_inverse=True)
     rows = tuple(train.x[group == k] for k in range(len(times)))
+    if len(rows[0]) < FEWEST_ROWS:
+        raise ValueError(
+            f"first snapshot: expected at least {FEWEST_ROWS} rows to learn from; got {len(rows[0])},"
+            " because a tenth of all rows is held out: give more rows"
+        )
     later = train.take(group.nonzero()[:, 0])
     settings = default_settings(
         rows=len(later), dim=flow.dim, steps=steps, likelihood_share=likelihood_share,
@@ -142,17 +148,19 @@ def fit_through_time(
 
 def _pooled(flow: CNF, snapshots: Mapping[float, Any]) -> Rows:
     """The rows of all snapshots, with their times as context (rows, 1)."""
+    if not (isinstance(snapshots, Mapping) and all(isinstance(t, Real) for t in snapshots)):
+        raise ValueError("snapshots: expected a dict from time, a number, to rows")
     times = [float(time) for time in snapshots]
     if len(times) < 2:
         raise ValueError(f"snapshots: expected rows at two times at least; got {len(times)}")
     for before, after in pairwise(times):
         if not -math.inf < before < after < math.inf:
             raise ValueError(
-                f"snapshots: expected finite times that increase; got {after:g} after {before:g}"
+                f"snapshots: expected finite times that increase; got {after:.12g} after {before:.12g}"
             )
     parts = []
     for time, given in snapshots.items():
-        name = f"snapshot at {time:g}"
+        name = f"snapshot at {time:.12g}"
         x = as_rows(name, given, None, None, flow.device).x
         if x.shape[1] != flow.dim or len(x) < FEWEST_ROWS:
             raise ValueError(

@@ -58,9 +58,8 @@ class Categorical(ColumnType):
         places[None] = column.missing_state
         cells = levels(series)
         named = isinstance(column.levels[0], str)
-        if (
-            named
-        ):  # names that another table holds as numbers, such as those of a few rows; 2 before 02
+        if named:
+            # Another table may hold these names as numbers, such as one of a few rows; 2 before 02.
             for i, level in sorted(enumerate(column.levels), key=lambda each: len(str(each[1]))):
                 places.setdefault(_as_level(level, column), i)
         spelled = cells if named else [_as_level(cell, column) for cell in cells]
