@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import mahalanobis
 
 import cnf
+from cnf.recipe import stacking
 from cnf.recipe.affordable import affordable_rows
 from cnf.rows import Rows
 from cnf.training import FlowMatching, Phase
@@ -75,6 +76,24 @@ def test_phases_make_up_for_what_is_gone_and_keep_half_of_their_time(spent, left
     trainer.start_phase(type(trainer.state.phase)(index=1))
     trainer._make_up()
     assert trainer.seconds_left == pytest.approx(left[1])
+
+
+def test_the_stack_of_a_short_fit_is_part_of_its_seconds(monkeypatch):
+    """On a clock that folds of the cross-validation take a tenth of a second of."""
+    ticks = itertools.count()
+    judged = stacking._out_of_fold
+
+    def fold(*given):
+        for _ in range(10):
+            next(ticks)
+        return judged(*given)
+
+    monkeypatch.setattr(stacking, "_out_of_fold", fold)
+    x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    flow = cnf.CNF(2, hidden=(8, 8))
+    history = cnf.fit(flow, x, seconds=2.0, clock=lambda: 0.01 * next(ticks))
+    # Of 1.76 seconds for training, half were gone.
+    assert history.records[-1].seconds < 1.1
 
 
 def test_rows_with_patterns_of_their_own_are_as_far_from_the_mean_as_their_gaussian_says():

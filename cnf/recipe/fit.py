@@ -148,12 +148,15 @@ def fit(
         settings = with_source(settings, origin)
     given = rows + (len(valid) if x_valid is None else 0)
     plan = prepare(flow, train, valid, settings, seed, rows=given)
+    prepared = settings.clock()
+    stack = stack_of_few_rows(flow, train, valid, plan, settings, seed)
+    if settings.short:  # what training leaves of a longer budget is enough for a stack
+        prepared = settings.clock()
     trainer = Trainer(
         flow, train, valid, settings.training(),
         seed=seed, metadata=asdict(plan), callbacks=callbacks, stream=stream,
-        spent=settings.spent + settings.clock() - start,
+        spent=settings.spent + prepared - start,
     )  # fmt: skip
-    stack = stack_of_few_rows(flow, train, valid, plan, settings, seed)
     history = _trained(trainer, settings, checkpoint, stack, refit=x_valid is None)
     if any_subset:
         share = None if whole is None else SUBSET_SHARE * whole

@@ -125,13 +125,17 @@ class MixtureModel:
 def _chosen(
     rows: WeightedRows, seed: int, seconds: float | None, clock: Clock
 ) -> tuple[list[MixtureModel], Matrix]:
-    """Mixtures of more and more components, until time is up, and the share of each."""
+    """Mixtures of more and more components, as long as there is time for more, and the share of
+    each."""
     start, models, scores = clock(), [], []
+    before = start
     for some in _candidates(len(rows.y) - len(rows.y) // defaults.STACKING_FOLDS, seed):
         models += some
         scores += [_out_of_fold(model, rows, seed) for model in some]
-        if seconds is not None and clock() - start > seconds:
+        now = clock()
+        if seconds is not None and 2 * now - before - start > seconds:  # the next take as long
             break
+        before = now
     shares = stacking_shares(np.stack(scores, 1), rows.weights)
     kept = shares >= defaults.SMALLEST_SHARE
     return [model for model, keep in zip(models, kept) if keep], shares[kept]
