@@ -183,3 +183,8 @@ def test_maps_lead_back_to_the_numbers(model, weather):
     back = imputation.maps.unwhiten(z, observed.y, free, features, observed.given)
     values = Cells(imputation.maps.inverse(back), cells.states).values
     assert values.numpy() == pytest.approx(cells.values.numpy(), abs=1e-6)
+
+
+def test_a_longitude_is_given_with_its_latitude(model):
+    with pytest.raises(TableError, match="a longitude and its latitude go together"):
+        model.conditional({"lon": 20.0})

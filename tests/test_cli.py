@@ -25,7 +25,7 @@ from PIL import Image
 import cnf
 from cnf import plotting
 from cnf.cli import main
-from cnf.cli.data import names_in, toy_table
+from cnf.cli.data import declarations, names_in, toy_table
 from cnf.cli.model import load_model
 from cnf.cli.output import require_writable
 from cnf.cli.plot_context import PlotOptions, plot_context
@@ -431,6 +431,19 @@ def test_samples_come_in_chunks(room, tmp_path, monkeypatch):
         assert saved["columns"].tolist() == ["a", "b"]
 
 
+def test_lists_may_be_given_in_parts(monkeypatch, tmp_path):
+    """As one list, and the last part does not take the place of the others."""
+    told = []
+    monkeypatch.setattr("cnf.cli.fitting.fit_model", lambda options, **_: told.append(options))
+    types = ("--type", "a=integer", "--type", "b=angle:360", "--type", "lon,lat=sphere")
+    names = ("--ignore", "c", "--ignore", "d,e", "--columns", "a", "--columns", "b")
+    assert main(["fit", "t.csv", "-o", str(tmp_path / "m"), *types, *names]) == 0
+    assert declarations(told[0].kinds) == {
+        "a": "integer", "b": "angle:360", "lon,lat": "sphere"
+    }  # fmt: skip
+    assert (told[0].ignore, told[0].columns) == (("c", "d", "e"), ("a", "b"))
+
+
 def test_given_sets_the_context(room, tmp_path):
     for value in (-2.0, 2.0):
         ran(
@@ -801,6 +814,7 @@ def test_names_may_hold_commas_in_quotes():
 TINY_DISK = """
 import resource, sys
 from cnf.cli import main
+from cnf.cli.data import declarations
 resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 sys.exit(main(sys.argv[1:]))
 """
@@ -892,6 +906,7 @@ def test_a_standard_output_that_is_full_is_told(room):
 KILLED_HALFWAY = """
 import os, signal, sys
 from cnf.cli import main
+from cnf.cli.data import declarations
 from cnf.training.checkpoint import CheckpointWriter
 
 def write_and_die(writer, trainer, write=CheckpointWriter.write):

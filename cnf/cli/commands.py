@@ -48,22 +48,16 @@ def fit(
     data: Data,
     output: Annotated[Path, typer.Option("-o", "--output", help="The model to write.")],
     columns: Annotated[
-        str | None, typer.Option(help="Columns to model: a,b,c. Default: all.")
+        list[str] | None, typer.Option(help="Columns to model: a,b,c. Default: all.")
     ] = None,
-    ignore: Annotated[str | None, typer.Option(help="Columns to leave out: a,b.")] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Columns to leave out: a,b.")] = None,
     context: Annotated[
-        str | None, typer.Option(help="Columns that the density is conditioned on: a,b.")
+        list[str] | None, typer.Option(help="Columns that the density is conditioned on: a,b.")
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Column with the weight of each row.")
     ] = None,
-    kinds: Annotated[
-        str | None,
-        typer.Option(
-            "--type",
-            help=TYPE_HELP,
-        ),
-    ] = None,
+    kinds: Annotated[list[str] | None, typer.Option("--type", help=TYPE_HELP)] = None,
     drop_dependent: Annotated[
         bool,
         typer.Option(
@@ -80,7 +74,7 @@ def fit(
         ),
     ] = False,
     missing: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(help="Words for missing cells, in place of those recognized: ?,-9."),
     ] = None,
     array: Array = None,
@@ -136,7 +130,7 @@ def fit(
     Columns may be numbers, times, categories or text, with cells missing; what each was found to be
     is printed before the fit. Says how well the model predicts held-out rows.
     """
-    from cnf.cli.data import names_in
+    from cnf.cli.data import listed, names_in
     from cnf.cli.fitting import fit_model
     from cnf.cli.model import use_threads
 
@@ -144,9 +138,9 @@ def fit(
     options = FitOptions(
         data=data,
         output=str(output),
-        columns=names_in(columns),
-        ignore=names_in(ignore),
-        context=names_in(context),
+        columns=names_in(listed(columns)),
+        ignore=names_in(listed(ignore)),
+        context=names_in(listed(context)),
         weights=weights,
         valid=valid,
         seed=seed,
@@ -154,9 +148,9 @@ def fit(
         seconds=seconds,
         width=width,
         device=device,
-        kinds=kinds,
+        kinds=listed(kinds),
         strict=strict,
-        missing=None if missing is None else names_in(missing),
+        missing=names_in(listed(missing)) if missing else None,
         array=array,
         any_subset=any_subset,
         source=source,
@@ -179,11 +173,11 @@ def score(
         bool, typer.Option("--reason", help="Write why a row has no ordinary score, too.")
     ] = False,
     columns: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(help="Score these columns alone: a,b. The others are integrated out."),
     ] = None,
     given: Annotated[
-        str | None, typer.Option(help="Score given the row's values of these columns: c,d.")
+        list[str] | None, typer.Option(help="Score given the row's values of these columns: c,d.")
     ] = None,
     exact: Annotated[
         bool,
@@ -216,7 +210,7 @@ def score(
     DATA may be a folder or a pattern such as 'in/*.parquet': then OUTPUT is a folder, and every file
     gets a file of scores with its name. A run that was stopped goes on where it stopped.
     """
-    from cnf.cli.data import names_in
+    from cnf.cli.data import listed, names_in
     from cnf.cli.explaining import explain_table
     from cnf.cli.model import use_threads
     from cnf.cli.questions import score_columns
@@ -225,7 +219,7 @@ def score(
     from cnf.tables.files import is_folder
 
     use_threads(threads)
-    asked = columns is not None or given is not None
+    asked = bool(columns or given)
     if explain and asked:
         raise ValueError("--explain: says it of all columns; leave --columns and --given out")
     if reference is not None and not explain:
@@ -242,8 +236,8 @@ def score(
             model,
             data,
             output,
-            columns=names_in(columns),
-            given=names_in(given),
+            columns=names_in(listed(columns)),
+            given=names_in(listed(given)),
             exact=exact,
             device=device,
             as_json=as_json,

@@ -19,6 +19,15 @@ TOY_COLUMNS = ["x0", "x1"]
 FRESH = 2**62
 
 
+def listed(texts: Sequence[str] | None) -> str | None:
+    """What an option says that may be given several times, as if it had been given once.
+
+    >>> listed(["wind=angle:360", "lon,lat=sphere"])
+    'wind=angle:360,lon,lat=sphere'
+    """
+    return ",".join(texts) if texts else None
+
+
 def names_in(text: str | None) -> tuple[str, ...]:
     """The names that commas separate; a name with a comma stands in double quotes.
 

@@ -72,7 +72,7 @@ Data = Annotated[
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", help="The file to write.")]
 Given = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(help="Values of the context columns: name=value,name2=value."),
 ]
 AnyGiven = Annotated[

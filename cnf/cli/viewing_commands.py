@@ -36,7 +36,7 @@ def plot(
         str | None, typer.Option(help="Draw these rows too, a file or toy:NAME.")
     ] = None,
     axes: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="The two columns to show: a,b; or principal (trajectories). Default: the first."
         ),
@@ -61,7 +61,7 @@ def plot(
     The ending of the output chooses the format: png, svg or pdf; gif or mp4 for an animation of
     the density, trajectories or field.
     """
-    from cnf.cli.data import names_in
+    from cnf.cli.data import listed, names_in
     from cnf.cli.model import use_threads
     from cnf.cli.pictures import plot_model
     from cnf.cli.plot_context import PlotOptions
@@ -72,7 +72,7 @@ def plot(
         model,
         kind,
         output,
-        PlotOptions(data, names_in(axes), given, sweep, color),
+        PlotOptions(data, names_in(listed(axes)), listed(given), sweep, color),
         AnimationOptions(frames=frames, frame_rate=frame_rate, inches=inches),
     )
 
@@ -134,7 +134,7 @@ def compare(
         Path | None, typer.Option(help="The model that made FAKE; with --held-out.")
     ] = None,
     categorical: Annotated[
-        str | None, typer.Option(help="Columns of numbers that are codes: a,b.")
+        list[str] | None, typer.Option(help="Columns of numbers that are codes: a,b.")
     ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -145,7 +145,7 @@ def compare(
     where the rows lie, and whether real rows were memorized. Any two tables will do.
     """
     from cnf.cli.comparing import compare_tables
-    from cnf.cli.data import names_in
+    from cnf.cli.data import listed, names_in
     from cnf.cli.model import use_threads
 
     use_threads(1)
@@ -156,7 +156,7 @@ def compare(
         held_out=held_out,
         target=target,
         model=model,
-        categorical=names_in(categorical),
+        categorical=names_in(listed(categorical)),
         seed=seed,
         as_json=as_json,
     )

@@ -36,7 +36,7 @@ def pairs_of(columns: Sequence[Column]) -> list[tuple[int, int]]:
     """Places of each longitude and its latitude among columns."""
     places = {column.name: place for place, column in enumerate(columns)}
     partners = [(place, column.type.partner(column)) for place, column in enumerate(columns)]
-    return [(place, places[name]) for place, name in partners if name is not None]
+    return [(place, places[name]) for place, name in partners if name in places]
 
 
 def _latitude(
