@@ -43,13 +43,13 @@ def plot_context(model: Model, kind: PlotKind, options: PlotOptions) -> PlotCont
     if kind.data and options.data is None:
         raise ValueError(f"{kind.name}: needs rows of a table: --data DATA")
     flow, columns = model.table_flow, model.numeric_columns
-    axes = chosen_axes(model, kind, options.axes)
-    numeric = None if flow.flow is None else NumericView(flow.flow, columns)
-    judges, sweep, given, table = None, None, None, None
     show_time: Callable[[float], str] = str
     if kind.context == "time":
         column = flow.schema.column(model.time)
         show_time = partial(column.type.show, column=column)
+    axes = chosen_axes(model, kind, options.axes)
+    numeric = None if flow.flow is None else NumericView(flow.flow, columns)
+    judges, sweep, given, table = None, None, None, None
     if kind.context == "swept":
         sweep = _sweep(model, options)
     if kind.context == "rows" and options.data is not None:

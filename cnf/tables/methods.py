@@ -184,7 +184,7 @@ class TableMethods(ABC):
     @property
     def _moving(self) -> CNF:
         """The flow of a model that starts from the density of a source."""
-        if self.flow is None or not isinstance(self.flow.base, SourceBase):
+        if self.flow is None or self.time or not isinstance(self.flow.base, SourceBase):
             raise ValueError("the model starts from no table: fit it with source=")
         return self.flow
 

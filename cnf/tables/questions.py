@@ -236,8 +236,14 @@ def table_density(model: Any) -> TableDensity:
     """The density of all columns of a table, of which marginals and conditionals are asked.
 
     Raises:
-        ValueError: for a table with states or angles whose model has no conditional network.
+        ValueError: for a table with states or angles whose model has no conditional network, and for
+            one flow through time.
     """
+    if model.time is not None:
+        raise ValueError(
+            "one flow through time has whole rows alone; fit the rows of a time by themselves to ask"
+            " for some of their columns"
+        )
     schema = model.schema
     nothing = no_constraints(schema, 1, model.device)
     columns = tuple(column.name for column in schema.modeled)
