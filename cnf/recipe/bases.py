@@ -75,7 +75,7 @@ def start_mixture(train: Rows, valid: Rows, settings: FitSettings, seed: int) ->
         settings: of the fit.
         seed: of the mixture, and of the rows that it learns from.
     """
-    rows = rows_for_mixture(train.x, train.weights, seed)[: defaults.START_ROWS]
+    rows = rows_for_mixture(train.x, train.weights, seed, defaults.HASTY_ROWS)
     seconds, found = defaults.START_SHARE * settings.budget[1], plain_bases(train.x.shape[1])
     start, before = settings.clock(), 1
     for components in defaults.START_COMPONENTS:

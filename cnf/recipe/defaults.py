@@ -37,8 +37,12 @@ LIKELIHOOD_SHARE_OF_STEPS = 0.1
 LIKELIHOOD_SHARE_OF_SECONDS, LIKELIHOOD_SHARE_OF_SECONDS_MANY_ROWS = 0.7, 0.8
 MANY_ROWS_BUDGET = 20_000
 # Fewer seconds do not bring a field from a normal base to where a mixture is at once: the flow starts
-# from the mixture, and what it learns is kept if held-out rows gain by it.
-SHORT_SECONDS = 10.0
+# from the mixture, and likelihood refines it in small steps. Flow matching, or larger ones, lead away
+# from it.
+SHORT_SECONDS, SHORT_RATE = 10 * TRAINING_SHARE, 1e-3
+# With fewer seconds than these, mixtures are small and learn from fewer rows, but may take a larger
+# share: they are what a flow is likely to be behind.
+HASTY_SECONDS, HASTY_ROWS, HASTY_COMPONENTS, HASTY_SHARE = 30 * TRAINING_SHARE, 10_000, 80, 0.15
 
 # Flow matching: a step is cheap, so many small ones.
 MATCHING: dict[str, Any] = {
@@ -88,7 +92,7 @@ FIT_TOLERANCE = 1e-3  # nats, of the finished flow's error bars
 # changes with a finer one says what will be left of it for a flow.
 TRANSFORM_ROWS = 2_000  # fewer say too little about the shape of a column
 TRANSFORM_GAIN = 0.05  # nats that a richer transform must gain over whitening
-COARSE_COMPONENTS, FINE_COMPONENTS = 10, 40
+TRANSFORM_COMPONENTS, HASTY_TRANSFORM_COMPONENTS = (10, 40), (10,)
 TRANSFORM_ITERATIONS, TRANSFORM_SAMPLE, TRANSFORM_VARIANCE = 20, 10_000, 1e-4
 
 # Pilot fits, which choose between transforms where the budget makes two of them a small part.
@@ -104,7 +108,7 @@ BASE_ERRORS = 2.0  # standard errors by which it must be sure
 BASE_COMPONENTS, BASE_WIDTH = 32, 1.5  # more or narrower: the flow would have to fill gaps
 BASE_ITERATIONS = 20
 # Of the mixture that a short fit starts from, as many as half of the seconds allow.
-START_COMPONENTS, START_ROWS, START_SHARE = (10, 20, 40, 80), 10_000, 0.5
+START_COMPONENTS, START_SHARE = (10, 20, 40, 80, 160), 0.5
 STUDENT_DF = (3.0, 6.0)
 STUDENT_GAIN = 0.1  # nats a column: independent heavy columns are another shape, not only tails
 

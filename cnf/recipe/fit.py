@@ -24,8 +24,8 @@ from cnf.recipe.mixture_fallback import (
     stack_of_few_rows,
     train_unless_overtaken,
 )
-from cnf.recipe.preparation import FitPlan, checked_rows, prepare
-from cnf.recipe.settings import FitSettings, default_settings
+from cnf.recipe.preparation import FitPlan, checked_rows, prepare, starts_from_mixture
+from cnf.recipe.settings import FitSettings, default_settings, from_mixture
 from cnf.recipe.source import source_of, start_at, with_source
 from cnf.recipe.stacking import Stack
 from cnf.recipe.subsets import fit_subsets
@@ -147,7 +147,11 @@ def fit(
         start_at(flow, origin, train, settings.ranges)
         settings = with_source(settings, origin)
     given = rows + (len(valid) if x_valid is None else 0)
-    plan = prepare(flow, train, valid, settings, seed, rows=given)
+    free = likelihood_share is None and "phases" not in chosen
+    start_mixed = free and starts_from_mixture(flow, train, settings)
+    if start_mixed:
+        settings = from_mixture(settings)
+    plan = prepare(flow, train, valid, settings, seed, rows=given, from_mixture=start_mixed)
     prepared = settings.clock()
     stack = stack_of_few_rows(flow, train, valid, plan, settings, seed)
     if settings.short:  # what training leaves of a longer budget is enough for a stack

@@ -9,10 +9,12 @@ from torch import Tensor
 from cnf.recipe.defaults import MIXTURE_ROWS
 
 
-def rows_for_mixture(y: Tensor, weights: Tensor | None, seed: int) -> NDArray[np.float32]:
-    """Rows for a mixture, which takes no weights: some of many, each as often as its weight says,
-    in single precision."""
-    rows, count = y.float().numpy(force=True), min(len(y), MIXTURE_ROWS)
+def rows_for_mixture(
+    y: Tensor, weights: Tensor | None, seed: int, most: int = MIXTURE_ROWS
+) -> NDArray[np.float32]:
+    """Rows for a mixture, which takes no weights: at most so many, each as often as its weight
+    says, in single precision."""
+    rows, count = y.float().numpy(force=True), min(len(y), most)
     if weights is not None:
         return rows[systematic(weights.double().numpy(force=True), count)]
     if len(rows) == count:

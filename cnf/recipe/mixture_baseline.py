@@ -15,6 +15,7 @@ from cnf.recipe.defaults import (
     LARGE_MIXTURE_TIMES,
     MIN_GAIN,
     MIXTURE_ITERATIONS,
+    MIXTURE_ROWS,
     MIXTURE_ROWS_A_COMPONENT,
     SMALL_COMPONENTS,
 )
@@ -43,6 +44,7 @@ class MixtureBaseline:
         most: components at most.
         seconds: time for the small mixtures; the large one may take three times as long. None for
             no limit.
+        most_rows: rows to learn from at most.
         clock: the seconds.
     """
 
@@ -55,11 +57,12 @@ class MixtureBaseline:
         seed: int,
         most: int,
         seconds: float | None,
+        most_rows: int = MIXTURE_ROWS,
         clock: Clock = time.perf_counter,
     ) -> None:
         self.train, self.valid, self.ladj = train, valid, ladj
         self.seed, self.seconds, self.clock = seed, seconds, clock
-        self.rows = rows_for_mixture(train.x, train.weights, seed)
+        self.rows = rows_for_mixture(train.x, train.weights, seed, most_rows)
         self.most = min(most, len(self.rows) // MIXTURE_ROWS_A_COMPONENT)
         self.found: list[Candidate] = []
         self.seconds_a_component = 0.0

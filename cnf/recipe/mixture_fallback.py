@@ -6,8 +6,12 @@ from typing import NamedTuple
 
 from cnf.flows import CNF, Base
 from cnf.recipe.defaults import (
+    HASTY_COMPONENTS,
+    HASTY_ROWS,
+    HASTY_SHARE,
     LARGE_COMPONENTS,
     MIN_GAIN,
+    MIXTURE_ROWS,
     MIXTURE_SHARE,
     STACKING_FOLDS,
     STACKING_ROWS,
@@ -96,9 +100,13 @@ def fall_back_to_mixture(
     if not trainer.flow.geometry.flat:
         return _fall_back_to_kernels(trainer)
     steps, seconds = settings.budget
-    limit = MIXTURE_SHARE * seconds if seconds else None
-    most = steps // STEPS_A_COMPONENT if steps else LARGE_COMPONENTS
-    baseline = _baseline(trainer, settings, most=most, seconds=limit)
+    hasty = settings.hasty
+    share, most_rows = (HASTY_SHARE, HASTY_ROWS) if hasty else (MIXTURE_SHARE, MIXTURE_ROWS)
+    most = HASTY_COMPONENTS if hasty else LARGE_COMPONENTS
+    if steps:
+        most = min(most, steps // STEPS_A_COMPONENT)
+    limit = share * seconds or None
+    baseline = _baseline(trainer, settings, most=most, most_rows=most_rows, seconds=limit)
     found = baseline.best_if_better_than(trainer.state.best_nll)
     if found is None:
         return None
@@ -136,7 +144,7 @@ def _install_base(trainer: Trainer, base: Base) -> None:
 
 
 def _baseline(
-    trainer: Trainer, settings: FitSettings, *, most: int, seconds: float | None
+    trainer: Trainer, settings: FitSettings, *, most: int, most_rows: int, seconds: float | None
 ) -> MixtureBaseline:
     """The mixtures that the flow has to beat, judged on the rows that judged it."""
     flow, train, valid = trainer.flow, trainer.train, validation_subset(trainer.valid)
@@ -146,5 +154,6 @@ def _baseline(
     return MixtureBaseline(
         Rows(y, weights=train.weights),
         Rows(held_out, weights=valid.weights),
-        ladj, seed=trainer.seed, most=most, seconds=seconds, clock=settings.clock,
+        ladj, seed=trainer.seed, most=most, most_rows=most_rows, seconds=seconds,
+        clock=settings.clock,
     ).fit()  # fmt: skip

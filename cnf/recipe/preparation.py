@@ -9,7 +9,7 @@ import torch
 
 import cnf.recipe.defaults as defaults
 from cnf.fields import Geometry
-from cnf.flows import CNF, Base
+from cnf.flows import CNF
 from cnf.recipe.architecture import default_field
 from cnf.recipe.bases import base_in_space, start_mixture
 from cnf.recipe.pilot_fits import affords_pilot_fits, best_transform
@@ -65,7 +65,14 @@ def checked_rows(
 
 
 def prepare(
-    flow: CNF, train: Rows, valid: Rows, settings: FitSettings, seed: int, *, rows: int
+    flow: CNF,
+    train: Rows,
+    valid: Rows,
+    settings: FitSettings,
+    seed: int,
+    *,
+    rows: int,
+    from_mixture: bool,
 ) -> FitPlan:
     """Build and fit what the user left free, and see what a mixture may replace at the end.
 
@@ -80,6 +87,7 @@ def prepare(
         seed: of every choice.
         rows: that the user gave to learn from, before some were held out; the field's size goes by
             them.
+        from_mixture: whether the flow starts from a mixture, see `starts_from_mixture`.
     """
     free, resting = set(flow.automatic), at_rest(flow)
     if "field" in free and resting:
@@ -91,12 +99,15 @@ def prepare(
     fit_context_map(flow, train)
     choices |= _fit_transform(flow, train, valid, settings, seed)
     if "base" in free:
-        flow.base = base_for(flow, train, valid, settings, seed)
+        y, held_out = (in_model_coordinates(flow, part) for part in (train, valid))
+        if from_mixture:
+            flow.base = start_mixture(y, held_out, settings, seed)
+        else:
+            flow.base = base_in_space(flow.geometry, y, held_out, seed)
         choices["base"] = flow.base.describe()
     flow.automatic &= {"solver"}
     known = flow.geometry.flat or flow.geometry == Geometry(0, spheres=1)
-    known = known and not starts_from_mixture(flow, train, settings)
-    fallback = "base" in free and not flow.context_dim and resting and known
+    fallback = "base" in free and not flow.context_dim and resting and known and not from_mixture
     return FitPlan(choices, fallback, "preprocess" in free)
 
 
@@ -118,18 +129,10 @@ def fit_context_map(flow: CNF, train: Rows) -> None:
         raise ValueError(f"context: {failure}") from failure
 
 
-def base_for(flow: CNF, train: Rows, valid: Rows, settings: FitSettings, seed: int) -> Base:
-    """The base of the recipe for rows in the coordinates of the flow."""
-    y, held_out = (in_model_coordinates(flow, rows) for rows in (train, valid))
-    if starts_from_mixture(flow, train, settings):
-        return start_mixture(y, held_out, settings, seed)
-    return base_in_space(flow.geometry, y, held_out, seed)
-
-
 def starts_from_mixture(flow: CNF, train: Rows, settings: FitSettings) -> bool:
     """Whether a fit is so short, of so many rows, that its flow starts from a mixture."""
     many = len(train) >= defaults.STACKING_ROWS and train.context is None
-    return settings.short and many and flow.geometry.flat
+    return settings.short and many and flow.geometry.flat and "base" in flow.automatic
 
 
 def _fit_transform(
@@ -145,8 +148,9 @@ def _fit_transform(
         )
     if not free:
         return {}
-    compare = not starts_from_mixture(flow, train, settings)
-    found = transforms_in_space(flow.preprocess, train, valid, ranges, seed, compare=compare)
+    hasty = settings.hasty
+    judges = defaults.HASTY_TRANSFORM_COMPONENTS if hasty else defaults.TRANSFORM_COMPONENTS
+    found = transforms_in_space(flow.preprocess, train, valid, ranges, seed, judges=judges)
     names, candidates = list(found), [transform.to(flow.device) for transform in found.values()]
     chosen = len(found) - 1
     if chosen and affords_pilot_fits(settings):

@@ -104,6 +104,11 @@ class FitSettings:
         return 0 < self.budget[1] < defaults.SHORT_SECONDS
 
     @property
+    def hasty(self) -> bool:
+        """Whether the seconds are too few for careful choices."""
+        return 0 < self.budget[1] < defaults.HASTY_SECONDS
+
+    @property
     def budget(self) -> tuple[int, float]:
         """Training steps and seconds of all phases; zero of what is not the budget."""
         return self.training().budget
@@ -147,6 +152,13 @@ def default_settings(
     settings = replace(settings, phases=phases)
     settings.training()  # checks the phases
     return settings
+
+
+def from_mixture(settings: FitSettings) -> FitSettings:
+    """The settings of a flow that starts from a mixture: likelihood alone, in small steps."""
+    _, seconds = settings.budget
+    phase = replace(settings.phases[-1], seconds=seconds, learning_rate=defaults.SHORT_RATE)
+    return replace(settings, phases=(phase,))
 
 
 def require_known(chosen: Iterable[str], names: Iterable[str]) -> None:

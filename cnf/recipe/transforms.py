@@ -21,36 +21,40 @@ def transforms_in_space(
     ranges: Sequence[Range] | None,
     seed: int,
     *,
-    compare: bool = True,
+    judges: Sequence[int] = defaults.TRANSFORM_COMPONENTS,
 ) -> dict[str, Transform]:
     """`candidate_transforms`, in place of the map of its real columns where the map that a flow has
     are `Charts`: angles and spheres stay as they are."""
     if not isinstance(given, Charts):
-        return candidate_transforms(train, valid, ranges, seed, compare=compare)
+        return candidate_transforms(train, valid, ranges, seed, judges=judges)
     if not given.reals:
         return {"angles and spheres": given}
     reals, held_out = (replace(rows, x=rows.x[:, given.reals]) for rows in (train, valid))
     ends = None if ranges is None else [ranges[place] for place in given.reals]
-    found = candidate_transforms(reals, held_out, ends, seed, compare=compare)
+    found = candidate_transforms(reals, held_out, ends, seed, judges=judges)
     return {f"{name}, angles apart": given.with_rest(rest) for name, rest in found.items()}
 
 
 def candidate_transforms(
-    train: Rows, valid: Rows, ranges: Sequence[Range] | None, seed: int, *, compare: bool = True
+    train: Rows,
+    valid: Rows,
+    ranges: Sequence[Range] | None,
+    seed: int,
+    *,
+    judges: Sequence[int] = defaults.TRANSFORM_COMPONENTS,
 ) -> dict[str, Transform]:
-    """Candidates by their names for people, after columns with ranges are mapped to the real line;
-    the plainest alone where there is no time to compare.
+    """Candidates by their names for people, after columns with ranges are mapped to the real line.
 
     Raises:
         ValueError: for a row outside the ranges.
     """
     if ranges is None:
-        return candidate_transforms_of_reals(train, valid, seed, compare=compare)
+        return candidate_transforms_of_reals(train, valid, seed, judges=judges)
     for name, rows in (("x", train), ("x_valid", valid)):
         require_inside(name, rows, ranges)
     support = BoundedToReal(ranges).to(train.x.device)
     opened, opened_valid = (replace(rows, x=support(rows.x)[0]) for rows in (train, valid))
-    found = candidate_transforms_of_reals(opened, opened_valid, seed, compare=compare)
+    found = candidate_transforms_of_reals(opened, opened_valid, seed, judges=judges)
     return {name: Chain(support, transform) for name, transform in found.items()}
 
 
@@ -75,13 +79,19 @@ def standardizing_transform(rows: Rows, ranges: Sequence[Range] | None) -> Trans
 
 
 def candidate_transforms_of_reals(
-    train: Rows, valid: Rows, seed: int, *, compare: bool = True
+    train: Rows, valid: Rows, seed: int, *, judges: Sequence[int] = defaults.TRANSFORM_COMPONENTS
 ) -> dict[str, Transform]:
     """Whitening, and after it, where the held-out likelihood of mixtures gains by that, whitening
-    of Gaussianized columns; by their names for people."""
+    of Gaussianized columns; by their names for people.
+
+    Args:
+        train: rows to fit them to.
+        valid: rows that judge them.
+        seed: of the mixtures.
+        judges: numbers of components of the mixtures, the coarsest first.
+    """
     plain: dict[str, Transform] = {"whitened": Affine.whiten(train.x, train.weights)}
-    few = len(train) < defaults.TRANSFORM_ROWS or len(valid) < defaults.FINE_COMPONENTS
-    if few or not compare:
+    if len(train) < defaults.TRANSFORM_ROWS or len(valid) < max(judges):
         return plain
     marginal = Gaussianize.fit(train.x, train.weights)
     y = marginal(train.x)[0]
@@ -89,12 +99,12 @@ def candidate_transforms_of_reals(
         richer = Chain(marginal, Affine.whiten(y, train.weights))
     except ValueError:  # columns that depend on each other only after Gaussianization
         return plain
-    coarse, fine = (
+    gains = [
         _quick_nll(plain["whitened"], train, valid, seed, components)
         - _quick_nll(richer, train, valid, seed, components)
-        for components in (defaults.COARSE_COMPONENTS, defaults.FINE_COMPONENTS)
-    )
-    gain = min(fine, 2 * fine - coarse)
+        for components in judges
+    ]
+    gain = min(gains[-1], 2 * gains[-1] - gains[0])
     return (
         plain | {"Gaussianized columns, whitened": richer}
         if gain > defaults.TRANSFORM_GAIN
