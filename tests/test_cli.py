@@ -911,7 +911,7 @@ from cnf.training.checkpoint import CheckpointWriter
 
 def write_and_die(writer, trainer, write=CheckpointWriter.write):
     write(writer, trainer)
-    if trainer.step == 120:
+    if trainer.step == 30:
         os.kill(os.getpid(), signal.SIGKILL)
 
 CheckpointWriter.write = write_and_die
@@ -922,7 +922,7 @@ sys.exit(main(sys.argv[1:]))
 
 def test_a_killed_fit_goes_on_to_the_same_model(room, tmp_path, capsys):
     """kill -9 in the middle; --resume ends with the file that an uninterrupted fit writes."""
-    fit = [room / "table.csv", "--steps", 240, "--width", 8, "--seed", 3]
+    fit = [room / "table.csv", "--steps", 60, "--width", 8, "--seed", 3]
     ran("fit", *fit, "-o", tmp_path / "whole")
     words = [str(word) for word in ("fit", *fit, "-o", tmp_path / "model")]
     done = subprocess.run([sys.executable, "-c", KILLED_HALFWAY, *words], check=False)
