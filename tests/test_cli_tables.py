@@ -12,7 +12,7 @@ import cnf
 from cnf.cli import main
 from cnf.tables import read_typed_table
 
-TINY = ["--steps", "20", "--width", "8"]
+TINY = ["--steps", "3", "--width", "8"]
 
 
 def people(rows: int, seed: int = 0) -> pd.DataFrame:

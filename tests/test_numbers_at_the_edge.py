@@ -12,7 +12,7 @@ from cnf.plotting.arrays import on_grid
 from cnf.tables import Schema, TableError, TableFlow
 from cnf.tables.inference import infer
 
-TINY = ["--steps", "20", "--width", "8"]
+TINY = ["--steps", "3", "--width", "8"]
 RANDOM = np.random.default_rng(0)
 NORMAL = RANDOM.normal(size=300)
 
