@@ -277,13 +277,14 @@ def gaussians() -> str:
         (
             str(case["dim"]),
             f"{number(100 * case['map'], 1)} %",
-            *(number(case[name], 4) for name in ("kl_source", "kl_target")),
+            *(number(case[name], 4) for name in ("kl_source", "kl_target", "ratio")),
+            f"{number(100 * case['covered'], 0)} %",
             number(case["seconds"], 0),
         )
         for case in found
     ]
-    header = ("columns", "map, off by", "KL of the source, nats", "KL of the target", "seconds")
-    return table(header, rows)
+    densities = ("KL of the source, nats", "KL of the target", "log-ratio, off by", "bounds cover")
+    return table(("columns", "map, off by", *densities, "seconds"), rows)
 
 
 def snapshots() -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from problems import CLOSED, F64, FIELDS, jacobian_trace, make_field, normal
 
-from cnf.fields import ConcatSquashField, GatedField, MLPField, SumField
+from cnf.fields import ConcatSquashField, DisplacementField, GatedField, MLPField, SumField
 from cnf.fields.base import TimeFeatures
 
 SHAPES = [(), (5,), (2, 3), (0,), (2, 1, 4)]
@@ -184,3 +184,34 @@ def test_nothing_is_overwritten_that_a_gradient_needs(name):
         with torch.no_grad():
             again = field.bind().at(t[None])[0].velocity_and_divergence(x)
         torch.testing.assert_close(again, (v, divergence), rtol=1e-13, atol=1e-13)
+
+
+def gaussians() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Two means and covariances in three columns."""
+    factors = (normal(3, 3, seed=11), normal(3, 3, seed=12))
+    return [(normal(3, seed=k), a @ a.T + 0.2 * torch.eye(3)) for k, a in enumerate(factors)]
+
+
+def test_displacement_between_gaussians_is_optimal():
+    """It carries the moments, and its matrix is symmetric and positive: the gradient of a convex
+    function, as by Brenier's theorem only the optimal map is."""
+    (m0, s0), (m1, s1) = gaussians()
+    motion = DisplacementField.between((m0, s0), (m1, s1))
+    torch.testing.assert_close(motion.shift + motion.matrix @ m0, m1)
+    torch.testing.assert_close(motion.matrix @ s0 @ motion.matrix.T, s1)
+    torch.testing.assert_close(motion.matrix, motion.matrix.T)
+    assert (torch.linalg.eigvalsh(motion.matrix) > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["scalar", "rows"])
+def test_displacement_goes_straight_and_has_its_divergence(kind):
+    """At any time a particle has the velocity that it started with."""
+    motion, x = DisplacementField.between(*gaussians()), normal(5, 3, seed=6)
+    t = times(kind, (5,))
+    there = motion.shift + x @ motion.matrix
+    v, divergence = (
+        motion.bind().at(t[None])[0].velocity_and_divergence(torch.lerp(x, there, t[..., None]))
+    )
+    torch.testing.assert_close(v, there - x)
+    expected = jacobian_trace(motion, t, x, None)
+    torch.testing.assert_close(divergence, expected)

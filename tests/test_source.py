@@ -9,7 +9,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 import cnf
 from cnf.flows import SourceBase
-from cnf.recipe.source import Source, start_at
+from cnf.recipe.source import Source, start_at, start_displaced
 from cnf.rows import Rows
 
 
@@ -107,6 +107,27 @@ def test_a_file_holds_the_source(tmp_path):
     assert loaded.log_prob(x).equal(flow.eval().log_prob(x))
     assert loaded.transport(x).equal(flow.transport(x))
     assert loaded.base.describe() == "density of the source"
+
+
+def test_before_training_a_gaussian_goes_to_the_gaussian_of_the_data(tmp_path):
+    """By the optimal map, with both densities exact, and so from a file."""
+    source, target = (gaussian_flow(*SOURCE), gaussian_flow([4.0, 0.0], [[1.0, 0.3], [0.0, 2.0]]))
+    rows, data = (
+        flow.sample((500,), generator=generator(k)) for k, flow in enumerate((source, target))
+    )
+    flow = cnf.CNF(2, hidden=(4, 4)).double()
+    start_at(flow, Source(source, rows), Rows(data))
+    start_displaced(flow, Source(source, rows), Rows(data), seed=0)
+    moved = flow.transport(rows)
+    torch.testing.assert_close(moved.mean(0), data.mean(0))
+    torch.testing.assert_close(moved.T.cov(), data.T.cov(), rtol=1e-2, atol=1e-2)
+    law = truth_of(source)
+    spread = torch.autograd.functional.jacobian(flow.transport, rows[0])
+    torch.testing.assert_close(spread, spread.T, rtol=0, atol=1e-6)
+    expected = law.log_prob(rows) - spread.det().log()
+    torch.testing.assert_close(flow.log_prob(moved), expected, rtol=0, atol=1e-3)
+    flow.save(tmp_path / "m.safetensors")
+    assert cnf.load(tmp_path / "m.safetensors").transport(rows).equal(moved)
 
 
 @pytest.fixture(scope="module")

@@ -6,11 +6,13 @@ MaskedField         the same, over the present columns of each row
 MLPField            any number of hidden layers
 ConcatSquashField   the layers of FFJORD (Grathwohl et al. 2019)
 SumField            the sum of fields
+DisplacementField   the motion of optimal transport between Gaussians
 ThroughTime         a field run up to the time of each row
 Geometry            the space of a field: real columns, angles, unit vectors
 """
 
 from cnf.fields.base import BoundField, FieldAt, VelocityField
+from cnf.fields.displacement import DisplacementField
 from cnf.fields.gated import GatedField
 from cnf.fields.geometry import Geometry
 from cnf.fields.masked import MaskedField
@@ -21,6 +23,7 @@ from cnf.fields.through_time import ThroughTime
 __all__ = [
     "BoundField",
     "ConcatSquashField",
+    "DisplacementField",
     "FieldAt",
     "GatedField",
     "Geometry",

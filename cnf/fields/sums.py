@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from itertools import chain
 from typing import Any
 
 import torch
@@ -51,6 +52,12 @@ class SumField(VelocityField):
     def from_config(cls, config: dict[str, Any], dim: int, context_dim: int) -> SumField:
         """The sum that `config` described, with fresh weights."""
         return cls([rebuild(VelocityField, part, dim, context_dim) for part in config["fields"]])
+
+    @property
+    def hidden(self) -> Any:
+        """Widths of the hidden layers of all parts, one after another."""
+        widths: list[Any] = [field.hidden for field in self.fields]
+        return tuple(chain.from_iterable(widths))
 
     def mask(self, context: Tensor | None) -> Tensor | None:
         """Which columns each row has, as the first part sees it."""

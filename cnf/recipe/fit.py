@@ -26,7 +26,7 @@ from cnf.recipe.mixture_fallback import (
 )
 from cnf.recipe.preparation import FitPlan, checked_rows, prepare, starts_from_mixture
 from cnf.recipe.settings import FitSettings, default_settings, from_mixture
-from cnf.recipe.source import source_of, start_at, with_source
+from cnf.recipe.source import source_of, start_at, start_displaced, with_source
 from cnf.recipe.stacking import Stack
 from cnf.recipe.subsets import fit_subsets
 from cnf.rows import evenly_spaced
@@ -145,6 +145,7 @@ def fit(
             seed=seed, ranges=settings.ranges, clock=settings.clock,
         )  # fmt: skip
         start_at(flow, origin, train, settings.ranges)
+        start_displaced(flow, origin, train, seed=seed)
         settings = with_source(settings, origin)
     given = rows + (len(valid) if x_valid is None else 0)
     free = likelihood_share is None and "phases" not in chosen

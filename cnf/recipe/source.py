@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 import cnf.recipe.defaults as defaults
+from cnf.fields import DisplacementField, SumField
 from cnf.flows import CNF
 from cnf.flows.source_base import SourceBase
+from cnf.recipe.architecture import default_field
+from cnf.recipe.preparation import at_rest
 from cnf.recipe.settings import FitSettings
 from cnf.rows import Rows, as_rows
 from cnf.training.config import Clock, Phase
@@ -21,6 +24,7 @@ from cnf.training.flow_matching import FlowMatching
 from cnf.training.maximum_likelihood import MaximumLikelihood
 from cnf.training.penalties import Regularizers
 from cnf.transforms import Affine, BoundedToReal, Chain, Range, Transform
+from cnf.transforms.affine import moments
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,20 @@ def start_at(
     flow.preprocess = _one_scale(pooled, ranges).to(flow.device)
     flow.base = SourceBase(source.flow, flow.preprocess).to(flow.device, flow.dtype)
     flow.automatic -= {"base", "preprocess"}
+
+
+def start_displaced(flow: CNF, source: Source, train: Rows, *, seed: int) -> None:
+    """Add to a field at rest the motion of optimal transport between the two Gaussians that have
+    the moments of the source and of the data: the field learns the rest."""
+    if not at_rest(flow):
+        return
+    ends = (Rows(source.rows), train)
+    found = (moments(flow.to_model_coordinates(rows.x)[0], rows.weights) for rows in ends)
+    field = flow.field
+    if "field" in flow.automatic:
+        field = default_field(len(train), flow.dim, seed=seed)
+        flow.automatic.remove("field")
+    flow.field = SumField([DisplacementField.between(*found), field]).to(flow.device, flow.dtype)
 
 
 def _one_scale(x: Tensor, ranges: Sequence[Range] | None) -> Transform:

@@ -131,7 +131,7 @@ class Affine(Transform):
     @classmethod
     def standardize(cls, x: Tensor, weights: Tensor | None = None) -> Affine:
         """Every column of x (rows, dim) to mean 0 and standard deviation 1."""
-        mean, covariance = _moments(x, weights)
+        mean, covariance = moments(x, weights)
         return cls(mean, covariance.diagonal().sqrt().diag())
 
     @classmethod
@@ -147,7 +147,7 @@ class Affine(Transform):
         Raises:
             ValueError: if columns are linearly dependent, so that no density exists.
         """
-        mean, covariance = _moments(x, weights)
+        mean, covariance = moments(x, weights)
         deviation = covariance.diagonal().sqrt()
         correlation = covariance / deviation / deviation[:, None]
         if len(x) <= len(mean):
@@ -250,11 +250,11 @@ def column_moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: if a column is constant.
     """
-    mean, covariance = _moments(x, weights)
+    mean, covariance = moments(x, weights)
     return mean, covariance.diagonal().sqrt()
 
 
-def _moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean and covariance in float64; raises where a column does not vary."""
     x = x.double()
     mass = x.new_ones(len(x)) if weights is None else weights.double()
