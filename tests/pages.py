@@ -4,7 +4,7 @@ Blocks of Python run in their order and share one namespace for each page; a blo
 `<!-- file: NAME -->` is first written to that file. Lines of shell blocks that call `cnf` run in the
 same process, with the variables before them. A block after `<!-- not run -->` is skipped, and one after
 `<!-- needs: NAME -->` where that package is not installed. Budgets in
-seconds become a few training steps, unless CNF_FULL_BUDGETS is set. A tutorial starts from nothing, and a
+seconds become CNF_STEPS training steps, unless CNF_FULL_BUDGETS is set. A tutorial starts from nothing, and a
 how-to from what the index of its folder makes. Every other page finds `table.csv`, `new.csv`,
 `visits.csv`, `model.safetensors`, and the names `x`, `c`, `frame` and `model`.
 """
@@ -26,7 +26,7 @@ FENCE = re.compile(
     r"```(?P<language>\w+)\n(?P<text>.*?)```\n",
     re.DOTALL,
 )
-STEPS = 20
+STEPS = int(os.environ.get("CNF_STEPS", "20"))
 
 
 class Block(NamedTuple):

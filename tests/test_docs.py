@@ -41,7 +41,7 @@ def with_code(folder: str) -> list[Path]:
 
 
 def test_code_of_the_readme_runs(tmp_path):
-    run_pages(with_code("."), tmp_path)
+    run_pages(with_code("."), tmp_path, CNF_STEPS="3")
 
 
 @pytest.mark.slow

@@ -387,24 +387,24 @@ def test_some_damaged_models(room, tmp_path, bounded):
 
 
 def test_some_damaged_tables(room, tmp_path, bounded):
-    found = attack_tables(room, tmp_path, seed=0, count=100)
-    assert found["score 0"] > 4 and found["score 2"] > 50
+    found = attack_tables(room, tmp_path, seed=0, count=50)
+    assert found["score 0"] > 2 and found["score 2"] > 25
 
 
 def test_some_misspelt_lines(room, tmp_path, bounded, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = attack_lines(room, tmp_path, seed=0, count=60)
-    assert found[2] > 30
+    found = attack_lines(room, tmp_path, seed=0, count=30)
+    assert found[2] > 15
 
 
 def test_some_work_on_damage(room, tmp_path, bounded):
-    attack_works(room, tmp_path, seed=0, count=7)
+    attack_works(room, tmp_path, seed=0, count=4)
 
 
 @pytest.mark.filterwarnings("default::cnf.training.checkpoint.CheckpointWarning")
 def test_some_damaged_checkpoints(room, tmp_path, bounded):
-    found = attack_checkpoints(room, tmp_path, seed=0, count=12)
-    assert found[0] > 5
+    found = attack_checkpoints(room, tmp_path, seed=0, count=6)
+    assert found[0] > 2
 
 
 @pytest.mark.slow
