@@ -12,7 +12,7 @@ from sphinx.application import Sphinx
 from sphinx.ext.intersphinx import resolve_reference_detect_inventory
 
 import cnf
-from cnf.cli.commands import app as commands
+from cnf.cli.app import app as commands
 
 DOCS = Path(__file__).parent
 REPOSITORY = DOCS.parent

@@ -27,7 +27,7 @@ FLOORS = (
 )
 HEIGHT = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 # The front page and the commands import late, so that `cnf --help` answers at once.
-COMMANDS = ("commands.py", "viewing_commands.py")
+COMMANDS = ("fitting_commands.py", "using_commands.py", "viewing_commands.py")
 LAZY = {PACKAGE / "__init__.py", *(PACKAGE / "cli" / name for name in COMMANDS)}
 
 

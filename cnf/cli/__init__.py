@@ -1,6 +1,7 @@
 """The command line: `cnf fit`, `score`, `sample`, `export`, `plot`, `check`, `report`, `info`.
 
-    app, commands, viewing_commands, options   what can be typed; light, so that `cnf --help` answers at once
+    app, fitting_commands, using_commands, viewing_commands, options
+                                           what can be typed; light, so that `cnf --help` answers at once
     fitting, scoring, sampling, exporting  the commands' work
     pictures, checking, reporting          the same
     summary                                what `fit` and `info` say about a model
@@ -18,8 +19,9 @@ from typing import Any
 
 import typer
 
-import cnf.cli.commands
-import cnf.cli.viewing_commands  # noqa: F401  both register their commands
+import cnf.cli.fitting_commands
+import cnf.cli.using_commands
+import cnf.cli.viewing_commands  # noqa: F401  they register their commands
 from cnf import plugins
 from cnf.cli.app import app
 from cnf.cli.escaping import escaped

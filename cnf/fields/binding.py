@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cnf.fields.base import BoundField, FieldAt
-from cnf.fields.closed_form import Layers, Modulation, TwoLayers
+from cnf.fields.closed_form import Layers, TwoLayers
+from cnf.fields.modulation import Modulation
 from cnf.rows import in_blocks
 
 

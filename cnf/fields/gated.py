@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from cnf.fields.activations import tanh
 from cnf.fields.base import BoundField, TimeFeatures, VelocityField, at_rest, with_context
 from cnf.fields.binding import Functions, bind_layers
-from cnf.fields.closed_form import Activation, Layers, Modulation, TwoLayers
+from cnf.fields.closed_form import Activation, Layers, TwoLayers
 from cnf.fields.frequencies import whole_frequencies
 from cnf.fields.geometry import Geometry
+from cnf.fields.modulation import Modulation
 from cnf.fields.spheres import OnSpheres
 from cnf.functional import recorded
 from cnf.registry import register

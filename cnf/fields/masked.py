@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from cnf.fields.base import BoundField, at_rest
-from cnf.fields.closed_form import Activation, LayersByRow, Modulation, TwoLayers
+from cnf.fields.closed_form import Activation, LayersByRow, TwoLayers
 from cnf.fields.gated import GatedField
+from cnf.fields.modulation import Modulation
 from cnf.functional import recorded
 from cnf.registry import register
 from cnf.rows import ROW_BLOCK, in_blocks

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from cnf.fields.activations import tanh
 from cnf.fields.base import BoundField, TimeFeatures, VelocityField, with_context
 from cnf.fields.binding import bind_layers
-from cnf.fields.closed_form import Modulation, TwoLayers
+from cnf.fields.closed_form import TwoLayers
+from cnf.fields.modulation import Modulation
 from cnf.registry import register
 
 # Smooth only: a kink in the velocity lowers a fifth-order solver to order one or two.

@@ -1,0 +1,153 @@
+"""The command that fits a model, as it is typed; its work is imported when it runs, so that help needs
+no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+from cnf.cli.app import app
+from cnf.cli.options import (
+    Array,
+    AsJson,
+    Data,
+    Device,
+    FitOptions,
+    Seed,
+    Threads,
+)
+
+TYPE_HELP = "Types of columns, in place of those inferred: age=integer,share=bounded:0:1."
+
+
+class FitCommand(TyperCommand):
+    """`cnf fit`. Its help names the registered types of columns, which are imported for it."""
+
+    def get_help(self, ctx: Any) -> str:
+        """The help text, complete."""
+        from cnf.tables.columns import type_usage
+
+        for option in self.params:
+            if isinstance(option, TyperOption) and option.name == "kinds":
+                option.help = f"{TYPE_HELP} One of {type_usage()}."
+        return super().get_help(ctx)
+
+
+@app.command(cls=FitCommand)
+def fit(
+    data: Data,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model to write.")],
+    columns: Annotated[
+        list[str] | None, typer.Option(help="Columns to model: a,b,c. Default: all.")
+    ] = None,
+    ignore: Annotated[list[str] | None, typer.Option(help="Columns to leave out: a,b.")] = None,
+    context: Annotated[
+        list[str] | None, typer.Option(help="Columns that the density is conditioned on: a,b.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="Column with the weight of each row.")
+    ] = None,
+    kinds: Annotated[list[str] | None, typer.Option("--type", help=TYPE_HELP)] = None,
+    drop_dependent: Annotated[
+        bool,
+        typer.Option(
+            "--drop-dependent",
+            help="Does nothing any more: columns that follow from others are set aside.",
+            hidden=True,
+        ),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="Refuse a table of which a column would be set aside, or an angle wrapped.",
+        ),
+    ] = False,
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(help="Words for missing cells, in place of those recognized: ?,-9."),
+    ] = None,
+    array: Array = None,
+    any_subset: Annotated[
+        bool,
+        typer.Option(
+            "--any-subset", help="Train for any columns given any others too, in the same budget."
+        ),
+    ] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(help="A table whose rows are to be carried to those of DATA, a file."),
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(help="Column that says when a row was seen: one flow through all times."),
+    ] = None,
+    valid: Annotated[
+        str | None,
+        typer.Option(help="Validation rows, a file or toy:NAME. Default: a tenth of DATA."),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="What rows may take of it: 1GB. A larger table is read again and again. Default: all rows."
+        ),
+    ] = None,
+    seed: Seed = 0,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Budget in updates. Default: grows with the rows.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Budget in seconds, instead of steps.")
+    ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=4096, help="Width of the hidden layers. Default: by rows and columns."
+        ),
+    ] = None,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    as_json: AsJson = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the checkpoint beside the model, if there is one."
+        ),
+    ] = False,
+) -> None:
+    """Fit a flow to a table.
+
+    Columns may be numbers, times, categories or text, with cells missing; what each was found to be
+    is printed before the fit. Says how well the model predicts held-out rows.
+    """
+    from cnf.cli.data import listed, names_in
+    from cnf.cli.fitting import fit_model
+    from cnf.cli.model import use_threads
+
+    use_threads(threads)
+    options = FitOptions(
+        data=data,
+        output=str(output),
+        columns=names_in(listed(columns)),
+        ignore=names_in(listed(ignore)),
+        context=names_in(listed(context)),
+        weights=weights,
+        valid=valid,
+        seed=seed,
+        steps=steps,
+        seconds=seconds,
+        width=width,
+        device=device,
+        kinds=listed(kinds),
+        strict=strict,
+        missing=names_in(listed(missing)) if missing else None,
+        array=array,
+        any_subset=any_subset,
+        source=source,
+        time=time,
+        memory=memory,
+    )
+    fit_model(options, as_json=as_json, resume=resume)
