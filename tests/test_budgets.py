@@ -74,7 +74,7 @@ def test_phases_make_up_for_what_is_gone_and_keep_half_of_their_time(spent, left
     # The first validation took a tick of the clock.
     assert trainer.seconds_left == pytest.approx(left[0])
     trainer.start_phase(type(trainer.state.phase)(index=1))
-    trainer._make_up()
+    trainer.state.make_up(100.0)
     assert trainer.seconds_left == pytest.approx(left[1])
 
 

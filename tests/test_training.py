@@ -160,7 +160,8 @@ def test_validations_leave_most_of_the_seconds_to_updates(cost, so_far, times):
     state.last_validation, state.phase.validation_seconds = cost, so_far
     for tick in range(1, 101):
         state.phase.seconds = tick / 10
-        if trainer._validation_is_due((tick - 1) / 100, trainer.phase_done):
+        before, done = (tick - 1) / 100, trainer.phase_done
+        if state.validation_is_due(before, done, phase.validations, trainer.seconds_left):
             state.phase.validation_seconds += cost
             due.append(state.phase.seconds)
     assert due == times

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from cnf.training.schedules import crosses_milestone, late_weighted_progress
+
 # Part of a phase's seconds left that one validation may take, and of all its seconds that all of
 # them may take, spent no faster than the clock of validations runs.
 VALIDATION_SHARE_OF_REST, VALIDATION_SHARE = 0.5, 0.08
+MOST_SPENT = 0.5  # part of a phase that what came before the first may have used up
+LOSS_WINDOW = 20  # training steps that are judged together for divergence
 
 
 @dataclass
@@ -50,6 +54,15 @@ class PhaseState:
         within = self.validation_seconds + cost <= allowed
         return within and cost < VALIDATION_SHARE_OF_REST * left
 
+    def window_with(self, loss: float) -> list[float]:
+        """The losses to look at for divergence, this one the last of them; none until there are
+        enough."""
+        self.window.append(loss)
+        if len(self.window) < LOSS_WINDOW:
+            return []
+        window, self.window = self.window, []
+        return window
+
 
 @dataclass
 class TrainerState:
@@ -72,3 +85,44 @@ class TrainerState:
     overdrawn: float = 0.0
     best_nll: float = math.inf
     best_penalty: float | None = None
+
+    def spend(self, seconds: float) -> None:
+        """Count seconds that are gone."""
+        self.seconds += seconds
+        self.phase.seconds += seconds
+
+    def spend_on_validation(self, seconds: float) -> None:
+        """Count those of a validation."""
+        self.spend(seconds)
+        self.last_validation = seconds
+        self.phase.validation_seconds += seconds
+
+    def validation_is_due(self, before: float, done: float, validations: int, left: float) -> bool:
+        """Whether the progress of the phase has crossed a milestone, of so many; where seconds are
+        the budget, only if validations leave most of those gone and of the rest to training steps;
+        at the end of a phase, always."""
+        clock = late_weighted_progress
+        if not crosses_milestone(clock(before), clock(done), validations):
+            return False
+        if done >= 1 or math.isinf(left):
+            return True
+        return self.phase.affords_validation(self.last_validation, clock(done), left)
+
+    def make_up(self, seconds: float | None) -> None:
+        """Take seconds that are gone already off those of the phase, but leave it half of its time."""
+        gone = min(self.overdrawn, MOST_SPENT * (seconds or 0.0))
+        self.phase.unspent -= gone
+        self.overdrawn -= gone
+
+    def improved(self, nll: float, penalty: float | None) -> bool:
+        """Whether a validation is better than the best so far, which it then is; the same in its
+        phase, penalty included."""
+        more, worth = 0.0, nll + (penalty or 0.0)
+        if penalty is not None and self.best_penalty is not None:
+            more = penalty - self.best_penalty
+        self.phase.stale = 0 if worth < self.phase.best else self.phase.stale + 1
+        self.phase.best = min(self.phase.best, worth)
+        better = nll + more < self.best_nll
+        if better:
+            self.best_nll, self.best_penalty = nll, penalty
+        return better

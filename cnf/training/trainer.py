@@ -22,16 +22,14 @@ from cnf.training.minimize import MOST_RECORDS
 from cnf.training.objectives import LOST, Loss, Objective, Task
 from cnf.training.optimizers import optimizers
 from cnf.training.processes import processes
-from cnf.training.schedules import crosses_milestone, late_weighted_progress
+from cnf.training.schedules import crosses_milestone
 from cnf.training.state import PhaseState, TrainerState
 from cnf.training.streams import RowStream, sampler
 from cnf.training.validation import ValidationResult, Validator, snapshot
 
 PILOT_ROWS = 256  # by which solvers are placed while training
-LOSS_WINDOW = 20  # training steps that are judged together for divergence
 GOOD_STEPS = 5  # after which the moving average is far from what led to a rollback
 SMALLEST_RATE_SCALE = 1e-3  # ten rollbacks: training diverges whatever the rate
-MOST_SPENT = 0.5  # part of a phase that what came before the first may have used up
 
 
 class Trainer:
@@ -134,16 +132,9 @@ class Trainer:
         start = self.settings.clock()
         self.state.best_nll = self.validator.validate().nll
         self.state.overdrawn = self.spent + self.settings.clock() - start
-        self._make_up()
+        self.state.make_up(self.phase.seconds)
         self.started = True
         return self
-
-    def _make_up(self) -> None:
-        """Take seconds that are gone already off those of the phase, but leave it half of its time."""
-        state, phase = self.state, self.phase
-        gone = min(state.overdrawn, MOST_SPENT * (phase.seconds or 0.0))
-        state.phase.unspent -= gone
-        state.overdrawn -= gone
 
     def start_phase(self, state: PhaseState) -> None:
         """Begin a phase with a fresh objective, optimizer and moving average."""
@@ -181,7 +172,7 @@ class Trainer:
             timed = None not in (self.phase.seconds, self.settings.phases[index].seconds)
             unspent = max(self.seconds_left, 0.0) if timed else 0.0
             self.start_phase(PhaseState(index, unspent))
-            self._make_up()
+            self.state.make_up(self.phase.seconds)
         self.flow.eval()
         return self.history
 
@@ -190,8 +181,8 @@ class Trainer:
         one. It chooses no weights: one more look at few rows is one more chance to be misled."""
         if self.step == until:
             start = self.settings.clock()
-            self._record_held_out(self.validator.validate())
-            self._book(start)
+            self._record(self.validator.validate())
+            self.state.spend(self.settings.clock() - start)
         return self.history
 
     def stop(self) -> None:
@@ -248,39 +239,21 @@ class Trainer:
 
     def _advance(self) -> None:
         """One training step, and the validation or record that is due after it."""
-        start, before = self.settings.clock(), self.phase_done
+        clock, before = self.settings.clock, self.phase_done
+        start = clock()
         self._update()
-        self._book(start)
+        self.state.spend(clock() - start)
         done = self.phase_done
-        if self._validation_is_due(before, done):
-            start = self.settings.clock()
+        if self.state.validation_is_due(before, done, self.phase.validations, self.seconds_left):
+            start = clock()
             self._validate()
-            self.state.last_validation = self._book(start)
-            self.state.phase.validation_seconds += self.state.last_validation
+            self.state.spend_on_validation(clock() - start)
         elif crosses_milestone(before, done, MOST_RECORDS):
             self._record()
         for callback in self.callbacks:
             callback(self)
         if self.processes.agreed(self.stopping):
             raise KeyboardInterrupt
-
-    def _book(self, start: float) -> float:
-        """Count the seconds since `start`."""
-        elapsed = self.settings.clock() - start
-        self.state.seconds += elapsed
-        self.state.phase.seconds += elapsed
-        return elapsed
-
-    def _validation_is_due(self, before: float, done: float) -> bool:
-        """Whether a milestone was crossed; where seconds are the budget, only if validations leave
-        most of those gone and of the rest to training steps; at the end of a phase, always."""
-        clock = late_weighted_progress
-        if not crosses_milestone(clock(before), clock(done), self.phase.validations):
-            return False
-        if done >= 1 or self.phase.seconds is None:
-            return True
-        last, left = self.state.last_validation, self.seconds_left
-        return self.state.phase.affords_validation(last, clock(done), left)
 
     def _update(self) -> None:
         for optimizer in self.optimizers:
@@ -311,10 +284,8 @@ class Trainer:
         state = self.state.phase
         state.good_steps += 1
         state.losses.append(loss.reported)
-        state.window.append(loss.reported)
-        if len(state.window) < LOSS_WINDOW:
+        if not (window := state.window_with(loss.reported)):
             return
-        window, state.window = state.window, []
         if self.objective.diverged(window, state.baseline):
             state.good_steps = 0  # the average is of the weights that led there
             self._roll_back("the loss exploded")
@@ -343,26 +314,17 @@ class Trainer:
             optimizer.state.clear()
 
     def _validate(self) -> None:
-        state = self.state
         found = self.validator.validate()
         penalty = self.objective.selection_penalty(self.validator.flow)
-        more = 0.0
-        if penalty is not None and state.best_penalty is not None:
-            more = penalty - state.best_penalty
-        worth = found.nll + (penalty or 0.0)
-        state.phase.stale = 0 if worth < state.phase.best else state.phase.stale + 1
-        state.phase.best = min(state.phase.best, worth)
-        if found.nll + more < state.best_nll:
-            state.best_nll, state.best_penalty = found.nll, penalty
+        if self.state.improved(found.nll, penalty):
             self.best = self.validator.weights()
-        self._record_held_out(found)
+        self._record(found)
 
-    def _record_held_out(self, found: ValidationResult) -> None:
-        self._record(valid_nll=found.nll, valid_se=found.se, nfe=found.nfe)
-
-    def _record(self, **held_out: Any) -> None:
+    def _record(self, found: ValidationResult | None = None) -> None:
+        held_out: dict[str, Any] = {}
+        if found is not None:
+            held_out = {"valid_nll": found.nll, "valid_se": found.se, "nfe": found.nfe}
         losses, self.state.phase.losses = self.state.phase.losses, []
-        objective = sum(losses) / max(len(losses), 1)
-        name, seconds = self.objective.name, self.state.seconds
-        record = Record(name, self.step, seconds, objective, self.learning_rate, **held_out)
+        loss, now = sum(losses) / max(len(losses), 1), self.state.seconds
+        record = Record(self.objective.name, self.step, now, loss, self.learning_rate, **held_out)
         self.history.records.append(record)
