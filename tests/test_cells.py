@@ -10,7 +10,9 @@ import torch
 import cnf
 from cnf.tables.cell_integrals import TOLERANCE
 from cnf.tables.gaussian_cells import _log_mass
-from cnf.tables.quadrature import axes_rule, cell_rule
+from cnf.tables.loading import _cell_error
+from cnf.tables.quadrature import axes_rule, cell_rule, cell_rules, end_rule
+from cnf.transforms.marginals import MarginalTransform
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_cells_far_from_all_that_the_fit_saw_have_the_mass_of_the_density(table)
 def test_the_estimate_of_a_single_point_is_kept(model, table, tmp_path):
     model.save(tmp_path / "m.safetensors")
     again = cnf.load(tmp_path / "m.safetensors")
-    assert again.integrals.kappa == model.integrals.kappa
+    assert again.integrals.measured == model.integrals.measured
     torch.testing.assert_close(again.log_prob(table.head(9)), model.log_prob(table.head(9)))
 
 
@@ -97,6 +99,77 @@ def test_the_rule_along_axes_is_exact_to_third_order():
     x, _, z = rule.offsets.T
     for values, mean in ((x**2, 1 / 3), (z**2, 4 / 3), (x**3 + x * z, 0.0), (x**4, 1 / 5)):
         assert (rule.weights @ values).item() == pytest.approx(mean)
+
+
+def test_the_first_files_that_measured_cells_have_one_number():
+    assert _cell_error(0.25)[0] == 0.25
+    for wrong in ([1.0, -1.0], [1.0], "1", [1.0, float("nan")], True):
+        with pytest.raises(ValueError, match="cell_error"):
+            _cell_error(wrong)
+
+
+@pytest.mark.parametrize("power", [-0.3, 0.5])
+def test_a_density_that_goes_like_a_power_at_an_end_takes_few_nodes(power):
+    """The mean of uᵖ is 1 / (1 + p); the checks bound what the rule errs by."""
+    rule = end_rule(torch.tensor([0.0, 2.0]), 8)
+    share = rule.offsets[:, 1] / 2 + 0.5
+    log_mean, check = rule.log_mean(power * share.log()[:, None])
+    assert abs(log_mean.item() + np.log(1 + power)) < min(2e-3, check.item())
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 4])
+def test_checks_see_what_a_rule_errs_by_where_columns_depend_on_each_other(dim):
+    """Cells of two deviations of a Gaussian, against 12 nodes in each column."""
+    steps = torch.full((dim,), 2.0)
+    precision = (torch.eye(dim) + 0.6 * (1 - torch.eye(dim))).double().inverse()
+
+    def log_density(x):
+        return -0.5 * ((x - 1) @ precision * (x - 1)).sum(1)
+
+    exact = end_rule(steps, 12)
+    mean = exact.log_mean(log_density(exact.offsets)[:, None])[0]
+    for rule in cell_rules(steps):
+        found, check = rule.log_mean(log_density(rule.offsets)[:, None])
+        error = (found - mean).abs().item()
+        assert error <= check.item() + 1e-4
+    assert error < 0.05
+
+
+def test_values_that_repeat_are_mapped_once():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(1, 9, (300, 3), generator=generator).double()
+    marginals = MarginalTransform([(0.0, None), (None, None), (0.0, 10.0)])
+    marginals.fit(x, torch.ones_like(x, dtype=torch.bool), torch.ones(300).double())
+    for found, known in zip(marginals.by_value(x), marginals.by_cell(x)):
+        torch.testing.assert_close(found, known)
+    some = marginals.of_columns(torch.tensor([2, 0])).by_cell(x[:, [2, 0]])
+    for found, known in zip(some, marginals.by_cell(x)):
+        torch.testing.assert_close(found, known[:, [2, 0]])
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_bars_hold_where_three_integer_columns_are_wide():
+    random = np.random.default_rng(0)
+    z = random.normal(size=(90, 3)) @ [[1.0, 0.5, 0.3], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]]
+    frame = pd.DataFrame(np.round(1.2 * z) + 50, columns=list("abc")).assign(
+        d=random.normal(size=90)
+    )
+    kinds = dict.fromkeys("abc", "integer")
+    model = cnf.fit_table(frame, steps=40, hidden=(8, 8), kinds=kinds)
+    # At the ends of the table the density in the units of the table takes far more nodes.
+    inside = (frame[list("abc")] - 50).abs().max(axis=1) <= 1
+    some = frame[inside].head(6)
+    cells, context = model.encode(some)
+    rule = end_rule(model.integrals.steps, 18)
+    x = (cells.values[:, None] + rule.offsets).flatten(0, 1)
+    given = model.conditions(cells.states, context).repeat_interleave(len(rule.weights), 0)
+    logs = model.flow.log_prob(x, given).double().unflatten(0, (6, -1))
+    exact = (logs + rule.weights.log()).logsumexp(1)
+    found = model.evaluate(some)
+    assert model.discrete is None
+    assert ((found.log_prob - exact).abs() <= found.error).all()
+    assert (found.error < 2 * TOLERANCE).all()
 
 
 @pytest.mark.parametrize("shift", [0.0, 30.0, -30.0])

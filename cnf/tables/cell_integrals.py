@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from cnf.flows import CNF, Evaluation
 from cnf.rows import evenly_spaced, in_blocks
 from cnf.tables.columns import Column
-from cnf.tables.gaussian_cells import GaussianCells, NumberRows
+from cnf.tables.gaussian_cells import REACH, GaussianCells, NumberRows
 from cnf.tables.quadrature import Rule, axes_rule, cell_rule, cell_rules
 from cnf.transforms.patterns import by_pattern
 
@@ -24,11 +26,15 @@ TOLERANCE = 1e-2
 # squared deviations; the share of them that its estimate has to cover, and how much larger it is
 # made for the rest. What is smaller than the last may be the solver's.
 MEASURED_ROWS, NARROW, COVERED, MARGIN, SMALLEST_ERROR = 128, 1.0, 0.98, 2.0, 5e-4
-# The bar of a rule is so many times what its check says: at an end of the support a check alone is
-# too small for one cell in ten.
-RULE_MARGIN = 2.0
-# A column whose share of the tolerance is below this stays at its center while others are integrated.
-NARROW_SHARE = 0.25
+# The bar of a rule is so many times what its check says where nobody measured it: at an end of the
+# support a check alone is too small for one cell in ten. Wide cells that it is measured on, the smallest
+# scale that is believed, and the fewest cells that either measurement is believed from.
+RULE_MARGIN, MEASURED_WIDE, SMALLEST_SCALE, FEWEST_MEASURED = 2.0, 64, 0.1, 8
+# The narrowest columns of a cell stay at their center while others are integrated, as long as their
+# errors together take no more than this share of the tolerance.
+NARROW_SHARE = 0.8
+# Nats beyond which a single point's estimate says that the axes alone will not do either.
+VERY_WIDE = 0.1
 # Places of rows, and the rules for their cells, each with more points than the one before.
 Job: TypeAlias = tuple[Tensor, list[Rule]]
 
@@ -43,10 +49,11 @@ class CellIntegrals:
         log ∫ p dx ≈ log p(c) + Σⱼ log (∫ g(xⱼ | c₋ⱼ) dxⱼ / g(cⱼ | c₋ⱼ))
 
     What that leaves is of second order in the width wⱼ of the cell in deviations of g(xⱼ | c₋ⱼ).
-    Where the estimate κ Σⱼ wⱼ² (1 + eⱼ²) of it, with the standardized residuals e of the center, is
-    above the tolerance, rules with more and more points in the wide columns take over, until their
-    own checks are below it. Their nodes divide the mass of the cell under g, so that ends of the
-    support, where y has no end, are nothing special.
+    Where the estimate κ Σⱼ wⱼ² (1 + |eⱼ| + |eⱼ|³ / 16) of it, with the standardized residuals e of the
+    center, is above the tolerance, rules with more and more points in the wide columns take over,
+    until their own checks, scaled as was measured, are below it. Their nodes divide the mass of the
+    cell under g, so that ends of the support, where y has no end, are nothing special; the error of a
+    node counts by its share of the integral.
 
     Args:
         columns: the numeric columns.
@@ -54,6 +61,7 @@ class CellIntegrals:
     Attributes:
         kappa: κ, measured on training rows; None for a model that was not: then one rule of fixed
             size serves every cell.
+        check_scale: the error of a rule per unit of its check, likewise.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -61,6 +69,12 @@ class CellIntegrals:
             steps = [column.step or 0.0 for column in columns]
             self.steps = torch.tensor(steps, dtype=torch.float64)
         self.kappa: float | None = None
+        self.check_scale = RULE_MARGIN
+
+    @property
+    def measured(self) -> list[float] | None:
+        """κ and the scale of checks, as a model file keeps them; None where nothing was measured."""
+        return None if self.kappa is None else [self.kappa, self.check_scale]
 
     @property
     def fewest_points(self) -> int:
@@ -84,45 +98,55 @@ class CellIntegrals:
             error = found.error.double() + estimate[center]
             _put(result, center, Evaluation(log_prob, error, found.nfe, found.ok))
         left = (~(estimate <= TOLERANCE)).nonzero().squeeze(1)
-        wide = ~(errors <= NARROW_SHARE * TOLERANCE)
-        result.error[left] = errors.where(~wide, 0.0).sum(1)[left]
-        jobs = []
-        for pattern, places in by_pattern(wide[left]):
-            steps = self.steps * pattern.cpu()
-            rules = [cell_rule(steps)] if self.kappa is None else cell_rules(steps)
-            jobs.append((left[places], rules))
-        self._by_rules(flow, rows, jobs, result)
+        result.error[left] = errors.where(~_wide(errors), 0.0).sum(1)[left]
+        self._by_rules(flow, rows, self._jobs(errors, left), result)
         return result
 
     @torch.no_grad()
     def measure(self, flow: CNF, rows: NumberRows) -> None:
-        """Find κ on some of the rows that a default flow was fitted to.
-
-        Their cells are integrated along each column through the center, which is the mean over the
-        cell but for terms of fourth order.
-        """
-        self.kappa = 1.0
+        """Find κ on some of the rows that a default flow was fitted to, and what the checks of rules
+        are worth."""
+        self.kappa, self.check_scale = 1.0, RULE_MARGIN
         correction, sizes = self.from_center(GaussianCells.of(flow, self.steps, rows))
         size = sizes.sum(1)
         narrow = ((size > SMALLEST_ERROR) & (size < NARROW)).nonzero().squeeze(1)
-        if not len(narrow):
-            return
-        chosen = narrow[evenly_spaced(narrow, MEASURED_ROWS)]
-        rule, some = axes_rule(self.steps), rows.take(chosen)
-        found = flow.evaluate(*some.at(rule.offsets)).log_prob.double().view(len(some), -1).T
-        whole = rule.log_mean(found)[0] + self._log_steps(some)
-        error = (found[0] + correction[chosen] - whole).abs()
-        ratio = (error - SMALLEST_ERROR).clamp(min=0) / (size[chosen] - SMALLEST_ERROR)
-        ratio = ratio[ratio.isfinite()]  # a cell that cannot be solved says nothing
-        if len(ratio):
-            self.kappa = MARGIN * ratio.quantile(COVERED).item()
+        if len(narrow):
+            chosen = narrow[evenly_spaced(narrow, MEASURED_ROWS)]
+            some = rows.take(chosen)
+            self.kappa = self._measured_kappa(flow, some, size[chosen], correction[chosen])
+        wide = (self.kappa * size > TOLERANCE).nonzero().squeeze(1)
+        chosen = wide[evenly_spaced(wide, MEASURED_WIDE)]
+        self.check_scale = self._measured_scale(flow, rows, self._jobs(self.kappa * sizes, chosen))
+
+    def _measured_kappa(
+        self, flow: CNF, rows: NumberRows, size: Tensor, correction: Tensor
+    ) -> float:
+        """κ from cells that are integrated along each column through the center, which is the mean
+        over the cell but for terms of fourth order."""
+        rule = axes_rule(self.steps)
+        found = flow.evaluate(*rows.at(rule.offsets)).log_prob.double().view(len(rows), -1).T
+        whole = rule.log_mean(found)[0] + self._log_steps(rows)
+        error = (found[0] + correction - whole).abs()
+        ratio = (error - SMALLEST_ERROR).clamp(min=0) / (size - SMALLEST_ERROR)
+        return MARGIN * _covering(ratio, otherwise=1.0)
+
+    def _measured_scale(self, flow: CNF, rows: NumberRows, jobs: list[Job]) -> float:
+        """What the first rules of jobs err by per unit of their checks, by the rules after them."""
+        self.check_scale, ratios = 1.0, [rows.values.new_zeros(0, dtype=torch.float64)]
+        first = self._solve(flow, rows, jobs)
+        second = self._solve(flow, rows, [(places, rules[1:]) for places, rules in jobs])
+        for (found, check), (better, _) in zip(first, second):
+            error = (found.log_prob - better.log_prob).abs() - SMALLEST_ERROR
+            ratios.append(error.clamp(min=0) / check)
+        return max(_covering(torch.cat(ratios), otherwise=RULE_MARGIN), SMALLEST_SCALE)
 
     def from_center(self, cells: GaussianCells) -> tuple[Tensor, Tensor]:
         """What the density at the center of each cell is multiplied by, in nats (rows,), and the
         estimate of its error by columns (rows, numeric)."""
         assert self.kappa is not None, "κ is measured"
         e = cells.center
-        errors = self.kappa * (cells.high - cells.low).square() * (1 + e.square())
+        size = (cells.high - cells.low).square() * (1 + e.abs() + e.abs() ** 3 / REACH**2)
+        errors = self.kappa * size
         count = cells.on_grid.sum(1, keepdim=True)
         errors = (errors + SMALLEST_ERROR / count).where(cells.on_grid, 0.0)
         return cells.log_ratio(e, cells.log_slope), errors
@@ -135,6 +159,16 @@ class CellIntegrals:
         """The logarithm of the volume of each row's cell (rows,)."""
         logs = self.steps.where(self.steps > 0, 1.0).log().to(rows.values)
         return (rows.present * logs).sum(1)
+
+    def _jobs(self, errors: Tensor, places: Tensor) -> list[Job]:
+        """The rows at `places` by which of their columns, of these errors (rows, numeric), are wide."""
+        jobs, errors = [], errors[places]
+        very = (errors > VERY_WIDE).any(1, keepdim=True)
+        for pattern, found in by_pattern(torch.cat((_wide(errors), very), 1)):
+            steps = self.steps * pattern[:-1].cpu()
+            rules = [cell_rule(steps)] if self.kappa is None else cell_rules(steps)
+            jobs.append((places[found], rules[1:] if pattern[-1] and rules[1:] else rules))
+        return jobs
 
     def _by_rules(self, flow: CNF, rows: NumberRows, jobs: list[Job], result: Evaluation) -> None:
         """Integrate cells by one rule after the other, as long as they err; their errors beside
@@ -154,19 +188,22 @@ class CellIntegrals:
     ) -> Iterator[tuple[Evaluation, Tensor]]:
         """The integrals over the cells of jobs by the first rule of each, and the errors of the
         rules alone; all points in one solve."""
+        if not jobs:
+            return
         sizes = [len(places) * len(rules[0].weights) for places, rules in jobs]
         x, context, log_ratio = self._points(flow, rows, jobs)
-        found = flow.evaluate(x, context)
-        parts = (*vars(found).values(), log_ratio)
+        shares = partial(_shares, sizes=sizes, rules=[rules[0] for _, rules in jobs])
+        found = _evaluated(flow, x, context, lambda log_prob: shares(log_prob + log_ratio))
+        parts = (*vars(found).values(), shares(found.log_prob + log_ratio), log_ratio)
         solved = zip(*(part[: sum(sizes)].split(sizes) for part in parts))
         for (places, rules), points in zip(jobs, solved):
             whole = in_blocks(torch.arange(len(places), device=places.device))
-            log_density, bound, nfe, ok, log_there = (
+            log_density, bound, nfe, ok, share, log_there = (
                 part.view(len(places), -1)[whole].T for part in points
             )
-            log_mean, error = rules[0].log_mean(log_density.double() + log_there)
-            bar = bound.double().mean(0) + RULE_MARGIN * error
-            integral = Evaluation(log_mean, bar, nfe.sum(0), ok.all(0))
+            log_mean, check = rules[0].log_mean(log_density + log_there)
+            error = self.check_scale * check + SMALLEST_ERROR
+            integral = Evaluation(log_mean, (share * bound).sum(0) + error, nfe.sum(0), ok.all(0))
             kept = [part[: len(places)] for part in (*vars(integral).values(), error)]
             yield Evaluation(*kept[:-1]), kept[-1]
 
@@ -180,16 +217,60 @@ class CellIntegrals:
         repeats = torch.tensor(counts, device=places.device)
         row = torch.arange(len(places), device=places.device).repeat_interleave(repeats)
         offsets = torch.cat([rules[0].offsets.repeat(len(some), 1) for some, rules in jobs])
+        moved = torch.cat(
+            [rules[0].moved.expand(len(some) * len(rules[0].weights), -1) for some, rules in jobs]
+        )
         whole = in_blocks(torch.arange(len(row), device=row.device))
         row, offsets = row[whole], offsets.to(rows.values)[whole]
+        moved = moved.to(row.device)[whole]
         some = rows.take(in_blocks(places))
         context = None if some.conditions is None else some.conditions[row]
         if self.kappa is None:
             return some.values[row] + offsets, context, self._log_steps(some)[row]
         steps = self.steps.to(offsets)
         cells = GaussianCells.of(flow, self.steps, some).within_reach().take(row)
-        x, log_ratio = cells.at(0.5 + offsets / steps.where(steps > 0, 1.0))
+        x, log_ratio = cells.at(0.5 + offsets / steps.where(steps > 0, 1.0), moved & cells.on_grid)
         return x, context, log_ratio
+
+
+def _wide(errors: Tensor) -> Tensor:
+    """Which columns cells with these errors (rows, numeric) are integrated along."""
+    sizes, order = errors.sort(1)
+    wide = ~(sizes.cumsum(1) <= NARROW_SHARE * TOLERANCE)
+    return torch.empty_like(wide).scatter_(1, order, wide)
+
+
+def _covering(ratios: Tensor, otherwise: float) -> float:
+    """What covers most ratios (n,) of errors to their estimates, if there are enough; a cell that cannot
+    be solved says nothing."""
+    known = ratios[ratios.isfinite()]
+    return otherwise if len(known) < FEWEST_MEASURED else known.quantile(COVERED).item()
+
+
+def _evaluated(
+    flow: CNF, x: Tensor, context: Tensor | None, shares: Callable[[Tensor], Tensor]
+) -> Evaluation:
+    """Points (points, numeric) by one solve, those again whose error weighs as much as the tolerance by
+    their share of an integral, which `shares` computes."""
+    tolerance = flow.error_model.tolerance
+    found = flow.bind(context, tolerance=torch.inf).evaluate(x)
+    found = replace(found, log_prob=found.log_prob.double(), error=found.error.double())
+    again = (~(shares(found.log_prob) * found.error <= tolerance)).nonzero().squeeze(1)
+    if len(again):
+        whole = in_blocks(again)
+        better = flow.evaluate(x[whole], None if context is None else context[whole])
+        _put(found, whole, replace(better, nfe=better.nfe + found.nfe[whole]))
+    return found
+
+
+def _shares(log_density: Tensor, sizes: list[int], rules: list[Rule]) -> Tensor:
+    """The part of each point (points,) in the integral of its row, by the rules of jobs of so many
+    points; those that fill a block have none."""
+    parts = []
+    for rule, part in zip(rules, log_density[: sum(sizes)].split(sizes)):
+        density = part.view(-1, len(rule.weights)).softmax(1) * rule.weights.to(part).abs()
+        parts.append((density / density.sum(1, keepdim=True)).flatten())
+    return functional.pad(torch.cat(parts), (0, len(log_density) - sum(sizes)))
 
 
 def _batches(jobs: list[Job]) -> Iterator[list[Job]]:

@@ -87,6 +87,10 @@ def levels(series: pd.Series) -> np.ndarray:
             [None if np.isnan(v) else int(v) if v == int(v) else v for v in values.tolist()],
             object,
         )
+    if pd.api.types.infer_dtype(series, skipna=True) == "string":
+        texts = series.astype(object).to_numpy(copy=True)
+        texts[series.isna().to_numpy()] = None
+        return texts
     found = np.empty(len(series), object)
     for row, value in enumerate(series.astype(object)):
         found[row] = None if pd.api.types.is_scalar(value) and pd.isna(value) else value

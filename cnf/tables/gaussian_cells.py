@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cnf.flows import CNF
 from cnf.tables.masked_flow import gaussianizing_maps
+from cnf.transforms.marginals import MarginalTransform
 from cnf.transforms.whitening import HALF_LOG_2PI
 
 # Deviations from its mean within which the Gaussian that a flow starts from is believed. For a cell
@@ -81,9 +82,7 @@ class GaussianCells:
         """The cells of these steps around the numbers of rows."""
         marginals, whitening = gaussianizing_maps(flow)
         half = (steps / 2).to(rows.values)
-        (y, log_slope), (low, _), (high, _) = (
-            marginals.by_cell(x) for x in (rows.values, rows.values - half, rows.values + half)
-        )
+        y, log_slope, low, high = _mapped(marginals, rows.values, half)
         assert rows.conditions is not None, "states condition the flow"
         present, features = rows.present, rows.conditions[:, y.shape[1] :].double()
         mean, deviation = whitening.conditionals(y.where(present, 0.0), present, features)
@@ -110,14 +109,37 @@ class GaussianCells:
         parts = [part[places] for part in vars(self).values() if isinstance(part, Tensor)]
         return GaussianCells(self.flow, self.rows.take(places), *parts)
 
-    def at(self, shares: Tensor) -> tuple[Tensor, Tensor]:
+    def at(self, shares: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
         """The numbers (rows, numeric) that have shares (rows, numeric) of the mass of their cells
-        below them, and their `log_ratio` (rows,)."""
+        below them, the centers where they are not `moved`, and their `log_ratio` (rows,)."""
         marginals, _ = gaussianizing_maps(self.flow)
-        e = _quantile(self.low, self.high, shares)
-        y = self.mean + self.deviation * e
-        x = marginals.inverse(y.where(self.on_grid, 0.0)).where(self.on_grid, self.rows.values)
-        return x, self.log_ratio(e, marginals.by_cell(x)[1])
+        x, e, log_slope = self.rows.values.clone(), self.center.clone(), self.log_slope.clone()
+        for j in moved.any(0).nonzero().squeeze(1).tolist():
+            places, column = moved[:, j].nonzero().squeeze(1), shares.new_tensor([j]).long()
+            low, high, share, mean, deviation = (
+                part[places, j]
+                for part in (self.low, self.high, shares, self.mean, self.deviation)
+            )
+            inside, one = _quantile(low, high, share), marginals.of_columns(column)
+            there = one.inverse((mean + deviation * inside)[:, None])
+            x[places, j], e[places, j] = there[:, 0], inside
+            log_slope[places, j] = one.by_cell(there)[1][:, 0]
+        return x, self.log_ratio(e, log_slope)
+
+
+def _mapped(
+    marginals: MarginalTransform, x: Tensor, half: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Coordinates y and log dy/dx at numbers x (rows, numeric), and y at either end of their cells, which
+    are of so many units to either side."""
+    y, log_slope = torch.empty_like(x), torch.empty_like(x)
+    wide, points = (half > 0).nonzero().squeeze(1), (half == 0).nonzero().squeeze(1)
+    y[:, points], log_slope[:, points] = marginals.of_columns(points).by_cell(x[:, points])
+    low, high = y.clone(), y.clone()
+    maps, center, reach = marginals.of_columns(wide), x[:, wide], half[wide]
+    y[:, wide], log_slope[:, wide] = maps.by_value(center)
+    low[:, wide], high[:, wide] = (maps.by_value(center + side * reach)[0] for side in (-1, 1))
+    return y, log_slope, low, high
 
 
 def _quantile(a: Tensor, b: Tensor, share: Tensor) -> Tensor:

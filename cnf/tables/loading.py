@@ -16,6 +16,7 @@ from cnf.flows.serialization import DTYPES, misfits_reported, require_bounded
 from cnf.flows.snapshot_flow import SnapshotFlow
 from cnf.flows.state import checked, load_tensors
 from cnf.registry import known_classes
+from cnf.tables.cell_integrals import RULE_MARGIN
 from cnf.tables.columns import Column
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.model import TableFlow
@@ -109,17 +110,21 @@ def _build(config: dict[str, Any]) -> TableFlow:
         model = TableFlow(Schema.from_json(config["schema"]), flow)
         if config["imputer"]:
             model.with_imputer()
-    model.integrals.kappa = _kappa(config.get("cell_error"))
+    if (measured := config.get("cell_error")) is not None:
+        model.integrals.kappa, model.integrals.check_scale = _cell_error(measured)
     model.metadata = FitMetadata.from_json(config["metadata"])
     return model.to(DTYPES[config["dtype"]])
 
 
-def _kappa(value: Any) -> float | None:
-    """How a model measured the error of a single point in a cell; None where it did not.
+def _cell_error(value: Any) -> tuple[float, float]:
+    """What a model measured of its cells: the error of a single point, and the worth of a rule's check,
+    which the first files of 0.2 do not have.
 
     Raises:
-        ValueError: for anything that is no number of at least zero.
+        ValueError: for anything that is not one or two numbers of at least zero.
     """
-    if value is None or (type(value) in (int, float) and 0 <= value < math.inf):
-        return value
-    raise ValueError(f"cell_error: expected a number of at least zero; got {value!r:.100}")
+    numbers = value if isinstance(value, list) else [value, RULE_MARGIN]
+    sound = all(type(number) in (int, float) and 0 <= number < math.inf for number in numbers)
+    if len(numbers) != 2 or not sound:
+        raise ValueError(f"cell_error: expected numbers of at least zero; got {value!r:.100}")
+    return numbers[0], numbers[1]

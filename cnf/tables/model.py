@@ -401,7 +401,7 @@ class TableFlow(TableMethods, WholeState):
             "schema": self.schema.as_json(),
             "flow": None if self.flow is None else describe(self.flow),
             "imputer": self.imputer is not None,
-            "cell_error": self.integrals.kappa,
+            "cell_error": self.integrals.measured,
             "dtype": str(self.dtype).removeprefix("torch."),
             "metadata": self.metadata.as_json(),
         }

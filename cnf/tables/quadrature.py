@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 # Nodes of the Gauss-Legendre rule in each of up to two integer columns, and points of the rule for
-# more; those that come before and after where points are added until they are enough.
+# more.
 NODES = {1: 12, 2: 8}
 POINTS = 32
-NODES_IN_TURN = {1: (3, 8, 16), 2: (3, 6, 10)}
-POINTS_IN_TURN = (16, 64)
+# Where points are added until they are enough, nodes in each of up to four integer columns, and points
+# for more; a rule along the axes comes first.
+NODES_IN_TURN = {1: (8, 24), 2: (5, 10), 3: (4, 7), 4: (4,)}
+POINTS_IN_TURN = (64, 256)
 
 
 @dataclass(frozen=True)
@@ -27,26 +29,40 @@ class Rule:
         weights: (points,), their sum 1.
         checks: (rules, points): other weights whose results, relative to the mean, bound its
             error.
+        slopes: (rules, points): weights for what else the density does along the column of each check,
+            where no point sees two columns at once: then the products of any two add to the error.
     """
 
     offsets: Tensor
     weights: Tensor
     checks: Tensor
+    slopes: Tensor | None = None
+
+    @property
+    def moved(self) -> Tensor:
+        """The columns that the points spread along (columns,)."""
+        return (self.offsets != 0).any(0)
 
     def log_mean(self, log_density: Tensor) -> tuple[Tensor, Tensor]:
         """Logarithm of the mean density (rows,) from those at the points (points, rows), and its
         error."""
         peak = log_density.amax(0).clamp(min=torch.finfo(log_density.dtype).min)
         density = (log_density - peak).exp()
-        mean = self.weights.to(density) @ density
-        error = (self.checks.to(density) @ density).abs().sum(0) / mean
-        return peak + mean.log(), error
+        mean = (self.weights.to(density) @ density).clamp(min=torch.finfo(density.dtype).tiny)
+        found = (self.checks.to(density) @ density).abs() / mean
+        error = found.sum(0)
+        if self.slopes is not None:
+            varied = found + (self.slopes.to(density) @ density).abs() / mean
+            error = error + (varied.sum(0).square() - varied.square().sum(0)) / 2
+        return peak + mean.log(), error.where(~error.isnan() | mean.isnan(), torch.inf)
 
 
 def cell_rules(steps: Tensor) -> list[Rule]:
     """Rules for a cell of these steps, each with more points than the one before."""
     count = int((steps > 0).sum())
-    return [cell_rule(steps, size) for size in NODES_IN_TURN.get(count, POINTS_IN_TURN)]
+    if count in NODES_IN_TURN:
+        return [axes_rule(steps), *(end_rule(steps, nodes) for nodes in NODES_IN_TURN[count])]
+    return [axes_rule(steps), *(cell_rule(steps, points) for points in POINTS_IN_TURN)]
 
 
 def cell_rule(steps: Tensor, size: int | None = None) -> Rule:
@@ -83,31 +99,64 @@ def cell_rule(steps: Tensor, size: int | None = None) -> Rule:
 def axes_rule(steps: Tensor) -> Rule:
     """Three Gauss-Legendre nodes along each integer column through the center, which comes first.
 
-    Exact to third order in the widths of the cell; for narrow cells alone, as the weight of the
-    center is negative beyond one column.
+    Exact to third order in the widths of the cell; the weight of the center is negative beyond one
+    column. With f₊ and f₋ beside the center f₀, the check of a column is its second Legendre coefficient,
+    √5/9 (f₊ + f₋ − 2 f₀), and its slope the first, 5/18 √1.8 (f₊ − f₋).
     """
-    integers = steps.cpu().nonzero().squeeze(1)
+    steps = steps.double().cpu()
+    integers = steps.nonzero().squeeze(1)
     offsets = torch.zeros(1 + 2 * len(integers), len(steps), dtype=torch.float64)
+    bends, slopes = offsets.new_zeros(2, len(integers), len(offsets))
     for k, j in enumerate(integers.tolist()):
-        reach = math.sqrt(0.15) * steps[j]
-        offsets[1 + 2 * k, j], offsets[2 + 2 * k, j] = reach, -reach
+        up, down = 1 + 2 * k, 2 + 2 * k
+        offsets[[up, down], j] = math.sqrt(0.15) * steps[j] * steps.new_tensor([1.0, -1.0])
+        bends[k, [0, up, down]] = math.sqrt(5) / 9 * steps.new_tensor([-2.0, 1.0, 1.0])
+        slopes[k, [up, down]] = 5 / 18 * math.sqrt(1.8) * steps.new_tensor([1.0, -1.0])
     weights = torch.full((len(offsets),), 5 / 18, dtype=torch.float64)
     weights[0] = 1 - 5 / 9 * len(integers)
-    return Rule(offsets, weights, torch.zeros_like(weights)[None])
+    return Rule(offsets, weights, bends, slopes if len(integers) > 1 else None)
+
+
+def end_rule(steps: Tensor, nodes: int) -> Rule:
+    """The Gauss-Legendre product in v, where shares u = v² (3 − 2v) of the cell lie below the nodes.
+
+    At an end of the support the density over a Gaussian's goes like a power of u, which no polynomial
+    follows; where u starts like v², few nodes do. The checks are the highest two coefficients of each
+    column: of one alone every other may vanish.
+
+    >>> rule = end_rule(torch.tensor([1.0]), 4)
+    >>> round(float(rule.weights @ rule.offsets[:, 0].square()), 6)
+    0.083333
+    """
+    steps = steps.double().cpu()
+    integers = steps.nonzero().squeeze(1)
+    unit, weights, checks = _gauss_legendre(nodes, len(integers), 2)
+    v = unit + 0.5
+    density = (6 * v * (1 - v)).prod(1)
+    offsets = torch.zeros(len(unit), len(steps), dtype=torch.float64)
+    offsets[:, integers] = (v.square() * (3 - 2 * v) - 0.5) * steps[integers]
+    return Rule(offsets, weights * density, checks * density)
 
 
 @cache
-def _gauss_legendre(nodes: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+def _gauss_legendre(nodes: int, dim: int, tops: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Points (points, dim) of the unit cube around 0, their weights, and the `tops` highest coefficients
+    of each column (dim · tops, points)."""
     where, mass = np.polynomial.legendre.leggauss(nodes)
-    top = math.sqrt(2 * nodes - 1) * np.polynomial.legendre.Legendre.basis(nodes - 1)(where)
-    at, weight, check = (torch.tensor(part) for part in (where / 2, mass / 2, mass / 2 * top))
-    if dim == 1:
-        return at[:, None], weight, check[None]
-    product = torch.outer(weight, weight).flatten()
-    checks = torch.stack(
-        (torch.outer(check, weight).flatten(), torch.outer(weight, check).flatten())
-    )
-    return torch.cartesian_prod(at, at), product, checks
+    at, weight = torch.tensor(where / 2), torch.tensor(mass / 2)
+    parts = [_product(*[weight] * dim)]
+    for k in range(dim):
+        for degree in range(nodes - tops, nodes):
+            basis = np.polynomial.legendre.Legendre.basis(degree)(where)
+            top = torch.tensor(mass / 2 * math.sqrt(2 * degree + 1) * basis)
+            parts.append(_product(*(top if j == k else weight for j in range(dim))))
+    points = torch.cartesian_prod(*[at] * dim).view(-1, dim)
+    return points, parts[0], torch.stack(parts[1:])
+
+
+def _product(*factors: Tensor) -> Tensor:
+    """The products of every choice of one number from each factor."""
+    return torch.cartesian_prod(*factors).view(-1, len(factors)).prod(1)
 
 
 @cache

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cnf.functional import transformed
 from cnf.registry import register
+from cnf.rows import in_blocks
 from cnf.transforms.affine import Transform
 from cnf.transforms.bounded import Range
 
@@ -139,6 +140,26 @@ class MarginalTransform(Transform):
         s, log_opening = self._open(x)
         y, log_slope = self._normalize(s)
         return y, log_slope + log_opening
+
+    def by_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`by_cell` of rows x (rows, dim) whose columns hold few different values, each of them mapped
+        once."""
+        if not x.numel():
+            return self.by_cell(x)
+        found = [column.unique(return_inverse=True) for column in x.unbind(1)]
+        most = max(len(values) for values, _ in found)
+        places = in_blocks(torch.arange(most, device=x.device))
+        values = [values[places.clamp(max=len(values) - 1)] for values, _ in found]
+        which = torch.stack([inverse for _, inverse in found], 1)
+        y, log_slope = self.by_cell(torch.stack(values, 1))
+        return y.gather(0, which), log_slope.gather(0, which)
+
+    def of_columns(self, columns: Tensor) -> MarginalTransform:
+        """The map of some columns alone, by their places."""
+        part = MarginalTransform([self.ranges[j] for j in columns.tolist()])
+        for name in ("centres", "scales", "weights"):
+            setattr(part, name, getattr(self, name)[columns])
+        return part
 
     def inverse(
         self, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
