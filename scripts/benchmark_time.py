@@ -60,9 +60,10 @@ def print_table(name: str, found: dict[str, dict]) -> None:
     print(f"\n{name}\n  {'seconds':<10}" + "".join(f"{seconds:>9}" for seconds in budgets))
     for method, runs in found.items():
         print(f"  {method:<10}" + "".join(f"{runs[seconds]['nll']:>9.3f}" for seconds in budgets))
-    took = "".join(f"{found['cnf'][seconds]['seconds']:>9.1f}" for seconds in budgets)
-    print(f"  {'ours took':<10}{took}")
-    if len(found) > 1:
+    if "cnf" in found:
+        took = "".join(f"{found['cnf'][seconds]['seconds']:>9.1f}" for seconds in budgets)
+        print(f"  {'ours took':<10}{took}")
+    if "cnf" in found and len(found) > 1:
         best, at = passes_at(found)
         when = "not yet" if at is None else f"from {at:g} s on"
         print(f"  ours is ahead of the best peer's last ({best:.3f}) {when}")

@@ -116,6 +116,21 @@ def toys_of_the_picture() -> str:
     return table(("toy", "gap, nats", "evaluations a row"), rows)
 
 
+def clock() -> str:
+    """Test NLL at each budget of seconds beside the best peer, and when ours passes its last."""
+    rows, seconds = [], []
+    for key, found in figures("benchmark_time").items():
+        seconds = sorted(found["cnf"], key=float)
+        ours = [found["cnf"][each]["nll"] for each in seconds]
+        peers = [run for way, run in found.items() if way != "cnf"]
+        theirs = [min(run[each]["nll"] for run in peers) for each in seconds]
+        cells = [f"{number(a, 2)} ({number(b, 2)})" for a, b in zip(ours, theirs)]
+        passed = next((each for each, a in zip(seconds, ours) if a < theirs[-1]), None)
+        name = {**NAMES, "us_zipcodes": "US zip codes, 2"}[key]
+        rows.append((name, *cells, "–" if passed is None else f"{passed} s"))
+    return table(("table", *(f"{each} s" for each in seconds), "passes the peers' last at"), rows)
+
+
 def small_tables() -> str:
     """Ten-fold cross-validation."""
     rows = [
@@ -310,6 +325,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "results": results,
     "tables-150": tables_150,
     "tables-600": tables_600,
+    "clock": clock,
     "variants": variants,
     "toys": toys,
     "toys-of-the-picture": toys_of_the_picture,
