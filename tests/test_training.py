@@ -3,6 +3,7 @@ resuming."""
 
 import copy
 import math
+import sys
 
 import numpy
 import pandas
@@ -558,3 +559,15 @@ def test_weights_reach_the_mixture():
     base = rival.best.base
     for found in (getattr(base, "base", base),):
         assert (found.means - torch.tensor([-4.0, 0.0])).norm(dim=-1).min() > 2
+
+
+def test_a_bar_goes_to_a_terminal_and_lines_to_a_log(capsys, monkeypatch):
+    for terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        cnf.fit(cnf.CNF(1), torch.randn(100, 1), steps=20, callbacks=[cnf.training.ProgressBar()])
+        shown = capsys.readouterr().err
+        if terminal:
+            assert "100%|" in shown and "likelihood  NLL" in shown and "\n" not in shown
+        else:
+            begun, done = "flow matching begins", "likelihood is done, 20 steps"
+            assert begun in shown and done in shown and len(shown.splitlines()) == 4

@@ -9,6 +9,7 @@ IndependentCoupling, MinibatchOT       which source point is paired with which r
 RowStream                              rows that do not fit into memory together
 EMAValidator                           what judges weights on held-out rows
 WarmupCosine                           the learning rate
+ProgressBar                            a callback that shows how far a fit is
 minimize                               a plain loop for other models
 """
 
@@ -28,6 +29,7 @@ from cnf.training.minimize import minimize
 from cnf.training.objectives import Loss, Objective, Task
 from cnf.training.paths import GeodesicPath, LinearPath, Path, SplinePath
 from cnf.training.penalties import Regularizers
+from cnf.training.progress import ProgressBar
 from cnf.training.schedules import Schedule, WarmupCosine
 from cnf.training.snapshots import SnapshotMatching
 from cnf.training.streams import RowStream
@@ -50,6 +52,7 @@ __all__ = [
     "Objective",
     "Path",
     "Phase",
+    "ProgressBar",
     "Record",
     "Regularizers",
     "RowStream",
