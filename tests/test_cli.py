@@ -920,6 +920,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_a_killed_fit_goes_on_to_the_same_model(room, tmp_path, capsys):
     """kill -9 in the middle; --resume ends with the file that an uninterrupted fit writes."""
     fit = [room / "table.csv", "--steps", 60, "--width", 8, "--seed", 3]

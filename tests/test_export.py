@@ -163,7 +163,9 @@ def test_the_file_says_what_it_is():
     assert [part.name for part in session.get_outputs()] == ["log_prob", "error", "ok"]
 
 
+@pytest.mark.slow
 def test_a_traced_program_takes_any_number_of_rows(model):
+    """As the files of ONNX do, which the other tests score with."""
     program, x = ScoreProgram(model), prices(123, seed=2)
     with CommonOperators():
         graph = folded(export(program, program).module(check_guards=False))

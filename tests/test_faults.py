@@ -224,7 +224,7 @@ def test_ctrl_c_while_an_imputer_is_fitted_leaves_the_state_of_the_flow_alone(
     frame = pd.DataFrame(ROWS.numpy(), columns=["a", "b"])
     frame.loc[::5, "b"] = math.nan
     frame.to_csv(table, index=False)
-    fit = ["fit", str(table), "--steps", "20", "--width", "8", "-o"]
+    fit = ["fit", str(table), "--steps", "6", "--width", "8", "-o"]
     assert main([*fit, str(tmp_path / "whole")]) == 0
     monkeypatch.setattr(CheckpointWriter.__init__, "__defaults__", (0.0,))
     phases = []

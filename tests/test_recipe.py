@@ -339,12 +339,13 @@ def test_a_flow_that_gains_on_few_rows_goes_on():
     assert history.records[-1].step == 600
 
 
-def test_a_fit_of_few_rows_falls_back():
+def test_a_fit_of_few_rows_falls_back(monkeypatch):
     """A field of single units cannot part two clusters, and forty rows have no rival of their
     own."""
+    monkeypatch.setattr("cnf.recipe.mixture_fallback.STACKING_STEPS", 100)
     x = two_clusters(50)
     flow = default_flow(40, 2, hidden=(1, 1), seed=0)
-    history = cnf.fit(flow, x[:40], steps=500)
+    history = cnf.fit(flow, x[:40], steps=100)
     assert history.choices["preprocess"] == "standardized"
     assert history.choices["base"].startswith("mixture of") and at_rest(flow)
     one = torch.distributions.MultivariateNormal(x[:40].mean(0), x[:40].T.cov())

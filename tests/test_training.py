@@ -271,7 +271,7 @@ def test_a_conditional_fit_follows_its_context():
     context = torch.randint(0, 2, (3000, 1), generator=source).float()
     x = 0.3 * torch.randn(3000, 1, generator=source) + 4 * context - 2
     flow = small_flow(1, context_dim=1)
-    cnf.fit(flow, x, context=context, steps=400, likelihood_share=0.05)
+    cnf.fit(flow, x, context=context, steps=200, likelihood_share=0.05)
     means = [
         flow.sample((500,), torch.tensor([c]), generator=source).mean().item() for c in (0.0, 1.0)
     ]
@@ -298,8 +298,15 @@ def trainer_for(steps=60, seed=0):
     return Trainer(flow, *Rows(x).split(0.1, generator()), settings.training(), seed=seed)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted() -> Trainer:
+    trainer = trainer_for()
+    trainer.run()
+    return trainer
+
+
 @pytest.mark.parametrize("stop_at", [7, 30, 45])
-def test_a_resumed_fit_ends_bitwise_as_an_uninterrupted_one(tmp_path, stop_at):
+def test_a_resumed_fit_ends_bitwise_as_an_uninterrupted_one(tmp_path, uninterrupted, stop_at):
     class Stop(Exception):
         pass
 
@@ -308,8 +315,7 @@ def test_a_resumed_fit_ends_bitwise_as_an_uninterrupted_one(tmp_path, stop_at):
             write_checkpoint(tmp_path / "c", trainer)
             raise Stop
 
-    whole, broken, resumed = trainer_for(), trainer_for(), trainer_for()
-    whole.run()
+    whole, broken, resumed = uninterrupted, trainer_for(), trainer_for()
     broken.callbacks = (interrupt,)
     with pytest.raises(Stop):
         broken.run()
@@ -528,6 +534,7 @@ def test_a_base_that_was_given_stays():
     assert cnf.fit(flow, clusters(), steps=100).choices["base"] == "given"
 
 
+@pytest.mark.slow
 def test_a_resumed_fit_ends_on_the_same_mixture(tmp_path):
     path, x = tmp_path / "model.checkpoint", clusters()
 
