@@ -147,6 +147,16 @@ def test_values_that_repeat_are_mapped_once():
         torch.testing.assert_close(found, known[:, [2, 0]])
 
 
+def test_cells_of_many_wide_integers_are_measured_and_scored():
+    random = np.random.default_rng(0)
+    for count in (4, 6):
+        frame = pd.DataFrame(np.round(0.7 * random.normal(size=(24, count)))).add_prefix("n")
+        frame["x"] = random.normal(size=24)
+        kinds = dict.fromkeys(frame.columns[:count], "integer")
+        model = cnf.fit_table(frame, steps=2, hidden=(4, 4), kinds=kinds)
+        assert model.evaluate(frame.head(3)).error.isfinite().all()
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_bars_hold_where_three_integer_columns_are_wide():

@@ -24,8 +24,10 @@ VOLUMES, GRADIENT_ROWS, ALONE, INWARD = 16, 32, 24, 1e-3
 
 @torch.no_grad()
 def round_trip(case: CheckContext) -> Iterator[CheckResult]:
-    """x → z → x, in standard deviations of the column."""
+    """x → z → x, in standard deviations of the column; the limit is in proportion to the tolerance that
+    the flow was calibrated to."""
     flow, rows = case.flow, case.few
+    tolerance = flow.error_model.tolerance
     bound = flow.bind(rows.context, solver=flow.solver)  # as samples are drawn
     back = bound.trajectory(case.start_points(flow, rows), [1.0])[0]
     space = DataSpace(flow.preprocess)
@@ -37,7 +39,7 @@ def round_trip(case: CheckContext) -> Iterator[CheckResult]:
         "round trip",
         "a row carried to the base and back returns to its place",
         _quantile(distance, 0.99),
-        case.limit(1e-2, 1e-3),
+        case.limit(10 * tolerance, tolerance),
         unit="sd",
         detail=f"99 % of {len(rows)} rows",
     )

@@ -133,6 +133,7 @@ class CellIntegrals:
     def _measured_scale(self, flow: CNF, rows: NumberRows, jobs: list[Job]) -> float:
         """What the first rules of jobs err by per unit of their checks, by the rules after them."""
         self.check_scale, ratios = 1.0, [rows.values.new_zeros(0, dtype=torch.float64)]
+        jobs = [(places, rules) for places, rules in jobs if len(rules) > 1]
         first = self._solve(flow, rows, jobs)
         second = self._solve(flow, rows, [(places, rules[1:]) for places, rules in jobs])
         for (found, check), (better, _) in zip(first, second):

@@ -14,10 +14,10 @@ from torch import Tensor
 # more.
 NODES = {1: 12, 2: 8}
 POINTS = 32
-# Where points are added until they are enough, nodes in each of up to four integer columns, and points
-# for more; a rule along the axes comes first.
+# Where points are added until they are enough, nodes in each of up to four integer columns, after a rule
+# along the axes, and points for more.
 NODES_IN_TURN = {1: (8, 24), 2: (5, 10), 3: (4, 7), 4: (4,)}
-POINTS_IN_TURN = (64, 256)
+POINTS_IN_TURN = (16, 64)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def cell_rules(steps: Tensor) -> list[Rule]:
     count = int((steps > 0).sum())
     if count in NODES_IN_TURN:
         return [axes_rule(steps), *(end_rule(steps, nodes) for nodes in NODES_IN_TURN[count])]
-    return [axes_rule(steps), *(cell_rule(steps, points) for points in POINTS_IN_TURN)]
+    return [cell_rule(steps, points) for points in POINTS_IN_TURN]
 
 
 def cell_rule(steps: Tensor, size: int | None = None) -> Rule:
