@@ -14,7 +14,7 @@ import pandas as pd
 from cnf.plugins import Registry
 from cnf.tables.formats import TableError, shown
 from cnf.tables.recognition import is_text, without
-from cnf.tables.spelling import NumberSpelling, TimeSpelling, spelling_from_json
+from cnf.tables.spelling import Spelling, spelling_from_json
 
 Role = Literal["modeled", "context"]
 Level = str | int | float | bool
@@ -77,7 +77,7 @@ class Column:
     parameters: tuple[Level, ...] = ()
     places: int | None = None
     categories: tuple[Level, ...] = ()
-    spelling: NumberSpelling | TimeSpelling | None = None
+    spelling: Spelling | None = None
     missing_words: tuple[str, ...] = ()
     reason: str = ""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from cnf.tables.spelling import NumberSpelling, TimeSpelling
+from cnf.tables.spelling import NumberSpelling, Spelling, TimeSpelling
 from cnf.tables.storage import CLOCK, plain_cells, storage_of
 
 # Words that stand for a missing number, as far as they are no spelling of one.
@@ -35,7 +35,7 @@ class Recognized:
     """
 
     cells: pd.Series
-    spelling: NumberSpelling | TimeSpelling | None = None
+    spelling: Spelling | None = None
     words: tuple[str, ...] = ()
     of_day: bool = False
 
@@ -94,7 +94,7 @@ def _read(series: pd.Series, words: tuple[str, ...]) -> Recognized:
     return Recognized(plain_cells(series), None, words, of_day)
 
 
-def _spelling(distinct: Sequence[str]) -> NumberSpelling | TimeSpelling | None:
+def _spelling(distinct: Sequence[str]) -> Spelling | None:
     """How texts spell numbers or times, None where they do not."""
     return NumberSpelling.of(distinct) or TimeSpelling.of(distinct)
 

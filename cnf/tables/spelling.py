@@ -289,7 +289,7 @@ def _exact(spelling: TimeSpelling, texts: pd.Series) -> TimeSpelling:
     return spelling
 
 
-def spelling_from_json(data: dict[str, Any]) -> NumberSpelling | TimeSpelling:
+def spelling_from_json(data: dict[str, Any]) -> Spelling:
     """The spelling that has these attributes.
 
     Raises:
