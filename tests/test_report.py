@@ -258,13 +258,11 @@ def test_the_tables_own_fit_is_judged_by_the_rows_it_set_apart(table, capsys):
 
 
 def test_other_rows_are_all_taken_to_be_new(table):
-    rows = pd.read_csv(table / "t.csv").iloc[:-1] * 1.001
+    rows = pd.read_csv(table / "t.csv").iloc[:60] * 1.001
     rows.to_csv(table / "new.csv", index=False)
     command = ["report", table / "m.safetensors", table / "new.csv", "-o", table / "new.html"]
     assert main([str(part) for part in command]) == 0
-    assert (
-        "399 rows of new.csv. These rows are taken to be new" in (table / "new.html").read_text()
-    )
+    assert "60 rows of new.csv. These rows are taken to be new" in (table / "new.html").read_text()
 
 
 @pytest.mark.slow
@@ -323,7 +321,7 @@ def test_a_typed_table_is_reported_by_its_numbers(tmp_path):
         }
     )
     frame.to_csv(tmp_path / "t.csv", index=False)
-    fit = ["fit", tmp_path / "t.csv", "-o", tmp_path / "m", "--steps", "10", "--width", "8"]
+    fit = ["fit", tmp_path / "t.csv", "-o", tmp_path / "m", "--steps", "2", "--width", "8"]
     for command in (
         fit,
         ["report", tmp_path / "m", tmp_path / "t.csv", "-o", tmp_path / "r.html"],
