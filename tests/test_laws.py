@@ -37,7 +37,16 @@ def context_of(flow: cnf.CNF, rows: int):
     return normal(rows, flow.context_dim, seed=11) if flow.context_dim else None
 
 
-@pytest.fixture(params=FLOWS)
+def is_slow(name: str) -> bool:
+    """Of the two adaptive solvers, one for each field is enough where others wait for it."""
+    return "-dopri8-" in name and name.split("-")[0] != "linear" and "gated-sine" not in name
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.slow) if is_slow(name) else name for name in FLOWS
+    ]
+)
 def flow(request) -> cnf.CNF:
     return FLOWS[request.param]()
 
