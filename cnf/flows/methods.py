@@ -219,10 +219,8 @@ class FlowMethods:
         *,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Draws (*shape, *batch, dim) and their log-densities (*shape, *batch) from one solve.
-
-        Both are differentiable, for objectives such as the reverse Kullback-Leibler divergence.
-        """
+        """Draws (*shape, *batch, dim) and their log-densities (*shape, *batch) from one solve, both
+        differentiable, for objectives such as the reverse Kullback-Leibler divergence."""
         return self.bind(context, generator=generator).sample_and_log_prob(shape)
 
     def sample_base(

@@ -19,8 +19,7 @@ RIDGE = 1.0
 # Patterns that have a covariance of their own: the most frequent ones, of so many rows a column at
 # least; it counts the one for all as if that had been seen in some rows more.
 MOST_PATTERNS, MOST_NUMBERS, ROWS_A_COLUMN, PRIOR_ROWS = 16, 2**16, 10, 2
-# Rows further out than any of so many Gaussian ones count less in mean and covariance, again and
-# again.
+# Rows further out than any of so many Gaussian ones count less and less in mean and covariance.
 OUTLIER_TAIL, REWEIGHTED = 1e-5, 8
 # Rows whose patterns are factored together, few enough for a processor's cache.
 FACTORED_TOGETHER = 64
