@@ -291,15 +291,18 @@ def gaussians() -> str:
     rows = [
         (
             str(case["dim"]),
-            f"{number(100 * case['map'], 1)} %",
-            *(number(case[name], 4) for name in ("kl_source", "kl_target", "ratio")),
-            f"{number(100 * case['covered'], 0)} %",
+            *(f"{number(100 * case[name], 2)} %" for name in ("map", "map_of_gaussians")),
+            *(number(case[name], 4) for name in ("kl_source", "kl_target")),
+            *(number(case[name], 3) for name in ("ratio", "ratio_of_gaussians")),
+            f"{number(100 * case['covered'], 1)} %",
             number(case["seconds"], 0),
         )
         for case in found
     ]
-    densities = ("KL of the source, nats", "KL of the target", "log-ratio, off by", "bounds cover")
-    return table(("columns", "map, off by", *densities, "seconds"), rows)
+    densities = ("KL of the source, nats", "KL of the target")
+    ratios = ("log-ratio, off by", "of fitted Gaussians", "bounds cover")
+    header = ("columns", "map, off by", "of fitted Gaussians", *densities, *ratios, "seconds")
+    return table(header, rows)
 
 
 def snapshots() -> str:
