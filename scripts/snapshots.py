@@ -9,7 +9,7 @@ Written to figures/snapshots.json: the Kullback-Leibler divergence there and its
 nats, and the 1-Wasserstein distance of 1,000 rows from as many of the law, beside those of fresh
 rows of the law, of linear interpolation of optimal transport between the two neighbors, and of
 OT-CFM (Tong et al. 2024) where torchcfm is installed, in as much time. figures/snapshots.png shows
-densities at a row of times.
+densities at a row of times, each by the flow that has not seen it.
 """
 
 from __future__ import annotations
@@ -153,24 +153,29 @@ def study(
     }, moving
 
 
-def draw(flows: dict[str, tuple[float, cnf.SnapshotFlow]], picture: Path) -> None:
-    """Densities at a row of times, and paths from the first snapshot."""
+def draw(flows: dict[str, dict[float, cnf.SnapshotFlow]], picture: Path) -> None:
+    """Densities at a row of times, each by the flow that has not seen its snapshot where there is
+    one, and paths from the first snapshot."""
     page, axes = cnf.plotting.figure(len(flows), 6, panel=(1.9, 2.1))
-    for row, (name, (left, moving)) in zip(axes, flows.items()):
+    for row, (name, blind) in zip(axes, flows.items()):
+        moving = next(iter(blind.values()))
         start = moving.sample(150, TIMES[0], generator=torch.Generator().manual_seed(0))
         times = torch.linspace(TIMES[0], TIMES[-1], 17, dtype=torch.float64)
         path = moving.trajectory(start, times.tolist(), start=TIMES[0])
         limits = cnf.plotting.limits(path.flatten(0, 1), quantiles=(0, 1))
-        densities = partial(densities_at, moving)
+        densities = partial(density_at, blind)
         cnf.plotting.density_history(densities, TIMES, limits, row[:5], resolution=100)
-        row[TIMES.index(left)].set_title(f"{left:g}, left out", fontsize=8)
+        for left in blind:
+            row[TIMES.index(left)].set_title(f"{left:g}, left out", fontsize=8)
         cnf.plotting.trajectories(path, ax=row[5], times=times)
         row[5].set_title(name, fontsize=8)
     cnf.plotting.save(page, picture)
 
 
-def densities_at(moving: cnf.SnapshotFlow, t: float) -> Callable[[Tensor], Tensor]:
-    """The log-density at a time; rows where it cannot be seen get one solve."""
+def density_at(blind: dict[float, cnf.SnapshotFlow], t: float) -> Callable[[Tensor], Tensor]:
+    """The log-density at a time, by the flow that has not seen it, or any; rows where it cannot be
+    seen get one solve."""
+    moving = blind.get(t, next(iter(blind.values())))
     timed = moving.flow.bind(torch.tensor([t], dtype=torch.float64), tolerance=math.inf)
     return timed.log_prob
 
@@ -199,13 +204,14 @@ def main() -> None:
     budget = {"steps": 20} if options.quick else {"seconds": options.seconds}
     cases = [(name, left) for left in options.left for name in LAWS]
     options.out.mkdir(parents=True, exist_ok=True)
-    found, flows = [], {}
+    found: list[dict[str, Any]] = []
+    flows: dict[str, dict[float, cnf.SnapshotFlow]] = {}
     for name, left in cases[:1] if options.quick else cases:
         peer = has_torchcfm() and not options.quick
         result, moving = study(name, left, peer=peer, **budget)
         print(result, flush=True)
         found.append(result)
-        flows.setdefault(name, (left, moving))
+        flows.setdefault(name, {})[left] = moving
         write_json(options.out / "snapshots.json", found)
     draw(flows, options.out / "snapshots.png")
 
