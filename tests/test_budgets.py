@@ -14,7 +14,10 @@ from scipy.spatial.distance import mahalanobis
 import cnf
 from cnf.recipe import stacking
 from cnf.recipe.affordable import affordable_rows
+from cnf.recipe.tables import discrete
+from cnf.recipe.tables.budget import Budget
 from cnf.rows import Rows
+from cnf.tables.discrete import DiscreteModel
 from cnf.training import FlowMatching, Phase
 from cnf.training.config import Settings
 from cnf.training.trainer import Trainer
@@ -94,6 +97,17 @@ def test_the_stack_of_a_short_fit_is_part_of_its_seconds(monkeypatch):
     history = cnf.fit(flow, x, seconds=2.0, clock=lambda: 0.01 * next(ticks))
     # Of 1.76 seconds for training, half were gone.
     assert history.records[-1].seconds < 1.1
+
+
+def test_states_end_with_their_share_of_the_seconds_whatever_steps_were_hoped_for(monkeypatch):
+    monkeypatch.setattr(discrete, "affordable", lambda *_: 10**7)
+    states = torch.randint(0, 2, (40, 2), generator=torch.Generator().manual_seed(0))
+    rows = discrete.DiscreteRows(states, torch.zeros(40, 0), states < 0, torch.ones(40).double())
+    ticks = itertools.count(step=0.01)
+    monkeypatch.setattr(discrete, "shared_seconds", lambda: float(next(ticks)))
+    budget = Budget(None, 2.0)
+    discrete.fit_discrete(DiscreteModel([2, 2]), rows, rows, budget=budget, seed=0)
+    assert next(ticks) == pytest.approx(budget.discrete_seconds, abs=0.05)
 
 
 def test_rows_with_patterns_of_their_own_are_as_far_from_the_mean_as_their_gaussian_says():

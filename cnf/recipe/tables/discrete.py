@@ -64,17 +64,23 @@ def fit_discrete(
         batches = PooledBatches(stream, DiscreteRows.parts, seed, Processes())
     generator = torch.Generator(train.states.device).manual_seed(seed)
     best = BestWeights(model, valid)
+    seconds = budget.discrete_seconds
+    end = None if seconds is None else shared_seconds() + seconds
 
     def objective(step: int) -> tuple[Tensor, Tensor]:
         loss = -model.log_prob(*batches.draw(defaults.DISCRETE_BATCH, generator)).mean()
         return loss, loss
 
+    def on_time(run: Any) -> None:
+        if end is not None and shared_seconds() > end:
+            run.stop()
+
     steps = budget.discrete_steps
-    if budget.discrete_seconds is not None:
-        steps = affordable(model, train, valid, steps, budget.discrete_seconds)
+    if seconds is not None:
+        steps = affordable(model, train, valid, steps, seconds)
     minimize(
         model.parameters(), objective, phase="discrete", steps=steps,
-        schedule=WarmupCosine(warm_up=0.0), clip=math.inf, callbacks=[best], **defaults.DISCRETE,
+        schedule=WarmupCosine(warm_up=0.0), clip=math.inf, callbacks=[on_time, best], **defaults.DISCRETE,
     )  # fmt: skip
     model.load_state_dict(best.weights)
     return best.nll
@@ -107,7 +113,7 @@ class BestWeights:
     def __call__(self, run: Any) -> None:
         """Validate, if it is time."""
         every = max(1, run.steps // defaults.DISCRETE_VALIDATIONS)
-        if run.step % every and run.step < run.steps:
+        if run.step % every and run.step < run.steps and not run.stopping:
             return
         nll = held_out_nll(self.model, self.valid)
         if nll < self.nll:
