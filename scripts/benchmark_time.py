@@ -24,7 +24,7 @@ from cnf.plotting.style import ACCENT, DATA, FAINT, MODEL, styled
 
 BUDGETS = (2.0, 5.0, 15.0, 50.0, 150.0)
 METHODS = {"cnf": MODEL, "NSF": ACCENT, "MAF": DATA, "mixture": FAINT}
-WORST = 3.0  # nats above the best that a picture still shows
+SHOWN_WHOLE = {"cnf", "mixture"}
 
 
 def cells_of(name: str, options: argparse.Namespace) -> list[Cell]:
@@ -81,10 +81,16 @@ def draw(data: dict[str, dict], path: Path) -> None:
             seconds, nll = zip(*((float(s), run["nll"]) for s, run in runs.items()))
             color = METHODS.get(method, DATA)
             ax.plot(seconds, nll, marker="o", markersize=3, color=color, label=method)
+        # Peers far behind would hide the rest.
         best = min(run["nll"] for runs in found.values() for run in runs.values())
-        worst = max(run["nll"] for runs in found.values() for run in runs.values())
-        ax.set_ylim(best - 0.1, min(worst, best + WORST) + 0.1)
+        worst = max(
+            run["nll"] for way in SHOWN_WHOLE & found.keys() for run in found[way].values()
+        )
+        margin = 0.08 * (worst - best)
+        ax.set_ylim(best - margin, worst + margin)
         ax.set_xscale("log")
+        ax.set_xticks(seconds, [f"{each:g}" for each in seconds], minor=False)
+        ax.set_xticks([], minor=True)
         ax.set_title(name)
         ax.set_xlabel("processor seconds")
         ax.set_ylabel("NLL, nats a row")

@@ -800,3 +800,12 @@ def test_long_names_of_levels_that_differ_at_their_end_are_told_apart():
     name_levels(axes.xaxis, names)
     shown = [label.get_text() for label in axes.get_xticklabels()]
     assert len(set(shown)) == len(names) and all(len(text) < len(names[0]) for text in shown)
+
+
+def test_powers_of_ten_are_plain_text_in_a_saved_figure(tmp_path):
+    page, axes = figure()
+    axes[0, 0].loglog([0.001, 1, 100], [1e-8, 1e-4, 1])
+    save(page, tmp_path / "p.svg")
+    ax = axes[0, 0]
+    texts = [label.get_text() for axis in (ax.xaxis, ax.yaxis) for label in axis.get_ticklabels()]
+    assert "10⁻²" in texts and "10⁰" in texts and not any("$" in text for text in texts)

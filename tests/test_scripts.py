@@ -55,6 +55,7 @@ WRITTEN = {
     "image_density": {"image_density.png"},
     "gaussian_transport": {"gaussian_transport.json"},
     "snapshots": {"snapshots.json", "snapshots.png"},
+    "synthetic": {"synthetic.json"},
     "demo": {
         "checkerboard.safetensors",
         "checkerboard_density.png",

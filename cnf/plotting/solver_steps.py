@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter
 
 from cnf.plotting.arrays import Array, numbers
-from cnf.plotting.style import MODEL, figure, label, panels, styled
+from cnf.plotting.style import MODEL, figure, label, label_decades, panels, styled
 
 SMALLEST = 1e-12  # nats: errors below are rounding
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @styled
@@ -40,20 +38,10 @@ def steps(nodes: Array, errors: Array, *, axes: Sequence[Axes] | None = None) ->
     shown[1].stairs(high, times, baseline=low, fill=True, color=MODEL, alpha=0.2)
     shown[1].stairs(middle, times, baseline=None, color=MODEL, linewidth=1.2)
     shown[1].set_yscale("log")
-    shown[1].yaxis.set_major_formatter(decade_label)
-    shown[1].yaxis.set_minor_formatter(NullFormatter())
+    label_decades(shown[1].yaxis)
     decade = np.floor(np.log10(low.min()))
     shown[1].set_ylim(10.0**decade, 10.0 ** max(np.ceil(np.log10(high.max())), decade + 1))
     for ax, name in zip(shown, ("length of step", "error of step (nats)")):
         ax.set_xlim(times[0], times[-1])
         label(ax, "time" if ax is shown[1] else "", name)
     return shown
-
-
-def decade_label(value: float, _place: int | None = None) -> str:
-    """A power of ten.
-
-    >>> decade_label(1e-5)
-    '10⁻⁵'
-    """
-    return "10" + str(round(np.log10(value))).translate(RAISED)
