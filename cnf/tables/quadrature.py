@@ -124,7 +124,7 @@ def end_rule(steps: Tensor, nodes: int) -> Rule:
     follows; where u starts like v², few nodes do. The checks are the highest two coefficients of each
     column: of one alone every other may vanish.
 
-    >>> rule = end_rule(torch.tensor([1.0]), 4)
+    >>> rule = end_rule(torch.tensor([1.0]), 5)
     >>> round(float(rule.weights @ rule.offsets[:, 0].square()), 6)
     0.083333
     """
