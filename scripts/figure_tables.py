@@ -322,9 +322,22 @@ def snapshots() -> str:
     return table(("law", "left out", "KL, nats", *named), rows)
 
 
+def synthetic() -> str:
+    """Draws told from the rows they were made from, and how alike the tables are."""
+    shown = ("detection by trees", "trend", "shape", "α-precision", "β-recall", "memorization")
+    rows = []
+    for name, runs in figures("synthetic").items():
+        found = [run["measures"] for run in runs.values()]
+        for way in found[0]:
+            means = [mean(run[way][each] for run in found) for each in shown]
+            rows.append((name.split(",")[0], way, *(number(each, 3) for each in means)))
+    return table(("table", "made by", *shown), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "gaussians": gaussians,
     "snapshots": snapshots,
+    "synthetic": synthetic,
     "results": results,
     "tables-150": tables_150,
     "tables-600": tables_600,
