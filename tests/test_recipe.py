@@ -443,7 +443,10 @@ def test_seconds_that_a_phase_leaves_go_to_the_next():
     assert spent["flow matching"] < 0.4 < 0.6 < spent["likelihood"]
 
 
-def test_a_short_fit_starts_from_a_mixture_and_is_no_worse():
+def test_a_short_fit_starts_from_a_mixture_and_is_no_worse(monkeypatch):
+    monkeypatch.setattr(
+        cnf.recipe.defaults, "START_COMPONENTS", (10, 20)
+    )  # this clock stands still
     x = two_clusters(3000).double()
     x = torch.cat([x, 0.5 * x + 0.1 * normal(3000, 2, seed=7)], 1)
     x, x_valid, x_test = x.split((2200, 400, 400))
