@@ -15,6 +15,7 @@ from cnf.cli.output import require_writable, say, writing
 from cnf.cli.questions import ROWS_AT_ONCE as GIVEN_ROWS_AT_ONCE
 from cnf.cli.questions import drawn_given
 from cnf.tables import table_writer
+from cnf.tables.orders import in_words
 from cnf.tables.rejection import accepted
 
 ROWS_AT_ONCE = 65536
@@ -54,9 +55,8 @@ def sample_table(
             drawn += count / frame.attrs.get("acceptance", 1.0)
             writer.write(frame)
     if keep_orders:
-        orders = [f"{a} ≤ {b}" for a, b in model.table_flow.metadata.orders or []]
-        known = "; ".join(orders) if orders else "all orders: the table has none"
-        say(f"{rows / drawn:.1%} of the draws keep {known}")
+        known = in_words(model.table_flow.metadata.orders or [])
+        say(f"{rows / drawn:.1%} of the draws keep {known or 'all orders: the table has none'}")
 
 
 def _drawing(

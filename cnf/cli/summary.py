@@ -14,6 +14,7 @@ from cnf.flows.serialization import describe, parameters_of
 from cnf.tables import Schema
 from cnf.tables.column_types.circular import possible_angle
 from cnf.tables.metadata import FitMetadata
+from cnf.tables.orders import in_words
 
 
 def inform(path: Path, *, as_json: bool, columns: bool = True) -> None:
@@ -99,7 +100,7 @@ def lines_of(summary: dict[str, Any], *, columns: bool = True) -> list[str]:
         "integers": f"the mean over {points} points of each cell" if points > 1 else "",
         **(_training(summary) if summary["rows"] is not None else {}),
         **_gaussian(summary),
-        "orders": "; ".join(f"{a} ≤ {b}" for a, b in summary["orders"]),
+        "orders": in_words(summary["orders"]),
         "may be angles": "; ".join(
             f"--type {name}={kind} has no seam"
             for name, kind in summary["possible_angles"].items()

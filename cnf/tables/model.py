@@ -32,7 +32,7 @@ from cnf.tables.metadata import FitMetadata
 from cnf.tables.methods import TableMethods
 from cnf.tables.number_maps import NumberMaps
 from cnf.tables.numeric_view import NumericView, chosen_states, in_words
-from cnf.tables.orders import in_order
+from cnf.tables.orders import broken_orders
 from cnf.tables.rejection import accepted
 from cnf.tables.schema import Schema
 from cnf.tables.scoring import RowScorer, Unseen
@@ -266,7 +266,8 @@ class TableFlow(TableMethods, WholeState):
     def in_order(self, table: pd.DataFrame) -> np.ndarray:
         """Which rows of a frame (rows,) keep the orders between columns that the training rows
         keep."""
-        return in_order(self.schema, self.metadata.orders or (), table)
+        broken = broken_orders(self.schema, self.metadata.orders or (), table)
+        return ~np.logical_or.reduce(broken, axis=0)
 
     def context_of(self, table: pd.DataFrame) -> Tensor:
         """The context (rows, width) of a frame, complete.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import permutations
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # Share of rows that breaks an order where the columns are shuffled: less, and the order says nothing.
 BROKEN_BY_CHANCE = 0.01
 SOME_ROWS = 1_000  # among these, most pairs are out of order already
+TOLD = 6  # orders that a line names
 
 
 def broken(a: np.ndarray, b: np.ndarray) -> float:
@@ -40,7 +41,7 @@ def orders_of(schema: Schema, table: pd.DataFrame, seed: int = 0) -> list[list[s
         >>> orders_of(Schema.infer(table), table)
         [['born', 'died']]
     """
-    found, numbers = [], _comparable(schema, table)
+    found, numbers = [], _comparable(schema, table, [column.name for column in schema.modeled])
     some = np.random.default_rng(seed).permutation(len(table))[:SOME_ROWS]
     for a, b in permutations(numbers, 2):
         (line, low), (other, high) = numbers[a], numbers[b]
@@ -52,20 +53,35 @@ def orders_of(schema: Schema, table: pd.DataFrame, seed: int = 0) -> list[list[s
     return found
 
 
-def in_order(schema: Schema, orders: Sequence[Sequence[str]], table: pd.DataFrame) -> np.ndarray:
-    """Which rows of a frame keep every order (rows,), as booleans; a missing cell breaks none."""
-    kept = np.ones(len(table), bool)
-    numbers = _comparable(schema, table)
-    for a, b in orders:
-        kept &= ~(numbers[a][1] > numbers[b][1])
-    return kept
+def broken_orders(
+    schema: Schema, orders: Sequence[Sequence[str]], table: pd.DataFrame
+) -> np.ndarray:
+    """Which orders each row of a frame breaks (orders, rows), as booleans; a missing cell breaks
+    none."""
+    names = {name for order in orders for name in order}
+    numbers = _comparable(schema, table, names)
+    found = [numbers[a][1] > numbers[b][1] for a, b in orders]
+    return np.array(found, bool).reshape(len(orders), len(table))
 
 
-def _comparable(schema: Schema, table: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:
+def in_words(orders: Sequence[Sequence[str]]) -> str:
+    """The first few orders.
+
+    >>> in_words([["a", "b"]] * 8)
+    'a ≤ b; a ≤ b; a ≤ b; a ≤ b; a ≤ b; a ≤ b; 2 more'
+    """
+    more = len(orders) - TOLD
+    told = [f"{a} ≤ {b}" for a, b in orders[:TOLD]]
+    return "; ".join([*told, f"{more} more"] if more > 0 else told)
+
+
+def _comparable(
+    schema: Schema, table: pd.DataFrame, names: Collection[str]
+) -> dict[str, tuple[str, np.ndarray]]:
     """The numbers of modeled columns that lie on a line, and the line."""
     found = {}
     for column in schema.modeled:
-        if (line := column.type.line(column)) is not None:
+        if column.name in names and (line := column.type.line(column)) is not None:
             name, zero = line
             found[column.name] = name, column.numbers(table[column.name]) + zero
     return found
