@@ -22,7 +22,7 @@ from sklearn.utils.validation import (
 
 from cnf.flows import CNF, Evaluation
 from cnf.recipe.architecture import default_table_flow
-from cnf.recipe.tables.fit import fit_table_flow
+from cnf.recipe.tables.model_fit import fit_table_flow
 from cnf.rows import FEWEST_ROWS
 from cnf.tables import Column, Schema, TableFlow
 from cnf.tables.dataframes import as_native, as_pandas, empty_like, rows_of

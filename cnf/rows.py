@@ -87,6 +87,15 @@ def held_out_split(rows: Rows, seed: int) -> tuple[Rows, Rows]:
     return rows.split(HELD_OUT, torch.Generator(rows.x.device).manual_seed(seed))
 
 
+def held_out_rows(rows: int) -> int:
+    """How many of the rows validate a fit.
+
+    >>> held_out_rows(100), held_out_rows(2)
+    (10, 1)
+    """
+    return min(max(1, round(HELD_OUT * rows)), rows - 1)
+
+
 def as_tensor(values: Numbers, device: torch.device | None = None) -> Tensor:
     """A tensor as it is; an array as a tensor of its own, in its dtype, on `device`.
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import cnf
 from cnf.cli.data import declarations
 from cnf.cli.summary import summarize_flow
-from cnf.recipe.tables.fit import fit_table_flow
+from cnf.recipe.tables.model_fit import fit_table_flow
 from cnf.tables import Schema, TableError, TableFlow, load_table_flow
 from cnf.tables.column_types.circular import possible_angle, with_pairs
 

@@ -143,7 +143,7 @@ def test_flow_and_gaussian_are_judged_on_the_same_rows(room, tmp_path, monkeypat
     judged = []
     gaussian_nll = plain.gaussian_nll
     monkeypatch.setattr(
-        "cnf.recipe.tables.fit.gaussian_nll",
+        "cnf.recipe.tables.model_fit.gaussian_nll",
         lambda *rows: judged.extend(rows) or gaussian_nll(*rows),
     )
     ran("fit", room / "table.csv", "-o", tmp_path / "m", "--weights", "w", *TINY)

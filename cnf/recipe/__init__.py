@@ -14,7 +14,8 @@ from cnf.recipe.architecture import default_flow, default_table_flow
 from cnf.recipe.fit import fit
 from cnf.recipe.settings import FitSettings
 from cnf.recipe.snapshots import fit_snapshots
-from cnf.recipe.tables.fit import InterruptedFit, fit_table, fit_table_flow
+from cnf.recipe.tables.fit import InterruptedFit, fit_table
+from cnf.recipe.tables.model_fit import fit_table_flow
 
 __all__ = [
     "FitSettings",

@@ -2,20 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
-from cnf.rows import FEWEST_ROWS
+from cnf.rows import FEWEST_ROWS, held_out_rows
+from cnf.tables.cells import numbers
 from cnf.tables.columns import declared_type
 from cnf.tables.dataframes import as_pandas
 from cnf.tables.formats import TableError, choose_columns
 from cnf.tables.model import TableFlow
+from cnf.tables.moments import with_moments
 from cnf.tables.reading import file_lines, read_typed_chunks, read_typed_table
 from cnf.tables.schema import Schema
+
+
+@dataclass(frozen=True)
+class WholeTable:
+    """A table of which all rows are in memory; see `StreamedTable`.
+
+    Attributes:
+        schema: of its columns.
+        train: all of its rows.
+        weights: of them, or None.
+        holds_out: whether rows of it have to validate the fit.
+        valid: no rows: which of them validate is drawn by the fit.
+    """
+
+    schema: Schema
+    train: pd.DataFrame
+    weights: Any
+    holds_out: bool
+    valid: None = None
+
+    @property
+    def rows(self) -> int:
+        """Those that the size of a flow is chosen by."""
+        # The flow of a table with states is sized by all of its rows.
+        apart = self.holds_out and self.schema.plain
+        return len(self.train) - (held_out_rows(len(self.train)) if apart else 0)
+
+    def describe(self) -> list[str]:
+        """Nothing to say."""
+        return []
+
+    def stream(self, model: TableFlow) -> None:
+        """No rows but those in memory."""
+
+
+def whole_table(
+    source: Any,
+    columns: Collection[str],
+    context: Collection[str],
+    infer: Callable[[pd.DataFrame], Schema],
+    *,
+    weights: Any,
+    time: str | None,
+    holds_out: bool,
+    **options: Any,
+) -> WholeTable:
+    """The rows of a file or a frame.
+
+    Args:
+        source: path of a file or a folder, a pattern, or a data frame.
+        columns: names of the columns to model; empty for all.
+        context: names of columns that the density is conditioned on.
+        infer: from a frame to its schema.
+        weights: of the rows, or the name of the column that has them.
+        time: name of the column that says when a row was seen, or None.
+        holds_out: whether rows of it have to validate the fit.
+        **options: as `table_frame` takes them.
+
+    Raises:
+        TableError: for a table that cannot be modeled.
+    """
+    apart = [name for name in (weights, time) if isinstance(name, str)]
+    frame = table_frame(source, columns, [*context, *apart], **options)
+    if isinstance(weights, str):
+        weights = numbers(frame[weights])
+    with told_of(source):
+        schema = infer(frame.drop(columns=apart))
+        if time is not None:
+            schema = with_moments(schema, frame[time], frame.columns.get_loc(time))
+    return WholeTable(schema, frame, weights, holds_out)
 
 
 def validation_table(source: Any, schema: Schema) -> pd.DataFrame:

@@ -64,6 +64,7 @@ class StreamedTable:
         schema: of the sample.
         train: rows of the sample to learn from.
         valid: rows of the sample that are set apart.
+        weights: none.
     """
 
     name: str
@@ -73,20 +74,21 @@ class StreamedTable:
     schema: Schema
     train: pd.DataFrame
     valid: pd.DataFrame
+    weights: None = None
 
     @property
     def rows(self) -> int:
         """Those to learn from, in the mean over what is set apart; counting them would read all."""
         return self.groups.rows - round(self.split.share * self.groups.rows)
 
-    def describe(self) -> str:
+    def describe(self) -> list[str]:
         """What the table was found to be, for people."""
-        return (
+        return [
             f"{self.name}: {self.groups.rows:,} rows in {len(self.groups.groups):,} row groups;"
             f" {len(self.train) + len(self.valid):,} of them, drawn from"
             f" {min(defaults.STREAM_SAMPLE_GROUPS, len(self.groups.groups))} row groups, settle types and"
             " choices"
-        )
+        ]
 
     def stream(self, model: TableFlow) -> RowStream:
         """Data frames of the rows to learn from.
