@@ -186,7 +186,7 @@ class CNFDensity(DensityMixin, BaseEstimator):
 
     @torch.no_grad()
     def _evaluate(self, table: pd.DataFrame) -> Evaluation:
-        return average_density([_exact(model).evaluate(table) for model in self.members_])
+        return Evaluation.of_mixture([_exact(model).evaluate(table) for model in self.members_])
 
     def _bar(self, table: pd.DataFrame) -> float:
         some = np.linspace(0, len(table) - 1, min(BAR_ROWS, len(table))).astype(int)
@@ -276,20 +276,6 @@ class CNFDensity(DensityMixin, BaseEstimator):
 def _exact(model: TableFlow) -> TableFlow:
     """The model in float64."""
     return copy.deepcopy(model).double()
-
-
-def average_density(found: Sequence[Evaluation]) -> Evaluation:
-    """The evaluation of p(x) = (1/K) Σₖ pₖ(x) from those of its members.
-
-    The error of a logarithm of a mean is at most the largest of the logarithms' errors.
-    """
-    log_prob = torch.stack([one.log_prob for one in found]).logsumexp(0) - math.log(len(found))
-    return Evaluation(
-        log_prob=log_prob,
-        error=torch.stack([one.error for one in found]).amax(0),
-        nfe=torch.stack([one.nfe for one in found]).sum(0),
-        ok=torch.stack([one.ok for one in found]).all(0),
-    )
 
 
 def _named_table(X: Any) -> pd.DataFrame | None:

@@ -15,8 +15,10 @@ from cnf.tables import (
     Schema,
     TableError,
     columns,
+    declarations,
     register_column_type,
 )
+from cnf.tables.column_json import column_from_json
 
 ROWS = 400
 RANDOM = np.random.default_rng(0)
@@ -249,16 +251,23 @@ def test_any_table_has_a_schema_that_keeps_its_cells_or_is_refused(columns):
         {"missing": 1},
         {"dtype": 7},
         {"atoms": ["x"]},
+        {"atoms": [True]},
+        {"lower": None},
+        {"spelling": "dots"},
+        {"places": 1.5},
+        {"width": 1},
     ],
 )
 def test_a_column_from_a_file_is_of_its_types(odd):
     sound = {"name": "x", "kind": "categorical" if "levels" in odd else "real"}
     with pytest.raises(ValueError, match="column"):
-        Column.from_json({**sound, **odd})
+        column_from_json({**sound, **odd})
 
 
 def test_a_type_from_outside_is_one_class(monkeypatch):
-    monkeypatch.setattr(columns, "TYPES", Registry("type of column", columns.TYPES))
+    types = Registry("type of column", columns.TYPES)
+    for module in (columns, declarations):
+        monkeypatch.setattr(module, "TYPES", types)
 
     @register_column_type
     class Clock(NumericType):

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from cnf.cli.escaping import escaped
 from cnf.files import atomic_path
-from cnf.tables.metadata import plain
+from cnf.tables.forms import plain
 
 
 def require_writable(path: Path, *inputs: str | Path | None) -> None:

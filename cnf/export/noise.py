@@ -14,7 +14,7 @@ from cnf.fields.geometry import unit
 from cnf.flows import Base, ContaminatedBase, MixtureBase, NormalBase, StudentTBase
 from cnf.flows.periodic_bases import UniformCircleBase, UniformSphereBase
 from cnf.flows.product_base import ProductBase
-from cnf.transforms.marginals import ndtr
+from cnf.transforms.normal import ndtr
 
 
 class Drawing(NamedTuple):

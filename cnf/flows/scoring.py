@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,6 +54,20 @@ class Evaluation:
     error: Tensor
     nfe: Tensor
     ok: Tensor
+
+    @classmethod
+    def of_mixture(cls, found: Sequence[Evaluation]) -> Evaluation:
+        """The evaluation of p(x) = (1/K) Σₖ pₖ(x) from those of its members.
+
+        The error of a logarithm of a mean is at most the largest of the logarithms' errors.
+        """
+        log_prob = torch.stack([one.log_prob for one in found]).logsumexp(0)
+        return cls(
+            log_prob - math.log(len(found)),
+            torch.stack([one.error for one in found]).amax(0),
+            torch.stack([one.nfe for one in found]).sum(0),
+            torch.stack([one.ok for one in found]).all(0),
+        )
 
 
 Score = Callable[[Tensor, Tensor | None, Solver], SolveResult]

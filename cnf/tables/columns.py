@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ import pandas as pd
 from cnf.plugins import Registry
 from cnf.tables.formats import TableError, shown
 from cnf.tables.recognition import is_text, without
-from cnf.tables.spelling import Spelling, spelling_from_json
+from cnf.tables.spelling import Spelling
 
 Role = Literal["modeled", "context"]
 Level = str | int | float | bool
@@ -188,50 +188,6 @@ class Column:
         more = len(self.atoms) - len(few)
         return f"{', '.join(few)} or {more} more" if more else " or ".join(few)
 
-    def as_json(self) -> dict[str, Any]:
-        """The column as JSON-ready data; defaults are left out."""
-        defaults = {field.name: field.default for field in fields(self)}
-        return {key: value for key, value in asdict(self).items() if value != defaults[key]}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Column:
-        """The column that `as_json` wrote.
-
-        Raises:
-            ValueError: for anything else.
-        """
-        try:
-            known: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value
-                for key, value in data.items()
-            }
-            if known.get("spelling") is not None:
-                known["spelling"] = spelling_from_json(known["spelling"])
-            column = cls(**known)
-        except (TypeError, AttributeError) as error:
-            raise ValueError(f"not a column: {data!r:.100}") from error
-        if not column._typed():
-            raise ValueError(f"not a column: {data!r:.100}")
-        return column
-
-    def _typed(self) -> bool:
-        """Whether every part is of its type, as JSON does not promise."""
-        texts = (self.name, self.kind, self.role, self.dtype, self.reason)
-        tuples = (self.levels, self.atoms, self.parameters, self.categories, self.missing_words)
-        numbers = [number for number in (self.lower, self.upper, self.step) if number is not None]
-        return (
-            all(isinstance(text, str) for text in texts)
-            and all(isinstance(part, tuple) for part in tuples)
-            and isinstance(self.missing, bool)
-            and (self.places is None or type(self.places) is int)
-            and all(isinstance(word, str) for word in self.missing_words)
-            and all(type(number) in (int, float) for number in (*numbers, *self.atoms))
-            and all(
-                isinstance(level, str | int | float)
-                for level in (*self.levels, *self.parameters, *self.categories)
-            )
-        )
-
 
 class Circle(NamedTuple):
     """A circle that the numbers of a column go around.
@@ -339,7 +295,7 @@ class ColumnType(ABC):
 
     def misused(self, name: str, parameters: Sequence[str]) -> TableError:
         """The error for a type that was spelled in another way than `usage` says."""
-        return _unknown(name, ":".join([self.name, *parameters]))
+        return unknown_type(name, ":".join([self.name, *parameters]))
 
 
 TYPES: Registry[ColumnType] = Registry("type of column")
@@ -352,18 +308,6 @@ def register_column_type(cls: type[ColumnType]) -> type[ColumnType]:
     return cls
 
 
-def declared_type(kind: str, name: str) -> tuple[ColumnType, list[str]]:
-    """The type that a declaration such as "bounded:0:1" of a column names, and its parameters.
-
-    Raises:
-        TableError: for an unknown type.
-    """
-    word, *parameters = kind.split(":")
-    if word not in TYPES.names:
-        raise _unknown(name, kind)
-    return TYPES[word], parameters
-
-
 def type_usage() -> str:
     """All ways to spell a type, for help and messages.
 
@@ -374,5 +318,6 @@ def type_usage() -> str:
     return f"{', '.join(ways)} or {last}"
 
 
-def _unknown(name: str, kind: str) -> TableError:
+def unknown_type(name: str, kind: str) -> TableError:
+    """The error for a declaration that names no type."""
     return TableError(f"type of {shown(name)}: expected {type_usage()}, got {shown(kind)}")

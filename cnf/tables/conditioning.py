@@ -82,3 +82,13 @@ class StateConditioning(nn.Module):
         features = self.features(states, context)
         present = states[:, self.coordinates] == 0
         return torch.cat((present.to(features.dtype), features), 1)
+
+
+def conditioning_of(
+    schema: Schema, context_dim: int | None
+) -> PlainConditioning | StateConditioning:
+    """What a flow for the schema is conditioned on: the numbers of a plain context where the flow takes
+    as many columns, and no mask, else the states; None is a flow that is yet to be made."""
+    if schema.plain and context_dim == len(schema.context):
+        return PlainConditioning(schema)
+    return StateConditioning(schema)

@@ -7,7 +7,8 @@ import pandas as pd
 
 from cnf.rows import Rows, held_out_split
 from cnf.tables.digest import judges_of
-from cnf.tables.metadata import plain, quantiles
+from cnf.tables.forms import plain
+from cnf.tables.metadata import quantiles
 from cnf.tables.model import TableFlow
 
 

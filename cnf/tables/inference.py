@@ -28,7 +28,8 @@ from cnf.tables.column_types.continuous import continuous_column
 from cnf.tables.column_types.integer import integer_column
 from cnf.tables.column_types.numeric import MOST_STEPS, Numbers, atoms_among
 from cnf.tables.column_types.time import CLOCK, Time, is_time
-from cnf.tables.columns import Column, Role, declared_type
+from cnf.tables.columns import Column, Role
+from cnf.tables.declarations import declared_type
 from cnf.tables.formats import TableError, shown
 from cnf.tables.recognition import Recognized, recognized, without
 from cnf.tables.spelling import MOST_PLACES

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from cnf.rows import LARGEST
 from cnf.tables.columns import Column
+from cnf.tables.forms import COUNT, MAYBE, NONE, NUMBER, TEXT, filled, fits, is_bounded, plain
 
 # Quantiles of the training rows that a file holds: limits of pictures that are drawn without data.
 LEVELS = (0.005, 0.025, 0.25, 0.5, 0.75, 0.975, 0.995)
 
-NONE = type(None)
-NUMBER, MAYBE, TEXT, COUNT = (int, float), (int, float, NONE), (str,), (int, NONE)
 SCORE = {"nll": MAYBE, "standard_error": MAYBE}
 RECORD = {
     "phase": TEXT,
@@ -36,8 +33,6 @@ HISTORY = {
     "train_se": MAYBE,
     "rollbacks": ([TEXT], (NONE,)),
 }
-# A pattern is types, a list of one pattern, a dict of patterns whose missing keys count as None,
-# or a tuple of patterns of which one must fit.
 PATTERNS: dict[str, Any] = {
     "columns": ([TEXT], (NONE,)),
     "context": ([TEXT], (NONE,)),
@@ -54,8 +49,6 @@ PATTERNS: dict[str, Any] = {
     "orders": ([[TEXT]], (NONE,)),
     "quantiles": ({"levels": [NUMBER], "columns": (dict,)}, (NONE,)),
 }
-# No fit writes larger numbers, nor nests deeper: readers print and add them.
-LARGEST_NUMBER, DEEPEST = LARGEST, 12
 # A part that is present needs these beside it.
 NEEDS = {
     "rows": ("valid_rows",),
@@ -168,70 +161,6 @@ class FitMetadata:
         return columns.keys() <= set(self.columns or ()) and all(
             fits(part, [NUMBER]) and len(part) == count for part in columns.values()
         )
-
-
-def plain(data: Any) -> Any:
-    """Data as JSON has it: None for a number that is not finite.
-
-    >>> plain({"nll": [1.0, float("nan")]})
-    {'nll': [1.0, None]}
-    """
-    if isinstance(data, dict):
-        return {name: plain(value) for name, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [plain(value) for value in data]
-    return None if isinstance(data, float) and not math.isfinite(data) else data
-
-
-def is_bounded(data: Any) -> bool:
-    """Whether numbers are of a size that readers can print, and nothing is nested too deep.
-
-    >>> is_bounded({"rows": 90}), is_bounded({"rows": 10**400}), is_bounded([[[]]] * 3)
-    (True, False, True)
-    """
-    parts = [data]
-    for _ in range(DEEPEST):
-        if any(isinstance(part, int | float) and abs(part) > LARGEST_NUMBER for part in parts):
-            return False
-        inner = [
-            part.values() if isinstance(part, dict) else part
-            for part in parts
-            if isinstance(part, dict | list)
-        ]
-        parts = [part for held in inner for part in held]
-    return not parts
-
-
-def fits(value: Any, pattern: Any) -> bool:
-    """Whether JSON data has the form of a pattern.
-
-    >>> fits({"a": [1, 2.5]}, {"a": [NUMBER]}), fits({"a": [True]}, {"a": [NUMBER]})
-    (True, False)
-    """
-    if isinstance(pattern, list):
-        return isinstance(value, list) and all(fits(part, pattern[0]) for part in value)
-    if isinstance(pattern, dict):
-        return isinstance(value, dict) and all(
-            fits(value.get(key), part) for key, part in pattern.items()
-        )
-    if isinstance(pattern[0], type):
-        return isinstance(value, pattern) and (bool in pattern or not isinstance(value, bool))
-    return any(fits(value, part) for part in pattern)
-
-
-def filled(value: Any, pattern: Any) -> Any:
-    """Data that fits a pattern, with None for the keys that it lacks.
-
-    >>> filled({"nll": 1.0}, SCORE)
-    {'nll': 1.0, 'standard_error': None}
-    """
-    if isinstance(pattern, tuple) and not isinstance(pattern[0], type):
-        return filled(value, next(part for part in pattern if fits(value, part)))
-    if isinstance(pattern, list):
-        return [filled(part, pattern[0]) for part in value]
-    if isinstance(pattern, dict):
-        return value | {key: filled(value.get(key), part) for key, part in pattern.items()}
-    return value
 
 
 def quantiles(columns: list[Column], values: Tensor, present: Tensor) -> dict[str, Any]:

@@ -11,25 +11,42 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from cnf.card import card
 from cnf.fields import ThroughTime
 from cnf.flows import CNF
 from cnf.flows.source_base import SourceBase
-from cnf.rows import Cells
+from cnf.rows import Cells, Rows
+from cnf.tables.columns import Column
 from cnf.tables.context import complete
 from cnf.tables.dataframes import Given
+from cnf.tables.discrete import DiscreteModel
 from cnf.tables.explaining import Explanation, Reference
 from cnf.tables.formats import TableError
-from cnf.tables.imputation import Imputation
+from cnf.tables.imputation import Imputation, excluded_states
+from cnf.tables.metadata import FitMetadata
+from cnf.tables.numeric_view import NumericView, chosen_states, in_words
+from cnf.tables.orders import broken_orders
 from cnf.tables.questions import TableDensity, posterior, table_density
 from cnf.tables.schema import Schema
 
 
 class TableMethods(ABC):
-    """Any columns given any others, why a row is odd, missing cells, and rows carried to another
-    table."""
+    """The numeric columns alone, any columns given any others, why a row is odd, missing cells, and
+    rows carried to another table."""
 
     schema: Schema
     flow: CNF | None
+    discrete: DiscreteModel | None
+
+    @property
+    @abstractmethod
+    def metadata(self) -> FitMetadata:
+        """What is known of the fit."""
+
+    @property
+    @abstractmethod
+    def numeric_columns(self) -> list[Column]:
+        """The modeled columns with numbers."""
 
     @property
     @abstractmethod
@@ -50,6 +67,76 @@ class TableMethods(ABC):
     @abstractmethod
     def encode(self, table: pd.DataFrame) -> tuple[Cells, Tensor]:
         """The modeled cells of a data frame, and its context."""
+
+    @abstractmethod
+    def present(self, states: Tensor) -> Tensor:
+        """Which numeric cells hold an ordinary number."""
+
+    @abstractmethod
+    def conditions(self, states: Tensor, context: Tensor) -> Tensor | None:
+        """The context of `flow` for states and context."""
+
+    @abstractmethod
+    def drawn_context(self, given: Given | None, rows: int) -> Tensor:
+        """The context of rows to be drawn."""
+
+    def numeric(
+        self,
+        given: Given | None = None,
+        levels: Mapping[str, Any] | None = None,
+        *,
+        seed: int = 0,
+    ) -> NumericView:
+        """The numeric columns given everything else, as one flow with its context: what pictures
+        and reports show of a table.
+
+        Every numeric cell holds an ordinary number. Categories are those of `levels`; the others
+        are drawn from the model, given those, and `NumericView.given` says so.
+
+        Args:
+            given: the context, as a mapping or a frame of one row.
+            levels: the level of each categorical column that is chosen, by name.
+            seed: of the categories that are drawn.
+
+        Raises:
+            TableError: for a context or a level that does not fit the columns.
+            ValueError: for a model without numeric columns.
+        """
+        if self.flow is None:
+            raise ValueError("the model has no numeric columns; draw its marginals")
+        context = self.drawn_context(given, 1)
+        states, known = chosen_states(self.schema, levels or {})
+        states, known = states.to(context.device), known.to(context.device)
+        if self.discrete is not None:
+            extra = context.to(self.discrete.dtype)
+            generator = torch.Generator(context.device).manual_seed(seed)
+            excluded = excluded_states(self.schema.modeled)
+            states = self.discrete.sample(
+                states, extra, known, generator=generator, excluded=excluded
+            )
+        conditions = self.conditions(states, context)
+        row = None if conditions is None else conditions[0]
+        words = in_words(self.schema.modeled, states[0].tolist(), known[0].tolist())
+        names = [column.name for column in self.numeric_columns]
+        return NumericView(self.flow, names, row, words)
+
+    def numeric_rows(self, table: pd.DataFrame) -> Rows:
+        """The rows of a frame that hold a number in every numeric column, in the units of the
+        table, with the flow's context of each.
+
+        Raises:
+            TableError: as `log_prob`.
+        """
+        cells, context = self.encode(table)
+        known = (cells.states >= 0).all(1) & context.isfinite().all(1)
+        whole = (known & self.present(cells.states).all(1)).nonzero().squeeze(1)
+        return Rows(cells.values[whole], self.conditions(cells.states[whole], context[whole]))
+
+    def in_order(self, table: pd.DataFrame) -> np.ndarray:
+        """Which rows of a frame (rows,) keep the orders between columns that the training rows
+        keep."""
+        broken = broken_orders(self.schema, self.metadata.orders or (), table)
+        return ~np.logical_or.reduce(broken, axis=0)
 
     def marginal(self, columns: Sequence[str]) -> TableDensity:
         """p(columns), the other modeled columns integrated out.
@@ -191,3 +278,15 @@ class TableMethods(ABC):
     def _numbers(self, table: pd.DataFrame) -> Tensor:
         """The rows of a plain table (rows, columns), complete."""
         return complete(self.encode(table)[0].values)
+
+    def _repr_html_(self) -> str:
+        """A card for notebooks: what the fit found, its course, and the columns."""
+        known = self.metadata.history or {}
+        facts: dict[str, object] = {"rows": "not fitted"}
+        if self.metadata.rows is not None:
+            facts = {"rows": f"{self.metadata.rows:,}"}
+        if (nll := known.get("valid_nll")) is not None:
+            facts["held-out NLL"] = f"{nll:.3f} ± {known['valid_se']:.3f} nats a row"
+        curve = [record["valid_nll"] for record in known.get("records", [])]
+        columns = {str(column.name): column.describe() for column in self.schema.columns}
+        return card("TableFlow", facts, columns, [nll for nll in curve if nll is not None])

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.card import card
 from cnf.fields.masked import MaskedField
 from cnf.flows import CNF, Evaluation
 from cnf.flows.model_file import write_model
 from cnf.flows.serialization import describe
 from cnf.flows.state import WholeState, tensors_of
-from cnf.rows import Cells, Rows
+from cnf.rows import Cells
 from cnf.tables.cell_integrals import CellIntegrals
 from cnf.tables.columns import Column
-from cnf.tables.conditioning import PlainConditioning, StateConditioning
+from cnf.tables.conditioning import PlainConditioning, StateConditioning, conditioning_of
 from cnf.tables.context import complete, context_frame, gives_modeled
 from cnf.tables.dataframes import Given
 from cnf.tables.discrete import DiscreteModel
 from cnf.tables.formats import TableError
-from cnf.tables.gaussian_cells import NumberRows
-from cnf.tables.imputation import Imputation, Imputer, excluded_states
+from cnf.tables.imputation import Imputation, Imputer
 from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, masked_flow
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.methods import TableMethods
 from cnf.tables.number_maps import NumberMaps
-from cnf.tables.numeric_view import NumericView, chosen_states, in_words
-from cnf.tables.orders import broken_orders
 from cnf.tables.rejection import accepted
 from cnf.tables.schema import Schema
 from cnf.tables.scoring import RowScorer, Unseen
@@ -90,7 +85,7 @@ class TableFlow(TableMethods, WholeState):
         given = {latitude for _, latitude in schema.pairs}
         self.sizes = [1 if j in given else c.n_states for j, c in enumerate(schema.modeled)]
         self.integrals = CellIntegrals(self.numeric_columns)
-        self.conditioning = _conditioning(schema, flow)
+        self.conditioning = conditioning_of(schema, None if flow is None else flow.context_dim)
         self.discrete: DiscreteModel | None = None
         # Made for the default flow even where no column has two states: the first weights of that
         # flow are drawn after it.
@@ -208,11 +203,6 @@ class TableFlow(TableMethods, WholeState):
         scorer = RowScorer(self.conditioning, self.discrete, self.flow, self.integrals, rows)
         return scorer.evaluate(cells, context, unseen)
 
-    def number_rows(self, cells: Cells, context: Tensor) -> NumberRows:
-        """The numbers of encoded rows as the flow takes them."""
-        present = self.present(cells.states)
-        return NumberRows(cells.values, present, self.conditions(cells.states, context))
-
     @torch.no_grad()
     def sample(
         self,
@@ -248,7 +238,7 @@ class TableFlow(TableMethods, WholeState):
             return accepted(lambda n: self.sample(n, given, generator=generator), wanted, rows)
         if gives_modeled(self.schema, given):
             return self._sample_given(rows, given, generator)
-        context = self._context_of(given, rows)
+        context = self.drawn_context(given, rows)
         states = torch.zeros(rows, len(self.sizes), dtype=torch.long, device=context.device)
         if self.discrete is not None:
             states = self.discrete.sample(
@@ -263,77 +253,19 @@ class TableFlow(TableMethods, WholeState):
             values = self.flow.sample(shape, conditions, generator=generator, dtype=torch.float64)
         return self.schema.rows(Cells(values, states))
 
-    def in_order(self, table: pd.DataFrame) -> np.ndarray:
-        """Which rows of a frame (rows,) keep the orders between columns that the training rows
-        keep."""
-        broken = broken_orders(self.schema, self.metadata.orders or (), table)
-        return ~np.logical_or.reduce(broken, axis=0)
-
     def context_of(self, table: pd.DataFrame) -> Tensor:
         """The context (rows, width) of a frame, complete.
 
         Raises:
             TableError: for a context column that is not there, or a cell that is missing.
         """
-        return self._context_of(table[[c.name for c in self.schema.context]], len(table))
+        return self.drawn_context(table[[c.name for c in self.schema.context]], len(table))
 
-    def _context_of(self, given: Given | None, rows: int) -> Tensor:
+    def drawn_context(self, given: Given | None, rows: int) -> Tensor:
         """The context (rows, width) of rows to be drawn."""
         frame = context_frame(self.schema, given, rows)
         cells = self.schema.encode(frame, self.schema.context)
         return complete(self.conditioning.context(cells.to(self.device)))
-
-    def numeric(
-        self,
-        given: Given | None = None,
-        levels: Mapping[str, Any] | None = None,
-        *,
-        seed: int = 0,
-    ) -> NumericView:
-        """The numeric columns given everything else, as one flow with its context: what pictures
-        and reports show of a table.
-
-        Every numeric cell holds an ordinary number. Categories are those of `levels`; the others
-        are drawn from the model, given those, and `NumericView.given` says so.
-
-        Args:
-            given: the context, as a mapping or a frame of one row.
-            levels: the level of each categorical column that is chosen, by name.
-            seed: of the categories that are drawn.
-
-        Raises:
-            TableError: for a context or a level that does not fit the columns.
-            ValueError: for a model without numeric columns.
-        """
-        if self.flow is None:
-            raise ValueError("the model has no numeric columns; draw its marginals")
-        context = self._context_of(given, 1)
-        states, known = chosen_states(self.schema, levels or {})
-        states, known = states.to(self.device), known.to(self.device)
-        if self.discrete is not None:
-            extra = context.to(self.discrete.dtype)
-            generator = torch.Generator(self.device).manual_seed(seed)
-            excluded = excluded_states(self.schema.modeled)
-            states = self.discrete.sample(
-                states, extra, known, generator=generator, excluded=excluded
-            )
-        conditions = self.conditions(states, context)
-        row = None if conditions is None else conditions[0]
-        words = in_words(self.schema.modeled, states[0].tolist(), known[0].tolist())
-        names = [column.name for column in self.numeric_columns]
-        return NumericView(self.flow, names, row, words)
-
-    def numeric_rows(self, table: pd.DataFrame) -> Rows:
-        """The rows of a frame that hold a number in every numeric column, in the units of the
-        table, with the flow's context of each.
-
-        Raises:
-            TableError: as `log_prob`.
-        """
-        cells, context = self.encode(table)
-        known = (cells.states >= 0).all(1) & context.isfinite().all(1)
-        whole = (known & self.present(cells.states).all(1)).nonzero().squeeze(1)
-        return Rows(cells.values[whole], self.conditions(cells.states[whole], context[whole]))
 
     def with_imputer(self) -> TableFlow:
         """The model itself with a fresh imputer, as `cnf.fit_table` fits it and `impute` needs it.
@@ -382,36 +314,15 @@ class TableFlow(TableMethods, WholeState):
         if settings["imputer"] and self.imputer is None:
             self.with_imputer()
 
-    def _repr_html_(self) -> str:
-        """A card for notebooks: what the fit found, its course, and the columns."""
-        known = self.metadata.history or {}
-        facts: dict[str, object] = {"rows": "not fitted"}
-        if self.metadata.rows is not None:
-            facts = {"rows": f"{self.metadata.rows:,}"}
-        if (nll := known.get("valid_nll")) is not None:
-            facts["held-out NLL"] = f"{nll:.3f} ± {known['valid_se']:.3f} nats a row"
-        curve = [record["valid_nll"] for record in known.get("records", [])]
-        columns = {str(column.name): column.describe() for column in self.schema.columns}
-        return card("TableFlow", facts, columns, [nll for nll in curve if nll is not None])
-
     def save(self, path: str | Path) -> None:
         """Write schema, configuration, weights and metadata to one safetensors file,
         atomically; see `cnf.load`."""
         configuration = {
             "class": "TableFlow",
-            "schema": self.schema.as_json(),
+            **self.settings(),
             "flow": None if self.flow is None else describe(self.flow),
-            "imputer": self.imputer is not None,
             "cell_error": self.integrals.measured,
             "dtype": str(self.dtype).removeprefix("torch."),
             "metadata": self.metadata.as_json(),
         }
         write_model(path, configuration, tensors_of(self))
-
-
-def _conditioning(schema: Schema, flow: CNF | None) -> PlainConditioning | StateConditioning:
-    """What a flow for the schema is conditioned on: the numbers of a plain context where it has as
-    many columns of context, and no mask, else the states."""
-    if flow is not None and schema.plain and flow.context_dim == len(schema.context):
-        return PlainConditioning(schema)
-    return StateConditioning(schema)

@@ -13,6 +13,7 @@ import torch
 from cnf.deprecation import removed_argument
 from cnf.rows import Cells
 from cnf.tables.cells import place, require_workable
+from cnf.tables.column_json import column_as_json, column_from_json
 from cnf.tables.column_types.circular import refuse_wrapped, with_pairs
 from cnf.tables.columns import NO_STATE, OUTSIDE, UNSEEN, Column, Role
 from cnf.tables.formats import TableError, choose_columns, listed, shown
@@ -209,7 +210,7 @@ class Schema:
 
     def as_json(self) -> list[dict[str, Any]]:
         """The schema as JSON-ready data."""
-        return [column.as_json() for column in self.columns]
+        return [column_as_json(column) for column in self.columns]
 
     @classmethod
     def from_json(cls, data: list[dict[str, Any]]) -> Schema:
@@ -220,7 +221,7 @@ class Schema:
         """
         if not isinstance(data, list) or not data:
             raise ValueError("a schema is a list of columns")
-        schema = cls(tuple(Column.from_json(column) for column in data))
+        schema = cls(tuple(column_from_json(column) for column in data))
         names = [column.name for column in schema.columns]
         if len(set(names)) < len(names) or not schema.modeled:
             raise ValueError(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnf.registry import register
 from cnf.transforms.affine import Transform
-from cnf.transforms.marginals import FAR_TAIL, far_quantile, ndtr, quantile
+from cnf.transforms.normal import FAR_TAIL, far_quantile, ndtr, quantile
 
 LOG_2PI = math.log(2 * math.pi)
 # Numbers of one (rows, components, columns, columns) array: rows go in parts of that size.

@@ -15,22 +15,13 @@ from cnf.registry import register
 from cnf.rows import in_blocks
 from cnf.transforms.affine import Transform
 from cnf.transforms.bounded import Range
+from cnf.transforms.kernels import KERNEL_GAIN, KERNELS, TINY, fit_mixture
+from cnf.transforms.normal import FAR_TAIL, far_quantile, ndtr, quantile
 
-KERNELS = 16
-EM_STEPS = 25
 MOST_ROWS = 10_000
-# In units of the column's spread: keeps a kernel from collapsing onto a heap.
-SMALLEST_SCALE = 5e-3
-# Nats a cell that the kernels must gain over one Gaussian, and for each kernel the rows it could
-# overfit.
-KERNEL_GAIN = 0.005
-TINY = 1e-300
 MOST_LOG = 690.0
-# A probability below which logarithms are needed.
-FAR_TAIL = 1e-30
 # The smallest probability with all its digits.
 SMALLEST = 1e-290
-LOG_2PI = math.log(2 * math.pi)
 # Where Newton's method may start: multiples of the deviation around the centre of each kernel.
 KERNEL_POINTS = (-4.0, -2.5, -1.5, -0.75, 0.0, 0.75, 1.5, 2.5, 4.0)
 # Rows that are inverted together.
@@ -274,87 +265,3 @@ class MarginalTransform(Transform):
 def _masked(values: Tensor, mask: Tensor) -> Tensor:
     """The values, zero outside the mask (broadcast against them)."""
     return values.where(mask != 0, 0.0)
-
-
-def ndtr(z: Tensor) -> Tensor:
-    """Φ(z), with all its digits in the left tail too."""
-    return 0.5 * torch.special.erfc(-math.sqrt(0.5) * z)
-
-
-def quantile(p: Tensor, smallest: float = FAR_TAIL) -> Tensor:
-    """Φ⁻¹(p) for p from the smallest to ½, by `ndtri`, good to nine digits, and a step of Newton's
-    method.
-
-    >>> quantile(torch.tensor(1e-10).double())
-    tensor(-6.3613, dtype=torch.float64)
-    """
-    y = torch.special.ndtri(p.clamp(min=smallest, max=0.5))
-    return y - (ndtr(y) - p) * (0.5 * (y.square() + LOG_2PI)).exp()
-
-
-def far_quantile(log_p: Tensor) -> Tensor:
-    """Φ⁻¹(p) for small p, given log p.
-
-    >>> far_quantile(torch.tensor(-5000.0).double())
-    tensor(-99.9447, dtype=torch.float64)
-    """
-    depth = -2 * log_p.clamp(max=-10)
-    y = -(depth - (2 * math.pi * depth).log()).sqrt()
-    for _ in range(5):  # Newton's method on log Φ(y) = log p
-        log_ndtr = torch.special.log_ndtr(y)
-        log_slope = -0.5 * y.square() - 0.5 * LOG_2PI - log_ndtr
-        y = y - (log_ndtr - log_p.clamp(max=-10)) * torch.exp(-log_slope)
-    return y
-
-
-def fit_mixture(
-    s: Tensor, weights: Tensor, kernel_gain: float = KERNEL_GAIN
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Centres, scales and weights (KERNELS,) of a mixture of Gaussians by
-    expectation-maximization.
-
-    All kernels are one Gaussian where a mixture gains too little, or none is wanted.
-    """
-    share = weights / weights.sum()
-    mean = share @ s
-    spread = (share @ (s - mean).square()).sqrt().clamp(min=TINY)
-    z = (s - mean) / spread
-    one = (z.new_zeros(KERNELS), z.new_ones(KERNELS), z.new_full((KERNELS,), 1 / KERNELS))
-    centres, scales, portions = start = _start(z, share)
-    rows = 1 / share.square().sum()
-    for _ in range(0 if math.isinf(kernel_gain) else EM_STEPS):
-        parts = _log_parts(z, centres, scales, portions)
-        claims = torch.softmax(parts, -1) * share[:, None]
-        portions = claims.sum(0)
-        mass = portions + 1e-12
-        centres = (claims.T @ z) / mass
-        variance = (claims * (z[:, None] - centres).square()).sum(0) / mass
-        # A little of the starting scales, worth one row, smooths kernels that hold few rows.
-        scales = ((mass * variance + start[1].square() / rows) / (mass + 1 / rows)).sqrt()
-        scales = scales.clamp(min=SMALLEST_SCALE)
-    gain = share @ (_log_parts(z, centres, scales, portions).logsumexp(-1) + 0.5 * z.square())
-    chosen = (centres, scales, portions) if gain > kernel_gain + KERNELS / rows else one
-    return mean + spread * chosen[0], spread * chosen[1], chosen[2] / chosen[2].sum()
-
-
-def _log_parts(z: Tensor, centres: Tensor, scales: Tensor, portions: Tensor) -> Tensor:
-    """log wₖ N(z; μₖ, σₖ), less ½ log 2π (rows, KERNELS)."""
-    scaled = (z[:, None] - centres) / scales
-    return portions.clamp(min=TINY).log() - scales.log() - 0.5 * scaled.square()
-
-
-def _start(z: Tensor, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Kernels at quantiles, denser in levels towards the tails, as wide as their distances."""
-    order = z.argsort()
-    levels = share[order].cumsum(0)
-    reach = math.log(max(len(z), 4))
-    edges = torch.sigmoid(
-        torch.linspace(-reach, reach, KERNELS + 1, dtype=z.dtype, device=z.device)
-    )
-    middles = (edges[1:] + edges[:-1]) / 2
-    at = torch.searchsorted(levels, middles).clamp(max=len(z) - 1)
-    centres = z[order][at]
-    padded = torch.cat((centres[:1], centres, centres[-1:]))
-    scales = ((padded[2:] - padded[:-2]) / 2).clamp(min=0.05)
-    portions = edges.diff()
-    return centres, scales, portions / portions.sum()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnf.flows.questions.noise import Noise
 from cnf.rows import Cells
-from cnf.transforms.marginals import ndtr
+from cnf.transforms.normal import ndtr
 
 UNKNOWN = -1
 # Below this probability under the column's own distribution, numbers are spread evenly over an

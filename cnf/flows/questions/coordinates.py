@@ -13,7 +13,8 @@ from cnf.flows.mixtures import fitted_mixture
 from cnf.transforms.affine import Chain
 from cnf.transforms.bounded import Range
 from cnf.transforms.conditional import ConditionalMixture
-from cnf.transforms.marginals import KERNEL_GAIN, MarginalTransform
+from cnf.transforms.kernels import KERNEL_GAIN
+from cnf.transforms.marginals import MarginalTransform
 
 # Numbers of Gaussians, each tried while the one before it gained so many nats a row; no more than
 # one for so many rows. Some rows choose among them.

@@ -26,7 +26,7 @@ from cnf.rows import weighted_nll
 from cnf.tables.masked_flow import gaussianizing_maps
 from cnf.transforms import Chain, MarginalTransform, Whitening
 from cnf.transforms.grouped_whitening import GroupedWhitening
-from cnf.transforms.marginals import KERNEL_GAIN
+from cnf.transforms.kernels import KERNEL_GAIN
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cnf.rows import FEWEST_ROWS, held_out_rows
 from cnf.tables.cells import numbers
-from cnf.tables.columns import declared_type
 from cnf.tables.dataframes import as_pandas
+from cnf.tables.declarations import declared_type
 from cnf.tables.formats import TableError, choose_columns
 from cnf.tables.model import TableFlow
 from cnf.tables.moments import with_moments

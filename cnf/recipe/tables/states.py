@@ -20,6 +20,7 @@ from cnf.recipe.tables.imputer import fit_imputer
 from cnf.recipe.tables.rows import TableRows, dequantized
 from cnf.rows import Rows, evenly_spaced, weighted_nll
 from cnf.tables.conditioning import StateConditioning
+from cnf.tables.gaussian_cells import NumberRows
 from cnf.tables.masked_flow import gaussianizing_maps
 from cnf.tables.model import TableFlow
 from cnf.training.checkpoint import extent
@@ -192,8 +193,10 @@ def _measure(model: TableFlow, train: TableRows, budget: Budget) -> None:
 
     def measured(rows: int) -> None:
         some = train.take(evenly_spaced(train.weights, rows))
-        context = model.conditioning.context(some.context)
-        model.integrals.measure(flow, model.number_rows(some.cells, context))
+        states = some.cells.states
+        conditions = model.conditions(states, model.conditioning.context(some.context))
+        numbers = NumberRows(some.cells.values, model.present(states), conditions)
+        model.integrals.measure(flow, numbers)
 
     fewest = defaults.FEWEST_MEASURED_ROWS
     measured(budget.rows(len(train), defaults.CELLS_SHARE, measured, fewest=fewest))
