@@ -129,3 +129,19 @@ def test_calibration_takes_rows_with_absent_cells():
     precise = masked_flow(still=False)
     precise.solver = cnf.Grid.uniform(200)
     assert (found.log_prob - precise.log_prob(x, context)).abs().max() < 1e-4
+
+
+def test_pairs_that_contradict_each_other_leave_no_narrow_direction():
+    # Each third of the rows lacks a column and says something else: a = b, b = c, a = -c.
+    generator = torch.Generator().manual_seed(0)
+    y = torch.randn(60, 1, generator=generator, dtype=F64).expand(60, 3).clone()
+    y[40:, 2] *= -1
+    y += 0.01 * torch.randn(60, 3, generator=generator, dtype=F64)
+    present = torch.ones(60, 3, dtype=torch.bool)
+    present[:20, 2] = present[20:40, 0] = present[40:, 1] = False
+    whitening = Whitening(3, 0)
+    whitening.fit(y, present, y[:, :0], torch.ones(60, dtype=F64))
+    z, ladj = whitening.whiten(y.where(present, 0.0), present, y[:, :0])
+    log_prob = (stats.norm.logpdf(z) * present.numpy()).sum(1) + ladj.numpy()
+    apart = (stats.norm.logpdf(y, y.mean(0), y.std(0)) * present.numpy()).sum(1)
+    assert log_prob.mean() > apart.mean() - 0.5

@@ -22,9 +22,10 @@ def covariance_by_pairs(rest: Tensor, mass: Tensor, weights: Tensor) -> Tensor:
 
 
 def sound_covariance(covariance: Tensor) -> Tensor:
-    """The covariance with no direction narrower than a floor: one put together by pairs may have
-    some."""
+    """The covariance with no direction narrower than a floor. One put together by pairs may have
+    negative eigenvalues, which say how wrong it is: no smaller one is believed then."""
     deviation = covariance.diagonal().clamp(min=1e-12).sqrt()
     eigenvalues, vectors = torch.linalg.eigh(covariance / deviation / deviation[:, None])
-    floored = (vectors * eigenvalues.clamp(min=SMALLEST_EIGENVALUE)) @ vectors.T
+    floor = (-eigenvalues.min()).clamp(min=SMALLEST_EIGENVALUE)
+    floored = (vectors * eigenvalues.clamp(min=floor)) @ vectors.T
     return deviation[:, None] * floored * deviation
