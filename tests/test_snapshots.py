@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from problems import F64, LinearField, jacobian_trace, make_field, make_flow, normal
@@ -254,8 +255,8 @@ ROWS = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
         ({0.0: ROWS, 1.0: ROWS[:, :1]}, "snapshot at 1: .* got 20 rows of 1"),
         ({0.0: ROWS, 1.0: ROWS[:0]}, "snapshot at 1: .* got 0 rows of 2"),
         ({0.0: ROWS, 1.0: ROWS * math.nan}, "snapshot at 1: row 0, column 0"),
-        ({"a": ROWS, "b": ROWS}, "expected a dict from time, a number, to rows"),
-        ([ROWS, ROWS], "expected a dict from time, a number, to rows"),
+        ({"a": ROWS, "b": ROWS}, "a dict from time, a number, to rows; got the time 'a', a str"),
+        ([ROWS, ROWS], "expected a dict from time, a number, to rows; got a list"),
         (
             {0.0: ROWS[:10], 1.0: ROWS.repeat(3, 1)},
             "first snapshot: expected at least 10 rows to learn from; got 7",
@@ -266,3 +267,10 @@ def test_snapshots_that_do_not_fit_are_refused_in_one_line(snapshots, told):
     with pytest.raises(ValueError, match=told) as failure:
         cnf.fit_snapshots(cnf.CNF(2), snapshots, steps=4)
     assert "\n" not in str(failure.value)
+
+
+def test_times_in_single_precision_are_the_ends_themselves():
+    first, last = np.float32(0.1), np.float32(0.7)
+    moving = cnf.fit_snapshots(cnf.CNF(2), {first: ROWS, last: ROWS + 1}, steps=2)
+    assert moving.span == pytest.approx((float(first), float(last)), rel=1e-15)
+    assert moving.log_prob(ROWS, last).isfinite().all()

@@ -84,6 +84,7 @@ def fit_snapshots(
         >>> moving.log_prob(torch.zeros(5, 2), time=1.5).shape
         torch.Size([5])
     """
+    snapshots = _by_time(snapshots)
     train, valid = held_out_split(_pooled(flow, snapshots), seed)
     moving = SnapshotFlow.around(flow, min(snapshots), max(snapshots))
     return fit_through_time(
@@ -119,8 +120,8 @@ def fit_through_time(
     rows = tuple(train.x[group == k] for k in range(len(times)))
     if len(rows[0]) < FEWEST_ROWS:
         raise ValueError(
-            f"first snapshot: expected at least {FEWEST_ROWS} rows to learn from; got {len(rows[0])},"
-            " because a tenth of all rows is held out: give more rows"
+            f"first snapshot: expected at least {FEWEST_ROWS} rows to learn from; got {len(rows[0])}"
+            " beside those held out: give more rows"
         )
     later = train.take(group.nonzero()[:, 0])
     settings = default_settings(
@@ -146,10 +147,15 @@ def fit_through_time(
     return moving
 
 
-def _pooled(flow: CNF, snapshots: Mapping[float, Any]) -> Rows:
-    """The rows of all snapshots, with their times as context (rows, 1)."""
-    if not (isinstance(snapshots, Mapping) and all(isinstance(t, Real) for t in snapshots)):
-        raise ValueError("snapshots: expected a dict from time, a number, to rows")
+def _by_time(snapshots: Mapping[float, Any]) -> dict[float, Any]:
+    """The snapshots, once their times have proved to be numbers that increase; as Python's, which are
+    the most precise."""
+    expected = "snapshots: expected a dict from time, a number, to rows"
+    if not isinstance(snapshots, Mapping):
+        raise ValueError(f"{expected}; got a {type(snapshots).__name__}")
+    for time in snapshots:
+        if not isinstance(time, Real):
+            raise ValueError(f"{expected}; got the time {time!r}, a {type(time).__name__}")
     times = [float(time) for time in snapshots]
     if len(times) < 2:
         raise ValueError(f"snapshots: expected rows at two times at least; got {len(times)}")
@@ -158,6 +164,11 @@ def _pooled(flow: CNF, snapshots: Mapping[float, Any]) -> Rows:
             raise ValueError(
                 f"snapshots: expected finite times that increase; got {after:.12g} after {before:.12g}"
             )
+    return dict(zip(times, snapshots.values()))
+
+
+def _pooled(flow: CNF, snapshots: Mapping[float, Any]) -> Rows:
+    """The rows of all snapshots, with their times as context (rows, 1)."""
     parts = []
     for time, given in snapshots.items():
         name = f"snapshot at {time:.12g}"
@@ -169,7 +180,7 @@ def _pooled(flow: CNF, snapshots: Mapping[float, Any]) -> Rows:
             )
         parts.append(x)
     counts = torch.tensor([len(part) for part in parts])
-    context = torch.tensor(times, dtype=torch.float64).repeat_interleave(counts)[:, None]
+    context = torch.tensor([*snapshots], dtype=torch.float64).repeat_interleave(counts)[:, None]
     return Rows(torch.cat(parts), context.to(flow.device))
 
 
