@@ -114,9 +114,15 @@ def test_missing_cells_are_filled_so_many_times(room, tmp_path, capsys):
         ("age=40..30", "low < high"),
         ("region=north|moon", "expected levels"),
         ("age=30,moon=1", "expected columns of the model"),
+        ("region=north, south", "double quotes around a pair with a comma"),
     ],
 )
 def test_what_cannot_be_given_is_refused(room, tmp_path, capsys, given, message):
     sample = ["sample", room / "m", "--given", given, "-o", tmp_path / "s.csv"]
     assert message in refused(capsys, *sample)
     assert not (tmp_path / "s.csv").exists()
+
+
+def test_a_column_is_given_once(room, tmp_path, capsys):
+    given = ["--given", "age=30", "--given", "age=40"]
+    assert "every name once" in refused(capsys, "sample", room / "m", *given, "-o", tmp_path / "s")

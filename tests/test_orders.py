@@ -1,5 +1,7 @@
 """Orders between columns: found in a table, recorded, kept in draws."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -123,3 +125,32 @@ def test_orders_of_other_columns_are_refused(orders):
     known = FitMetadata(columns=["x", "y"], orders=orders)
     with pytest.raises(ValueError, match="what it says of orders is not of its columns"):
         known.require_complete()
+
+
+def test_an_order_that_draws_hardly_keep_is_named_in_the_error(
+    model, tmp_path, capsys, monkeypatch
+):
+    never = replace(model.metadata, orders=[*ORDERS, ["built", "whole"]])
+    monkeypatch.setattr(model, "metadata", never)
+    model.save(tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match=r"^keep_orders: expected 2 rows; got 0 in [\d,]+ draws"):
+        model.sample(2, keep_orders=True)
+    with pytest.raises(ValueError, match=r"^where and keep_orders: expected 2 rows"):
+        model.sample(2, where=lambda rows: rows["whole"] > 0, keep_orders=True)
+    command = ["sample", str(tmp_path / "m.safetensors"), "-o", str(tmp_path / "s.csv"), "-n", "2"]
+    assert main([*command, "--keep-orders"]) == 2
+    assert "cnf: --keep-orders: expected 2 rows; got 0 in" in capsys.readouterr().err
+    assert not (tmp_path / "s.csv").exists()
+
+
+def test_a_table_without_orders_and_a_model_without_a_record_say_so(
+    model, tmp_path, capsys, monkeypatch
+):
+    path, drawn = str(tmp_path / "m.safetensors"), str(tmp_path / "s.csv")
+    for orders, code in (([], 0), (None, 2)):
+        monkeypatch.setattr(model, "metadata", replace(model.metadata, orders=orders))
+        model.save(path)
+        assert main(["sample", path, "-o", drawn, "-n", "5", "--keep-orders"]) == code
+    said = capsys.readouterr()
+    assert said.out == "--keep-orders: the table keeps no order of columns; nothing to do\n"
+    assert "cnf: the model has no record of orders between columns; fit it anew" in said.err

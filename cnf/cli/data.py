@@ -71,7 +71,10 @@ def _pairs(text: str | None, parts: Sequence[str]) -> dict[str, str]:
     pairs = [part.partition("=") for part in parts]
     for name, sign, value in pairs:
         if not (name.strip() and sign and value.strip()):
-            raise ValueError(f"expected name=value, with commas between several; got {text!r}")
+            raise ValueError(
+                "expected name=value, with commas between several, and double quotes around a pair with"
+                f" a comma; got {text!r}"
+            )
     found = {name.strip(): value.strip() for name, _, value in pairs}
     if len(found) < len(pairs):
         raise ValueError(f"expected every name once; got {text!r}")

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from cnf.cli.data import assignments, table_chunks
+from cnf.cli.data import assignments, listed, table_chunks
 from cnf.cli.model import Model, checked_device, load_model
 from cnf.cli.output import require_writable, say, say_json, writing
 from cnf.rows import RunningMean
@@ -28,9 +28,7 @@ def given_values(model: Model, texts: Sequence[str]) -> dict[str, Any]:
     Raises:
         ValueError: for a name that is no column, or a range that is none.
     """
-    pairs: dict[str, str] = {}
-    for text in texts:
-        pairs |= assignments(text)
+    pairs = assignments(listed(texts))
     known = {
         c.name: c for c in (*model.table_flow.schema.modeled, *model.table_flow.schema.context)
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from cnf.cli.data import assignments
+from cnf.cli.data import assignments, listed
 from cnf.cli.model import Model, checked_device, load_model
 from cnf.cli.output import require_writable, say, writing
 from cnf.cli.questions import ROWS_AT_ONCE as GIVEN_ROWS_AT_ONCE
@@ -45,26 +45,27 @@ def sample_table(
         given = [*given, f"{model.time}={at}"]
     generator = torch.Generator(checked_device(device)).manual_seed(seed)
     draw, most = _drawing(model, given, generator)
+    kept = {"--keep-orders": model.table_flow.in_order} if keep_orders else {}
     drawn = 0.0
     with writing(output), table_writer(output) as writer:
         for start in range(0, rows, most):
             count = min(most, rows - start)
-            frame = (
-                accepted(draw, [model.table_flow.in_order], count) if keep_orders else draw(count)
-            )
+            frame = accepted(lambda n: draw(min(n, most)), kept, count) if kept else draw(count)
             drawn += count / frame.attrs.get("acceptance", 1.0)
             writer.write(frame)
     if keep_orders:
-        known = in_words(model.table_flow.metadata.orders or [])
-        say(f"{rows / drawn:.1%} of the draws keep {known or 'all orders: the table has none'}")
+        orders = in_words(model.table_flow.metadata.orders or [])
+        told = f"{rows / drawn:.1%} of the draws keep {orders}"
+        say(
+            told if orders else "--keep-orders: the table keeps no order of columns; nothing to do"
+        )
 
 
 def _drawing(
     model: Model, given: Sequence[str], generator: torch.Generator
 ) -> tuple[Callable[[int], pd.DataFrame], int]:
     """What draws so many rows under what is given, and how many at once."""
-    names = {name for text in given for name in assignments(text)}
-    if names & set(model.columns):
+    if assignments(listed(given)).keys() & {*model.columns}:
         return drawn_given(model, given, generator), GIVEN_ROWS_AT_ONCE
-    context = model.given(",".join(given) or None)
+    context = model.given(listed(given))
     return partial(model.table_flow.sample, given=context, generator=generator), ROWS_AT_ONCE

@@ -134,8 +134,14 @@ class TableMethods(ABC):
 
     def in_order(self, table: pd.DataFrame) -> np.ndarray:
         """Which rows of a frame (rows,) keep the orders between columns that the training rows
-        keep."""
-        broken = broken_orders(self.schema, self.metadata.orders or (), table)
+        keep.
+
+        Raises:
+            ValueError: for a model that recorded none, such as one of release 0.1.
+        """
+        if self.metadata.orders is None:
+            raise ValueError("the model has no record of orders between columns; fit it anew")
+        broken = broken_orders(self.schema, self.metadata.orders, table)
         return ~np.logical_or.reduce(broken, axis=0)
 
     def marginal(self, columns: Sequence[str]) -> TableDensity:

@@ -231,9 +231,9 @@ class TableFlow(TableMethods, WholeState):
             ValueError: for modeled columns that are given to a model without a conditional
                 network, or a condition that hardly any row satisfies.
         """
-        wanted = [] if where is None else [where]
+        wanted = {} if where is None else {"where": where}
         if keep_orders:
-            wanted.append(self.in_order)
+            wanted["keep_orders"] = self.in_order
         if wanted:
             return accepted(lambda n: self.sample(n, given, generator=generator), wanted, rows)
         if gives_modeled(self.schema, given):

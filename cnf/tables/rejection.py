@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ MOST_DRAWS, FEWEST_AT_ONCE, MOST_AT_ONCE = 1_000, 256, 65_536
 
 def accepted(
     draw: Callable[[int], pd.DataFrame],
-    conditions: Sequence[Callable[[pd.DataFrame], Any]],
+    conditions: Mapping[str, Callable[[pd.DataFrame], Any]],
     rows: int,
 ) -> pd.DataFrame:
     """The first `rows` draws that satisfy every condition; `attrs["acceptance"]` is the share of
@@ -22,7 +22,8 @@ def accepted(
 
     Args:
         draw: makes so many rows.
-        conditions: which rows of a frame are wanted (rows,), as booleans; one at least.
+        conditions: which rows of a frame are wanted (rows,), as booleans, by the name that the user
+            knows each condition by; one at least.
         rows: how many.
 
     Raises:
@@ -30,7 +31,8 @@ def accepted(
 
     Example:
         >>> frame = pd.DataFrame({"x": [1, 2, 3, 4]})
-        >>> kept = accepted(lambda n: frame.loc[frame.index.repeat(n)], [lambda f: f["x"] > 2], 5)
+        >>> where = {"where": lambda f: f["x"] > 2}
+        >>> kept = accepted(lambda n: frame.loc[frame.index.repeat(n)], where, 5)
         >>> kept["x"].gt(2).all(), len(kept), kept.attrs["acceptance"]
         (np.True_, 5, 0.5)
     """
@@ -39,13 +41,13 @@ def accepted(
     while not parts or kept < rows:
         if parts and drawn >= MOST_DRAWS * rows:
             raise ValueError(
-                f"where: {kept:,} of {drawn:,} draws satisfied it, {rows:,} are wanted: loosen it,"
-                " ask for fewer rows, or say what you can as `given`"
+                f"{' and '.join(conditions)}: expected {rows:,} rows; got {kept:,} in {drawn:,} draws:"
+                " ask for fewer rows, drop the condition, or fit with a larger budget"
             )
         rate = max(kept, 1) / max(drawn, 1)
         count = int((rows - kept) / rate) if drawn else rows
         frame = draw(min(max(count, FEWEST_AT_ONCE), MOST_AT_ONCE))
-        wanted = [np.asarray(condition(frame), dtype=bool) for condition in conditions]
+        wanted = [np.asarray(condition(frame), dtype=bool) for condition in conditions.values()]
         parts.append(frame[np.all(wanted, axis=0)])
         drawn, kept = drawn + len(frame), kept + len(parts[-1])
     found = pd.concat(parts, ignore_index=True).iloc[:rows]
