@@ -288,10 +288,10 @@ class ColumnType(ABC):
     def show(self, value: float, column: Column) -> str:
         """A number of a column in words.
 
-        >>> TYPES["integer"].show(1500.0, Column("a", "integer", step=1.0))
-        '1500'
+        >>> TYPES["integer"].show(20240131.0, Column("a", "integer", step=1.0))
+        '20240131'
         """
-        return f"{value:g}"
+        return f"{value:.12g}"
 
     def misused(self, name: str, parameters: Sequence[str]) -> TableError:
         """The error for a type that was spelled in another way than `usage` says."""

@@ -95,7 +95,8 @@ def _range(column: Column, low: Any, high: Any) -> tuple[tuple[float, float], li
     low, high = -math.inf if low is None else float(low), math.inf if high is None else float(high)
     if not low < high:
         raise TableError(
-            f"given: expected {shown(column.name)} from low to high, low < high; got {low:g} to {high:g}"
+            f"given: expected {shown(column.name)} from low to high, low < high;"
+            f" got {low:.12g} to {high:.12g}"
         )
     atoms = [1 + k for k, atom in enumerate(column.atoms) if low <= atom <= high]
     if column.step is not None:

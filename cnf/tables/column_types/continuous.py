@@ -73,7 +73,7 @@ class Bounded(NumericType):
             raise self.misused(name, parameters)
         lower, upper = ends
         inside = (cells.values >= lower) & (cells.values <= upper)
-        cells.require(inside, f"numbers from {lower:g} to {upper:g}")
+        cells.require(inside, f"numbers from {lower:.12g} to {upper:.12g}")
         atoms = tuple(end for end in ends if (cells.values == end).any())
         return cells.column(self.name, lower=lower, upper=upper, atoms=atoms)
 
@@ -85,7 +85,7 @@ class Bounded(NumericType):
 
     def details(self, column: Column) -> list[str]:
         """The ends."""
-        return [f"between {column.lower:g} and {column.upper:g}"]
+        return [f"between {column.lower:.12g} and {column.upper:.12g}"]
 
 
 def continuous_column(cells: Numbers, atoms: tuple[float, ...]) -> Column:

@@ -143,7 +143,7 @@ class Numbers:
         """Refuse cells that do not fit, naming the first."""
         if not fits.all():
             raise TableError(
-                f"column {shown(self.name)}: expected {wanted}, found {self.values[~fits][0]:g};"
+                f"column {shown(self.name)}: expected {wanted}, found {self.values[~fits][0]:.12g};"
                 " give it another type"
             )
 

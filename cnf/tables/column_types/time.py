@@ -158,7 +158,7 @@ class Moment(Time):
         """A number of the column as the cell that it stands for."""
         if column.parameters:
             return super().show(value, column)
-        return f"{round(value, SHOWN_PLACES) + 0.0:g}"  # no −0
+        return f"{round(value, SHOWN_PLACES) + 0.0:.12g}"  # no −0
 
 
 def is_time(series: pd.Series) -> bool:
