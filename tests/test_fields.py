@@ -215,3 +215,9 @@ def test_displacement_goes_straight_and_has_its_divergence(kind):
     torch.testing.assert_close(v, there - x)
     expected = jacobian_trace(motion, t, x, None)
     torch.testing.assert_close(divergence, expected)
+
+
+def test_no_motion_leads_out_of_a_plane():
+    flat = (torch.zeros(2), torch.diag(torch.tensor([1.0, 0.0])))
+    with pytest.raises(ValueError, match="before: expected a positive definite covariance"):
+        DisplacementField.between(flat, (torch.zeros(2), torch.eye(2)))

@@ -208,3 +208,9 @@ def test_sources_that_do_not_fit_are_refused(flow, source, told):
     context = torch.zeros(100, 1) + torch.arange(100)[:, None] if flow.context_dim else None
     with pytest.raises(ValueError, match=told):
         cnf.fit(flow, torch.randn(100, 2), source=source, context=context, steps=4)
+
+
+def test_rows_that_have_no_density_are_refused_as_without_a_source():
+    x = torch.randn(50, 1).expand(50, 2)
+    with pytest.raises(ValueError, match="columns are linearly dependent"):
+        cnf.fit(cnf.CNF(2), x, source=torch.randn(50, 2), steps=3)

@@ -48,6 +48,9 @@ class DisplacementField(VelocityField):
         """The motion from one Gaussian to another, each by its mean (dim,) and covariance (dim,
         dim): A = S₀^−½ (S₀^½ S₁ S₀^½)^½ S₀^−½.
 
+        Raises:
+            ValueError: for a covariance of `before` that is singular.
+
         Example:
             >>> wide = (torch.ones(2), 4 * torch.eye(2))
             >>> DisplacementField.between((torch.zeros(2), torch.eye(2)), wide).matrix
@@ -55,7 +58,9 @@ class DisplacementField(VelocityField):
                     [0., 2.]])
         """
         half = _root(before[1])
-        back = torch.linalg.inv(half)
+        back, failure = torch.linalg.inv_ex(half)
+        if failure:
+            raise ValueError("before: expected a positive definite covariance; got a singular one")
         matrix = back @ _root(half @ after[1] @ half) @ back
         return cls(after[0] - matrix @ before[0], matrix)
 

@@ -91,7 +91,8 @@ def start_at(
     data, but for one scale: optimal transport depends on the metric.
 
     Raises:
-        ValueError: for a flow with a context, or one whose base or transform was given.
+        ValueError: for a flow with a context, one whose base or transform was given, and rows to learn
+            from whose columns depend on each other.
     """
     if source.flow.dim != flow.dim or flow.context_dim or source.flow.context_dim:
         raise ValueError(
@@ -102,6 +103,7 @@ def start_at(
         raise ValueError('source: expected a flow with base="auto" and preprocess="auto"')
     pooled = torch.cat([train.x, source.rows.to(train.x)]).double()
     flow.preprocess = _one_scale(pooled, ranges).to(flow.device)
+    Affine.whiten(flow.preprocess(train.x)[0], train.weights)  # refuses rows that have no density
     flow.base = SourceBase(source.flow, flow.preprocess).to(flow.device, flow.dtype)
     flow.automatic -= {"base", "preprocess"}
 
