@@ -10,6 +10,7 @@ import pandas
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
+from tqdm import tqdm
 
 import cnf
 from cnf.datasets import toy
@@ -28,6 +29,7 @@ from cnf.training.checkpoint import CheckpointWriter, resume, write_checkpoint
 from cnf.training.couplings import couple
 from cnf.training.flow_matching import flow_matching_loss
 from cnf.training.maximum_likelihood import likelihood_loss
+from cnf.training.progress import LAYOUT
 from cnf.training.validation import EMAValidator, ValidationResult, snapshot
 
 
@@ -578,3 +580,9 @@ def test_a_bar_goes_to_a_terminal_and_lines_to_a_log(capsys, monkeypatch):
         else:
             begun, done = "flow matching begins", "likelihood is done, 20 steps"
             assert begun in shown and done in shown and len(shown.splitlines()) == 4
+
+
+def test_a_notebook_draws_its_own_bar_in_place_of_ours():
+    layout = LAYOUT.replace("{bar}", "<bar/>")  # as `tqdm.notebook` does
+    shown = tqdm.format_meter(0.5, 1.0, 1.0, prefix="likelihood", bar_format=layout)
+    assert shown == " 50%|<bar/>| likelihood"

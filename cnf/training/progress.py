@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from cnf.training.trainer import Trainer
 
-LAYOUT = "{percentage:3.0f}%|{bar:30}| {desc}"
+LAYOUT = "{percentage:3.0f}%|{bar}| {desc}"
 
 
 class ProgressBar:
