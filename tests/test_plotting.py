@@ -802,10 +802,23 @@ def test_long_names_of_levels_that_differ_at_their_end_are_told_apart():
     assert len(set(shown)) == len(names) and all(len(text) < len(names[0]) for text in shown)
 
 
-def test_powers_of_ten_are_plain_text_in_a_saved_figure(tmp_path):
+@pytest.mark.parametrize(
+    "scale, ends, shown, hidden",
+    [
+        ({"value": "log"}, (1e-8, 1), {"10⁻⁸", "10⁻²", "10⁰"}, set()),
+        ({"value": "log"}, (2.1, 4.8), {"3×10⁰", "4×10⁰"}, set()),
+        ({"value": "log", "base": 2}, (3, 300), {"2²", "2⁸"}, {"10¹"}),
+        ({"value": "symlog"}, (-30, 300), {"-10¹", "0", "10²"}, set()),
+        ({"value": "linear"}, (0, 1), {"1.0"}, {"10⁰"}),
+    ],
+)
+def test_logarithmic_axes_have_plain_labels_in_a_saved_figure(
+    tmp_path, scale, ends, shown, hidden
+):
     page, axes = figure()
-    axes[0, 0].loglog([0.001, 1, 100], [1e-8, 1e-4, 1])
-    save(page, tmp_path / "p.svg")
     ax = axes[0, 0]
-    texts = [label.get_text() for axis in (ax.xaxis, ax.yaxis) for label in axis.get_ticklabels()]
-    assert "10⁻²" in texts and "10⁰" in texts and not any("$" in text for text in texts)
+    ax.plot([0, 1], ends)
+    ax.set_yscale(**scale)
+    save(page, tmp_path / "p.svg")
+    texts = {label.get_text() for label in ax.yaxis.get_ticklabels(which="both")}
+    assert shown <= texts and not hidden & texts and not any("$" in text for text in texts)

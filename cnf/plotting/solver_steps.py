@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
 
 from cnf.plotting.arrays import Array, numbers
-from cnf.plotting.style import MODEL, figure, label, label_decades, panels, styled
+from cnf.plotting.log_labels import label_plainly
+from cnf.plotting.style import MODEL, figure, label, panels, styled
 
 SMALLEST = 1e-12  # nats: errors below are rounding
 
@@ -38,7 +40,8 @@ def steps(nodes: Array, errors: Array, *, axes: Sequence[Axes] | None = None) ->
     shown[1].stairs(high, times, baseline=low, fill=True, color=MODEL, alpha=0.2)
     shown[1].stairs(middle, times, baseline=None, color=MODEL, linewidth=1.2)
     shown[1].set_yscale("log")
-    label_decades(shown[1].yaxis)
+    label_plainly(shown[1].yaxis)
+    shown[1].yaxis.set_minor_formatter(NullFormatter())
     decade = np.floor(np.log10(low.min()))
     shown[1].set_ylim(10.0**decade, 10.0 ** max(np.ceil(np.log10(high.max())), decade + 1))
     for ax, name in zip(shown, ("length of step", "error of step (nats)")):

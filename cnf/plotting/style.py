@@ -11,15 +11,14 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import LogFormatterMathtext, NullFormatter
 
 from cnf.files import atomic_path
 from cnf.plotting.arrays import Array, Limits, column_names, numbers, window
+from cnf.plotting.log_labels import label_plainly
 
 INK, FAINT = "#333333", "#b8b8b8"
 # Blue and vermilion: distinct for color-blind readers.
@@ -65,8 +64,6 @@ STYLE: Any = {
     "svg.hashsalt": "cnf",  # the same picture, the same bytes
     "text.parse_math": False,  # a name such as $10-$20 is no formula
 }
-
-RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 styled = matplotlib.rc_context(STYLE)
 TIGHT: Any = {"bbox_inches": "tight", "pad_inches": 0.03}
@@ -117,9 +114,8 @@ def save(page: Figure, path: str | Path) -> None:
     ['empty.svg']
     """
     for ax in page.axes:
-        for axis in (ax.xaxis, ax.yaxis):
-            if isinstance(axis.get_major_formatter(), LogFormatterMathtext):
-                label_decades(axis)
+        label_plainly(ax.xaxis)
+        label_plainly(ax.yaxis)
     path = Path(path)
     kind = path.suffix.lower().removeprefix(".")
     if kind not in page.canvas.get_supported_filetypes():
@@ -193,21 +189,6 @@ def label(ax: Axes, x: str, y: str) -> None:
     """Name both axes literally: a dollar sign in the name of a column starts no formula."""
     ax.set_xlabel(x, parse_math=False)
     ax.set_ylabel(y, parse_math=False)
-
-
-def label_decades(axis: Axis) -> None:
-    """Label the powers of ten of a logarithmic axis in plain text: no formula is set here."""
-    axis.set_major_formatter(decade_label)
-    axis.set_minor_formatter(NullFormatter())
-
-
-def decade_label(value: float, _place: float = 0) -> str:
-    """A power of ten.
-
-    >>> decade_label(1e-5)
-    '10⁻⁵'
-    """
-    return "10" + str(round(np.log10(value))).translate(RAISED)
 
 
 def place_image(ax: Axes, values: np.ndarray, box: Limits) -> AxesImage:
