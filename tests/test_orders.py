@@ -12,10 +12,11 @@ from hypothesis.extra.numpy import arrays
 import cnf
 from cnf.cli import main
 from cnf.diagnostics.orders import orders_kept
-from cnf.tables import Schema
+from cnf.tables import Schema, TableError
 from cnf.tables.column_types.circular import with_pairs
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.orders import BROKEN_BY_CHANCE, broken_orders, orders_of
+from cnf.tables.rejection import accepted, accepted_by_row
 
 
 def table(rows: int = 150) -> pd.DataFrame:
@@ -154,3 +155,41 @@ def test_a_table_without_orders_and_a_model_without_a_record_say_so(
     said = capsys.readouterr()
     assert said.out == "--keep-orders: the table keeps no order of columns; nothing to do\n"
     assert "cnf: the model has no record of orders between columns; fit it anew" in said.err
+
+
+def test_orders_hold_in_rows_that_each_have_a_context(model):
+    frame = table()[["part", "whole", "built"]].dropna()
+    given = cnf.fit_table(frame, context=["built"], steps=3, hidden=(8, 8))
+    years = pd.DataFrame({"built": [1950, 1960, 1970, 1980] * 10})
+    drawn = given.sample(40, years, keep_orders=True, where=lambda rows: rows["whole"] > 1)
+    assert given.in_order(drawn).all() and (drawn["whole"] > 1).all() and len(drawn) == 40
+    assert 0 < drawn.attrs["acceptance"] < 1
+
+
+def test_every_place_has_its_own_draw():
+    def draw(places):
+        return pd.DataFrame({"place": places, "number": random.integers(0, 5, len(places))})
+
+    random = np.random.default_rng(0)
+    drawn = accepted_by_row(draw, {"where": lambda rows: rows["number"] == rows["place"] % 5}, 700)
+    assert drawn["place"].tolist() == list(range(700))
+    assert (drawn["number"] == drawn["place"] % 5).all()
+    assert drawn.attrs["acceptance"] == pytest.approx(0.2, abs=0.04)
+    with pytest.raises(ValueError, match=r"where: expected 2 rows; got 1 in"):
+        accepted_by_row(draw, {"where": lambda rows: rows["place"] == 0}, 2)
+
+
+@pytest.mark.parametrize(
+    "answers", [[True, None, False], pd.array([True, None, False], "boolean"), [1.0, np.nan, 0.0]]
+)
+def test_a_missing_answer_is_no(answers):
+    frame = pd.DataFrame({"x": [1, 2, 3]})
+    drawn = accepted(lambda n: frame, {"where": lambda rows: answers}, 2)
+    assert drawn["x"].tolist() == [1, 1]
+
+
+def test_answers_of_another_length_and_rows_without_a_column_are_refused(model):
+    with pytest.raises(ValueError, match="where: expected a boolean for each of 256 rows; got 1"):
+        model.sample(3, where=lambda rows: [True])
+    with pytest.raises(TableError, match="found no 'start'"):
+        model.in_order(table().drop(columns="start"))

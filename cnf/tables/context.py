@@ -20,6 +20,14 @@ def gives_modeled(schema: Schema, given: Given | None) -> bool:
     return any(column.name in names for column in schema.modeled)
 
 
+def given_by_row(schema: Schema, given: Given | None, rows: int) -> pd.DataFrame | None:
+    """What is given of each of so many rows; None where the same is given of all."""
+    if given is None or (isinstance(given, Mapping) and gives_modeled(schema, given)):
+        return None
+    frame = rows_of(given)
+    return frame if len(frame) == rows > 1 else None
+
+
 def context_frame(schema: Schema, given: Given | None, rows: int) -> pd.DataFrame:
     """The context columns of so many rows, one row of them for all or as many as there are.
 

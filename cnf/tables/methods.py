@@ -137,6 +137,7 @@ class TableMethods(ABC):
         keep.
 
         Raises:
+            TableError: for a frame that lacks a column of an order.
             ValueError: for a model that recorded none, such as one of release 0.1.
         """
         if self.metadata.orders is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, 
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.methods import TableMethods
 from cnf.tables.number_maps import NumberMaps
-from cnf.tables.rejection import accepted
+from cnf.tables.rejection import accepted_given
 from cnf.tables.schema import Schema
 from cnf.tables.scoring import RowScorer, Unseen
 
@@ -231,11 +232,11 @@ class TableFlow(TableMethods, WholeState):
             ValueError: for modeled columns that are given to a model without a conditional
                 network, or a condition that hardly any row satisfies.
         """
-        wanted = {} if where is None else {"where": where}
-        if keep_orders:
-            wanted["keep_orders"] = self.in_order
-        if wanted:
-            return accepted(lambda n: self.sample(n, given, generator=generator), wanted, rows)
+        wanted = {"where": where, "keep_orders": self.in_order if keep_orders else None}
+        if any(wanted.values()):
+            asked = {name: condition for name, condition in wanted.items() if condition}
+            sample = partial(self.sample, generator=generator)
+            return accepted_given(sample, self.schema, given, asked, rows)
         if gives_modeled(self.schema, given):
             return self._sample_given(rows, given, generator)
         context = self.drawn_context(given, rows)

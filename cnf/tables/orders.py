@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from cnf.tables.formats import TableError, listed
+
 if TYPE_CHECKING:
     from cnf.tables.schema import Schema
 
@@ -57,8 +59,16 @@ def broken_orders(
     schema: Schema, orders: Sequence[Sequence[str]], table: pd.DataFrame
 ) -> np.ndarray:
     """Which orders each row of a frame breaks (orders, rows), as booleans; a missing cell breaks
-    none."""
+    none.
+
+    Raises:
+        TableError: for a frame that lacks a column.
+    """
     names = {name for order in orders for name in order}
+    if lost := names - {*table}:
+        raise TableError(
+            f"orders: expected the columns {listed(sorted(names))}; found no {min(lost)!r}"
+        )
     numbers = _comparable(schema, table, names)
     found = [numbers[a][1] > numbers[b][1] for a, b in orders]
     return np.array(found, bool).reshape(len(orders), len(table))

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
+from cnf.tables.context import given_by_row
+from cnf.tables.dataframes import Given
+from cnf.tables.schema import Schema
+
 # Draws for each wanted row at most, and at once.
 MOST_DRAWS, FEWEST_AT_ONCE, MOST_AT_ONCE = 1_000, 256, 65_536
+# Which rows of a frame are wanted (rows,), as booleans, by the name that the user knows each condition by.
+Conditions: TypeAlias = Mapping[str, Callable[[pd.DataFrame], Any]]
 
 
 def accepted(
     draw: Callable[[int], pd.DataFrame],
-    conditions: Mapping[str, Callable[[pd.DataFrame], Any]],
+    conditions: Conditions,
     rows: int,
 ) -> pd.DataFrame:
     """The first `rows` draws that satisfy every condition; `attrs["acceptance"]` is the share of
@@ -22,8 +28,7 @@ def accepted(
 
     Args:
         draw: makes so many rows.
-        conditions: which rows of a frame are wanted (rows,), as booleans, by the name that the user
-            knows each condition by; one at least.
+        conditions: one at least; a missing answer is no.
         rows: how many.
 
     Raises:
@@ -40,16 +45,73 @@ def accepted(
     drawn = kept = 0
     while not parts or kept < rows:
         if parts and drawn >= MOST_DRAWS * rows:
-            raise ValueError(
-                f"{' and '.join(conditions)}: expected {rows:,} rows; got {kept:,} in {drawn:,} draws:"
-                " ask for fewer rows, drop the condition, or fit with a larger budget"
-            )
+            raise _too_few(conditions, rows, kept, drawn)
         rate = max(kept, 1) / max(drawn, 1)
         count = int((rows - kept) / rate) if drawn else rows
         frame = draw(min(max(count, FEWEST_AT_ONCE), MOST_AT_ONCE))
-        wanted = [np.asarray(condition(frame), dtype=bool) for condition in conditions.values()]
-        parts.append(frame[np.all(wanted, axis=0)])
+        parts.append(frame[_satisfied(frame, conditions)])
         drawn, kept = drawn + len(frame), kept + len(parts[-1])
     found = pd.concat(parts, ignore_index=True).iloc[:rows]
     found.attrs["acceptance"] = kept / drawn
     return found
+
+
+def accepted_given(
+    sample: Callable[[int, Given | None], pd.DataFrame],
+    schema: Schema,
+    given: Given | None,
+    conditions: Conditions,
+    rows: int,
+) -> pd.DataFrame:
+    """`accepted` draws of what makes so many rows under what is given of all, or of each."""
+    each = given_by_row(schema, given, rows)
+    if each is None:
+        return accepted(lambda n: sample(n, given), conditions, rows)
+    return accepted_by_row(lambda p: sample(len(p), each.iloc[p]), conditions, rows)
+
+
+def accepted_by_row(
+    draw: Callable[[np.ndarray], pd.DataFrame], conditions: Conditions, rows: int
+) -> pd.DataFrame:
+    """`accepted` where every row has something else given.
+
+    Args:
+        draw: makes a row for each of these places (n,).
+        conditions: see `accepted`.
+        rows: how many places there are, one at least.
+    """
+    left, tries, drawn = np.arange(rows), 0, 0
+    parts: list[pd.DataFrame] = []
+    while len(left):
+        if tries >= MOST_DRAWS:
+            raise _too_few(conditions, rows, rows - len(left), drawn)
+        several = max(1, FEWEST_AT_ONCE // len(left))
+        places = np.repeat(left, several)
+        frame = draw(places).set_axis(places)
+        found = frame[_satisfied(frame, conditions)]
+        parts.append(found[~found.index.duplicated()])
+        left = np.setdiff1d(left, found.index)
+        tries, drawn = tries + several, drawn + len(frame)
+    whole = pd.concat(parts).sort_index().reset_index(drop=True)
+    whole.attrs["acceptance"] = rows / drawn
+    return whole
+
+
+def _satisfied(frame: pd.DataFrame, conditions: Conditions) -> np.ndarray:
+    """Which rows satisfy every condition (rows,)."""
+    wanted = np.ones(len(frame), bool)
+    for name, condition in conditions.items():
+        answers = pd.Series(condition(frame)).eq(1).fillna(value=False)
+        if len(answers) != len(frame):
+            raise ValueError(
+                f"{name}: expected a boolean for each of {len(frame)} rows; got {len(answers)}"
+            )
+        wanted &= answers.to_numpy(bool)
+    return wanted
+
+
+def _too_few(conditions: Conditions, rows: int, kept: int, drawn: int) -> ValueError:
+    return ValueError(
+        f"{' and '.join(conditions)}: expected {rows:,} rows; got {kept:,} in {drawn:,} draws:"
+        " ask for fewer rows, drop the condition, or fit with a larger budget"
+    )
