@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     start, seed = time.perf_counter(), options.seed
     budget, points, film = ("--seconds", f"{options.seconds:g}"), 20_000, "density"
     if options.quick:  # a second would leave the flow near the mixture that it starts from
-        budget, points, film = ("--steps", "60"), 2_000, "trajectories"
+        budget, points, film = ("--steps", "30"), 2_000, "trajectories"
     title(f"1. A toy with a known density: {TOY}")
     toy(options.out, budget=budget, rows=points, film=film, seed=seed)
     title("2. A table: 30 measurements of 569 tumours")

@@ -67,6 +67,8 @@ SOLVER_STEPS = 12  # of the grid that likelihood starts with; it is controlled f
 ERROR_WEIGHT = 10.0  # of the solver's error at the start; likewise
 PENALTIES = Regularizers(transport=0.4)  # straight paths are cheap to follow
 NFE_BUDGET = 40  # evaluations a row
+# Training steps for each validation at least, which takes as long as seven of them in a small fit.
+STEPS_A_VALIDATION = 8
 
 # From one table to another.
 SOURCE_SHARE = 1 / 3  # of the budget, for the density of the source

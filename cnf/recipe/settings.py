@@ -242,10 +242,16 @@ def default_phases(
         {**defaults.LIKELIHOOD, "batch": batch},
     )
     return tuple(
-        Phase(objective, *part, **recipe)
+        Phase(objective, *part, **{**recipe, "validations": _validations(part[0], recipe)})
         for objective, part, recipe in zip(objectives, parts, recipes)
         if any(part)
     )
+
+
+def _validations(steps: int | None, recipe: dict[str, Any]) -> int:
+    """Those of a phase, fewer where it has few steps: one is at its end in any case."""
+    most: int = recipe["validations"]
+    return most if steps is None else max(1, min(most, steps // defaults.STEPS_A_VALIDATION))
 
 
 def _budgets(

@@ -65,6 +65,7 @@ def fit_table_flow(
         Interrupted: (a KeyboardInterrupt) on Ctrl-C while flows are being trained.
 
     Example:
+        >>> from cnf.tables import Schema
         >>> table = pd.DataFrame({"x": [0.1 * i**1.5 for i in range(200)], "group": list("ab") * 100})
         >>> model = TableFlow(Schema.infer(table), hidden=(8, 8))
         >>> fit_table_flow(model, table, steps=20).valid_nll == model.history.valid_nll
