@@ -188,3 +188,9 @@ def test_maps_lead_back_to_the_numbers(model, weather):
 def test_a_longitude_is_given_with_its_latitude(model):
     with pytest.raises(TableError, match="a longitude and its latitude go together"):
         model.conditional({"lon": 20.0})
+
+
+def test_drawn_longitudes_are_those_of_the_table_whatever_turn_is_given(model):
+    drawn = model.sample(40, {"lon": (170.0, 190.0), "lat": (0.0, 10.0)})
+    assert drawn["lon"].between(-180, 180).all() and (drawn["lon"].abs() >= 169.9).all()
+    assert model.sample(3, {"lon": 185.0, "lat": 5.0})["lon"].tolist() == [-175.0] * 3

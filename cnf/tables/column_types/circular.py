@@ -137,6 +137,15 @@ class Sphere(NumericType):
         beyond = (column.parameters[0] == "latitude") & (np.abs(values) > 90) & (states == 0)
         return values, np.where(beyond, OUTSIDE, states)
 
+    def write(self, values: np.ndarray, column: Column) -> pd.Series:
+        """Longitudes within a turn, as those of the table: what is given may lie beyond."""
+        circle = self.circle(column)
+        if circle is not None:
+            turn = _wrapped(values, circle.start, circle.period)
+            inside = (values >= circle.start) & (values <= circle.start + circle.period)
+            values = np.where(inside, values, turn)
+        return super().write(values, column)
+
     def details(self, column: Column) -> list[str]:
         """The side and the other column."""
         side, other, _ = column.parameters
