@@ -7,7 +7,8 @@ import torch
 from problems import seeded
 
 import cnf
-from cnf.tables import TableError
+from cnf.tables import Schema, TableError
+from cnf.tables.given import of_mapping
 
 X = np.linspace(-9, 13, 221)
 N = np.arange(0, 25)
@@ -176,3 +177,19 @@ def test_a_posterior_widens_by_the_errors_of_what_is_given():
         assert mean == pytest.approx(1, abs=0.12)
         found = np.trapezoid((grid - mean) ** 2 * density, grid)
         assert found == pytest.approx(variance, rel=0.25)
+
+
+def test_a_range_of_times_has_ends_as_the_table_spells_them():
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(60.0) % 50, "D")
+    x = np.random.default_rng(0).normal(size=60)
+    schema = Schema.infer(pd.DataFrame({"day": days.strftime("%d.%m.%Y"), "x": x}))
+    day = schema.column("day")
+    for low, high in (("10.01.2024", "20.01.2024"), (days[9], days[19])):
+        found = of_mapping(schema, {"day": (low, high)}, torch.device("cpu"))
+        ends = day.numbers(pd.Series(["10.01.2024", "20.01.2024"]))
+        assert [found.lower[0, 0], found.upper[0, 0]] == [ends[0] - 0.5, ends[1] + 0.5]
+    for name in ("day", "x"):
+        with pytest.raises(
+            TableError, match=f"the ends of a range as '{name}' has them.*got 'no'"
+        ):
+            of_mapping(schema, {name: ("no", None)}, torch.device("cpu"))

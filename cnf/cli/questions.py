@@ -44,6 +44,8 @@ def _value(column: Column, text: str) -> Any:
     if column.levels and text not in map(str, column.levels) and OR in text:
         return [part.strip() for part in text.split(OR)]
     if column.numeric and RANGE in text:
+        if column.type.reads_cells(column):
+            return tuple(end.strip() or None for end in text.split(RANGE, 1))
         try:
             low, high = (float(end) if end.strip() else None for end in text.split(RANGE))
         except ValueError:

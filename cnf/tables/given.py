@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import pandas as pd
@@ -92,7 +93,8 @@ def of_mapping(schema: Schema, given: Mapping[str, Any], device: torch.device) -
 
 def _range(column: Column, low: Any, high: Any) -> tuple[tuple[float, float], list[int]]:
     """The ends of the numbers in a range, and the states that a cell there may have."""
-    low, high = -math.inf if low is None else float(low), math.inf if high is None else float(high)
+    low = -math.inf if low is None else _number(column, low)
+    high = math.inf if high is None else _number(column, high)
     if not low < high:
         raise TableError(
             f"given: expected {shown(column.name)} from low to high, low < high;"
@@ -109,6 +111,21 @@ def _range(column: Column, low: Any, high: Any) -> tuple[tuple[float, float], li
             f"given: no value of {shown(column.name)} ({column.describe()}) lies there"
         )
     return (low, high), [0, *atoms] if low < high else atoms
+
+
+def _number(column: Column, end: Any) -> float:
+    """The end of a range as a number: of a time, that of a cell that holds it."""
+    cell = column.type.reads_cells(column) and not isinstance(end, Real)
+    try:
+        number = float(column.numbers(pd.Series([end]))[0] if cell else end)
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isnan(number):
+        raise TableError(
+            f"given: expected the ends of a range as {shown(column.name)} has them"
+            f" ({column.describe()}); got {end!r}"
+        )
+    return number
 
 
 def _cells(column: Column, low: float, high: float) -> tuple[float, float]:
