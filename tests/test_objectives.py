@@ -1,7 +1,7 @@
 """Couplings and validators of one's own, source rows in place of a base, and checkpoints of an
 objective of one's own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 import torch
@@ -20,7 +20,10 @@ from cnf.training import (
     Trainer,
     ValidationResult,
 )
+from cnf.training.batches import Batches
 from cnf.training.checkpoint import resume, write_checkpoint
+from cnf.training.objectives import Task
+from cnf.training.paths import LinearPath
 
 
 @dataclass
@@ -76,6 +79,48 @@ def test_source_rows_are_carried_to_the_data(coupling):
     with torch.no_grad():
         end = fit.flow.trajectory(source, [1.0])[0]
     assert (end.mean(0) - 2).abs().max() < 0.25
+
+
+def test_pairs_made_at_the_start_are_those_that_batches_hold():
+    """In one column, optimal transport keeps the order."""
+    x, source = torch.rand(256, 1), 5 - 2 * torch.rand(300, 1)
+    coupling, path = Seen(), Followed()
+    flow = cnf.CNF(1, hidden=(4, 4), base=cnf.NormalBase(1), preprocess=cnf.Affine.identity(1))
+    objective = FlowMatching(path=path, coupling=coupling, source=source, pairs=500)
+    task = Task(flow, Batches(x, None, None), Rows(x), 256, torch.Generator().manual_seed(0))
+    objective.start(task)
+    for step in range(1, 4):
+        objective.loss(step, 0.0)
+    assert [len(z) for z, _ in coupling.seen] == [256, 256]  # two batches, and no more
+    for z, y in coupling.seen:
+        assert z[y[:, 0].argsort(), 0].diff().min() > -0.05  # to the rounding of costs
+    made = {pair for z, y in coupling.seen for pair in zip(z[:, 0].tolist(), y[:, 0].tolist())}
+    drawn = [
+        pair for z, y in path.seen for pair in zip(z.flatten().tolist(), y.flatten().tolist())
+    ]
+    assert len(drawn) == 3 * 256 and set(drawn) <= made
+
+
+@dataclass
+class Seen:
+    """Optimal transport that keeps what it paired."""
+
+    seen: list = field(default_factory=list)
+
+    def __call__(self, z, y, context):
+        self.seen.append(MinibatchOT(len(y))(z, y, context))
+        return self.seen[-1]
+
+
+@dataclass(frozen=True)
+class Followed(LinearPath):
+    """The linear path, which keeps the ends that it was given."""
+
+    seen: list = field(default_factory=list)
+
+    def __call__(self, z, y, t):
+        self.seen.append((z, y))
+        return super().__call__(z, y, t)
 
 
 def test_an_objective_of_ones_own_is_trained_and_goes_on_from_its_checkpoint(tmp_path):

@@ -54,6 +54,8 @@ WRITTEN = {
     "what_if": {"what_if.png"},
     "image_density": {"image_density.png"},
     "gaussian_transport": {"gaussian_transport.json"},
+    "domain_shift": {"domain_shift.json", "domain_shift.png"},
+    "transport_peers": {"transport_peers.json"},
     "snapshots": {"snapshots.json", "snapshots.png"},
     "synthetic": {"synthetic.json"},
     "demo": {

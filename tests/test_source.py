@@ -8,8 +8,8 @@ from problems import F64
 from torch.distributions import MultivariateNormal, Normal
 
 import cnf
-from cnf.flows import SourceBase
-from cnf.recipe.source import Source, start_at, start_displaced
+from cnf.flows import SourceBase, importance_weights
+from cnf.recipe.source import Source, measure_by_column, start_at, start_displaced
 from cnf.rows import Rows
 
 
@@ -87,6 +87,46 @@ def test_distances_keep_their_proportions_in_model_coordinates():
     _, flow = started()
     matrix = flow.preprocess.matrix
     torch.testing.assert_close(matrix, matrix[0, 0] * torch.eye(2, dtype=F64))
+
+
+def test_a_transform_that_was_given_is_the_metric():
+    torch.manual_seed(0)
+    flow, x = cnf.CNF(2, preprocess=TRANSFORM), torch.randn(200, 2, generator=generator())
+    start_at(flow, Source(gaussian_flow(*SOURCE).float(), x + 1), Rows(x))
+    assert flow.preprocess is TRANSFORM and flow.base.transform.matrix.equal(TRANSFORM.matrix)
+    with pytest.raises(ValueError, match="base"):
+        start_at(flow, Source(gaussian_flow(*SOURCE).float(), x + 1), Rows(x))
+
+
+@pytest.mark.parametrize("rows", [200, 1200])
+def test_columns_of_tables_have_no_unit_in_common(rows):
+    """Few rows are standardized, many are nearly normal; columns with ends keep them."""
+    torch.manual_seed(0)
+    z = torch.randn(2 * rows, 2, generator=generator(), dtype=F64)
+    x = torch.stack([z[:, 0].exp() + 2, 1000 * z[:, 1].exp()], 1)
+    flow, ranges = cnf.CNF(2), [(2.0, None), (None, None)]
+    measure_by_column(flow, Rows(x[:rows]), x[rows:], ranges)
+    y = flow.to_model_coordinates(x)[0].double()
+    torch.testing.assert_close(y.std(0), torch.ones(2, dtype=F64), rtol=0.1, atol=0)
+    skewness = ((y - y.mean(0)) / y.std(0)).pow(3).mean(0).abs()
+    assert (skewness[1] < 0.2) == (2 * rows >= 2000)
+    start_at(flow, Source(gaussian_flow([4.0, 1.0], SOURCE[1]).float(), x[rows:]), Rows(x[:rows]))
+    assert flow.log_prob(torch.tensor([1.0, 0.0])) == -math.inf
+
+
+def test_weights_of_rows_of_one_normal_stand_for_those_of_another():
+    """N(0, 1) for N(½, 1), whose ratio is known; and no weight is above the truncation."""
+    x = torch.randn(20_000, generator=generator(), dtype=F64)
+    weights = importance_weights(x / 2 + 3)
+    assert abs(weights.mean() - 1) < 1e-12
+    assert abs((weights * x).mean() - 0.5) < 0.03 and abs((weights * x**2).mean() - 1.25) < 0.06
+    one_of_many = torch.full((10_000,), -50.0).index_fill(0, torch.tensor(7), 0.0)
+    found = importance_weights(torch.cat([one_of_many, torch.tensor([math.nan])]))
+    # Of n rows, one with all the weight would have n; cut at √n times the mean, it keeps all of it.
+    assert found[-1].isnan() and abs(found[7] - 10_000) < 1e-3
+    two = torch.tensor([0.0, 2.0]).exp().repeat_interleave(torch.tensor([99, 1]))
+    expected = two.clamp(max=10 * two.mean()) / two.clamp(max=10 * two.mean()).mean()
+    torch.testing.assert_close(importance_weights(two.log() - 7), expected)
 
 
 def test_columns_with_ends_keep_them():

@@ -12,6 +12,7 @@ SourceBase          the density of a fitted flow as a base
 DistributionBase    a torch distribution as a base
 ErrorModel          how estimates of a solver's error become error bounds
 Hutchinson          the stochastic estimate of the divergence
+importance_weights  of rows of one density that stand for rows of another
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from cnf.flows.periodic_bases import (
     VonMisesFisherBase,
 )
 from cnf.flows.product_base import ProductBase
+from cnf.flows.questions.importance import importance_weights
 from cnf.flows.questions.question import Answer
 from cnf.flows.questions.subset_density import DoubtfulWarning, SubsetDensity
 from cnf.flows.scoring import Evaluation, UnsolvedWarning
@@ -68,6 +70,7 @@ __all__ = [
     "UnsolvedWarning",
     "VonMisesBase",
     "VonMisesFisherBase",
+    "importance_weights",
     "kl_estimate",
     "load",
 ]

@@ -16,6 +16,7 @@ from cnf.recipe.defaults import (
     CALIBRATION_SHARE,
     FEWEST_CALIBRATION_ROWS,
     FIT_TOLERANCE,
+    SOURCE_LIKELIHOOD_SHARE,
     SUBSET_SHARE,
 )
 from cnf.recipe.mixture_fallback import (
@@ -131,6 +132,8 @@ def fit(
     train, valid = checked_rows(flow, (x, context, weights), (x_valid, context_valid), seed)
     rows = len(train) if stream is None else stream.rows
     whole, flow.subsets = seconds, None
+    if source is not None and seconds is not None and likelihood_share is None:
+        likelihood_share = SOURCE_LIKELIHOOD_SHARE
     if seconds is not None and any_subset:
         seconds = (1 - SUBSET_SHARE) * seconds
     settings = default_settings(

@@ -22,8 +22,7 @@ from cnf.training.config import Clock, Phase
 from cnf.training.couplings import MinibatchOT
 from cnf.training.flow_matching import FlowMatching
 from cnf.training.maximum_likelihood import MaximumLikelihood
-from cnf.training.penalties import Regularizers
-from cnf.transforms import Affine, BoundedToReal, Chain, Range, Transform
+from cnf.transforms import Affine, BoundedToReal, Chain, Gaussianize, Range, Transform
 from cnf.transforms.affine import moments
 
 
@@ -87,22 +86,23 @@ def source_of(
 def start_at(
     flow: CNF, source: Source, train: Rows, ranges: Sequence[Range] | None = None
 ) -> None:
-    """Give the flow the source as its base, and coordinates in which distances are those of the
-    data, but for one scale: optimal transport depends on the metric.
+    """Give the flow the source as its base, and, unless its transform was given, coordinates in which
+    distances are those of the data, but for one scale: optimal transport depends on the metric.
 
     Raises:
-        ValueError: for a flow with a context, one whose base or transform was given, and rows to learn
-            from whose columns depend on each other.
+        ValueError: for a flow with a context, one whose base was given, and rows to learn from whose
+            columns depend on each other.
     """
     if source.flow.dim != flow.dim or flow.context_dim or source.flow.context_dim:
         raise ValueError(
             f"source: expected {flow.dim} columns, as x has, and no context on either side; got"
             f" {source.flow.dim} columns"
         )
-    if not {"base", "preprocess"} <= flow.automatic:
-        raise ValueError('source: expected a flow with base="auto" and preprocess="auto"')
-    pooled = torch.cat([train.x, source.rows.to(train.x)]).double()
-    flow.preprocess = _one_scale(pooled, ranges).to(flow.device)
+    if "base" not in flow.automatic:
+        raise ValueError('source: expected a flow with base="auto"')
+    if "preprocess" in flow.automatic:
+        pooled = torch.cat([train.x, source.rows.to(train.x)]).double()
+        flow.preprocess = _opened(pooled, ranges, _one_scale).to(flow.device)
     Affine.whiten(flow.preprocess(train.x)[0], train.weights)  # refuses rows that have no density
     flow.base = SourceBase(source.flow, flow.preprocess).to(flow.device, flow.dtype)
     flow.automatic -= {"base", "preprocess"}
@@ -122,47 +122,58 @@ def start_displaced(flow: CNF, source: Source, train: Rows, *, seed: int) -> Non
     flow.field = SumField([DisplacementField.between(*found), field]).to(flow.device, flow.dtype)
 
 
-def _one_scale(x: Tensor, ranges: Sequence[Range] | None) -> Transform:
-    """Rows x (rows, dim) to mean zero and, over all columns, deviation one; columns with ends are
-    mapped to the real line first."""
-    if ranges is not None:
-        support = BoundedToReal(ranges).to(x.device)
-        return Chain(support, _one_scale(support(x)[0], None))
+def measure_by_column(
+    flow: CNF, train: Rows, source: Tensor, ranges: Sequence[Range] | None
+) -> None:
+    """Give the flow coordinates in which each column of both tables together is nearly standard
+    normal, unless its transform was given: columns of a table have no unit in common."""
+    if "preprocess" not in flow.automatic:
+        return
+    rows = as_rows("source", source, None, None, flow.device).x
+    pooled = torch.cat([train.x, rows.to(train.x)]).double()
+    flow.preprocess = _opened(pooled, ranges, _by_column).to(flow.device)
+    flow.automatic.remove("preprocess")
+
+
+def _opened(
+    x: Tensor, ranges: Sequence[Range] | None, transform_of: Callable[[Tensor], Transform]
+) -> Transform:
+    """The transform of rows x (rows, dim), after columns with ends are mapped to the real line."""
+    if ranges is None:
+        return transform_of(x)
+    support = BoundedToReal(ranges).to(x.device)
+    return Chain(support, transform_of(support(x)[0]))
+
+
+def _one_scale(x: Tensor) -> Transform:
+    """Rows x (rows, dim) to mean zero and, over all columns, deviation one."""
     mean = x.mean(0)
     scale = (x - mean).square().mean().sqrt()
     return Affine(mean, scale * torch.eye(x.shape[1]).to(scale))
 
 
+def _by_column(x: Tensor) -> Transform:
+    """Every column of rows x (rows, dim) to mean zero and deviation one, nearly normal where there
+    are rows enough."""
+    return Gaussianize.fit(x) if len(x) >= defaults.TRANSFORM_ROWS else Affine.standardize(x)
+
+
 def with_source(settings: FitSettings, source: Source) -> FitSettings:
-    """The settings with rows of the source paired by optimal transport, and a penalty on the length
-    of paths that likelihood loses towards its end: it chooses among maps, and bends none."""
+    """The settings with rows of the source paired by optimal transport, and a small penalty on the
+    length of paths: it chooses among maps, and bends none."""
+    block = defaults.SOURCE_COUPLING_BLOCK
     phases: list[Phase] = []
     for phase in settings.phases:
         if isinstance(phase.objective, FlowMatching):
             matching = replace(
                 phase.objective,
                 source=source.rows,
-                coupling=MinibatchOT(defaults.SOURCE_COUPLING_BLOCK),
+                coupling=MinibatchOT(block),
+                pairs=min(defaults.SOURCE_PAIRS, (phase.steps or defaults.SOURCE_PAIRS) * block),
             )
-            phases.append(replace(phase, objective=matching))
+            phases.append(replace(phase, objective=matching, batch=block))
         elif isinstance(phase.objective, MaximumLikelihood):
-            kept = phase.objective.regularizers
-            weights = [replace(kept, kinetic=weight) for weight in defaults.SOURCE_KINETIC]
-            phases += annealed(phase, phase.objective, weights)
+            weights = replace(phase.objective.regularizers, kinetic=defaults.SOURCE_KINETIC)
+            likelihood = replace(phase.objective, regularizers=weights, nfe_budget=None)
+            phases.append(replace(phase, objective=likelihood))
     return replace(settings, phases=tuple(phases), ranges=None)
-
-
-def annealed(
-    phase: Phase, objective: MaximumLikelihood, penalties: Sequence[Regularizers]
-) -> list[Phase]:
-    """A phase of likelihood as several of equal length, each with its penalties."""
-    parts = len(penalties)
-    return [
-        replace(
-            phase,
-            objective=replace(objective, regularizers=weights, nfe_budget=None),
-            steps=None if phase.steps is None else max(1, phase.steps // parts),
-            seconds=None if phase.seconds is None else phase.seconds / parts,
-        )
-        for weights in penalties
-    ]

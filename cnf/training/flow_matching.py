@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from cnf.flows import CNF
+from cnf.training.batches import Batches
 from cnf.training.couplings import Coupling, IndependentCoupling
 from cnf.training.objectives import Loss, Objective, Task
 from cnf.training.paths import LinearPath, Path, shortest_path
+
+Pairs = tuple[Tensor, Tensor, Tensor | None]  # source points, rows and their context
 
 
 @dataclass
@@ -25,14 +28,17 @@ class FlowMatching(Objective):
         coupling: which source point is paired with which row.
         times: number of distinct times in a batch, stratified; the gates of a field are computed
             once for all rows of a time. The batch is a multiple of it.
-        source: source rows (rows, dim) in the units of the data, drawn with replacement; None
-            draws from the base of the flow.
+        source: source rows (rows, dim) in the units of the data, None draws from the base of the
+            flow.
+        pairs: made at the start of a phase, a batch at a time, for all batches to be drawn from: a
+            coupling of large blocks costs more than a training step. None pairs every batch anew.
     """
 
     path: Path | None = None
     coupling: Coupling = field(default_factory=IndependentCoupling)
     times: int = 64
     source: Tensor | None = None
+    pairs: int | None = None
 
     name = "flow matching"
 
@@ -44,29 +50,54 @@ class FlowMatching(Objective):
                 f"batch: expected a multiple of {self.times} times and {count} processes,"
                 f" {self.times * count}; got {task.batch} rows"
             )
-        self.source_rows: Tensor | None = None
+        self.start_points: Batches | None = None
         if self.source is not None:
             rows = self.source.to(task.flow.device)
-            self.source_rows = task.flow.to_model_coordinates(rows)[0]
+            self.start_points = Batches(task.flow.to_model_coordinates(rows)[0], None, None)
+        self.pool: Batches | None = None
+        if self.pairs is not None:
+            generator = torch.Generator(task.flow.device).manual_seed(
+                task.generator.initial_seed()
+            )
+            self.pool = self._pool(self.pairs, generator)
 
     def loss(self, step: int, progress: float) -> Loss:
         """The loss of fresh pairs."""
         task = self.task
-        y, context = task.batches.draw(task.batch, task.generator)
-        pairs = self.coupling(self._draw_source(y), y, context)
-        z, y, context = task.own(*pairs, context)
+        z, y, context = task.own(*self._draw())
         path = self.path or shortest_path(task.flow.geometry)
         value = flow_matching_loss(
             task.flow, z, y, context, task.generator, path=path, times=self.times
         )
         return Loss(value, value.item())
 
-    def _draw_source(self, y: Tensor) -> Tensor:
-        generator, rows = self.task.generator, self.source_rows
-        if rows is None:
+    def _pool(self, count: int, generator: torch.Generator) -> Batches:
+        """At least so many pairs, of batches that are each spread evenly over both ends."""
+        batch = self.task.batch
+        starts, rows, contexts = zip(
+            *(self._paired(batch, generator) for _ in range(-(-count // batch)))
+        )
+        context = None if contexts[0] is None else torch.cat(contexts)
+        return Batches(torch.cat(rows), context, None, torch.cat(starts))
+
+    def _draw(self) -> Pairs:
+        """A batch of pairs."""
+        task, pool = self.task, self.pool
+        if pool is None:
+            return self._paired(task.batch, task.generator)
+        y, context, z = pool.draw(task.batch, task.generator)
+        return z, y, context
+
+    def _paired(self, count: int, generator: torch.Generator) -> Pairs:
+        """So many fresh pairs."""
+        y, context = self.task.batches.draw(count, generator)
+        return *self.coupling(self._draw_source(y, generator), y, context), context
+
+    def _draw_source(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        if self.start_points is None:
             flow = self.task.flow
             return flow.base.sample((len(y),), generator, dtype=flow.dtype, device=flow.device)
-        return rows[torch.randint(len(rows), (len(y),), generator=generator, device=y.device)]
+        return self.start_points.draw(len(y), generator)[0]
 
 
 def flow_matching_loss(

@@ -128,8 +128,8 @@ class Trainer:
     def start(self) -> Trainer:
         """Validate the flow as it is, and begin the first phase."""
         self.initial = self.best = snapshot(self.flow.field)
-        self.start_phase(PhaseState())
         start = self.settings.clock()
+        self.start_phase(PhaseState())
         self.state.best_nll = self.validator.validate().nll
         self.state.overdrawn = self.spent + self.settings.clock() - start
         self.state.make_up(self.phase.seconds)

@@ -43,6 +43,29 @@ def log_mean(log_weights: Tensor) -> LogMean:
     return LogMean(value, error, ess)
 
 
+def importance_weights(log_ratio: Tensor) -> Tensor:
+    """Weights (rows,) of rows drawn from p₀ under which they stand for rows of p₁, with mean one.
+
+    w = p₁/p₀, truncated at √n times the mean of n rows (Ionides 2008): the few largest of a ratio
+    of two estimates would else decide alone. Averages are biased a little, by what is cut off. A row
+    without a ratio (NaN) has no weight either, and counts for nothing in those of the others.
+
+    Args:
+        log_ratio: log p₁ − log p₀ of every row (rows,), up to a constant, as `log_density_ratio`
+            gives it.
+
+    Source: Ionides (2008), Truncated importance sampling.
+
+    Example:
+        >>> importance_weights(torch.tensor([0.0, 0.0, 50.0, 0.0]))
+        tensor([0., 0., 4., 0.])
+    """
+    weights = (log_ratio - log_ratio.nan_to_num(-math.inf).max()).exp()
+    count = weights.isfinite().sum()
+    weights = weights.clamp(max=count.sqrt() * weights.nanmean())
+    return weights / weights.nanmean()
+
+
 def pareto_k(log_weights: Tensor) -> float:
     """The shape k of the generalized Pareto distribution that fits the largest weights (Vehtari et
     al. 2024).

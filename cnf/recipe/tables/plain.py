@@ -6,11 +6,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cnf.flows import CNF, SnapshotFlow
 from cnf.flows.gaussian import LinearGaussian
 from cnf.recipe.fit import fit
 from cnf.recipe.snapshots import fit_through_time
+from cnf.recipe.source import measure_by_column
 from cnf.recipe.tables.rows import TableRows
 from cnf.rows import Rows, as_rows, held_out_split, weighted_nll
 from cnf.tables.model import TableFlow
@@ -28,10 +30,14 @@ def plain_rows(model: TableFlow, rows: TableRows, *, weighted: bool) -> Rows:
     return as_rows("rows", x, context, rows.counts if weighted else None, x.device)
 
 
-def fit_plain(model: TableFlow, rows: Rows, valid: Rows | None, **options: Any) -> History:
+def fit_plain(
+    model: TableFlow, rows: Rows, valid: Rows | None, *, source: Tensor | None, **options: Any
+) -> History:
     """Fit a model whose flow is conditioned on a numeric context, or on nothing, by `cnf.fit`;
     `options` are its own."""
     assert model.flow is not None, "a plain table has numbers"
+    if source is not None:
+        measure_by_column(model.flow, rows, source, model.schema.ranges)
     return fit(
         model.flow,
         rows.x,
@@ -40,6 +46,7 @@ def fit_plain(model: TableFlow, rows: Rows, valid: Rows | None, **options: Any) 
         context_valid=None if valid is None else valid.context,
         weights=rows.weights,
         ranges=model.schema.ranges,
+        source=source,
         **options,
     )
 
