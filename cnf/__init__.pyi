@@ -44,6 +44,9 @@ from .flows import (
     ContaminatedBase as ContaminatedBase,
 )
 from .flows import (
+    GrowingFlow as GrowingFlow,
+)
+from .flows import (
     Hutchinson as Hutchinson,
 )
 from .flows import (

@@ -7,6 +7,7 @@ MLPField            any number of hidden layers
 ConcatSquashField   the layers of FFJORD (Grathwohl et al. 2019)
 SumField            the sum of fields
 DisplacementField   the motion of optimal transport between Gaussians
+GrowingField        a motion whose mass grows at a rate of its own
 ThroughTime         a field run up to the time of each row
 Geometry            the space of a field: real columns, angles, unit vectors
 """
@@ -15,6 +16,7 @@ from cnf.fields.base import BoundField, FieldAt, VelocityField
 from cnf.fields.displacement import DisplacementField
 from cnf.fields.gated import GatedField
 from cnf.fields.geometry import Geometry
+from cnf.fields.growing import GrowingField, Growth
 from cnf.fields.masked import MaskedField
 from cnf.fields.networks import ConcatSquashField, MLPField
 from cnf.fields.sums import SumField
@@ -27,6 +29,8 @@ __all__ = [
     "FieldAt",
     "GatedField",
     "Geometry",
+    "GrowingField",
+    "Growth",
     "MLPField",
     "MaskedField",
     "SumField",

@@ -8,6 +8,7 @@ NormalBase, StudentTBase, MixtureBase, ContaminatedBase    base densities
 UniformCircleBase, VonMisesBase, UniformSphereBase, VonMisesFisherBase, ProductBase
                     of angles, unit vectors, and blocks of columns
 SnapshotFlow        the density of rows at any time between snapshots
+GrowingFlow         the same, of mass that grows on its way
 SourceBase          the density of a fitted flow as a base
 DistributionBase    a torch distribution as a base
 ErrorModel          how estimates of a solver's error become error bounds
@@ -28,6 +29,7 @@ from cnf.flows.distribution_base import DistributionBase
 from cnf.flows.divergence import Hutchinson
 from cnf.flows.error_model import ErrorModel
 from cnf.flows.flow import CNF
+from cnf.flows.growing_flow import GrowingFlow
 from cnf.flows.loading import load
 from cnf.flows.model_file import ModelFileError
 from cnf.flows.periodic_bases import (
@@ -56,6 +58,7 @@ __all__ = [
     "ErrorModel",
     "Evaluation",
     "FlowDistribution",
+    "GrowingFlow",
     "Hutchinson",
     "MixtureBase",
     "ModelFileError",

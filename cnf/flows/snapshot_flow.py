@@ -80,6 +80,9 @@ class SnapshotFlow(nn.Module):
         self.flow.field = ThroughTime(flow.field)
         self.flow.base, self.flow.preprocess = flow.base, flow.preprocess
 
+    def settle(self, seed: int) -> None:
+        """What is left to do after training: nothing."""
+
     @property
     def field(self) -> VelocityField:
         """dx/dt between t = 0 and t = 1, the first and the last snapshot."""
@@ -157,7 +160,11 @@ class SnapshotFlow(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write the flow to one safetensors file, atomically; see `cnf.load`."""
-        config = {"class": "SnapshotFlow", **describe(self.flow), "metadata": self.flow.metadata}
+        config = {
+            "class": type(self).__name__,
+            **describe(self.flow),
+            "metadata": self.flow.metadata,
+        }
         write_model(path, config, tensors_of(self.flow))
 
     def _context(self, time: Any, *, extrapolate: bool) -> Tensor:

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 
-from cnf.flows import CNF
+from cnf.flows import CNF, GrowingFlow, SnapshotFlow
 from cnf.flows.loading import build, rebuilt
 from cnf.flows.model_file import read_model
 from cnf.flows.serialization import DTYPES, misfits_reported, require_bounded
-from cnf.flows.snapshot_flow import SnapshotFlow
 from cnf.flows.state import checked, load_tensors
 from cnf.registry import known_classes
 from cnf.tables.cell_integrals import RULE_MARGIN
@@ -22,6 +21,9 @@ from cnf.tables.metadata import FitMetadata
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema
 from cnf.tables.upgrades import upgraded
+
+# Flows through time, by the names that files have for them.
+MOVING = {"SnapshotFlow": SnapshotFlow, "GrowingFlow": GrowingFlow}
 
 
 def load(
@@ -42,7 +44,8 @@ def load(
     if config.get("class") != "TableFlow":
         with known_classes(classes):
             flow = rebuilt(path, config, tensors, device=device)
-        return SnapshotFlow(flow) if config.get("class") == "SnapshotFlow" else flow
+        moving = MOVING.get(config.get("class", ""))
+        return flow if moving is None else moving(flow)
     with misfits_reported(path):
         config, tensors = upgraded(config, tensors)
         require_bounded(config)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from cnf.fields import Geometry
+
+# Of unbalanced plans: the weight of their entropy, as a squared distance, the sweeps of Sinkhorn,
+# and what stands for no mass.
+BLUR, UNBALANCED_SWEEPS, LEAST_MASS = 0.01, 100, 1e-200
 
 
 class Coupling(Protocol):
@@ -69,10 +74,49 @@ def couple(z: Tensor, y: Tensor, block: int, geometry: Geometry | None = None) -
                 [5.]])
     """
     blocks = y.reshape(-1, block, y.shape[-1])
-    ends = (z.reshape_as(blocks), blocks)
-    if geometry is not None:
-        ends = (geometry.chord(ends[0]), geometry.chord(blocks))
+    order = assignment(z.reshape_as(blocks), blocks, geometry)
+    return blocks.gather(1, order[..., None].expand_as(blocks)).reshape_as(y)
+
+
+def assignment(z: Tensor, y: Tensor, geometry: Geometry | None = None) -> Tensor:
+    """The place in its block of the row of y that each row of z is paired with (blocks, rows); see
+    `couple`.
+
+    Args:
+        z: source points (blocks, rows, dim).
+        y: data (blocks, rows, dim).
+        geometry: the space of the rows; None is a plane.
+    """
+    ends = (z, y) if geometry is None else (geometry.chord(z), geometry.chord(y))
     costs = torch.cdist(*ends).square().double().numpy(force=True)
-    order = [torch.from_numpy(linear_sum_assignment(cost)[1]) for cost in costs]
-    chosen = torch.stack(order).to(y.device)[..., None].expand_as(blocks)
-    return blocks.gather(1, chosen).reshape_as(y)
+    return torch.from_numpy(np.stack([linear_sum_assignment(cost)[1] for cost in costs])).to(
+        y.device
+    )
+
+
+def unbalanced_odds(z: Tensor, y: Tensor, reach: float) -> Tensor:
+    """The odds (rows, rows of y) of where each row of z goes, by the entropic plan of unbalanced
+    optimal transport (Chizat et al. 2018),
+
+        min over π ≥ 0 of Σ |z − y|² π + r² KL(π 1 | a) + r² KL(πᵀ 1 | b) + ε KL(π | a bᵀ),
+
+    for masses a and b of the same size for every row: where more goes than comes, mass is lost.
+
+    Args:
+        z: rows that mass leaves (rows, dim).
+        y: rows where it arrives, as many or not.
+        reach: r, a distance: mass rather goes and comes than moves much farther.
+
+    Example:
+        >>> z, y = torch.tensor([[0.0], [9.0]]), torch.tensor([[0.0], [9.0], [9.0]])
+        >>> unbalanced_odds(z, y, 1.0).round(decimals=3)
+        tensor([[1.0000, 0.0000, 0.0000],
+                [0.0000, 0.5000, 0.5000]], dtype=torch.float64)
+    """
+    costs = torch.cdist(z.double(), y.double()).square() / BLUR
+    kernel, power = (-costs).exp(), reach**2 / (reach**2 + BLUR)
+    v = torch.ones_like(costs[0])
+    for _ in range(UNBALANCED_SWEEPS):
+        u = (kernel @ v / len(v)).clamp_min(LEAST_MASS) ** -power
+        v = (u @ kernel / len(u)).clamp_min(LEAST_MASS) ** -power
+    return (v.log() - costs).softmax(1)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from scipy.interpolate import CubicSpline
+from scipy.interpolate import CubicHermiteSpline, CubicSpline, PPoly
 from torch import Tensor
 
 from cnf.fields import Geometry
@@ -86,12 +86,34 @@ class SplinePath:
             points: (len(self.times), times, rows, dim).
             t: times in [0, 1], (times, 1, 1).
         """
-        # A spline is linear in its points.
         basis = CubicSpline(self.times, np.eye(len(self.times)), bc_type="natural")
-        at = t.flatten().numpy(force=True)
-        weights = (torch.from_numpy(basis(at, order)).to(points) for order in (0, 1))
-        x, u = (torch.einsum("tk,ktnd->tnd", weight, points) for weight in weights)
-        return x, u
+        return _combined(basis, points, t)
+
+    def through(self, points: Tensor, slopes: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with known slopes at the points (Hermite splines); those that are NaN are the ones
+        of the natural spline.
+
+        Args:
+            points: (len(self.times), times, rows, dim).
+            slopes: dx_t/dt at the points, of the same shape.
+            t: times in [0, 1], (times, 1, 1).
+        """
+        one = np.eye(len(self.times))
+        natural = torch.from_numpy(CubicSpline(self.times, one, bc_type="natural")(self.times, 1))
+        usual = torch.einsum("lk,ktnd->ltnd", natural.to(points), points)
+        slopes = torch.where(slopes.isnan(), usual, slopes)
+        of_points = _combined(CubicHermiteSpline(self.times, one, 0 * one), points, t)
+        of_slopes = _combined(CubicHermiteSpline(self.times, 0 * one, one), slopes, t)
+        return of_points[0] + of_slopes[0], of_points[1] + of_slopes[1]
+
+
+def _combined(basis: PPoly, points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """A spline and its slope at t (times, 1, 1), as they are linear in points (points, times, rows,
+    dim)."""
+    at = t.flatten().numpy(force=True)
+    weights = (torch.from_numpy(basis(at, order)).to(points) for order in (0, 1))
+    x, u = (torch.einsum("tk,ktnd->tnd", weight, points) for weight in weights)
+    return x, u
 
 
 def shortest_path(geometry: Geometry) -> Path:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cnf.fields.through_time import ThroughTime
-from cnf.training.couplings import couple
+from cnf.training.couplings import assignment
 from cnf.training.flow_matching import stratified_times
 from cnf.training.objectives import Loss, Objective, Task
 from cnf.training.paths import SplinePath
@@ -44,7 +44,15 @@ class SnapshotMatching(Objective):
         self.task, self.field = task, task.flow.field.field
         rows = [task.flow.to_model_coordinates(rows)[0] for rows in self._on(task.flow.device)]
         generator = torch.Generator(task.flow.device).manual_seed(task.generator.initial_seed())
-        self.points = chained(rows, self.chains, self.block, generator)
+        self.points = self.chain(rows, generator)
+
+    def chain(self, rows: list[Tensor], generator: torch.Generator) -> Tensor:
+        """Chains (snapshots, chains, columns) of rows in model coordinates."""
+        return chained(rows, self.chains, self.block, generator)
+
+    def along(self, points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Where chains are at t, and the velocity of each column (times, rows, columns)."""
+        return self.path(points, t[..., None])
 
     def _on(self, device: torch.device) -> list[Tensor]:
         return [rows.to(device) for rows in self.snapshots]
@@ -61,9 +69,13 @@ class SnapshotMatching(Objective):
         (places,) = task.own(places)
         points = self.points[:, places].unflatten(1, (self.times, -1))
         t = stratified_times(self.times, points, task.generator)
-        x, velocity = self.path(points, t[..., None])
-        value = (self.field(t, x) - velocity).square().sum(-1).mean()
+        x, velocity = self.along(points, t)
+        value = self.misfit(t, x, velocity).mean()
         return Loss(value, value.item())
+
+    def misfit(self, t: Tensor, x: Tensor, velocity: Tensor) -> Tensor:
+        """The squared distance (times, rows) from the velocity of the chains."""
+        return (self.field(t, x) - velocity).square().sum(-1)
 
 
 def chained(
@@ -84,15 +96,40 @@ def chained(
         tensor([[0., 9.],
                 [1., 8.]])
     """
-    block = min(block, *(len(rows) for rows in snapshots))
-    blocks = [_chained_block(snapshots, block, generator) for _ in range(-(-count // block))]
-    return torch.cat(blocks, 1)
+    places = chained_places(snapshots, snapshots, count, block, generator)
+    return torch.stack([x[there] for x, there in zip(snapshots, places)])
 
 
-def _chained_block(snapshots: Sequence[Tensor], block: int, generator: torch.Generator) -> Tensor:
-    chain: list[Tensor] = []
-    for rows in snapshots:
-        order = torch.randperm(len(rows), generator=generator, device=rows.device)
-        drawn = rows[order[:block]]
-        chain.append(couple(chain[-1], drawn, block) if chain else drawn)
-    return torch.stack(chain)
+def chained_places(
+    ahead: Sequence[Tensor],
+    behind: Sequence[Tensor],
+    count: int,
+    block: int,
+    generator: torch.Generator,
+) -> list[Tensor]:
+    """The places of the rows of `chained`, (chains,) for each snapshot, where a row is compared with
+    those of the next snapshot by one position and with those before by another.
+
+    Args:
+        ahead: where rows are compared with those of the next snapshot (rows, dim).
+        behind: where they are compared with those of the one before.
+        count: see `chained`; likewise `block` and `generator`.
+        block: see `count`.
+        generator: see `count`.
+    """
+    block = min(block, *(len(rows) for rows in behind))
+    blocks = [_block(ahead, behind, block, generator) for _ in range(-(-count // block))]
+    return [torch.cat(parts) for parts in zip(*blocks)]
+
+
+def _block(
+    ahead: Sequence[Tensor], behind: Sequence[Tensor], block: int, generator: torch.Generator
+) -> list[Tensor]:
+    places: list[Tensor] = []
+    for k, x in enumerate(behind):
+        drawn = torch.randperm(len(x), generator=generator, device=x.device)[:block]
+        if places:
+            before = ahead[k - 1][places[-1]]
+            drawn = drawn[assignment(before[None], x[drawn][None])[0]]
+        places.append(drawn)
+    return places

@@ -131,6 +131,7 @@ class Trainer:
         start = self.settings.clock()
         self.start_phase(PhaseState())
         self.state.best_nll = self.validator.validate().nll
+        self.state.best_penalty = self.objective.selection_penalty(self.validator.flow)
         self.state.overdrawn = self.spent + self.settings.clock() - start
         self.state.make_up(self.phase.seconds)
         self.started = True

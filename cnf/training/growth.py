@@ -1,0 +1,195 @@
+"""Training of mass that grows on its way."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from cnf.fields.growing import GrowingField
+from cnf.fields.through_time import ThroughTime
+from cnf.flows import CNF
+from cnf.flows.growing_flow import carried, squared_slope
+from cnf.ode import Grid, Solver
+from cnf.training.couplings import unbalanced_odds
+from cnf.training.maximum_likelihood import MaximumLikelihood
+from cnf.training.objectives import Loss, Task
+from cnf.training.snapshots import SnapshotMatching
+from cnf.training.validation import VALIDATION_STEPS
+
+# Base points of which each training step carries some, and those of them that a validation does.
+POOL, JUDGED = 8_192, 2_048
+# Factor by which a row's mass grows or shrinks from one snapshot to the next, at most: beyond, a few
+# rows on the edge of a plan would lead the others.
+MOST_GROWTH = 8.0
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the density ρ of a growing flow comes to, Z = ∫ ρ(x, t) dx = E exp ∫ g dt over the base.
+
+    Attributes:
+        pool: draws of the base (draws, dim), in model coordinates.
+        times: at which Z is asked for, in [0, 1].
+        counts: of the rows at each of them.
+    """
+
+    pool: Tensor
+    times: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    @classmethod
+    def of(cls, task: Task, times: tuple[float, ...], counts: tuple[int, ...]) -> Totals:
+        """With the same draws for the same seed, whatever was drawn before."""
+        flow, seed = task.flow, task.generator.initial_seed()
+        generator = torch.Generator(flow.device).manual_seed(seed)
+        pool = flow.base.sample((POOL,), generator, dtype=flow.dtype, device=flow.device)
+        return cls(pool, times, counts)
+
+    def integrals(
+        self, flow: CNF, z: Tensor, solver: Solver, probe: Tensor | None = None
+    ) -> Tensor:
+        """Those of `carried` from base points z (rows, dim) up to each of the times."""
+        assert isinstance(flow.field, ThroughTime) and isinstance(flow.field.field, GrowingField)
+        return carried(flow.field.field, z, (0.0, *self.times), solver, probe)[1][1:]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over rows of what times have (times,)."""
+        return (values * values.new_tensor(self.counts)).sum() / sum(self.counts)
+
+    @torch.no_grad()
+    def log_mean(self, flow: CNF, solver: Solver) -> float:
+        """The mean of log Z over rows: nats by which ρ is too large to be a density."""
+        growth = self.integrals(flow, self.pool[:JUDGED], solver)[..., 0]
+        return self.mean(growth.logsumexp(1) - math.log(JUDGED)).item()
+
+
+@dataclass
+class GrowthMatching(SnapshotMatching):
+    """E |v(t, x_t) − u_t|² + E (g(t, x_t) − dl_t/dt)² + w E |∇g|² along splines through chains of
+    rows, one of each snapshot, and of the logarithm l of the mass on their way.
+
+    Rows are chained by unbalanced optimal transport: mass that is more in one place and less in
+    another has grown and shrunk, and has not moved there.
+
+    Attributes:
+        reach: see `unbalanced_odds`, in model coordinates.
+        slope_weight: w.
+    """
+
+    reach: float = 1.0
+    slope_weight: float = 0.0
+
+    def start(self, task: Task) -> None:
+        """Begin a phase."""
+        super().start(task)
+        counts = tuple(len(rows) for rows in self.snapshots[1:])
+        self.totals = Totals.of(task, self.path.times[1:], counts)
+
+    def chain(self, rows: list[Tensor], generator: torch.Generator) -> Tensor:
+        """Chains of rows in model coordinates, with l as one more column."""
+        return growing_chains(rows, self.chains, self.block, self.reach, generator)
+
+    def misfit(self, t: Tensor, x: Tensor, velocity: Tensor) -> Tensor:
+        """The squared distance (times, rows) from velocity and growth of the chains."""
+        field, x, (u, rate) = self.field, x[..., :-1], (velocity[..., :-1], velocity[..., -1])
+        assert isinstance(field, GrowingField)
+        probe = torch.randn(x.shape, generator=self.task.generator, device=x.device).to(x)
+        slope = self.slope_weight * squared_slope(field.growth, t, x, probe)
+        return (field(t, x) - u).square().sum(-1) + (field.growth(t, x) - rate).square() + slope
+
+    def selection_penalty(self, flow: CNF) -> float:
+        """Nats by which ρ is too large to be a density."""
+        return self.totals.log_mean(flow, Grid.uniform(VALIDATION_STEPS, "adams"))
+
+
+def growing_chains(
+    snapshots: Sequence[Tensor], count: int, block: int, reach: float, generator: torch.Generator
+) -> Tensor:
+    """At least so many chains of rows (snapshots, chains, dim + 1), each from a row of the first
+    snapshot on, and beside each row the logarithm of the mass that has become of one.
+
+    Args:
+        snapshots: rows of each time, in model coordinates (rows, dim).
+        count: of the chains.
+        block: rows of a snapshot that are looked at together; fewer where one has fewer.
+        reach: see `unbalanced_odds`.
+        generator: draws rows and where they go.
+    """
+    block = min(block, *(len(rows) for rows in snapshots))
+    blocks = [
+        _growing_block(snapshots, block, reach, generator) for _ in range(-(-count // block))
+    ]
+    return torch.cat(blocks, 1)
+
+
+def _growing_block(
+    snapshots: Sequence[Tensor], block: int, reach: float, generator: torch.Generator
+) -> Tensor:
+    device = snapshots[0].device
+    orders = [torch.randperm(len(x), generator=generator, device=device) for x in snapshots]
+    drawn = [x[order[:block]] for x, order in zip(snapshots, orders)]
+    places, log_mass = torch.arange(block, device=device), drawn[0].new_zeros(block)
+    chain = [torch.cat([drawn[0], log_mass[:, None]], 1)]
+    for before, after in pairwise(drawn):
+        odds = unbalanced_odds(before, after, reach)
+        places = torch.multinomial(odds[places], 1, generator=generator)[:, 0]
+        # What arrives in a place and is too much or too little for it has to shrink or grow.
+        grown = odds.sum(0).reciprocal().clamp(1 / MOST_GROWTH, MOST_GROWTH).to(log_mass)
+        log_mass = log_mass + grown.log()[places]
+        chain.append(torch.cat([after[places], log_mass[:, None]], 1))
+    return torch.stack(chain)
+
+
+@dataclass
+class GrowingLikelihood(MaximumLikelihood):
+    """Extended maximum likelihood: the negative log-likelihood of an intensity ρ, and its mass.
+
+        −E log ρ(x, t) + Σₖ wₖ (Zₖ − 1),    Zₖ = ∫ ρ(x, tₖ) dx,
+
+    for snapshots k with the share wₖ of the rows. Its minimum has Z = 1, since log Z ≤ Z − 1, and a
+    few draws give Z and its gradient without bias (Barlow 1990). A penalty on ∫ |∇g|² dt has
+    neighbors grow alike, so that growth takes the place of no motion.
+
+    Attributes:
+        times: of the snapshots, in [0, 1], but for the first.
+        counts: of the rows at each of them.
+        slope_weight: of ∫ |∇g|² dt.
+    """
+
+    times: tuple[float, ...] = (1.0,)
+    counts: tuple[int, ...] = (1,)
+    slope_weight: float = 0.0
+
+    def start(self, task: Task) -> None:
+        """Begin a phase."""
+        super().start(task)
+        self.totals = Totals.of(task, self.times, self.counts)
+
+    def loss(self, step: int, progress: float) -> Loss:
+        """The loss of fresh rows and base points.
+
+        Raises:
+            SolverError: where the largest grid cannot follow the field.
+        """
+        found, totals, task = super().loss(step, progress), self.totals, self.task
+        draws, pool = task.generator, totals.pool
+        places = torch.randint(POOL, (task.batch,), generator=draws, device=pool.device)
+        probe = torch.randn(pool[places].shape, generator=draws, device=pool.device).to(pool)
+        places, probe = task.own(places, probe)
+        grid = self.control.training_grid()
+        q = totals.integrals(task.flow, pool[places], grid, probe)
+        excess = totals.mean(q[..., 0].exp().mean(1)) - 1
+        value = found.value + excess + self.slope_weight * q[-1, :, 1].mean()
+        return Loss(value, found.reported + excess.item())
+
+    def selection_penalty(self, flow: CNF) -> float | None:
+        """Nats by which ρ is too large to be a density."""
+        penalty = super().selection_penalty(flow)
+        if penalty is None:
+            return None
+        return penalty + self.totals.log_mean(flow, self.control.grid.refined())
