@@ -322,6 +322,23 @@ def snapshots() -> str:
     return table(("law", "left out", "KL, nats", *named), rows)
 
 
+def growth() -> str:
+    """How near density and growth of a known law come, at a time left out and at the last one."""
+    rows = [
+        (
+            number(case["left_out"], 1),
+            number(found["time"], 1),
+            f"{number(found['kl'], 4)} ± {number(found['kl_se'], 4)}",
+            *(f"{100 * found[f'rate_of_{what}']:.1f} %" for what in ("rows", "all")),
+            *(f"{part['found']:.2f} ({part['rate']:.2f})" for part in found["branches"]),
+        )
+        for case in figures("growth")
+        for found in case["at"].values()
+    ]
+    rates = ("rate of rows, off by", "of all", "fast branch (law)", "slow branch (law)")
+    return table(("left out", "seen at", "KL, nats", *rates), rows)
+
+
 def synthetic() -> str:
     """Draws told from the rows they were made from, and how alike the tables are."""
     shown = ("detection by trees", "trend", "shape", "α-precision", "β-recall", "memorization")
@@ -337,6 +354,7 @@ def synthetic() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "gaussians": gaussians,
     "snapshots": snapshots,
+    "growth": growth,
     "synthetic": synthetic,
     "results": results,
     "tables-150": tables_150,

@@ -57,6 +57,7 @@ WRITTEN = {
     "domain_shift": {"domain_shift.json", "domain_shift.png"},
     "transport_peers": {"transport_peers.json"},
     "snapshots": {"snapshots.json", "snapshots.png"},
+    "growth": {"growth.json", "growth.png"},
     "synthetic": {"synthetic.json"},
     "demo": {
         "checkerboard.safetensors",

@@ -167,7 +167,7 @@ def chebyshev(coefficients: Tensor, t: Tensor) -> Tensor:
         >>> chebyshev(torch.tensor([1.0, 0.0, 1.0]), torch.tensor([0.0, 0.5]))
         tensor([2., 0.])
     """
-    x = (2 * t - 1).reshape(*t.shape, *[1] * (coefficients.dim() - 1))
+    x = (2 * t - 1).reshape((*t.shape, *[1] * (coefficients.dim() - 1)))
     ahead = beyond = torch.zeros_like(x)
     for c in reversed(coefficients[1:].unbind()):
         ahead, beyond = c + 2 * x * ahead - beyond, ahead

@@ -85,6 +85,12 @@ SOURCE_KINETIC = 1e-3  # weight of ∫ |v|² dt; one of λ shortens a shift by 2
 # densities; a penalty on the acceleration too left times between the snapshots further off.
 SNAPSHOT_CHAINS, SNAPSHOT_BLOCK = 4_096, 256
 SNAPSHOT_KINETIC = 1e-3
+# Where mass grows: the weight of |∇g|² in flow matching and in likelihood, and the distance in model
+# coordinates beyond which it rather grows and shrinks than moves. A smaller weight or distance has
+# growth stand for motion too.
+SNAPSHOT_SLOPES, SNAPSHOT_REACH = (0.1, 2e-2), 1.25
+# Nats that likelihood loses where it ignores known velocities.
+SNAPSHOT_VELOCITIES = 1.0
 
 # Optimization.
 WEIGHT_DECAY_ROWS, MOST_WEIGHT_DECAY = 1_500, 0.3  # their quotient with the rows: few overfit soon

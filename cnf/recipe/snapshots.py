@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.functional import jvp
 
 import cnf.recipe.defaults as defaults
-from cnf.flows import CNF
-from cnf.flows.snapshot_flow import SnapshotFlow
+from cnf.flows import CNF, GrowingFlow, SnapshotFlow
 from cnf.recipe.architecture import default_field
 from cnf.recipe.fit import fit
 from cnf.recipe.preparation import at_rest
@@ -25,11 +25,13 @@ from cnf.rows import FEWEST_ROWS, Rows, as_rows, held_out_split
 from cnf.training.callbacks import Callback
 from cnf.training.config import Phase
 from cnf.training.flow_matching import FlowMatching
+from cnf.training.growth import GrowingLikelihood, GrowthMatching
 from cnf.training.maximum_likelihood import MaximumLikelihood
 from cnf.training.modes import with_gradients
 from cnf.training.paths import SplinePath
 from cnf.training.penalties import Regularizers
 from cnf.training.snapshots import SnapshotMatching
+from cnf.training.velocities import GuidedMatching, KnownVelocities
 
 
 @with_gradients
@@ -41,6 +43,8 @@ def fit_snapshots(
     steps: int | None = None,
     seconds: float | None = None,
     likelihood_share: float | None = None,
+    growth: bool | Mapping[float, float] = False,
+    velocities: Mapping[float, Any] | None = None,
     checkpoint: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     **chosen: Any,
@@ -55,6 +59,14 @@ def fit_snapshots(
 
     with a small penalty ∫ |v|² dt on the length of paths, which says how they go between.
 
+    With `growth`, mass changes on its way too: a rate g(t, x) is learned beside the velocity,
+
+        ∂ρ/∂t + div(ρ v) = g ρ,    ρ(x, time) = M(time) p(x, time),
+
+    where log M is a natural cubic spline through the logarithms of the known masses. Flow matching
+    then pairs rows by unbalanced optimal transport, and likelihood has a small penalty ∫ |∇g|² dt,
+    so that mass moves where neighbors move alike, and grows where it would have to leave them.
+
     Args:
         flow: without a context, its parts at "auto"; fitted in place, from the first snapshot at t
             = 0 to the last one at t = 1.
@@ -63,17 +75,23 @@ def fit_snapshots(
         steps: budget in training steps; the default grows with the rows.
         seconds: budget in seconds instead.
         likelihood_share: part of the budget for maximum likelihood.
+        growth: whether mass grows and shrinks: True, if a snapshot has as much mass as rows, or the
+            mass at the time of each snapshot, in any unit.
+        velocities: time -> dx/dt of all rows of the snapshot at that time (rows, dim), in the user's
+            units, of some snapshots or all. Chains of rows follow them, and their mean squared
+            difference from v is a penalty.
         checkpoint: file that holds the state of the fit while it runs; see `cnf.fit`.
         callbacks: called with the `cnf.training.Trainer` after every training step.
         **chosen: any other field of `cnf.recipe.FitSettings`.
 
     Returns:
         A `cnf.SnapshotFlow`, which has the density, samples and trajectories at every time between;
-        `history` is that of the fit.
+        with growth a `cnf.GrowingFlow`. `history` is that of the fit.
 
     Raises:
         ValueError: for fewer than two snapshots, times that are not finite or do not increase, and
-            rows that do not fit the flow, are not finite, or too few.
+            rows that do not fit the flow, are not finite, or too few; for masses that are not
+            positive, or not those of the snapshots, and velocities that do not fit the rows.
         TrainingError: if training diverges for good.
         Interrupted: (a KeyboardInterrupt) on Ctrl-C; the flow then has the best weights so far.
 
@@ -85,11 +103,16 @@ def fit_snapshots(
         torch.Size([5])
     """
     snapshots = _by_time(snapshots)
-    train, valid = held_out_split(_pooled(flow, snapshots), seed)
+    pooled = _pooled(flow, snapshots)
+    known = _known(pooled, velocities or {})
+    (train, valid), (known, _) = (held_out_split(rows, seed) for rows in (pooled, known))
     moving = SnapshotFlow.around(flow, min(snapshots), max(snapshots))
+    if growth is not False:
+        moving = GrowingFlow.growing(flow, _masses(snapshots, growth))
     return fit_through_time(
-        flow, moving, train, valid, seed=seed, steps=steps, seconds=seconds,
-        likelihood_share=likelihood_share, checkpoint=checkpoint, callbacks=callbacks, **chosen,
+        flow, moving, train, valid, velocities=known.x if velocities else None, seed=seed,
+        steps=steps, seconds=seconds, likelihood_share=likelihood_share, checkpoint=checkpoint,
+        callbacks=callbacks, **chosen,
     )  # fmt: skip
 
 
@@ -99,6 +122,7 @@ def fit_through_time(
     train: Rows,
     valid: Rows,
     *,
+    velocities: Tensor | None = None,
     seed: int,
     steps: int | None = None,
     seconds: float | None = None,
@@ -114,6 +138,8 @@ def fit_through_time(
         moving: the motion of the flow, whose parts follow those of the flow.
         train: rows to learn from.
         valid: held-out rows.
+        velocities: of the rows to learn from (rows, dim), NaN where they are not known; None: those
+            of no row are.
     """
     assert train.context is not None
     times, group = train.context[:, 0].unique(return_inverse=True)
@@ -137,14 +163,37 @@ def fit_through_time(
         field = default_field(len(later), flow.dim, geometry=flow.geometry, seed=seed)
         flow.field = field.to(flow.device, flow.dtype)
     moving.follow(flow)
-    chosen |= {"phases": _phases(settings, times, rows), "ranges": None}
+    phases = _phases(settings, moving, times, rows)
+    if velocities is not None:
+        phases = _guided(phases, flow, train, velocities)
+    chosen |= {"phases": phases, "ranges": None}
     moving.history = fit(
         moving.flow, later.x, valid.x, context=later.context, context_valid=valid.context,
         seed=seed, checkpoint=checkpoint, callbacks=callbacks, **chosen,
     )  # fmt: skip
     flow.solver, flow.error_model = moving.flow.solver, moving.flow.error_model
     flow.automatic &= {"solver"}
+    moving.settle(seed)
     return moving
+
+
+def _masses(
+    snapshots: Mapping[float, Any],
+    growth: bool | Mapping[float, float],  # noqa: FBT001 - what users give
+) -> dict[float, float]:
+    """The mass at the time of each snapshot."""
+    masses = {time: len(rows) for time, rows in snapshots.items()} if growth is True else growth
+    if not isinstance(masses, Mapping):
+        raise ValueError("growth: expected True, or a dict from time to mass")
+    for time in dict.fromkeys([*snapshots, *masses]):
+        mass = masses.get(time)
+        if time not in snapshots or mass is None or not 0 < mass < math.inf:
+            raise ValueError(
+                "growth: expected a positive mass at the time of each snapshot,"
+                f" {', '.join(f'{known:.12g}' for known in snapshots)};"
+                f" got {'none' if mass is None else f'{mass:g}'} at {time:.12g}"
+            )
+    return {time: masses[time] for time in snapshots}
 
 
 def _by_time(snapshots: Mapping[float, Any]) -> dict[float, Any]:
@@ -184,15 +233,70 @@ def _pooled(flow: CNF, snapshots: Mapping[float, Any]) -> Rows:
     return Rows(torch.cat(parts), context.to(flow.device))
 
 
-def _phases(settings: FitSettings, times: Tensor, rows: tuple[Tensor, ...]) -> tuple[Phase, ...]:
+def _known(pooled: Rows, velocities: Mapping[float, Any]) -> Rows:
+    """The velocities of all rows as rows of their own, NaN where they are not known."""
+    if not isinstance(velocities, Mapping):
+        raise ValueError("velocities: expected a dict from time to those of the rows at that time")
+    assert pooled.context is not None
+    known = torch.full_like(pooled.x, math.nan)
+    for time, given in velocities.items():
+        name = f"velocities at {time!r:.40}"
+        here = (pooled.context[:, 0] == time).nonzero()[:, 0]
+        found = as_rows(name, given, None, None, known.device).x
+        if found.shape != known[here].shape:
+            raise ValueError(
+                f"{name}: expected one for each of the {len(here)} rows of {known.shape[1]} columns"
+                f" of the snapshot; got {len(found)} rows of {found.shape[1]}"
+            )
+        known[here] = found.to(known)
+    return Rows(known)
+
+
+def _guided(
+    phases: tuple[Phase, ...], flow: CNF, train: Rows, velocities: Tensor
+) -> tuple[Phase, ...]:
+    """The phases with chains that follow known velocities, and a penalty on what differs from them;
+    in likelihood as a share of their mean square."""
+    assert train.context is not None
+    times, group = train.context[:, 0].unique(return_inverse=True)
+    length = times[-1] - times[0]
+    known = velocities.isfinite().all(1)
+    moves = jvp(
+        lambda x: flow.preprocess(x)[0], train.x, (velocities * length).nan_to_num(0.0).to(train.x)
+    )[1].where(known[:, None], torch.nan)
+    rows = ((times[group] - times[0])[known] / length, train.x[known], moves[known])
+    share = defaults.SNAPSHOT_VELOCITIES / moves[known].square().sum(1).mean().item()
+    guided: list[Phase] = []
+    for phase in phases:
+        objective, weight = phase.objective, share
+        if isinstance(objective, SnapshotMatching):
+            weight = 1.0
+        if type(objective) is SnapshotMatching:
+            chained = tuple(moves[group == k] for k in range(len(times)))
+            objective = GuidedMatching(**vars(objective), velocities=chained)
+        guided.append(replace(phase, objective=KnownVelocities(objective, *rows, weight, share)))
+    return tuple(guided)
+
+
+def _phases(
+    settings: FitSettings, moving: SnapshotFlow, times: Tensor, rows: tuple[Tensor, ...]
+) -> tuple[Phase, ...]:
     """The phases with chains of rows in place of pairs, and a penalty on length."""
-    shares = (times - times[0]) / (times[-1] - times[0])
-    matching = SnapshotMatching(
-        rows,
-        SplinePath(tuple(shares.tolist())),
-        chains=defaults.SNAPSHOT_CHAINS,
-        block=defaults.SNAPSHOT_BLOCK,
-        times=defaults.MATCHING_TIMES,
+    shares = tuple(((times - times[0]) / (times[-1] - times[0])).tolist())
+    growing = isinstance(moving, GrowingFlow)
+    chains: dict[str, Any] = {
+        "snapshots": rows,
+        "path": SplinePath(shares),
+        "chains": defaults.SNAPSHOT_CHAINS,
+        "block": defaults.SNAPSHOT_BLOCK,
+        "times": defaults.MATCHING_TIMES,
+    }
+    matching = (
+        GrowthMatching(
+            **chains, reach=defaults.SNAPSHOT_REACH, slope_weight=defaults.SNAPSHOT_SLOPES[0]
+        )
+        if growing
+        else SnapshotMatching(**chains)
     )
     phases: list[Phase] = []
     for phase in settings.phases:
@@ -201,5 +305,10 @@ def _phases(settings: FitSettings, times: Tensor, rows: tuple[Tensor, ...]) -> t
         elif isinstance(phase.objective, MaximumLikelihood):
             weights = Regularizers(kinetic=defaults.SNAPSHOT_KINETIC)
             likelihood = replace(phase.objective, regularizers=weights, nfe_budget=None)
+            if growing:
+                likelihood = GrowingLikelihood(
+                    **vars(likelihood), times=shares[1:], slope_weight=defaults.SNAPSHOT_SLOPES[1],
+                    counts=tuple(len(part) for part in rows[1:]),
+                )  # fmt: skip
             phases.append(replace(phase, objective=likelihood))
     return tuple(phases)

@@ -86,8 +86,7 @@ class Trainer:
         self.processes = processes()
         self.processes.share(flow)
         self.generator = torch.Generator(flow.device).manual_seed(seed)
-        self.history = History()
-        self.state = TrainerState()
+        self.history, self.state = History(), TrainerState()
         self.pilot = train.take(evenly_spaced(train.x, PILOT_ROWS))
         self.batches = sampler(flow, train, stream, seed, self.processes)
         self.started = self.stopping = False
