@@ -123,11 +123,13 @@ def auc(a: pd.DataFrame, b: pd.DataFrame) -> float:
 
 
 def logistic_ratio(source: Part, target: Part, x: pd.DataFrame) -> Tensor:
-    """The log-odds p / (1 − p) of target rows at x, up to a constant, by a logistic regression."""
+    """The log-ratio of the densities at x by a logistic regression: the log-odds p / (1 − p) of target
+    rows, less those of their numbers."""
     label = np.repeat([0, 1], [len(source.x), len(target.x)])
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     model.fit(np.vstack([source.x, target.x]), label)
-    return torch.from_numpy(model.decision_function(x.to_numpy()))
+    odds = np.log(len(target.x) / len(source.x))
+    return torch.from_numpy(model.decision_function(x.to_numpy()) - odds)
 
 
 def regression_errors(weights: np.ndarray | None, source: Part, target: Part) -> dict[str, float]:

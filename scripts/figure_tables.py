@@ -305,6 +305,44 @@ def gaussians() -> str:
     return table(header, rows)
 
 
+def transport_peers() -> str:
+    """Maps between toys beside those of torchcfm: means over seeds."""
+    found = figures("transport_peers")
+    ways = list(found[0]["maps"])
+    rows = []
+    for pair in dict.fromkeys(tuple(case["pair"]) for case in found):
+        cases = [case for case in found if tuple(case["pair"]) == pair]
+        law = mean(case["w2_of_the_law"] for case in cases)
+        for measure, digits in (("w2", 3), ("energy", 3)):
+            means = [mean(case["maps"][way][measure] for case in cases) for way in ways]
+            least = law if measure == "w2" else mean(case["shortest"] for case in cases)
+            name = "W₂ to the target" if measure == "w2" else "energy of paths"
+            rows.append((" → ".join(pair), name, *(number(v, digits) for v in (*means, least))))
+        kl = number(mean(case["kl"] for case in cases), 3)
+        rows.append((" → ".join(pair), "KL, nats", kl, *["none"] * (len(ways) - 1), "0"))
+    return table(("from → to", "measure", *ways, "of the laws"), rows)
+
+
+def domain_shift() -> str:
+    """Real tables carried to each other, and regressions with weights."""
+    rows = []
+    for name, case in figures("domain_shift").items():
+        areas = [number(case["auc"][each], 3) for each in ("before", "carried")]
+        for model in case["rmse"]["unweighted"]:
+            errors = [found[model] for found in case["rmse"].values()]
+            digits = 0 if errors[0] > 1000 else 2
+            rows.append((name, *areas, model, *(number(each, digits) for each in errors)))
+    ways = list(figures("domain_shift")["Beijing, 2010 to 2014"]["rmse"])
+    header = (
+        "shift",
+        "AUC before",
+        "AUC carried",
+        "regression",
+        *(f"error, {way}" for way in ways),
+    )
+    return table(header, rows)
+
+
 def snapshots() -> str:
     """How near a flow is to a law at a time that it has not seen."""
     found = figures("snapshots")
@@ -353,6 +391,8 @@ def synthetic() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "gaussians": gaussians,
+    "transport-peers": transport_peers,
+    "domain-shift": domain_shift,
     "snapshots": snapshots,
     "growth": growth,
     "synthetic": synthetic,

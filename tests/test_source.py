@@ -117,16 +117,19 @@ def test_columns_of_tables_have_no_unit_in_common(rows):
 def test_weights_of_rows_of_one_normal_stand_for_those_of_another():
     """N(0, 1) for N(½, 1), whose ratio is known; and no weight is above the truncation."""
     x = torch.randn(20_000, generator=generator(), dtype=F64)
-    weights = importance_weights(x / 2 + 3)
+    weights = importance_weights(x / 2 - 1 / 8)
     assert abs(weights.mean() - 1) < 1e-12
     assert abs((weights * x).mean() - 0.5) < 0.03 and abs((weights * x**2).mean() - 1.25) < 0.06
-    one_of_many = torch.full((10_000,), -50.0).index_fill(0, torch.tensor(7), 0.0)
-    found = importance_weights(torch.cat([one_of_many, torch.tensor([math.nan])]))
-    # Of n rows, one with all the weight would have n; cut at √n times the mean, it keeps all of it.
-    assert found[-1].isnan() and abs(found[7] - 10_000) < 1e-3
-    two = torch.tensor([0.0, 2.0]).exp().repeat_interleave(torch.tensor([99, 1]))
-    expected = two.clamp(max=10 * two.mean()) / two.clamp(max=10 * two.mean()).mean()
-    torch.testing.assert_close(importance_weights(two.log() - 7), expected)
+
+
+def test_weights_are_cut_at_the_root_of_the_number_of_rows():
+    ratio = torch.tensor([0.5, 11.0]).double().repeat_interleave(torch.tensor([99, 1]))
+    expected = ratio.clamp(max=10)
+    found = importance_weights(torch.cat([ratio.log(), torch.tensor([math.nan])]))
+    torch.testing.assert_close(found[:-1], expected / expected.mean())
+    assert found[-1].isnan()
+    far = importance_weights(torch.tensor([2000.0, -3000.0, 2000.0]))
+    torch.testing.assert_close(far, torch.tensor([1.5, 0.0, 1.5]))
 
 
 def test_columns_with_ends_keep_them():

@@ -46,23 +46,22 @@ def log_mean(log_weights: Tensor) -> LogMean:
 def importance_weights(log_ratio: Tensor) -> Tensor:
     """Weights (rows,) of rows drawn from p₀ under which they stand for rows of p₁, with mean one.
 
-    w = p₁/p₀, truncated at √n times the mean of n rows (Ionides 2008): the few largest of a ratio
-    of two estimates would else decide alone. Averages are biased a little, by what is cut off. A row
-    without a ratio (NaN) has no weight either, and counts for nothing in those of the others.
+    w = min(p₁/p₀, √n) of n rows, over their mean: the mean of p₁/p₀ is one, and the few largest of a
+    ratio of two estimates would else decide alone. Averages are biased a little, by what is cut off.
+    A row without a ratio (NaN) has no weight either, and counts for nothing in those of the others.
 
     Args:
-        log_ratio: log p₁ − log p₀ of every row (rows,), up to a constant, as `log_density_ratio`
-            gives it.
+        log_ratio: log p₁ − log p₀ of every row (rows,), as `log_density_ratio` gives it.
 
     Source: Ionides (2008), Truncated importance sampling.
 
     Example:
         >>> importance_weights(torch.tensor([0.0, 0.0, 50.0, 0.0]))
-        tensor([0., 0., 4., 0.])
+        tensor([0.8000, 0.8000, 1.6000, 0.8000])
     """
-    weights = (log_ratio - log_ratio.nan_to_num(-math.inf).max()).exp()
-    count = weights.isfinite().sum()
-    weights = weights.clamp(max=count.sqrt() * weights.nanmean())
+    most = math.log(max(int(log_ratio.isfinite().sum()), 1)) / 2
+    kept = log_ratio.clamp(max=most)
+    weights = (kept - kept.nan_to_num(-math.inf).max()).exp()
     return weights / weights.nanmean()
 
 

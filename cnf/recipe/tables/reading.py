@@ -111,12 +111,12 @@ def source_table(source: Any, schema: Schema) -> pd.DataFrame:
     Raises:
         TableError: naming the file, or a column that rows cannot be carried along.
     """
-    if schema.context or not schema.plain:
-        fixed = next(c for c in schema.columns if c.role == "context" or not c.plain)
-        raise TableError(
-            f"source: rows are carried along continuous columns alone; {fixed.name!r} is"
-            f" {fixed.describe()}: leave it out, or declare it real"
-        )
+    for column in schema.columns:
+        if column.role == "context" or not column.plain or column.type.circle(column):
+            raise TableError(
+                f"source: rows are carried along continuous columns alone; {column.name!r} is"
+                f" {column.describe()}: leave it out, or declare it real"
+            )
     return validation_table(source, schema)
 
 
