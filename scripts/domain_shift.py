@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from results import write_json
+from results import read_json, write_json
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -160,7 +160,7 @@ def study(shift: Shift, steps: int, seed: int = 0) -> dict[str, Any]:
         "logistic": logistic_ratio(source, target, held_source.x),
         "cnf": ratio.double(),
     }
-    weights = {name: importance_weights(found) for name, found in ratios.items()}
+    weights = {name: importance_weights(r).nan_to_num(0.0) for name, r in ratios.items()}
     errors = {"unweighted": regression_errors(None, held_source, held_target)}
     for name, found in weights.items():
         errors[name] = regression_errors(found.numpy(), held_source, held_target)
@@ -212,15 +212,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
+    parser.add_argument("--only", nargs="+", choices=SHIFTS, default=list(SHIFTS))
     parser.add_argument("--steps", type=int, default=STEPS, help="training steps of each model")
     parser.add_argument("--quick", action="store_true", help="a trial run")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    shifts = {"generated": generated} if options.quick else SHIFTS
+    shifts = {name: SHIFTS[name] for name in options.only}
+    if options.quick:
+        shifts = {"generated": generated}
     if not options.quick and not (FOLDER / HOUSES).is_file():
         parser.exit(message=f"no table in {FOLDER}: set CNF_SHARED_DATA\n")
     options.out.mkdir(parents=True, exist_ok=True)
-    found: dict[str, dict[str, Any]] = {}
+    found = read_json(options.out / "domain_shift.json")
     for name, make in shifts.items():
         found[name] = study(make(), 20 if options.quick else options.steps)
         print(name, found[name], flush=True)

@@ -176,6 +176,14 @@ def test_whatever_comes_out_of_a_range_lies_inside(far, dtype):
     assert not map.outside(x).any() and map(x)[1].isfinite() and x.dtype == dtype
 
 
+def test_large_numbers_beside_a_range_have_a_gradient():
+    """The exponential of 1,013 hPa overflows; where there is no end, x = y."""
+    y = torch.tensor([[1013.0, -1013.0, 0.5, 900.0]], dtype=F64, requires_grad=True)
+    ranges = [(None, None), (None, None), (0.0, None), (0.0, 2.0)]
+    (slope,) = torch.autograd.grad(BoundedToReal(ranges).inverse(y).sum(), y)
+    torch.testing.assert_close(slope, torch.tensor([[1.0, 1.0, math.exp(0.5), 0.0]], dtype=F64))
+
+
 def test_outside_of_a_range_the_density_is_zero_and_inside_it_integrates_to_one():
     preprocess = Chain(BoundedToReal([(0.0, 1.0)]), Affine(torch.ones(1), torch.tensor([[0.7]])))
     flow = CNF(1, base=NormalBase(1), preprocess=preprocess).double().requires_grad_(False)

@@ -114,6 +114,8 @@ class BoundedToReal(Transform):
 
     def _close(self, y: Tensor) -> Tensor:
         both = self.has_lower & self.has_upper
-        x = torch.where(self.has_lower, self.lower + y.exp(), y)
-        x = torch.where(self.has_upper, self.upper - (-y).exp(), x)
+        below, above = self.has_lower & ~both, self.has_upper & ~both
+        # An exponential that overflows where it is not chosen would have a derivative of NaN.
+        x = torch.where(below, self.lower + torch.where(below, y, 0.0).exp(), y)
+        x = torch.where(above, self.upper - torch.where(above, -y, 0.0).exp(), x)
         return torch.where(both, torch.lerp(self.lower, self.upper, y.sigmoid()), x)
