@@ -73,7 +73,7 @@ class TrainerState:
         step: training steps so far.
         seconds: spent so far.
         last_validation: seconds of the last validation.
-        overdrawn: seconds gone before training that no phase has made up for.
+        overdrawn: seconds gone beyond the budget that no phase has made up for.
         best_nll: held-out NLL of the best weights.
         best_penalty: nats that counted against them; None if that was not known.
     """
@@ -107,6 +107,12 @@ class TrainerState:
         if done >= 1 or math.isinf(left):
             return True
         return self.phase.affords_validation(self.last_validation, clock(done), left)
+
+    def before_last_validation(self, seconds: float) -> float:
+        """Seconds of a phase of so many, beside those left by the one before, up to the validation at
+        its end, which takes about as long as the last one did."""
+        whole = seconds + self.phase.unspent
+        return whole - min(self.last_validation, VALIDATION_SHARE_OF_REST * whole)
 
     def make_up(self, seconds: float | None) -> None:
         """Take seconds that are gone already off those of the phase, but leave it half of its time."""

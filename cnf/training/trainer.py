@@ -106,10 +106,10 @@ class Trainer:
     @property
     def phase_done(self) -> float:
         """Share of the phase's budget that is spent."""
-        state, phase = self.state.phase, self.phase
-        if phase.seconds is None:
-            return state.step / ((phase.steps or 0) + state.unspent)
-        return state.seconds / (phase.seconds + state.unspent)
+        state = self.state.phase
+        if self.phase.seconds is None:
+            return state.step / ((self.phase.steps or 0) + state.unspent)
+        return state.seconds / self.state.before_last_validation(self.phase.seconds)
 
     @property
     def seconds_left(self) -> float:
@@ -170,8 +170,9 @@ class Trainer:
             if index == len(self.settings.phases):
                 break
             timed = None not in (self.phase.seconds, self.settings.phases[index].seconds)
-            unspent = max(self.seconds_left, 0.0) if timed else 0.0
-            self.start_phase(PhaseState(index, unspent))
+            left = self.seconds_left if timed else 0.0
+            self.state.overdrawn += max(-left, 0.0)
+            self.start_phase(PhaseState(index, unspent=max(left, 0.0)))
             self.state.make_up(self.phase.seconds)
         self.flow.eval()
         return self.history

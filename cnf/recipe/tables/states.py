@@ -130,7 +130,11 @@ def _fit_flow(
         seconds /= defaults.TRAINING_SHARE
     else:
         rows, judges = _affordable(model, train, valid, budget)
-        seconds = budget.flow_seconds(defaults.FEW_ROWS_SHARE if few else 0.0)
+        seconds = budget.flow_seconds(
+            defaults.CELLS_SHARE
+            + defaults.LAST_SCORE_SHARE
+            + (defaults.FEW_ROWS_SHARE if few else 0.0)
+        )
     train = train.take(evenly_spaced(train.weights, rows))
     valid = valid.take(evenly_spaced(valid.weights, judges))
     copies = rows // len(train)
