@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cnf.fields.geometry import Geometry
 from cnf.registry import arguments, described, rebuild, register
+from cnf.transforms.covariances import ROWS_A_COLUMN, shrinkage
 from cnf.transforms.float64 import Float64Module
 
 
@@ -141,8 +142,8 @@ class Affine(Transform):
         With standard deviations S and correlation P, A = S P^½: of all whitening maps the one that
         leaves the columns most alike, whatever their units and order (Kessy, Lewin & Strimmer
         2018, "ZCA-cor").
-        No more rows than columns lie in a plane, which says nothing of the columns: P is halved
-        towards 1.
+        Of few rows P is shrunk towards 1, see `cnf.transforms.covariances.shrinkage`: no more rows than
+        columns lie in a plane, which says nothing of the columns.
 
         Raises:
             ValueError: if columns are linearly dependent, so that no density exists.
@@ -150,15 +151,16 @@ class Affine(Transform):
         mean, covariance = moments(x, weights)
         deviation = covariance.diagonal().sqrt()
         correlation = covariance / deviation / deviation[:, None]
-        if len(x) <= len(mean):
-            correlation = (correlation + torch.eye(len(mean)).to(correlation)) / 2
         eigenvalues, vectors = torch.linalg.eigh(correlation)
-        if eigenvalues[0] < 1e-10:
+        if eigenvalues[0] < 1e-10 and len(x) > len(mean):
             worst = vectors[:, 0].abs().topk(2).indices.tolist()
             raise ValueError(
                 f"columns are linearly dependent (above all columns {worst[0]} and {worst[1]}, from 0),"
                 " so the rows have no density: drop one of them"
             )
+        if len(x) < ROWS_A_COLUMN * len(mean):
+            share = shrinkage(eigenvalues, vectors, (x - mean) / deviation, weights)
+            eigenvalues = (1 - share) * eigenvalues + share
         return cls(mean, deviation[:, None] * (vectors * eigenvalues.sqrt()) @ vectors.T)
 
     def forward(

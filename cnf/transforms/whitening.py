@@ -12,10 +12,9 @@ from cnf.registry import register
 from cnf.rows import in_blocks
 from cnf.transforms.affine import Transform
 from cnf.transforms.covariances import covariance_by_pairs, sound_covariance
+from cnf.transforms.linear_mean import fit_mean
 from cnf.transforms.patterns import by_pattern
 
-# One row's worth of pull towards zero keeps the slopes of rare categories small.
-RIDGE = 1.0
 # Patterns that have a covariance of their own: the most frequent ones, of so many rows a column at
 # least; it counts the one for all as if that had been seen in some rows more.
 MOST_PATTERNS, MOST_NUMBERS, ROWS_A_COLUMN, PRIOR_ROWS = 16, 2**16, 10, 2
@@ -153,15 +152,7 @@ class Whitening(Transform):
         weights: Tensor,
         groups: list[tuple[Tensor, Tensor]],
     ) -> None:
-        x = _with_one(features)
-        pull = RIDGE * torch.eye(x.shape[1], dtype=y.dtype, device=y.device)
-        pull[0, 0] = 1e-9  # the level itself is free
-        for j in range(y.shape[1]):
-            mass = weights * present[:, j]
-            self.slopes[j] = torch.linalg.solve(
-                (mass[:, None] * x).T @ x + pull, (mass[:, None] * x).T @ y[:, j]
-            )
-        rest = (y - x @ self.slopes.T).where(present, 0.0)
+        self.slopes[:], rest = fit_mean(features, y, present, weights)
         self.covariance = covariance_by_pairs(rest, present.to(y.dtype), weights)
         for k, (pattern, rows) in enumerate(groups):
             mass, prior = weights[rows], PRIOR_ROWS * y.shape[1]
