@@ -8,9 +8,9 @@ California inland to coast, and Beijing 2010 to 2014. Half of the rows of each s
 covariates, from source to target; all figures are of the other halves. Written to
 figures/domain_shift.json: how well boosted trees tell source rows from target rows (AUC,
 cross-validated; ½ is not at all) before and after they are carried, and how well they tell two halves
-of the target; and the root mean square error, on target rows, of regressions that learn from source
-rows, unweighted, with the weights of a logistic regression, and with those of the density ratio.
-Rounded columns are spread over their steps. figures/domain_shift.png shows both.
+of the target, by chance and by days; and the root mean square error, on target rows, of regressions
+that learn from source rows, unweighted, with the weights of a logistic regression, and with those of
+the density ratio. Rounded columns are spread over their steps. figures/domain_shift.png shows both.
 """
 
 from __future__ import annotations
@@ -54,12 +54,14 @@ class Shift(NamedTuple):
         target: see `source`.
         steps: what each covariate is rounded to.
         outcome: the column that a regression predicts.
+        group: columns whose cells rows share that belong together.
     """
 
     source: pd.DataFrame
     target: pd.DataFrame
     steps: dict[str, float]
     outcome: str
+    group: tuple[str, ...] = ()
 
 
 def california() -> Shift:
@@ -75,7 +77,7 @@ def beijing() -> Shift:
     table = pd.read_csv(FOLDER / AIR).dropna()
     steps = {"DEWP": 1.0, "TEMP": 1.0, "PRES": 1.0, "Iws": 0.9}
     source, target = (table[table["year"] == year] for year in (2010, 2014))
-    return Shift(source, target, steps, "pm2.5")
+    return Shift(source, target, steps, "pm2.5", group=("month", "day"))
 
 
 def generated() -> Shift:
@@ -120,6 +122,17 @@ def auc(a: pd.DataFrame, b: pd.DataFrame) -> float:
     trees = HistGradientBoostingClassifier(random_state=0)
     found = cross_val_predict(trees, x, label, cv=folds, method="predict_proba")[:, 1]
     return float(roc_auc_score(label, found))
+
+
+def auc_of_other_groups(shift: Shift, seed: int) -> float:
+    """How well trees tell rows of half of the groups of the target, such as days, from rows of the
+    others: what there is to tell apart where nothing shifts."""
+    random = np.random.default_rng(seed)
+    group = shift.target.groupby(list(shift.group)).ngroup().to_numpy()
+    order = random.permutation(group.max() + 1)
+    first = np.isin(group, order[: len(order) // 2])
+    ends = [halves(shift.target[side], shift, seed) for side in (first, ~first)]
+    return auc(*(pd.concat([part.x for part in end]) for end in ends))
 
 
 def logistic_ratio(source: Part, target: Part, x: pd.DataFrame) -> Tensor:
@@ -173,6 +186,11 @@ def study(shift: Shift, steps: int, seed: int = 0) -> dict[str, Any]:
             "before": auc(held_source.x, held_target.x),
             "carried": auc(model.transport(held_source.x), held_target.x),
             "halves of the target": auc(target.x, held_target.x),
+            **(
+                {"other days of the target": auc_of_other_groups(shift, seed)}
+                if shift.group
+                else {}
+            ),
         },
         "rmse": errors,
         "effective": {
@@ -187,9 +205,11 @@ def draw(found: dict[str, dict[str, Any]], picture: Path) -> None:
     """AUC before and after, and errors beside those without weights."""
     page, axes = cnf.plotting.figure(1, 2, panel=(3.2, 0.9 + 0.5 * len(found)))
     left, right = axes.flat
+    shown: set[str] = set()
     for row, case in enumerate(found.values()):
-        for (name, area), color in zip(case["auc"].items(), (ACCENT, MODEL, DATA)):
-            left.plot(area, row, "o", ms=4, color=color, label=None if row else name)
+        for (name, area), color in zip(case["auc"].items(), (ACCENT, MODEL, DATA, FAINT)):
+            left.plot(area, row, "o", ms=4, color=color, label=name if name not in shown else None)
+            shown.add(name)
         for k, model in enumerate(case["rmse"]["unweighted"]):
             for way, color in WAYS.items():
                 share = case["rmse"][way][model] / case["rmse"]["unweighted"][model]
@@ -202,7 +222,7 @@ def draw(found: dict[str, dict[str, Any]], picture: Path) -> None:
     for ax, title in zip((left, right), titles):
         ax.set(title=title, ylim=(len(found) - 0.5, -0.5), yticks=range(len(found)))
         ax.set_yticklabels([name.replace(", ", "\n") for name in found] if ax is left else [])
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2 if ax is left else 3)
     left.axvline(0.5, color=FAINT, lw=0.6)
     cnf.plotting.save(page, picture)
 
