@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 import torch
 from problems import seeded
+from scipy.stats import multivariate_normal
 
 import cnf
 from cnf.tables import Schema, TableError
+from cnf.tables.explaining import rests
 from cnf.tables.given import of_mapping
 
 X = np.linspace(-9, 13, 221)
@@ -150,6 +152,13 @@ def test_a_corrupted_cell_is_named_and_false_alarms_keep_their_level():
     model = cnf.fit_table(rows[:300], steps=3, hidden=(4, 4), any_subset=True)
     fresh, reference = rows[600:].reset_index(drop=True), rows[300:600]
     honest = model.explain(fresh, reference)
+    # c = a + b + 0.3 e: what is left of a row without a column is a Gaussian of two.
+    covariance = np.array([[1, 0, 1], [0, 1, 1], [1, 1, 2.09]])
+    for j, name in enumerate("abc"):
+        others = [i for i in range(3) if i != j]
+        law = multivariate_normal(cov=covariance[np.ix_(others, others)])
+        off = rests(model, fresh)[name] - law.logpdf(fresh.iloc[:, others])
+        assert off.abs().mean() < 0.3  # a fit to 300 rows
     share = (honest.p_value <= 0.1).mean()
     assert abs(share - 0.1) < 3 * (0.1 * 0.9 * (1 / 100 + 1 / 300)) ** 0.5
     broken, names = fresh.copy(), [("a", "b", "c")[i % 3] for i in range(len(fresh))]

@@ -21,8 +21,9 @@ class Explanation:
         rank: share of the reference rows whose cell is less surprising (rows, columns).
         p_value: of each row (rows,), conformal: (1 + reference rows that are no likelier) / (1 +
             reference rows). Among rows like those of reference it is at most α in a share α.
-        column: name of the column that is the most surprising beyond its median of reference
-            (rows,).
+        column: name of the column that makes the row odd (rows,): that without which the rest of
+            the row is the likeliest, beyond its median of reference. As p(cell | rest) = p(row) /
+            p(rest), it is the most surprising one; but no odd cell stands in a condition.
     """
 
     surprise: pd.DataFrame
@@ -53,13 +54,13 @@ class Reference:
 
     Attributes:
         surprise: of their cells, every column in rising order (rows, columns).
+        rest: medians of the log-probability of a row without a column (columns,).
         log_prob: theirs, rising (rows,).
-        names: of the columns.
     """
 
     surprise: np.ndarray
+    rest: np.ndarray
     log_prob: np.ndarray
-    names: list[str]
 
     @classmethod
     def of(cls, model: Any, table: pd.DataFrame) -> Reference:
@@ -71,7 +72,8 @@ class Reference:
         if not len(table):
             raise ValueError("reference: expected at least one row; found none")
         known = surprises(model, table)
-        return cls(np.sort(known.to_numpy(), axis=0), np.sort(_scores(model, table)), list(known))
+        rest = np.nanmedian(rests(model, table), axis=0)
+        return cls(np.sort(known.to_numpy(), axis=0), rest, np.sort(_scores(model, table)))
 
     def explain(self, model: Any, table: pd.DataFrame) -> Explanation:
         """What makes rows of a table odd beside these."""
@@ -82,7 +84,8 @@ class Reference:
             for known, cells in zip(self.surprise.T, found.to_numpy().T)
         ]
         rank = pd.DataFrame(np.column_stack(ranks), index=found.index, columns=found.columns)
-        excess = (found - np.nanmedian(self.surprise, axis=0)).fillna(np.inf)
+        excess = (rests(model, table) - self.rest).fillna(-np.inf)
+        excess = excess.mask(~np.isfinite(found), np.inf)
         below = np.searchsorted(self.log_prob, _scores(model, table), side="right")
         p_value = pd.Series((1 + below) / (1 + count), index=table.index)
         return Explanation(found, rank, p_value, excess.idxmax(axis=1))
@@ -106,6 +109,19 @@ def surprises(model: Any, table: pd.DataFrame) -> pd.DataFrame:
         cells = density.marginal(names).evaluate(table).log_prob.cpu().numpy()
         for name in names:
             found[name] = np.where(impossible[name], np.inf, -cells)
+    return found
+
+
+def rests(model: Any, table: pd.DataFrame) -> pd.DataFrame:
+    """Log-probability of every row without each modeled column (rows, columns), by the conditional
+    network; of a longitude and its latitude, without the place."""
+    whole = table_density(model)
+    found = pd.DataFrame(0.0, index=table.index, columns=list(whole.columns))
+    for names in _asked_together(model, whole.columns):
+        others = [other for other in whole.columns if other not in names]
+        if others:
+            log_prob = whole.marginal(others).evaluate(table).log_prob.cpu().numpy()
+            found[names] = np.column_stack([log_prob] * len(names))
     return found
 
 
