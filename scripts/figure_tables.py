@@ -10,6 +10,7 @@ from typing import Any
 import house_metrics
 from house_metrics import Metrics, Spread
 from markdown_tables import figures, number, numbers, table
+from question_tables import alarms, anomalies
 from scale_tables import export_parity, many_rows
 from typed_table_figures import budgets, corpus, typed_speed, typed_tables
 
@@ -422,4 +423,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "corpus": corpus,
     "many-rows": many_rows,
     "export-parity": export_parity,
+    "anomalies": anomalies,
+    "alarms": alarms,
 }

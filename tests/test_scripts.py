@@ -59,6 +59,7 @@ WRITTEN = {
     "snapshots": {"snapshots.json", "snapshots.png"},
     "growth": {"growth.json", "growth.png"},
     "synthetic": {"synthetic.json"},
+    "anomalies": {"anomalies.json"},
     "demo": {
         "checkerboard.safetensors",
         "checkerboard_density.png",
@@ -233,6 +234,16 @@ def test_small_tables_are_compared_row_by_row(run):
     best = min(found["nll"]["Gaussian"], found["nll"]["mixture"])
     assert found["difference"] == pytest.approx(found["nll"]["cnf"] - best)
     assert f"{found['nll']['cnf']:8.3f}" in run.printed
+
+
+@each(["anomalies"])
+def test_anomalies_judge_scores_levels_and_cells(run):
+    (found,) = json.loads((run.out / "anomalies.json").read_text()).values()
+    # Malignant cells are far from benign ones: any density finds most of them.
+    assert 0.8 < found["auc"]["−log p"] <= 1 and set(found["named first"]) == {"moved", "swapped"}
+    for level, (share, error) in found["alarms"].items():
+        assert abs(share - float(level)) < 4 * error
+    assert f"−log p {found['auc']['−log p']:.3f}" in run.printed
 
 
 @each(["variational"])

@@ -1,0 +1,34 @@
+"""The tables of docs/questions.md, from the JSON files in figures/."""
+
+from __future__ import annotations
+
+from statistics import mean
+
+from markdown_tables import figures, number, table
+
+
+def anomalies() -> str:
+    """AUC of every score on every table, and their means."""
+    found = figures("anomalies")
+    ways = list(next(iter(found.values()))["auc"])
+    best = max(ways, key=lambda way: mean(each["auc"][way] for each in found.values()))
+    rows = [(name, *(number(each["auc"][way], 3) for way in ways)) for name, each in found.items()]
+    means = [number(mean(each["auc"][way] for each in found.values()), 3) for way in ways]
+    rows.append(
+        ("mean", *(f"**{each}**" if way == best else each for way, each in zip(ways, means)))
+    )
+    return table(("ordinary rows, odd rows", *ways), rows)
+
+
+def alarms() -> str:
+    """False alarms beside their level, and how often the corrupted cell is named first."""
+    found = figures("anomalies")
+    rows = []
+    for name, each in found.items():
+        shares = [
+            f"{number(share, 3)} ± {number(error, 3)}" for share, error in each["alarms"].values()
+        ]
+        named = [f"{number(100 * share, 0)} %" for share in each["named first"].values()]
+        rows.append((name, *shares, *named))
+    levels = [f"p ≤ {level}" for level in next(iter(found.values()))["alarms"]]
+    return table(("ordinary rows", *levels, "moved cell", "swapped cell"), rows)
