@@ -110,7 +110,7 @@ def confirmation(flow: cnf.CNF, rows: Tensor) -> dict[str, float]:
 def nsf(table: Table, budget: Budget, seed: int) -> Scored:
     """Neural spline flow (Durkan et al. 2019)."""
     dim = table.train.shape[1]
-    return _neural(
+    return neural(
         lambda: zuko.flows.NSF(dim, transforms=4, bins=8, hidden_features=(128, 128)),
         table,
         budget,
@@ -121,7 +121,7 @@ def nsf(table: Table, budget: Budget, seed: int) -> Scored:
 def maf(table: Table, budget: Budget, seed: int) -> Scored:
     """Masked autoregressive flow (Papamakarios et al. 2017)."""
     dim = table.train.shape[1]
-    return _neural(
+    return neural(
         lambda: zuko.flows.MAF(dim, transforms=5, hidden_features=(128, 128)), table, budget, seed
     )
 
@@ -130,12 +130,12 @@ def zuko_cnf(table: Table, budget: Budget, seed: int) -> Scored:
     """zuko's continuous flow, trained with the exact trace up to four columns; scored with it
     always."""
     dim = table.train.shape[1]
-    return _neural(
+    return neural(
         lambda: zuko.flows.CNF(dim, hidden_features=(64, 64), exact=dim <= 4), table, budget, seed
     )
 
 
-def _neural(
+def neural(
     build: Callable[[], torch.nn.Module], table: Table, budget: Budget, seed: int
 ) -> Scored:
     """Maximum likelihood with Adam and a cosine; the weights that were best on held-out rows."""

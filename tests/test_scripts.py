@@ -60,6 +60,8 @@ WRITTEN = {
     "growth": {"growth.json", "growth.png"},
     "synthetic": {"synthetic.json"},
     "anomalies": {"anomalies.json"},
+    "imputation": {"imputation.json"},
+    "redshift": {"redshift.json"},
     "demo": {
         "checkerboard.safetensors",
         "checkerboard_density.png",
@@ -244,6 +246,29 @@ def test_anomalies_judge_scores_levels_and_cells(run):
     for level, (share, error) in found["alarms"].items():
         assert abs(share - float(level)) < 4 * error
     assert f"−log p {found['auc']['−log p']:.3f}" in run.printed
+
+
+@each(["imputation"])
+def test_imputations_are_judged_by_the_hidden_cells(run):
+    found = json.loads((run.out / "imputation.json").read_text())["generated"]
+    for method in ("cnf", "IterativeImputer"):
+        assert found[method]["crps"] == pytest.approx(
+            np.mean([each["crps"] for each in found[method]["columns"].values()])
+        )
+        assert 0.6 < found[method]["covered"] <= 1 and 0 < found[method]["crps"] < 1
+    # A draw from a column by itself has a CRPS of 0.56 deviations where it is normal.
+    assert found["cnf"]["columns"]["visits"]["crps"] < 0.56
+
+
+@each(["redshift"])
+def test_redshifts_are_judged_by_densities_on_a_grid(run):
+    found = json.loads((run.out / "redshift.json").read_text())
+    assert {"cnf, amortized", "cnf, joint", "spline flow", "quantile forest"} <= found.keys()
+    # Made rows: the first column is normal, its mean known, with deviation 0.4.
+    floor = 0.5 * math.log(2 * math.pi * math.e * 0.4**2)
+    for each in found.values():
+        mean, error = each["log_likelihood"]
+        assert mean < -floor + 3 * error and 0 < each["crps"][0] < 1 and 0 <= each["pit"] <= 1
 
 
 @each(["variational"])
