@@ -1,6 +1,6 @@
 """From one toy to another, beside torchcfm with the same network and processor time.
 
-    python scripts/transport_peers.py            # 9 fits of 12 s of one core, and 27 of torchcfm
+    python scripts/transport_peers.py            # 6 fits of 12 s of one core, and 18 of torchcfm
     python scripts/transport_peers.py --quick    # one fit of a few training steps
 
 Eight Gaussians to two moons, back, and a Gaussian to two spirals, in the sizes of torchcfm's toys,
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from palette import shrink
 from results import write_json
 from torch import Tensor
 
@@ -30,7 +31,7 @@ from cnf.recipe.architecture import default_field
 
 PAIRS = (("8gaussians", "moons"), ("moons", "8gaussians"), ("gaussian", "2spirals"))
 SCALES = {"8gaussians": 5 * 1.414 / 4, "moons": 1.5, "2spirals": 1.0}
-ROWS, JUDGED, SCORED, SEEDS, QUICK_ROWS = 10_000, 3_000, 10_000, 3, 300
+ROWS, JUDGED, SCORED, SEEDS, QUICK_ROWS = 10_000, 3_000, 10_000, 2, 300
 MOMENTS, DRAWN_PATHS = 64, 200
 BATCH, RATE = 256, 1e-3  # of torchcfm's examples
 PEERS = ("CFM", "OT-CFM", "SB-CFM")
@@ -160,6 +161,7 @@ def draw(flows: dict[tuple[str, str], dict[str, cnf.CNF]], picture: Path) -> Non
             cnf.plotting.trajectories(path, ax=ax, times=times)
             ax.set_title(f"{name}: {pair[0]} to {pair[1]}", fontsize=7)
     cnf.plotting.save(page, picture)
+    shrink(picture)
 
 
 def main() -> None:
