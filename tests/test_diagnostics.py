@@ -57,9 +57,12 @@ FLOWS = {
     "given": {"context_dim": 1},
     "automatic": {"name": "mlp-silu"},
 }
+SLOW = {"plane", "automatic"}  # "given" and "space" check the same and more
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in FLOWS]
+)
 def test_a_sound_flow_passes(name):
     flow, rows = sound(**FLOWS[name])
     before = (

@@ -47,18 +47,16 @@ def test_a_sound_model_passes_and_stays_as_it_is(sound):
         "answers",
     } <= {claim.name for claim in claims}
     assert all(torch.equal(a, b) for a, b in zip(before.values(), model.state_dict().values()))
-    assert check_table(model, rows) == claims
-    assert (
-        sum(c.limit != s.limit for c, s in zip(claims, check_table(model, rows, strict=True))) > 5
-    )
+    strict = check_table(model, rows, strict=True)
+    assert [c.value for c in claims] == [s.value for s in strict]
+    assert sum(c.limit != s.limit for c, s in zip(claims, strict)) > 5
 
 
 def test_rows_of_another_table_are_told(sound):
     model, rows = sound
     assert {"columns", "two samples"} <= failed(model, rows.assign(x=rows.x + 1.5))
     assert "columns" in failed(model, rows.assign(group="a"))
-    assert "columns" in failed(model, rows.assign(n=0))
-    assert "overfitting" in failed(model, rows.assign(x=3 * rows.x))
+    assert {"columns", "overfitting"} <= failed(model, rows.assign(n=0, x=3 * rows.x))
 
 
 def test_a_broken_flow_inside_is_told(sound):

@@ -382,8 +382,8 @@ def states_of(words: list[str], checkpoint: Path) -> list[bytes]:
 
 
 def test_some_damaged_models(room, tmp_path, bounded):
-    found = attack_models(room, tmp_path, seed=0, count=200)
-    assert found["opened"] > 5 and found["refused"] > 100
+    found = attack_models(room, tmp_path, seed=0, count=120)
+    assert found["opened"] > 2 and found["refused"] > 60
 
 
 def test_some_damaged_tables(room, tmp_path, bounded):
@@ -398,7 +398,7 @@ def test_some_misspelt_lines(room, tmp_path, bounded, monkeypatch):
 
 
 def test_some_work_on_damage(room, tmp_path, bounded):
-    attack_works(room, tmp_path, seed=0, count=4)
+    attack_works(room, tmp_path, seed=0, count=2)
 
 
 @pytest.mark.filterwarnings("default::cnf.training.checkpoint.CheckpointWarning")

@@ -116,7 +116,7 @@ def test_places_of_many_atoms_rise_with_them():
 def fitted() -> cnf.TableFlow:
     table = weights_of_stones(3000)
     model = default_table_flow(Schema.infer(table), len(table), hidden=(32, 32), seed=0)
-    fit_table_flow(model, table, steps=200, likelihood_share=0.0, imputer=True)
+    fit_table_flow(model, table, steps=100, likelihood_share=0.0, imputer=True)
     return model
 
 

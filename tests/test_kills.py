@@ -123,8 +123,8 @@ def survive(folder: Path, kills: int, seed: int) -> Counter:
 
 
 def test_a_few_kills(tmp_path):
-    found = survive(tmp_path, kills=3, seed=0)
-    assert found["updates"] >= 2
+    found = survive(tmp_path, kills=2, seed=0)
+    assert found["updates"] >= 1
 
 
 @pytest.mark.slow

@@ -131,12 +131,12 @@ def test_a_plain_table_beyond_memory_is_fitted_as_one_in_memory(many):
     model = cnf.fit_table(
         f"{many}/*.parquet",
         memory=TINY,
-        steps=40,
+        steps=10,
         announce=lambda *lines: told.extend(lines),
         **HIDDEN,
     )
     assert "12,000 rows in 60 row groups" in told[0] and "drawn from 60 row groups" in told[0]
-    whole = cnf.fit_table(many, steps=40, **HIDDEN)
+    whole = cnf.fit_table(many, steps=10, **HIDDEN)
     fresh, exact = plain(4_000, 1)
     with torch.no_grad():
         apart = (model.log_prob(fresh) - whole.log_prob(fresh)).numpy()
