@@ -7,6 +7,7 @@ MLPField            any number of hidden layers
 ConcatSquashField   the layers of FFJORD (Grathwohl et al. 2019)
 SumField            the sum of fields
 DisplacementField   the motion of optimal transport between Gaussians
+LinearMotion        the same through several Gaussians
 GrowingField        a motion whose mass grows at a rate of its own
 ThroughTime         a field run up to the time of each row
 Geometry            the space of a field: real columns, angles, unit vectors
@@ -17,6 +18,7 @@ from cnf.fields.displacement import DisplacementField
 from cnf.fields.gated import GatedField
 from cnf.fields.geometry import Geometry
 from cnf.fields.growing import GrowingField, Growth
+from cnf.fields.linear_motion import LinearMotion
 from cnf.fields.masked import MaskedField
 from cnf.fields.networks import ConcatSquashField, MLPField
 from cnf.fields.sums import SumField
@@ -31,6 +33,7 @@ __all__ = [
     "Geometry",
     "GrowingField",
     "Growth",
+    "LinearMotion",
     "MLPField",
     "MaskedField",
     "SumField",

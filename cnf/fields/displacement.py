@@ -57,11 +57,11 @@ class DisplacementField(VelocityField):
             tensor([[2., 0.],
                     [0., 2.]])
         """
-        half = _root(before[1])
+        half = root(before[1])
         back, failure = torch.linalg.inv_ex(half)
         if failure:
             raise ValueError("before: expected a positive definite covariance; got a singular one")
-        matrix = back @ _root(half @ after[1] @ half) @ back
+        matrix = back @ root(half @ after[1] @ half) @ back
         return cls(after[0] - matrix @ before[0], matrix)
 
     def config(self) -> dict[str, Any]:
@@ -100,7 +100,7 @@ class DisplacementField(VelocityField):
         return FieldAt(velocity, both)
 
 
-def _root(matrix: Tensor) -> Tensor:
+def root(matrix: Tensor) -> Tensor:
     """The symmetric root of a positive matrix (dim, dim)."""
     values, vectors = torch.linalg.eigh(matrix)
     return (vectors * values.clamp_min(0).sqrt()) @ vectors.T

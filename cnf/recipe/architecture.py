@@ -55,9 +55,11 @@ def default_field(
     context_dim: int = 0,
     hidden: tuple[int, int] | None = None,
     geometry: Geometry | None = None,
+    frequency: float | None = None,
     seed: int,
 ) -> GatedField:
-    """The field of `default_flow`, in a space that is a plane where none is given."""
+    """The field of `default_flow`, in a space that is a plane where none is given, with the frequency
+    that was measured where none is."""
     geometry = geometry or Geometry(dim)
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
@@ -65,7 +67,7 @@ def default_field(
             geometry.dim,
             hidden or default_hidden(rows, dim),
             context_dim=context_dim,
-            frequency=default_frequency(rows, dim),
+            frequency=frequency or default_frequency(rows, dim),
             angles=geometry.angles,
             spheres=geometry.spheres,
         )

@@ -85,6 +85,9 @@ SOURCE_KINETIC = 1e-3  # weight of ∫ |v|² dt; one of λ shortens a shift by 2
 # densities; a penalty on the acceleration too left times between the snapshots further off.
 SNAPSHOT_CHAINS, SNAPSHOT_BLOCK = 4_096, 256
 SNAPSHOT_KINETIC = 1e-3
+# Scale of the frequencies where snapshots have few rows: a higher one fits each of them and wanders
+# between.
+SNAPSHOT_FREQUENCY = 1.0
 # Where mass grows: the weight of |∇g|² in flow matching and in likelihood, and the distance in model
 # coordinates beyond which it rather grows and shrinks than moves. A smaller weight or distance has
 # growth stand for motion too.

@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.functional import jvp
 
 import cnf.recipe.defaults as defaults
+from cnf.fields import LinearMotion, SumField
 from cnf.flows import CNF, GrowingFlow, SnapshotFlow
 from cnf.recipe.architecture import default_field
 from cnf.recipe.fit import fit
 from cnf.recipe.preparation import at_rest
 from cnf.recipe.settings import FitSettings, default_settings
 from cnf.recipe.source import source_of, start_at
+from cnf.recipe.velocities import guided, known_velocities
 from cnf.rows import FEWEST_ROWS, Rows, as_rows, held_out_split
 from cnf.training.callbacks import Callback
 from cnf.training.config import Phase
@@ -31,7 +32,7 @@ from cnf.training.modes import with_gradients
 from cnf.training.paths import SplinePath
 from cnf.training.penalties import Regularizers
 from cnf.training.snapshots import SnapshotMatching
-from cnf.training.velocities import GuidedMatching, KnownVelocities
+from cnf.transforms.affine import moments
 
 
 @with_gradients
@@ -51,8 +52,9 @@ def fit_snapshots(
 ) -> SnapshotFlow:
     """Fit one flow through rows at several times, none of which are paired.
 
-    The density of the first snapshot is the base, fitted with a third of the budget. Flow matching
-    follows splines through chains of rows, one of each snapshot, paired by optimal transport.
+    The density of the first snapshot is the base, fitted with a third of the budget. The motion starts
+    as that of the Gaussians which have the moments of the snapshots. Flow matching follows splines
+    through chains of rows, one of each snapshot, paired by optimal transport.
     Maximum likelihood then has every later row at its own time,
 
         Σ log p(x, time),    log p(x, time) = log p₀(z) − ∫ tr ∂v/∂x dt from the first time on,
@@ -104,7 +106,7 @@ def fit_snapshots(
     """
     snapshots = _by_time(snapshots)
     pooled = _pooled(flow, snapshots)
-    known = _known(pooled, velocities or {})
+    known = known_velocities(pooled, velocities or {})
     (train, valid), (known, _) = (held_out_split(rows, seed) for rows in (pooled, known))
     moving = SnapshotFlow.around(flow, min(snapshots), max(snapshots))
     if growth is not False:
@@ -159,13 +161,12 @@ def fit_through_time(
         ranges=settings.ranges, clock=settings.clock,
     )  # fmt: skip
     start_at(flow, source, later, settings.ranges)
-    if "field" in flow.automatic and at_rest(flow):
-        field = default_field(len(later), flow.dim, geometry=flow.geometry, seed=seed)
-        flow.field = field.to(flow.device, flow.dtype)
+    if at_rest(flow):
+        _start_moving(flow, moving, times, rows, seed)
     moving.follow(flow)
     phases = _phases(settings, moving, times, rows)
     if velocities is not None:
-        phases = _guided(phases, flow, train, velocities)
+        phases = guided(phases, flow, train, velocities)
     chosen |= {"phases": phases, "ranges": None}
     moving.history = fit(
         moving.flow, later.x, valid.x, context=later.context, context_valid=valid.context,
@@ -175,6 +176,27 @@ def fit_through_time(
     flow.automatic &= {"solver"}
     moving.settle(seed)
     return moving
+
+
+def _start_moving(
+    flow: CNF, moving: SnapshotFlow, times: Tensor, rows: tuple[Tensor, ...], seed: int
+) -> None:
+    """Give the flow its field, and beside it the motion of the Gaussians that have the moments of the
+    snapshots, so that it learns the rest; where mass grows, moments do not tell how it moves."""
+    field = flow.field
+    if "field" in flow.automatic:
+        later = sum(len(part) for part in rows[1:])
+        few = later < defaults.FEW_ROWS_FIELD * (len(rows) - 1)
+        field = default_field(
+            later, flow.dim, geometry=flow.geometry, seed=seed,
+            frequency=defaults.SNAPSHOT_FREQUENCY if few else None,
+        )  # fmt: skip
+    if flow.geometry.flat and not isinstance(moving, GrowingFlow):
+        shares = ((times - times[0]) / (times[-1] - times[0])).tolist()
+        gaussians = [moments(flow.to_model_coordinates(part)[0], None) for part in rows]
+        motion = LinearMotion.through(shares, gaussians)
+        field = field if motion is None else SumField([motion, field])
+    flow.field = field.to(flow.device, flow.dtype)
 
 
 def _masses(
@@ -233,51 +255,6 @@ def _pooled(flow: CNF, snapshots: Mapping[float, Any]) -> Rows:
     return Rows(torch.cat(parts), context.to(flow.device))
 
 
-def _known(pooled: Rows, velocities: Mapping[float, Any]) -> Rows:
-    """The velocities of all rows as rows of their own, NaN where they are not known."""
-    if not isinstance(velocities, Mapping):
-        raise ValueError("velocities: expected a dict from time to those of the rows at that time")
-    assert pooled.context is not None
-    known = torch.full_like(pooled.x, math.nan)
-    for time, given in velocities.items():
-        name = f"velocities at {time!r:.40}"
-        here = (pooled.context[:, 0] == time).nonzero()[:, 0]
-        found = as_rows(name, given, None, None, known.device).x
-        if found.shape != known[here].shape:
-            raise ValueError(
-                f"{name}: expected one for each of the {len(here)} rows of {known.shape[1]} columns"
-                f" of the snapshot; got {len(found)} rows of {found.shape[1]}"
-            )
-        known[here] = found.to(known)
-    return Rows(known)
-
-
-def _guided(
-    phases: tuple[Phase, ...], flow: CNF, train: Rows, velocities: Tensor
-) -> tuple[Phase, ...]:
-    """The phases with chains that follow known velocities, and a penalty on what differs from them;
-    in likelihood as a share of their mean square."""
-    assert train.context is not None
-    times, group = train.context[:, 0].unique(return_inverse=True)
-    length = times[-1] - times[0]
-    known = velocities.isfinite().all(1)
-    moves = jvp(
-        lambda x: flow.preprocess(x)[0], train.x, (velocities * length).nan_to_num(0.0).to(train.x)
-    )[1].where(known[:, None], torch.nan)
-    rows = ((times[group] - times[0])[known] / length, train.x[known], moves[known])
-    share = defaults.SNAPSHOT_VELOCITIES / moves[known].square().sum(1).mean().item()
-    guided: list[Phase] = []
-    for phase in phases:
-        objective, weight = phase.objective, share
-        if isinstance(objective, SnapshotMatching):
-            weight = 1.0
-        if type(objective) is SnapshotMatching:
-            chained = tuple(moves[group == k] for k in range(len(times)))
-            objective = GuidedMatching(**vars(objective), velocities=chained)
-        guided.append(replace(phase, objective=KnownVelocities(objective, *rows, weight, share)))
-    return tuple(guided)
-
-
 def _phases(
     settings: FitSettings, moving: SnapshotFlow, times: Tensor, rows: tuple[Tensor, ...]
 ) -> tuple[Phase, ...]:
@@ -286,7 +263,7 @@ def _phases(
     growing = isinstance(moving, GrowingFlow)
     chains: dict[str, Any] = {
         "snapshots": rows,
-        "path": SplinePath(shares),
+        "path": SplinePath(shares, "natural" if growing else "not-a-knot"),
         "chains": defaults.SNAPSHOT_CHAINS,
         "block": defaults.SNAPSHOT_BLOCK,
         "times": defaults.MATCHING_TIMES,

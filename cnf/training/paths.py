@@ -64,11 +64,13 @@ class GeodesicPath:
 
 @dataclass(frozen=True)
 class SplinePath:
-    """Natural cubic splines through points at more than two times, the curves of least mean squared
-    acceleration (Rohbeck et al. 2025); straight lines through two.
+    """Cubic splines through points at more than two times; straight lines through two.
 
     Attributes:
         times: of the points, increasing from 0 to 1.
+        ends: "natural", the curves of least mean squared acceleration (Rohbeck et al. 2025), which
+            has none at the ends; or "not-a-knot", of which the first two pieces are one cubic, and the
+            last two.
 
     Example:
         >>> points = torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1, 1)
@@ -78,6 +80,7 @@ class SplinePath:
     """
 
     times: tuple[float, ...]
+    ends: str = "natural"
 
     def __call__(self, points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The point x_t and the velocity dx_t/dt (times, rows, dim).
@@ -86,12 +89,12 @@ class SplinePath:
             points: (len(self.times), times, rows, dim).
             t: times in [0, 1], (times, 1, 1).
         """
-        basis = CubicSpline(self.times, np.eye(len(self.times)), bc_type="natural")
+        basis = CubicSpline(self.times, np.eye(len(self.times)), bc_type=self.ends)
         return _combined(basis, points, t)
 
     def through(self, points: Tensor, slopes: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The same with known slopes at the points (Hermite splines); those that are NaN are the ones
-        of the natural spline.
+        of the spline without them.
 
         Args:
             points: (len(self.times), times, rows, dim).
@@ -99,8 +102,8 @@ class SplinePath:
             t: times in [0, 1], (times, 1, 1).
         """
         one = np.eye(len(self.times))
-        natural = torch.from_numpy(CubicSpline(self.times, one, bc_type="natural")(self.times, 1))
-        usual = torch.einsum("lk,ktnd->ltnd", natural.to(points), points)
+        rates = torch.from_numpy(CubicSpline(self.times, one, bc_type=self.ends)(self.times, 1))
+        usual = torch.einsum("lk,ktnd->ltnd", rates.to(points), points)
         slopes = torch.where(slopes.isnan(), usual, slopes)
         of_points = _combined(CubicHermiteSpline(self.times, one, 0 * one), points, t)
         of_slopes = _combined(CubicHermiteSpline(self.times, 0 * one, one), slopes, t)

@@ -1,0 +1,68 @@
+"""Velocities that are known at the rows of snapshots, as fits take them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.functional import jvp
+
+import cnf.recipe.defaults as defaults
+from cnf.flows import CNF
+from cnf.rows import Rows, as_rows
+from cnf.training.config import Phase
+from cnf.training.snapshots import SnapshotMatching
+from cnf.training.velocities import GuidedMatching, KnownVelocities
+
+# Mean squared velocity, in model coordinates and for the whole span, below which rows are at rest.
+AT_REST = 1e-3
+
+
+def known_velocities(pooled: Rows, velocities: Mapping[float, Any]) -> Rows:
+    """The velocities of all rows as rows of their own, NaN where they are not known."""
+    if not isinstance(velocities, Mapping):
+        raise ValueError("velocities: expected a dict from time to those of the rows at that time")
+    assert pooled.context is not None
+    known = torch.full_like(pooled.x, math.nan)
+    for time, given in velocities.items():
+        name = f"velocities at {time!r:.40}"
+        here = (pooled.context[:, 0] == time).nonzero()[:, 0]
+        found = as_rows(name, given, None, None, known.device).x
+        if found.shape != known[here].shape:
+            raise ValueError(
+                f"{name}: expected one for each of the {len(here)} rows of {known.shape[1]} columns"
+                f" of the snapshot; got {len(found)} rows of {found.shape[1]}"
+            )
+        known[here] = found.to(known)
+    return Rows(known)
+
+
+def guided(
+    phases: tuple[Phase, ...], flow: CNF, train: Rows, velocities: Tensor
+) -> tuple[Phase, ...]:
+    """The phases with chains that follow known velocities, and a penalty on what differs from them;
+    in likelihood as a share of their mean square."""
+    assert train.context is not None
+    times, group = train.context[:, 0].unique(return_inverse=True)
+    length = times[-1] - times[0]
+    known = velocities.isfinite().all(1)
+    moves = jvp(
+        lambda x: flow.preprocess(x)[0], train.x, (velocities * length).nan_to_num(0.0).to(train.x)
+    )[1].where(known[:, None], torch.nan)
+    rows = ((times[group] - times[0])[known] / length, train.x[known], moves[known])
+    usual = moves[known].square().sum(1).mean().item()
+    share = defaults.SNAPSHOT_VELOCITIES / max(usual, AT_REST)
+    found: list[Phase] = []
+    for phase in phases:
+        objective, weight = phase.objective, share
+        if isinstance(objective, SnapshotMatching):
+            weight = 1.0
+        if type(objective) is SnapshotMatching:
+            chained = tuple(moves[group == k] for k in range(len(times)))
+            objective = GuidedMatching(**vars(objective), velocities=chained)
+        found.append(replace(phase, objective=KnownVelocities(objective, *rows, weight, share)))
+    return tuple(found)
