@@ -44,21 +44,20 @@ Imputer = Callable[[pd.DataFrame, pd.DataFrame, list[str], int], np.ndarray]
 
 
 def forests(train: pd.DataFrame, holes: pd.DataFrame, names: list[str], seed: int) -> np.ndarray:
-    """Draws (draws, rows, columns) of numbers by miceforest: chained trees and mean matching."""
+    """Draws (draws, rows, columns) of numbers by miceforest: chained trees and mean matching.
+
+    The rows with holes are among those it learns from: `impute_new_data` of 6.0.5 conditions every
+    iteration on the random cells that it starts with."""
     levels = {name: sorted(train[name].dropna().unique()) for name in train if name not in names}
 
     def typed(table: pd.DataFrame) -> pd.DataFrame:
         kinds = {name: pd.CategoricalDtype(levels[name]) for name in levels}
         return table.astype({name: kinds.get(name, "float64") for name in table})
 
-    kernel = miceforest.ImputationKernel(
-        typed(train), num_datasets=1, variable_schema=list(train), random_state=seed
-    )
+    both = pd.concat([typed(train), typed(holes)], ignore_index=True)
+    kernel = miceforest.ImputationKernel(both, num_datasets=DRAWS, random_state=seed)
     kernel.mice(ITERATIONS, num_threads=1)
-    drawn = [
-        kernel.impute_new_data(typed(holes), random_state=seed + k).complete_data(dataset=0)
-        for k in range(DRAWS)
-    ]
+    drawn = [kernel.complete_data(dataset=k)[len(train) :] for k in range(DRAWS)]
     return np.stack([table[names].to_numpy(dtype=float) for table in drawn])
 
 
