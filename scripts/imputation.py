@@ -55,7 +55,11 @@ def forests(train: pd.DataFrame, holes: pd.DataFrame, names: list[str], seed: in
         return table.astype({name: kinds.get(name, "float64") for name in table})
 
     both = pd.concat([typed(train), typed(holes)], ignore_index=True)
-    kernel = miceforest.ImputationKernel(both, num_datasets=DRAWS, random_state=seed)
+    # A category is drawn by its probability: matched by logits, one of probability zero stops it.
+    strategy = {name: "fast" if name in levels else "normal" for name in train}
+    kernel = miceforest.ImputationKernel(
+        both, num_datasets=DRAWS, mean_match_strategy=strategy, random_state=seed
+    )
     kernel.mice(ITERATIONS, num_threads=1)
     drawn = [kernel.complete_data(dataset=k)[len(train) :] for k in range(DRAWS)]
     return np.stack([table[names].to_numpy(dtype=float) for table in drawn])
