@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy.spatial.distance import mahalanobis
 
 import cnf
 from cnf.recipe import stacking
-from cnf.recipe.affordable import affordable_rows
+from cnf.recipe.affordable import AsSecondsAllow, affordable_rows
 from cnf.recipe.tables import discrete
 from cnf.recipe.tables.budget import Budget
 from cnf.rows import Rows
@@ -136,3 +137,20 @@ def test_the_command_keeps_its_budget_where_cells_are_missing(rows, columns, mon
     from benchmark_tables import command_seconds, mixed
 
     assert command_seconds(mixed(rows, columns, holes=True), 15.0) < 1.1 * 15.0 + 5.0
+
+
+def test_things_are_gone_through_as_seconds_allow():
+    """Each time anew: the first always, and those that end in time if they cost no more than before."""
+    now = itertools.count(0, 2)
+    some = AsSecondsAllow("abcdef", 7.0, now.__next__)
+    assert ["".join(some) for _ in range(2)] == ["ab", "ab"]
+    assert "".join(AsSecondsAllow("abcdef", None)) == "abcdef"
+
+
+def test_a_conditional_network_is_within_the_seconds():
+    """To look for mixtures, condition 50,000 rows and calibrate would take longer than the fit."""
+    x = torch.randn(4000, 10, generator=torch.Generator().manual_seed(0))
+    x = x + 2 * x[:, :1].sign() * x.roll(1, 1).abs()
+    start = time.process_time()
+    cnf.fit(cnf.CNF(10), x, seconds=2.0, any_subset=True, clock=time.process_time)
+    assert time.process_time() - start < 1.1 * 2 + 4

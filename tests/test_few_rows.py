@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 import cnf
-from cnf.recipe.tables.budget import Deadline
+from cnf.recipe.affordable import Deadline
 from cnf.recipe.tables.few_rows import Candidate, Numbers, fallback_if_better
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema

@@ -199,6 +199,8 @@ IMPUTER_COPIES_SHARE = 0.25  # of its seconds, for mapping the rows
 # with other columns in each copy; rows that judge it.
 SUBSET_SHARE, SUBSET_STEPS_SHARE = 0.2, 0.4
 SUBSET_ROWS, SUBSET_MOST_COPIES, SUBSET_JUDGED_ROWS = 50_000, 20, 256
+# Of its seconds, for the mixtures that it starts from, for conditioning rows, and for its grid.
+SUBSET_MIXTURES_SHARE, SUBSET_ROWS_SHARE, SUBSET_GRID_SHARE = 0.3, 0.1, 0.1
 
 # Tables of more rows than memory. Bytes a cell that a fit takes at its peak, measured for a million
 # plain and half a million typed rows: a quarter of the memory holds a sample that settles every

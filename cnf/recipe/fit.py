@@ -9,12 +9,10 @@ from typing import Any
 
 from cnf.deprecation import renamed_argument
 from cnf.flows import CNF
-from cnf.flows.calibration import CALIBRATION_ROWS, USUAL_SOLVES, pilot_solve
 from cnf.ode import Gradient
-from cnf.recipe.affordable import affordable_rows
+from cnf.recipe.calibration import calibrate
 from cnf.recipe.defaults import (
     CALIBRATION_SHARE,
-    FEWEST_CALIBRATION_ROWS,
     FIT_TOLERANCE,
     SOURCE_LIKELIHOOD_SHARE,
     SUBSET_SHARE,
@@ -30,7 +28,6 @@ from cnf.recipe.settings import FitSettings, default_settings, from_mixture
 from cnf.recipe.source import source_of, start_at, start_displaced, with_source
 from cnf.recipe.stacking import Stack
 from cnf.recipe.subsets import fit_subsets
-from cnf.rows import evenly_spaced
 from cnf.training.callbacks import Callback
 from cnf.training.checkpoint import CheckpointWriter, resume
 from cnf.training.errors import Interrupted
@@ -207,27 +204,12 @@ def _finish(
     """Calibrate the flow, and say in the history how good it is."""
     flow, history, train = trainer.flow, trainer.history, trainer.train
     if "solver" in flow.automatic:
-        rows = train.take(evenly_spaced(train.x, _calibration_rows(trainer, settings)))
-        flow.calibrate(rows.x, settings.tolerance, context=rows.context)
+        budget = settings.budget[1]
+        seconds = CALIBRATION_SHARE * budget if budget else None
+        calibrate(flow, train, settings.tolerance, seconds=seconds, clock=settings.clock)
     mixture = mixture or FallbackResult({}, None)
     history.choices = {**FitPlan(**trainer.metadata).choices, **mixture.choices}
     if settings.scored:
         history.valid_nll, history.valid_se = mixture.held_out or mean_nll(flow, trainer.valid)
         history.train_nll, history.train_se = mean_nll(flow, validation_subset(train))
     return history
-
-
-def _calibration_rows(trainer: Trainer, settings: FitSettings) -> int:
-    """How many of the training rows the grid is placed on: all where training steps are the budget,
-    of which `CNF.calibrate` takes its choice, else as many as seconds allow."""
-    train, (_, seconds) = trainer.train, settings.budget
-    if not seconds:
-        return len(train)
-    some = train.take(evenly_spaced(train.x, CALIBRATION_ROWS))
-    return affordable_rows(
-        len(some),
-        CALIBRATION_SHARE * seconds / USUAL_SOLVES,
-        pilot_solve(trainer.flow.bind(some.context), some.x),
-        fewest=FEWEST_CALIBRATION_ROWS,
-        clock=settings.clock,
-    )

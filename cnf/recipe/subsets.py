@@ -10,12 +10,15 @@ from torch import Tensor
 
 import cnf.recipe.defaults as defaults
 from cnf.flows import CNF
-from cnf.flows.questions.coordinates import fit_coordinates
+from cnf.flows.questions.coordinates import COMPONENTS, fit_coordinates
 from cnf.flows.subset_flow import SubsetFlow
+from cnf.recipe.affordable import AsSecondsAllow, affordable_rows
 from cnf.recipe.architecture import default_hidden
+from cnf.recipe.calibration import calibrate
 from cnf.recipe.settings import FitSettings, default_settings, default_steps
 from cnf.rows import Rows, evenly_spaced
 from cnf.training.callbacks import Callback
+from cnf.training.config import Clock
 from cnf.training.trainer import Trainer
 
 
@@ -50,21 +53,26 @@ def fit_subsets(
     start = settings.clock()
     ranges = settings.ranges or ((None, None),) * flow.dim
     rows = _by_weight(train, seed)
-    coordinates = fit_coordinates(rows.x, _features(flow, rows), ranges, seed=seed)
+    each = _share(seconds, defaults.SUBSET_MIXTURES_SHARE / 2)  # straight columns, and bent ones
+    tried = AsSecondsAllow(COMPONENTS, each, settings.clock)
+    coordinates = fit_coordinates(
+        rows.x, _features(flow, rows), ranges, seed=seed, components=tried
+    )
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
         subsets = SubsetFlow(coordinates, hidden=default_hidden(len(train), flow.dim))
     subsets = subsets.to(flow.device, flow.dtype)
     generator = torch.Generator(flow.device).manual_seed(seed)
-    copies = min(defaults.SUBSET_MOST_COPIES, math.ceil(defaults.SUBSET_ROWS / len(rows)))
-    learned = _chosen(flow, subsets, rows, copies, generator)
+    count = _conditioned_rows(flow, subsets, rows, seconds, settings.clock)
+    learned = _chosen(flow, subsets, rows, count, generator)
     judges = valid.take(evenly_spaced(valid.x, defaults.SUBSET_JUDGED_ROWS))
-    judged = _chosen(flow, subsets, judges, 1, generator)
+    judged = _chosen(flow, subsets, judges, len(judges), generator)
     if seconds is None:
         budget = math.ceil(defaults.SUBSET_STEPS_SHARE * (steps or default_steps(len(train))))
         left = None
     else:
-        budget, left = None, max(1.0, seconds - (settings.clock() - start))
+        left = (1 - defaults.SUBSET_GRID_SHARE) * seconds - (settings.clock() - start)
+        budget, left = None, max(left, defaults.SMALLEST_SHARE * seconds)
     matching = default_settings(
         rows=len(train), dim=flow.dim, context_dim=subsets.flow.context_dim,
         steps=budget, seconds=left, likelihood_share=0.0, clock=settings.clock,
@@ -73,8 +81,30 @@ def fit_subsets(
         subsets.flow, learned, judged, matching.training(), seed=seed, callbacks=tuple(callbacks)
     )
     trainer.run()
-    subsets.flow.calibrate(learned.x, settings.tolerance, context=learned.context)
+    allowed = _share(seconds, defaults.SUBSET_GRID_SHARE)
+    calibrate(subsets.flow, learned, settings.tolerance, seconds=allowed, clock=settings.clock)
     return subsets.eval()
+
+
+def _share(seconds: float | None, share: float) -> float | None:
+    return None if seconds is None else share * seconds
+
+
+def _conditioned_rows(
+    flow: CNF, subsets: SubsetFlow, rows: Rows, seconds: float | None, clock: Clock
+) -> int:
+    """How many copies of rows to learn from: as many as a share of the seconds allows."""
+    copies = min(defaults.SUBSET_MOST_COPIES, math.ceil(defaults.SUBSET_ROWS / len(rows)))
+    most = min(copies * len(rows), max(len(rows), defaults.SUBSET_ROWS))
+    if seconds is None:
+        return most
+    generator = torch.Generator(flow.device).manual_seed(0)
+
+    def conditioned(count: int) -> Rows:
+        return _chosen(flow, subsets, rows, count, generator)
+
+    share, fewest = defaults.SUBSET_ROWS_SHARE * seconds, defaults.FEWEST_MAPPED_ROWS
+    return affordable_rows(most, share, conditioned, fewest=fewest, clock=clock)
 
 
 def random_choices(rows: int, dim: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -110,11 +140,12 @@ def _features(flow: CNF, rows: Rows) -> Tensor:
 
 
 def _chosen(
-    flow: CNF, subsets: SubsetFlow, rows: Rows, copies: int, generator: torch.Generator
+    flow: CNF, subsets: SubsetFlow, rows: Rows, count: int, generator: torch.Generator
 ) -> Rows:
-    """Copies of the rows, each with columns of its own, where the network takes them."""
-    places = torch.arange(len(rows), device=rows.x.device).repeat(copies)
-    rows = rows.take(places[: max(len(rows), defaults.SUBSET_ROWS)])
+    """So many copies of the rows, each with columns of its own, where the network takes them."""
+    places = torch.arange(len(rows), device=rows.x.device)
+    chosen = places.repeat(math.ceil(count / len(rows)))[:count]
+    rows = rows.take(chosen if count >= len(rows) else places[evenly_spaced(places, count)])
     free, given = random_choices(len(rows), flow.dim, generator)
     coordinates = subsets.coordinates
     condition = coordinates.condition(rows.x.double(), free, given, _features(flow, rows))

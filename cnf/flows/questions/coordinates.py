@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,7 +68,7 @@ def fit_coordinates(
     ranges: Sequence[Range],
     *,
     seed: int,
-    components: Sequence[int] = COMPONENTS,
+    components: Iterable[int] = COMPONENTS,
 ) -> Coordinates:
     """The coordinates in which held-out rows are likeliest: columns straight or bent, so many
     Gaussians.
@@ -100,7 +100,7 @@ def fit_coordinates(
 
 
 def _best_mixture(
-    rows: Tensor, judges: int, features: int, seed: int, components: Sequence[int]
+    rows: Tensor, judges: int, features: int, seed: int, components: Iterable[int]
 ) -> tuple[float, ConditionalMixture]:
     """The mixture of the last number of Gaussians that gains enough, and its mean log-density of
     the first rows, the judges."""

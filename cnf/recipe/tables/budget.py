@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import cnf.recipe.defaults as defaults
-from cnf.recipe.affordable import affordable_rows
+from cnf.recipe.affordable import Deadline, affordable_rows
 from cnf.training.config import Clock
 from cnf.training.processes import shared_seconds
-
-Thing = TypeVar("Thing")
-
-
-@dataclass(frozen=True)
-class Deadline:
-    """When a search has to end, by a clock."""
-
-    at: float
-    clock: Clock = shared_seconds
-
-    def allows(self, things: Iterable[Thing]) -> Iterator[Thing]:
-        """The first of some things, and the others as long as the next will be done in time if it takes
-        no longer than those before.
-
-        >>> list(Deadline(5.0, iter(range(0, 99, 2)).__next__).allows("abcdef"))
-        ['a', 'b']
-        """
-        dearest, last = 0.0, self.clock()
-        for count, thing in enumerate(things):
-            if count and last + dearest > self.at:
-                return
-            yield thing
-            now = self.clock()
-            dearest, last = max(dearest, now - last), now
-
 
 NEVER = Deadline(math.inf)
 

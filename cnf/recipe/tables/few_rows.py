@@ -20,8 +20,9 @@ import cnf.recipe.defaults as defaults
 from cnf.fields.masked import MaskedField
 from cnf.flows import CNF, Base, MixtureBase, NormalBase
 from cnf.flows.mixtures import mixture_base
+from cnf.recipe.affordable import Deadline
 from cnf.recipe.stacking import MixtureModel, WeightedRows, stacking_shares
-from cnf.recipe.tables.budget import NEVER, Deadline
+from cnf.recipe.tables.budget import NEVER
 from cnf.rows import weighted_nll
 from cnf.tables.masked_flow import gaussianizing_maps
 from cnf.transforms import Chain, MarginalTransform, Whitening
