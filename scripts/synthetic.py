@@ -52,7 +52,7 @@ def magic() -> pd.DataFrame:
 
 def beijing() -> pd.DataFrame:
     """Beijing's hours without their number."""
-    return pd.read_csv(FOLDER / "beijing_pm25" / "data.csv.gz").drop(columns="No").dropna()
+    return pd.read_csv(FOLDER / "beijing_pm25" / "data.csv.gz").drop(columns="No")
 
 
 TABLES = {"magic": magic, "beijing": beijing, "generated": generated}
