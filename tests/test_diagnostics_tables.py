@@ -52,6 +52,13 @@ def test_a_sound_model_passes_and_stays_as_it_is(sound):
     assert sum(c.limit != s.limit for c, s in zip(claims, strict)) > 5
 
 
+def test_the_worst_column_is_named_in_plain_tables_too():
+    table = pd.DataFrame(normal(60, 2).numpy(), columns=["height", "weight"])
+    model = TableFlow(Schema.infer(table), hidden=(4, 4))
+    found = {c.name: c.detail for c in check_table(model, table.assign(weight=table.weight + 9))}
+    assert found["columns"] == "worst is 'weight'; 60 rows"
+
+
 def test_rows_of_another_table_are_told(sound):
     model, rows = sound
     assert {"columns", "two samples"} <= failed(model, rows.assign(x=rows.x + 1.5))

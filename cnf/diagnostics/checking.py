@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,6 +89,7 @@ def check(
     strict: bool = False,
     seed: int = 0,
     checks: Iterable[Check] | None = None,
+    names: Sequence[str] = (),
     callback: Callable[[float], None] = lambda done: None,
 ) -> tuple[CheckResult, ...]:
     """Measure every claim that a flow makes, on rows that it was not fitted to.
@@ -105,6 +106,7 @@ def check(
         strict: use the narrower limits.
         seed: of the choice of rows and of everything random in a check.
         checks: which; None: all that are registered.
+        names: of the columns, for words about one of them; none: they are counted from 0.
         callback: is told the share of the checks that is done.
 
     Raises:
@@ -116,7 +118,7 @@ def check(
         >>> [result.name for result in found if not result.passed]
         []
     """
-    case = CheckContext(_ready(flow), _rows(flow, x, context, seed), seed, strict)
+    case = CheckContext(_ready(flow), _rows(flow, x, context, seed), seed, strict, tuple(names))
     return tuple(run(list(CHECKS if checks is None else checks), case, callback))
 
 

@@ -29,12 +29,18 @@ class CheckContext:
         rows: held-out rows with their context, in random order.
         seed: of everything random in the checks.
         strict: whether the narrower limits apply.
+        names: of the columns; none: they are counted from 0.
     """
 
     flow: CNF
     rows: Rows
     seed: int
     strict: bool
+    names: tuple[str, ...] = ()
+
+    def name(self, column: int) -> str:
+        """A column in words."""
+        return repr(self.names[column]) if self.names else f"column {column}, from 0"
 
     def limit(self, usual: float, strict: float) -> float:
         """The limit that applies."""

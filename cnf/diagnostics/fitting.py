@@ -94,7 +94,7 @@ def columns(case: CheckContext) -> Iterator[CheckResult]:
         "each column of held-out rows is distributed as that of samples",
         found.max().item(),
         case.limit(0.05, 0.02) + _margin(case, len(rows), columns=len(found)),
-        detail=f"worst is column {int(found.argmax())} of {len(found)}, from 0; {len(rows)} rows",
+        detail=f"worst is {case.name(int(found.argmax()))}; {len(rows)} rows",
     )
 
 

@@ -80,8 +80,9 @@ def check_table(
     if model.plain and model.flow is not None:
         rows = _all_rows(model, table)
         claims = check(
-            model.flow, rows.x, context=rows.context, strict=strict, seed=seed, callback=callback
-        )
+            model.flow, rows.x, context=rows.context, strict=strict, seed=seed,
+            names=[column.name for column in model.schema.modeled], callback=callback,
+        )  # fmt: skip
         return (
             *claims,
             *consistent(model, table, seed, strict=strict),
