@@ -41,6 +41,7 @@ class FitSettings:
         clip: largest norm of a gradient.
         patience: validations without progress within a phase after which it ends.
         tolerance: of the error bar of the finished flow, in nats.
+        matching_name: what flow matching is called, in the history and where progress is shown.
         spent: seconds of the budget that are gone before the fit.
         scored: whether the finished flow is scored on held-out rows and on those of training.
         clock: the seconds that a budget is in, as a function without arguments.
@@ -58,6 +59,7 @@ class FitSettings:
     clip: float = defaults.CLIP_NORM
     patience: int = defaults.FIT_PATIENCE
     tolerance: float = defaults.FIT_TOLERANCE
+    matching_name: str = FlowMatching.name
     spent: float = 0.0
     scored: bool = True
     clock: Clock = field(default=shared_seconds, compare=False)
@@ -75,7 +77,9 @@ class FitSettings:
         coupling: Coupling = IndependentCoupling()
         if self.coupling_block is not None and not context_dim:
             coupling = MinibatchOT(self.coupling_block, geometry)
-        return FlowMatching(coupling=coupling, times=defaults.MATCHING_TIMES)
+        return FlowMatching(
+            coupling=coupling, times=defaults.MATCHING_TIMES, name=self.matching_name
+        )
 
     def likelihood(self) -> MaximumLikelihood:
         """The objective of the second phase."""

@@ -21,6 +21,8 @@ from cnf.training.callbacks import Callback
 from cnf.training.config import Clock
 from cnf.training.trainer import Trainer
 
+SUBSET_STAGE = "conditional network"
+
 
 def fit_subsets(
     flow: CNF,
@@ -76,6 +78,7 @@ def fit_subsets(
     matching = default_settings(
         rows=len(train), dim=flow.dim, context_dim=subsets.flow.context_dim,
         steps=budget, seconds=left, likelihood_share=0.0, clock=settings.clock,
+        matching_name=SUBSET_STAGE,
     )  # fmt: skip
     trainer = Trainer(
         subsets.flow, learned, judged, matching.training(), seed=seed, callbacks=tuple(callbacks)

@@ -32,6 +32,7 @@ class FlowMatching(Objective):
             flow.
         pairs: made at the start of a phase, a batch at a time, for all batches to be drawn from: a
             coupling of large blocks costs more than a training step. None pairs every batch anew.
+        name: of the stage, in the history and where progress is shown.
     """
 
     path: Path | None = None
@@ -39,8 +40,7 @@ class FlowMatching(Objective):
     times: int = 64
     source: Tensor | None = None
     pairs: int | None = None
-
-    name = "flow matching"
+    name: str = field(default="flow matching", compare=False)
 
     def start(self, task: Task) -> None:
         """Begin a phase."""

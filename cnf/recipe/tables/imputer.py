@@ -10,6 +10,7 @@ from torch import Tensor
 
 import cnf.recipe.defaults as defaults
 from cnf.recipe.fit import fit
+from cnf.recipe.subsets import SUBSET_STAGE
 from cnf.recipe.tables.budget import Budget
 from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
 from cnf.recipe.tables.rows import TableRows, dequantized
@@ -63,6 +64,7 @@ def fit_imputer(
         steps=budget.flow_steps(rows),
         seconds=budget.flow_seconds(),
         likelihood_share=0.0,
+        matching_name=SUBSET_STAGE,
         scored=False,
         callbacks=callbacks,
     )
