@@ -68,4 +68,4 @@ def test_what_cannot_be_carried_is_refused(room, tmp_path, capsys):
     assert "other.csv" in refused(capsys, *fit, "--source", other)
     assert outcome(capsys, *fit)[0] == 0
     carry = "transport", tmp_path / "m", room / "here.csv", "-o", tmp_path / "x.csv"
-    assert "source=" in refused(capsys, *carry)
+    assert "fit it with source=, or cnf fit --source" in refused(capsys, *carry)

@@ -279,7 +279,9 @@ class TableMethods(ABC):
     def _moving(self) -> CNF:
         """The flow of a model that starts from the density of a source."""
         if self.flow is None or self.time or not isinstance(self.flow.base, SourceBase):
-            raise ValueError("the model starts from no table: fit it with source=")
+            raise ValueError(
+                "the model starts from no table: fit it with source=, or cnf fit --source"
+            )
         return self.flow
 
     def _numbers(self, table: pd.DataFrame) -> Tensor:

@@ -198,7 +198,8 @@ def subset_density(flow: Any, subsets: Any, context: Tensor | None) -> SubsetDen
         answers = FlowAnswers(flow, subsets.coordinates, subsets.flow)
     elif flow.context_dim:
         raise ValueError(
-            "a flow with a context needs a conditional network for this: cnf.fit(..., any_subset=True)"
+            "a flow with a context needs a conditional network for this: fit it with any_subset=True,"
+            " or cnf fit --any-subset"
         )
     else:
         answers, draws = stand_in(flow), DRAWS
