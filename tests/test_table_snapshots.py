@@ -119,9 +119,12 @@ def test_what_is_no_table_of_snapshots_is_refused(room, model, tmp_path, capsys)
     )
     assert "'day' is categorical" in refused(capsys, *fit, "--time", "a")
     sample = ("sample", room / "seen", "-o", tmp_path / "x.csv")
-    assert "7 is outside" in refused(capsys, *sample, "--at", 7)
+    said = refused(capsys, *sample, "--at", 7)
+    assert "--at '7': " in said and "7 is outside" in said
+    assert "leave --given out" in refused(capsys, *sample, "--at", 1, "--given", "day=2")
     dated = ("sample", room / "dated", "-o", tmp_path / "x.csv", "--at")
-    assert "such as 2024-01-05; got 'soon'" in refused(capsys, *dated, "soon")
+    said = refused(capsys, *dated, "soon, or later")
+    assert "--at 'soon, or later'" in said and "such as 2024-01-05; got 'soon" in said
     assert outcome(capsys, *fit, "--ignore", "day", "--width", 8)[0] == 0
     asked = (room / "seen", room / "seen.csv", "-o", tmp_path / "x.csv")
     assert "fit the rows of a time by themselves" in refused(capsys, "impute", *asked)

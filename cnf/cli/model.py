@@ -14,6 +14,7 @@ from cnf.cli.data import assignments, table_chunks
 from cnf.flows import ModelFileError
 from cnf.tables import Column, TableFlow, load_table_flow
 from cnf.tables.columns import NO_STATE
+from cnf.tables.given import require_not_set_aside, require_on_grid
 
 
 @dataclass(frozen=True)
@@ -65,21 +66,35 @@ class Model:
             ValueError: if it is missing, not wanted, or does not fit the columns.
         """
         values = assignments(text)
+        for name in values:
+            require_not_set_aside(self.table_flow.schema, name)
         columns = self.table_flow.schema.context
         if values.keys() != {column.name for column in columns}:
             example = ",".join(f"{column.name}={_example(column)}" for column in columns)
             wanted = f'--given "{example}"' if columns else "no --given: the model has no context"
             raise ValueError(f"{self.path}: expected {wanted}; got {text!r}")
-        if not values:
-            return None
+        return self._context(values, f"--given {text!r}") if values else None
+
+    def at(self, text: str) -> pd.DataFrame:
+        """The time, one row, that --at spells.
+
+        Raises:
+            ValueError: if it is no time of the model, or the model has none.
+        """
+        return self._context({self.time: text}, f"--at {text!r}")
+
+    def _context(self, values: dict[str, str], spelled: str) -> pd.DataFrame:
+        """Values of all context columns as a row; `spelled` says how the user gave them."""
+        columns = self.table_flow.schema.context
         given = pd.DataFrame({name: [value] for name, value in values.items()})
         try:
             states = self.table_flow.schema.encode(given, columns).states[0]
+            require_on_grid(columns, values)
         except ValueError as error:
-            raise ValueError(f"--given {text!r}: {error}") from error
+            raise ValueError(f"{spelled}: {error}") from error
         for column in compress(columns, states == NO_STATE):
             raise ValueError(
-                f"--given {text!r}: expected {column.name} as the table spells it, such as"
+                f"{spelled}: expected {column.name} as the table spells it, such as"
                 f" {_example(column)}; got {values[column.name]!r}"
             )
         return given

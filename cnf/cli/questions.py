@@ -15,6 +15,7 @@ from cnf.cli.model import Model, checked_device, load_model
 from cnf.cli.output import require_writable, say, say_json, writing
 from cnf.rows import RunningMean
 from cnf.tables import Column, Schema, TableError, table_writer
+from cnf.tables.given import require_not_set_aside
 from cnf.tables.questions import TableDensity, table_density
 
 # Each draw is chosen among several candidates.
@@ -33,6 +34,7 @@ def given_values(model: Model, texts: Sequence[str]) -> dict[str, Any]:
         c.name: c for c in (*model.table_flow.schema.modeled, *model.table_flow.schema.context)
     }
     for name in pairs:
+        require_not_set_aside(model.table_flow.schema, name)
         if name not in known:
             raise ValueError(
                 f"--given: expected columns of the model ({', '.join(known)}); got {name!r}"

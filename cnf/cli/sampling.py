@@ -41,10 +41,10 @@ def sample_table(
     """
     model = load_model(path, device)
     require_writable(output, path)
-    if at is not None:
-        given = [*given, f"{model.time}={at}"]
+    if at is not None and given:
+        raise ValueError("--at: a model through time is given its time alone; leave --given out")
     generator = torch.Generator(checked_device(device)).manual_seed(seed)
-    draw, most = _drawing(model, given, generator)
+    draw, most = _drawing(model, given, at, generator)
     kept = {"--keep-orders": model.table_flow.in_order} if keep_orders else {}
     drawn = 0.0
     with writing(output), table_writer(output) as writer:
@@ -62,10 +62,10 @@ def sample_table(
 
 
 def _drawing(
-    model: Model, given: Sequence[str], generator: torch.Generator
+    model: Model, given: Sequence[str], at: str | None, generator: torch.Generator
 ) -> tuple[Callable[[int], pd.DataFrame], int]:
-    """What draws so many rows under what is given, and how many at once."""
+    """What draws so many rows under what is given, or at a time, and how many at once."""
     if assignments(listed(given)).keys() & {*model.columns}:
         return drawn_given(model, given, generator), GIVEN_ROWS_AT_ONCE
-    context = model.given(listed(given))
+    context = model.given(listed(given)) if at is None else model.at(at)
     return partial(model.table_flow.sample, given=context, generator=generator), ROWS_AT_ONCE

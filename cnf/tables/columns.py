@@ -260,6 +260,10 @@ class ColumnType(ABC):
         if not self.numeric and column.step is not None:
             raise ValueError(f"expected no step of a column that is {self.name}")
 
+    def between(self, series: pd.Series, column: Column) -> np.ndarray:
+        """Which cells (rows,) lie between two values of the column, where `encode` takes another."""
+        return np.zeros(len(series), dtype=bool)
+
     def circle(self, column: Column) -> Circle | None:
         """The circle that the numbers of the column go around; None for a line."""
         return None

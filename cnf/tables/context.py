@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
 from cnf.tables.dataframes import Given, rows_of
 from cnf.tables.formats import TableError, listed, shown
+from cnf.tables.given import require_not_set_aside, require_on_grid
 from cnf.tables.schema import Schema
 
 
@@ -35,9 +37,12 @@ def context_frame(schema: Schema, given: Given | None, rows: int) -> pd.DataFram
         TableError: for a context that is missing or not wanted, or has another number of rows.
     """
     names = [column.name for column in schema.context]
+    if isinstance(given, Mapping):
+        _require_sensible(schema, given)
     if given is not None and not names:
         raise TableError("given: expected none: the model has no context columns")
     table = pd.DataFrame(index=range(rows)) if given is None else rows_of(given)
+    table = table.drop(columns=[*schema.set_aside], errors="ignore")
     if unknown := [name for name in table if name not in names]:
         raise TableError(
             f"given: {shown(str(unknown[0]))} is no context column; they are {listed(names)}"
@@ -51,6 +56,14 @@ def context_frame(schema: Schema, given: Given | None, rows: int) -> pd.DataFram
     if len(table) != rows:
         raise TableError(f"given: expected 1 or {rows} rows of context; found {len(table)}")
     return table
+
+
+def _require_sensible(schema: Schema, given: Mapping[str, Any]) -> None:
+    """Refuse a column that was set aside, and a value that its column cannot hold."""
+    for name in given:
+        require_not_set_aside(schema, name)
+    values = {name: part for name, part in given.items() if not pd.api.types.is_list_like(part)}
+    require_on_grid([column for column in schema.context if column.name in values], values)
 
 
 def complete(context: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -58,6 +58,45 @@ def of_frame(
     return Constraints(states, lower, upper), impossible
 
 
+def require_names(schema: Schema, given: Iterable[str], known: Sequence[str]) -> None:
+    """Refuse a name that is none of the known columns.
+
+    Raises:
+        TableError: naming it, and saying why if it was set aside.
+    """
+    for name in given:
+        require_not_set_aside(schema, name)
+        if name not in known:
+            raise TableError(
+                f"given: expected columns among {', '.join(known)}; found {shown(name)}"
+            )
+
+
+def require_not_set_aside(schema: Schema, name: str) -> None:
+    """Refuse the name of a column of which the model has no cells.
+
+    Raises:
+        TableError: saying why it has none.
+    """
+    if column := schema.set_aside.get(name):
+        raise TableError(
+            f"given: {shown(name)} is set aside ({column.describe()}), so it says nothing of a row;"
+            " leave it out"
+        )
+
+
+def require_on_grid(columns: Iterable[Column], given: Mapping[str, Any]) -> None:
+    """Refuse a value between two of a column on a grid, such as 3.5 of whole numbers. Rows of a
+    table have the nearest there; who says what is given means what is said.
+
+    Raises:
+        TableError: naming the column.
+    """
+    for column in columns:
+        if column.type.between(pd.Series([given[column.name]]), column).any():
+            raise _unheld(column, given[column.name])
+
+
 def of_mapping(schema: Schema, given: Mapping[str, Any], device: torch.device) -> Constraints:
     """What a mapping says of the modeled columns: name -> a value, a list of levels, or a range
     (low, high) with None for no end.
@@ -68,9 +107,11 @@ def of_mapping(schema: Schema, given: Mapping[str, Any], device: torch.device) -
     sets = {name: part for name, part in given.items() if isinstance(part, list | tuple | set)}
     points = {name: [part] for name, part in given.items() if name not in sets}
     if points:
-        found, impossible = of_frame(schema, pd.DataFrame(points), device, missing=False)
-        if impossible.any() or int((found.states != UNKNOWN).sum()) < len(points):
-            raise TableError(f"given: expected values that the columns hold; got {_words(given)}")
+        found, _ = of_frame(schema, pd.DataFrame(points), device, missing=False)
+        for column, state in zip(schema.modeled, found.states[0]):
+            if column.name in points and state == UNKNOWN:
+                raise _unheld(column, given[column.name])
+        require_on_grid([schema.column(name) for name in points], given)
     else:
         found = no_constraints(schema, 1, device)
     lower, upper, choices = found.lower.clone(), found.upper.clone(), {}
@@ -160,5 +201,7 @@ def _levels(column: Column, values: Sequence[Any]) -> list[int]:
     return sorted({texts.index(str(value)) for value in values})
 
 
-def _words(given: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in given.items())
+def _unheld(column: Column, value: Any) -> TableError:
+    return TableError(
+        f"given: expected a value that {shown(column.name)} holds ({column.describe()}); got {value!r}"
+    )

@@ -260,7 +260,8 @@ class TableFlow(TableMethods, WholeState):
         Raises:
             TableError: for a context column that is not there, or a cell that is missing.
         """
-        return self.drawn_context(table[[c.name for c in self.schema.context]], len(table))
+        names = [c.name for c in self.schema.context if c.name in table]
+        return self.drawn_context(table[names], len(table))
 
     def drawn_context(self, given: Given | None, rows: int) -> Tensor:
         """The context (rows, width) of rows to be drawn."""
@@ -293,7 +294,7 @@ class TableFlow(TableMethods, WholeState):
             ValueError: if the model was fitted without an imputer.
         """
         if self.imputer is None or not isinstance(self.conditioning, StateConditioning):
-            raise ValueError("the model has no imputer: fit it with imputer=True")
+            raise ValueError("no imputer: fit with imputer=True, or cnf fit --any-subset")
         schema, maps = self.schema, None
         if self.flow is not None:
             charts = schema.charts

@@ -17,8 +17,8 @@ from cnf.flows.questions.subset_density import DRAWS, subset_density
 from cnf.rows import Cells
 from cnf.tables.answers import TableAnswers
 from cnf.tables.dataframes import Given, rows_of
-from cnf.tables.formats import TableError, choose_columns, shown
-from cnf.tables.given import no_constraints, of_frame, of_mapping
+from cnf.tables.formats import TableError, choose_columns
+from cnf.tables.given import no_constraints, of_frame, of_mapping, require_names
 from cnf.tables.schema import Schema
 
 
@@ -61,26 +61,22 @@ class TableDensity:
 
         Args:
             given: name -> a value, a list of levels, or a range (low, high) with None for no end;
-                or a frame, which conditions row by row. Nothing is known of a missing cell.
+                or a frame, which conditions row by row. Nothing is known of a missing cell, and
+                columns of the frame that were set aside say nothing.
 
         Raises:
             TableError: for a column that is not there, or a value that it cannot hold.
         """
         values = dict(given) if isinstance(given, Mapping) else {}
-        table = None if values else rows_of(given)
+        table = None
+        if not values:
+            table = rows_of(given).drop(columns=[*self.model.schema.set_aside], errors="ignore")
         names = [str(name) for name in (values if table is None else table)]
         schema, question = self.model.schema, self.question
         context = [column.name for column in schema.context]
-        for name in names:
-            if name not in (*self.columns, *context):
-                raise TableError(
-                    f"given: expected columns among {', '.join((*self.columns, *context))};"
-                    f" found {shown(name)}"
-                )
+        require_names(schema, names, (*self.columns, *context))
         if any(name in context for name in names):
-            row = {name: [part] for name, part in values.items() if name in context}
-            there = self.model.context_of(pd.DataFrame(row) if table is None else table)
-            question = replace(question, context=there)
+            question = replace(question, context=self._context(values, table))
         if table is None:
             modeled = {name: part for name, part in values.items() if name not in context}
             known = of_mapping(schema, modeled, self.model.device)
@@ -137,15 +133,13 @@ class TableDensity:
             raise TableError("given: expected values of the context columns too; found none")
         cells = self.question.draw(rows, generator)
         shown_states = cells.states.clamp(min=0)
-        frame = self.model.schema.decode(
-            Cells(cells.values, shown_states), self.model.schema.modeled
-        )
-        known = [
+        frame = self.model.schema.rows(Cells(cells.values, shown_states))
+        absent = [
             column.name
             for column, state in zip(self.model.schema.modeled, cells.states.T)
-            if bool((state >= 0).all())
+            if bool((state < 0).any())
         ]
-        return frame[known]
+        return frame.drop(columns=absent)
 
     def completed(
         self, table: pd.DataFrame, n: int, *, generator: torch.Generator | None = None
@@ -181,6 +175,13 @@ class TableDensity:
         # numpy calls its trapezoidal rule otherwise before release 2.
         mass = (np.diff(points) * (density[:, 1:] + density[:, :-1]) / 2).sum(1, keepdims=True)
         return density / mass
+
+    def _context(self, values: Mapping[str, Any], table: pd.DataFrame | None) -> Tensor:
+        """The context that values give, or else that of each row of a frame."""
+        model, names = self.model, [column.name for column in self.model.schema.context]
+        if table is not None:
+            return model.context_of(table)
+        return model.drawn_context({n: values[n] for n in values if n in names}, 1)
 
     def _asking(self, columns: tuple[str, ...]) -> TableDensity:
         schema = self.model.schema
@@ -257,7 +258,8 @@ def table_density(model: Any) -> TableDensity:
     else:
         if model.plain or model.imputer is None:
             raise ValueError(
-                "the model has no conditional network for this: fit it with any_subset=True"
+                "the model has no conditional network for this: fit it with any_subset=True, or"
+                " cnf fit --any-subset"
             )
         answers = TableAnswers(model, model.imputation)
         empty = torch.zeros(1, 0, dtype=torch.float64, device=model.device)

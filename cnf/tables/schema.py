@@ -112,6 +112,11 @@ class Schema:
         return tuple(c for c in self.columns if c.type.modeled and c.role == "context")
 
     @property
+    def set_aside(self) -> dict[str, Column]:
+        """The columns that no model has cells of, by name."""
+        return {column.name: column for column in self.columns if not column.type.modeled}
+
+    @property
     def plain(self) -> bool:
         """Whether every column is continuous, without atoms or missing cells, as a `CNF` alone
         takes them; of the context, without angles too."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -222,13 +222,18 @@ class TimeSpelling:
         return self.format in CLOCKS
 
     def read(self, texts: pd.Series) -> pd.Series:
-        """Text as times, or as durations, which a time of day is too; NaT where it is neither."""
+        """Text as times, or as durations, which a time of day is too; NaT where it is neither. What
+        ends early, as a date without hours does, counts from there: from midnight."""
         if self.format in ("days", "hours"):
             return pd.to_timedelta(texts, errors="coerce")
         bare = texts.map(
             lambda text: str(text).strip().removesuffix(self.zone), na_action="ignore"
         )
         moments = _parsed(bare, self.format)
+        for form in _shorter(self.format):
+            if not (rest := moments.isna() & bare.notna()).any():
+                break
+            moments = moments.fillna(_parsed(bare[rest], form))
         return moments - pd.Timestamp("1900-01-01") if self.of_day else moments
 
     def write(self, cells: pd.Series) -> pd.Series:
@@ -272,6 +277,21 @@ def _shape(text: str) -> str:
     """
     words = re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "0", text))
     return re.sub(r"\s+", " ", words)
+
+
+def _shorter(form: str) -> Iterator[str]:
+    """The format without fractions, then seconds, then all hours, where it has them.
+
+    >>> list(_shorter("%d %b %Y, %H:%M:%S"))
+    ['%d %b %Y, %H:%M', '%d %b %Y']
+    """
+    for end in (".%f", ":%S"):
+        if form.endswith(end):
+            form = form.removesuffix(end)
+            yield form
+    date = re.match(r"(.+?)(?:, |[ T])%[HI]", form)
+    if date:
+        yield date.group(1)
 
 
 def _parsed(texts: pd.Series, form: str) -> pd.Series:

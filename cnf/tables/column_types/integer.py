@@ -11,6 +11,7 @@ import pandas as pd
 from cnf.tables.column_types.heaping import heaped_values
 from cnf.tables.column_types.numeric import (
     MOST_STEPS,
+    ROUNDING,
     Numbers,
     NumericType,
     is_atom,
@@ -23,8 +24,6 @@ from cnf.tables.formats import TableError, shown
 ATOM_LEAD = 3.0
 # A column ends where its last value has this share of the rows, and so many rows.
 END_SHARE, END_ROWS = 0.01, 5
-# What a declared step may leave of a cell, in steps.
-ROUNDING = 1e-6
 
 
 @register_column_type

@@ -18,6 +18,8 @@ from cnf.tables.storage import as_whole, stored
 
 # Further from zero than so many steps, floating-point numbers are no grid.
 MOST_STEPS = 2.0**53
+# What a step may leave of a cell, in steps.
+ROUNDING = 1e-6
 # A value is an atom of a continuous column with this share of the rows, and so many rows.
 ATOM_SHARE, ATOM_ROWS = 0.03, 5
 # With fewer rows than this and more values, it also has so many times the rows of a value that is more
@@ -60,6 +62,14 @@ class NumericType(ColumnType):
         values = self.read(column.read(series))
         spoilt = np.isnan(values) & series.notna().to_numpy()
         return np.where(spoilt, np.inf, values)
+
+    def between(self, series: pd.Series, column: Column) -> np.ndarray:
+        """Which cells (rows,) are no multiples of the step."""
+        if column.step is None:
+            return super().between(series, column)
+        steps = self.numbers(series, column) / column.step
+        steps = np.where(np.isfinite(steps), steps, 0.0)
+        return np.abs(steps - np.round(steps)) > ROUNDING
 
     def write(self, values: np.ndarray, column: Column) -> pd.Series:
         """Cells (rows,) from numbers, NaN where missing, stored or spelled as those of the

@@ -59,13 +59,15 @@ class Time(NumericType):
 
     def numbers(self, series: pd.Series, column: Column) -> np.ndarray:
         """Cells in units of the resolution, NaN where missing."""
-        unit, origin, zone = _parameters(column)
-        cells = plain_cells(column.read(series))
-        cells = recognized(cells).cells if is_text(cells) else cells
-        if cells.isna().all():
-            return np.full(len(cells), np.nan)
-        _require_times(cells, column.name)
-        return _counted(_local(cells, unit, zone), unit, origin)
+        unit, origin, _ = _parameters(column)
+        return _counted(_times(series, column), unit, origin)
+
+    def between(self, series: pd.Series, column: Column) -> np.ndarray:
+        """Which cells (rows,) lie between two of the resolution."""
+        if column.step is None:
+            return np.zeros(len(series), dtype=bool)
+        times = _times(series, column).to_numpy()
+        return ~np.isnat(times) & ~_whole(times, _parameters(column)[0])
 
     def write(self, values: np.ndarray, column: Column) -> pd.Series:
         """Times or durations from numbers, stored or spelled as those of the table."""
@@ -202,6 +204,17 @@ def _parameters(column: Column) -> tuple[str, int, str]:
     return str(unit), int(origin), str(zone)
 
 
+def _times(series: pd.Series, column: Column) -> pd.Series:
+    """Cells as times without a zone, or durations, NaT where missing."""
+    cells = plain_cells(column.read(series))
+    cells = recognized(cells).cells if is_text(cells) else cells
+    if cells.isna().all():
+        return pd.Series(np.full(len(cells), "NaT", dtype="datetime64[ns]"))
+    _require_times(cells, column.name)
+    unit, _, zone = _parameters(column)
+    return _local(cells, unit, zone)
+
+
 def _local(cells: pd.Series, unit: str, zone: str) -> pd.Series:
     """Times without a zone: days and longer begin at midnight of the zone, hours are those of
     UTC."""
@@ -216,9 +229,13 @@ def _holds(cells: pd.Series, unit: str) -> bool:
     values = cells.dropna().to_numpy()
     if values.dtype.kind == "m" and unit in CALENDAR[:2]:
         return False
-    return unit == "ns" or bool(
-        (values.astype(f"{values.dtype.name.split('[')[0]}[{unit}]") == values).all()
-    )
+    return unit == "ns" or bool(_whole(values, unit).all())
+
+
+def _whole(values: np.ndarray, unit: str) -> np.ndarray:
+    """Which times or durations are whole numbers of a unit."""
+    found: np.ndarray = values.astype(f"{values.dtype.name.split('[')[0]}[{unit}]") == values
+    return found
 
 
 def _counted(cells: pd.Series, unit: str, origin: int) -> np.ndarray:
