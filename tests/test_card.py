@@ -63,7 +63,7 @@ def test_a_table_shows_its_fit_and_its_columns(tmp_path):
     frame = pd.DataFrame({HOSTILE: random.normal(size=100), "g": list("ab") * 50})
     words = Text(cnf.TableFlow(cnf.Schema.infer(frame), hidden=(8, 8))._repr_html_()).words
     assert "rows: not fitted" in words
-    model = cnf.fit_table(frame, steps=10, hidden=(8, 8))
+    model = cnf.fit_table(frame, steps=40, hidden=(8, 8))
     found = Text(model._repr_html_())
     assert {"svg", "table"} <= found.tags and "script" not in found.tags
     for column in model.schema.columns:

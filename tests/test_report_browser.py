@@ -79,7 +79,9 @@ return found.sort((x, y) => x[0] - y[0]);
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a table, a model of it, and its report."""
     room = tmp_path_factory.mktemp("browser")
-    x = normal(300, 3).numpy() @ np.array([[1, 0.5, 0], [0, 1, 0], [0, 0, 3]]) + 10
+    x = normal(300, 3).numpy()
+    x[:, 0] += 3 * np.sign(x[:, 0])  # a flow has to move for it
+    x = x @ np.array([[1, 0.5, 0], [0, 1, 0], [0, 0, 3]]) + 10
     pd.DataFrame(x, columns=NAMES).to_csv(room / "t.csv", index=False)
     fit = ["fit", room / "t.csv", "-o", room / "m.safetensors", "--steps", "30", "--width", "8"]
     report = ["report", room / "m.safetensors", room / "t.csv", "-o", room / "r.html"]

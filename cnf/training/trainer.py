@@ -294,8 +294,7 @@ class Trainer:
             state.baseline = min(state.baseline, max(window))
 
     def _roll_back(self, reason: str) -> None:
-        """Return with half the learning rate to the average, or to the best weights, where the
-        average is not finite or has seen few good steps."""
+        """Return with half the learning rate to the average, or to the best weights if it is unsound."""
         state, name = self.state.phase, self.objective.name
         self.history.rollbacks.append(f"{name}, update {self.step}: {reason}")
         state.rate_scale /= 2
