@@ -10,7 +10,7 @@ from typing import Any
 import house_metrics
 from house_metrics import Metrics, Spread
 from markdown_tables import figures, number, numbers, table
-from question_tables import alarms, anomalies
+from question_tables import alarms, anomalies, imputation, redshift
 from scale_tables import export_parity, many_rows
 from typed_table_figures import budgets, corpus, typed_speed, typed_tables
 
@@ -424,5 +424,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "many-rows": many_rows,
     "export-parity": export_parity,
     "anomalies": anomalies,
+    "imputation": imputation,
+    "redshift": redshift,
     "alarms": alarms,
 }

@@ -32,3 +32,35 @@ def alarms() -> str:
         rows.append((name, *shares, *named))
     levels = [f"p ≤ {level}" for level in next(iter(found.values()))["alarms"]]
     return table(("ordinary rows", *levels, "moved cell", "swapped cell"), rows)
+
+
+def imputation() -> str:
+    """CRPS and coverage of every imputer."""
+    methods = ("cnf", "miceforest", "IterativeImputer")
+    rows = []
+    for name, found in figures("imputation").items():
+        scores = [number(found[method]["crps"], 3) for method in methods]
+        covered = [f"{number(100 * found[method]['covered'], 1)} %" for method in methods]
+        seconds = ", ".join(number(found[method]["seconds"], 0) for method in methods)
+        rows.append((name, *scores, *covered, seconds))
+    header = [f"{what}: {method}" for what in ("CRPS", "covered") for method in methods]
+    return table(("table", *header, "processor seconds"), rows)
+
+
+def redshift() -> str:
+    """What every answer is worth."""
+    rows = [
+        (
+            name,
+            *(
+                f"{number(each[score][0], 3)} ± {number(each[score][1], 3)}"
+                for score in ("cde_loss", "log_likelihood")
+            ),
+            "{} ± {}".format(*(number(part, 4) for part in each["crps"])),
+            number(each["pit"], 3),
+            number(each["seconds"], 0),
+        )
+        for name, each in figures("redshift").items()
+    ]
+    header = ("CDE loss", "log-likelihood", "CRPS", "PIT", "processor seconds")
+    return table(("answer", *header), rows)
