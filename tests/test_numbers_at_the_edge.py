@@ -241,3 +241,16 @@ def test_rows_outside_their_ranges_are_refused_by_a_fit():
         cnf.fit(cnf.CNF(2, hidden=(4, 4)), x, steps=10, ranges=ranges)
     with pytest.raises(ValueError, match="one for each of 2 columns"):
         cnf.fit(cnf.CNF(2, hidden=(4, 4)), x, steps=10, ranges=ranges[:1])
+
+
+def test_a_cell_far_narrower_than_its_column_has_the_density_times_its_width():
+    """Its ends are told apart by their last digits, or not at all; in another unit they are not."""
+    wide = (1e4 * np.random.default_rng(0).normal(size=60)).round().astype(int)
+    rows = pd.DataFrame({"n": [0, 10_000, -70_000, 400_000], "g": list("abab")})
+    found = []
+    for unit in (1, 10**11):
+        table = pd.DataFrame({"n": wide * unit, "g": list("ab") * 30})
+        model = cnf.fit_table(table, kinds={"n": "integer"}, steps=2, hidden=(4, 4))
+        found.append(model.log_prob(rows.assign(n=rows.n * unit)) + np.log(unit))
+    assert found[1].isfinite().all()
+    torch.testing.assert_close(found[1], found[0], rtol=1e-3, atol=1e-3)

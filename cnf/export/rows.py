@@ -12,7 +12,8 @@ from cnf.export.errors import ExportError
 from cnf.fields import GatedField, MaskedField
 from cnf.flows import CNF
 from cnf.tables import Column, TableFlow
-from cnf.tables.cell_integrals import TOLERANCE, GaussianCells, NumberRows
+from cnf.tables.cell_integrals import TOLERANCE
+from cnf.tables.gaussian_cells import GaussianCells, NumberRows, log_widths
 from cnf.tables.masked_flow import gaussianizing_maps
 from cnf.transforms import Affine, Chain, MarginalTransform, Transform
 from cnf.transforms.whitening import bent, straight
@@ -157,9 +158,9 @@ class OrdinaryRows(ReadRows):
         deviation = own.rsqrt().expand_as(y)
         low, high, center = ((part - mean) / deviation for part in (low, high, y))
         rows = NumberRows(values, torch.ones_like(values, dtype=torch.bool), None)
-        on_grid = (half > 0).expand_as(y)
+        on_grid, log_step = (half > 0).expand_as(y), log_widths(self.steps).expand_as(y)
         return GaussianCells(
-            self.flow, rows, on_grid, low, high, center, log_slope, mean, deviation
+            self.flow, rows, on_grid, low, high, center, log_slope, mean, deviation, log_step
         )
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from cnf.flows import CNF, Evaluation
 from cnf.rows import evenly_spaced, in_blocks
 from cnf.tables.columns import Column
-from cnf.tables.gaussian_cells import REACH, GaussianCells, NumberRows
+from cnf.tables.gaussian_cells import REACH, GaussianCells, NumberRows, log_widths
 from cnf.tables.quadrature import Rule, axes_rule, cell_rule, cell_rules
 from cnf.transforms.patterns import by_pattern
 
@@ -158,7 +158,7 @@ class CellIntegrals:
 
     def _log_steps(self, rows: NumberRows) -> Tensor:
         """The logarithm of the volume of each row's cell (rows,)."""
-        logs = self.steps.where(self.steps > 0, 1.0).log().to(rows.values)
+        logs = log_widths(self.steps).to(rows.values)
         return (rows.present * logs).sum(1)
 
     def _jobs(self, errors: Tensor, places: Tensor) -> list[Job]:

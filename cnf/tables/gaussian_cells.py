@@ -16,6 +16,8 @@ from cnf.transforms.whitening import HALF_LOG_2PI
 # beyond, it is made so wide that the nearer end lies there: tails as light as those of a Gaussian
 # say nothing of the flow, whose map is logarithmic far off.
 REACH = 4.0
+# Deviations: the mass of a narrower cell is its width times the density in it, to 1e-12.
+NARROWEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class GaussianCells:
         log_slope: log dy/dx at the center.
         mean: of g (rows, numeric), in y.
         deviation: of g, in y.
+        log_step: log of the width of each cell, in the units of the table; 0 where there is none.
     """
 
     flow: CNF
@@ -76,6 +79,7 @@ class GaussianCells:
     log_slope: Tensor
     mean: Tensor
     deviation: Tensor
+    log_step: Tensor
 
     @classmethod
     def of(cls, flow: CNF, steps: Tensor, rows: NumberRows) -> GaussianCells:
@@ -88,7 +92,8 @@ class GaussianCells:
         mean, deviation = whitening.conditionals(y.where(present, 0.0), present, features)
         low, high, center = ((part - mean) / deviation for part in (low, high, y))
         on_grid = present & (half > 0)
-        return cls(flow, rows, on_grid, low, high, center, log_slope, mean, deviation)
+        log_step = log_widths(2 * half).expand_as(y)
+        return cls(flow, rows, on_grid, low, high, center, log_slope, mean, deviation, log_step)
 
     def within_reach(self) -> GaussianCells:
         """The same cells under a Gaussian that is wide enough for the nearer end of each."""
@@ -102,7 +107,10 @@ class GaussianCells:
         """The mass of each cell under g over its density dg/dx at e (rows, numeric), in nats
         (rows,)."""
         log_density = log_slope - 0.5 * e.square() - HALF_LOG_2PI - self.deviation.log()
-        return (_log_mass(self.low, self.high) - log_density).where(self.on_grid, 0.0).sum(-1)
+        ratio = _log_mass(self.low, self.high) - log_density
+        # The ends of a cell far narrower than the column are told apart by their last digits, if at all.
+        ratio = ratio.where(self.high - self.low > NARROWEST, self.log_step)
+        return ratio.where(self.on_grid, 0.0).sum(-1)
 
     def take(self, places: Tensor) -> GaussianCells:
         """The cells at `places`."""
@@ -125,6 +133,11 @@ class GaussianCells:
             x[places, j], e[places, j] = there[:, 0], inside
             log_slope[places, j] = one.by_cell(there)[1][:, 0]
         return x, self.log_ratio(e, log_slope)
+
+
+def log_widths(steps: Tensor) -> Tensor:
+    """log of the steps of columns, 0 where a column has none."""
+    return steps.where(steps > 0, 1.0).log()
 
 
 def _mapped(
