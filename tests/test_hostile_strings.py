@@ -85,6 +85,16 @@ def strings(count: int, seed: int) -> list[str]:
     return list(found)
 
 
+CATEGORIES = {"a": "categorical", "b": "categorical"}
+
+
+def halves(hostile: list[str]) -> pd.DataFrame:
+    """A table whose two categories have half of them each as levels, which a column may have."""
+    half = len(hostile) // 2
+    cells = {"a": hostile[:half] * 2, "b": hostile[half:] * 2}
+    return pd.DataFrame({**cells, "x": np.arange(2.0 * half) ** 1.5})
+
+
 FEW = pytest.param(60, id="few")
 ALL = pytest.param(2_000, id="all", marks=pytest.mark.slow)
 each_count = pytest.mark.parametrize("count", [FEW, ALL])
@@ -135,8 +145,7 @@ def test_files_hand_them_back(count, tmp_path):
         write_table(table, tmp_path / name)
         read = read_typed_table(tmp_path / name, texts=["level"])
         assert read["level"].tolist() == sound and read["x"].tolist() == table["x"].tolist()
-    levels = pd.DataFrame({"level": hostile * 2, "x": np.arange(2.0 * count) ** 1.5})
-    schema = Schema.infer(levels, kinds={"level": "categorical"})
+    schema = Schema.infer(halves(hostile), kinds=CATEGORIES)
     assert Schema.from_json(json.loads(json.dumps(schema.as_json()))) == schema
     model = cnf.TableFlow(schema, hidden=(4, 4))
     model.save(tmp_path / "m.safetensors")
@@ -147,9 +156,10 @@ def test_files_hand_them_back(count, tmp_path):
 def test_a_terminal_shows_them_and_obeys_none(count, tmp_path, capsys):
     """As levels and as names of columns: `cnf info`, in words and as JSON."""
     hostile = strings(count, seed=3)
-    names = hostile[:20]
-    table = pd.DataFrame({name: np.random.default_rng(0).normal(size=2 * count) for name in names})
-    schema = Schema.infer(table.assign(level=hostile * 2), kinds={"level": "categorical"})
+    table, names = halves(hostile), hostile[:20]
+    random = np.random.default_rng(0)
+    numbers = pd.DataFrame({name: random.normal(size=len(table)) for name in names})
+    schema = Schema.infer(numbers.join(table[["a", "b"]]), kinds=CATEGORIES)
     path = tmp_path / "m.safetensors"
     cnf.TableFlow(schema, hidden=(4, 4)).save(path)
     assert main(["info", str(path)]) == 0
