@@ -14,25 +14,24 @@ import torch
 from torch import Tensor
 
 import cnf.recipe.defaults as defaults
-from cnf.fields import LinearMotion, SumField
-from cnf.flows import CNF, GrowingFlow, SnapshotFlow
+from cnf.fields import SumField
+from cnf.flows import CNF, SnapshotFlow
 from cnf.recipe.architecture import default_field
 from cnf.recipe.fit import fit
 from cnf.recipe.preparation import at_rest
 from cnf.recipe.settings import FitSettings, default_settings
+from cnf.recipe.snapshot_mass import ConstantMass, GrowingMass
 from cnf.recipe.source import source_of, start_at
 from cnf.recipe.velocities import guided, known_velocities
 from cnf.rows import FEWEST_ROWS, Rows, as_rows, held_out_split
 from cnf.training.callbacks import Callback
 from cnf.training.config import Phase
 from cnf.training.flow_matching import FlowMatching
-from cnf.training.growth import GrowingLikelihood, GrowthMatching
 from cnf.training.maximum_likelihood import MaximumLikelihood
 from cnf.training.modes import with_gradients
-from cnf.training.paths import SplinePath
 from cnf.training.penalties import Regularizers
-from cnf.training.snapshots import SnapshotMatching
-from cnf.transforms.affine import moments
+
+CONSTANT = ConstantMass()
 
 
 @with_gradients
@@ -108,13 +107,12 @@ def fit_snapshots(
     pooled = _pooled(flow, snapshots)
     known = known_velocities(pooled, velocities or {})
     (train, valid), (known, _) = (held_out_split(rows, seed) for rows in (pooled, known))
-    moving = SnapshotFlow.around(flow, min(snapshots), max(snapshots))
-    if growth is not False:
-        moving = GrowingFlow.growing(flow, _masses(snapshots, growth))
+    mass = ConstantMass() if growth is False else GrowingMass.of(snapshots, growth)
+    moving = mass.around(flow, min(snapshots), max(snapshots))
     return fit_through_time(
-        flow, moving, train, valid, velocities=known.x if velocities else None, seed=seed,
-        steps=steps, seconds=seconds, likelihood_share=likelihood_share, checkpoint=checkpoint,
-        callbacks=callbacks, **chosen,
+        flow, moving, train, valid, mass=mass, velocities=known.x if velocities else None,
+        seed=seed, steps=steps, seconds=seconds, likelihood_share=likelihood_share,
+        checkpoint=checkpoint, callbacks=callbacks, **chosen,
     )  # fmt: skip
 
 
@@ -124,6 +122,7 @@ def fit_through_time(
     train: Rows,
     valid: Rows,
     *,
+    mass: ConstantMass = CONSTANT,
     velocities: Tensor | None = None,
     seed: int,
     steps: int | None = None,
@@ -140,6 +139,7 @@ def fit_through_time(
         moving: the motion of the flow, whose parts follow those of the flow.
         train: rows to learn from.
         valid: held-out rows.
+        mass: what becomes of it on its way.
         velocities: of the rows to learn from (rows, dim), NaN where they are not known; None: those
             of no row are.
     """
@@ -161,10 +161,11 @@ def fit_through_time(
         ranges=settings.ranges, clock=settings.clock,
     )  # fmt: skip
     start_at(flow, source, later, settings.ranges)
+    shares = tuple(((times - times[0]) / (times[-1] - times[0])).tolist())
     if at_rest(flow):
-        _start_moving(flow, moving, times, rows, seed)
+        _start_moving(flow, mass, shares, rows, seed)
     moving.follow(flow)
-    phases = _phases(settings, moving, times, rows)
+    phases = _phases(settings, mass, shares, rows)
     if velocities is not None:
         phases = guided(phases, flow, train, velocities)
     chosen |= {"phases": phases, "ranges": None}
@@ -179,10 +180,9 @@ def fit_through_time(
 
 
 def _start_moving(
-    flow: CNF, moving: SnapshotFlow, times: Tensor, rows: tuple[Tensor, ...], seed: int
+    flow: CNF, mass: ConstantMass, shares: tuple[float, ...], rows: tuple[Tensor, ...], seed: int
 ) -> None:
-    """Give the flow its field, and beside it the motion of the Gaussians that have the moments of the
-    snapshots, so that it learns the rest; where mass grows, moments do not tell how it moves."""
+    """Give the flow its field, and beside it the motion that the moments of the snapshots tell."""
     field = flow.field
     if "field" in flow.automatic:
         later = sum(len(part) for part in rows[1:])
@@ -191,31 +191,9 @@ def _start_moving(
             later, flow.dim, geometry=flow.geometry, seed=seed,
             frequency=defaults.SNAPSHOT_FREQUENCY if few else None,
         )  # fmt: skip
-    if flow.geometry.flat and not isinstance(moving, GrowingFlow):
-        shares = ((times - times[0]) / (times[-1] - times[0])).tolist()
-        gaussians = [moments(flow.to_model_coordinates(part)[0], None) for part in rows]
-        motion = LinearMotion.through(shares, gaussians)
-        field = field if motion is None else SumField([motion, field])
-    flow.field = field.to(flow.device, flow.dtype)
-
-
-def _masses(
-    snapshots: Mapping[float, Any],
-    growth: bool | Mapping[float, float],  # noqa: FBT001 - what users give
-) -> dict[float, float]:
-    """The mass at the time of each snapshot."""
-    masses = {time: len(rows) for time, rows in snapshots.items()} if growth is True else growth
-    if not isinstance(masses, Mapping):
-        raise ValueError("growth: expected True, or a dict from time to mass")
-    for time in dict.fromkeys([*snapshots, *masses]):
-        mass = masses.get(time)
-        if time not in snapshots or mass is None or not 0 < mass < math.inf:
-            raise ValueError(
-                "growth: expected a positive mass at the time of each snapshot,"
-                f" {', '.join(f'{known:.12g}' for known in snapshots)};"
-                f" got {'none' if mass is None else f'{mass:g}'} at {time:.12g}"
-            )
-    return {time: masses[time] for time in snapshots}
+    motion = mass.motion(flow, shares, rows)
+    parts = field if motion is None else SumField([motion, field])
+    flow.field = parts.to(flow.device, flow.dtype)
 
 
 def _by_time(snapshots: Mapping[float, Any]) -> dict[float, Any]:
@@ -256,25 +234,14 @@ def _pooled(flow: CNF, snapshots: Mapping[float, Any]) -> Rows:
 
 
 def _phases(
-    settings: FitSettings, moving: SnapshotFlow, times: Tensor, rows: tuple[Tensor, ...]
+    settings: FitSettings, mass: ConstantMass, shares: tuple[float, ...], rows: tuple[Tensor, ...]
 ) -> tuple[Phase, ...]:
     """The phases with chains of rows in place of pairs, and a penalty on length."""
-    shares = tuple(((times - times[0]) / (times[-1] - times[0])).tolist())
-    growing = isinstance(moving, GrowingFlow)
-    chains: dict[str, Any] = {
-        "snapshots": rows,
-        "path": SplinePath(shares, "natural" if growing else "not-a-knot"),
-        "chains": defaults.SNAPSHOT_CHAINS,
-        "block": defaults.SNAPSHOT_BLOCK,
-        "times": defaults.MATCHING_TIMES,
-    }
-    matching = (
-        GrowthMatching(
-            **chains, reach=defaults.SNAPSHOT_REACH, slope_weight=defaults.SNAPSHOT_SLOPES[0]
-        )
-        if growing
-        else SnapshotMatching(**chains)
-    )
+    matching = mass.matching(
+        shares, snapshots=rows, chains=defaults.SNAPSHOT_CHAINS, block=defaults.SNAPSHOT_BLOCK,
+        times=defaults.MATCHING_TIMES,
+    )  # fmt: skip
+    counts = tuple(len(part) for part in rows[1:])
     phases: list[Phase] = []
     for phase in settings.phases:
         if isinstance(phase.objective, FlowMatching):
@@ -282,10 +249,6 @@ def _phases(
         elif isinstance(phase.objective, MaximumLikelihood):
             weights = Regularizers(kinetic=defaults.SNAPSHOT_KINETIC)
             likelihood = replace(phase.objective, regularizers=weights, nfe_budget=None)
-            if growing:
-                likelihood = GrowingLikelihood(
-                    **vars(likelihood), times=shares[1:], slope_weight=defaults.SNAPSHOT_SLOPES[1],
-                    counts=tuple(len(part) for part in rows[1:]),
-                )  # fmt: skip
-            phases.append(replace(phase, objective=likelihood))
+            objective = mass.likelihood(likelihood, shares, counts)
+            phases.append(replace(phase, objective=objective))
     return tuple(phases)
