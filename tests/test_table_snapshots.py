@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from test_cli_tables import outcome, refused
+from test_report import nats, unpacked
 
 import cnf
 from cnf.cli import main
@@ -12,6 +13,9 @@ from cnf.cli.model import load_model
 from cnf.cli.plot_context import PlotOptions, plot_context
 from cnf.diagnostics import CHECKS, check
 from cnf.pictures import KINDS
+from cnf.report.animation import motion
+from cnf.report.data import report_data
+from cnf.tables.held_out import held_out_rows
 from cnf.tables.moments import moment_column
 
 TIMES = (0.0, 1.0, 4.0)
@@ -110,6 +114,34 @@ def test_a_picture_shows_densities_at_times_and_paths_between(room, dated, monke
     first, last = moving.span
     there = moving.trajectory(torch.tensor(np.asarray(starts)), [last], start=first)[0]
     np.testing.assert_allclose(ends, there.detach(), atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_report_moves_through_the_times_of_the_table(room, dated):
+    """Particles, heights and maps are those of the flow at the times that the clock tells."""
+    rows, _ = held_out_rows(dated, pd.read_csv(room / "dated.csv"))
+    shown = report_data(dated.flow, rows, None, ["a", "b"], show_time=dated.schema.spelling("day"))
+    found = motion(shown)
+    assert [found["clock"][k] for k in (0, 16, 32)] == ["2024-01-05", "2024-01-07", "2024-01-09"]
+    assert len(set(found["seen"])) == 3 and max(found["seen"]) == 1
+    moving = cnf.SnapshotFlow(shown.flow)
+    first, last = moving.span
+    particles = unpacked(found["particles"]).transpose(1, 2, 0)
+    times = [first, (first + last) / 2, last]
+    start = torch.tensor(particles[0, :, :2], dtype=torch.float64)
+    path = moving.trajectory(start, times, start=first)
+    for k, time, there in zip((0, 16, 32), times, path):
+        np.testing.assert_allclose(particles[k, :, :2], there, atol=1e-3)
+        height = moving.log_prob(there, time)
+        np.testing.assert_allclose(particles[k, :, 2], height, atol=2e-3)
+    assert found["exact"]
+    (left, right), (bottom, top) = found["limits"][:2]
+    maps = nats(found["maps"]["0,1"])
+    cells = maps.shape[1]
+    x = torch.tensor(
+        [left + 30.5 * (right - left) / cells, bottom + 32.5 * (top - bottom) / cells]
+    )
+    assert maps[16, 32, 30] == pytest.approx(moving.log_prob(x, times[1]).item(), abs=0.03)
 
 
 def test_what_is_no_table_of_snapshots_is_refused(room, model, tmp_path, capsys):

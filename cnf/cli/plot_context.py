@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
@@ -45,8 +44,7 @@ def plot_context(model: Model, kind: PlotKind, options: PlotOptions) -> PlotCont
     flow, columns = model.table_flow, model.numeric_columns
     show_time: Callable[[float], str] = str
     if kind.context == "time":
-        column = flow.schema.column(model.time)
-        show_time = partial(column.type.show, column=column)
+        show_time = flow.schema.spelling(model.time)
     axes = chosen_axes(model, kind, options.axes)
     numeric = None if flow.flow is None else NumericView(flow.flow, columns)
     judges, sweep, given, table = None, None, None, None

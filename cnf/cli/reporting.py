@@ -47,7 +47,7 @@ def report_model(path: Path, data: str, output: Path) -> None:
     if words := judges_of(table_flow, table).words:
         source = f"{source} ({words})"
     odd = odd_rows(table_flow, table) if table_flow.amortized else []
-    names = [column.name for column in table_flow.numeric_columns]
+    names, time = [column.name for column in table_flow.numeric_columns], table_flow.time
     with writing(output), telling() as callback:
         write_report(
             table_flow.flow,
@@ -59,6 +59,7 @@ def report_model(path: Path, data: str, output: Path) -> None:
             source=source,
             whole=whole,
             odd=odd,
+            show_time=None if time is None else table_flow.schema.spelling(time),
             callback=callback,
         )
     say(

@@ -33,12 +33,13 @@ def motion(data: ReportData) -> dict[str, Any]:
     """Arrays for the page, as JSON; see `packed`.
 
     The axes are the first columns and, last, the log-density. A flow of two columns without
-    context has one map, its exact density; all other maps are counted from particles.
+    context but time has one map, its exact density; all other maps are counted from particles.
     """
     times = torch.linspace(0, 1, TIMES, dtype=torch.float64)
     shown = min(data.dim, MOST_COLUMNS)
     drawn = with_log_density(data, times)
-    rows = numbers(data.rows.x[evenly_spaced(data.rows.x, ROWS)][:, :shown])
+    some = evenly_spaced(data.rows.x, ROWS)
+    rows = numbers(data.rows.x[some][:, :shown])
     points = np.concatenate([drawn[..., :shown].reshape(-1, shown), rows])
     limits = limits_of(points, drawn[..., -1])
     exact = has_exact_map(data)
@@ -46,9 +47,11 @@ def motion(data: ReportData) -> dict[str, Any]:
     return {
         "names": [*data.names[:shown], LOG_DENSITY],
         "times": times.tolist(),
+        "clock": data.clock(times.tolist()),
         "limits": limits,
         "particles": packed(drawn[..., [*range(shown), -1]].transpose(2, 0, 1)),
         "rows": packed(rows.T),
+        "seen": data.seen(some),
         "maps": {pair: packed_map(levels) for pair, levels in maps.items()},
         "depth": DEPTH,
         "exact": exact,
@@ -56,18 +59,18 @@ def motion(data: ReportData) -> dict[str, Any]:
 
 
 def has_exact_map(data: ReportData) -> bool:
-    """Whether the map shows the density itself: two columns, and no context."""
-    return data.dim == 2 and data.flow.context_dim == 0
+    """Whether the map shows the density itself: two columns, and no context but time."""
+    return data.dim == 2 and (data.flow.context_dim == 0 or data.show_time is not None)
 
 
 def paths(data: ReportData, times: Tensor, count: int) -> np.ndarray:
     """Particles (time, count, dim) from the base to the data."""
-    return numbers(data.flow.trajectory(data.base_points(count), times, data.context_of(count)))
+    return numbers(data.flow.trajectory(data.base_points(count), times, data.carried_under(count)))
 
 
 def with_log_density(data: ReportData, times: Tensor) -> np.ndarray:
     """The particles that are drawn, with log p as one more column, (time, n, dim + 1)."""
-    start, context = data.base_points(PARTICLES), data.context_of(PARTICLES)
+    start, context = data.base_points(PARTICLES), data.carried_under(PARTICLES)
     path, height = data.flow.trajectory_and_log_prob(start, times, context)
     return numbers(torch.cat([path, height[..., None]], -1))
 
@@ -85,8 +88,8 @@ def exact_maps(
     x, y = (torch.from_numpy(side) for side in centers(limits[:2], EXACT_CELLS))
     points = torch.cartesian_prod(y, x).flip(1)
     flow = data.flow
-    inner, _, ladj = flow.to_model_coordinates(points)
-    maps = [flow.solve_log_prob(inner, None, t=t).log_prob + ladj for t in times.tolist()]
+    inner, context, ladj = flow.to_model_coordinates(points, data.carried_under(len(points)))
+    maps = [flow.solve_log_prob(inner, context, t=t).log_prob + ladj for t in times.tolist()]
     return {"0,1": numbers(torch.stack(maps)).reshape(-1, EXACT_CELLS, EXACT_CELLS)}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cnf.flows import CNF
+from cnf.flows import CNF, SnapshotFlow
 from cnf.pictures.context import ROWS, TableRows
 from cnf.plotting.arrays import column_names
 from cnf.rows import Rows, evenly_spaced
@@ -50,6 +50,7 @@ class ReportData:
         source: where the rows are from, in words.
         whole: rows of all columns of the table, where some are no numbers.
         odd: the oddest rows, for a model that can say why.
+        show_time: a time of one flow through time as its column spells it; None for any other flow.
     """
 
     flow: CNF
@@ -59,6 +60,7 @@ class ReportData:
     source: str = ""
     whole: TableRows | None = None
     odd: Sequence[OddRow] = ()
+    show_time: Callable[[float], str] | None = None
 
     @property
     def dim(self) -> int:
@@ -90,6 +92,32 @@ class ReportData:
             return None
         return self.rows.context[evenly_spaced(self.rows.x, count, repeat=True)]
 
+    def carried_under(self, count: int) -> Tensor | None:
+        """The context (count, context_dim) of particles on their way from base to data: that of rows,
+        or the last time of one flow through time."""
+        if self.show_time is None:
+            return self.context_of(count)
+        return torch.tensor([[self.span[1]]], dtype=torch.float64).expand(count, 1)
+
+    def clock(self, times: Sequence[float]) -> list[str]:
+        """Times in [0, 1] as the page tells them."""
+        if self.show_time is None:
+            return [f"{t:.2f}" for t in times]
+        first, last = self.span
+        return [self.show_time(first + t * (last - first)) for t in times]
+
+    def seen(self, places: Tensor | slice) -> list[float] | None:
+        """When rows were seen, in [0, 1], of one flow through time; None for any other."""
+        if self.show_time is None:
+            return None
+        assert self.rows.context is not None
+        return self.flow.condition(self.rows.context[places])[:, 0].tolist()
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The first and the last time of one flow through time."""
+        return SnapshotFlow(self.flow).span
+
     def samples(self, count: int) -> Tensor:
         """Samples (count, dim), under the context of the rows if there is one."""
         shape = (count,) if self.rows.context is None else ()
@@ -97,10 +125,10 @@ class ReportData:
         return self.flow.sample(shape, self.context_of(count), generator=generator)
 
     def base_points(self, count: int) -> Tensor:
-        """Particles at t = 0, (count, dim), under the context of the rows if there is one."""
+        """Particles at t = 0, (count, dim), under the context that carries them if there is one."""
         shape = (count,) if self.rows.context is None else ()
         generator = torch.Generator(self.flow.device).manual_seed(SEED)
-        return self.flow.sample_base(shape, self.context_of(count), generator=generator)
+        return self.flow.sample_base(shape, self.carried_under(count), generator=generator)
 
 
 def report_data(
@@ -111,6 +139,7 @@ def report_data(
     source: str = "",
     whole: TableRows | None = None,
     odd: Sequence[OddRow] = (),
+    show_time: Callable[[float], str] | None = None,
 ) -> ReportData:
     """Check and name the parts of a report; its flow is a copy in float64 and eval mode.
 
@@ -126,4 +155,4 @@ def report_data(
         for name in column_names(known, flow.dim)
     ]
     exact = copy.deepcopy(flow).double().eval()
-    return ReportData(exact, rows, train, named, source, whole, odd)
+    return ReportData(exact, rows, train, named, source, whole, odd, show_time)

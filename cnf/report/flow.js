@@ -40,6 +40,17 @@
   const everyone = [...Array(count).keys()];
   const places = (axis, who) => who.map((i) => place(axis, i, state.t));
 
+  const clock = () => scene.clock[Math.round(state.t * last)];
+
+  // Rows that were seen at a time of their own show at the slider's nearest one.
+  function shownRows() {
+    const all = [...Array(scene.rows.shape[1]).keys()];
+    if (!scene.seen) return all;
+    const away = (i) => Math.abs(scene.seen[i] - state.t);
+    const nearest = Math.min(...all.map(away));
+    return all.filter((i) => away(i) <= nearest + 0.5 / last);
+  }
+
   function trails(axis, who) {
     const stop = Math.floor(state.t * last);
     return who.flatMap((i) => {
@@ -102,7 +113,7 @@
     const accent = color("--accent");
     const crowd = followed.length ? { size: 4, color: color("--soft"), opacity: 0.45 } : { size: 5, color: accent, opacity: 0.85 };
     const outside = state.across === height || state.up === height;
-    const row = (axis) => Array.from(table.subarray(axis * scene.rows.shape[1], (axis + 1) * scene.rows.shape[1]));
+    const row = (axis) => shownRows().map((i) => table[axis * scene.rows.shape[1] + i]);
     const pointed = state.pointed === null ? [] : [state.pointed];
     return [
       density(),
@@ -138,7 +149,8 @@
 
   function draw() {
     element("time").value = state.t;
-    element("clock").value = state.t.toFixed(2);
+    element("clock").value = clock();
+    element("time").setAttribute("aria-valuetext", clock());
     const next = state.playing ? "Pause" : "Play";
     if (element("play").textContent !== next) element("play").textContent = next;
     return Plotly.react("picture", traces(), layout(), { displayModeBar: false, responsive: true, doubleClick: false });
@@ -151,7 +163,7 @@
     const heights = places(height, followed);
     const mean = heights.reduce((sum, value) => sum + value, 0) / heights.length;
     const group = followed.length
-      ? `Following ${followed.length} of ${count} particles, mean log-density ${mean.toFixed(3)} at t = ${state.t.toFixed(2)}. ` : "";
+      ? `Following ${followed.length} of ${count} particles, mean log-density ${mean.toFixed(3)} at time ${clock()}. ` : "";
     const one = state.pointed === null ? "" : `Particle ${state.pointed + 1}: ` +
       [height, ...everyone.slice(0, height)].map((axis) => `${scene.names[axis]} ${place(axis, state.pointed, state.t).toPrecision(4)}`).join(", ") + ".";
     element("said").textContent = group + one || `${count} particles.`;

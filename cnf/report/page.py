@@ -35,6 +35,7 @@ def write_report(
     source: str = "",
     whole: TableRows | None = None,
     odd: Sequence[OddRow] = (),
+    show_time: Callable[[float], str] | None = None,
     callback: Callback = lambda title: None,
 ) -> None:
     """Write one page that shows a flow: what it is, how well it predicts held-out rows, whether it
@@ -54,13 +55,14 @@ def write_report(
         source: where the rows are from, in words.
         whole: rows of all columns, for a table where some are no numbers.
         odd: the oddest rows, the oddest first, for a model that can say why.
+        show_time: how a time is spelled, for one flow through time, whose context is the time.
         callback: is told the title of each section as it begins.
 
     Raises:
         ValueError: for another number of columns than the flow has, fewer than 10 rows, or an
             output that cannot be written.
     """
-    data = report_data(flow, rows, train, names, source, whole, odd)
+    data = report_data(flow, rows, train, names, source, whole, odd, show_time)
     with atomic_path(output) as temporary:
         temporary.write_text(page(data, title, callback), encoding="utf-8")
 

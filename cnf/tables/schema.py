@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,15 @@ class Schema:
     def column(self, name: str) -> Column:
         """The column of this name."""
         return {column.name: column for column in self.columns}[name]
+
+    def spelling(self, name: str) -> Callable[[float], str]:
+        """How cells of a column are spelled, from their numbers.
+
+        Raises:
+            KeyError: for a column that is not there.
+        """
+        column = self.column(name)
+        return partial(column.type.show, column=column)
 
     def encode(
         self, table: pd.DataFrame, columns: tuple[Column, ...], *, strict: bool = True
