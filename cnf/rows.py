@@ -21,6 +21,7 @@ HELD_OUT = 0.1
 # which rounds differently: matrix products of fewer than 16 rows do, and sums and sigmoids of what
 # four vectors of 16 numbers leave over.
 ROW_BLOCK = 64
+MOST_NUMBERS = 2**62  # that an int64 tells apart
 
 
 Numbers = Tensor | np.ndarray
@@ -189,6 +190,31 @@ def in_blocks(places: Tensor) -> Tensor:
     if torch.is_grad_enabled() or not lacking or not len(places):
         return places
     return torch.cat((places, places[-1:].expand(lacking)))
+
+
+def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The distinct rows of truths or whole numbers (rows, columns), rising, and which of them each row
+    is (rows,).
+
+    As `torch.unique(dim=0)`, ten times as fast: a row is one number, whose digits are its cells.
+
+    >>> distinct_rows(torch.tensor([[True, False], [False, True], [True, False]]))
+    (tensor([[False,  True],
+            [ True, False]]), tensor([1, 0, 1]))
+    """
+    if not rows.numel():
+        return rows[:1], torch.zeros(len(rows), dtype=torch.long, device=rows.device)
+    number, numbers = rows.new_zeros(len(rows), dtype=torch.long), 1
+    digits = rows.long() - rows.long().amin(0)
+    for column, base in zip(digits.T, (digits.amax(0) + 1).tolist()):
+        if numbers * base > MOST_NUMBERS:
+            known, number = number.unique(return_inverse=True)
+            numbers = len(known)
+        number, numbers = number * base + column, numbers * base
+    known, group = number.unique(return_inverse=True)
+    distinct = rows.new_empty(len(known), rows.shape[1])
+    distinct[group] = rows
+    return distinct, group
 
 
 def evenly_spaced(x: Tensor, most: int, *, repeat: bool = False) -> Tensor:

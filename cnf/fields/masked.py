@@ -15,7 +15,7 @@ from cnf.fields.gated import GatedField
 from cnf.fields.modulation import Modulation
 from cnf.functional import recorded
 from cnf.registry import register
-from cnf.rows import ROW_BLOCK, in_blocks
+from cnf.rows import ROW_BLOCK, distinct_rows, in_blocks
 
 # Rows of a pattern that are multiplied by its matrix together, where most have fewer: the fewest that
 # a processor multiplies, and rounds, as it does many.
@@ -123,7 +123,7 @@ class MaskedLayers(TwoLayers):
         # The trace's matrices, which the constructor above makes, want the patterns.
         self.present = present
         rows = present.reshape(-1, present.shape[-1])
-        self.patterns, group = torch.unique(rows, dim=0, return_inverse=True)
+        self.patterns, group = distinct_rows(rows)
         order = group.argsort(stable=True)
         self.slots = None
         if not torch.is_grad_enabled() and SLOT * len(self.patterns) > len(rows) > 1:

@@ -25,7 +25,6 @@ from cnf.flows.given import Given, finite_rows
 from cnf.flows.scoring import MOST_EVALUATIONS, RISE, levels_above
 from cnf.ode import Grid, place
 from cnf.rows import evenly_spaced
-from cnf.transforms.patterns import side_by_side
 
 # Rows that a grid is calibrated on, at most.
 CALIBRATION_ROWS = 1024
@@ -128,7 +127,8 @@ def _chosen(bound: BoundFlow, x: Tensor) -> tuple[Tensor, Given]:
         raise ValueError("calibrate: expected at least one finite row of x; got none")
     chosen = places[evenly_spaced(places, CALIBRATION_ROWS)]
     if given.condition is not None:  # rows of one context share work
-        chosen = chosen[side_by_side(given.condition[chosen])]
+        group = given.condition[chosen].unique(dim=0, return_inverse=True)[1]
+        chosen = chosen[group.argsort(stable=True)]
     given = Given(*(None if part is None else part[chosen] for part in given))
     return bound.flow.preprocess(rows[chosen], given.context, given.mask)[0], given
 

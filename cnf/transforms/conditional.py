@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cnf.registry import register
+from cnf.rows import distinct_rows
 from cnf.transforms.affine import Transform
 from cnf.transforms.normal import FAR_TAIL, far_quantile, ndtr, quantile
 
@@ -155,7 +156,7 @@ class ConditionalMixture(Transform):
 
     def _order(self, free: Tensor, given: Tensor) -> Order:
         rank = torch.where(given, 0, torch.where(free, 1, 2))
-        patterns, group = torch.unique(rank, dim=0, return_inverse=True)
+        patterns, group = distinct_rows(rank)
         columns = patterns.argsort(dim=1, stable=True)
         means = self.means[:, columns].transpose(0, 1)
         covariances = self.covariances[:, columns[:, :, None], columns[:, None, :]].transpose(0, 1)

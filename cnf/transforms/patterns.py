@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from cnf.rows import distinct_rows
+
 
 def by_pattern(present: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Each pattern (columns,) of a mask (rows, columns), with the places of its rows.
@@ -19,18 +21,16 @@ def by_pattern(present: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     if not present.shape[1]:
         yield present[0], torch.arange(len(present), device=present.device)
         return
-    patterns, group = torch.unique(present, dim=0, return_inverse=True)
+    patterns, group = distinct_rows(present)
     order = group.argsort(stable=True)
     counts = torch.bincount(group, minlength=len(patterns)).tolist()
     yield from zip(patterns, order.split(counts))
 
 
 def side_by_side(rows: Tensor) -> Tensor:
-    """The places (rows,) of rows (rows, columns), equal ones side by side.
+    """The places (rows,) of rows (rows, columns) of truths or whole numbers, equal ones side by side.
 
     >>> side_by_side(torch.tensor([[True], [False], [True]]))
     tensor([1, 0, 2])
     """
-    if not rows.numel():
-        return torch.arange(len(rows), device=rows.device)
-    return torch.unique(rows, dim=0, return_inverse=True)[1].argsort(stable=True)
+    return distinct_rows(rows)[1].argsort(stable=True)

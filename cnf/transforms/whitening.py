@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cnf.registry import register
-from cnf.rows import in_blocks
+from cnf.rows import distinct_rows, in_blocks
 from cnf.transforms.affine import Transform
 from cnf.transforms.covariances import covariance_by_pairs, sound_covariance
 from cnf.transforms.linear_mean import fit_mean
@@ -116,7 +116,7 @@ class Whitening(Transform):
         """Of rows from their mean (rows,), in deviations. Where most patterns have fewer rows than
         columns, by Cholesky factors of several patterns at once, absent columns at zero."""
         both = torch.cat((present, self._group(features)), 1)
-        patterns, which = torch.unique(both, dim=0, return_inverse=True)
+        patterns, which = distinct_rows(both)
         if len(patterns) * self.dim <= len(y):
             return self.whiten(y, present, features)[0].square().sum(1)
         rest = (y - self.mean(features)).where(present, 0.0)

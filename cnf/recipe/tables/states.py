@@ -18,7 +18,7 @@ from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
 from cnf.recipe.tables.few_rows import Fallback, Numbers, fallback_if_better
 from cnf.recipe.tables.imputer import fit_imputer
 from cnf.recipe.tables.rows import TableRows, dequantized
-from cnf.rows import Rows, evenly_spaced, weighted_nll
+from cnf.rows import Rows, distinct_rows, evenly_spaced, weighted_nll
 from cnf.tables.conditioning import StateConditioning
 from cnf.tables.gaussian_cells import NumberRows
 from cnf.tables.masked_flow import gaussianizing_maps
@@ -230,7 +230,7 @@ def _mapped_rows(model: TableFlow, train: TableRows, budget: Budget) -> int:
     of their own as many as seconds allow. No clock decides, so that a fit that goes on has the same
     maps."""
     present = model.present(train.cells.states)
-    patterns = len(torch.unique(present, dim=0)) if present.numel() else 0
+    patterns = len(distinct_rows(present)[0]) if present.numel() else 0
     if budget.seconds is None or not patterns:
         return len(train)
     usual, cubic = defaults.PATTERN_SECONDS
