@@ -100,13 +100,22 @@ def held_out_rows(rows: int) -> int:
 def as_tensor(values: Numbers, device: torch.device | None = None) -> Tensor:
     """A tensor as it is; an array as a tensor of its own, in its dtype, on `device`.
 
+    Raises:
+        ValueError: for what is no array of numbers.
+
     Example:
         >>> as_tensor(np.array([[1.0, 2.0]])[:, ::-1])
         tensor([[2., 1.]], dtype=torch.float64)
     """
     if isinstance(values, Tensor):
         return values
-    return torch.from_numpy(np.array(values, order="C")).to(device)
+    array = np.array(values, order="C")
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"rows and contexts: expected a tensor or an array of numbers; got {type(values).__name__}"
+            f" of {array.dtype}"
+        )
+    return torch.from_numpy(array).to(device)
 
 
 def as_rows(name: str, x: Any, context: Any, weights: Any, device: torch.device) -> Rows:

@@ -45,7 +45,7 @@ def test_the_support_knows_ranges_and_values_are_validated():
     p, outside = flow(), torch.tensor([[-1.0, 0.0]], dtype=F64)
     assert isinstance(p.support, WithinRanges)
     assert p.support.check(torch.cat([outside, -outside])).tolist() == [False, True]
-    with pytest.raises(ValueError, match="within the support"):
+    with pytest.raises(ValueError, match=r"within the support \(WithinRanges\(\)\)"):
         p.log_prob(outside)
     loose = FlowDistribution(flow, validate_args=False)
     assert loose.log_prob(outside).tolist() == [-math.inf]
@@ -253,7 +253,7 @@ def test_sbi_learns_the_posterior(folder):
     within_reach(trained.net)
 
 
-# Lightning, the hub, DDP
+# Lightning, accelerate, the hub, DDP
 
 
 @pytest.fixture
@@ -291,6 +291,40 @@ def test_lightning_trains_and_restores_a_flow(lightning, tmp_path):
     assert abs(-model.flow.log_prob(x).mean() - entropy) < 0.1
 
 
+@pytest.fixture
+def accelerator():
+    """Of bf16-mixed precision, whatever the process had before."""
+    module = pytest.importorskip("accelerate")
+    module.state.AcceleratorState._reset_state(reset_partial_state=True)
+    yield module.Accelerator(cpu=True, mixed_precision="bf16")
+    module.state.AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_accelerate_trains_and_restores_a_flow(accelerator, tmp_path):
+    x = 2 + 0.5 * torch.randn(256, 1, generator=seeded())
+    torch.manual_seed(0)
+    smooth = cnf.GatedField(1, (8, 8), frequency=0.5)
+    loss = NLL(cnf.CNF(1, field=smooth, solver=cnf.Grid.uniform(12, "adams")))
+    rows = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=128)
+    optimizer = torch.optim.Adam(loss.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-2, total_steps=40)
+    whole, optimizer, rows, schedule = accelerator.prepare(loss, optimizer, rows, schedule)
+    for _ in range(20):
+        for (batch,) in rows:
+            optimizer.zero_grad()
+            accelerator.backward(whole(batch))
+            optimizer.step()
+            schedule.step()
+    found = accelerator.unwrap_model(whole).flow.eval()
+    assert abs(-found.log_prob(x).mean() - Normal(x.mean(), x.std()).entropy()) < 0.05
+    accelerator.save_state(tmp_path)
+    before = found.log_prob(x)
+    with torch.no_grad():
+        found.field.W1.zero_()
+    accelerator.load_state(tmp_path)
+    assert torch.equal(found.log_prob(x), before)
+
+
 def test_the_hub_mixin_restores_a_fitted_flow(tmp_path):
     hub = pytest.importorskip("huggingface_hub")
 
@@ -305,15 +339,19 @@ def test_the_hub_mixin_restores_a_fitted_flow(tmp_path):
 
 
 class NLL(nn.Module):
-    """The loss as a module, which is what DistributedDataParallel wraps."""
+    """The loss as a module, which is what DistributedDataParallel and accelerate wrap."""
 
-    def __init__(self):
+    def __init__(self, flow):
         super().__init__()
-        torch.manual_seed(0)
-        self.flow = stirred(cnf.CNF(2, hidden=(6, 6), solver=FAST)).double()
+        self.flow = flow
 
     def forward(self, x):
         return -self.flow.log_prob(x).mean()
+
+
+def small_loss() -> NLL:
+    torch.manual_seed(0)
+    return NLL(stirred(cnf.CNF(2, hidden=(6, 6), solver=FAST)).double())
 
 
 def trained(loss: nn.Module, x: torch.Tensor) -> list[list[float]]:
@@ -330,7 +368,7 @@ def ddp_worker(rank: int, file: str, queue) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{file}", rank=rank, world_size=2
     )
-    whole = nn.parallel.DistributedDataParallel(NLL())
+    whole = nn.parallel.DistributedDataParallel(small_loss())
     queue.put((rank, trained(whole, normal(40, 2)[rank::2])))
     torch.distributed.destroy_process_group()
 
@@ -350,7 +388,7 @@ def test_two_processes_train_as_one(tmp_path):
     for worker in workers:
         worker.join()
     assert found[0] == found[1]
-    for a, b in zip(found[0], trained(NLL(), normal(40, 2))):
+    for a, b in zip(found[0], trained(small_loss(), normal(40, 2))):
         torch.testing.assert_close(torch.tensor(a), torch.tensor(b), rtol=1e-5, atol=1e-6)
 
 

@@ -267,6 +267,13 @@ def test_numbers_may_be_arrays_and_shapes_whole_numbers():
     assert flow(b).sample(5).shape == (5, 6, 2) and small().sample(np.int64(5)).shape == (5, 2)
 
 
+@pytest.mark.parametrize("rows", [{"a": 1.0}, [["a", "b"]], np.array([[None, 1.0]])])
+def test_what_is_no_number_is_one_line(rows):
+    with pytest.raises(ValueError, match="expected a tensor or an array of numbers; got") as told:
+        cnf.CNF(2, hidden=(4, 4)).log_prob(rows)
+    assert "\n" not in str(told.value)
+
+
 @torch.no_grad()
 def test_start_points_in_model_coordinates_are_warned_of():
     """So release 0.1 took them."""

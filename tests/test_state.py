@@ -150,6 +150,18 @@ def test_a_state_of_the_first_release_says_what_to_do(fitted):
     flow.load_state_dict(old, strict=False)
 
 
+def test_tensors_without_an_entry_need_not_be_there(fitted, rows):
+    """accelerate keeps one of them, which it takes for the same tensor."""
+    whole, fresh = (torch.nn.ModuleDict({"flow": flow}) for flow in (fitted, cnf.CNF(2)))
+    state = {name: part for name, part in whole.state_dict().items() if part.numel()}
+    assert len(state) < len(whole.state_dict())
+    fresh.load_state_dict(state)
+    assert same(fitted, fresh["flow"], rows)
+    del state["flow.preprocess.matrix"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*flow\.preprocess\.matrix"):
+        fresh.load_state_dict(state)
+
+
 def test_within_another_module(fitted, rows):
     whole, fresh = (torch.nn.ModuleDict({"flow": flow}) for flow in (fitted, cnf.CNF(2)))
     file = io.BytesIO()

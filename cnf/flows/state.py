@@ -197,6 +197,16 @@ class WholeState(nn.Module, ABC):
         """Take the settings over; torch loads the tensors afterwards."""
         self.restore(from_bytes(state))
 
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **options: Any
+    ) -> None:
+        """Tensors without an entry are never missing: programs that save weights take those of one
+        flow for the same tensor, and keep one of them."""
+        for name, tensor in self.state_dict().items():
+            if tensor.numel() == 0:
+                state_dict.setdefault(prefix + name, tensor)
+        super()._load_from_state_dict(state_dict, prefix, *rest, **options)
+
     def load_state_dict(
         self,
         state_dict: Mapping[str, Any],

@@ -29,6 +29,9 @@ class WithinRanges(constraints.Constraint):
         self.bound = bound
         super().__init__()
 
+    def __repr__(self) -> str:
+        return "WithinRanges()"
+
     def check(self, value: Tensor) -> Tensor:
         """Which vectors (*batch,) of value (*batch, dim) are inside."""
         rows, given, shape = self.bound.rows(value)
