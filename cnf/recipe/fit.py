@@ -84,7 +84,8 @@ def fit(
         context_valid: context of x_valid.
         weights: weight of each row of x, >= 0.
         seed: of everything random here.
-        steps: budget in training steps; the default grows with the rows.
+        steps: budget in training steps of the flow; the default grows with the rows. A source that is
+            fitted takes a third as many besides.
         seconds: budget in seconds instead; below 10 the flow starts from a mixture of Gaussians.
         gradient: of the likelihood: "discrete", "direct", or "adjoint" for the continuous adjoint.
         likelihood_share: part of the budget for maximum likelihood; 1 is likelihood alone, 0 flow

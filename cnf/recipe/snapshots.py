@@ -73,7 +73,8 @@ def fit_snapshots(
             = 0 to the last one at t = 1.
         snapshots: time -> rows (rows, dim), array or tensor, in the user's units; times increase.
         seed: of everything random here.
-        steps: budget in training steps; the default grows with the rows.
+        steps: budget in training steps of the motion; the default grows with the rows. The density of
+            the first snapshot takes a third as many besides.
         seconds: budget in seconds instead.
         likelihood_share: part of the budget for maximum likelihood.
         growth: whether mass grows and shrinks: True, if a snapshot has as much mass as rows, or the
