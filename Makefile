@@ -46,8 +46,8 @@ ifdef CNF_SHARED_DATA
 GALLERY += point_maps seven_columns what_if
 endif
 
-# The code of every page of the documentation.
-pages: .venv/installed
+# The code of every page of the documentation, that for sbi and pyro too.
+pages: .venv/docs
 	$(BIN)/pytest -m slow --numprocesses=auto tests/test_docs.py
 
 figures: .venv/installed
@@ -69,13 +69,15 @@ metrics: .venv/installed
 	$(BIN)/python scripts/house_metrics.py
 	$(BIN)/python scripts/files_entered.py
 
-# A site that opens from the disk. Once its packages are there, it needs no network.
+# A site that opens from the disk. Once its packages are there, it needs no network. The tutorials run as
+# it is built; `make docs QUICK=1` leaves that to `make pages`, whose budgets are a few training steps.
 .venv/docs: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@
 
 docs: .venv/docs
-	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs build/site
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs 2 \
+	  $(if $(QUICK),-D nb_execution_mode=off) docs build/site
 	$(BIN)/python scripts/check_site.py build/site
 
 lint: .venv/installed
@@ -83,4 +85,4 @@ lint: .venv/installed
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-lowest demo build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-lowest demo build docs/scripts *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

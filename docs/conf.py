@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,44 @@ from cnf.cli.app import app as commands
 
 DOCS = Path(__file__).parent
 REPOSITORY = DOCS.parent
+SCRIPTS, FIGURES = REPOSITORY / "scripts", REPOSITORY / "figures"
+THUMBNAIL = re.compile(r"^# sphinx_gallery_thumbnail_path", re.MULTILINE)
+DRAWING = [each.stem for each in SCRIPTS.glob("*.py") if THUMBNAIL.search(each.read_text("utf-8"))]
+sys.path += [str(DOCS), str(REPOSITORY / "tests")]
+from notebooks import notebook  # noqa: E402 (of this folder)
 
 project = "cnf"
 author = "the authors of cnf"
 release = version = cnf.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.intersphinx"]
+extensions = [
+    *("myst_nb", "sphinx_gallery.gen_gallery"),
+    *("sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.intersphinx"),
+]
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
-exclude_patterns = ["inventories"]
+exclude_patterns = ["inventories", "*.py", "scripts/*.ipynb", "scripts/*.py"]
+
+# Tutorials run when the site is built: `-D nb_execution_mode=off` leaves that to `make pages`.
+nb_execution_mode = "force"
+nb_execution_in_temp = nb_execution_raise_on_error = nb_merge_streams = True
+nb_execution_timeout = 300
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ["PYTHONUNBUFFERED"] = "1"
+
+# Scripts that draw, with their source. They train for minutes to hours, so that what they drew is shown.
+sphinx_gallery_conf = {
+    "examples_dirs": str(SCRIPTS),
+    "gallery_dirs": "scripts",
+    "ignore_pattern": rf"^(?!(?:{'|'.join(DRAWING)})\.py$)\w+\.py$",
+    "plot_gallery": False,
+    "remove_config_comments": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "write_computation_times": False,
+    "notebook_extensions": {},
+    "min_reported_time": 1e9,
+}
 
 default_role = "code"  # Docstrings have single backticks.
 autodoc_member_order = "bysource"
@@ -73,16 +104,41 @@ OF_THE_ROOT = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contribute.md
 def complete(_: Sphinx, page: str, source: list[str]) -> None:
     """Give a page what is made from the repository: pages of its root, commands, contents."""
     text = source[0]
+    if page.startswith("scripts/"):
+        source[0] = with_pictures(page, text)
+        return
     up = "../" * page.count("/")
     for name, here in OF_THE_ROOT.items():
-        text = re.sub(rf"\]\((?:\.\./)+{re.escape(name)}", f"]({up}{here}", text)
+        text = text.replace("](../scripts/)", "](scripts/index.rst)")
+    text = re.sub(rf"\]\((?:\.\./)+{re.escape(name)}", f"]({up}{here}", text)
         if f"{page}.md" == here:
             text = of_the_root(name)
     if page == "reference/commands":
         text += command_reference()
+    text = re.sub(
+        rf"\]\((?:\.\./)+scripts/({'|'.join(DRAWING)})\.py", rf"]({up}scripts/\1.rst", text
+    )
     if page.endswith(("index", "README")):
         text += contents(text)
+    elif page == "gallery":
+        text += "\n```{toctree}\n:hidden:\nscripts/index\n```\n"
+    elif page.startswith("tutorials/"):
+        text = notebook(text)
     source[0] = text
+
+
+def with_pictures(page: str, text: str) -> str:
+    """The page of a script with what it drew before its source, and with its docstring as it stands."""
+    name = Path(page).name
+    if name not in DRAWING:
+        return text
+    drawn = sorted(FIGURES.glob(f"{name}*.png"))
+    pictures = "".join(f".. image:: ../../figures/{each.name}\n\n" for each in drawn)
+    text = text[
+        text.index(".. rst-class:: sphx-glr-example-title") :
+    ]  # not that there is a download
+    docstring, mark, source = text.partition(".. GENERATED FROM PYTHON SOURCE LINES")
+    return docstring.replace("|", r"\|") + pictures + mark + source
 
 
 def of_the_root(name: str) -> str:
@@ -149,9 +205,9 @@ def write_llms(app: Sphinx, error: Exception | None) -> None:
         return
     lines = [f"# {project}", "", f"> {summary(DOCS / 'index.md')}", ""]
     for page in sorted(app.env.found_docs - {"index"}):
-        source = DOCS / f"{page}.md"
-        title = source.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        lines.append(f"- [{title}](_sources/{page}.md.txt): {summary(source)}")
+        source = Path(app.env.doc2path(page))
+        title = app.env.titles[page].astext()
+        lines.append(f"- [{title}](_sources/{page}{source.suffix}.txt): {summary(source)}")
     (app.outdir / "llms.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -159,7 +215,9 @@ def summary(page: Path) -> str:
     """The first sentence of a page, without its links."""
     text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", page.read_text(encoding="utf-8"))
     paragraphs = [
-        each for each in text.split("\n\n")[1:] if each[:1].isalpha() or re.match(r"`\w", each)
+        each
+        for each in text.split("\n\n")[1:]
+        if (each[:1].isalpha() or re.match(r"`\w", each)) and "\n===" not in each
     ]
     return re.split(r"(?<=[.?])\s", " ".join(paragraphs[0].split()))[0].rstrip(":")
 

@@ -1,4 +1,9 @@
-"""The adjoint method, formula by formula, against automatic and finite differences.
+"""The adjoint method, formula by formula
+======================================
+
+Each formula of the method stands beside automatic and finite differences.
+
+Run it with::
 
     python scripts/adjoint.py            # writes figures/adjoint.png and figures/adjoint.json
 
@@ -8,6 +13,7 @@ shall be at a target at t₁ = 4: L = ½|z(t₁) − target|². The adjoint a(t)
 finely, and then by Euler.
 """
 
+# sphinx_gallery_thumbnail_path = "../figures/adjoint.png"
 from __future__ import annotations
 
 import argparse

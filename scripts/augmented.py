@@ -1,5 +1,9 @@
-"""What a flow cannot do in its own dimensions, and can with more: nested spheres and separable
-points.
+"""What more dimensions allow
+==========================
+
+Nested spheres and separable points: what a flow cannot do in its own dimensions.
+
+Run it with::
 
     python scripts/augmented.py            # writes figures/augmented.png and figures/augmented.json
 
@@ -11,6 +15,7 @@ fitted to two moons,
 which a flow of the plane can separate: there the price tells, the evaluations of a solve.
 """
 
+# sphinx_gallery_thumbnail_path = "../figures/augmented.png"
 from __future__ import annotations
 
 import argparse

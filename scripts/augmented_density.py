@@ -1,5 +1,9 @@
-"""An augmented flow has no density, but a lower bound: how tight it is, and against what it is
-checked.
+"""How tight the bound of an augmented flow is
+===========================================
+
+An augmented flow has no density, but a lower bound, which is checked here against the truth.
+
+Run it with::
 
     python scripts/augmented_density.py            # writes figures/augmented_density.png and .json
 
@@ -8,6 +12,7 @@ A flow over the plane and one noise column e is fitted to the circles. The bound
 quadrature over e, which one column allows, with the exact density of the toy, and with a plain
 flow in equal training."""
 
+# sphinx_gallery_thumbnail_path = "../figures/augmented_density.png"
 from __future__ import annotations
 
 import argparse

@@ -1,5 +1,9 @@
-"""Held-out likelihood beside other density estimators: the same rows, the same seconds, one thread
-each.
+"""Accuracy beside other density estimators
+========================================
+
+Held-out likelihood with the same rows, the same seconds, and one thread each.
+
+Run it with::
 
     python scripts/benchmark_accuracy.py                  # toys, and the tables of CNF_SHARED_DATA
     python scripts/benchmark_accuracy.py --only magic_gamma --methods cnf NSF mixture --seconds 600
@@ -12,6 +16,7 @@ ours to the best peer with its standard error; the tables of all runs so far are
 figures/benchmark_accuracy.json, a picture beside it. Methods that a run leaves out keep the
 figures of the run before; differences are paired within one run."""
 
+# sphinx_gallery_thumbnail_path = "../figures/benchmark_accuracy.png"
 from __future__ import annotations
 
 import argparse

@@ -1,5 +1,10 @@
-"""Speed and error of scoring, gradients and sampling, beside zuko's CNF and FFJORD's way with
+"""Speed beside zuko and torchdiffeq
+=================================
+
+Speed and error of scoring, gradients and sampling, beside zuko's CNF and FFJORD's way with
 torchdiffeq.
+
+Run it with::
 
     python scripts/benchmark_speed.py            # writes figures/benchmark_speed.json and .png
     python scripts/benchmark_speed.py --compile  # what torch.compile makes of it: writes compiled_speed.json
@@ -10,6 +15,7 @@ largest time beside them. Errors are against dopri8 at 1e-10 in float64: of log_
 samples the distance from where their base points belong. Peers run at their defaults, and zuko
 once more at the loosest tolerance whose error is still no larger than ours."""
 
+# sphinx_gallery_thumbnail_path = "../figures/benchmark_speed.png"
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,9 @@
-"""Held-out likelihood against processor seconds: ours and three peers at each budget.
+"""Accuracy against processor seconds
+==================================
+
+Held-out likelihood of ours and of three peers at each budget.
+
+Run it with::
 
     CNF_SHARED_DATA=... python scripts/benchmark_time.py             # figures/benchmark_time.json and .png
     python scripts/benchmark_time.py --only magic_gamma --budgets 2 15
@@ -8,6 +13,7 @@ calibration included. Prints NLL in nats a row, the seconds that ours took, and 
 which ours is ahead of the best peer at its largest. Cells are kept as those of
 benchmark_accuracy.py are, and a rerun goes on where the last one stopped."""
 
+# sphinx_gallery_thumbnail_path = "../figures/benchmark_time.png"
 from __future__ import annotations
 
 import argparse

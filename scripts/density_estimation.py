@@ -1,4 +1,9 @@
-"""Fit the eight planar toys and measure every fit against the exact density.
+"""Eight toys against their exact densities
+========================================
+
+Fit the eight planar toys and measure every fit against the exact density.
+
+Run it with::
 
     python scripts/density_estimation.py --out figures --seconds 60
 
@@ -7,6 +12,7 @@ its standard error (zero for a perfect model), and writes density_estimation.png
 density, samples) and density_estimation.json (the numbers).
 """
 
+# sphinx_gallery_thumbnail_path = "../figures/density_estimation.png"
 from __future__ import annotations
 
 import argparse

@@ -1,5 +1,10 @@
-"""Domain shift on real tables: are rows that were carried told from rows of the target, and do
-weights by the density ratio help a regression?
+"""Domain shift on real tables
+===========================
+
+Are rows that were carried told from rows of the target, and do weights by the density ratio help a
+regression?
+
+Run it with::
 
     python scripts/domain_shift.py            # two tables of CNF_SHARED_DATA, about a minute of one core each
     python scripts/domain_shift.py --quick    # a generated table, a few training steps
@@ -13,6 +18,7 @@ that learn from source rows, unweighted, with the weights of a logistic regressi
 the density ratio. Rounded columns are spread over their steps. figures/domain_shift.png shows both.
 """
 
+# sphinx_gallery_thumbnail_path = "../figures/domain_shift.png"
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,9 @@
-"""Euler's method and its successors: error against step size, work and tolerance.
+"""Euler's method and its successors
+=================================
+
+Error against step size, work and tolerance.
+
+Run it with::
 
     python scripts/euler.py            # writes figures/euler.png and figures/euler.json
 
@@ -8,6 +13,7 @@ order of a method is the slope of log error on log step size; adaptive solvers a
 instead, the tolerance.
 """
 
+# sphinx_gallery_thumbnail_path = "../figures/euler.png"
 from __future__ import annotations
 
 import argparse

@@ -1,11 +1,16 @@
-"""Fit a toy and watch the flow at work: particles, velocity and density on the way from base to
-data.
+"""A flow on its way
+=================
+
+Fit a toy and watch the flow at work: particles, velocity and density on the way from base to data.
+
+Run it with::
 
     python scripts/flow_trajectories.py --toy pinwheel --out figures
 
 Prints the gap to the exact density; writes flow_trajectories.png, the ways of particles beside
 density and velocity at four times, and the film flow_trajectories.gif."""
 
+# sphinx_gallery_thumbnail_path = "../figures/flow_trajectories.png"
 from __future__ import annotations
 
 import argparse

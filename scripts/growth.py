@@ -1,4 +1,9 @@
-"""Snapshots of mass that grows by a known law, one left out: are growth and density found?
+"""Snapshots of mass that grows
+============================
+
+The law of the growth is known, and one snapshot is left out: are growth and density found?
+
+Run it with::
 
     python scripts/growth.py            # 3 fits of 1,500 training steps, two minutes of a core each
     python scripts/growth.py --quick    # one fit of a few training steps
@@ -11,6 +16,7 @@ root mean squares and that of the whole, and the mean rate of either branch. fig
 densities at a row of times, and paths in the color of the rate.
 """
 
+# sphinx_gallery_thumbnail_path = "../figures/growth.png"
 from __future__ import annotations
 
 import argparse

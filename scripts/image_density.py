@@ -1,4 +1,9 @@
-"""Any picture as a density: dark places are likely ones.
+"""A picture as a density
+======================
+
+Dark places of any picture are likely ones.
+
+Run it with::
 
     python scripts/image_density.py --image portrait.png --out figures
 
@@ -8,6 +13,7 @@ the picture, points drawn from the flow, its density. Without --image, three let
 picture.
 """
 
+# sphinx_gallery_thumbnail_path = "../figures/image_density.png"
 from __future__ import annotations
 
 import argparse

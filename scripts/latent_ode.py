@@ -1,5 +1,9 @@
-"""Latent ODEs on irregular series, beside recurrent networks of the same size trained in the same
-run.
+"""Latent ODEs on irregular series
+===============================
+
+Latent ODEs beside recurrent networks of the same size, trained in the same run.
+
+Run it with::
 
     python scripts/latent_ode.py --out figures
 
@@ -17,6 +21,7 @@ Then daily weather of Rhode Island (see weather.py), where CNF_SHARED_DATA has i
 half of the values removed, mean squared error of the next 10 days. Writes latent_ode and
 latent_ode_weather, each .png and .json."""
 
+# sphinx_gallery_thumbnail_path = "../figures/latent_ode.png"
 from __future__ import annotations
 
 import argparse

@@ -1,5 +1,9 @@
-"""A classifier of continuous depth against a residual network with as many parameters, on 8x8
-digits.
+"""A classifier of continuous depth
+================================
+
+An ODE block against a residual network with as many parameters, on 8x8 digits.
+
+Run it with::
 
     python scripts/ode_classifier.py            # writes figures/ode_classifier.png and .json
 
@@ -9,6 +13,7 @@ trained by the adjoint. Five seeds, each with its own fifth of scikit-learn's 1,
 out, so that every image is tested once. Memory is the largest number of bytes in live tensors
 during one forward and backward pass."""
 
+# sphinx_gallery_thumbnail_path = "../figures/ode_classifier.png"
 from __future__ import annotations
 
 import argparse

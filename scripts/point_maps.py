@@ -1,4 +1,9 @@
-"""Real places as densities: US postal codes, and ship soundings off Baja California.
+"""Places as densities
+===================
+
+US postal codes, and ship soundings off Baja California.
+
+Run it with::
 
     CNF_SHARED_DATA=... python scripts/point_maps.py --out figures
 
@@ -8,6 +13,7 @@ writes point_maps.png, the points beside the density. Without that folder, and w
 moons stand in for the places.
 """
 
+# sphinx_gallery_thumbnail_path = "../figures/point_maps.png"
 from __future__ import annotations
 
 import argparse

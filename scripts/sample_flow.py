@@ -1,5 +1,10 @@
-"""Fit a toy, draw samples, and compare them with the data by eye, by clock and by a two-sample
+"""Samples beside data
+===================
+
+Fit a toy, draw samples, and compare them with the data by eye, by clock and by a two-sample
 statistic.
+
+Run it with::
 
     python scripts/sample_flow.py --toy 2spirals --out figures
     python scripts/sample_flow.py --toy 2spirals --model 2spirals.safetensors
@@ -7,6 +12,7 @@ statistic.
 Prints samples per second and the squared energy distance between samples and data beside that of
 data and data, which has mean zero; writes sample_flow.png."""
 
+# sphinx_gallery_thumbnail_path = "../figures/sample_flow.png"
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,9 @@
-"""A table of seven columns, seen in pairs, in slices, and on its way.
+"""Seven columns of galaxies
+=========================
+
+A table of seven columns, seen in pairs, in slices, and on its way.
+
+Run it with::
 
     CNF_SHARED_DATA=... python scripts/seven_columns.py --out figures
 
@@ -9,6 +14,7 @@ seven_columns_flow.png (particles in two columns and in principal axes). Without
 with --quick, a bundled table's columns do.
 """
 
+# sphinx_gallery_thumbnail_path = "../figures/seven_columns_flow.png"
 from __future__ import annotations
 
 import argparse

@@ -1,5 +1,9 @@
-"""Small tables: held-out likelihood by ten-fold cross-validation, beside a Gaussian and a Gaussian
-mixture.
+"""Small tables
+============
+
+Held-out likelihood by ten-fold cross-validation, beside a Gaussian and a Gaussian mixture.
+
+Run it with::
 
     python scripts/small_tables.py            # writes figures/small_tables.json and .png
 
@@ -10,6 +14,7 @@ principal components of the digits are those of all rows, for every density alik
 table.) Scores are nats a row in units standardized by the training fold; the differences are
 paired, row by row, to the better of Gaussian and mixture, positive where the flow is worse."""
 
+# sphinx_gallery_thumbnail_path = "../figures/small_tables.png"
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,9 @@
-"""Snapshots of a known law, one left out: how near is the flow there?
+"""Snapshots of a known law
+========================
+
+One snapshot is left out: how near is the flow there?
+
+Run it with::
 
     python scripts/snapshots.py            # 6 fits of 20 s of one core each, and as long for OT-CFM
     python scripts/snapshots.py --quick    # one fit of a few training steps
@@ -12,6 +17,7 @@ OT-CFM (Tong et al. 2024) where torchcfm is installed, in as much time. figures/
 densities at a row of times, each by the flow that has not seen it.
 """
 
+# sphinx_gallery_thumbnail_path = "../figures/snapshots.png"
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,9 @@
-"""Typed tables: do samples pass for real rows, and are hidden cells found again?
+"""Typed tables
+============
+
+Do samples pass for real rows, and are hidden cells found again?
+
+Run it with::
 
     python scripts/tables.py                       # the tables of CNF_SHARED_DATA, from the csv, no options
     python scripts/tables.py --only diamonds --steps 2000
@@ -11,6 +16,7 @@ numbers, in standard deviations of the column). Writes figures/tables.png and ta
 entry a table; a rerun replaces what it computed.
 """
 
+# sphinx_gallery_thumbnail_path = "../figures/tables.png"
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,9 @@
-"""Every kind of picture for the eight toys, a row for each.
+"""Every kind of picture for the eight toys
+========================================
+
+Each toy has a row of pictures.
+
+Run it with::
 
     python scripts/toy_gallery.py --out figures
 
@@ -7,6 +12,7 @@ its way from base to data, contours, particles colored by the log-density where 
 velocity half-way.
 """
 
+# sphinx_gallery_thumbnail_path = "../figures/toy_gallery.png"
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,9 @@
-"""From one toy to another, beside torchcfm with the same network and processor time.
+"""From one toy to another
+=======================
+
+Transport beside torchcfm, with the same network and processor time.
+
+Run it with::
 
     python scripts/transport_peers.py            # 6 fits of 12 s of one core, and 18 of torchcfm
     python scripts/transport_peers.py --quick    # one fit of a few training steps
@@ -12,6 +17,7 @@ by how much paths are longer than optimal, ∫ |v|² dt / W₂² − 1; and the 
 our density from that of the target. figures/transport_peers.png shows paths.
 """
 
+# sphinx_gallery_thumbnail_path = "../figures/transport_peers.png"
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,9 @@
-"""Fit flows to densities that are known up to their normalizer, and to a posterior.
+"""Flows fitted to formulas
+========================
+
+Fit flows to densities that are known up to their normalizer, and to a posterior.
+
+Run it with::
 
     python scripts/variational.py --out figures
 
@@ -10,6 +15,7 @@ sample size as a share of the draws, Pareto k and the parameters; writes variati
 variational_posterior, each .png and .json.
 """
 
+# sphinx_gallery_thumbnail_path = "../figures/variational.png"
 from __future__ import annotations
 
 import argparse

@@ -1,4 +1,9 @@
-"""A conditional flow: what two columns would be if a third were so.
+"""A context swept
+===============
+
+A conditional flow: what two columns would be if a third were so.
+
+Run it with::
 
     CNF_SHARED_DATA=... python scripts/what_if.py --out figures
 
@@ -8,6 +13,7 @@ density of the colors at a row of redshifts, and the quantiles of each color as 
 swept. Without that folder, and with --quick, an ellipse that turns with its context does.
 """
 
+# sphinx_gallery_thumbnail_path = "../figures/what_if.png"
 from __future__ import annotations
 
 import argparse

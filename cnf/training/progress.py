@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
+import warnings
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from cnf.training.trainer import Trainer
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # In a notebook without ipywidgets the bar is one of text.
+    from tqdm.auto import tqdm
 
 LAYOUT = "{percentage:3.0f}%|{bar}| {desc}"
 

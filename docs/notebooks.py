@@ -1,0 +1,37 @@
+"""Makes notebooks of the tutorials, so that their code runs when the site is built.
+
+In the repository a tutorial is plain Markdown. Its blocks and notes are those of `tests/pages.py`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from jupyter_client.manager import KernelManager
+from pages import FENCE, skipped
+
+KernelManager.transport.default_value = "ipc"  # no port is opened, about which a kernel would warn
+HEAD = "---\nfile_format: mystnb\nkernelspec: {name: python3, display_name: Python, language: python}\n---\n"
+# What commands say, in the order in which they say it. One that ends with 1 found a check that fails.
+RUN = """import subprocess
+done = subprocess.run(["bash", "-e", "-c", r'''{}'''], stdout=-1, stderr=-2, text=True)
+print(done.stdout)
+assert done.returncode in (0, 1), done
+"""
+
+
+def notebook(page: str) -> str:
+    """A page whose blocks of Python and of the shell are cells."""
+    return HEAD + FENCE.sub(cell, page)
+
+
+def cell(found: re.Match[str]) -> str:
+    """A block with what it prints and draws; a block that is not run stays as it is."""
+    block, text = found[0], found["text"]
+    if skipped(found):
+        return block
+    if found["language"] == "python":
+        return f"```{{code-cell}}\n{text}```\n"
+    if found["language"] == "sh":
+        return f"{block}\n```{{code-cell}}\n:tags: [remove-input]\n{RUN.format(text)}```\n"
+    return block
