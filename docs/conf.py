@@ -109,19 +109,16 @@ def complete(_: Sphinx, page: str, source: list[str]) -> None:
         return
     up = "../" * page.count("/")
     for name, here in OF_THE_ROOT.items():
-        text = text.replace("](../scripts/)", "](scripts/index.rst)")
-    text = re.sub(rf"\]\((?:\.\./)+{re.escape(name)}", f"]({up}{here}", text)
+        text = re.sub(rf"\]\((?:\.\./)+{re.escape(name)}", f"]({up}{here}", text)
         if f"{page}.md" == here:
             text = of_the_root(name)
     if page == "reference/commands":
         text += command_reference()
-    text = re.sub(
-        rf"\]\((?:\.\./)+scripts/({'|'.join(DRAWING)})\.py", rf"]({up}scripts/\1.rst", text
-    )
+    if page == "gallery":
+        text = text.replace("](../scripts/)", "](scripts/index.rst)")
+        text += "\n```{toctree}\n:hidden:\nscripts/index\n```\n"
     if page.endswith(("index", "README")):
         text += contents(text)
-    elif page == "gallery":
-        text += "\n```{toctree}\n:hidden:\nscripts/index\n```\n"
     elif page.startswith("tutorials/"):
         text = notebook(text)
     source[0] = text
