@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -209,8 +210,10 @@ def write_llms(app: Sphinx, error: Exception | None) -> None:
 
 
 def summary(page: Path) -> str:
-    """The first sentence of a page, without its links."""
+    """The first sentence of a page, without its links; of a module's page, that of the module."""
     text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", page.read_text(encoding="utf-8"))
+    if module := re.search(r"automodule:: (\S+)", text):
+        text = f"\n\n{import_module(module[1]).__doc__}"
     paragraphs = [
         each
         for each in text.split("\n\n")[1:]
