@@ -349,6 +349,22 @@ def test_rows_like_those_of_the_calibration_are_judged_as_they_were(calibrated):
     same(found.nfe[inside], before.nfe[inside])
 
 
+@torch.no_grad()
+def test_bars_hold_for_contexts_far_from_those_of_the_calibration():
+    flow = make_flow("gated-sine", context_dim=1)
+    known, x = normal(400, 1, seed=5), normal(300, 2)
+    flow.calibrate(flow.sample((), known, generator=seeded(1)), context=known)
+    far = 20 * normal(300, 1, seed=6)
+    truth = flow.bind(far, solver=REFERENCE).solve_log_prob(x, far).log_prob
+    found = flow.evaluate(x, far)
+    assert found.ok.all()
+    assert ((found.log_prob - truth).abs() <= found.error).double().mean() >= 0.99
+    # And near them, nine rows of ten have the bars that they had.
+    measured = replace(flow.error_model, largest_context=ErrorModel().largest_context)
+    before = flow.bind(known[:300], error_model=measured).evaluate(x).error
+    assert (flow.evaluate(x, known[:300]).error == before).double().mean() > 0.9
+
+
 @pytest.mark.parametrize(
     "base",
     [
@@ -497,6 +513,7 @@ def judged(estimates, errors):
         2,
         torch.zeros(len(estimates), 0),
         errors,
+        torch.zeros_like(errors),
         torch.ones_like,
     )
     return _judged(scores, torch.zeros_like(errors), tolerance=1e-3)
@@ -531,6 +548,7 @@ def test_a_row_at_rest_has_a_bar_from_its_divergence():
         torch.full((steps, rows), 1e-2),
         4,
         torch.zeros(rows, 0),
+        torch.zeros(rows),
         torch.zeros(rows),
         torch.ones_like,
     )

@@ -141,21 +141,21 @@ class BoundFlow:
     ) -> SolveResult:
         """Log-density of rows and their context in model coordinates from one solve; see
         `CNF.solve_log_prob`."""
-        base = self.flow.base
-        steepness = cache(base.steepness)  # asked often, and of a source a solve
+        base, steepness = self.flow.base, cache(self.flow.base.steepness)  # asked often
+        far = y.new_zeros(len(y)) if condition is None else condition.detach().norm(dim=-1)
         if t == 0:
-            nothing, extra = y.new_zeros(1, len(y)), y.new_zeros(len(y), 0)
-            return SolveResult(base.log_prob(y), nothing, nothing, 0, extra, y.detach(), steepness)
+            none, extra = y.new_zeros(1, len(y)), y.new_zeros(len(y), 0)
+            return SolveResult(base.log_prob(y), none, none, 0, extra, y.detach(), far, steepness)
         gradient = self._gradient(self.solver, y.shape[0], condition)
         solution = solve(
             self._density_equation(extend), y, condition, (t, 0.0), self.solver, gradient,
             estimate=True, compiled=self.flow.compiled,
         )  # fmt: skip
         log_prob = base.log_prob(solution.x[-1]) + solution.q[-1, ..., 0]
-        x_error, q_error = solution.x_error.flip(0), solution.q_error[..., 0].flip(0)
+        errors = solution.x_error.flip(0), solution.q_error[..., 0].flip(0)
         # The solve runs from the data to the base, and integrals change sign with its direction.
         extra, ends = -solution.q[-1, ..., 1:], solution.x[-1].detach()
-        return SolveResult(log_prob, x_error, q_error, solution.nfe, extra, ends, steepness)
+        return SolveResult(log_prob, *errors, solution.nfe, extra, ends, far, steepness)
 
     def sample(
         self, shape: int | Sequence[int] = (), *, dtype: torch.dtype | None = None

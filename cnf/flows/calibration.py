@@ -35,8 +35,12 @@ METHOD = "adams"
 FIRST_LOOK_SHARE = 0.9
 # Steps are spread evenly for rows that are harder than this share of all.
 HARD = 0.95
-# The bar is this many times what covers all but one per cent of the calibration rows.
+# The bar is this many times what covers all but one per cent of the calibration rows, and no less
+# than what covers all but one in a thousand.
 MARGIN = 1.75
+# Bars are wider for contexts that are longer than those of this share of the calibration rows: the
+# scale is measured on too few of these.
+USUAL_CONTEXTS = 0.95
 # Which of the two estimates of a solve, of the state and of the quadrature, says more about the
 # error differs from flow to flow. The quadrature's never counts for nothing: a row at rest has no
 # other.
@@ -173,8 +177,11 @@ def place_grid(score: SolveOn, reference: SolveOn, tolerance: float) -> tuple[Gr
         steps = _cheapest(steps, excess)
     # Where no grid is fine enough, the finest.
     _, grid, accuracy = min(found, key=lambda trial: (trial[0], -trial[1].steps))
+    first = score(grid)
     return grid, replace(
-        accuracy, rounding=_rounding(score(grid).log_prob, exactly(grid.steps).log_prob)
+        accuracy,
+        rounding=_rounding(first.log_prob, exactly(grid.steps).log_prob),
+        largest_context=first.context_length.quantile(USUAL_CONTEXTS).item(),
     )
 
 
@@ -287,8 +294,7 @@ def _hard(values: Tensor) -> Tensor:
 def _fitted(
     accuracy: ErrorModel, multiple: float, scores: SolveResult, true: Tensor
 ) -> ErrorModel:
-    """The accuracy with a floor of a multiple of the median estimate, and `MARGIN` times the scale
-    that covers all but one per cent of the true errors."""
+    """The accuracy with a floor of a multiple of the median estimate, and the scale of `MARGIN`."""
     sound = accuracy.estimate(scores).nan_to_num(nan=torch.nan, posinf=torch.nan)
     floor = min(multiple * sound.nanmedian().nan_to_num().item(), HIGHEST_FLOOR)
     accuracy = replace(accuracy, floor=floor)
@@ -297,5 +303,6 @@ def _fitted(
     ratio = ((true - rounding).clamp(min=0) / (accuracy.estimate(scores) + rounding)).nan_to_num(
         nan=1.0
     )
-    scale = MARGIN * ratio.quantile(0.99).item()
+    most = ratio.quantile(0.999, interpolation="lower").item()
+    scale = max(MARGIN * ratio.quantile(0.99).item(), most)
     return replace(accuracy, bar_scale=min(max(scale, 1e-3), 100.0))

@@ -14,8 +14,13 @@ from torch import Tensor
 GLOBAL_ORDER = 5
 # Units of the last place that a solve loses where nobody has measured it.
 USUAL_ROUNDING = 8.0
-# Steepness of a base that no row has: files of the first release do not say what was measured.
+# Steepness of a base, and length of a context, that no row has: files of the first release do not
+# say what was measured.
 UNMEASURED = 1e6
+# Bars of rows whose context is beyond almost all that the scale was measured on are so many times
+# as wide. On a conditional density, whose contexts reach to 300 deviations, errors there are up to
+# four times a bar of the usual width (scripts/benchmark_errors.py).
+BEYOND = 4.0
 
 
 class SolveResult(NamedTuple):
@@ -29,6 +34,7 @@ class SolveResult(NamedTuple):
         extra: integrals of the rates beside the divergence, from the base to the data (rows,
             rates).
         ends: base points z of the rows (rows, dim).
+        context_length: |c| of their contexts in model coordinates (rows,); zero without one.
         steepness_at: computes |∇ log p₀(z)| (rows,) at base points.
 
     Steps are in the order of time, from the base to the data, although scoring solves the other
@@ -41,6 +47,7 @@ class SolveResult(NamedTuple):
     nfe: int
     extra: Tensor
     ends: Tensor
+    context_length: Tensor
     steepness_at: Callable[[Tensor], Tensor]
 
     def steepness(self) -> Tensor:
@@ -66,6 +73,8 @@ class ErrorModel:
         usual_steepness: of the base, |∇ log p₀(z)|, in the mean of the calibration rows.
         largest_steepness: the largest of them. Steeper rows lie outside of what the scale was
             measured on.
+        largest_context: length of a context in model coordinates that few of the calibration rows
+            exceed.
     """
 
     tolerance: float = 1e-3
@@ -75,6 +84,7 @@ class ErrorModel:
     rounding: float = USUAL_ROUNDING
     usual_steepness: float = 1.0
     largest_steepness: float = UNMEASURED
+    largest_context: float = UNMEASURED
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ErrorModel:
@@ -86,7 +96,8 @@ class ErrorModel:
         if not all(type(value) in (int, float) for value in config.values()):
             raise ValueError(f"error_model: expected numbers; got {config}")
         model = cls(**config)
-        factors = model.bar_scale, model.floor, model.rounding, model.largest_steepness
+        largest = model.largest_steepness, model.largest_context
+        factors = model.bar_scale, model.floor, model.rounding, *largest
         if not (min(model.tolerance, model.usual_steepness) > 0 and min(factors) >= 0):
             raise ValueError(
                 "error_model: expected a tolerance and a steepness above zero, and bars and rounding"
@@ -97,7 +108,9 @@ class ErrorModel:
     def estimate(self, scores: SolveResult) -> Tensor:
         """The error of each row's log-density (rows,), in nats, but for rounding."""
         own = (scores.x_error + self.quadrature_weight * scores.q_error).sum(0)
-        return self.bar_scale * (self.floor + own) * self._growth(scores.steepness())
+        beyond = scores.context_length > self.largest_context
+        width = own.new_full((), BEYOND).where(beyond, 1.0)
+        return self.bar_scale * (self.floor + own) * self._growth(scores.steepness()) * width
 
     def _growth(self, steepness: Tensor) -> Tensor:
         """How much more an error in the state moves the log-density of a row (rows,) than of the
