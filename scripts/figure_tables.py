@@ -8,6 +8,7 @@ from statistics import mean, median
 from typing import Any
 
 import house_metrics
+from error_tables import bounds_by_flow, bounds_by_region, errors, two_moons
 from house_metrics import Metrics, Spread
 from markdown_tables import figures, number, numbers, table
 from question_tables import alarms, anomalies, imputation, redshift
@@ -173,21 +174,6 @@ def costs() -> str:
     found = figures("benchmark_speed")["cost_by_rows"]
     rows = [(f"{int(rows):,}", number(cost, 1)) for rows, cost in found.items()]
     return table(("rows scored at once", "microseconds a row"), rows)
-
-
-def errors() -> str:
-    """Error bounds against true errors."""
-    rows = [
-        (each["flow"], f"{100 * each['covered']:g} %", number(each["ratio"], 1),
-         f"{each['error']:.0e}", number(each["nfe"], 1), f"{each['dopri5_nfe']}",
-         number(each["nfe"] / each["dopri5_nfe"], 2))
-        for each in figures("benchmark_errors")
-    ]  # fmt: skip
-    header = (
-        *("flow", "rows whose bound covers the error", "bound / error, median"),
-        *("mean error, nats", "evaluations: cnf", "dopri5", "ratio"),
-    )
-    return table(header, rows)
 
 
 def orders() -> str:
@@ -412,6 +398,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "typed-speed": typed_speed,
     "budgets": budgets,
     "errors": errors,
+    "bounds-by-region": bounds_by_region,
+    "bounds-by-flow": bounds_by_flow,
+    "two-moons": two_moons,
     "orders": orders,
     "spirals": spirals,
     "weather": weather,

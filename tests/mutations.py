@@ -167,6 +167,13 @@ def mutate_model(path: Path, content: bytes, parts: tuple, chance: random.Random
     write_model(path, configuration, tensors)
 
 
+def retell_model(path: Path, parts: tuple, chance: random.Random) -> None:
+    """Write a model whose account of its fit says something else, and nothing but that."""
+    configuration, tensors = parts
+    told = mutate_json(configuration["metadata"], chance)
+    write_model(path, {**configuration, "metadata": told}, tensors)
+
+
 def fill_model(path: Path, parts: tuple, chance: random.Random) -> None:
     """Write a model that opens and makes no sense: one of its tensors is one number throughout."""
     configuration, tensors = parts

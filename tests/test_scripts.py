@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -62,6 +63,7 @@ WRITTEN = {
     "anomalies": {"anomalies.json"},
     "imputation": {"imputation.json"},
     "redshift": {"redshift.json"},
+    **({"two_moons": {"two_moons.json"}} if find_spec("sbi") else {}),
     "demo": {
         "checkerboard.safetensors",
         "checkerboard_density.png",
