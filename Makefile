@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: two threads inside torch on a busy machine are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-lowest slow types figures tables bench accuracy metrics pages docs lint clean
+.PHONY: demo test test-lowest slow types figures tables bench accuracy metrics pages docs look lint clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -79,6 +79,10 @@ docs: .venv/docs
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --jobs 2 \
 	  $(if $(QUICK),-D nb_execution_mode=off) docs build/site
 	$(BIN)/python scripts/check_site.py build/site
+
+# The built site in a browser: contrast, a telephone's width, the search from the disk, the keyboard.
+look: .venv/installed
+	$(BIN)/pytest -m slow tests/test_site_browser.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

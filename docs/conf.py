@@ -93,6 +93,7 @@ ALIASES = {
 }
 
 html_theme = "furo"
+html_static_path, html_css_files = ["static"], ["site.css"]
 html_title = f"cnf {release}"
 html_show_sphinx = html_show_copyright = False
 html_show_search_summary = False  # A page from the disk may not read others.
