@@ -5,8 +5,8 @@ Blocks of Python run in their order and share one namespace for each page; a blo
 same process, with the variables before them. A block after `<!-- not run -->` is skipped, and one after
 `<!-- needs: NAME -->` where that package is not installed. Budgets in
 seconds become CNF_STEPS training steps, unless CNF_FULL_BUDGETS is set. A tutorial starts from nothing, and a
-how-to from what the index of its folder makes. Every other page finds `table.csv`, `new.csv`,
-`visits.csv`, `model.safetensors`, and the names `x`, `c`, `frame` and `model`.
+how-to from what the index of its folder makes. Every other page finds `table.csv`, `new.csv`, `visits.csv`,
+`numbers.csv`, `weather.csv`, `quakes.csv`, `model.safetensors`, and the names `x`, `c`, `frame` and `model`.
 """
 
 from __future__ import annotations
@@ -117,6 +117,12 @@ def prepare() -> dict[str, object]:
     minutes = random.integers(0, 1440, size=rows)
     visits = frame[["price"]].assign(at=[f"{m // 60:02}:{m % 60:02}" for m in minutes])
     visits.to_csv("visits.csv", index=False)
+    numbers = random.normal(size=(rows, 3))
+    pd.DataFrame(numbers, columns=["a", "b", "c"]).to_csv("numbers.csv", index=False)
+    hours, months = random.integers(24, size=rows), random.integers(1, 13, size=rows)
+    frame[["wind"]].assign(hour=hours, month=months).to_csv("weather.csv", index=False)
+    places = {"lon": 20 * numbers[:, 0], "lat": 10 * numbers[:, 1], "year": 2000 + months}
+    pd.DataFrame(places).to_csv("quakes.csv", index=False)
     run_command(shlex.split(f"cnf fit table.csv -o model.safetensors --steps {STEPS}"))
     x = torch.from_numpy(random.normal(size=(rows, 2))).float()
     names = {"x": x, "c": x[:, :1].abs(), "frame": frame, "torch": torch, "cnf": cnf}
