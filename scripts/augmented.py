@@ -11,8 +11,8 @@ The function of Dupont et al. (2019) is −1 where |x| < ½ and 1 where 1 < |x| 
 dimensions. An ODE block and a linear layer are fitted to it by least squares, plain and with five
 zeros beside x, in equal training; losses are those of a tight solve. In one dimension a flow keeps
 the order of points, so no plain network gets below the best monotone fit. Both networks are also
-fitted to two moons,
-which a flow of the plane can separate: there the price tells, the evaluations of a solve.
+fitted to two moons, which a flow of the plane can separate: there they differ in their price, the
+evaluations of a solve.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/augmented.png"

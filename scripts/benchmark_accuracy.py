@@ -9,8 +9,8 @@ Run it with::
     python scripts/benchmark_accuracy.py --only magic_gamma --methods cnf NSF mixture --seconds 600
 
 Every cell, one method on one data set with one seed, is kept as JSON in --cells as soon as it is
-done; a rerun goes on where the last one stopped. A cell does not know the code that made it: after
-a change of the recipe, give another folder. Peers have the first of the seeds only. Prints a
+done; a rerun goes on where the last one stopped. A cell does not record the code that made it:
+after a change of the recipe, give another folder. Peers run with the first seed only. Prints a
 table: NLL in nats a row (for a toy, the gap to its exact density), and the paired difference of
 ours to the best peer with its standard error; the tables of all runs so far are in
 figures/benchmark_accuracy.json, a picture beside it. Methods that a run leaves out keep the

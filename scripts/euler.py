@@ -9,8 +9,8 @@ Run it with::
 
 The equation is dx/dt = 2 cos(t) x (1 − x) from t = 0 to 6, solved from 50 starts; its solution is
 known, x/(1 − x) = x₀/(1 − x₀) exp(2 sin t). An error is the largest at t = 6, in float64. The
-order of a method is the slope of log error on log step size; adaptive solvers are told one number
-instead, the tolerance.
+order of a method is the slope of log error on log step size; adaptive solvers take a
+tolerance instead.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/euler.png"

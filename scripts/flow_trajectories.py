@@ -7,7 +7,7 @@ Run it with::
 
     python scripts/flow_trajectories.py --toy pinwheel --out figures
 
-Prints the gap to the exact density; writes flow_trajectories.png, the ways of particles beside
+Prints the gap to the exact density; writes flow_trajectories.png, the paths of particles beside
 density and velocity at four times, and the film flow_trajectories.gif."""
 
 # sphinx_gallery_thumbnail_path = "../figures/flow_trajectories.png"

@@ -11,9 +11,9 @@ Run it with::
 One cloud splits into two that move apart, and one of them grows six times as fast. Each snapshot
 has as many rows as its mass says; each between the first and the last is left out once. Written to
 figures/growth.json: at the time left out and at the last one, the Kullback-Leibler divergence and
-its standard error, in nats, how far the rate of growth is off, as a share of it, that of a row by
-root mean squares and that of the whole, and the mean rate of either branch. figures/growth.png shows
-densities at a row of times, and paths in the color of the rate.
+its standard error, in nats, the relative error of the rate of growth, for rows (root mean squares)
+and for the whole, and the mean rate of either branch. figures/growth.png shows densities at a row
+of times, and paths in the color of the rate.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/growth.png"

@@ -1,7 +1,7 @@
 """A picture as a density
 ======================
 
-Dark places of any picture are likely ones.
+The darker a place of a picture, the higher its density.
 
 Run it with::
 

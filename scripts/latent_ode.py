@@ -10,12 +10,12 @@ Run it with::
 Two-spiral data of the Neural ODE paper: 1,000 spirals of 100 points, of which 30, 50 or 100 are
 observed at random times with noise 0.1 (the radius goes from 0.2 to 2.1); RMSE of the forecast of
 100 further points against the noise-free curve, beside an RNN (tanh) and a GRU that are told the
-gaps. All sides learn from the
-same noisy observations, none of them beyond the observed range: the latent ODE by its lower bound
-and the agreement of its readings; the networks, as in the paper, by the likelihood of each next
-observation. The RNN is trained at two learning rates, and the better of its forecasts counts.
-Settings were chosen on the spirals of seed 0; seed 5 is the default. The paper does not state its
-generator, scale or noise, so its figures stand beside but are not comparable.
+gaps. All sides learn from the same noisy observations, none of them beyond the observed range: the
+latent ODE by its lower bound and the agreement of its readings; the networks, as in the paper, by
+the likelihood of each next observation. The RNN is trained at two learning rates, and the better
+of its forecasts counts. Settings were chosen on the spirals of seed 0; seed 5 is the default. The
+paper does not state its generator, scale or noise, so its figures stand beside but are not
+comparable.
 
 Then daily weather of Rhode Island (see weather.py), where CNF_SHARED_DATA has it: 20 days with
 half of the values removed, mean squared error of the next 10 days. Writes latent_ode and

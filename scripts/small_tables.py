@@ -8,11 +8,11 @@ Run it with::
     python scripts/small_tables.py            # writes figures/small_tables.json and .png
 
 Every choice is made inside the training folds: `CNFDensity` at its defaults holds out rows of its
-own, and the mixture's number of components and shape of covariance are chosen by five-fold
-cross-validation. (The
-principal components of the digits are those of all rows, for every density alike: they are the
-table.) Scores are nats a row in units standardized by the training fold; the differences are
-paired, row by row, to the better of Gaussian and mixture, positive where the flow is worse."""
+own, and the mixture's number of components and shape of covariance are chosen by five-fold cross-
+validation. (The principal components of the digits are those of all rows, for every density alike:
+they are the table.) Scores are nats a row in units standardized by the training fold; the
+differences are paired, row by row, to the better of Gaussian and mixture, positive where the flow
+is worse."""
 
 # sphinx_gallery_thumbnail_path = "../figures/small_tables.png"
 from __future__ import annotations

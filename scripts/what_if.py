@@ -1,7 +1,7 @@
 """A context swept
 ===============
 
-A conditional flow: what two columns would be if a third were so.
+A conditional flow: what two columns would be if a third had a given value.
 
 Run it with::
 
