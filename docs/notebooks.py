@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from functools import partialmethod
 
-from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from pages import FENCE, skipped
 
-KernelManager.transport.default_value = "ipc"  # no port is opened, about which a kernel would warn
-# A minute is too short for a kernel to start on a machine that has other work.
-NotebookClient.__init__ = partialmethod(NotebookClient.__init__, startup_timeout=300)
+# A kernel may take a minute to start on a machine that has other work. It need not warn about ports, which
+# nobody but this process knows.
+NotebookClient.__init__ = partialmethod(
+    NotebookClient.__init__, startup_timeout=300, extra_arguments=["--log-level=ERROR"]
+)
 HEAD = "---\nfile_format: mystnb\nkernelspec: {name: python3, display_name: Python, language: python}\n---\n"
 # What commands say, in the order in which they say it. One that ends with 1 found a check that fails.
 RUN = """import subprocess
