@@ -5,12 +5,14 @@ In the repository a tutorial is plain Markdown. Its blocks and notes are those o
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import partialmethod
 
 from nbclient import NotebookClient
 from pages import FENCE, skipped
 
+logging.getLogger("traitlets").setLevel(logging.WARNING)  # not a line for each notebook
 # A kernel may take a minute to start on a machine that has other work. It need not warn about ports, which
 # nobody but this process knows.
 NotebookClient.__init__ = partialmethod(
