@@ -90,10 +90,18 @@ def test_the_report_lists_the_oddest_rows(room, tmp_path, capsys):
     table.loc[7, "income"] = 300.0
     table.to_csv(tmp_path / "sixty.csv", index=False)
     page = tmp_path / "r.html"
-    assert outcome(capsys, "report", room / "m", tmp_path / "sixty.csv", "-o", page)[0] == 0
+    code, _, told = outcome(capsys, "report", room / "m", tmp_path / "sixty.csv", "-o", page)
+    assert code == 0 and "cnf: Odd rows\n" in told
     text = page.read_text()
     first = text[text.index("Odd rows</h2>") :].split("<tr>")[2]
     assert "income" in first and "300" in first
+
+
+def test_a_report_of_few_rows_is_refused_at_once(room, tmp_path, capsys):
+    pd.read_csv(room / "t.csv")[:4].to_csv(tmp_path / "four.csv", index=False)
+    page = tmp_path / "r.html"
+    line = refused(capsys, "report", room / "m", tmp_path / "four.csv", "-o", page)
+    assert "four.csv" in line and "at least 10, got 4" in line and not page.exists()
 
 
 def test_missing_cells_are_filled_so_many_times(room, tmp_path, capsys):
