@@ -399,9 +399,11 @@ def imputing() -> cnf.TableFlow:
 COVARIANCE = np.array([[1.0, 0.8, 0.3], [0.8, 1.0, 0.5], [0.3, 0.5, 1.0]])
 
 
-def test_missing_numbers_are_drawn_from_the_conditional_gaussian(imputing):
+def test_the_networks_draw_missing_numbers_from_the_conditional_gaussian(imputing):
+    networks = copy.deepcopy(imputing)
+    networks.imputer.donors = None
     rows = pd.DataFrame({"a": np.nan, "b": 1.0, "c": np.nan, "g": [None] * 4000})
-    (drawn,) = imputing.impute(rows, generator=generator())
+    (drawn,) = networks.impute(rows, generator=generator())
     gain = COVARIANCE[[0, 2], 1]
     conditional = COVARIANCE[np.ix_([0, 2], [0, 2])] - np.outer(gain, gain)
     assert (drawn.b == 1.0).all()
@@ -409,6 +411,18 @@ def test_missing_numbers_are_drawn_from_the_conditional_gaussian(imputing):
     np.testing.assert_allclose(drawn[["a", "c"]].cov(), conditional, atol=0.1)
     truth = stats.norm.cdf(gain[0] / math.sqrt(conditional[0, 0] + 0.25))
     assert (drawn.g == "p").mean() == pytest.approx(truth, abs=0.1)
+
+
+def test_donors_follow_the_conditional_gaussian(imputing):
+    given = np.random.default_rng(1).normal(size=2000)
+    rows = pd.DataFrame({"a": np.nan, "b": given, "c": np.nan, "g": [None] * 2000})
+    (drawn,) = imputing.impute(rows, generator=generator())
+    gain = COVARIANCE[[0, 2], 1]
+    numbers = drawn[["a", "c"]].to_numpy()
+    slope = given @ numbers / (given @ given)
+    np.testing.assert_allclose(slope, gain, atol=0.08)
+    conditional = COVARIANCE[np.ix_([0, 2], [0, 2])] - np.outer(gain, gain)
+    np.testing.assert_allclose(np.cov((numbers - given[:, None] * slope).T), conditional, atol=0.1)
 
 
 def test_cells_that_are_there_stay_and_holes_are_filled(imputing):

@@ -193,6 +193,12 @@ FEW_ROWS_GROUPS, FEW_ROWS_PRIORS, FEW_ROWS_COMPONENTS = 4, (0.5, 4.0), (2, 3, 5)
 IMPUTER_LEFT_OUT = 1 / 3
 IMPUTER_ROWS, IMPUTER_MOST_COPIES, IMPUTER_JUDGED_ROWS = 100_000, 20, 256
 IMPUTER_COPIES_SHARE = 0.25  # of its seconds, for mapping the rows
+# Forests that find donors of missing cells: of the imputer's seconds; rows, and rows times squared
+# columns, which they cost, at most; trees, distinct rows of a leaf at least, and of the columns those
+# that a split may choose among. Fewer trees and rows make draws too sure. More levels than these are
+# predicted by as many random numbers.
+DONOR_SHARE, DONOR_ROWS, DONOR_WORK = 0.25, 50_000, 5_000_000
+DONOR_TREES, DONOR_LEAF, DONOR_FEATURES, DONOR_LEVELS = 10, 8, 0.75, 16
 
 # Conditional network of any columns given any others: its share of the seconds (a quarter of what
 # the joint density has), or as many steps as cost as much, likelihood steps counted ten times; rows

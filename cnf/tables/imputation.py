@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from cnf.rows import Cells
 from cnf.tables.columns import Column
 from cnf.tables.conditioning import StateConditioning
 from cnf.tables.discrete import DiscreteModel
+from cnf.tables.donors import Donors
 from cnf.tables.features import width_around
 from cnf.tables.masked_flow import masked_flow
 from cnf.tables.number_maps import NumberMaps
@@ -56,6 +58,10 @@ class Imputer(nn.Module):
         features: number of columns of features of states and context.
         hidden: widths of the flow's field.
         charts: of angles and spheres among the numbers; None where all are real.
+
+    Attributes:
+        donors: what draws missing cells anew, given the others and these first draws; None in a
+            model of an earlier release.
     """
 
     def __init__(
@@ -75,6 +81,18 @@ class Imputer(nn.Module):
         if self.flow is not None:
             self.flow.solver, self.flow.automatic = Grid.uniform(STEPS), set()
             self.flow.error_model = ErrorModel(TOLERANCE)
+        self.donors: Donors | None = None
+
+    @property
+    def donor_sizes(self) -> dict[str, Any] | None:
+        """The sizes of the donors, JSON-ready; None where there are none."""
+        return None if self.donors is None else self.donors.sizes
+
+    def make_room(self, sizes: Mapping[str, Any] | None) -> Imputer:
+        """The imputer itself with donors of these sizes, if any, whose tensors are still to come."""
+        if sizes != self.donor_sizes:
+            self.donors = None if sizes is None else Donors(**sizes)
+        return self
 
     def extra(self, observed: Observed, context: Tensor) -> Tensor:
         """What the network of the states reads beside them (rows, width)."""
@@ -192,8 +210,20 @@ class Imputation:
         return drawn.where(free, values), log_prob[0].double() + log_det + log_slope
 
     def complete(self, cells: Cells, context: Tensor, generator: torch.Generator | None) -> Cells:
-        """The cells with those that are missing drawn, given the others of their row."""
-        observed, excluded = self.observed(cells), excluded_states(self.columns)
+        """The cells with those that are missing drawn, given the others of their row: by the
+        networks, then from donors where there are any."""
+        observed, donors = self.observed(cells), self.imputer.donors
+        drawn = self.drawn(cells, observed, context, generator)
+        if donors is None:
+            return drawn
+        missing = ~observed.mask
+        return donors.replaced(drawn, missing, context, self.columns, self.pairs, generator)
+
+    def drawn(
+        self, cells: Cells, observed: Observed, context: Tensor, generator: torch.Generator | None
+    ) -> Cells:
+        """The cells with those that are not observed drawn by the networks."""
+        excluded = excluded_states(self.columns)
         states = self.imputer.draw_states(observed, context, excluded, generator)
         states = alike(states, self.pairs)
         if self.maps is None or self.imputer.flow is None:

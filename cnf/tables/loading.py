@@ -112,7 +112,7 @@ def _build(config: dict[str, Any]) -> TableFlow:
         flow = None if config["flow"] is None else build({"metadata": {}, **config["flow"]})
         model = TableFlow(Schema.from_json(config["schema"]), flow)
         if config["imputer"]:
-            model.with_imputer()
+            model.with_imputer(config.get("donors"))  # which models of release 0.1 lack
     if (measured := config.get("cell_error")) is not None:
         model.integrals.kappa, model.integrals.check_scale = _cell_error(measured)
     model.metadata = FitMetadata.from_json(config["metadata"])

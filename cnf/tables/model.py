@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from cnf.tables.dataframes import Given
 from cnf.tables.discrete import DiscreteModel
 from cnf.tables.formats import TableError
 from cnf.tables.imputation import Imputation, Imputer
-from cnf.tables.masked_flow import gaussianizing_maps, gaussianizing_transform, masked_flow
+from cnf.tables.masked_flow import gaussianizing_transform, masked_flow
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.methods import TableMethods
 from cnf.tables.number_maps import NumberMaps
@@ -269,8 +269,8 @@ class TableFlow(TableMethods, WholeState):
         cells = self.schema.encode(frame, self.schema.context)
         return complete(self.conditioning.context(cells.to(self.device)))
 
-    def with_imputer(self) -> TableFlow:
-        """The model itself with a fresh imputer, as `cnf.fit_table` fits it and `impute` needs it.
+    def with_imputer(self, donors: Mapping[str, Any] | None = None) -> TableFlow:
+        """The model itself with a fresh imputer and room for donors, which `impute` needs.
 
         Raises:
             ValueError: for a model with a flow of its own, which has no states to condition on.
@@ -282,7 +282,7 @@ class TableFlow(TableMethods, WholeState):
         field = None if self.flow is None else self.flow.field
         first, second = field.hidden if isinstance(field, MaskedField) else (1, 1)
         dim, charts = len(self.numeric_places), self.schema.charts
-        imputer = Imputer(self.sizes, dim, *widths, (first, second), charts)
+        imputer = Imputer(self.sizes, dim, *widths, (first, second), charts).make_room(donors)
         self.imputer = imputer.to(device=self.device, dtype=self.dtype)
         return self
 
@@ -295,16 +295,14 @@ class TableFlow(TableMethods, WholeState):
         """
         if self.imputer is None or not isinstance(self.conditioning, StateConditioning):
             raise ValueError("no imputer: fit with imputer=True, or cnf fit --any-subset")
-        schema, maps = self.schema, None
-        if self.flow is not None:
-            charts = schema.charts
-            charts = None if charts is None else charts.to(self.device)
-            maps = NumberMaps(*gaussianizing_maps(self.flow), charts)
+        schema = self.schema
+        maps = None if self.flow is None else NumberMaps.of(self.flow, schema.charts)
         return Imputation(self.imputer, self.conditioning, maps, schema.modeled, schema.pairs)
 
     def settings(self) -> dict[str, Any]:
         """What the model is beside its tensors and its flow."""
-        return {"schema": self.schema.as_json(), "imputer": self.imputer is not None}
+        donors = None if self.imputer is None else self.imputer.donor_sizes
+        return {"schema": self.schema.as_json(), "imputer": bool(self.imputer), "donors": donors}
 
     def restore(self, settings: dict[str, Any]) -> None:
         """Check that the schema is the same, and make the imputer where there was one."""
@@ -315,6 +313,8 @@ class TableFlow(TableMethods, WholeState):
             )
         if settings["imputer"] and self.imputer is None:
             self.with_imputer()
+        if self.imputer is not None:
+            self.imputer.make_room(settings.get("donors"))
 
     def save(self, path: str | Path) -> None:
         """Write schema, configuration, weights and metadata to one safetensors file,

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cnf.flows import CNF
 from cnf.tables.features import around
+from cnf.tables.masked_flow import gaussianizing_maps
 from cnf.transforms import Charts
 from cnf.transforms.marginals import MarginalTransform
 from cnf.transforms.whitening import HALF_LOG_2PI, Whitening
@@ -28,6 +30,12 @@ class NumberMaps:
     marginals: MarginalTransform
     whitening: Whitening
     charts: Charts | None
+
+    @classmethod
+    def of(cls, flow: CNF, charts: Charts | None) -> NumberMaps:
+        """Those of a flow with a `gaussianizing_transform`."""
+        charts = None if charts is None else charts.to(flow.device)
+        return cls(*gaussianizing_maps(flow), charts)
 
     @property
     def reals(self) -> list[int]:

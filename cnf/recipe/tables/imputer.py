@@ -1,5 +1,5 @@
 """Fitting what imputes: known cells drawn at random, states by likelihood, numbers by flow
-matching."""
+matching, and the forests that find donors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cnf.recipe.fit import fit
 from cnf.recipe.subsets import SUBSET_STAGE
 from cnf.recipe.tables.budget import Budget
 from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
+from cnf.recipe.tables.donors import fit_donors
 from cnf.recipe.tables.rows import TableRows, dequantized
 from cnf.rows import evenly_spaced
 from cnf.tables.imputation import Imputation, Observed
@@ -42,32 +43,32 @@ def fit_imputer(
     copies = max(
         1, min(defaults.IMPUTER_MOST_COPIES, math.ceil(defaults.IMPUTER_ROWS / len(train)))
     )
-    rows = len(train)
+    rows, known = len(train), train
     train = train.take(_places(model, imputation, train, copies, budget))
     valid = valid.take(evenly_spaced(valid.weights, defaults.IMPUTER_JUDGED_ROWS))
     both = [(rows, *_partly_masked(imputation, rows, generator)) for rows in (train, valid)]
     states = [_discrete_rows(model, *part) for part in both]
     fit_discrete(imputer.discrete, *states, budget=budget, seed=seed)
-    if imputer.flow is None:
-        return
-    (x, context), (x_valid, context_valid) = (
-        _coordinates(model, *part, generator) for part in both
-    )
-    fit(
-        imputer.flow,
-        x,
-        x_valid,
-        context=context,
-        context_valid=context_valid,
-        weights=train.weights,
-        seed=seed,
-        steps=budget.flow_steps(rows),
-        seconds=budget.flow_seconds(),
-        likelihood_share=0.0,
-        matching_name=SUBSET_STAGE,
-        scored=False,
-        callbacks=callbacks,
-    )
+    if imputer.flow is not None:
+        (x, context), (x_valid, context_valid) = (
+            _coordinates(model, *part, generator) for part in both
+        )
+        fit(
+            imputer.flow,
+            x,
+            x_valid,
+            context=context,
+            context_valid=context_valid,
+            weights=train.weights,
+            seed=seed,
+            steps=budget.flow_steps(rows),
+            seconds=budget.flow_seconds(defaults.DONOR_SHARE),
+            likelihood_share=0.0,
+            matching_name=SUBSET_STAGE,
+            scored=False,
+            callbacks=callbacks,
+        )
+    imputer.donors = fit_donors(model, known, budget, seed=seed)
 
 
 def _places(

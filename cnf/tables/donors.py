@@ -1,0 +1,179 @@
+"""Missing cells taken from rows that are alike, which random forests find."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnf.rows import Cells
+from cnf.tables.columns import Column
+from cnf.transforms.float64 import Float64Module
+
+# Each pass draws every missing cell anew, given the others of its row: what one pass leaves of the
+# first draws, the next ones do not.
+PASSES = 3
+# The feature of a node without children.
+LEAF = -1
+
+
+class Forest(nn.Module):
+    """Regression trees, in each leaf of which rows stand.
+
+    Args:
+        trees: how many.
+        nodes: of all trees.
+        members: rows in all leaves, one as often as it is there.
+
+    Attributes:
+        roots: the first node of each tree (trees,).
+        feature: the column that a node looks at (nodes,), `LEAF` for a leaf.
+        threshold: the largest number that goes left (nodes,).
+        branches: the nodes to the left and to the right; of a leaf the first of its members and the
+            end of them (nodes, 2).
+        members: places of rows (members,).
+    """
+
+    roots: Tensor
+    feature: Tensor
+    threshold: Tensor
+    branches: Tensor
+    members: Tensor
+
+    def __init__(self, trees: int, nodes: int, members: int) -> None:
+        super().__init__()
+        self.register_buffer("roots", torch.zeros(trees, dtype=torch.long))
+        self.register_buffer("feature", torch.full((nodes,), LEAF, dtype=torch.int16))
+        self.register_buffer("threshold", torch.zeros(nodes, dtype=torch.float32))
+        self.register_buffer("branches", torch.zeros(nodes, 2, dtype=torch.int32))
+        self.register_buffer("members", torch.zeros(members, dtype=torch.int32))
+
+    @property
+    def sizes(self) -> list[int]:
+        """The arguments that it was made with."""
+        return [len(self.roots), len(self.feature), len(self.members)]
+
+    def leaves(self, numbers: Tensor, trees: Tensor) -> Tensor:
+        """The leaf of one tree (rows,) that the numbers (rows, columns) of each row lie in."""
+        nodes = self.roots[trees]
+        while (inner := self.feature[nodes] != LEAF).any():
+            column = self.feature[nodes].long().clamp(min=0)[:, None]
+            right = numbers.gather(1, column) > self.threshold[nodes, None]
+            nodes = (
+                self.branches[nodes].gather(1, right.long()).squeeze(1).long().where(inner, nodes)
+            )
+        return nodes
+
+    def draw(self, numbers: Tensor, generator: torch.Generator | None) -> Tensor:
+        """For each row (rows,) a random member of its leaf in a random tree."""
+        size, device = (2, len(numbers)), numbers.device
+        chance = torch.rand(size, generator=generator, device=device, dtype=torch.float64)
+        first, end = self.branches[self.leaves(numbers, (chance[0] * len(self.roots)).long())].T
+        return self.members[first + (chance[1] * (end - first)).long()].long()
+
+
+class Donors(Float64Module):
+    """Training rows whose cells stand in for missing ones.
+
+    A forest for each column, or for longitude and latitude together, has learned it from the
+    other columns. A cell is drawn from the law of the forest,
+
+        p(x_j | x_rest) = mean over trees t of the law of x_j in the leaf of t that x_rest lies in,
+
+    so it is that of a training row. Doove, van Buuren and Dusseldorp, Computational Statistics &
+    Data Analysis 72 (2014); the law of a leaf is that of Meinshausen, JMLR 7 (2006).
+
+    Args:
+        rows: how many.
+        columns: modeled ones.
+        numeric: those with numbers.
+        forests: sizes of each `Forest`.
+
+    Attributes:
+        groups: which columns each forest is of.
+        center: what is subtracted from the numbers of each column (columns,).
+        numbers: of the cells, as `as_numbers` has them, less the center (rows, columns).
+        values, states: of the rows, as in `cnf.rows.Cells`.
+    """
+
+    center: Tensor
+    numbers: Tensor
+    values: Tensor
+    states: Tensor
+
+    def __init__(
+        self, rows: int, columns: int, numeric: int, forests: Sequence[Sequence[int]]
+    ) -> None:
+        super().__init__()
+        self.forests = nn.ModuleList(Forest(*sizes) for sizes in forests)
+        self.register_buffer("center", torch.zeros(columns, dtype=torch.float64))
+        self.register_buffer("numbers", torch.zeros(rows, columns, dtype=torch.float32))
+        self.register_buffer("values", torch.zeros(rows, numeric, dtype=torch.float64))
+        self.register_buffer("states", torch.zeros(rows, columns, dtype=torch.int32))
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The arguments that it was made with, JSON-ready."""
+        rows, columns = self.states.shape
+        forests = [forest.sizes for forest in self.forests]
+        return {
+            "rows": rows, "columns": columns, "numeric": self.values.shape[1], "forests": forests
+        }  # fmt: skip
+
+    def replaced(
+        self,
+        cells: Cells,
+        missing: Tensor,
+        context: Tensor,
+        columns: Sequence[Column],
+        pairs: list[tuple[int, int]],
+        generator: torch.Generator | None,
+    ) -> Cells:
+        """Complete cells with those that were missing drawn anew, given the others of their row.
+
+        Args:
+            cells: the rows.
+            missing: which cells were (rows, columns).
+            context: features of the context (rows, width).
+            columns: the modeled columns.
+            pairs: places of each longitude and its latitude among them.
+            generator: source of the draws.
+        """
+        values, states = cells.values.clone(), cells.states.clone()
+        numbers = (as_numbers(cells, columns) - self.center).float()
+        numbers = torch.cat((numbers, context.float()), 1)
+        numeric = [j for j, column in enumerate(columns) if column.numeric]
+        for _ in range(PASSES):
+            for group, forest in zip(groups_of(len(columns), pairs), self.forests):
+                rows = missing[:, group].any(1).nonzero().squeeze(1)
+                assert isinstance(forest, Forest), "a module list says nothing of its modules"
+                donors = forest.draw(numbers[rows], generator)
+                for j in group:
+                    numbers[rows, j] = self.numbers[donors, j]
+                    states[rows, j] = self.states[donors, j].long()
+                    if j in numeric:
+                        k = numeric.index(j)
+                        values[rows, k] = self.values[donors, k]
+        return Cells(values, states)
+
+
+def groups_of(columns: int, pairs: list[tuple[int, int]]) -> list[list[int]]:
+    """The places of columns that are drawn together: those of a point, and each other by itself.
+
+    >>> groups_of(4, [(1, 3)])
+    [[0], [1, 3], [2]]
+    """
+    partner = dict(pairs)
+    latitudes = set(partner.values())
+    return [[j, partner[j]] if j in partner else [j] for j in range(columns) if j not in latitudes]
+
+
+def as_numbers(cells: Cells, columns: Sequence[Column]) -> Tensor:
+    """Complete cells as numbers (rows, columns): the place of a level, the number of an atom."""
+    values, parts = iter(cells.values.cpu().numpy().T), []
+    for column, states in zip(columns, cells.states.cpu().numpy().T):
+        shown = column.decode(next(values) if column.numeric else None, states)
+        parts.append(torch.from_numpy(column.numbers(shown).astype("float64")))
+    return torch.stack(parts, 1).to(cells.values.device)
