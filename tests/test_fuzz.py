@@ -70,9 +70,10 @@ class Outcome:
         slowest = SLOWEST_PICTURE if words[:1] in (["plot"], ["report"]) else SLOWEST_SECONDS
         assert self.seconds < slowest and self.waited < LONGEST_WAIT, told
         if self.code == 2:
-            # What a fit found the table to be stands before the line that says why it failed.
+            # What a fit found the table to be, and the sections that a report has begun, stand
+            # before the line that says why it failed.
             lines = self.err.splitlines()
-            alone = words[:1] == ["fit"] or (self.out == "" and len(lines) == 1)
+            alone = words[:1] in (["fit"], ["report"]) or (self.out == "" and len(lines) == 1)
             assert alone and lines[-1].startswith("cnf: "), told
 
 
