@@ -115,7 +115,7 @@ def test_missing_cells_are_drawn_from_what_is_left(model, weather, holed):
     assert apart[~hidden].abs().max() < 1e-9
     assert apart[hidden].abs().median() < 45  # of two winds by chance it is 74
     assert drawn["wind"].between(0, 360).all() and drawn["lat"].between(-90, 90).all()
-    assert (drawn["wind"] != again["wind"])[hidden].all()
+    assert (drawn["wind"] != again["wind"])[hidden].mean() > 0.8  # a donor may come twice
 
 
 def test_a_fitted_model_knows_the_wind_of_a_group(model):
