@@ -19,17 +19,20 @@ NotebookClient.__init__ = partialmethod(
     NotebookClient.__init__, startup_timeout=300, extra_arguments=["--log-level=ERROR"]
 )
 HEAD = "---\nfile_format: mystnb\nkernelspec: {name: python3, display_name: Python, language: python}\n---\n"
+# Without this a figure that is not of pyplot is shown as text.
+INLINE = "```{code-cell}\n:tags: [remove-cell]\n%matplotlib inline\n```\n\n"
 # What commands say, in the order in which they say it. One that ends with 1 found a check that fails.
 RUN = """import subprocess
 done = subprocess.run(["bash", "-e", "-c", r'''{}'''], stdout=-1, stderr=-2, text=True)
-print(done.stdout)
+print(done.stdout, end="")
 assert done.returncode in (0, 1), done
 """
 
 
 def notebook(page: str) -> str:
     """A page whose blocks of Python and of the shell are cells."""
-    return HEAD + FENCE.sub(cell, page)
+    title, gap, text = page.partition("\n\n")
+    return HEAD + title + gap + INLINE + FENCE.sub(cell, text)
 
 
 def cell(found: re.Match[str]) -> str:
