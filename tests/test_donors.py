@@ -1,5 +1,7 @@
 """Missing cells from donors: the forests against scikit-learn's trees, the draws against known laws."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from scipy import stats
 from sklearn.tree import DecisionTreeRegressor
 
 import cnf
+from cnf.flows.model_file import ModelFileError
 from cnf.recipe.tables.donors import _forest, _rounded_down
 from cnf.tables.donors import LEAF, Forest
 
@@ -152,3 +155,25 @@ def test_without_donors_as_in_earlier_files_the_networks_draw(jumping, tmp_path)
     former.save(tmp_path / "former")
     (drawn,) = cnf.load(tmp_path / "former").impute(steps(50).assign(level=np.nan))
     assert not set(drawn.level) <= set(steps(ROWS).level)
+
+
+DAMAGES = {
+    "a way that leads back": lambda donors: donors.forests[0].branches[0].fill_(0),
+    "no node": lambda donors: donors.forests[0].branches[0].fill_(10**6),
+    "no root": lambda donors: donors.forests[0].roots.fill_(-1),
+    "no column": lambda donors: donors.forests[0].feature[:1].fill_(99),
+    "no row": lambda donors: donors.forests[0].members.fill_(10**6),
+    "empty leaves": lambda donors: donors.forests[0].branches.masked_fill_(
+        (donors.forests[0].feature == LEAF)[:, None], 0
+    ),
+    "no state": lambda donors: donors.states.fill_(9),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_file_is_refused_before_it_draws(jumping, tmp_path, damage):
+    broken = copy.deepcopy(jumping)
+    damage(broken.imputer.donors)
+    broken.save(tmp_path / "m")
+    with pytest.raises(ModelFileError, match="donors: expected"):
+        cnf.load(tmp_path / "m")

@@ -55,6 +55,25 @@ class Forest(nn.Module):
         """The arguments that it was made with."""
         return [len(self.roots), len(self.feature), len(self.members)]
 
+    def require_sound(self, rows: int, features: int) -> None:
+        """Raise an error unless every way down a tree ends in a leaf with rows.
+
+        Args:
+            rows: how many there are.
+            features: columns that a node may look at.
+
+        Raises:
+            ValueError: for nodes, columns or rows that are not there, and ways that lead back.
+        """
+        own = torch.arange(len(self.feature), device=self.feature.device)
+        first, second = self.branches.T
+        leaf = (first >= 0) & (first < second) & (second <= len(self.members))
+        inner = (own < first) & (own < second) & (torch.maximum(first, second) < len(own))
+        inner &= (self.feature >= 0) & (self.feature < features)
+        sound = torch.where(self.feature == LEAF, leaf, inner).all()
+        if not (sound and _within(self.roots, len(own)) and _within(self.members, rows)):
+            raise ValueError("donors: expected trees whose ways down end in leaves with rows")
+
     def leaves(self, numbers: Tensor, trees: Tensor) -> Tensor:
         """The leaf of one tree (rows,) that the numbers (rows, columns) of each row lie in."""
         nodes = self.roots[trees]
@@ -122,6 +141,29 @@ class Donors(Float64Module):
             "rows": rows, "columns": columns, "numeric": self.values.shape[1], "forests": forests
         }  # fmt: skip
 
+    def require_sound(
+        self, columns: Sequence[Column], pairs: list[tuple[int, int]], context: int
+    ) -> None:
+        """Raise an error unless every cell that is missing can be drawn.
+
+        Args:
+            columns: the modeled columns.
+            pairs: places of each longitude and its latitude among them.
+            context: how many features the context has.
+
+        Raises:
+            ValueError: for damaged trees, a forest too many or too few, and states that a column
+                has not.
+        """
+        sizes = torch.tensor([column.n_states for column in columns], device=self.states.device)
+        if len(self.forests) != len(groups_of(len(columns), pairs)):
+            raise ValueError("donors: expected a forest for each column")
+        if not ((self.states >= 0) & (self.states < sizes)).all():
+            raise ValueError("donors: expected states of the columns")
+        for forest in self.forests:
+            assert isinstance(forest, Forest), "a module list says nothing of its modules"
+            forest.require_sound(len(self.states), len(columns) + context)
+
     def replaced(
         self,
         cells: Cells,
@@ -168,6 +210,10 @@ def groups_of(columns: int, pairs: list[tuple[int, int]]) -> list[list[int]]:
     partner = dict(pairs)
     latitudes = set(partner.values())
     return [[j, partner[j]] if j in partner else [j] for j in range(columns) if j not in latitudes]
+
+
+def _within(places: Tensor, count: int) -> bool:
+    return bool(((places >= 0) & (places < count)).all())
 
 
 def as_numbers(cells: Cells, columns: Sequence[Column]) -> Tensor:

@@ -136,6 +136,16 @@ class Imputation:
     columns: tuple[Column, ...]
     pairs: list[tuple[int, int]]
 
+    def require_sound(self) -> None:
+        """Raise an error for donors of a damaged file.
+
+        Raises:
+            ValueError: for donors by which a cell cannot be drawn.
+        """
+        if self.imputer.donors is not None:
+            width = self.conditioning.context_width
+            self.imputer.donors.require_sound(self.columns, self.pairs, width)
+
     def observed(self, cells: Cells, masked: Tensor | None = None) -> Observed:
         """What is known of rows: the cells that are neither missing nor masked (rows, columns)."""
         missing = torch.tensor(

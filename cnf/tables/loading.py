@@ -53,6 +53,8 @@ def load(
             checked(_build(config), tensors)
         model = _build(config)
         load_tensors(model, tensors)
+        if model.imputer is not None:
+            model.imputation.require_sound()
     return model.to(device).eval()
 
 
