@@ -59,6 +59,7 @@ tables: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python scripts/benchmark_speed.py
+	$(BIN)/python scripts/circular_speed.py
 	$(BIN)/python scripts/benchmark_errors.py
 
 accuracy: .venv/installed

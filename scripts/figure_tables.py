@@ -8,6 +8,7 @@ from statistics import mean, median
 from typing import Any
 
 import house_metrics
+from circular_tables import circular_speed, directional, earth_events, real_angles, seams
 from error_tables import bounds_by_flow, bounds_by_region, errors, two_moons
 from house_metrics import Metrics, Spread
 from markdown_tables import figures, number, numbers, table
@@ -416,4 +417,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "imputation": imputation,
     "redshift": redshift,
     "alarms": alarms,
+    "directional": directional,
+    "earth-events": earth_events,
+    "real-angles": real_angles,
+    "seams": seams,
+    "circular-speed": circular_speed,
 }

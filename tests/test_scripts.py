@@ -64,6 +64,10 @@ WRITTEN = {
     "imputation": {"imputation.json"},
     "redshift": {"redshift.json"},
     **({"two_moons": {"two_moons.json"}} if find_spec("sbi") else {}),
+    "directional": {"directional.json"},
+    "earth_events": {"earth_events.json"},
+    "real_angles": {"real_angles.json"},
+    "circular_speed": {"circular_speed.json"},
     "demo": {
         "checkerboard.safetensors",
         "checkerboard_density.png",
