@@ -7,6 +7,7 @@ preparation, pilot_fits                 what is settled before the first trainin
 gaussian_mixtures, mixture_baseline     mixtures, and those that a flow has to beat
 stacking                                mixtures of few rows, by cross-validation
 mixture_fallback                        what happens where a flow does not beat them
+snapshot_mass                           mass that stays, or grows, between snapshots
 fit, source, snapshots, tables          the story of a fit
 """
 
