@@ -147,7 +147,7 @@ def test_the_lines_of_the_page_score_without_torch(model, tmp_path):
     assert len([line for line in code.splitlines() if line]) <= 11
     shutil.copy(KEPT / "prices.onnx", tmp_path / "model.onnx")
     table = model.sample(2_500, generator=torch.Generator().manual_seed(3))
-    table.to_csv(tmp_path / "table.csv", index=False)
+    table.to_csv(tmp_path / "numbers.csv", index=False)
     code += "import sys; assert not {'torch', 'cnf'} & set(sys.modules)\n"
     code += "np.save('found', (log_prob, error, ok))"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
