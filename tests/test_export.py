@@ -163,10 +163,20 @@ def test_the_file_says_what_it_is():
     assert [part.name for part in session.get_outputs()] == ["log_prob", "error", "ok"]
 
 
-@pytest.mark.slow
-def test_a_traced_program_takes_any_number_of_rows(model):
+@pytest.fixture(params=["plain", pytest.param("prices", marks=pytest.mark.slow)])
+def traceable(request, model):
+    """A model, and rows to score."""
+    if request.param == "prices":
+        return model, prices(123, seed=2)
+    x = torch.randn(60, 2)
+    flow = moving(cnf.CNF(2, hidden=(8, 8), base=NormalBase(2)), x)
+    flow.solver = cnf.Grid.uniform(4, "adams")
+    return wrapped(flow), x.double()
+
+
+def test_a_traced_program_takes_any_number_of_rows(traceable):
     """As the files of ONNX do, which the other tests score with."""
-    program, x = ScoreProgram(model), prices(123, seed=2)
+    program, x = ScoreProgram(traceable[0]), traceable[1]
     with CommonOperators():
         graph = folded(export(program, program).module(check_guards=False))
     with torch.no_grad():

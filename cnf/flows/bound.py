@@ -142,7 +142,7 @@ class BoundFlow:
         """Log-density of rows and their context in model coordinates from one solve; see
         `CNF.solve_log_prob`."""
         base, steepness = self.flow.base, cache(self.flow.base.steepness)  # asked often
-        far = y.new_zeros(len(y)) if condition is None else condition.detach().norm(dim=-1)
+        far = y.new_zeros(y.shape[:1]) if condition is None else condition.detach().norm(dim=-1)
         if t == 0:
             none, extra = y.new_zeros(1, len(y)), y.new_zeros(len(y), 0)
             return SolveResult(base.log_prob(y), none, none, 0, extra, y.detach(), far, steepness)
