@@ -55,8 +55,10 @@ def report_model(path: Path, data: str, output: Path) -> None:
         source = f"{source} ({words})"
     names, time = [column.name for column in table_flow.numeric_columns], table_flow.time
     with writing(output), telling() as callback:
-        callback("Odd rows")
-        odd = odd_rows(table_flow, table) if table_flow.amortized else []
+        odd: list[OddRow] = []
+        if table_flow.amortized:
+            callback("Likelihood of every row")
+            odd = odd_rows(table_flow, table)
         write_report(
             table_flow.flow,
             rows,
