@@ -38,9 +38,6 @@ HARD = 0.95
 # The bar is this many times what covers all but one per cent of the calibration rows: enough for
 # 99.9 per cent of held-out rows (scripts/benchmark_errors.py).
 MARGIN = 2.0
-# Bars are wider for contexts that are longer than those of this share of the calibration rows: the
-# scale is measured on too few of these.
-USUAL_CONTEXTS = 0.95
 # Which of the two estimates of a solve, of the state and of the quadrature, says more about the
 # error differs from flow to flow. The quadrature's never counts for nothing: a row at rest has no
 # other.
@@ -181,7 +178,7 @@ def place_grid(score: SolveOn, reference: SolveOn, tolerance: float) -> tuple[Gr
     return grid, replace(
         accuracy,
         rounding=_rounding(first.log_prob, exactly(grid.steps).log_prob),
-        largest_context=first.context_length.quantile(USUAL_CONTEXTS).item(),
+        largest_context=first.context_length.max().item(),
     )
 
 

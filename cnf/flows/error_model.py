@@ -17,7 +17,7 @@ USUAL_ROUNDING = 8.0
 # Steepness of a base, and length of a context, that no row has: files of the first release do not
 # say what was measured.
 UNMEASURED = 1e6
-# Bars of rows whose context is beyond almost all that the scale was measured on are so many times
+# Bars of rows whose context is longer than all that the scale was measured on are so many times
 # as wide. On a conditional density, whose contexts reach to 300 deviations, errors there are up to
 # four times a bar of the usual width (scripts/benchmark_errors.py).
 BEYOND = 4.0
@@ -73,8 +73,8 @@ class ErrorModel:
         usual_steepness: of the base, |∇ log p₀(z)|, in the mean of the calibration rows.
         largest_steepness: the largest of them. Steeper rows lie outside of what the scale was
             measured on.
-        largest_context: length of a context in model coordinates that few of the calibration rows
-            exceed.
+        largest_context: the length of the longest of their contexts in model coordinates. Bars of
+            rows with longer ones are wider.
     """
 
     tolerance: float = 1e-3
