@@ -10,7 +10,7 @@ import re
 from functools import partialmethod
 
 from nbclient import NotebookClient
-from pages import FENCE, skipped
+from pages import FENCE, as_block
 
 logging.getLogger("traitlets").setLevel(logging.WARNING)  # not a line for each notebook
 # A kernel may take a minute to start on a machine that has other work. It need not warn about ports, which
@@ -36,12 +36,12 @@ def notebook(page: str) -> str:
 
 
 def cell(found: re.Match[str]) -> str:
-    """A block with what it prints and draws; a block that is not run stays as it is."""
-    block, text = found[0], found["text"]
-    if skipped(found):
-        return block
-    if found["language"] == "python":
-        return f"```{{code-cell}}\n{text}```\n"
-    if found["language"] == "sh":
-        return f"{block}\n```{{code-cell}}\n:tags: [remove-input]\n{RUN.format(text)}```\n"
-    return block
+    """A block with its output; a block that needs a missing package stays as it is."""
+    code = as_block(found)
+    if code.skipped:
+        return found[0]
+    if code.language == "python":
+        return f"```{{code-cell}}\n{code.text}```\n"
+    if code.language == "sh":
+        return f"{found[0]}\n```{{code-cell}}\n:tags: [remove-input]\n{RUN.format(code.text)}```\n"
+    return found[0]

@@ -260,7 +260,7 @@ def walks() -> str:
         (f"`{walk}`", f"{len(found[walk])}", ", ".join(f"{room} {n}" for room, n in each.items()))
         for walk, each in rooms.items()
     ]
-    return table(("walk", "files", "by room, in the order of entry"), rows)
+    return table(("call", "files", "by subpackage, in the order of entry"), rows)
 
 
 def renamed() -> str:

@@ -1,12 +1,15 @@
 """Runs the code of Markdown pages as a reader would: `python pages.py PAGE ...` in an empty folder.
 
-Blocks of Python run in their order and share one namespace for each page; a block after
-`<!-- file: NAME -->` is first written to that file. Lines of shell blocks that call `cnf` run in the
-same process, with the variables before them. A block after `<!-- not run -->` is skipped, and one after
-`<!-- needs: NAME -->` where that package is not installed. Budgets in
-seconds become CNF_STEPS training steps, unless CNF_FULL_BUDGETS is set. A tutorial starts from nothing, and a
-how-to from what the index of its folder makes. Every other page finds `table.csv`, `new.csv`, `visits.csv`,
-`numbers.csv`, `weather.csv`, `quakes.csv`, `model.safetensors`, and the names `x`, `c`, `frame` and `model`.
+Blocks of Python run in their order and share one namespace for each page. A block after
+`<!-- file: NAME -->` is written to that file instead. Lines of shell blocks that call `cnf` run in the same
+process, with the variables before them; those that call `torchrun` run in processes of their own. Other
+lines do not run: `UNRUN` has the reasons. A block after `<!-- needs: NAME -->` is skipped where that package
+is not installed. Budgets in seconds become CNF_STEPS training steps, unless CNF_FULL_BUDGETS is set, and
+any number of workers becomes two.
+
+A tutorial starts from nothing, and a how-to from what the index of its folder makes. Every other page finds
+`table.csv`, `new.csv`, `visits.csv`, `numbers.csv`, `weather.csv`, `quakes.csv`, `model.safetensors`, the
+folders `data` and `in` of Parquet files, and the names `x`, `c`, `frame` and `model`.
 """
 
 from __future__ import annotations
@@ -14,19 +17,31 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 import sys
 import traceback
+import warnings
+from contextlib import redirect_stdout
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+ENGINES = r"(ray|dask|distributed)\b"  # modules that warn about themselves
 FENCE = re.compile(
-    r"(?:<!-- (?P<note>file: (?P<file>[\w./-]+)|needs: (?P<needs>\w+)|not run) -->\n)?"
+    r"(?:<!-- (?:file: (?P<file>[\w./-]+)|needs: (?P<needs>\w+)) -->\n)?"
     r"```(?P<language>\w+)\n(?P<text>.*?)```\n",
     re.DOTALL,
 )
 STEPS = int(os.environ.get("CNF_STEPS", "20"))
+RUN = ("cnf", "torchrun")  # the programs whose lines in shell blocks run
+# How the lines of other programs begin, and why they do not run.
+UNRUN = {
+    "pip install": "the package is installed already",
+    ".venv/bin/pip install": "the package is installed already",
+    "make": "a target runs for minutes; continuous integration has steps for these",
+    "python scripts/": "a measurement takes minutes to hours; tests/test_scripts.py runs short ones",
+}
 
 
 class Block(NamedTuple):
@@ -35,19 +50,20 @@ class Block(NamedTuple):
     language: str
     text: str
     file: str | None
-    skipped: bool
+    needs: str | None
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the block needs a package that is not installed."""
+        return self.needs is not None and find_spec(self.needs) is None
 
 
 def blocks(text: str) -> list[Block]:
-    return [
-        Block(found["language"], found["text"], found["file"], skipped(found))
-        for found in FENCE.finditer(text)
-    ]
+    return [as_block(found) for found in FENCE.finditer(text)]
 
 
-def skipped(found: re.Match[str]) -> bool:
-    """Whether a block is not to be run, or needs a package that is not there."""
-    return found["note"] == "not run" or bool(found["needs"] and find_spec(found["needs"]) is None)
+def as_block(found: re.Match[str]) -> Block:
+    return Block(*found.group("language", "text", "file", "needs"))
 
 
 def commands(block: Block) -> list[list[str]]:
@@ -62,23 +78,37 @@ def shortened(text: str) -> str:
         return text
     text = re.sub(r"--seconds [\d.]+", "", text)
     text = re.sub(r"\bcnf fit ", f"cnf fit --steps {STEPS} ", text)
+    text = re.sub(r"--workers \d+", "--workers 2", text)
     return re.sub(r"\bseconds=[\d.]+", f"steps={STEPS}", text)
 
 
+def program(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The variables before a command, and the command."""
+    count = next((n for n, word in enumerate(words) if not re.match(r"\w+=", word)), len(words))
+    return dict(word.split("=", 1) for word in words[:count]), words[count:]
+
+
 def run_command(words: list[str]) -> None:
-    """Run a line that calls `cnf`; others are not the package's."""
+    """Run a line that calls `cnf` or `torchrun`, with its standard output in the file after `>`."""
+    variables, words = program(words)
+    os.environ.update(variables)
+    if words[:1] == ["torchrun"]:
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        subprocess.run([*torchrun, *words[1:]], check=True)
+    elif words[:1] == ["cnf"]:
+        words, output = (words[:-2], words[-1]) if ">" in words else (words, os.devnull)
+        run_cnf(words[1:], Path(output))
+
+
+def run_cnf(arguments: list[str], output: Path) -> None:
     from cnf.cli import main
 
-    while words and re.fullmatch(r"\w+=.*", words[0]):
-        name, _, value = words.pop(0).partition("=")
-        os.environ[name] = value
     # Of a model that is hardly fitted, a check may fail.
-    if (
-        words
-        and words[0] == "cnf"
-        and main(words[1:]) not in ((0, 1) if words[1] == "check" else (0,))
-    ):
-        raise SystemExit(shlex.join(words))
+    allowed = (0, 1) if arguments[0] == "check" else (0,)
+    with output.open("w", encoding="utf-8") as file, redirect_stdout(file):
+        code = main(arguments)
+    if code not in allowed:
+        raise SystemExit(shlex.join(arguments))
 
 
 @cache
@@ -123,6 +153,10 @@ def prepare() -> dict[str, object]:
     frame[["wind"]].assign(hour=hours, month=months).to_csv("weather.csv", index=False)
     places = {"lon": 20 * numbers[:, 0], "lat": 10 * numbers[:, 1], "year": 2000 + months}
     pd.DataFrame(places).to_csv("quakes.csv", index=False)
+    for folder in map(Path, ("data", "in")):
+        folder.mkdir()
+        for part in range(3):
+            frame[part::3].to_parquet(folder / f"{part}.parquet")
     run_command(shlex.split(f"cnf fit table.csv -o model.safetensors --steps {STEPS}"))
     x = torch.from_numpy(random.normal(size=(rows, 2))).float()
     names = {"x": x, "c": x[:, :1].abs(), "frame": frame, "torch": torch, "cnf": cnf}
@@ -145,6 +179,7 @@ def run_page(page: Path, names: dict[str, object]) -> None:
 
 def main(pages: list[Path]) -> None:
     sys.path.insert(0, str(Path.cwd()))
+    warnings.filterwarnings("ignore", module=ENGINES)
     failed = []
     environment = dict(os.environ)
     for page in pages:

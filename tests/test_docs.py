@@ -2,18 +2,20 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from pages import blocks, commands
+from pages import RUN, UNRUN, blocks, commands, program
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+FOLDERS = [".", "docs", "docs/tutorials", "docs/how-to", "docs/contributing"]  # whose code runs
 README_BYTES, README_NUMBERS = 6144, 60
 LINK = re.compile(r"!?\[[^]]*\]\(([^)\s]+)\)")
 
@@ -45,15 +47,46 @@ def test_code_of_the_readme_runs(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("folder", ["docs", "docs/tutorials", "docs/how-to"])
+@pytest.mark.parametrize("folder", FOLDERS[1:])
 def test_code_of_the_pages_runs(folder, tmp_path):
     """`make pages` runs these, and continuous integration does."""
     run_pages(with_code(folder), tmp_path)
 
 
 @pytest.mark.slow
-def test_code_of_the_ten_parts_runs(tmp_path):
-    run_pages(with_code("docs/contributing"), tmp_path)
+def test_packages_that_blocks_need_are_installed():
+    """So that `make pages` skips none of them."""
+    missing = {
+        block.needs for page in PAGES for block in blocks(page.read_text()) if block.skipped
+    }
+    assert not missing
+
+
+def reason(words: list[str]) -> str | None:
+    """How the list of lines that do not run begins this one, if it does."""
+    line = shlex.join(program(words)[1])
+    return next((start for start in UNRUN if line.startswith(start)), None)
+
+
+def shell_lines(page: Path) -> list[list[str]]:
+    found = blocks(page.read_text())
+    return [words for block in found if block.language == "sh" for words in commands(block)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_runs_or_has_a_reason_not_to(page):
+    text = page.read_text()
+    opened = re.findall(r"^ *```(.*)$", text, re.MULTILINE)[::2]
+    code = [language for language in opened if language not in ("", "{eval-rst}")]
+    assert code == [block.language for block in blocks(text)]
+    assert set(code) <= {"python", "sh"}
+    assert not code or name_of(page.parent) in FOLDERS
+    for words in shell_lines(page):
+        assert program(words)[1][0] in RUN or reason(words), words
+
+
+def test_no_reason_is_out_of_use():
+    assert {reason(words) for page in PAGES for words in shell_lines(page)} - {None} == set(UNRUN)
 
 
 @pytest.mark.slow
