@@ -492,3 +492,10 @@ def test_infinities_among_numbers_are_missing():
     column = infer(pd.Series(np.where(NORMAL > 1.5, np.inf, NORMAL)))
     assert column.missing and column.missing_words == ("inf",)
     assert column.encode(pd.Series([np.inf, 0.1, -np.inf]))[1].tolist() == [1, 0, -2]
+    # However text spells it: scoring reads the cells of such a column as text.
+    assert column.encode(pd.Series(["Inf", "0.1", "infinity", "-Inf"]))[1].tolist() == [
+        1,
+        0,
+        1,
+        -2,
+    ]

@@ -268,7 +268,7 @@ def test_a_row_keeps_its_line_in_later_chunks(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "part"), [("none.csv", "no such file"), ("x.xlsx", "unknown extension")]
+    ("name", "part"), [("none.csv", "no such file"), ("x.ods", "unknown extension")]
 )
 def test_files_that_cannot_be_opened(tmp_path, name, part):
     assert part in refusal(tmp_path / name)

@@ -67,7 +67,8 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A csv, tsv, parquet, npy or npz file, a folder or a pattern of them, or toy:NAME.",
+        help="A file of csv, tsv, txt, parquet, feather, json, jsonl, dta, xlsx, npy or npz, a folder or a"
+        " pattern of such, or toy:NAME.",
     ),
 ]
 Output = Annotated[Path, typer.Option("-o", "--output", help="The file to write.")]

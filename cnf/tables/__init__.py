@@ -1,6 +1,7 @@
 """Tables: files, typed columns, and the density of a row of them.
 
-reading, writing, text, parquet, arrays, formats   csv, csv.gz, parquet, npy and npz files
+reading, writing, formats                          files, by their extensions
+text, compression, parquet, arrays, frame_files    csv, parquet, npy and npz; Arrow, Stata, JSON, Excel
 files, row_groups                                  folders and patterns; rows beyond memory
 columns, column_types, inference, redundancy       the columns and their types
 schema, cells, dataframes                          rows as numbers and discrete states, and back

@@ -7,7 +7,7 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from cnf.tables.formats import TableError, choose_columns, shown
+from cnf.tables.formats import TableError, choose_columns, extensions_told, shown
 
 
 def is_folder(data: str | os.PathLike[str]) -> bool:
@@ -39,7 +39,7 @@ def files_of(data: str | os.PathLike[str], extensions: Collection[str]) -> tuple
     files = sorted(each for each in found if each.is_file() and each.name.lower().endswith(ends))
     if not files:
         raise TableError(
-            f"{data}: expected files of {', '.join(extensions)}; found none: check the name"
+            f"{data}: expected files of {extensions_told(extensions)}; found none: check the name"
         )
     return root, files
 

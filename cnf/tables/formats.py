@@ -70,7 +70,20 @@ def by_extension(path: Path, formats: Mapping[str, T]) -> T:
     for extension, entry in formats.items():
         if path.name.lower().endswith(extension):
             return entry
-    raise TableError(f"{path}: unknown extension; expected one of {', '.join(formats)}")
+    raise TableError(f"{path}: unknown extension; expected one of {extensions_told(formats)}")
+
+
+def extensions_told(formats: Collection[str]) -> str:
+    """The extensions in a few words.
+
+    >>> extensions_told([".csv", ".csv.gz", ".npy"])
+    '.csv, .npy; .csv also with .gz'
+    """
+    plain = [extension for extension in formats if extension.count(".") == 1]
+    pairs = [extension.rsplit(".", 1) for extension in formats if extension.count(".") == 2]
+    first, last = (list(dict.fromkeys(part)) for part in zip(*pairs)) if pairs else ([], [])
+    packed = f"; {', '.join(first)} also with .{' .'.join(last)}" if pairs else ""
+    return ", ".join(plain) + packed
 
 
 @contextmanager

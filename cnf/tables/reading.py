@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cnf.tables.arrays import read_npy, read_npz
+from cnf.tables.compression import bare_name, compressed
 from cnf.tables.files import SameColumns, files_of, is_folder
 from cnf.tables.formats import (
     ReadOptions,
@@ -20,16 +21,28 @@ from cnf.tables.formats import (
     choose_columns,
     shown,
 )
+from cnf.tables.frame_files import (
+    read_arrow,
+    read_excel,
+    read_json,
+    read_json_lines,
+    read_stata,
+)
 from cnf.tables.parquet import read_parquet
 from cnf.tables.schema import Schema
 from cnf.tables.storage import as_text
-from cnf.tables.text import MISSING, dialect_of, read_csv, typed
+from cnf.tables.text import MISSING, SPACED, dialect_of, read_csv, typed
 
 CHUNK_ROWS = 65536
-TEXT = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+TEXT = (".csv", ".tsv", *SPACED)
 READERS: dict[str, Callable[[Path, ReadOptions], Iterator[pd.DataFrame]]] = {
-    **dict.fromkeys(TEXT, read_csv),
+    **dict.fromkeys(compressed(*TEXT), read_csv),
     ".parquet": read_parquet,
+    **dict.fromkeys((".arrow", ".feather"), read_arrow),
+    **dict.fromkeys(compressed(".jsonl", ".ndjson"), read_json_lines),
+    **dict.fromkeys(compressed(".json"), read_json),
+    ".dta": read_stata,
+    ".xlsx": read_excel,
     ".npy": read_npy,
     ".npz": read_npz,
 }
@@ -44,7 +57,7 @@ def read_table(
     nonfinite: Literal["reject", "keep"] = "reject",
     array: str | None = None,
 ) -> pd.DataFrame:
-    """The columns of a csv, tsv, parquet, npy or npz file as float64, rows numbered from 0.
+    """The columns of a file of any format of `READERS` as float64, rows numbered from 0.
 
     `columns` chooses, in this order (default: all, in the order of the file), `ignore` leaves out;
     other columns may hold anything. `nonfinite="keep"` lets missing cells through as NaN, and
@@ -180,7 +193,7 @@ def table_files(data: str | os.PathLike[str]) -> list[Path]:
 
 def is_text_file(path: Path) -> bool:
     """Whether the cells of a file are text."""
-    return path.name.lower().endswith(TEXT)
+    return bare_name(path).endswith(TEXT)
 
 
 class _Every:

@@ -106,7 +106,11 @@ def without(series: pd.Series, words: Collection[str]) -> pd.Series:
     if pd.api.types.is_numeric_dtype(series):
         hit = series.isin([_number(word) for word in words])
     else:
-        hit = series.map(str, na_action="ignore").str.strip().isin(list(words))
+        texts = series.map(str, na_action="ignore").str.strip()
+        hit = texts.isin(list(words))
+        infinite = [number for number in map(_number, words) if number in INFINITE]
+        if infinite:  # which R spells Inf
+            hit |= texts.map(_number, na_action="ignore").isin(infinite)
     return series.mask(hit) if hit.any() else series
 
 

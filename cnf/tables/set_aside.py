@@ -142,4 +142,4 @@ def is_row_counter(series: pd.Series) -> bool:
     if not is_numeric(series) or len(series) < FEWEST_COUNTED or series.isna().any():
         return False
     values = series.to_numpy(dtype=np.float64)
-    return bool((np.diff(values) == 1).all() and values[0] in (0, 1))
+    return bool(values[0] in (0, 1) and np.array_equal(values, values[0] + np.arange(len(values))))

@@ -7,8 +7,7 @@ import gzip
 import io
 import itertools
 import math
-import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from typing import Any, TextIO
 import numpy as np
 import pandas as pd
 
+from cnf.tables.compression import DAMAGE, bare_name, open_bytes
 from cnf.tables.formats import Append, ReadOptions, TableError, damage_reported, shown
 from cnf.tables.recognition import missing_words
 from cnf.tables.storage import as_text
@@ -25,7 +25,9 @@ from cnf.tables.storage import as_text
 # Words that stand for a missing cell whatever the column holds; an empty cell does too.
 MISSING = ("na", "n/a", "nan", "null")
 WORDS = dict.fromkeys(("", *MISSING, "none"), math.nan) | {"true": 1.0, "false": 0.0}
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
+# Cells of csv may hold spaces: only files of these kinds have them between cells.
+SPACED = (".txt", ".dat", ".data")
 # A line with more signs is no line of a table: a few megabytes of gzip may hold gigabytes of one.
 LONGEST_LINE = 2**24
 # What is looked at to see how a file is written.
@@ -60,20 +62,23 @@ class Dialect:
 
 def dialect_of(path: Path) -> Dialect:
     """How a file is written, seen from its first rows."""
-    with damage_reported(path, "csv", OSError, EOFError, zlib.error), _bytes(path) as file:
+    with damage_reported(path, "csv", *DAMAGE), open_bytes(path) as file:
         head = file.read(SNIFFED_BYTES)
     encoding = BYTE_ORDER_MARKS.get(head[:2], "utf-8-sig")
     text = head.decode(encoding, "surrogateescape" if encoding == "utf-8-sig" else "replace")
     cut = len(head) == SNIFFED_BYTES
     latin = encoding == "utf-8-sig" and not _is_unicode(text[:-4] if cut else text)
-    if ".tsv" in path.suffixes or ".TSV" in path.suffixes:
+    name = bare_name(path)
+    if name.endswith(".tsv"):
         return Dialect("\t", encoding, latin)
-    return Dialect(_separator(text, whole=not cut), encoding, latin)
+    signs = [sign for sign in SEPARATORS if sign != " " or name.endswith(SPACED)]
+    return Dialect(_separator(text, signs, whole=not cut), encoding, latin)
 
 
-def _separator(text: str, *, whole: bool) -> str:
-    """The sign that cuts the first rows into equally many cells; the comma where none does."""
-    widths = {sign: _widths(text, sign, whole=whole) for sign in SEPARATORS}
+def _separator(text: str, signs: Sequence[str], *, whole: bool) -> str:
+    """The first of the signs that cuts the first rows into equally many cells, or where none does,
+    the one that cuts the header into most."""
+    widths = {sign: _widths(text, sign, whole=whole) for sign in signs}
     for sign, found in widths.items():
         if len(set(found)) == 1 and found[0] > 1:
             return sign
@@ -84,7 +89,7 @@ def _widths(text: str, sign: str, *, whole: bool) -> list[int]:
     """Cells in each of the first rows."""
     rows: list[int] = []
     try:
-        for row in csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True):
+        for row in _cells(io.StringIO(text, newline=""), sign):
             rows += [len(row)] if row else []
             if len(rows) > SNIFFED_ROWS:
                 return rows[:-1]
@@ -93,13 +98,23 @@ def _widths(text: str, sign: str, *, whole: bool) -> list[int]:
     return rows if whole else rows[:-1]
 
 
+def _cells(lines: Iterable[str], separator: str) -> Any:
+    """A reader of rows; between cells may be several spaces, but one of each other separator."""
+    several = separator == " "
+    if several:
+        lines = (line.rstrip(" \r\n") + "\n" for line in lines)
+    return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=several)
+
+
 def read_csv(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
     """The chosen columns, labeled by line; rows are as wide as the header and chosen cells are
     numbers, but in columns that are kept, which may hold any text, None where a cell is missing.
     """
     dialect = dialect_of(path)
-    damage = OSError, EOFError, zlib.error, UnicodeError
-    with damage_reported(path, "csv", *damage), _opened(path, dialect.encoding) as file:
+    with (
+        damage_reported(path, "csv", *DAMAGE, UnicodeError),
+        _opened(path, dialect.encoding) as file,
+    ):
         rows = _rows(file, path, dialect.separator)
         names = _header(rows, path)
         chosen = options.choose(names)
@@ -123,20 +138,15 @@ def read_csv(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
             yield pd.DataFrame(cells, columns=chosen, index=lines)
 
 
-def _bytes(path: Path) -> Any:
-    opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
-    return opened(path, "rb")
-
-
 def _opened(path: Path, encoding: str) -> TextIO:
     # Bytes that are not UTF-8 become lone surrogates, which `_readable` takes for Windows-1252.
     errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
-    return io.TextIOWrapper(_bytes(path), encoding=encoding, errors=errors, newline="")
+    return io.TextIOWrapper(open_bytes(path), encoding=encoding, errors=errors, newline="")
 
 
 def _rows(file: TextIO, path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The line a row starts on and its cells; blank lines are passed over."""
-    reader = csv.reader(_lines(file, path), delimiter=separator, strict=True)
+    reader = _cells(_lines(file, path), separator)
     line = 1
     try:
         for cells in reader:

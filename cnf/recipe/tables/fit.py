@@ -73,8 +73,8 @@ def fit_table(
     and a flow over the numbers given those.
 
     Args:
-        table: path of a csv, tsv, parquet, npy or npz file, a folder of such files or a pattern, or a
-            data frame.
+        table: path of a file in a format that `cnf fit` reads, a folder of such files or a pattern,
+            or a data frame.
         valid: rows to validate by, as `table`; without them a tenth of the table is set apart.
         columns: names of the columns to model; default: all.
         context: names of columns that the density is conditioned on.
