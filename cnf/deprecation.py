@@ -40,7 +40,7 @@ def renamed(module: str, name: str) -> Any:
         return None
     place, _, new = target.partition(":")
     warnings.warn(
-        f"{module}.{name} is now {place}.{new}; the old name goes in release 0.3",
+        f"{module}.{name} is now {place}.{new}; the old name will be removed in release 0.3",
         DeprecationWarning,
         stacklevel=3,
     )
@@ -74,7 +74,9 @@ class RenamedAttribute:
 def warn_renamed(old: str, new: str) -> None:
     """Say that a name, used by the caller's caller, has changed."""
     warnings.warn(
-        f"{old} is now {new}; the old name goes in release 0.3", DeprecationWarning, stacklevel=3
+        f"{old} is now {new}; the old name will be removed in release 0.3",
+        DeprecationWarning,
+        stacklevel=3,
     )
 
 
@@ -119,7 +121,7 @@ def removed_argument(name: str, now: str) -> Callable[[Function], Function]:
             if name in named:
                 del named[name]
                 warnings.warn(
-                    f"the argument {name} is not needed: {now}; it goes in release 0.3",
+                    f"the argument {name} is not needed: {now}; it will be removed in release 0.3",
                     DeprecationWarning,
                     stacklevel=2,
                 )

@@ -114,7 +114,7 @@ def _load(name: str) -> None:
     except (Exception, SystemExit) as error:
         reason = f"{type(error).__name__}: {error}"
         raise PluginError(
-            f"plugin {name!r} cannot be imported ({reason}); correct it, or take it out of {VARIABLE}"
+            f"plugin {name!r} cannot be imported ({reason}); correct it, or remove it from {VARIABLE}"
         ) from error
 
 

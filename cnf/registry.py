@@ -104,7 +104,7 @@ def rebuild(kind: type[Any], config: dict[str, Any], *sizes: int) -> Any:
     cls: Any = REGISTERED.get(name) or _GIVEN.get({}).get(name)
     if cls is None or not issubclass(cls, kind):
         raise ValueError(
-            f"{str(name)[:60]!r} is no registered {kind.__name__}: import the code that registers it, or"
-            " give the class to the loader, cnf.load(path, classes=[...])"
+            f"{str(name)[:60]!r} is not a registered {kind.__name__}: import the code that registers it, or"
+            " pass the class to the loader, cnf.load(path, classes=[...])"
         )
     return cls.from_config(settings, *sizes) if hasattr(cls, "from_config") else cls(**settings)

@@ -186,7 +186,7 @@ def test_maps_lead_back_to_the_numbers(model, weather):
 
 
 def test_a_longitude_is_given_with_its_latitude(model):
-    with pytest.raises(TableError, match="a longitude and its latitude go together"):
+    with pytest.raises(TableError, match="a longitude and its latitude belong together"):
         model.conditional({"lon": 20.0})
 
 

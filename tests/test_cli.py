@@ -788,7 +788,7 @@ def test_an_interrupted_command_says_so_and_leaves_nothing(room, tmp_path, capsy
         capsys, "fit", room / "table.csv", "-o", tmp_path / "m", "--ignore", "w", *TINY
     )
     assert code == 130 and only_a_schema(out)
-    assert err == "cnf: interrupted; no output was written, and a fit goes on with --resume\n"
+    assert err == "cnf: interrupted; no output was written, and --resume continues a fit\n"
     assert not list(tmp_path.iterdir())
 
 

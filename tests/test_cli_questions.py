@@ -133,4 +133,4 @@ def test_what_cannot_be_given_is_refused(room, tmp_path, capsys, given, message)
 
 def test_a_column_is_given_once(room, tmp_path, capsys):
     given = ["--given", "age=30", "--given", "age=40"]
-    assert "every name once" in refused(capsys, "sample", room / "m", *given, "-o", tmp_path / "s")
+    assert "each name once" in refused(capsys, "sample", room / "m", *given, "-o", tmp_path / "s")

@@ -246,6 +246,4 @@ def test_a_model_that_tells_half_of_its_rows_is_refused(room, tmp_path, capsys):
     model = cnf.load(room / "all")
     model.metadata = replace(model.metadata, valid_rows=None)
     model.save(tmp_path / "m")
-    assert "says nothing of valid_rows, which rows needs" in refused(
-        capsys, "info", tmp_path / "m"
-    )
+    assert "lacks valid_rows, which rows needs" in refused(capsys, "info", tmp_path / "m")

@@ -370,7 +370,7 @@ def test_every_line_is_shown_to_fail():
 
 
 def test_claims_hold_a_number_against_a_limit():
-    """A value that is no number never passes, on either side."""
+    """A value that is not a number never passes, on either side."""
     for make, good, bad in ((CheckResult.at_most, 1.0, 3.0), (CheckResult.at_least, 3.0, 1.0)):
         assert make("n", "c", good, 2.0).passed and not make("n", "c", bad, 2.0).passed
         for value in (float("nan"), float("inf"), -float("inf")):

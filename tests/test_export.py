@@ -285,7 +285,7 @@ def test_context_and_tails_are_exported(tmp_path):
             None,
             "column 'n'.*categor.*cnf.Scorer",
         ),
-        ((Column("n", "integer", step=1.0),), None, "cell_error.*fit it anew"),
+        ((Column("n", "integer", step=1.0),), None, "cell_error.*fit it again"),
         ((Column("x", "real"),), cnf.Torchdiffeq(), "solver: .*calibrate"),
         ((Column("x", "real"),), cnf.Grid.uniform(4, "rk4"), "solver: .*rk4"),
         ((Column("x", "real"),), cnf.Grid.uniform(4, "dopri5"), "solver: .*dopri5.*calibrate"),

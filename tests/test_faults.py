@@ -102,7 +102,7 @@ def test_the_last_good_checkpoint_is_used_and_the_damage_told(tmp_path, whole, d
         flow, _ = fitted(checkpoint=newest)
     else:
         newest.write_bytes(ruins[damage])
-        with pytest.warns(CheckpointWarning, match="going on from the state before it"):
+        with pytest.warns(CheckpointWarning, match="resuming from the previous checkpoint"):
             flow, _ = fitted(checkpoint=newest)
     same(flow, whole)
 
@@ -144,10 +144,10 @@ def test_a_full_disk_does_not_stop_the_fit(tmp_path, whole, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "write_model", sometimes_full)
     monkeypatch.setattr(CheckpointWriter.__init__, "__defaults__", (0.0,))
-    with pytest.warns(CheckpointWarning, match=r"could not be kept \(.*No space left") as told:
+    with pytest.warns(CheckpointWarning, match=r"could not be saved \(.*No space left") as told:
         flow, _ = fitted(checkpoint=tmp_path / "c", callbacks=(fill,))
     assert len(told) == STEPS - 4
-    assert "update 5 " in str(told[0].message) and "\n" not in str(told[0].message)
+    assert "training step 5 " in str(told[0].message) and "\n" not in str(told[0].message)
     same(flow, whole)
     assert len(list(tmp_path.iterdir())) == 2
     full.clear()
@@ -158,7 +158,7 @@ def test_a_full_disk_does_not_stop_the_fit(tmp_path, whole, monkeypatch):
 
 def test_a_folder_that_is_closed_does_not_stop_the_fit(tmp_path, whole, monkeypatch):
     monkeypatch.setattr(CheckpointWriter.__init__, "__defaults__", (0.0,))
-    with pytest.warns(CheckpointWarning, match="could not be kept"):
+    with pytest.warns(CheckpointWarning, match="could not be saved"):
         flow, _ = fitted(checkpoint=tmp_path / "no" / "folder")
     same(flow, whole)
 
@@ -205,7 +205,7 @@ def test_ctrl_c_leaves_a_model_and_resume_goes_on_to_the_same_end(tmp_path, caps
     told = capsys.readouterr()
     assert (
         "held-out NLL" not in told.out
-        and "holds the best model so far" in told.err
+        and "has the best model so far" in told.err
         and told.err.count("\n") == 1
     )
     assert signal.getsignal(signal.SIGINT) is handler
@@ -313,7 +313,7 @@ def test_a_field_that_the_solver_cannot_follow_goes_back():
             parameter.add_(0.1 * normal(*parameter.shape))
     fit.callbacks = (once(25, explode),)
     history = fit.run()
-    assert any("the solver lost the field" in line for line in history.rollbacks)
+    assert any("the solve failed" in line for line in history.rollbacks)
     assert fit.state.phase.rate_scale <= 0.5 and math.isfinite(fit.state.best_nll)
     assert fit.flow.evaluate(ROWS).log_prob.isfinite().all()
 
@@ -358,14 +358,14 @@ def test_a_solver_that_wants_too_many_evaluations_goes_back(monkeypatch):
     def sometimes(*arguments, **options):
         calls.append(1)
         if len(calls) == 7:
-            raise SolverError("the solve wants more than max_evaluations=10000")
+            raise SolverError("the solve needs more than max_evaluations=10000")
         return real(*arguments, **options)
 
     monkeypatch.setattr(likelihoods, "likelihood_loss", sometimes)
     fit = trainer("likelihood", 12)
     history = fit.run()
     assert history.rollbacks == [
-        "likelihood, update 7: the solve wants more than max_evaluations=10000"
+        "likelihood, update 7: the solve needs more than max_evaluations=10000"
     ]
     assert fit.step == 12 and fit.state.phase.rate_scale == 0.5
 

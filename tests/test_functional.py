@@ -168,7 +168,7 @@ def test_samples_that_are_scored_under_the_same_weights_have_second_derivatives(
 def test_the_continuous_adjoint_names_the_gradient_that_can_be_differentiated(solver):
     flow, x = make_flow("gated-sine", solver=solver), normal(3, 2).requires_grad_()
     log_prob = flow.log_prob(x, gradient="adjoint")
-    with pytest.raises(RuntimeError, match="ask for gradient='direct'"):
+    with pytest.raises(RuntimeError, match="use gradient='direct'"):
         torch.autograd.grad(log_prob.sum(), x, create_graph=True)
 
 

@@ -133,11 +133,11 @@ def test_a_column_on_a_grid_takes_no_value_between_as_context(table):
 def test_a_column_that_was_set_aside_is_named(plain, tmp_path, capsys, name):
     model, _, folder = plain
     for ask in (model.conditional, lambda values: model.sample(2, values)):
-        with pytest.raises(TableError, match=f"^given: '{name}' is set aside "):
+        with pytest.raises(TableError, match=f"^given: '{name}' is not modeled "):
             ask({name: 7})
     sample = ("sample", folder / "m", "-o", tmp_path / "s.csv", "--given")
-    assert f"'{name}' is set aside" in refused(capsys, *sample, f"{name}=7")
-    assert f"'{name}' is set aside" in refused(capsys, *sample, f"x=0,{name}=7")
+    assert f"'{name}' is not modeled" in refused(capsys, *sample, f"{name}=7")
+    assert f"'{name}' is not modeled" in refused(capsys, *sample, f"x=0,{name}=7")
 
 
 def test_columns_of_rows_that_were_set_aside_say_nothing(plain):

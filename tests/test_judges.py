@@ -39,7 +39,7 @@ def test_training_rows_alone_are_told_so(model):
     learned = table(0).drop(index=judges_of(model, table(0)).places)
     judges = judges_of(model, learned)
     assert len(judges.places) == len(learned)
-    assert "the model learned from about 100% of these rows" in judges.words
+    assert "the model was trained on about 100% of these rows" in judges.words
 
 
 def test_a_tenth_of_training_rows_among_new_ones_is_noticed(model):

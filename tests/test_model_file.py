@@ -381,9 +381,9 @@ def test_parts_that_are_not_registered_are_loaded_with_their_classes(tmp_path):
         assert torch.equal(
             cnf.load(tmp_path / "own", classes=classes).log_prob(x), flow.log_prob(x)
         )
-        with pytest.raises(cnf.ModelFileError, match="give the class to the loader"):
+        with pytest.raises(cnf.ModelFileError, match="pass the class to the loader"):
             cnf.load(tmp_path / "own")
-        with pytest.raises(cnf.ModelFileError, match="give the class to the loader"):
+        with pytest.raises(cnf.ModelFileError, match="pass the class to the loader"):
             cnf.load(tmp_path / "own", classes=classes[1:])
 
 

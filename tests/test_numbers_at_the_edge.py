@@ -192,9 +192,9 @@ def test_options_that_say_something_twice_or_to_no_purpose_are_refused(tmp_path,
     data, _ = fitted(tmp_path, pd.DataFrame({"x": NORMAL, "y": NORMAL**2}))
     capsys.readouterr()
     assert run("fit", data, "-o", tmp_path / "n", "--type", "x=real,x=positive", *TINY) == 2
-    assert "every name once" in capsys.readouterr().err
+    assert "each name once" in capsys.readouterr().err
     assert run("fit", "toy:moons", "-o", tmp_path / "n", "--type", "x0=real", *TINY) == 2
-    assert "leave --type out" in capsys.readouterr().err
+    assert "omit --type" in capsys.readouterr().err
 
 
 def test_draws_of_a_plain_table_keep_to_the_ranges_of_its_columns(tmp_path, capsys):

@@ -124,7 +124,7 @@ def test_orders_are_those_of_every_pair(values):
 @pytest.mark.parametrize("orders", [[["x"]], [["x", "z"]], [["x", "y", "x"]]])
 def test_orders_of_other_columns_are_refused(orders):
     known = FitMetadata(columns=["x", "y"], orders=orders)
-    with pytest.raises(ValueError, match="what it says of orders is not of its columns"):
+    with pytest.raises(ValueError, match="its orders are not of its columns"):
         known.require_complete()
 
 
@@ -153,8 +153,8 @@ def test_a_table_without_orders_and_a_model_without_a_record_say_so(
         model.save(path)
         assert main(["sample", path, "-o", drawn, "-n", "5", "--keep-orders"]) == code
     said = capsys.readouterr()
-    assert said.out == "--keep-orders: the table keeps no order of columns; nothing to do\n"
-    assert "cnf: the model has no record of orders between columns; fit it anew" in said.err
+    assert said.out == "--keep-orders: no order of columns holds in the table; nothing to do\n"
+    assert "cnf: the model has no record of orders between columns; fit it again" in said.err
 
 
 def test_orders_hold_in_rows_that_each_have_a_context(model):

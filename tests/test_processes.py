@@ -118,7 +118,7 @@ def test_a_killed_rank_ends_the_others_with_one_line(tmp_path):
             alone_after, (str(tmp_path),), nprocs=TWO, start_method="fork"
         )
     said = torch.load(tmp_path / "0.pt")
-    assert "another process of the fit has ended" in said and "\n" not in said
+    assert "another process of the fit ended" in said and "\n" not in said
 
 
 def alone_after(rank, folder):

@@ -28,7 +28,7 @@ STILL = type("Still", (cnf.MLPField,), {})
 def test_unregistered_parts_are_loaded_with_their_classes_alone(part, tmp_path):
     flow, path, x = cnf.CNF(2, hidden=(4, 4), **part), tmp_path / "m", torch.randn(3, 2)
     flow.save(path)
-    with pytest.raises(cnf.ModelFileError, match="give the class to the loader"):
+    with pytest.raises(cnf.ModelFileError, match="pass the class to the loader"):
         cnf.load(path)
     again = cnf.load(path, classes=[type(next(iter(part.values())))])
     assert torch.equal(again.log_prob(x), flow.eval().log_prob(x))
@@ -73,5 +73,5 @@ def test_two_classes_of_one_name_are_refused():
 
 
 def test_a_part_of_another_kind_is_no_part():
-    with pytest.raises(ValueError, match="'NormalBase' is no registered VelocityField"):
+    with pytest.raises(ValueError, match="'NormalBase' is not a registered VelocityField"):
         rebuild(cnf.VelocityField, {"class": "NormalBase"}, 2, 0)

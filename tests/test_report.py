@@ -333,6 +333,6 @@ def test_a_typed_table_is_reported_by_its_numbers(tmp_path):
 
 
 def test_what_no_browser_can_draw_is_refused():
-    with pytest.raises(ValueError, match=r"out of all bounds.*cnf check"):
+    with pytest.raises(ValueError, match=r"out of range.*cnf check"):
         as_json({"limits": [(0.0, float("inf"))]})
     assert packed(np.array([1e300]))["shape"] == (1,)

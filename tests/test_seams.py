@@ -114,7 +114,7 @@ def test_velocity_field(outside, monkeypatch):
 
     assert trained_and_kept(cnf.CNF(2, field=swirl(2, width=8))).field.width == 8
     monkeypatch.delitem(REGISTERED, "Swirl")
-    with pytest.raises(cnf.ModelFileError, match="'Swirl' is no registered VelocityField"):
+    with pytest.raises(cnf.ModelFileError, match="'Swirl' is not a registered VelocityField"):
         cnf.load("flow")
 
 

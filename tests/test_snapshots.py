@@ -87,7 +87,7 @@ def test_beyond_the_snapshots_the_last_velocity_goes_on(linear):
 
 @pytest.mark.parametrize("first, last", [(0.1, 0.7), (1.7e9 + 13, 1.7e9 + 73)])
 def test_times_of_any_size_and_origin_are_told_apart(linear, first, last):
-    """A tenth is no number of single precision, and seconds since 1970 are too many for it."""
+    """A tenth is not a number of single precision, and seconds since 1970 are too many for it."""
     flow = cnf.CNF(2, field=linear.field, solver=linear.flow.solver)
     x, moving = normal(5, 2), SnapshotFlow.around(flow, first, last)
     assert moving.span == pytest.approx((first, last), rel=1e-15)

@@ -306,7 +306,7 @@ def test_a_table_of_everything_is_fitted_at_the_first_try(tmp_path, capsys):
     for line in [
         "separated by semicolons",
         "encoded in Windows-1252",
-        "Unnamed: 0  ignored, it counts the rows",
+        "Unnamed: 0  ignored, it is a row counter",
         "name        ignored, an identifier",
         "site        constant, Oslo",
         "version     constant, 3",
@@ -335,7 +335,7 @@ def test_a_table_of_everything_is_fitted_at_the_first_try(tmp_path, capsys):
     capsys.readouterr()
     assert main([*fit, "--strict"]) == 2
     assert (
-        "'Unnamed: 0': ignored, it counts the rows; leave the column out"
+        "'Unnamed: 0': ignored, it is a row counter; leave the column out"
         in capsys.readouterr().err
     )
 
@@ -343,7 +343,7 @@ def test_a_table_of_everything_is_fitted_at_the_first_try(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("cells", "told"),
     [
-        (list(range(1, 41)), "counts the rows"),
+        (list(range(1, 41)), "a row counter"),
         (RANDOM.permutation(40), "integer"),
         ([2**60 + k for k in range(40)], "too large for a density"),
         ([[k] for k in range(40)], "cells of the type list"),
@@ -386,7 +386,7 @@ def test_an_array_of_several_is_named(tmp_path, capsys):
         "4",
     ]
     assert main(fit) == 2
-    assert "found 'left', 'right'; name one of them with --array" in capsys.readouterr().err
+    assert "found 'left', 'right'; choose one with --array" in capsys.readouterr().err
     assert main([*fit, "--array", "right"]) == 0
     assert (
         main(
@@ -475,7 +475,10 @@ def test_frames_of_supported_types_are_fitted_saved_sampled_and_scored(tmp_path_
 @pytest.mark.parametrize(
     ("cells", "told"),
     [
-        ([datetime.date(2020, 1, 1), None], "ignored, every cell that is there is 2020-01-01"),
+        (
+            [datetime.date(2020, 1, 1), None],
+            "ignored, every cell that is not missing is 2020-01-01",
+        ),
         (["1.0", "1.00"], "categorical, 2 levels: 1.0, 1.00"),
         (["7%", None], "categorical, 1 levels: 7%, with missing cells"),
         ([None, 3.5], "categorical, 1 levels: 3.5, with missing cells"),

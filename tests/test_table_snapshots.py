@@ -153,7 +153,7 @@ def test_what_is_no_table_of_snapshots_is_refused(room, model, tmp_path, capsys)
     sample = ("sample", room / "seen", "-o", tmp_path / "x.csv")
     said = refused(capsys, *sample, "--at", 7)
     assert "--at '7': " in said and "7 is outside" in said
-    assert "leave --given out" in refused(capsys, *sample, "--at", 1, "--given", "day=2")
+    assert "omit --given" in refused(capsys, *sample, "--at", 1, "--given", "day=2")
     dated = ("sample", room / "dated", "-o", tmp_path / "x.csv", "--at")
     said = refused(capsys, *dated, "soon, or later")
     assert "--at 'soon, or later'" in said and "such as 2024-01-05; got 'soon" in said

@@ -64,15 +64,15 @@ def _run(arguments: list[str]) -> int:
         where = error.ctx.command_path if error.ctx else "cnf"
         return _failed(f"{error.format_message().rstrip('.')}; see `{where} --help`")
     except MemoryError:
-        return _failed("out of memory; ask for fewer rows at once, or write csv or parquet")
+        return _failed("out of memory; use fewer rows at once, or write csv or parquet")
     except (ValueError, OSError) as error:
         return _failed(str(error))
     except RuntimeError as error:
         if "allocate" not in str(error):  # how torch says that memory is short
             raise
-        return _failed("out of memory; ask for fewer rows at once, or a smaller width")
+        return _failed("out of memory; use fewer rows at once, or a smaller width")
     except KeyboardInterrupt as stop:
-        default = "interrupted; no output was written, and a fit goes on with --resume"
+        default = "interrupted; no output was written, and --resume continues a fit"
         return _failed(str(stop) or default, 130)
     return 0
 

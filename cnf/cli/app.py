@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 app = typer.Typer(
-    help="Continuous normalizing flows: fit, score, sample and see the density of a table.",
+    help="Continuous normalizing flows: fit, score, sample and plot the density of a table.",
     add_completion=False,
     rich_markup_mode=None,
 )

@@ -38,9 +38,7 @@ def names_in(text: str | None) -> tuple[str, ...]:
         return ()
     names = next(csv.reader([text], skipinitialspace=True), [])
     if not names or "" in names or len(set(names)) < len(names):
-        raise ValueError(
-            f"{text!r}: expected different names of columns with commas between them: a,b,c"
-        )
+        raise ValueError(f"{text!r}: expected distinct column names, separated by commas: a,b,c")
     return tuple(names)
 
 
@@ -72,12 +70,12 @@ def _pairs(text: str | None, parts: Sequence[str]) -> dict[str, str]:
     for name, sign, value in pairs:
         if not (name.strip() and sign and value.strip()):
             raise ValueError(
-                "expected name=value, with commas between several, and double quotes around a pair with"
+                "expected name=value, with commas between pairs and double quotes around a pair with"
                 f" a comma; got {text!r}"
             )
     found = {name.strip(): value.strip() for name, _, value in pairs}
     if len(found) < len(pairs):
-        raise ValueError(f"expected every name once; got {text!r}")
+        raise ValueError(f"expected each name once; got {text!r}")
     return found
 
 

@@ -49,7 +49,7 @@ def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
     if not finished:
         _keep(model, output)
     elif not as_json:
-        say(f"{output}: already finished; leave --resume out to fit it anew")
+        say(f"{output}: already finished; omit --resume to fit again")
     inform(output, as_json=as_json, columns=finished)
 
 
@@ -59,7 +59,7 @@ def _keep(model: TableFlow, output: Path) -> None:
         model.save(output)
     if model.metadata.interrupted:
         raise KeyboardInterrupt(
-            f"interrupted; {output} holds the best model so far, and --resume goes on from there"
+            f"interrupted; {output} has the best model so far, and --resume continues the fit"
         )
     discard(checkpoint_beside(output))
 
@@ -149,7 +149,7 @@ def _tables(options: FitOptions) -> dict[str, Any]:
     tables = {"table": options.data, "valid": options.valid}
     if options.data.startswith(TOY):
         if kinds:
-            raise ValueError(f"{options.data}: has real columns; leave --type out")
+            raise ValueError(f"{options.data}: has real columns; omit --type")
         wanted = options.wanted or TOY_COLUMNS
         kinds = {name: "real" for name in wanted if name not in options.ignore}
     for k, (name, data) in enumerate(tables.items()):

@@ -20,7 +20,7 @@ from cnf.cli.options import (
     Threads,
 )
 
-TYPE_HELP = "Types of columns, in place of those inferred: age=integer,share=bounded:0:1."
+TYPE_HELP = "Column types that override the inferred ones: age=integer,share=bounded:0:1."
 
 
 class FitCommand(TyperCommand):
@@ -55,7 +55,7 @@ def fit(
         bool,
         typer.Option(
             "--drop-dependent",
-            help="Does nothing any more: columns that follow from others are set aside.",
+            help="No longer has an effect: columns that follow from others are left out.",
             hidden=True,
         ),
     ] = False,
@@ -63,27 +63,30 @@ def fit(
         bool,
         typer.Option(
             "--strict",
-            help="Refuse a table of which a column would be set aside, or an angle wrapped.",
+            help="Refuse a table if a column would be left out, or an angle wrapped.",
         ),
     ] = False,
     missing: Annotated[
         list[str] | None,
-        typer.Option(help="Words for missing cells, in place of those recognized: ?,-9."),
+        typer.Option(help="Words for missing cells, instead of the recognized ones: ?,-9."),
     ] = None,
     array: Array = None,
     any_subset: Annotated[
         bool,
         typer.Option(
-            "--any-subset", help="Train for any columns given any others too, in the same budget."
+            "--any-subset",
+            help="Also train for any columns given any others, within the same budget.",
         ),
     ] = False,
     source: Annotated[
         str | None,
-        typer.Option(help="A table whose rows are to be carried to those of DATA, a file."),
+        typer.Option(
+            help="File with the source table, whose rows the model carries to those of DATA."
+        ),
     ] = None,
     time: Annotated[
         str | None,
-        typer.Option(help="Column that says when a row was seen: one flow through all times."),
+        typer.Option(help="Column with the time of each row: fits one flow through all times."),
     ] = None,
     valid: Annotated[
         str | None,
@@ -92,12 +95,15 @@ def fit(
     memory: Annotated[
         str | None,
         typer.Option(
-            help="What rows may take of it: 1GB. A larger table is read again and again. Default: all rows."
+            help="Memory for rows, such as 1GB; a larger table stays in its files. Default: read all rows."
         ),
     ] = None,
     seed: Seed = 0,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Budget in updates. Default: grows with the rows.")
+        int | None,
+        typer.Option(
+            min=1, help="Budget in training steps. Default: grows with the number of rows."
+        ),
     ] = None,
     seconds: Annotated[
         float | None, typer.Option(help="Budget in seconds, instead of steps.")
@@ -114,14 +120,14 @@ def fit(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on from the checkpoint beside the model, if there is one."
+            "--resume", help="Resume from the checkpoint beside the model, if there is one."
         ),
     ] = False,
 ) -> None:
     """Fit a flow to a table.
 
-    Columns may be numbers, times, categories or text, with cells missing; what each was found to be
-    is printed before the fit. Says how well the model predicts held-out rows.
+    Columns may hold numbers, times, categories or text, and cells may be missing. The inferred
+    types are printed before the fit, and the held-out negative log-likelihood after it.
     """
     from cnf.cli.data import listed, names_in
     from cnf.cli.fitting import fit_model

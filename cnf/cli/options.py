@@ -80,22 +80,25 @@ AnyGiven = Annotated[
     list[str] | None,
     typer.Option(
         "--given",
-        help="What the rows have: name=value, name=low..high, name=a|b. Give it as often as you like.",
+        help="Condition on the rows: name=value, name=low..high, name=a|b. Can be repeated.",
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of all randomness.")]
-Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Random seed.")]
+Device = Annotated[str, typer.Option(help="Device for the computation: cpu, cuda, cuda:1, ...")]
 Threads = Annotated[
     int,
     typer.Option(
-        min=1, max=1024, help="Threads of torch. More than one pays on an idle machine only."
+        min=1,
+        max=1024,
+        help="Number of torch threads. More than one helps only on an idle machine.",
     ),
 ]
 Array = Annotated[
-    str | None, typer.Option(help="Which array of an npz file is the table. Default: X.")
+    str | None, typer.Option(help="Array of an npz file that holds the table. Default: X.")
 ]
 Workers = Annotated[
-    int, typer.Option(min=1, max=4096, help="Files of a folder that are scored at a time.")
+    int,
+    typer.Option(min=1, max=4096, help="Number of files of a folder that are scored at a time."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 

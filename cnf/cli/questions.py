@@ -164,5 +164,5 @@ def _sentence(report: dict[str, Any]) -> str:
         f" mean log-density {report['mean_log_prob']:.4f} ± {report['standard_error']:.4f} nats"
     ]
     if report["not_ok"]:
-        parts.append(f"{report['not_ok']:,} rows are not to be trusted")
+        parts.append(f"{report['not_ok']:,} rows are unreliable")
     return "; ".join(parts)

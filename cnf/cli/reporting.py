@@ -39,12 +39,12 @@ def report_model(path: Path, data: str, output: Path) -> None:
     require_writable(output, path, data)
     table_flow = model.table_flow.double().eval()  # columns far from zero keep their digits
     if table_flow.flow is None:
-        raise ValueError(f"{path}: a report is about numbers; the model has categories alone")
+        raise ValueError(f"{path}: a report needs numeric columns; the model has only categories")
     table = judging_table(model, data)
     rows, train = held_out_rows(table_flow, table)
     if len(rows) < FEWEST_ROWS:
         raise ValueError(
-            f"{data}: a report is about rows that hold every number and that the fit set apart; "
+            f"{data}: a report needs held-out rows with a number in every numeric column; "
             f"expected at least {FEWEST_ROWS}, got {len(rows)}: give a table with more rows"
         )
     source, whole = Path(data).name, None

@@ -42,7 +42,7 @@ def sample_table(
     model = load_model(path, device)
     require_writable(output, path)
     if at is not None and given:
-        raise ValueError("--at: a model through time is given its time alone; leave --given out")
+        raise ValueError("--at: the time is the only context of this model; omit --given")
     generator = torch.Generator(checked_device(device)).manual_seed(seed)
     draw, most = _drawing(model, given, at, generator)
     kept = {"--keep-orders": model.table_flow.in_order} if keep_orders else {}
@@ -57,7 +57,9 @@ def sample_table(
         orders = in_words(model.table_flow.metadata.orders or [])
         told = f"{rows / drawn:.1%} of the draws keep {orders}"
         say(
-            told if orders else "--keep-orders: the table keeps no order of columns; nothing to do"
+            told
+            if orders
+            else "--keep-orders: no order of columns holds in the table; nothing to do"
         )
 
 

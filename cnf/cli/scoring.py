@@ -68,7 +68,9 @@ def sentence(report: dict[str, Any]) -> str:
             f"{report['outside']:,} outside the ranges of their columns, where the density is zero"
         )
     if report["unseen"]:
-        parts.append(f"{report['unseen']:,} have a category that the fit never saw, taken as rare")
+        parts.append(
+            f"{report['unseen']:,} have a category that was not in training, treated as rare"
+        )
     if report["not_ok"]:
         why = "cells are missing, or no solve reached the tolerance"
         parts.append(f"{report['not_ok']:,} have no log-density: {why}")

@@ -119,7 +119,7 @@ def _flow_facts(summary: dict[str, Any]) -> dict[str, str]:
     return {
         "field": _name(summary["field"]),
         "base": summary["base"]["description"],
-        "solver": f"{solver['method']}, {steps}, error bar below {summary['tolerance']:g} nats",
+        "solver": f"{solver['method']}, {steps}, error bound below {summary['tolerance']:g} nats",
     }
 
 

@@ -32,45 +32,54 @@ def score(
     output: Output,
     unseen: Annotated[
         Unseen,
-        typer.Option(help="What a category is that the fit never saw: a rare one, or impossible."),
+        typer.Option(
+            help="How to treat a category that was not in training: as rare, or as impossible."
+        ),
     ] = Unseen.other,
     reason: Annotated[
-        bool, typer.Option("--reason", help="Write why a row has no ordinary score, too.")
+        bool, typer.Option("--reason", help="Also write why a row has no ordinary score.")
     ] = False,
     columns: Annotated[
         list[str] | None,
-        typer.Option(help="Score these columns alone: a,b. The others are integrated out."),
+        typer.Option(help="Score only these columns: a,b. The others are integrated out."),
     ] = None,
     given: Annotated[
-        list[str] | None, typer.Option(help="Score given the row's values of these columns: c,d.")
+        list[str] | None,
+        typer.Option(help="Condition on each row's values of these columns: c,d."),
     ] = None,
     exact: Annotated[
         bool,
         typer.Option(
-            "--exact", help="Of --columns and --given: by importance sampling, with bars."
+            "--exact",
+            help="With --columns or --given: use importance sampling, with error bounds.",
         ),
     ] = False,
     explain: Annotated[
         bool,
         typer.Option(
-            "--explain", help="Write which column makes each row odd, and how odd it is."
+            "--explain",
+            help="Write which column makes each row unusual, and how unusual the row is.",
         ),
     ] = False,
     reference: Annotated[
         str | None,
-        typer.Option(help="Of --explain: rows that are as they should be. Default: DATA itself."),
+        typer.Option(
+            help="With --explain: file of ordinary reference rows. Default: DATA itself."
+        ),
     ] = None,
     device: Device = "cpu",
     threads: Threads = 1,
-    engine: Annotated[Engine, typer.Option(help="Runs workers of a folder.")] = Engine.local,
+    engine: Annotated[
+        Engine, typer.Option(help="Engine that runs the workers for a folder.")
+    ] = Engine.local,
     workers: Workers = 1,
     as_json: AsJson = False,
 ) -> None:
     """Write the log-density of every row of a table.
 
-    In nats, with the bar of its numerical error. A row with a cell that its column cannot hold
-    costs no other: its log_prob is -inf where the model says that it is impossible, and empty
-    where it cannot say. Columns are found by name.
+    Scores are in nats, each with a bound of its numerical error. A row with an invalid cell does not
+    affect the others: its log_prob is -inf if the model excludes the value, and empty if the model
+    has no score for it. Columns are found by name.
 
     DATA may be a folder or a pattern such as 'in/*.parquet': then OUTPUT is a folder, and every file
     gets a file of scores with its name. A run that was stopped goes on where it stopped.
@@ -86,13 +95,11 @@ def score(
     use_threads(threads)
     asked = bool(columns or given)
     if explain and asked:
-        raise ValueError("--explain: says it of all columns; leave --columns and --given out")
+        raise ValueError("--explain: covers all columns; omit --columns and --given")
     if reference is not None and not explain:
-        raise ValueError("--reference: goes with --explain")
+        raise ValueError("--reference: needs --explain")
     if exact and not asked:
-        raise ValueError(
-            "--exact: goes with --columns or --given; the score of a whole row is exact"
-        )
+        raise ValueError("--exact: needs --columns or --given; the score of a whole row is exact")
     if explain:
         explain_table(model, data, output, reference=reference, device=device, as_json=as_json)
         return
@@ -124,13 +131,13 @@ def sample(
     seed: Seed = 0,
     given: AnyGiven = None,
     at: Annotated[
-        str | None, typer.Option(help="The time of the rows, of a model of cnf fit --time.")
+        str | None, typer.Option(help="Time of the rows, for a model of cnf fit --time.")
     ] = None,
     keep_orders: Annotated[
         bool,
         typer.Option(
             "--keep-orders",
-            help="Draw rows again that break an order of columns, a ≤ b, which the table keeps.",
+            help="Redraw rows that violate an order of columns, a ≤ b, that holds in the table.",
         ),
     ] = False,
     device: Device = "cpu",
@@ -138,7 +145,7 @@ def sample(
 ) -> None:
     """Draw rows from a model, as a table.
 
-    Under --given, values, ranges and levels of any columns.
+    With --given, rows are drawn given values, ranges or levels of any columns.
     """
     from cnf.cli.model import use_threads
     from cnf.cli.sampling import sample_table
@@ -169,7 +176,7 @@ def transport(
 ) -> None:
     """Carry rows of a source to the table that a model was fitted to.
 
-    The model has to be one of cnf fit --source.
+    The model must be fitted with cnf fit --source.
     """
     from cnf.cli.model import use_threads
     from cnf.cli.transporting import transport_table
@@ -184,7 +191,7 @@ def impute(
     data: Data,
     output: Output,
     draws: Annotated[
-        int, typer.Option("-n", "--draws", min=1, help="How often to draw the missing cells.")
+        int, typer.Option("-n", "--draws", min=1, help="Number of draws of the missing cells.")
     ] = 1,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -192,8 +199,8 @@ def impute(
 ) -> None:
     """Draw the missing cells of a table, given the others of their row.
 
-    The completed tables stand one after the other; the column draw says which. The model has to be
-    one of a table with missing cells.
+    The completed tables are written one after another, and the column draw numbers them. The model
+    must be fitted to a table with missing cells, or with cnf fit --any-subset.
     """
     from cnf.cli.model import use_threads
     from cnf.cli.questions import impute_table
@@ -209,14 +216,16 @@ def export(
         Path, typer.Option("-o", "--output", help="The file to write: name.onnx or name.pt2.")
     ],
     program: Annotated[
-        ProgramName, typer.Option(help="Score rows, or make rows of normal numbers.")
+        ProgramName,
+        typer.Option(help="Program to export: one that scores rows, or one that generates rows."),
     ] = ProgramName.score,
     as_json: AsJson = False,
 ) -> None:
-    """Write a model of numbers as ONNX, or as a program of torch.export.
+    """Export a model of numeric columns to ONNX, or as a program of torch.export.
 
-    The file takes any number of rows in the units of the table, and gives log_prob, error and ok;
-    it needs neither cnf nor, as ONNX, torch. It is checked against the model before it is written.
+    The program takes any number of rows in the units of the table, and returns log_prob, error and
+    ok. It does not need cnf; an ONNX file does not need torch either. It is checked against the model
+    before it is written.
     """
     from cnf.cli.exporting import export_model
 

@@ -33,7 +33,7 @@ def plot(
     ],
     output: Output,
     data: Annotated[
-        str | None, typer.Option(help="Draw these rows too, a file or toy:NAME.")
+        str | None, typer.Option(help="Rows to draw as well: a file or toy:NAME.")
     ] = None,
     axes: Annotated[
         list[str] | None,
@@ -48,18 +48,23 @@ def plot(
     color: Annotated[
         Color, typer.Option("--color", "--colour", help="What the colors of trajectories show.")
     ] = Color.time,
-    frames: Annotated[int, typer.Option(min=20, max=2000, help="Frames of an animation.")] = 48,
+    frames: Annotated[
+        int, typer.Option(min=20, max=2000, help="Number of frames of an animation.")
+    ] = 48,
     frame_rate: Annotated[
-        int, typer.Option(min=1, max=100, help="Frames a second of an animation.")
+        int, typer.Option(min=1, max=100, help="Frames per second of an animation.")
     ] = 20,
     inches: Annotated[
-        float, typer.Option(min=1, max=20, help="Side of an animation, at 100 dots an inch.")
+        float,
+        typer.Option(
+            min=1, max=20, help="Side length of an animation in inches, at 100 dots per inch."
+        ),
     ] = 4.0,
 ) -> None:
-    """Draw a picture of a model.
+    """Plot a model.
 
-    The ending of the output chooses the format: png, svg or pdf; gif or mp4 for an animation of
-    the density, trajectories or field.
+    The extension of the output chooses the format: png, svg or pdf for a plot; gif or mp4 for an
+    animation of the density, trajectories or field.
     """
     from cnf.cli.data import listed, names_in
     from cnf.cli.model import use_threads
@@ -81,16 +86,16 @@ def plot(
 def check(
     model: Model,
     data: Data,
-    strict: Annotated[bool, typer.Option("--strict", help="Hold it to narrower limits.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Use stricter limits.")] = False,
     seed: Seed = 0,
     device: Device = "cpu",
     threads: Threads = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Test every claim that a model makes, on rows it was not fitted to.
+    """Test every claim of a model on rows that it was not fitted to.
 
-    Whether its numbers are right, how well it fits, what a score costs. Exit code 1 if a claim
-    does not hold.
+    The claims are about correct numbers, the quality of the fit and the cost of a score. The exit code
+    is 1 if a claim does not hold.
     """
     from cnf.cli.checking import check_model
     from cnf.cli.model import use_threads
@@ -102,11 +107,11 @@ def check(
 
 @app.command()
 def report(model: Model, data: Data, output: Output, threads: Threads = 1) -> None:
-    """Write a page about a model and how well it fits a table; open it in a browser.
+    """Write an HTML report on a model and on how well it fits a table.
 
-    What the model is, how well it predicts the rows beside a Gaussian and a mixture, its training,
-    columns, calibration, and the flow itself, moving. Give rows that are new to the model, or its
-    own table, of which the validation rows are then used.
+    The report describes the model, its training, columns and calibration, compares it with a Gaussian
+    and a mixture, and has an animation of the flow. Give rows that are new to the model, or the table
+    of the fit, whose held-out rows are then used.
     """
     from cnf.cli.model import use_threads
     from cnf.cli.reporting import report_model
@@ -120,29 +125,32 @@ def compare(
     real: Annotated[Path, typer.Argument(metavar="REAL", help="The real table.")],
     fake: Annotated[Path, typer.Argument(metavar="FAKE", help="The synthetic table.")],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A page with pictures to write.")
+        Path | None, typer.Option("-o", "--output", help="HTML page with plots to write.")
     ] = None,
     held_out: Annotated[
         Path | None,
-        typer.Option(help="Real rows that FAKE was not made from, to see what was memorized."),
+        typer.Option(help="Real rows that were not used to make FAKE, to measure memorization."),
     ] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="The column to predict from FAKE and from REAL; with --held-out."),
+        typer.Option(
+            help="Column to predict, after training on FAKE and on REAL; needs --held-out."
+        ),
     ] = None,
     model: Annotated[
-        Path | None, typer.Option(help="The model that made FAKE; with --held-out.")
+        Path | None, typer.Option(help="Model that made FAKE; needs --held-out.")
     ] = None,
     categorical: Annotated[
-        list[str] | None, typer.Option(help="Columns of numbers that are codes: a,b.")
+        list[str] | None, typer.Option(help="Numeric columns that hold codes: a,b.")
     ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Say how far a synthetic table is from a real one.
+    """Measure how close a synthetic table is to a real one.
 
-    Whether columns and pairs of columns look alike, whether classifiers tell the tables apart,
-    where the rows lie, and whether real rows were memorized. Any two tables will do.
+    The measures compare columns and pairs of columns, classifiers that distinguish the tables, the
+    positions of the rows, and whether real rows were memorized. Any two tables with the same columns
+    can be compared.
     """
     from cnf.cli.comparing import compare_tables
     from cnf.cli.data import listed, names_in
@@ -164,7 +172,7 @@ def compare(
 
 @app.command()
 def info(model: Model, as_json: AsJson = False) -> None:
-    """Say what a model is and how good."""
+    """Describe a model and the quality of its fit."""
     from cnf.cli.summary import inform
 
     inform(model, as_json=as_json)

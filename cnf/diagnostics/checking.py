@@ -138,7 +138,7 @@ def measured(check: Check, case: CheckContext) -> Iterator[CheckResult]:
         for result in check.measure(case):
             yield replace(result, kind=check.kind)
     except SolverError as failure:
-        claim = "the equation can be solved, so that the rest can be measured"
+        claim = "the equation can be solved, as all other checks require"
         failed = CheckResult.at_most(check.name, claim, math.nan, 0.0, detail=str(failure))
         yield replace(failed, kind=check.kind)
 

@@ -60,7 +60,7 @@ def steps(case: CheckContext) -> Iterator[CheckResult]:
     lengths = [b - a for a, b in pairwise(times)]
     yield CheckResult.at_most(
         "steps",
-        "no step is so long that its errors grow",
+        "no solver step is so long that errors grow",
         (nodes.diff() * typical).max().item(),
         case.limit(STABLE, STABLE / 2),
         detail=f"hL over {len(lengths)} steps of {min(lengths):.3g} to {max(lengths):.3g};"

@@ -107,7 +107,7 @@ def regions(case: CheckContext) -> Iterator[CheckResult]:
     u = ranks(of_rows.nan_to_num(nan=-torch.inf), of_samples.to(of_rows.dtype))
     yield CheckResult.at_most(
         "regions",
-        "regions of highest density hold the share of rows that they should",
+        "regions of highest density contain the right share of rows",
         distance(u[:, None]).item(),
         case.limit(0.05, 0.02) + _margin(case, len(rows)),
         detail=f"largest difference of shares, {len(rows)} rows",
@@ -142,7 +142,7 @@ def memorized(
     nll, error = weighted_nll(scored.log_prob[scored.ok], None)
     yield CheckResult.at_most(
         "overfitting",
-        "held-out rows are as likely as those it was fitted to",
+        "held-out rows are as likely as training rows",
         nll - seen,
         (0.05 if strict else 0.15) * max(1, dim / 2)
         + STANDARD_ERRORS * math.hypot(error, seen_error),

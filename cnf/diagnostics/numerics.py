@@ -232,7 +232,7 @@ def independence(case: CheckContext) -> Iterator[CheckResult]:
     )
     yield CheckResult.at_most(
         "alone",
-        "log_prob of a row does not depend on the rows beside it",
+        "log_prob of a row does not depend on the other rows",
         _largest(alone - together[order[:ALONE]]),
         limit,
         unit="nats",

@@ -34,7 +34,7 @@ def orders_kept(
     real = broken_orders(model.schema, [worst], rows).mean()
     yield CheckResult.at_most(
         "orders",
-        "draws keep the orders of columns that the training rows keep",
+        "samples satisfy the orders of columns that hold in the training rows",
         float(broken.max()),
         STRICT if strict else LIMIT,
         kind="fit",

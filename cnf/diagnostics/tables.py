@@ -176,7 +176,7 @@ def _fit(
     u = ranks(trial.scored.log_prob.nan_to_num(nan=-torch.inf), trial.of_drawn[:, None])
     yield CheckResult.at_most(
         "regions",
-        "regions of highest probability hold the share of rows that they should",
+        "regions of highest probability contain the right share of rows",
         distance(u[:, None]).item(),
         (0.02 if strict else 0.05) + sampling_margin(count, count),
         kind="fit",

@@ -39,7 +39,7 @@ def indistinguishable(rows: Tensor, samples: Tensor, seed: int, *, strict: bool)
     chance = math.sqrt((2 * len(rows) + 1) / 12) / len(rows)
     return CheckResult.at_most(
         "two samples",
-        "a classifier cannot tell held-out rows from samples",
+        "a classifier cannot distinguish held-out rows from samples",
         area,
         (0.55 if strict else 0.65) + STANDARD_ERRORS * chance,
         kind="fit",

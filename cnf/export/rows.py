@@ -102,7 +102,7 @@ class OrdinaryRows(ReadRows):
             )
         if model.integrals.kappa is None:
             raise ExportError(
-                "cell_error: expected a model that measured it, as fits since 0.2 do; fit it anew"
+                "cell_error: expected a model that measured it, as fits since 0.2 do; fit it again"
             )
         self.columns, self.integrals = columns, model.integrals
         states = torch.zeros(1, len(columns), dtype=torch.long)

@@ -121,7 +121,7 @@ def _difference(program: Program, run: Run) -> float:
         if not (apart <= allowed).all():
             raise ExportError(
                 f"{name}: the file differs from the model by {np.nanmax(apart):.2g};"
-                " nothing was written: score with cnf.Scorer, and tell us"
+                " nothing was written: score with cnf.Scorer, and report this"
             )
         largest = max(largest, float(apart.max()))
     return largest

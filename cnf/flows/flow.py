@@ -131,7 +131,7 @@ class CNF(FlowMethods, WholeState):
                 f" the flow wants dim={space.dim}, context_dim={self.context_dim}"
             )
         if self.field.geometry != space:
-            raise ValueError(f"the field moves in {self.field.geometry}; the flow wants {space}")
+            raise ValueError(f"the field moves in {self.field.geometry}; the flow needs {space}")
 
     @property
     def geometry(self) -> Geometry:

@@ -224,7 +224,7 @@ class GrowingFlow(SnapshotFlow):
         """Times (*batch, 1) between the snapshots."""
         if extrapolate:
             raise ValueError(
-                "extrapolate: expected False; how mass grows beyond the snapshots is not known"
+                "extrapolate: expected False; growth beyond the snapshots is not known"
             )
         return super()._context(time, extrapolate=False)
 

@@ -93,7 +93,7 @@ def _parsed(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> A
     take. `hook` is applied to every object."""
 
     def refuse(word: str) -> None:
-        raise ValueError(f"{word} is no number")
+        raise ValueError(f"{word} is not a number")
 
     return json.loads(text, parse_constant=refuse, object_hook=hook)
 

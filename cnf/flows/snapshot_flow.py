@@ -176,6 +176,6 @@ class SnapshotFlow(nn.Module):
             first, last = self.span
             raise ValueError(
                 f"time: expected {first:.12g} to {last:.12g}, between the snapshots; got"
-                f" {times[beyond][0].item():.12g}: say extrapolate=True to go beyond"
+                f" {times[beyond][0].item():.12g}: pass extrapolate=True to go beyond"
             )
         return times

@@ -94,7 +94,7 @@ def _end_times(t: Sequence[float] | Tensor) -> tuple[float, float] | nn.Paramete
     """The two end times: a parameter as it is, anything else as numbers."""
     if isinstance(t, Tensor) and t.requires_grad and not isinstance(t, nn.Parameter):
         raise ValueError(
-            "t of an ODEBlock: a tensor that wants a gradient must be an nn.Parameter"
+            "t of an ODEBlock: a tensor that requires a gradient must be an nn.Parameter"
         )
     times = tuple(t.tolist() if isinstance(t, Tensor) else map(float, t))
     if len(times) != 2 or times[0] == times[1]:

@@ -138,7 +138,7 @@ class Torchdiffeq(Solver):
         """Refuse steps so short that their times alone would fill the memory."""
         if self.step_size is not None and not span < self.max_evaluations * self.step_size:
             raise SolverError(
-                f"steps of {self.step_size:g} want more than max_evaluations={self.max_evaluations}"
+                f"steps of {self.step_size:g} need more than max_evaluations={self.max_evaluations}"
             )
 
     def _call(self, derivative: _Counted, start: tuple, t: Tensor, gradient: Gradient) -> tuple:
@@ -176,8 +176,8 @@ class _DifferentiableOnce(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "gradient='adjoint' can be differentiated once; for second derivatives, as of"
-                " create_graph=True, ask for gradient='direct'"
+                "gradient='adjoint' can be differentiated only once; for second derivatives"
+                " (create_graph=True), use gradient='direct'"
             )
         return cotangents
 
@@ -202,7 +202,7 @@ class _Counted:
         self.count += 1
         if self.count > self.cap:
             raise SolverError(
-                f"the solve wants more than max_evaluations={self.cap}; loosen rtol and atol"
+                f"the solve needs more than max_evaluations={self.cap}; loosen rtol and atol"
             )
         return self.system.at(t[None])[0].evaluate(state[0])
 

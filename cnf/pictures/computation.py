@@ -1,4 +1,4 @@
-"""Pictures of the computation: the steps of a solve, the course of the training."""
+"""Pictures of the computation: the steps of a solve, the progress of the training."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ KINDS: Registry[PlotKind] = Registry(
         ),
         PlotKind(
             "times",
-            "of a model of cnf fit --time: its density at five times, and paths between",
+            "for a model of cnf fit --time: its density at five times, and paths between them",
             "cnf.pictures.moments:draw_times",
             axes="plane",
             context="time",
@@ -114,14 +114,14 @@ KINDS: Registry[PlotKind] = Registry(
         ),
         PlotKind(
             "field",
-            "the velocity at three times by arrows, the other columns at their median",
+            "the velocity at three times as arrows, the other columns at their median",
             f"{PLANAR}:draw_field",
             animate=f"{ANIMATIONS}:animate_field",
             axes="pair",
         ),
         PlotKind(
             "streamlines",
-            "the same by streamlines",
+            "the same as streamlines",
             f"{PLANAR}:draw_streamlines",
             axes="pair",
         ),
@@ -133,7 +133,7 @@ KINDS: Registry[PlotKind] = Registry(
         ),
         PlotKind(
             "pairs",
-            "every two columns: data below the diagonal, samples above it",
+            "every pair of columns: data below the diagonal, samples above it",
             f"{COLUMNS}:draw_pairs",
             table=True,
         ),
@@ -182,7 +182,7 @@ KINDS: Registry[PlotKind] = Registry(
         ),
         PlotKind(
             "history",
-            "the course of the training",
+            "the progress of the training",
             f"{COMPUTATION}:draw_history",
             context="none",
             table=True,

@@ -66,8 +66,8 @@ def _sections(found: Comparison) -> Iterator[tuple[str, str, str]]:
         )
     orders = [(order.text, (order.fake, order.real)) for order in found.constraints]
     if orders:
-        heads = ("order", "broken by synthetic rows", "by real rows")
-        yield "orders", "Orders that real rows keep", _listed("orders", heads, orders)
+        heads = ("order", "violated by synthetic rows", "by real rows")
+        yield "orders", "Orders that hold in real rows", _listed("orders", heads, orders)
 
 
 def _pairs(found: Comparison) -> list[Row]:

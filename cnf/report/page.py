@@ -90,9 +90,9 @@ def page(data: ReportData, title: str, callback: Callback) -> str:
 def judged(data: ReportData) -> str:
     """Whether the flow and its baselines have seen the rows, in words."""
     if data.train is not None:
-        return "The flow and its baselines learned from other rows of the same table."
+        return "The flow and its baselines were fitted to other rows of the same table."
     return (
-        "These rows are taken to be new to the flow."
+        "These rows are assumed to be new to the flow."
         " Baselines learned from the half of them that a row is not in."
     )
 

@@ -36,7 +36,7 @@ def as_json(moving: dict[str, Any]) -> str:
         return json.dumps(moving, allow_nan=False)
     except ValueError as failure:
         raise ValueError(
-            "the flow carries its particles out of all bounds: no page can show it; `cnf check` says more"
+            "the flow carries its particles out of range, so it cannot be drawn; run `cnf check`"
         ) from failure
 
 

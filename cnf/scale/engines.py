@@ -41,8 +41,8 @@ def on_this_machine(
                 kills += 1
                 if kills == MOST_KILLS:
                     raise ValueError(
-                        f"workers were killed {kills} times before one of them was done, perhaps"
-                        f" for their memory; ask for fewer than {workers} workers"
+                        f"workers were killed {kills} times before one finished, perhaps for lack of"
+                        f" memory; use fewer than {workers} workers"
                     ) from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)

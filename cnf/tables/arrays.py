@@ -54,7 +54,7 @@ def _table_in(archive: NpzFile, path: Path, asked: str | None) -> str:
         wanted = f"an array {shown(asked)}" if asked else "an array X"
         raise TableError(
             f"{path}: expected {wanted}, found {listed(archive.files) or 'none'};"
-            " name one of them with --array"
+            " choose one with --array"
         )
     return str(name)
 

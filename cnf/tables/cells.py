@@ -26,7 +26,7 @@ def numbers(series: pd.Series, *, finite: bool = True) -> np.ndarray:
     """Cells as float64, NaN where missing.
 
     Raises:
-        TableError: for a cell that is no number or, unless `finite` is false, infinite, naming it.
+        TableError: for a cell that is not a number or, unless `finite` is false, infinite, naming it.
     """
     series = plain_cells(series)
     if not is_numeric(series):

@@ -96,7 +96,7 @@ class Column:
         if self.step is not None and not self.step > 0:
             raise ValueError(f"column {self.name!r}: expected a step above zero; got {self.step}")
         if len(set(self.levels)) < len(self.levels):
-            raise ValueError(f"column {self.name!r}: expected different levels; got {self.levels}")
+            raise ValueError(f"column {self.name!r}: expected distinct levels; got {self.levels}")
         try:
             self.type.validate(self)
         except ValueError as error:

@@ -45,7 +45,7 @@ def context_frame(schema: Schema, given: Given | None, rows: int) -> pd.DataFram
     table = table.drop(columns=[*schema.set_aside], errors="ignore")
     if unknown := [name for name in table if name not in names]:
         raise TableError(
-            f"given: {shown(str(unknown[0]))} is no context column; they are {listed(names)}"
+            f"given: {shown(str(unknown[0]))} is not a context column; choose from {listed(names)}"
         )
     if len(table) == 1:
         table = table.loc[table.index.repeat(rows)]
@@ -74,7 +74,7 @@ def complete(context: Tensor) -> Tensor:
     """
     if len(lost := (~context.isfinite().all(1)).nonzero()):
         raise TableError(
-            f"context of row {lost[0].item()}: a cell is missing in a column that never had one;"
+            f"context of row {lost[0].item()}: a cell is missing in a column that had none in training;"
             " fill it in"
         )
     return context

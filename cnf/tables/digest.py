@@ -94,8 +94,8 @@ def judges_of(model: TableFlow, table: pd.DataFrame) -> Judges:
         return Judges(everything)
     apart = np.isin(hashes, _hashes(digest["valid"])).nonzero()[0]
     if len(apart) >= FEWEST_ROWS:
-        return Judges(apart, f"{len(apart):,} rows that the fit set apart", apart=True)
-    return Judges(everything, f"the model learned from about {seen:.0%} of these rows")
+        return Judges(apart, f"{len(apart):,} held-out rows of the fit", apart=True)
+    return Judges(everything, f"the model was trained on about {seen:.0%} of these rows")
 
 
 def _text(hashes: Hashes) -> str:

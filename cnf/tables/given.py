@@ -80,8 +80,7 @@ def require_not_set_aside(schema: Schema, name: str) -> None:
     """
     if column := schema.set_aside.get(name):
         raise TableError(
-            f"given: {shown(name)} is set aside ({column.describe()}), so it says nothing of a row;"
-            " leave it out"
+            f"given: {shown(name)} is not modeled ({column.describe()}); leave it out"
         )
 
 

@@ -115,13 +115,13 @@ class FitMetadata:
             ValueError: naming a part that is not of its form.
         """
         if not (isinstance(data, dict) and is_bounded(data)):
-            raise ValueError("what it says of its fit is not as a fit writes it; fit it anew")
+            raise ValueError("its record of the fit is damaged; fit it again")
         data = {name: part for name, part in data.items() if part is not None}
         for name, pattern in PATTERNS.items():
             if name in data and not fits(data[name], pattern):
-                raise ValueError(f"what it says of {name} is not as a fit writes it; fit it anew")
+                raise ValueError(f"its record of {name} is damaged; fit it again")
         if not all(isinstance(unit, str) for unit in data.get("units", {}).values()):
-            raise ValueError("what it says of units is not text; fit it anew")
+            raise ValueError("its units are not text; fit it again")
         names = [part.name for part in fields(cls) if part.name != "others"]
         known = {name: filled(data[name], PATTERNS[name]) for name in names if name in data}
         return cls(**known, others={k: v for k, v in data.items() if k not in names})
@@ -135,15 +135,13 @@ class FitMetadata:
         for name, needs in NEEDS.items():
             missing = [need for need in needs if getattr(self, need) is None]
             if getattr(self, name) is not None and missing:
-                raise ValueError(
-                    f"it says nothing of {missing[0]}, which {name} needs; fit it anew"
-                )
+                raise ValueError(f"it lacks {missing[0]}, which {name} needs; fit it again")
         if not all(
             len(pair) == 2 and {*pair} <= {*(self.columns or ())} for pair in self.orders or ()
         ):
-            raise ValueError("what it says of orders is not of its columns; fit it anew")
+            raise ValueError("its orders are not of its columns; fit it again")
         if not (self._paired() and self._has_all_quantiles()):
-            raise ValueError("what it says of its history does not fit together; fit it anew")
+            raise ValueError("its history is inconsistent; fit it again")
 
     def _paired(self) -> bool:
         """Every likelihood has its standard error, or there is neither."""

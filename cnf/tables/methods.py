@@ -141,7 +141,7 @@ class TableMethods(ABC):
             ValueError: for a model that recorded none, such as one of release 0.1.
         """
         if self.metadata.orders is None:
-            raise ValueError("the model has no record of orders between columns; fit it anew")
+            raise ValueError("the model has no record of orders between columns; fit it again")
         broken = broken_orders(self.schema, self.metadata.orders, table)
         return ~np.logical_or.reduce(broken, axis=0)
 
@@ -258,7 +258,7 @@ class TableMethods(ABC):
         `reverse`, where rows of its own come from.
 
         Raises:
-            TableError: for a column that is not there, or a cell that is no number.
+            TableError: for a column that is not there, or a cell that is not a number.
             ValueError: for a model that was not fitted with `source=`.
         """
         moved = self._moving.transport(self._numbers(table), reverse=reverse)
@@ -270,7 +270,7 @@ class TableMethods(ABC):
         the error, each (rows,), in nats.
 
         Raises:
-            TableError: for a column that is not there, or a cell that is no number.
+            TableError: for a column that is not there, or a cell that is not a number.
             ValueError: for a model that was not fitted with `source=`.
         """
         return self._moving.log_density_ratio(self._numbers(table))

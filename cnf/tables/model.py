@@ -111,7 +111,7 @@ class TableFlow(TableMethods, WholeState):
         if self.flow is not None and (self.flow.dim, self.flow.context_dim) != expected:
             raise ValueError(
                 f"the flow has dim={self.flow.dim}, context_dim={self.flow.context_dim};"
-                f" the schema wants dim={expected[0]}, context_dim={expected[1]}"
+                f" the schema needs dim={expected[0]}, context_dim={expected[1]}"
             )
 
     @property
@@ -156,7 +156,7 @@ class TableFlow(TableMethods, WholeState):
         states of cells that a column cannot hold say so, see `cnf.tables.Column.encode`.
 
         Raises:
-            TableError: for a column that is not there, or a cell that is no number.
+            TableError: for a column that is not there, or a cell that is not a number.
         """
         cells, given = (
             self.schema.encode(table, columns, strict=False)
@@ -188,7 +188,7 @@ class TableFlow(TableMethods, WholeState):
                 + 2) after n rows, or "impossible", −∞.
 
         Raises:
-            TableError: for a column that is not there, or a cell that is no number.
+            TableError: for a column that is not there, or a cell that is not a number.
         """
         return self.evaluate(table, unseen=unseen).log_prob
 

@@ -25,7 +25,7 @@ def with_moments(schema: Schema, series: pd.Series, place: int) -> Schema:
     fixed = next((c for c in schema.columns if c.type.modeled and not _moves(c)), None)
     if fixed is not None:
         raise TableError(
-            f"time: rows move along continuous columns alone; {fixed.name!r} is"
+            f"time: a flow through time needs continuous columns; {fixed.name!r} is"
             f" {fixed.describe()}: leave it out, or declare it real"
         )
     if series.nunique() < 2:

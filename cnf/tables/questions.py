@@ -97,7 +97,7 @@ class TableDensity:
         `cnf.flows.SubsetDensity.evaluate`.
 
         Raises:
-            TableError: for a column that is not there, or a cell that is no number.
+            TableError: for a column that is not there, or a cell that is not a number.
         """
         choose_columns(list(table.columns), path="table", columns=list(self.columns), ignore=())
         schema = self.model.schema
@@ -190,7 +190,7 @@ class TableDensity:
             names = [modeled[place] for place in pair]
             if len(set(names) & set(columns)) == 1:
                 raise TableError(
-                    f"a longitude and its latitude go together: ask for {' and '.join(names)}, or"
+                    f"a longitude and its latitude belong together: request {' and '.join(names)}, or"
                     " give both"
                 )
         asked = torch.tensor([name in columns for name in modeled], device=self.model.device)
@@ -242,7 +242,7 @@ def table_density(model: Any) -> TableDensity:
     """
     if model.time is not None:
         raise ValueError(
-            "one flow through time has whole rows alone; fit the rows of a time by themselves to ask"
+            "a flow through time scores whole rows only; fit the rows of a time by themselves to ask"
             " for some of their columns"
         )
     schema = model.schema

@@ -56,7 +56,10 @@ def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], 
             found,
             f"columns {listed(found)} follow from the context {listed(given)} and from each other",
         )
-    return found, f"columns {listed(found)} are dependent, one a sum of multiples of the others"
+    return (
+        found,
+        f"columns {listed(found)} are dependent, one is a linear combination of the others",
+    )
 
 
 def _standardized(rows: pd.DataFrame) -> np.ndarray:
@@ -69,7 +72,7 @@ def _standardized(rows: pd.DataFrame) -> np.ndarray:
 def _equal_categories(
     columns: Sequence[Column], table: pd.DataFrame
 ) -> tuple[list[str], str] | None:
-    """Two columns whose categories go together one to one."""
+    """Two columns whose categories correspond one to one."""
     codes: dict[bytes, str] = {}
     for column in columns:
         if column.role != "modeled" or len(column.levels) < 2:
@@ -79,6 +82,6 @@ def _equal_categories(
         order = pd.factorize(levels(table[column.name]))[0].tobytes()
         if order in codes:
             names = [codes[order], column.name]
-            return names, f"the categories of columns {listed(names)} go together one to one"
+            return names, f"the categories of columns {listed(names)} correspond one to one"
         codes[order] = column.name
     return None

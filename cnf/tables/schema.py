@@ -43,7 +43,7 @@ class Schema:
     columns: tuple[Column, ...]
 
     @classmethod
-    @removed_argument("drop_dependent", "dependent columns are set aside")
+    @removed_argument("drop_dependent", "dependent columns are left out")
     def infer(
         cls,
         table: pd.DataFrame,
@@ -267,7 +267,7 @@ def unheld(cell: Any, state: int, column: Column) -> str:
     '17 is outside what the column holds (integer, from 18)'
     """
     if state == NO_STATE:
-        return "missing, in a column that never had a missing cell"
+        return "missing, in a column that had no missing cells in training"
     if state == UNSEEN:
         expected = listed([str(level) for level in column.levels])
         return f"unseen category {shown(str(cell))}; expected one of {expected}"

@@ -20,7 +20,7 @@ from cnf.tables.storage import plain_cells, storage_of
 FEWEST_COUNTED = 10
 # Text is free where more than this share of its cells differ.
 FREE = 0.5
-# The square of a smaller spread is no number.
+# The square of a smaller spread is not a number.
 SMALLEST_SPREAD = 1e-150
 # Names of whole numbers that tell rows apart.
 IDENTIFIER = re.compile(
@@ -83,13 +83,13 @@ def _reason(series: pd.Series) -> str:
     if odd := _unknown_type(series):
         return f"holds cells of the type {odd}"
     if is_row_counter(series):
-        return "it counts the rows"
+        return "it is a row counter"
     present = series[series.notna()]
     if is_numeric(series) and (odd := _odd_scale(present)):
         return odd
     different = present.nunique()
     if different == 1 and is_time(plain_cells(present)):
-        return f"every cell that is there is {present.iloc[0]}"
+        return f"every cell that is not missing is {present.iloc[0]}"
     if _is_identifier(present, different):
         return "an identifier: every cell is different"
     if not (is_text(series) and recognized(series).spelling is None):

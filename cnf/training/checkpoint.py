@@ -57,8 +57,8 @@ class CheckpointWriter:
         except (OSError, SafetensorError, ValueError) as failure:
             reason = " ".join(str(failure).split())[:200]
             warnings.warn(
-                f"{self.path}: update {trainer.step} could not be kept ({reason}); the fit goes on,"
-                " and an interrupted one from the state before it",
+                f"{self.path}: training step {trainer.step} could not be saved ({reason}); the fit"
+                " continues, and would resume from the previous checkpoint",
                 CheckpointWarning,
                 stacklevel=2,
             )
@@ -104,7 +104,7 @@ def resume(path: Path, trainer: Trainer) -> bool:
             if generation is found[-1]:
                 raise
             warnings.warn(
-                f"{damage}; going on from the state before it", CheckpointWarning, stacklevel=2
+                f"{damage}; resuming from the previous checkpoint", CheckpointWarning, stacklevel=2
             )
         else:
             _load(generation, configuration, tensors, trainer)

@@ -115,7 +115,7 @@ class MaximumLikelihood(Objective):
         if self.gradient == "adjoint":
             return ADJOINT_SOLVER
         if self.step % CONTROL_EVERY == 1 and not self.control.update(progress):
-            raise SolverError("the solver lost the field")
+            raise SolverError("the solve failed")
         return self.control.training_grid()
 
 

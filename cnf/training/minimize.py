@@ -99,7 +99,7 @@ def minimize(
         if not (norm.isfinite() and value.isfinite()):
             raise TrainingError(
                 f"{phase}: the objective or its gradient was not finite at update {run.step}; lower the"
-                " learning rate, and look for values that are far out of scale"
+                " learning rate, and look for extreme values"
             )
         optimizer.step()
         values.append(value.item())

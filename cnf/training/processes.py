@@ -128,6 +128,6 @@ def _whole() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise TrainingError(
-            "another process of the fit has ended, so that this one cannot go on; see what it said,"
+            "another process of the fit ended, so this one stops; see its message,"
             " and start the fit again with --resume or its checkpoint"
         ) from error

@@ -120,7 +120,7 @@ def _draws(
     def draw(step: int, done: float) -> tuple[Tensor, Tensor]:
         if step % KL_CONTROL_EVERY == 0 and not control.update(done):
             raise TrainingError(
-                f"reverse KL: no solver follows the flow at update {step}; lower the learning rate"
+                f"reverse KL: the solve failed at training step {step}; lower the learning rate"
             )
         bound = flow.bind(solver=control.training_grid(), generator=generator)
         return bound.sample_and_log_prob((batch,))

@@ -140,7 +140,7 @@ def _likeness(columns: dict[str, float], pairs: pd.DataFrame) -> Iterator[Measur
 
 def _kept(orders: list[Constraint]) -> Iterator[Measure]:
     if orders:
-        detail = f"share of rows that break the most broken order of columns: {orders[0].text}"
+        detail = f"share of rows that violate the most violated order of columns: {orders[0].text}"
         yield Measure("constraints", orders[0].fake, orders[0].real, detail)
 
 
@@ -157,7 +157,7 @@ def _classifiers(pair: TablePair, seed: int) -> Iterator[Measure]:
 def _places(pair: TablePair, seed: int) -> Iterator[Measure]:
     precision, recall = coverage(pair, seed)
     yield Measure("α-precision", precision, 1.0, "synthetic rows lie where real ones do")
-    detail = "real rows have a synthetic row nearer than the next real one"
+    detail = "real rows have a synthetic row closer than the next real one"
     yield Measure("β-recall", recall, 0.5, detail)
 
 
@@ -175,7 +175,7 @@ def _nearness(pair: TablePair, held_out: pd.DataFrame | None, seed: int) -> Iter
 def _memory(pair: TablePair, held_out: pd.DataFrame | None, seed: int) -> Iterator[Measure]:
     if held_out is None:
         return
-    detail = "share of synthetic rows nearer to a training row than to held-out ones"
+    detail = "share of synthetic rows closer to a training row than to held-out ones"
     yield Measure("memorization", nearer_to_training(pair, held_out, seed), 0.5, detail)
 
 
@@ -198,7 +198,7 @@ def _likelihood_gap(
     scores = [part[np.isfinite(part)] for part in scores]
     gap = float(scores[0].mean() - scores[1].mean())
     error = math.hypot(*(part.std() / math.sqrt(len(part)) for part in scores))
-    detail = f"nats by which training rows are likelier than held-out ones, ± {error:.3f}"
+    detail = f"mean log-density of training rows minus that of held-out ones, nats, ± {error:.3f}"
     yield Measure("likelihood gap", gap, 0.0, detail)
 
 

@@ -30,7 +30,7 @@ class Constraint:
 
 def constraints(pair: TablePair, seed: int) -> list[Constraint]:
     """The orders a ≤ b of numeric columns that at most one real row in a thousand breaks and that
-    shuffled columns would not keep; the most broken by synthetic rows first.
+    shuffled columns would not keep; the most violated by synthetic rows first.
 
     Example:
         >>> import pandas as pd

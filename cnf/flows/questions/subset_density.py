@@ -103,8 +103,8 @@ class SubsetDensity:
         found = self.evaluate(x)
         if doubtful := int((~found.ok).sum()):
             warnings.warn(
-                f"{doubtful} of {found.ok.numel()} rows cannot be trusted, {self.method}; `evaluate`"
-                " has their bars, and a fit with any_subset=True a better proposal",
+                f"{doubtful} of {found.ok.numel()} rows are unreliable, {self.method}; `evaluate`"
+                " has their error bounds, and a fit with any_subset=True has a better proposal",
                 DoubtfulWarning,
                 stacklevel=2,
             )

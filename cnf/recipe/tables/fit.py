@@ -41,7 +41,7 @@ class InterruptedFit(Interrupted):
 
 @with_gradients
 @renamed_argument("watchers", "callbacks")
-@removed_argument("drop_dependent", "dependent columns are set aside")
+@removed_argument("drop_dependent", "dependent columns are left out")
 def fit_table(
     table: Any,
     *former: Any,

@@ -44,7 +44,7 @@ class Categorical(ColumnType):
         """A categorical column has levels."""
         super().validate(column)
         if not column.levels:
-            raise ValueError("a categorical column needs its different levels")
+            raise ValueError("a categorical column needs distinct levels")
 
     def details(self, column: Column) -> list[str]:
         """The levels."""

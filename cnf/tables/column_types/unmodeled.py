@@ -83,4 +83,6 @@ class Constant(Unmodeled):
 
 
 def _refuse(column: Column) -> NoReturn:
-    raise TableError(f"column {shown(column.name)} is {column.kind}; the model has no cells of it")
+    raise TableError(
+        f"column {shown(column.name)} is {column.kind}; the model has no cells for it"
+    )
