@@ -1,4 +1,4 @@
-"""The scikit-learn face of a flow."""
+"""A flow as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -38,34 +38,35 @@ class CNFDensity(DensityMixin, BaseEstimator):
     """A continuous normalizing flow as a scikit-learn density estimator: fit, score_samples,
     score, sample.
 
-    It takes arrays of numbers, and data frames of pandas or polars whose columns may be numbers,
-    integers, categories or booleans, with cells missing. It goes into pipelines, searches and
-    cross-validation as any estimator does; scores are in nats per row and in the units of X,
-    computed in float64. Neither the order of the rows matters to a fit, nor whether a weight or a
-    repetition says how often a row is there.
+    It takes arrays of numbers, and data frames of pandas or polars with numbers, integers,
+    categories, booleans and missing cells. It works in pipelines, searches and cross-validation
+    like any estimator. Scores are in nats per row, in the units of X, and are computed in float64.
+    A fit does not depend on the order of the rows, and a weight has the same effect as repeated
+    rows.
 
     Args:
-        steps: budget of the fit in updates; None grows with the rows.
+        steps: budget of the fit in training steps; None lets it grow with the number of rows.
         seconds: budget in seconds instead.
         hidden: widths of the two hidden layers; None chooses by rows and columns.
-        kinds: what columns of a data frame are, by name, where it is not seen; as in
-            `cnf.Schema.infer`.
+        kinds: types of the columns of a data frame, by name, which override the inferred ones; as
+            in `cnf.Schema.infer`.
         context: names of columns that the density is conditioned on: p(other columns | context).
-        any_subset: whether what `marginal` and `conditional` ask is fitted too, within the budget.
-        imputer: whether `impute` is fitted too; None: where a data frame has missing cells.
-        members: flows that are fitted, each with its own seed and validation part and the whole
-            budget; the density is the mean of theirs, p(x) = (1/K) Σₖ pₖ(x).
-        random_state: seed of the first weights and of the fit: an int, a RandomState, or None for
-            numpy's.
+        any_subset: whether to fit also the network for `marginal` and `conditional`, within the
+            budget.
+        imputer: whether to fit also the imputer; None means only if a data frame has missing
+            cells.
+        members: number of flows, each with its own seed, validation rows and the whole budget; the
+            density is their mean, p(x) = (1/K) Σₖ pₖ(x).
+        random_state: seed of the initial weights and of the fit: an int, a RandomState, or None
+            for that of numpy.
 
     Attributes:
         model_: the fitted `cnf.TableFlow`, in float32; the first member.
         flow_: its `cnf.CNF` over the numeric columns.
         members_: all members.
         schema_: the columns: those of an array are real, and called x0, x1, …
-        history_: the course of the first member's fit, a `cnf.History`.
-        log_prob_error_: bar of the numerical error, in nats, that 99 % of the rows of the fit keep
-            within.
+        history_: the `cnf.History` of the first member's fit.
+        log_prob_error_: 99 % quantile of the error bounds over the rows of the fit, in nats.
         n_features_in_: number of columns.
         feature_names_in_: their names, where X had any.
 
@@ -205,13 +206,13 @@ class CNFDensity(DensityMixin, BaseEstimator):
     ) -> Any:
         """Draw rows (n_samples, columns) from the fitted density; random_state seeds the draws.
 
-        They come as what the fit was given: an array, or a frame with its columns, dtypes and
-        categories. `given` is the context, one row for all or one for each: a frame, a mapping, a
-        Series or a list of mappings.
+        They have the form of the data of the fit: an array, or a frame with its columns, dtypes
+        and categories. `given` is the context, one row for all or one for each: a frame, a
+        mapping, a Series or a list of mappings.
 
         Raises:
-            ValueError: for fewer than no rows, or, as a `cnf.TableError`, a context that does not
-                fit.
+            ValueError: for a negative number of rows, or, as a `cnf.TableError`, a context that
+                does not fit.
         """
         check_is_fitted(self)
         if n_samples < 0:
@@ -248,8 +249,8 @@ class CNFDensity(DensityMixin, BaseEstimator):
         return _exact(self.model_).conditional(given)
 
     def explain(self, X: Any, reference: Any) -> Explanation:
-        """Which column makes each row odd, beside rows of reference, by the first member; see
-        `TableFlow.explain`."""
+        """Which column makes each row unusual compared with reference rows, by the first member;
+        see `TableFlow.explain`."""
         check_is_fitted(self)
         rows, known = (self._validated(table, reset=False) for table in (X, reference))
         return _exact(self.model_).explain(rows, known)

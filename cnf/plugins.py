@@ -5,9 +5,9 @@ A module adds its parts when it is imported:
     from cnf.pictures import KINDS, PlotKind
     KINDS.add(PlotKind("columns", "how many columns there are", draw=draw))
 
-The command line imports the modules that entry points of the group "cnf.plugins" name, and those
-of the environment variable CNF_PLUGINS: names of modules or paths of .py files, with commas
-between them. A Python program calls `cnf.plugins.load()`.
+The command line imports the modules named by entry points of the group "cnf.plugins" and by the
+environment variable CNF_PLUGINS, which holds module names or paths of .py files, separated by
+commas. A Python program calls `cnf.plugins.load()`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GROUP, VARIABLE = "cnf.plugins", "CNF_PLUGINS"
 
 
 class PluginError(ValueError):
-    """A plugin that cannot be imported, in one line."""
+    """A plugin cannot be imported."""
 
 
 class Named(Protocol):
@@ -33,7 +33,7 @@ class Named(Protocol):
 
     @property
     def name(self) -> str:
-        """What the part is called; unique within its registry."""
+        """The name of the part, unique within its registry."""
 
 
 Part = TypeVar("Part", bound=Named)
@@ -43,7 +43,7 @@ class Registry(Generic[Part]):
     """Parts by name, in the order in which they were added.
 
     Args:
-        what: the noun that messages call a part by.
+        what: the noun for a part in messages.
         parts: the built-in ones.
 
     Example:
@@ -93,7 +93,7 @@ class Registry(Generic[Part]):
 
 
 def load() -> None:
-    """Import every plugin; those that are imported already stay as they are.
+    """Import every plugin that is not yet imported.
 
     Raises:
         PluginError: for a plugin that cannot be imported, with the reason.

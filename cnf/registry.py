@@ -1,7 +1,7 @@
 """Parts that describe themselves, so that a model file can hold them by name.
 
-A file names classes, and nothing is imported because a file says so: the reader knows the classes that
-were registered, and those that it is given.
+A file names classes, but loading it imports nothing: the reader knows the registered classes and
+those passed to it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ Part = TypeVar("Part", bound=type)
 
 
 def register(cls: Part) -> Part:
-    """Class decorator: model files may hold parts of this class, under its name.
+    """Class decorator: model files may contain parts of this class, under its name.
 
-    The class says what rebuilds a part with `config()`, by default its constructor's arguments as
-    the attributes of the same names, and rebuilds it with `from_config`. Tensors are no part of
-    either: parameters and buffers travel with the weights.
+    `config()` returns the settings that rebuild a part, by default its constructor's arguments
+    from the attributes of the same names, and `from_config` rebuilds it. Neither includes tensors:
+    parameters and buffers are stored with the weights.
 
     Raises:
         ValueError: if another class has the name.
@@ -50,8 +50,7 @@ def register(cls: Part) -> Part:
 
 
 def arguments(part: Any, *others: str) -> dict[str, Any]:
-    """The constructor's arguments of a part but for some others, from the attributes of the same
-    names.
+    """The constructor's arguments of a part, except some, from the attributes of the same names.
 
     Raises:
         ValueError: for an argument that the part does not keep.
@@ -67,7 +66,7 @@ def arguments(part: Any, *others: str) -> dict[str, Any]:
 
 @contextmanager
 def known_classes(classes: Iterable[type]) -> Iterator[None]:
-    """Let model files hold parts of these classes, by their import path, for the moment."""
+    """Temporarily allow parts of these classes in model files, by their import path."""
     token = _GIVEN.set({import_path(cls): cls for cls in classes})
     try:
         yield
@@ -76,13 +75,13 @@ def known_classes(classes: Iterable[type]) -> Iterator[None]:
 
 
 def import_path(cls: type) -> str:
-    """Where a class is imported from."""
+    """The import path of a class."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def described(part: Any) -> dict[str, Any]:
-    """What a model file says of a part: the name of its class, by import path if it is not
-    registered, and its settings.
+    """The description of a part in a model file: the name of its class (the import path if it is
+    not registered) and its settings.
 
     Raises:
         ValueError: for a part that does not keep its settings.
@@ -94,7 +93,7 @@ def described(part: Any) -> dict[str, Any]:
 
 
 def rebuild(kind: type[Any], config: dict[str, Any], *sizes: int) -> Any:
-    """The part of some kind that `described` described, for so many columns.
+    """The part from the result of `described`, for a number of columns.
 
     Raises:
         ValueError: for a class that is neither registered nor given, or is of another kind.

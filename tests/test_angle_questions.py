@@ -132,9 +132,9 @@ def test_a_range_of_winds_may_pass_north(model):
 
 
 def test_longitude_and_latitude_go_together(model):
-    with pytest.raises(TableError, match="ask for lon and lat"):
+    with pytest.raises(TableError, match="request lon and lat"):
         model.marginal(["lon"])
-    with pytest.raises(TableError, match="ask for lon and lat"):
+    with pytest.raises(TableError, match="request lon and lat"):
         model.conditional({"lat": 3.0})
 
 

@@ -667,7 +667,7 @@ BAD_FITS = {
     "bad weights": (["table.csv", "-o", "m", "--weights", "b"], ["table.csv", "weights", ">= 0"]),
     "nothing left": (["table.csv", "-o", "m", "--ignore", "a,b,c"], ["no columns"]),
     "repeated column": (["table.csv", "-o", "m", "--context", "a,a"], ["a,a"]),
-    "no names": (["table.csv", "-o", "m", "--columns", ""], ["names of columns"]),
+    "no names": (["table.csv", "-o", "m", "--columns", ""], ["distinct column names"]),
     "valid without column": (
         ["table.csv", "-o", "m", "--valid", "short.csv"],
         ["short.csv", "'c'"],

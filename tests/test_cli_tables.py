@@ -150,7 +150,7 @@ def test_an_unseen_category_costs_its_own_row(room, tmp_path, capsys):
     (tmp_path / "t.csv").write_text("region,age,member,debt,mood,w\n" + rows)
     command = ("score", room / "all", tmp_path / "t.csv", "-o", tmp_path / "s.csv", "--reason")
     code, out, _ = outcome(capsys, *command)
-    assert code == 0 and "1 have a category that the fit never saw" in out
+    assert code == 0 and "1 have a category that was not in training" in out
     scores = pd.read_csv(tmp_path / "s.csv", keep_default_na=False)
     assert "unseen category 'west'" in scores.reason[0] and "-2 is outside" in scores.reason[1]
     assert scores.reason[2] == "" and np.isfinite(float(scores.log_prob[0]))

@@ -44,7 +44,7 @@ def test_training_rows_alone_are_told_so(model):
 
 def test_a_tenth_of_training_rows_among_new_ones_is_noticed(model):
     mixed = pd.concat([table(1), table(0).head(60)])
-    assert "learned from about 1" in judges_of(model, mixed).words
+    assert "trained on about 1" in judges_of(model, mixed).words
 
 
 def test_baselines_learn_from_the_rows_that_the_flow_learned_from(model):

@@ -262,7 +262,9 @@ def test_other_rows_are_all_taken_to_be_new(table):
     rows.to_csv(table / "new.csv", index=False)
     command = ["report", table / "m.safetensors", table / "new.csv", "-o", table / "new.html"]
     assert main([str(part) for part in command]) == 0
-    assert "60 rows of new.csv. These rows are taken to be new" in (table / "new.html").read_text()
+    assert (
+        "60 rows of new.csv. These rows are assumed to be new" in (table / "new.html").read_text()
+    )
 
 
 @pytest.mark.slow

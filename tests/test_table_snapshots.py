@@ -174,7 +174,7 @@ def test_what_is_no_table_of_snapshots_is_refused(room, model, tmp_path, capsys)
         ({"day": 1.0}, "at two times at least"),
         ({"day": [None] + [1.0] * 119 + [2.0] * 120}, "missing cell"),
         ({"day": [0.0] * 237 + [2.0] * 3}, "at least 10 rows at every time; found 3 at 2"),
-        ({"a": ["x", "y"] * 120}, "continuous columns alone; 'a' is categorical"),
+        ({"a": ["x", "y"] * 120}, "needs continuous columns; 'a' is categorical"),
     ],
 )
 def test_tables_that_cannot_be_fitted_are_refused_in_one_line(change, told):

@@ -1,4 +1,4 @@
-"""What every velocity field has in common."""
+"""The interface of velocity fields."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class FieldAt(NamedTuple):
 
     Attributes:
         velocity: v (*batch, dim).
-        velocity_and_divergence: v and tr ∂v/∂x (*batch,) in closed form; None where the field has
-            none.
+        velocity_and_divergence: v and tr ∂v/∂x (*batch,) in closed form; None if there is no
+            closed form.
     """
 
     velocity: Callable[[Tensor], Tensor]
@@ -29,15 +29,15 @@ class FieldAt(NamedTuple):
 
 @dataclass(frozen=True)
 class BoundField:
-    """A field with its context filled in and its weights prepared: what one solve evaluates.
+    """A field with its context and prepared weights, as one solve evaluates it.
 
     Attributes:
-        at: the field at each of some times (n, …), whose further axes are () or (*batch,). What
-            depends on time alone is computed for all of them at once.
+        at: the field at times (n, …), whose further axes are () or (*batch,). Everything that
+            depends on time alone is computed for all times at once.
         closed_form: whether the divergence has a closed form.
-        tensors: every tensor that the field reads and that may want a gradient, the context
-            included. Those prepared from the weights stand here in their place: the graph of a
-            solve ends at `tensors`.
+        tensors: every tensor that the field reads and that may require a gradient, including the
+            context. Tensors prepared from the weights replace them here: the graph of a solve ends
+            at `tensors`.
     """
 
     at: Callable[[Tensor], Sequence[FieldAt]]
@@ -78,7 +78,7 @@ class VelocityField(nn.Module, ABC):
         """Velocity (*batch, dim) at times t () or (*batch,) and states x (*batch, dim)."""
 
     def config(self) -> dict[str, Any]:
-        """What rebuilds the field beside its sizes, JSON-ready: the constructor's arguments."""
+        """The constructor's arguments, except sizes, that rebuild the field; ready for JSON."""
         return arguments(self, "dim", "context_dim")
 
     @classmethod
@@ -92,8 +92,8 @@ class VelocityField(nn.Module, ABC):
         return Geometry(self.dim)
 
     def mask(self, context: Tensor | None) -> Tensor | None:
-        """Which columns each row of the context has (*batch, dim), where rows lack some; None where
-        every row has them all."""
+        """The columns that each row of the context has (*batch, dim); None if every row has all
+        columns."""
         return None
 
     def bind(self, context: Tensor | None = None) -> BoundField:
@@ -119,7 +119,7 @@ class TimeFeatures(nn.Module):
     """Smooth features of time, (2t − 1, cos πt, sin πt, …, cos πkt, sin πkt), (*batch, 2k + 1).
 
     Args:
-        frequencies: k; small, since a velocity that wobbles in time costs the solver steps.
+        frequencies: k; small, because a velocity that oscillates in time needs more solver steps.
     """
 
     def __init__(self, frequencies: int = 3) -> None:

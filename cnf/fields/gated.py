@@ -1,4 +1,4 @@
-"""The field whose divergence is one more matrix product."""
+"""The default field, whose divergence costs one more matrix product."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ class GatedField(VelocityField):
     form.
 
     v(t, x) = W₃ tanh(g₂ ⊙ (W₂ σ(g₁ ⊙ (W₁x) + c₁)) + c₂) + b + s ⊙ x, where the gates g, the shifts
-    c, the offset b and the skip s depend on time and context. Its divergence is one more product
-    of two matrices, whatever `dim` is; see `cnf.fields.closed_form`.
+    c, the offset b and the skip s depend on time and context. Its divergence costs one more
+    product of two matrices, for any `dim`; see `cnf.fields.closed_form`.
 
-    In angles the field has period 2π: their frequencies in W₁ are whole numbers, drawn at the start
-    and kept; units with an angle have no gate g₁, and angles no skip. On spheres it is tangential;
-    see `cnf.fields.spheres`.
+    In angles the field has period 2π: their frequencies in W₁ are integers, which are drawn once
+    and not trained; units with an angle have no gate g₁, and angles have no skip. On spheres it is
+    tangential; see `cnf.fields.spheres`.
 
     Args:
         dim: number of columns of x.
         hidden: widths of the two hidden layers.
         context_dim: number of columns of the context.
         first: activation σ of the first layer: "sine" makes it a layer of Fourier features with
-            trained frequencies, which resolves fine structure far sooner than "tanh".
-        frequency: scale of the frequencies that W₁ starts with, for x of unit variance.
+            trained frequencies, which learns fine structure much faster than "tanh".
+        frequency: scale of the initial frequencies in W₁, for x of unit variance.
         modulation: width of the small network that makes gates and shifts from time and context.
-        angles: number of columns of x that are angles in radians, behind the real ones.
+        angles: number of columns of x that are angles in radians, after the real ones.
         spheres: number of unit vectors of three columns each, last.
 
     Raises:
@@ -119,7 +119,7 @@ class GatedField(VelocityField):
 
     @property
     def resting(self) -> bool:
-        """Whether the velocity is zero everywhere and always."""
+        """Whether the velocity is zero at all points and times."""
         moving = (self.W3, self.outer.weight[-2 * self.dim :], self.outer.bias[-2 * self.dim :])
         return not any(bool(part.any()) for part in moving)
 

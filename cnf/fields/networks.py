@@ -1,5 +1,4 @@
-"""General networks: their divergence comes from automatic differentiation, but for one special
-case."""
+"""General networks, whose divergence comes from automatic differentiation, with one exception."""
 
 from __future__ import annotations
 
@@ -64,7 +63,7 @@ class MLPField(VelocityField):
         return self.layers[-1](h)
 
     def bind(self, context: Tensor | None = None) -> BoundField:
-        """The field for one context; with two hidden layers of tanh its divergence has a closed
+        """The field for one context; with two hidden tanh layers, its divergence has a closed
         form."""
         if len(self.hidden) != 2 or self.activation != "tanh":
             return super().bind(context)

@@ -1,4 +1,4 @@
-"""Augmented flows: room beside the data, and a lower bound where the density was."""
+"""Augmented flows: additional noise columns, and a lower bound of the density."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from cnf.flows.flow import CNF
 
 
 class AugmentedCNF(nn.Module):
-    """A flow over data x and noise e beside it, whose marginal p(x) = ∫ p(x, e) de is the model.
+    """A flow over data x and noise columns e, whose marginal p(x) = ∫ p(x, e) de is the model.
 
     A flow in the plane is a homeomorphism of the plane; with noise columns q(e) = N(0, I) the same
     points may leave it and pass each other (Huang et al., "Augmented normalizing flows", 2020;
-    Chen et al., "VFlow", 2020). The price: p(x) is an integral. What can be had is a lower bound,
-    which rises towards log p(x) with the number of draws (Burda et al., "Importance weighted
+    Chen et al., "VFlow", 2020). In return, p(x) is an integral. It has a lower bound, which
+    increases towards log p(x) with the number of draws (Burda et al., "Importance weighted
     autoencoders", 2016),
 
         log p(x) ≥ E log (1/K) Σₖ p(x, eₖ) / q(eₖ),    e₁ … e_K ~ q,
 
-    so this class has a `log_prob_bound` and no `log_prob`. Samples are exact.
+    so this class has `log_prob_bound` instead of `log_prob`. Samples are exact.
 
     Args:
         flow: the joint flow, over the columns of x followed by those of e.
@@ -51,11 +51,11 @@ class AugmentedCNF(nn.Module):
         self.noise = NormalBase(augment)
 
     def join(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """x (*batch, dim) with fresh noise beside it, (*batch, dim + augment): rows to fit the
-        joint flow to.
+        """x (*batch, dim) with new noise columns, (*batch, dim + augment), for the fit of the
+        joint flow.
 
-        Maximum likelihood on such rows raises the bound of one draw, as the entropy of the noise
-        is constant."""
+        Maximum likelihood on such rows raises the bound of one draw, because the entropy of the
+        noise is constant."""
         return torch.cat([x, self._noise(x, generator)], -1)
 
     def _noise(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -71,8 +71,8 @@ class AugmentedCNF(nn.Module):
     ) -> Tensor:
         """A random value in nats whose mean is at most log p(x | context), row by row.
 
-        The mean over the noise never falls as the draws grow, and tends to log p(x); the mean of
-        the exponential is p(x) for any number of draws.
+        The mean over the noise does not decrease with the number of draws, and converges to log
+        p(x); the mean of the exponential is p(x) for any number of draws.
 
         Args:
             x: (*batch, dim)

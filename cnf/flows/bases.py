@@ -1,4 +1,4 @@
-"""Base densities: what a flow starts from at t = 0."""
+"""Base densities, from which a flow starts at t = 0."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Base(nn.Module, ABC):
         dim: number of columns.
 
     Attributes:
-        solves: whether its log-density takes a solve of an equation of its own.
+        solves: whether its log-density needs a solve of its own.
     """
 
     solves = False
@@ -46,17 +46,17 @@ class Base(nn.Module, ABC):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """Draws (*shape, dim) in a dtype, torch's default if none is given, and on a device, which is
-        that of the base's tensors where it has any."""
+        """Draws (*shape, dim) in a dtype (default: that of torch) and on a device (default: that
+        of the base's tensors)."""
 
     def steepness(self, z: Tensor) -> Tensor:
-        """|∇ log p₀(z)| (*batch,) at z (*batch, dim): nats by which an error of one unit in z
-        moves a log-density."""
+        """|∇ log p₀(z)| (*batch,) at z (*batch, dim): the change of the log-density, in nats, per
+        unit of error in z."""
         return torch.func.grad(lambda z: self.log_prob(z).sum())(z).norm(dim=-1)
 
     def config(self) -> dict[str, Any]:
-        """What rebuilds the base beside its columns and its tensors, JSON-ready: the constructor's
-        arguments."""
+        """The constructor's arguments, except columns and tensors, that rebuild the base; ready
+        for JSON."""
         return arguments(self, "dim")
 
     @classmethod
@@ -65,7 +65,7 @@ class Base(nn.Module, ABC):
         return cls(dim, **config)
 
     def require_drawable(self) -> None:
-        """Raise a ValueError if the tensors of a file leave nothing to draw from."""
+        """Raise a ValueError if the tensors of a file do not define a density."""
 
     def describe(self) -> str:
         """The base in words."""
@@ -192,13 +192,13 @@ class MixtureBase(Base):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int) -> MixtureBase:
-        """A mixture of so many components, in whose place the tensors of a file come."""
+        """A mixture with this number of components, whose tensors are then read from a file."""
         count = config["components"]
         unit = torch.eye(dim).expand(count, dim, dim).clone()
         return cls(torch.ones(count), torch.zeros(count, dim), unit)
 
     def require_drawable(self) -> None:
-        """Raise a ValueError for weights that are no probabilities."""
+        """Raise a ValueError for weights that are not probabilities."""
         if (self.weights < 0).any() or not self.weights.sum() > 0:
             raise ValueError("weights of a mixture: expected numbers >= 0 with a positive sum")
 
@@ -248,14 +248,14 @@ class MixtureBase(Base):
 class ContaminatedBase(Base):
     """A base with a share ε of its mass in heavy tails, p = (1 − ε) p_base + ε t_ν (Tukey 1960).
 
-    A field moves an outlier by little, so the base decides what it costs: under a Gaussian a row
-    at 40 standard deviations costs 800 nats, here about 60. t_ν is the multivariate Student-t
-    density around zero with unit scale,
+    A field hardly moves an outlier, so the base determines its cost: a row at 40 standard
+    deviations costs 800 nats under a Gaussian, and about 60 here. t_ν is the multivariate
+    Student-t density around zero with unit scale,
 
         log t_ν(z) = log Γ((ν + d)/2) − log Γ(ν/2) − (d/2) log πν − (ν + d)/2 log(1 + |z|²/ν).
 
     Args:
-        base: what holds the rest of the mass.
+        base: the base with the remaining mass.
         share: ε in (0, 1).
         df: degrees of freedom ν, a whole number from 1 to `MOST_DF`.
 
@@ -280,7 +280,7 @@ class ContaminatedBase(Base):
         self.df = df
 
     def config(self) -> dict[str, Any]:
-        """The base inside, and the share and the tails of the rest."""
+        """The inner base, and the share and the degrees of freedom of the tails."""
         return {"base": described(self.base), "share": self.share, "df": self.df}
 
     @classmethod

@@ -30,10 +30,10 @@ from cnf.rows import Numbers, as_tensor
 
 @dataclass(frozen=True)
 class SolveOptions:
-    """Options of the solves of a `BoundFlow`; None stands for what the flow has.
+    """Options of the solves of a `BoundFlow`; None means the option of the flow.
 
     Attributes:
-        solver: what solves.
+        solver: the solver.
         divergence: "auto", "exact" or a `Hutchinson`.
         error_model: of the error bounds.
         tolerance: of the error bounds, in place of that of the error model, nats.
@@ -53,7 +53,7 @@ class SolveOptions:
 class BoundFlow:
     """p(x | context) with the options of its solves; what `CNF.bind` returns.
 
-    It holds no numbers of its own: a change of the flow's weights is a change of the bound flow.
+    It has no parameters of its own: a change of the flow's weights also changes the bound flow.
 
     Attributes:
         flow: a `CNF`.
@@ -228,7 +228,7 @@ class BoundFlow:
         return v.reshape(*shape, self.flow.dim)
 
     def rows(self, x: Numbers) -> tuple[Tensor, Given, torch.Size]:
-        """x (rows, dim) and what its rows are given, and the batch shape they came in."""
+        """x (rows, dim), the context of its rows, and their original batch shape."""
         dim, context = self.flow.dim, self.context
         x = as_tensor(x, self.device)
         if x.dim() < 1 or x.shape[-1] != dim:

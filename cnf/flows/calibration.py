@@ -1,4 +1,4 @@
-"""Placing a grid on training rows, and making its error bar honest."""
+"""Choosing a grid on training rows, and calibrating its error bounds."""
 
 from __future__ import annotations
 
@@ -72,8 +72,7 @@ SolveOn = Callable[[Grid], SolveResult]
 
 
 def spread_evenly(score: SolveOn, steps: int) -> Grid:
-    """A grid of `steps` steps that make about the same error each on the rows that `score`
-    holds."""
+    """A grid of `steps` steps with about equal errors on the rows of `score`."""
     return _placed(_difficulty(score), steps, USUAL_POWER)
 
 
@@ -92,12 +91,11 @@ def _placed(difficulty: Tensor, steps: int, power: float) -> Grid:
 
 @torch.no_grad()
 def calibrated(bound: BoundFlow, x: Tensor, tolerance: float) -> tuple[Grid, ErrorModel]:
-    """The grid and the error model that `CNF.calibrate` gives a flow for rows x; the flow stays as
-    it is.
+    """The grid and the error model of `CNF.calibrate` for rows x; the flow is not changed.
 
     Args:
         bound: the flow under the context of the rows.
-        x: rows (rows, dim); `CALIBRATION_ROWS` of those that are finite are used, spread evenly.
+        x: rows (rows, dim); `CALIBRATION_ROWS` finite rows, evenly spaced, are used.
         tolerance: of the error bounds, in nats.
 
     Raises:

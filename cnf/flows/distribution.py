@@ -44,8 +44,9 @@ class FlowDistribution(Distribution):
     """p(x | context) of a flow, for everything that takes a `torch.distributions.Distribution`, and
     for `pyro.sample`.
 
-    Mean, variance and entropy are estimates from 1,024 draws, the same at every call; `estimates`
-    gives their errors. So does `kl_divergence` between a flow and any distribution.
+    Mean, variance and entropy are estimates from 1,024 draws, which are the same at every call;
+    `estimates` gives their standard errors. `kl_divergence` between a flow and any distribution is
+    estimated in the same way.
 
     Args:
         flow: a `CNF`.
@@ -91,8 +92,8 @@ class FlowDistribution(Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """Where the density is not zero: all real vectors, or those within the ranges of the
-        transform."""
+        """The set where the density is positive: all real vectors, or those within the ranges of
+        the transform."""
         return support_of(self.bound)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> FlowDistribution:
@@ -131,7 +132,7 @@ class FlowDistribution(Distribution):
         return self.held.answer(lambda: self.bound.sample_and_log_prob(sample_shape))
 
     def estimates(self, draws: int = DRAWS, seed: int = SEED) -> Estimates:
-        """Mean, variance and entropy from so many draws, with their standard errors."""
+        """Mean, variance and entropy from this number of draws, with their standard errors."""
         x, log_prob = _seeded(self, draws, seed)
         mean, mean_error = _mean(x)
         square = (x - mean).square()
@@ -157,8 +158,8 @@ class FlowDistribution(Distribution):
 def kl_estimate(
     p: Distribution, q: Distribution, draws: int = DRAWS, seed: int = SEED
 ) -> tuple[Tensor, Tensor]:
-    """KL(p ‖ q) = E_p[log p − log q] (*batch,) in nats, and its standard error, from so many draws
-    of p."""
+    """KL(p ‖ q) = E_p[log p − log q] (*batch,) in nats, and its standard error, from this number
+    of draws of p."""
     x, log_prob = _seeded(p, draws, seed)
     return _mean(log_prob - q.log_prob(x))
 

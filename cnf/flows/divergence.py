@@ -84,11 +84,10 @@ def choose_divergence(
     *,
     training: bool,
 ) -> Divergence:
-    """How one solve that starts at x computes the divergence, its probes already drawn.
+    """The method by which one solve from x computes the divergence, with its probes drawn.
 
-    "auto" is the closed form where the field has one, else exact; where gradients are being built
-    for more than moderately many columns, a Hutchinson estimate takes the place of the exact
-    trace."""
+    "auto" is the closed form if the field has one, else exact. If gradients are recorded for many
+    columns, a Hutchinson estimate replaces the exact trace."""
     if divergence == AUTO and bound.closed_form:
         return _closed_form
     if divergence == AUTO and training and x.shape[-1] > MODERATE_DIM:

@@ -39,27 +39,27 @@ class CNF(FlowMethods, WholeState):
     """A continuous normalizing flow: a base density at t = 0 carried to the data at t = 1.
 
     With dx/dt = v(t, x, context) and z = x(0), the density at x = x(1) follows the instantaneous
-    change of variables (Chen et al. 2018), log p(x) = log p₀(z) − ∫₀¹ tr ∂v/∂x dt, plus the
-    log-Jacobian of the preprocessing, so that it is in the units of the data.
+    change of variables (Chen et al. 2018), log p(x) = log p₀(z) − ∫₀¹ tr ∂v/∂x dt. The
+    log-Jacobian of the preprocessing is added, so the density is in the units of the data.
 
     Args:
         dim: number of columns of x.
-        hidden: widths of the two hidden layers of the default field, a `GatedField`; without them
-            `cnf.fit` builds the field that was measured for so many rows and columns.
+        hidden: widths of the two hidden layers of the default field, a `GatedField`; without them,
+            `cnf.fit` builds the default field for the number of rows and columns.
         context_dim: number of columns of the context that the density depends on; 0 for none.
-        field: a velocity field of your own, or any module of (t, x), see `ModuleField`; then
-            `hidden` has no meaning.
+        field: a velocity field of your own, or any module of (t, x), see `ModuleField`; `hidden`
+            is then ignored.
         base: base density, a `Base` or any `torch.distributions.Distribution` whose event has one
             axis; "auto" is the standard normal, unless `cnf.fit` chooses another.
         preprocess: transform to model coordinates; "auto" is the identity until `cnf.fit` fits it.
-        solver: such as a `Grid` or a `Torchdiffeq`; "auto" is `UNCALIBRATED` until `calibrate`
-            places a grid.
-        divergence: "auto" (closed form where the field has one, else exact, else, in training
-            beyond moderate dimension, Hutchinson), "exact", "hutchinson", or a `Hutchinson` with
-            its number of probes.
-        periods: the period of each column that is an angle, by its place: {0: 360.0}. Such a
-            density is the same at both ends of a period, with its derivatives.
-        spheres: places of longitude and latitude, in degrees, of columns that are points of a
+        solver: a `Grid` or a `Torchdiffeq`; "auto" is `UNCALIBRATED` until `calibrate` chooses a
+            grid.
+        divergence: "auto" (in closed form if the field has one, else exact; in training beyond
+            moderate dimension, Hutchinson), "exact", "hutchinson", or a `Hutchinson` with its
+            number of probes.
+        periods: the period of each column that is an angle, by its index: {0: 360.0}. The density
+            and its derivatives are equal at both ends of a period.
+        spheres: indices of longitude and latitude, in degrees, for columns that are points on a
             sphere: [(0, 1)]. The density is per unit area of the unit sphere, 4π in all.
 
     Raises:
@@ -170,7 +170,7 @@ class CNF(FlowMethods, WholeState):
     def to_model_coordinates(
         self, x: Numbers, context: Numbers | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Rows and their context where the field lives.
+        """Rows and their context in model coordinates.
 
         Args:
             x: (*batch, dim), in the units of the data.
@@ -194,33 +194,32 @@ class CNF(FlowMethods, WholeState):
     def calibrate(
         self, x: Numbers, tolerance: float = 1e-3, *, context: Numbers | None = None
     ) -> CNF:
-        """Place the time grid on rows x (rows, dim) so that error bars within the tolerance cost
-        the fewest evaluations.
+        """Choose the time grid on rows x (rows, dim) that keeps error bounds within the tolerance
+        with the fewest evaluations.
 
         Args:
-            x: training rows; up to 1024 of those that are finite are used.
-            tolerance: of the error bar of log_prob, in nats, but for rounding. What the flow's
-                arithmetic loses is measured and stands in its bars; a tolerance below that asks
-                for `.double()`.
+            x: training rows; up to 1024 finite rows are used.
+            tolerance: of the error bound of log_prob without rounding, in nats. Rounding is
+                measured and included in the bounds; a tolerance below it needs `.double()`.
             context: (rows, context_dim)
 
         Returns:
             The flow itself, with its `solver` and `error_model` set.
 
         Raises:
-            ValueError: for a tolerance that is not positive, or no rows.
+            ValueError: for a tolerance that is not positive, or if there are no rows.
         """
         self.solver, self.error_model = calibrated(self.bind(context), as_tensor(x), tolerance)
         return self
 
     def compile_solves(self) -> CNF:
-        """Have torch.compile make one program of a whole solve on the flow's grid, for scoring and
-        sampling without a gradient.
+        """Compile a whole solve on the flow's grid with torch.compile, for scoring and sampling
+        without gradients.
 
-        The program is made for chunks of 1,024 rows (65,536 on an accelerator); others, second
-        looks at hard rows among them, go as before. It is made when the first such chunk comes,
-        which takes minutes: worth while for tens of millions of rows. A grid that is calibrated
-        later wants a program of its own.
+        The program processes chunks of 1,024 rows (65,536 on an accelerator). Other chunks, such
+        as those of re-solved rows, run as before. Compilation happens at the first such chunk and
+        takes minutes, so it is worthwhile for tens of millions of rows. After another calibration,
+        it is repeated.
 
         Returns:
             The flow itself.
@@ -238,11 +237,11 @@ class CNF(FlowMethods, WholeState):
         return self
 
     def settings(self) -> dict[str, Any]:
-        """What the flow is beside its tensors, JSON-ready."""
+        """The configuration of the flow without its tensors, ready for JSON."""
         return flow_state(self)
 
     def restore(self, settings: dict[str, Any]) -> None:
-        """Take over what `settings` gave; parts are built anew where theirs differ."""
+        """Restore the result of `settings`; parts whose settings differ are rebuilt."""
         set_flow_state(self, settings)
 
     def save(self, path: str | Path) -> None:
@@ -250,9 +249,9 @@ class CNF(FlowMethods, WholeState):
         `cnf.load`.
 
         Raises:
-            ValueError: for a part that does not keep its settings, or too long a grid. A part whose
-                class is not registered (`cnf.register`) is named by its import path; the loader is
-                given the class.
+            ValueError: for a part that does not keep its settings, or a grid that is too long. A
+                part whose class is not registered (`cnf.register`) is stored under its import
+                path, and its class is passed to the loader.
         """
         write_model(path, {**describe(self), "metadata": self.metadata}, tensors_of(self))
 

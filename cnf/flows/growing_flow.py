@@ -1,4 +1,4 @@
-"""A flow through time whose mass grows and shrinks on its way."""
+"""A flow through time whose mass changes."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ def carried(
     solver: Solver,
     probe: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Particles x (rows, dim) in model coordinates, from where they are at the first of the times
-    on.
+    """Paths of particles x (rows, dim) in model coordinates, from the first of the times.
 
     Args:
         field: carries them.
@@ -48,8 +47,8 @@ def carried(
         probe: ε (rows, dim) of unit covariance, for the slope of g: E (ε·∇g)² = |∇g|².
 
     Returns:
-        Where they are (time, rows, dim), and the integrals of g and, with a probe, of (ε·∇g)² along
-        their ways (time, rows, rates).
+        Positions (time, rows, dim), and the integrals of g and, with a probe, of (ε·∇g)² along the
+        paths (time, rows, rates).
     """
     bound = field.bind()
 
@@ -74,17 +73,17 @@ def squared_slope(growth: Growth, t: Tensor, x: Tensor, probe: Tensor) -> Tensor
 
 
 class GrowingFlow(SnapshotFlow):
-    """A `SnapshotFlow` whose mass grows at a rate g(t, x), as `cnf.fit_snapshots(growth=True)` fits
-    it.
+    """A `SnapshotFlow` whose mass grows at a rate g(t, x), fitted by
+    `cnf.fit_snapshots(growth=True)`.
 
         ∂ρ/∂t + div(ρ v) = g ρ,    ρ = M(time) p(x, time).
 
-    `log_prob` is that of p, which is normalized at every time. `sample` draws particles of the base
-    and resamples them by exp ∫ g. The flow inside, `flow`, has the density p too, but its own
+    `log_prob` is that of p, which is normalized at every time. `sample` draws particles from the
+    base and resamples them by exp ∫ g. The inner flow, `flow`, also has the density p, but its
     samples are not resampled.
 
     Args:
-        flow: whose field is a `ThroughTime` of a `GrowingField`.
+        flow: a flow whose field is a `ThroughTime` of a `GrowingField`.
 
     Raises:
         ValueError: for a flow with another field.
@@ -109,7 +108,8 @@ class GrowingFlow(SnapshotFlow):
         return cls(timed)
 
     def follow(self, flow: CNF) -> None:
-        """Take over field, base and preprocessing of a flow without a context; the growth stays."""
+        """Take over field, base and preprocessing of a flow without a context; the growth is not
+        changed."""
         growing = GrowingField(flow.field, self.field.growth)
         super().follow(flow)
         self.flow.field = ThroughTime(growing)
@@ -122,7 +122,7 @@ class GrowingFlow(SnapshotFlow):
         return field
 
     def mass(self, time: float) -> float:
-        """The whole mass M(time), in the units of the masses that the fit was given.
+        """The total mass M(time), in the units of the masses of the fit.
 
         Raises:
             ValueError: for a time beyond the snapshots.
@@ -130,8 +130,7 @@ class GrowingFlow(SnapshotFlow):
         return math.exp(self.field.growth.log_mass(self._share(time)))
 
     def growth(self, x: Numbers, time: float) -> Tensor:
-        """The rate g (*batch,) at which mass grows at points x (*batch, dim), in parts of itself for
-        each unit of time.
+        """The relative growth rate g (*batch,) at points x (*batch, dim), per unit of time.
 
         Raises:
             ValueError: for a time beyond the snapshots.
@@ -144,8 +143,8 @@ class GrowingFlow(SnapshotFlow):
     def trajectory_and_growth(
         self, x: Numbers, times: Sequence[float], *, start: float
     ) -> tuple[Tensor, Tensor]:
-        """Paths of particles (times, *batch, dim), as `trajectory`, and by which factor the mass of
-        each has grown since `start` (times, *batch).
+        """Paths of particles (times, *batch, dim), as in `trajectory`, and the growth factor of
+        the mass of each since `start` (times, *batch).
 
         Raises:
             ValueError: for a time beyond the snapshots.
@@ -171,8 +170,8 @@ class GrowingFlow(SnapshotFlow):
     ) -> Tensor:
         """Draws (*shape, dim) at a time, in the units of the data.
 
-        Several times as many particles of the base are carried there; of those, some are kept, each
-        with the odds of its mass. A particle whose mass is beyond `DRAWS_FOR_ONE` times the mean is
+        Several times as many particles are carried from the base to that time, and resampled in
+        proportion to their mass. A particle whose mass exceeds `DRAWS_FOR_ONE` times the mean is
         drawn more than once.
         """
         share, batch = self._share(time), tuple(np.atleast_1d(shape).tolist())
@@ -186,9 +185,9 @@ class GrowingFlow(SnapshotFlow):
 
     @torch.no_grad()
     def settle(self, seed: int, draws: int = MEAN_DRAWS) -> None:
-        """Take from the rate its mean over the mass at every time, so that p is normalized.
+        """Subtract from the rate its mean over the mass at every time, so that p is normalized.
 
-        The mean is that of so many seeded draws, as a polynomial in time."""
+        The mean is estimated from seeded draws, as a polynomial in time."""
         growth, flow = self.field.growth, self.flow
         growth.mean.zero_()
         generator = torch.Generator(flow.device).manual_seed(seed)
@@ -230,8 +229,8 @@ class GrowingFlow(SnapshotFlow):
 
 
 def resampled(log_weights: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """Places (count,) drawn with the odds of some weights, each as often as these say, but for a
-    fraction (systematic resampling, Kitagawa 1996), in random order.
+    """Indices (count,) drawn in proportion to weights by systematic resampling (Kitagawa 1996), in
+    random order; the number of draws of each is exact up to rounding.
 
     Example:
         >>> resampled(torch.tensor([0.0, 3.0]).log(), 2, None)

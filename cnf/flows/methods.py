@@ -20,7 +20,7 @@ from cnf.rows import Numbers, as_tensor
 
 
 class FlowMethods:
-    """What a flow answers, with the context and the options as arguments."""
+    """The methods of a flow, with the context and the options as arguments."""
 
     device: Any
     subsets: Any
@@ -36,22 +36,22 @@ class FlowMethods:
         gradient: Gradient | None = None,
         generator: torch.Generator | None = None,
     ) -> BoundFlow:
-        """The flow under one context and with options of its own: what has none of them is as the
-        flow has it.
+        """The flow under one context, with its own options. Options that are not given are those
+        of the flow.
 
         Args:
             context: (*batch, context_dim)
-            solver: what solves.
+            solver: the solver.
             divergence: "auto", "exact" or a `Hutchinson`.
             error_model: of the error bounds.
-            tolerance: of the error bounds, in nats; rows above it are solved again. Infinity asks
-                for one solve and no more.
+            tolerance: of the error bounds, in nats; rows above it are re-solved. Infinity means a
+                single solve.
             gradient: "direct", "discrete" or "adjoint"; see `log_prob`.
             generator: source of all randomness.
 
         Returns:
             An object with `log_prob`, `evaluate`, `sample` and the other methods of the flow. The
-            flow itself stays as it is.
+            flow itself is not changed.
 
         Example:
             >>> import cnf
@@ -75,29 +75,29 @@ class FlowMethods:
     ) -> Tensor:
         """Log-density log p(x | context) in nats and in the units of x, row by row.
 
-        It has the wider of the dtypes of x and of the flow: a float64 flow scores float64 rows in
-        float64, and half-precision rows are scored as the numbers they hold. Solves take no part
-        in autocast: they are done in the dtype of the weights.
+        The result has the wider of the dtypes of x and of the flow: a float64 flow scores float64
+        rows in float64, and half-precision rows are scored at their rounded values. Solves ignore
+        autocast and use the dtype of the weights.
 
         Args:
             x: (*batch, dim)
             context: (*batch, context_dim), broadcast against x.
-            t: time whose density is asked for: 1 is the data's, 0 the base's, in the units of the
-            data.
+            t: time of the density, which is in the units of the data: 1 for the data, 0 for the
+                base.
             gradient: "direct", "discrete" or "adjoint". The default is "adjoint" with torchdiffeq;
                 on a grid, where the first two agree to rounding, "direct" for few rows and
-                "discrete" for many. Second derivatives want "direct".
+                "discrete" for many. Second derivatives need "direct".
             generator: source of Hutchinson's probes.
 
         Returns:
-            (*batch,); NaN for rows that are not finite or cannot be solved. Of the latter, one
-            warning tells the number. In train mode, while a graph is recorded, every row is
-            solved once, as a training loop wants it; in eval mode, under `no_grad` or where `bind`
-            was given a tolerance, rows whose error bar is above it are solved again.
+            (*batch,); NaN for rows that are not finite or cannot be solved. One warning gives the
+            number of the latter. In train mode, while a graph is recorded, every row is solved
+            once. In eval mode, under `no_grad`, or if `bind` was given a tolerance, rows whose
+            error bound exceeds the tolerance are re-solved.
 
         Raises:
-            ValueError: for a wrong number of columns, a context that is missing or not wanted, or
-                t outside [0, 1].
+            ValueError: for a wrong number of columns, a missing or unexpected context, or t
+                outside [0, 1].
         """
         return self.bind(context, gradient=gradient, generator=generator).log_prob(x, t=t)
 
@@ -110,25 +110,25 @@ class FlowMethods:
         gradient: Gradient | None = None,
         generator: torch.Generator | None = None,
     ) -> Evaluation:
-        """`log_prob` with the bar of the solver's error, NFE and a verdict for each row; never an
-        exception for a row that is not finite."""
+        """`log_prob` with an error bound, the NFE and a verdict for each row. A row that is not
+        finite raises no exception."""
         return self.bind(context, gradient=gradient, generator=generator).evaluate(x, t=t)
 
     def marginal(self, columns: Sequence[int], context: Numbers | None = None) -> SubsetDensity:
         """p(x[columns] | context), the other columns integrated out.
 
-        Of a flow that was fitted with `any_subset=True` the answer is amortized, one solve of a
-        conditional network, and `.exact()` checks it against the joint density by importance
-        sampling. Of any other flow it is exact, with a mixture that is fitted here as the proposal,
-        which takes seconds: ask what is returned again rather than the flow.
+        For a flow that was fitted with `any_subset=True`, the answer is amortized, one solve of a
+        conditional network, and `.exact()` computes it from the joint density by importance
+        sampling. For any other flow it is exact. The proposal is then a mixture that is fitted
+        here, which takes seconds: reuse the returned object.
 
         Args:
-            columns: numbers of the columns, in the order that x is to have.
+            columns: indices of the columns, in the order in which x has them.
             context: (*batch, context_dim)
 
         Raises:
-            ValueError: for columns that are not there, or a flow with a context that was fitted
-                without `any_subset=True`.
+            ValueError: for unknown columns, or a flow with a context that was fitted without
+                `any_subset=True`.
 
         Example:
             >>> import cnf
@@ -167,15 +167,15 @@ class FlowMethods:
         generator: torch.Generator | None = None,
         extend: Callable[[System], System] | None = None,
     ) -> SolveResult:
-        """Log-density of model coordinates from one solve, as it stands: hard rows are not solved
-        again, and the Jacobian of the preprocessing is left out. Likelihood training
+        """Log-density in model coordinates from a single solve. Rows beyond the tolerance are not
+        re-solved, and the Jacobian of the preprocessing is left out. Likelihood training
         differentiates this.
 
         Args:
             y: (rows, dim), and
             context: (rows, context_dim), both as `to_model_coordinates` gives them.
-            solver: in place of the flow's.
-            t: time whose density is asked for.
+            solver: used instead of that of the flow.
+            t: time of the density.
             gradient: "direct", "discrete" or "adjoint"; see `log_prob`.
             generator: source of Hutchinson's probes.
             extend: adds rates to the system of velocity and divergence, to be integrated along.
@@ -196,9 +196,9 @@ class FlowMethods:
     ) -> Tensor:
         """Draws (*shape, *batch, dim) for context (*batch, context_dim), in the units of the data.
 
-        They have the flow's dtype unless another is asked for. Of columns far from zero beside
-        their spread, as times in seconds are, float32 keeps few digits and float64 all: the solve
-        stays in the flow's dtype, and the preprocessing is inverted in float64."""
+        They have the dtype of the flow unless another is given. For columns whose values are large
+        compared with their spread, such as times in seconds, float32 keeps few digits and float64
+        all: the solve uses the flow's dtype, and the preprocessing is inverted in float64."""
         return self.bind(context, generator=generator).sample(shape, dtype=dtype)
 
     def rsample(
@@ -230,8 +230,8 @@ class FlowMethods:
         *,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Start points (*shape, *batch, dim) of samples, at t = 0: draws of the base, in the units
-        of the data.
+        """Start points (*shape, *batch, dim) of samples at t = 0: draws from the base, in the
+        units of the data.
 
         Example:
             >>> import cnf
@@ -253,11 +253,11 @@ class FlowMethods:
         """Paths of particles (time, *batch, dim), in the units of the data at all times.
 
         Args:
-            x: where the particles start at t = 0, as `sample_base` draws them, (*batch, dim); with
-                `reverse`, where they end at t = 1.
+            x: positions of the particles at t = 0, as `sample_base` draws them, (*batch, dim);
+                with `reverse`, positions at t = 1.
             t: times in [0, 1], increasing.
             context: (*batch, context_dim), broadcast against x.
-            reverse: whether the particles end at x instead of starting there.
+            reverse: whether the particles end at x instead of starting from it.
 
         Raises:
             ValueError: if the times do not increase within [0, 1].
@@ -277,10 +277,10 @@ class FlowMethods:
     def trajectory_and_log_prob(
         self, x: Numbers, t: Tensor | Sequence[float], context: Numbers | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Paths of particles (time, *batch, dim) and the log-density where they are, (time,
-        *batch), from one solve.
+        """Paths of particles (time, *batch, dim) and the log-density along them, (time, *batch),
+        from one solve.
 
-        d log pₜ(x(t)) / dt = −tr ∂v/∂x along a path: in nats and, as the paths, in the units of
+        d log pₜ(x(t)) / dt = −tr ∂v/∂x along a path: in nats and, like the paths, in the units of
         the data.
 
         Args:
@@ -296,10 +296,10 @@ class FlowMethods:
         return bound.trajectory_and_log_prob(x, t)
 
     def transport(self, x: Numbers, *, reverse: bool = False) -> Tensor:
-        """Where the flow carries points x (*batch, dim), from t = 0 to t = 1; with `reverse`, where
-        they come from.
+        """The points at t = 1 to which the flow carries points x (*batch, dim) from t = 0; with
+        `reverse`, from t = 1 back to t = 0.
 
-        The map is that from the source to the data for a flow that was fitted with `source=`.
+        For a flow fitted with `source=`, this is the map from the source to the data.
 
         Example:
             >>> import cnf
@@ -311,7 +311,7 @@ class FlowMethods:
 
     def log_density_ratio(self, x: Numbers) -> tuple[Tensor, Tensor]:
         """log p₁(x) − log p₀(x) at points x (*batch, dim), between the data at t = 1 and the source
-        at t = 0, and a bound of its numerical error, each (*batch,), in nats.
+        at t = 0, and a bound of its numerical error; both have shape (*batch,), in nats.
 
         Example:
             >>> import cnf

@@ -19,7 +19,7 @@ AT_ONCE = 2**22
 
 @register
 class UniformCircleBase(Base):
-    """Independent angles in radians, all equally likely: log p = −dim log 2π.
+    """Independent uniform angles in radians: log p = −dim log 2π.
 
     Example:
         >>> round(UniformCircleBase(1).log_prob(torch.zeros(1)).item(), 4)
@@ -50,7 +50,7 @@ class UniformCircleBase(Base):
 
 @register
 class UniformSphereBase(Base):
-    """Unit vectors of three columns, all equally likely: log p = −log 4π per unit area.
+    """Uniform unit vectors of three columns: log p = −log 4π per unit area.
 
     Args:
         dim: 3.
@@ -112,7 +112,7 @@ class _ComponentsBase(Base):
         return {"components": len(self.weights)}
 
     def require_drawable(self) -> None:
-        """Raise a ValueError for weights that are no probabilities, or a spread that is none."""
+        """Raise a ValueError for weights that are not probabilities, or an invalid spread."""
         if (self.weights < 0).any() or not self.weights.sum() > 0 or not (self.spreads > 0).all():
             raise ValueError("a mixture: expected weights >= 0 with a positive sum, spreads > 0")
 
@@ -121,7 +121,7 @@ class _ComponentsBase(Base):
         """Log-density (*batch, components) of z (*batch, dim) under each component."""
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """Log-density (*batch,) of z (*batch, dim), some rows at a time."""
+        """Log-density (*batch,) of z (*batch, dim), in blocks of rows."""
         rows = z.reshape(-1, self.dim).split(max(1, AT_ONCE // len(self.weights)))
         parts = [
             (self.weights.log() + self.component_log_probs(some)).logsumexp(-1) for some in rows
@@ -235,8 +235,8 @@ class VonMisesFisherBase(_ComponentsBase):
         return cls(torch.ones(count), torch.zeros(count, dim), torch.ones(count))
 
     def component_log_probs(self, z: Tensor) -> Tensor:
-        """Log-density (*batch, components) of z (*batch, 3) under each component; the length of z
-        has no part."""
+        """Log-density (*batch, components) of z (*batch, 3) under each component, independent of
+        the length of z."""
         kappa = self.spreads.double() ** -2
         cosine = unit(z.double())[0] @ unit(self.centers.double())[0].T
         peak = kappa.log() - math.log(2 * math.pi) - torch.log1p(-torch.exp(-2 * kappa))
@@ -250,8 +250,8 @@ class VonMisesFisherBase(_ComponentsBase):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """Draws (*shape, 3): the height over the center by inversion (Ulrich 1984), the direction
-        around it evenly."""
+        """Draws (*shape, 3): the height along the center by inversion (Ulrich 1984), with a
+        uniform direction around it."""
         chosen = self._choose(math.prod(shape), generator)
         center, kappa = self.centers[chosen].double(), self.spreads[chosen].double()[:, None] ** -2
         u = torch.rand(

@@ -1,5 +1,5 @@
-"""Scoring row by row: chunks, error bars, finer grids for hard rows, and rows that cannot be
-solved."""
+"""Scoring row by row: chunks, error bounds, finer grids for difficult rows, and rows that cannot
+be solved."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DIFFICULTY_STEPS = 16
 
 
 class UnsolvedWarning(UserWarning):
-    """Finite rows that no solve could follow."""
+    """Warns of finite rows that could not be solved."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Evaluation:
     Attributes:
         log_prob: log-density in the units of the data (*batch,), nats; NaN where it could not be
             computed.
-        error: bar of the solver's error in log_prob (*batch,), nats.
+        error: bound of the solver's error in log_prob (*batch,), nats.
         nfe: velocity evaluations spent on the row (*batch,).
-        ok: whether the row is finite and its bar, but for rounding, is within the tolerance
+        ok: whether the row is finite and its bound, without rounding, is within the tolerance
             (*batch,).
     """
 
@@ -59,7 +59,7 @@ class Evaluation:
     def of_mixture(cls, found: Sequence[Evaluation]) -> Evaluation:
         """The evaluation of p(x) = (1/K) Σₖ pₖ(x) from those of its members.
 
-        The error of a logarithm of a mean is at most the largest of the logarithms' errors.
+        The error of the logarithm of a mean is at most the largest error of the logarithms.
         """
         log_prob = torch.stack([one.log_prob for one in found]).logsumexp(0)
         return cls(
@@ -92,14 +92,14 @@ def evaluate_rows(
 def evaluate_once(
     score: Score, rows: Tensor, context: Tensor | None, solver: Solver, error_model: ErrorModel
 ) -> Evaluation:
-    """The same by one solve, which training differentiates: no row goes again on a finer grid, and
-    where a solver estimates no error, bars are NaN."""
+    """The same by one solve, which training differentiates. No row is re-solved on a finer grid,
+    and bounds are NaN if the solver estimates no error."""
     scorer = _Scorer(score, rows, context, error_model)
     return scorer.evaluate(solver, scorer.first_look if solver.estimates_error else scorer.plain)
 
 
 def warn_of_unsolved(found: Evaluation, finite: Tensor) -> None:
-    """Tell a caller's caller of rows that are finite and have no log-density."""
+    """Warn the caller's caller of finite rows without a log-density."""
     if transformed():  # numbers cannot be counted
         return
     unsolved = int((found.log_prob.isnan() & finite).sum())
@@ -113,7 +113,7 @@ def warn_of_unsolved(found: Evaluation, finite: Tensor) -> None:
 
 
 def chunk_size(rows: Tensor) -> int:
-    """How many of the rows (n, …) go through a solve together."""
+    """The number of rows (n, …) that are solved together."""
     return CHUNK if rows.device.type == "cpu" else ACCELERATOR_CHUNK
 
 
@@ -269,8 +269,8 @@ class _Scorer:
 
 
 def levels_above(excess: Tensor) -> Tensor:
-    """How many levels finer, at least one, the grid has to be for rows whose bars are `excess`
-    times the tolerance.
+    """The number of refinement levels, at least one, for rows whose bounds are `excess` times the
+    tolerance.
 
     >>> levels_above(torch.tensor([2.0, 10.0, 100.0, torch.nan]))
     tensor([1., 2., 3., inf])

@@ -24,15 +24,15 @@ ROUNDED = 1e-9
 
 
 class SnapshotFlow(nn.Module):
-    """The density p(x, time) that one motion has at every time from the first snapshot to the last,
-    as `cnf.fit_snapshots` fits it.
+    """The density p(x, time) of one motion at every time from the first snapshot to the last,
+    fitted by `cnf.fit_snapshots`.
 
-    With dx/dt = v(t, x), log p falls by ∫ tr ∂v/∂x dt along the path of a particle from the first
-    time on, where the density is that of the base. Times are in the user's units. Beyond the first
-    and the last snapshot the velocity stays as it is there, for those who ask for it.
+    With dx/dt = v(t, x), log p decreases by ∫ tr ∂v/∂x dt along the path of a particle from the
+    first time, at which the density is that of the base. Times are in the user's units.
+    Extrapolation beyond the first and the last snapshot uses the velocity at that snapshot.
 
     Args:
-        flow: with a `ThroughTime` field, whose context is the time.
+        flow: a flow with a `ThroughTime` field, whose context is the time.
 
     Attributes:
         history: the `cnf.History` of the fit; None for a flow from a file.
@@ -81,7 +81,7 @@ class SnapshotFlow(nn.Module):
         self.flow.base, self.flow.preprocess = flow.base, flow.preprocess
 
     def settle(self, seed: int) -> None:
-        """What is left to do after training: nothing."""
+        """Nothing to do after training."""
 
     @property
     def field(self) -> VelocityField:
@@ -104,11 +104,11 @@ class SnapshotFlow(nn.Module):
 
         Args:
             x: (*batch, dim)
-            time: one for all rows, or that of each (*batch,).
+            time: one time for all rows, or one for each row (*batch,).
             extrapolate: whether times beyond the snapshots are allowed.
 
         Returns:
-            (*batch,); as `CNF.log_prob`.
+            (*batch,); see `CNF.log_prob`.
 
         Raises:
             ValueError: for a time beyond the snapshots, or a wrong number of columns.
@@ -116,7 +116,7 @@ class SnapshotFlow(nn.Module):
         return self.flow.log_prob(x, self._context(time, extrapolate=extrapolate))
 
     def evaluate(self, x: Numbers, time: Any, *, extrapolate: bool = False) -> Evaluation:
-        """`log_prob` with a bound of the solver's error, NFE and a verdict for each row."""
+        """`log_prob` with an error bound, the NFE and a verdict for each row."""
         return self.flow.evaluate(x, self._context(time, extrapolate=extrapolate))
 
     def sample(
@@ -138,8 +138,8 @@ class SnapshotFlow(nn.Module):
         """Paths of particles (times, *batch, dim), in the units of the data.
 
         Args:
-            x: where they are at the time `start`, (*batch, dim).
-            times: at which they are looked at, in any order.
+            x: positions at the time `start`, (*batch, dim).
+            times: times of the result, in any order.
             start: any time, before or after those.
             extrapolate: whether times beyond the snapshots are allowed.
 

@@ -1,4 +1,4 @@
-"""The adjoint of a solution at every time: what `gradient="adjoint"` computes internally."""
+"""The adjoint of a solution at every time, which `gradient="adjoint"` computes internally."""
 
 from __future__ import annotations
 
@@ -45,14 +45,15 @@ def adjoint(
 
     The state is solved backward together with the adjoint, as in algorithm 1 of Chen et al., "Neural
     ordinary differential equations", 2018. For training, `cnf.ode.solve(gradient="adjoint")` is
-    faster; this function shows what it computes, and how much each time contributes to the loss.
+    faster; this function returns the adjoint itself, which shows how much each time contributes to
+    the loss.
 
     Args:
         f: velocity, called with t () and z of any shape.
         z: z(t₁).
         a: ∂L/∂z(t₁), of the shape of z.
         t: times from t₀ to t₁ (time,), strictly increasing or decreasing.
-        tensors: θ, what f depends on.
+        tensors: θ, the tensors that f depends on.
         solver: `Grid` or `Torchdiffeq`; the default is Torchdiffeq("dopri5").
 
     Raises:

@@ -1,4 +1,4 @@
-"""The layer of continuous depth."""
+"""A layer of continuous depth."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ class ODEBlock(nn.Module):
 
         Args:
             x: input (*batch, dim).
-            t: times at which z is asked for, strictly increasing or decreasing; may require a
-                gradient. The default are t₀ and t₁ of the layer.
+            t: times of the states z, strictly increasing or decreasing; may require a gradient.
+                The default is t₀ and t₁ of the layer.
 
         Returns:
             The solution with states x (time, *batch, dim + augment).

@@ -1,4 +1,4 @@
-"""Training of a latent ODE: the evidence lower bound, with its divergence annealed."""
+"""Training of a latent ODE by the evidence lower bound with an annealed divergence."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def lower_bound(
     Args:
         model: the latent ODE.
         observed: the series that the recognition network reads.
-        targets: the series to explain; values hidden by its mask have no weight.
+        targets: the series to predict; values hidden by its mask have no weight.
         context: (batch, context_dim).
-        generator: of the draw.
+        generator: source of the draw.
     """
     posterior = model.recognize(observed, context)
     mean = posterior.mean

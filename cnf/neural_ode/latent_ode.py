@@ -1,4 +1,4 @@
-"""The latent ODE: noisy observations of a state that follows an ordinary differential equation."""
+"""The latent ODE: noisy observations of a state that solves an ordinary differential equation."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Prediction:
 
     Attributes:
         mean: (batch, length, channels).
-        deviation: standard deviation of an observation, from the uncertain start and the noise,
+        deviation: standard deviation of an observation, due to the uncertain start and the noise,
             (batch, length, channels).
         draws: of the noise-free values, (draws, batch, length, channels).
     """
@@ -64,10 +64,10 @@ class LatentODE(nn.Module):
     """A generative model of irregular series (Chen et al. 2018; Rubanova, Chen & Duvenaud 2019).
 
     z(start) ~ N(0, I), dz/dt = v(z, context), and x(t) ~ N(g(z(t)), diag(noise²)); a recognition
-    network gives the posterior of z(start) from what was observed.
+    network computes the posterior of z(start) from the observations.
 
     Args:
-        channels: of the series.
+        channels: number of channels of the series.
         latent: dimension of z.
         hidden: units of the recognition network.
         units: of the hidden layers of v and of g.
@@ -76,7 +76,7 @@ class LatentODE(nn.Module):
             before it.
         horizon: unit of time, usually the length of a series; v moves z by about one in it.
         steps: steps of the solver (rk4) in one horizon.
-        noise: initial standard deviation of the noise, which is learned for every channel.
+        noise: initial standard deviation of the noise, which is trained for every channel.
 
     Raises:
         ValueError: for a horizon, noise or number of steps that is not positive.
@@ -158,13 +158,13 @@ class LatentODE(nn.Module):
         draws: int = 50,
         generator: torch.Generator | None = None,
     ) -> Prediction:
-        """Predict the values at other times, between the observations and beyond.
+        """Predict the values at other times, between the observations and after them.
 
         Args:
             observed: the series so far.
             times: (length,), or (batch, length); from the start on.
             context: (batch, context_dim).
-            draws: of z(start), whose spread is the uncertainty.
+            draws: number of draws of z(start), whose spread is the uncertainty.
             generator: of the draws.
         """
         posterior = self.recognize(observed, context)

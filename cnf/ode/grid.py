@@ -1,4 +1,4 @@
-"""Grids: steps on times that are fixed before the solve."""
+"""Grids: solver steps at times that are fixed before the solve."""
 
 from __future__ import annotations
 
@@ -30,8 +30,7 @@ METHODS: dict[str, Method] = {
 @register
 @dataclass(frozen=True)
 class Grid(Solver):
-    """A method and the times it steps through: the same arithmetic for every row, alone or in a
-    batch.
+    """A method with fixed times: the same arithmetic for every row, alone or in a batch.
 
     The nodes are fractions of the span of a solve: 0 is its first time, 1 its last.
 
@@ -73,7 +72,7 @@ class Grid(Solver):
 
     @property
     def estimates_error(self) -> bool:
-        """Whether every step comes with an estimate of its error."""
+        """Whether every step has an error estimate."""
         return METHODS[self.method].estimates_error
 
     @property
@@ -83,8 +82,8 @@ class Grid(Solver):
 
     @property
     def step_times(self) -> tuple[float, ...]:
-        """The fractions where the steps of a solve start and end: Adams enters the first by
-        smaller ones.
+        """The fractions at which the steps of a solve start and end; Adams divides the first node
+        interval into smaller steps.
 
         >>> Grid.uniform(2).step_times, len(Grid.uniform(2, "adams").step_times) > 3
         ((0.0, 0.5, 1.0), True)
@@ -110,7 +109,7 @@ class Grid(Solver):
         return self.refined()
 
     def with_steps(self, steps: int) -> Grid:
-        """A grid of so many steps whose nodes are spread as those of this one."""
+        """A grid with this number of steps and the same distribution of nodes."""
         places = [k * self.steps / steps for k in range(1, steps)]
         whole = [(int(place), place - int(place)) for place in places]
         inner = [self.nodes[k] + part * (self.nodes[k + 1] - self.nodes[k]) for k, part in whole]
@@ -120,7 +119,7 @@ class Grid(Solver):
         """The grid with every inner node moved at random, by up to half of the way to its
         neighbors.
 
-        A field that is trained on nodes which never stay the same cannot adapt to them.
+        A field that is trained on changing nodes cannot adapt to them.
         """
         moves = torch.rand(self.steps - 1, generator=generator, device=generator.device).tolist()
         inner = [
@@ -131,13 +130,12 @@ class Grid(Solver):
         return Grid((0.0, *inner, 1.0), self.method)
 
     def between(self, start: float, end: float) -> Grid:
-        """The part of this grid of [0, 1] that a solve from `start` to `end` passes, either
-        way."""
+        """The part of this grid of [0, 1] between `start` and `end`, in either direction."""
         fractions = sorted((node - start) / (end - start) for node in self.nodes)
         return Grid((0.0, *(f for f in fractions if NEAR < f < 1 - NEAR), 1.0), self.method)
 
     def for_gradient(self, gradient: Gradient | None, start: float, end: float) -> Solver:
-        """torchdiffeq where the adjoint is asked for; its solves are not those of the grid."""
+        """The equivalent torchdiffeq solver for the continuous adjoint, else the grid itself."""
         if gradient != "adjoint" or start == end:
             return self
         return self.between(start, end).as_torchdiffeq(end - start)
@@ -148,8 +146,8 @@ class Grid(Solver):
         return cls(**{**config, "nodes": tuple(config["nodes"])})
 
     def as_torchdiffeq(self, span: float) -> Torchdiffeq:
-        """torchdiffeq's method of the same name in as many equal steps; dopri5 where errors are
-        estimated."""
+        """torchdiffeq's method of the same name with the same number of equal steps; dopri5 if
+        errors are estimated."""
         if self.method in FIXED_STEP:
             return Torchdiffeq(self.method, step_size=abs(span) / self.steps)
         return Torchdiffeq("dopri5")
@@ -167,7 +165,7 @@ class Grid(Solver):
         t[0].
 
         With `gradient="adjoint"` the `as_torchdiffeq` of the grid solves the equation and its
-        adjoint. With `estimate=False` the solution has no errors, whose norms take their time.
+        adjoint. With `estimate=False` the solution has no error estimates, which saves time.
 
         Raises:
             ValueError: for an unknown gradient.
@@ -194,9 +192,9 @@ def place(errors: Tensor, nodes: Sequence[float], steps: int, order: float) -> t
     share it evenly (de Boor, "Good approximation by splines with variable knots", 1973).
 
     Args:
-        errors: what each step of the present grid makes, (len(nodes) − 1,), positive.
+        errors: error of each step of the present grid, (len(nodes) − 1,), positive.
         nodes: the present grid.
-        steps: how many steps the new grid shall have.
+        steps: number of steps of the new grid.
         order: p, the power of h in the error of one step.
 
     Example:

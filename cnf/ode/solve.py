@@ -1,4 +1,4 @@
-"""Any ordinary differential equation, by any of the solvers."""
+"""Solves any ordinary differential equation with any of the solvers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def solve(
         t: at least two times, strictly increasing or decreasing; may require a gradient.
         solver: such as `Grid` (fixed steps) or `Torchdiffeq`; the default is Torchdiffeq("dopri5").
         gradient: "direct", "discrete" (Grid only) or "adjoint".
-        tensors: what f depends on and wants a gradient: needed by "discrete" and "adjoint".
+        tensors: tensors that f depends on and that require a gradient; needed by "discrete" and
+            "adjoint".
 
     Raises:
         ValueError: if the times are fewer than two or not monotone.

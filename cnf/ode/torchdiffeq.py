@@ -1,5 +1,4 @@
-"""The solvers of torchdiffeq, with an error norm that looks at each row and a cap on
-evaluations."""
+"""The solvers of torchdiffeq, with an error norm for each row and a limit on evaluations."""
 
 from __future__ import annotations
 
@@ -33,7 +32,8 @@ class Torchdiffeq(Solver):
 
     The error of an adaptive step is the root mean square over each row's own entries, and the
     worst row
-    counts: torchdiffeq's own norm averages over the batch, where many easy rows hide a hard one.
+    counts: torchdiffeq's own norm averages over the batch, in which many easy rows hide a
+        difficult one.
     Steps end
     at the requested times: torchdiffeq's interpolation between steps is of lower order than the
     steps.
@@ -43,11 +43,10 @@ class Torchdiffeq(Solver):
         rtol: relative tolerance of a step.
         atol: absolute tolerance of a step.
         step_size: length of a step, for fixed-step methods, which need it.
-        max_evaluations: a solve that wants more raises SolverError.
+        max_evaluations: a solve that needs more raises SolverError.
 
     Raises:
-        ValueError: for an unknown method, a step size that is missing or out of place, or numbers
-            without meaning.
+        ValueError: for an unknown method, a missing or unexpected step size, or invalid numbers.
 
     Example:
         >>> Torchdiffeq("rk4", step_size=0.1).method
@@ -85,7 +84,7 @@ class Torchdiffeq(Solver):
         return replace(self, step_size=self.step_size / 2, max_evaluations=cap)
 
     def impatient(self) -> Torchdiffeq:
-        """The solver with a tenth of its cap, or what an easy solve takes where that is more."""
+        """The solver with a tenth of its limit, but at least the evaluations of an easy solve."""
         cap = max(self.max_evaluations // 10, min(self.max_evaluations, EASY))
         return replace(self, max_evaluations=cap)
 

@@ -1,4 +1,4 @@
-"""A scorer without state, which engines can send to where the data are."""
+"""A stateless scorer, which engines can send to the data."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ KEPT_MODELS = 4
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """How rows are scored.
+    """Options for the scoring of rows.
 
     Attributes:
-        unseen: what a category is that the fit never saw, "other" or "impossible".
-        reason: whether a third column says why a row has no ordinary score.
+        unseen: how to treat a category that was not in training, "other" or "impossible".
+        reason: whether to add a column that says why a row has no ordinary score.
     """
 
     unseen: Unseen = "other"
@@ -35,20 +35,20 @@ class ScoreOptions:
 
 @dataclass(frozen=True)
 class Scorer:
-    """What the model in a file says of batches of rows.
+    """Scores batches of rows with the model in a file.
 
-    A scorer holds the name of the file alone: it is cheap to pickle, and each process that calls it
-    loads the model once. The scores of a row do not depend on its batch. Where the solver is a
-    grid, as after a fit, and processors and numbers of threads are the same, they are equal bit for
-    bit, however a table is split.
+    A scorer holds only the name of the file. It is cheap to pickle, and each process that calls it
+    loads the model once. The score of a row does not depend on its batch. If the solver is a grid,
+    as after a fit, scores on the same kind of processor with the same number of threads are
+    bit-identical, however a table is split.
 
-    A batch is a dict of arrays, or a table of pandas, polars or pyarrow. What comes back is of the
-    same kind, its other columns unchanged.
+    A batch is a dict of arrays, or a table of pandas, polars or pyarrow. The result has the same
+    type, with its other columns unchanged.
 
     Args:
-        path: of the model, as `cnf fit` or `save` wrote it.
-        device: where to compute.
-        options: how rows are scored.
+        path: path of a model that `cnf fit` or `save` wrote.
+        device: device of the computation.
+        options: options for the scoring of rows.
 
     Raises:
         ModelFileError: on the first call, if the file is missing or damaged.
@@ -70,7 +70,7 @@ class Scorer:
 
     @property
     def model(self) -> TableFlow:
-        """The model, which this process loads once."""
+        """The model, which each process loads once."""
         path = Path(self.path).resolve()
         changed = path.stat().st_mtime_ns if path.exists() else 0
         return _loaded(path, changed, self.device)
@@ -92,8 +92,8 @@ class Scorer:
     def sample(self, batch: Any, seed: int = 0) -> Any:
         """The batch with the modeled columns drawn, one row for each of its rows.
 
-        Of the batch, the columns of the model's context are read. The draws are those of `seed` and
-        of what the batch holds: the same again for the same batch, and others for another one.
+        Only the context columns of the batch are read. The draws depend on `seed` and on the
+        content of the batch: they are the same for the same batch, and differ between batches.
 
         Raises:
             TableError: for a context column that is missing, or a cell that it cannot hold.
@@ -104,9 +104,9 @@ class Scorer:
         return with_columns(batch, model.sample(len(frame), given, generator=generator))
 
     def impute(self, batch: Any, seed: int = 0) -> Any:
-        """The batch with its missing cells drawn given the others of their row.
+        """The batch with its missing cells drawn given the observed cells of their row.
 
-        The draws are those of `seed` and of what the batch holds, as in `sample`.
+        The draws depend on `seed` and on the content of the batch, as in `sample`.
 
         Raises:
             ValueError: for a model that was fitted without an imputer.
@@ -127,8 +127,8 @@ class Scorer:
 def score_rows(
     model: TableFlow, frame: pd.DataFrame, options: ScoreOptions
 ) -> tuple[pd.DataFrame, int]:
-    """The columns `log_prob` and `error`, and `reason` where it is asked for, of the rows of a data
-    frame; and how many of them have a score in spite of a category that the fit never saw."""
+    """The columns `log_prob` and `error`, and `reason` if requested, of the rows of a data frame;
+    and the number of rows that have a score although a category was not in training."""
     cells, context = model.encode(frame)
     found = model.evaluate_cells(cells, context, unseen=options.unseen)
     log_prob = found.log_prob.masked_fill(~found.ok, torch.nan)

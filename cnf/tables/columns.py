@@ -1,4 +1,4 @@
-"""A column of a table: its type, its support, its atoms and whether cells may be missing."""
+"""A column of a table: its type, its support, its atoms, and whether cells may be missing."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ FEW_SHOWN = 6
 
 @dataclass(frozen=True)
 class Column:
-    """One column and what its cells may hold.
+    """One column and the possible values of its cells.
 
-    A cell is in one of `n_states` discrete states. The state of a category is its place among the
-    levels. A numeric cell is an ordinary number (state 0), one of the atoms (1, 2, …) or, last,
+    A cell is in one of `n_states` discrete states. The state of a category is the index of its
+    level. A numeric cell is an ordinary number (state 0), one of the atoms (1, 2, …) or, last,
     missing.
 
     Attributes:
         name: as in the table.
         kind: name of its `ColumnType`: real, positive, bounded, integer, categorical, ignored, or
             one of your own.
-        role: "context" where the density is conditioned on the column.
+        role: "context" if the density is conditioned on the column.
         lower: end of the support, None for −∞. That of an integer lies half a step outside its
             smallest value.
         upper: other end, None for ∞.
         step: width of the cells of a column on a grid, None for a continuous column.
         levels: the categories of a column without numbers.
-        atoms: values that have a probability of their own beside the density.
+        atoms: values that have a probability of their own.
         missing: whether cells may be missing.
-        dtype: how the table stores the cells, and samples do: the name that pandas has for it, or
+        dtype: how the table and its samples store the cells: the name of the dtype in pandas, or
             "category", "ordered", "date", "time", "decimal:2".
         parameters: further numbers or words that the type needs.
         places: decimals of the cells of a continuous column, and of sampled ones; None for any.
-        categories: all of a categorical dtype, in order, where some are no levels.
-        spelling: how text spells numbers or times.
+        categories: all categories of a categorical dtype, in order, if some are not levels.
+        spelling: the text format of numbers or times.
         missing_words: cells that count as missing.
-        reason: why it is set aside.
+        reason: why the column is not modeled.
 
     Raises:
         ValueError: for parts that do not fit together.
@@ -104,7 +104,7 @@ class Column:
 
     @property
     def type(self) -> ColumnType:
-        """What its cells are."""
+        """The type of its cells."""
         return TYPES[self.kind]
 
     @property
@@ -124,7 +124,7 @@ class Column:
     def support(self) -> Support:
         """The ends of the support of its density, None for no end.
 
-        The grid of a heaped column is compacted: its upper end moves down by a step for every
+        The grid of a heaped column is compacted: its upper end decreases by one step for every
         heaped value.
         """
         if self.upper is None or self.step is None:
@@ -138,7 +138,7 @@ class Column:
 
     @property
     def missing_state(self) -> int:
-        """The state of a missing cell, `NO_STATE` where no cell may be missing."""
+        """The state of a missing cell; `NO_STATE` if no cell may be missing."""
         return self.n_states - 1 if self.missing else NO_STATE
 
     @property
@@ -147,10 +147,10 @@ class Column:
         return self.numeric and self.step is None and self.n_states == 1
 
     def encode(self, series: pd.Series) -> Encoded:
-        """Numbers (rows,), or None for a column without, and states (rows,).
+        """Numbers (rows,), or None for a column without numbers, and states (rows,).
 
-        A number outside the support has the state `OUTSIDE`, a category that is no level `UNSEEN`,
-        and a missing cell of a column that never had one `NO_STATE`.
+        A number outside the support has the state `OUTSIDE`, a category that is not a level has
+        `UNSEEN`, and a missing cell of a column that had none in training has `NO_STATE`.
 
         Raises:
             TableError: for a cell that the column cannot hold.
@@ -158,15 +158,15 @@ class Column:
         return self.type.encode(self._without_words(series), self)
 
     def decode(self, values: np.ndarray | None, states: np.ndarray) -> pd.Series:
-        """The cells that `encode` would turn into these values and states, typed as `dtype`."""
+        """The cells that `encode` maps to these values and states, with the dtype `dtype`."""
         return self.type.decode(values, states, self)
 
     def numbers(self, series: pd.Series) -> np.ndarray:
-        """Cells as numbers (rows,), NaN where missing; a category is the place of its level."""
+        """Cells as numbers (rows,), NaN where missing; a category is the index of its level."""
         return self.type.numbers(self._without_words(series), self)
 
     def read(self, series: pd.Series) -> pd.Series:
-        """Cells as numbers or times where text spells them."""
+        """Cells as numbers or times, if they are stored as text."""
         return self.spelling.read(series) if self.spelling and is_text(series) else series
 
     def _without_words(self, series: pd.Series) -> pd.Series:
@@ -190,10 +190,10 @@ class Column:
 
 
 class Circle(NamedTuple):
-    """A circle that the numbers of a column go around.
+    """The circle on which the numbers of a periodic column lie.
 
     Attributes:
-        period: what it takes to come back.
+        period: the length of one turn.
         start: the first number of a turn.
     """
 
@@ -202,19 +202,19 @@ class Circle(NamedTuple):
 
 
 class ColumnType(ABC):
-    """What the cells of a column are: how they are read, modeled, written and described.
+    """A column type: how cells are read, modeled, written and described.
 
-    A type is one object without state; what is known of a column is in its `Column`. To add a
+    A type is one object without state; the properties of a column are in its `Column`. To add a
     type, derive from this class, or from `cnf.tables.NumericType` for cells that are numbers, and
     apply `register_column_type`. Import the file before the type is named or a model with such a
     column is loaded.
 
     Attributes:
-        name: the word that names it in `--type`, in `kinds` and in model files.
+        name: its name in `--type`, in `kinds` and in model files.
         usage: the ways to spell it, with its parameters: ("bounded:LOW:HIGH",).
-        numeric: whether a cell holds a number that has a density.
-        modeled: whether its columns take part in a model at all.
-        reads_text: whether csv cells reach `declare` and `encode` as the text that they are.
+        numeric: whether a cell holds a number with a density.
+        modeled: whether its columns are part of a model.
+        reads_text: whether csv cells reach `declare` and `encode` as text.
     """
 
     name: ClassVar[str]
@@ -225,7 +225,7 @@ class ColumnType(ABC):
 
     @abstractmethod
     def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
-        """The column of this type that a series is, as the user declared it.
+        """The column of this type for a series, as the user declared it.
 
         Args:
             series: its cells.
@@ -250,7 +250,7 @@ class ColumnType(ABC):
         return np.where((states < 0) | (states == column.missing_state), np.nan, states)
 
     def validate(self, column: Column) -> None:
-        """Refuse a column whose parts do not make one of this type.
+        """Refuse a column whose properties do not fit this type.
 
         Raises:
             ValueError: saying what was expected.
@@ -261,11 +261,11 @@ class ColumnType(ABC):
             raise ValueError(f"expected no step of a column that is {self.name}")
 
     def between(self, series: pd.Series, column: Column) -> np.ndarray:
-        """Which cells (rows,) lie between two values of the column, where `encode` takes another."""
+        """Which cells (rows,) lie between two values of the column and are rounded by `encode`."""
         return np.zeros(len(series), dtype=bool)
 
     def circle(self, column: Column) -> Circle | None:
-        """The circle that the numbers of the column go around; None for a line."""
+        """The circle on which the numbers of the column lie; None for a line."""
         return None
 
     def line(self, column: Column) -> tuple[str, float] | None:
@@ -286,11 +286,11 @@ class ColumnType(ABC):
         return self.reads_text or column.spelling is not None or bool(column.missing_words)
 
     def repeated(self, column: Column, rows: int) -> pd.Series | None:
-        """Cells that samples have in a column that is not modeled; None where they lack it."""
+        """Cells of samples in a column that is not modeled; None if samples lack the column."""
         return None
 
     def show(self, value: float, column: Column) -> str:
-        """A number of a column in words.
+        """A number of a column as text.
 
         >>> TYPES["integer"].show(20240131.0, Column("a", "integer", step=1.0))
         '20240131'
@@ -298,7 +298,7 @@ class ColumnType(ABC):
         return f"{value:.12g}"
 
     def misused(self, name: str, parameters: Sequence[str]) -> TableError:
-        """The error for a type that was spelled in another way than `usage` says."""
+        """The error for a type that is not written as in `usage`."""
         return unknown_type(name, ":".join([self.name, *parameters]))
 
 
@@ -307,13 +307,13 @@ TYPES: Registry[ColumnType] = Registry("type of column")
 
 
 def register_column_type(cls: type[ColumnType]) -> type[ColumnType]:
-    """Make a type known by its name; a decorator of the class."""
+    """Register a type by its name; a class decorator."""
     TYPES.add(cls())
     return cls
 
 
 def type_usage() -> str:
-    """All ways to spell a type, for help and messages.
+    """All forms of the types, for help and messages.
 
     >>> type_usage()[:41]
     'real, positive, bounded:LOW:HIGH, integer'

@@ -1,4 +1,4 @@
-"""What a model of a table answers beside its density: the methods of `TableFlow` that ask it."""
+"""The methods of `TableFlow` besides its density."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from cnf.tables.schema import Schema
 
 
 class TableMethods(ABC):
-    """The numeric columns alone, any columns given any others, why a row is odd, missing cells, and
-    rows carried to another table."""
+    """Methods for numeric columns alone, any columns given any others, unusual rows, missing
+    cells, and transport to another table."""
 
     schema: Schema
     flow: CNF | None
@@ -55,7 +55,7 @@ class TableMethods(ABC):
 
     @property
     def time(self) -> str | None:
-        """The column that says when a row was seen, of a model of one flow through time."""
+        """The column with the times of the rows, for a model of one flow through time."""
         moving = self.flow is not None and isinstance(self.flow.field, ThroughTime)
         return self.schema.context[0].name if moving else None
 
@@ -87,16 +87,16 @@ class TableMethods(ABC):
         *,
         seed: int = 0,
     ) -> NumericView:
-        """The numeric columns given everything else, as one flow with its context: what pictures
-        and reports show of a table.
+        """The numeric columns given all others, as one flow with its context, for plots and
+        reports.
 
-        Every numeric cell holds an ordinary number. Categories are those of `levels`; the others
-        are drawn from the model, given those, and `NumericView.given` says so.
+        Every numeric cell holds an ordinary number. Categories in `levels` are fixed. The others
+        are drawn from the model given these, and `NumericView.given` records them.
 
         Args:
             given: the context, as a mapping or a frame of one row.
-            levels: the level of each categorical column that is chosen, by name.
-            seed: of the categories that are drawn.
+            levels: the chosen level of categorical columns, by name.
+            seed: of the drawn categories.
 
         Raises:
             TableError: for a context or a level that does not fit the columns.
@@ -121,7 +121,7 @@ class TableMethods(ABC):
         return NumericView(self.flow, names, row, words)
 
     def numeric_rows(self, table: pd.DataFrame) -> Rows:
-        """The rows of a frame that hold a number in every numeric column, in the units of the
+        """The rows of a frame that have a number in every numeric column, in the units of the
         table, with the flow's context of each.
 
         Raises:
@@ -133,8 +133,8 @@ class TableMethods(ABC):
         return Rows(cells.values[whole], self.conditions(cells.states[whole], context[whole]))
 
     def in_order(self, table: pd.DataFrame) -> np.ndarray:
-        """Which rows of a frame (rows,) keep the orders between columns that the training rows
-        keep.
+        """Which rows of a frame (rows,) satisfy the orders between columns that hold in the
+        training rows.
 
         Raises:
             TableError: for a frame that lacks a column of an order.
@@ -148,9 +148,10 @@ class TableMethods(ABC):
     def marginal(self, columns: Sequence[str]) -> TableDensity:
         """p(columns), the other modeled columns integrated out.
 
-        Its `log_prob`, `evaluate` and `sample` take and give frames of these columns. Amortized
-        where the model was fitted with `any_subset=True`; `.exact()` is its importance sampling
-        against the joint density, and all there is for a plain table without the network.
+        Its `log_prob`, `evaluate` and `sample` take and return frames of these columns. It is
+        amortized if the model was fitted with `any_subset=True`; `.exact()` uses importance
+        sampling from the joint density, and is the only mode for a plain table without the
+        network.
 
         Raises:
             TableError: for a column that is not there.
@@ -163,7 +164,7 @@ class TableMethods(ABC):
 
         Args:
             given: name -> a value, a list of levels, or a range (low, high) with None for no end;
-                or a frame, which conditions row by row. Nothing is known of a missing cell.
+                or a frame, which conditions row by row; its missing cells are unknown.
 
         Raises:
             TableError: for a column that is not there, or a value that it cannot hold.
@@ -210,14 +211,15 @@ class TableMethods(ABC):
         return density.draw(rows // held, generator=generator)
 
     def explain(self, table: pd.DataFrame, reference: pd.DataFrame) -> Explanation:
-        """Which column makes each row odd, and how odd the row is beside rows of reference.
+        """Which column makes each row unusual, and how unusual the row is compared with reference
+        rows.
 
-        The surprise of a cell is −log p(cell | the other cells of its row). Conformal p-values want
-        reference rows that the model was not fitted to.
+        The surprise of a cell is −log p(cell | the other cells of its row). Conformal p-values
+        need reference rows that the model was not fitted to.
 
         Args:
             table: the rows.
-            reference: rows that are as they should be.
+            reference: ordinary rows.
 
         Raises:
             ValueError: as `marginal`.
@@ -228,15 +230,16 @@ class TableMethods(ABC):
     def impute(
         self, table: pd.DataFrame, n: int = 1, *, generator: torch.Generator | None = None
     ) -> list[pd.DataFrame]:
-        """The table n times, each with its missing cells drawn given the others of their row.
+        """The table n times, each with its missing cells drawn given the observed cells of their
+        row.
 
-        One conditional model serves all patterns of observed cells: the `Imputer`, or the network
-        of `any_subset=True` for a plain table, which without it is asked exactly. What is drawn is a
-        value, never a missing cell. Columns come back in the order of the schema.
+        One conditional model handles all patterns of observed cells: the `Imputer`, or for a plain
+        table the network of `any_subset=True`; without it, draws of a plain table are exact. A
+        drawn cell is always a value. Columns are in the order of the schema.
 
         Args:
             table: rows with the columns of the schema; cells may be missing in any modeled column.
-            n: how many completed tables.
+            n: number of completed tables.
             generator: source of all randomness.
 
         Raises:
@@ -254,8 +257,8 @@ class TableMethods(ABC):
 
     @torch.no_grad()
     def transport(self, table: pd.DataFrame, *, reverse: bool = False) -> pd.DataFrame:
-        """Where the model carries rows of its source, as a frame of the same columns; with
-        `reverse`, where rows of its own come from.
+        """The rows to which the model carries rows of its source, as a frame; with `reverse`, rows
+        of its table carried back.
 
         Raises:
             TableError: for a column that is not there, or a cell that is not a number.

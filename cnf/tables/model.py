@@ -35,8 +35,8 @@ from cnf.tables.scoring import RowScorer, Unseen
 
 
 class TableFlow(TableMethods, WholeState):
-    """The density of a table whose columns may be real, positive, bounded, integer or categorical,
-    with atoms and missing cells.
+    """The density of a table with real, positive, bounded, integer or categorical columns, atoms
+    and missing cells.
 
     A row is its discrete states s (categories; which cells are atoms, missing or ordinary numbers)
     and the numbers x that are present:
@@ -44,18 +44,18 @@ class TableFlow(TableMethods, WholeState):
         p(row | context) = p(s | context) · p(x | s, context)
 
     p(s) is an exact autoregressive product, `discrete`. p(x | s) is one `CNF` in the units of the
-    table, `flow`. It is conditioned on s and covers whichever cells hold a number: the velocity of
-    the others is zero and their value never enters, so the density is normalized for every
-    pattern. An integer cell has a probability: the density integrated over the cell. Where all
-    columns are continuous and no cell is missing, s is certain and `flow` is any CNF over the
-    columns, given the numbers of the context.
+    table, `flow`. It is conditioned on s and models the cells that hold a number. The velocity of
+    the other cells is zero and their values are not used, so the density is normalized for every
+    pattern. The probability of an integer is the integral of the density over its cell. If all
+    columns are continuous and no cell is missing, s is constant, and `flow` is any CNF over the
+    columns given the context.
 
     Args:
         schema: the columns.
-        flow: a flow over the columns of a plain schema, its context the context columns. The
-            default is one that the states condition, made for any schema.
+        flow: a flow over the columns of a plain schema, given its context columns. The default
+            flow is conditioned on the states and works for any schema.
         hidden: widths of the default flow's field.
-        frequency: scale of the frequencies that the default flow's field starts with.
+        frequency: scale of the initial frequencies of the default flow's field.
 
     Attributes:
         metadata: a `FitMetadata`.
@@ -116,12 +116,12 @@ class TableFlow(TableMethods, WholeState):
 
     @property
     def numeric_columns(self) -> list[Column]:
-        """The modeled columns with numbers."""
+        """The modeled numeric columns."""
         return [self.schema.modeled[i] for i in self.numeric_places]
 
     @property
     def plain(self) -> bool:
-        """Whether all columns are continuous and the flow takes the numbers of the context."""
+        """Whether all columns are continuous and the flow takes the context as numbers."""
         return isinstance(self.conditioning, PlainConditioning)
 
     @property
@@ -132,7 +132,7 @@ class TableFlow(TableMethods, WholeState):
 
     @property
     def metadata(self) -> FitMetadata:
-        """What is known of the fit."""
+        """The metadata of the fit."""
         return self._metadata
 
     @metadata.setter
@@ -143,17 +143,17 @@ class TableFlow(TableMethods, WholeState):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the arithmetic."""
+        """The dtype of the computation."""
         return next(self.parameters(), torch.empty(0)).dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the arithmetic is done."""
+        """The device of the computation."""
         return next(self.parameters(), torch.empty(0)).device
 
     def encode(self, table: pd.DataFrame) -> tuple[Cells, Tensor]:
-        """The modeled cells of a data frame, and its context (rows, width) as the model takes it;
-        states of cells that a column cannot hold say so, see `cnf.tables.Column.encode`.
+        """The modeled cells of a data frame, and its context (rows, width) for the model; invalid
+        cells have states of their own, see `cnf.tables.Column.encode`.
 
         Raises:
             TableError: for a column that is not there, or a cell that is not a number.
@@ -176,16 +176,16 @@ class TableFlow(TableMethods, WholeState):
     def log_prob(self, table: pd.DataFrame, *, unseen: Unseen = "other") -> Tensor:
         """Log-probability (rows,) of every row of a data frame, its columns found by name.
 
-        In nats: a density in the units of the table for continuous numbers, a probability for
-        integers, categories, atoms and missing cells. For a row with missing cells it is the joint
-        log-probability of the observed cells and of which cells are missing. −∞ for a number
-        outside the support of its column; NaN where a cell is infinite, or missing in a column
-        that never had a missing cell.
+        It is in nats: a density in the units of the table for continuous numbers, a probability
+        for integers, categories, atoms and missing cells. For a row with missing cells it is the
+        joint log-probability of the observed cells and of which cells are missing. −∞ for a number
+        outside the support of its column; NaN if a cell is infinite, or missing in a column that
+        had no missing cells in training.
 
         Args:
             table: the rows.
-            unseen: what a category is that the fit never saw: "other", with the probability 1 / (n
-                + 2) after n rows, or "impossible", −∞.
+            unseen: how to treat a category that was not in training: "other", with the probability
+                1 / (n + 2) after n rows, or "impossible", −∞.
 
         Raises:
             TableError: for a column that is not there, or a cell that is not a number.
@@ -193,7 +193,7 @@ class TableFlow(TableMethods, WholeState):
         return self.evaluate(table, unseen=unseen).log_prob
 
     def evaluate(self, table: pd.DataFrame, *, unseen: Unseen = "other") -> Evaluation:
-        """`log_prob` with a bound of the error of solver and quadrature, NFE and a verdict."""
+        """`log_prob` with a bound of the error of solver and quadrature, the NFE and a verdict."""
         return self.evaluate_cells(*self.encode(table), unseen=unseen)
 
     def evaluate_cells(
@@ -214,23 +214,23 @@ class TableFlow(TableMethods, WholeState):
         keep_orders: bool = False,
         generator: torch.Generator | None = None,
     ) -> pd.DataFrame:
-        """Rows drawn from the model, typed and named as those of the table.
+        """Rows drawn from the model, with the types and names of the table.
 
         Args:
-            rows: how many.
-            given: what every row has: name -> a value, a list of levels, or a range (low, high)
-                with None for no end; or a frame, a Series or a list of mappings of one row for all,
-                or of `rows` rows. Columns of the context must be there; any modeled column may be.
-            where: which rows of a frame are wanted, as booleans (rows,); the others are drawn again.
-                `attrs["acceptance"]` of the frame is the share that was kept.
-            keep_orders: whether to draw rows again that break an order a ≤ b which every row of the
-                table keeps; `metadata.orders` has them.
+            rows: number of rows.
+            given: conditions: name -> a value, a list of levels, or a range (low, high) with None
+                for no end; or a frame, a Series or a list of mappings with one row for all, or
+                with `rows` rows. Context columns are required; any modeled column is allowed.
+            where: a function from a frame to booleans (rows,); other rows are drawn again.
+                `attrs["acceptance"]` of the result is the share that was kept.
+            keep_orders: whether to redraw rows that violate an order a ≤ b of `metadata.orders`,
+                which hold in every row of the table.
             generator: source of all randomness.
 
         Raises:
-            TableError: for a context that is missing or not wanted, or has another number of rows.
-            ValueError: for modeled columns that are given to a model without a conditional
-                network, or a condition that hardly any row satisfies.
+            TableError: for a missing or unexpected context, or one with another number of rows.
+            ValueError: for conditions on modeled columns if the model has no conditional network,
+                or a condition that hardly any row satisfies.
         """
         wanted = {"where": where, "keep_orders": self.in_order if keep_orders else None}
         if any(wanted.values()):
@@ -258,7 +258,7 @@ class TableFlow(TableMethods, WholeState):
         """The context (rows, width) of a frame, complete.
 
         Raises:
-            TableError: for a context column that is not there, or a cell that is missing.
+            TableError: for a context column or cell that is missing.
         """
         names = [c.name for c in self.schema.context if c.name in table]
         return self.drawn_context(table[names], len(table))
@@ -270,10 +270,10 @@ class TableFlow(TableMethods, WholeState):
         return complete(self.conditioning.context(cells.to(self.device)))
 
     def with_imputer(self, donors: Mapping[str, Any] | None = None) -> TableFlow:
-        """The model itself with a fresh imputer and room for donors, which `impute` needs.
+        """The model itself with a new imputer and space for donors, which `impute` needs.
 
         Raises:
-            ValueError: for a model with a flow of its own, which has no states to condition on.
+            ValueError: for a model with a custom flow, which is not conditioned on states.
         """
         conditioning = self.conditioning
         if not isinstance(conditioning, StateConditioning):
@@ -288,7 +288,7 @@ class TableFlow(TableMethods, WholeState):
 
     @property
     def imputation(self) -> Imputation:
-        """The imputer with the parts of the model that it works with.
+        """The imputer with the parts of the model that it uses.
 
         Raises:
             ValueError: if the model was fitted without an imputer.
@@ -300,12 +300,12 @@ class TableFlow(TableMethods, WholeState):
         return Imputation(self.imputer, self.conditioning, maps, schema.modeled, schema.pairs)
 
     def settings(self) -> dict[str, Any]:
-        """What the model is beside its tensors and its flow."""
+        """The configuration of the model without its tensors and its flow."""
         donors = None if self.imputer is None else self.imputer.donor_sizes
         return {"schema": self.schema.as_json(), "imputer": bool(self.imputer), "donors": donors}
 
     def restore(self, settings: dict[str, Any]) -> None:
-        """Check that the schema is the same, and make the imputer where there was one."""
+        """Check that the schema is the same, and build the imputer if there was one."""
         if Schema.from_json(settings["schema"]) != self.schema:
             raise TableError(
                 "state: expected the schema that it was taken with; construct the TableFlow with that"

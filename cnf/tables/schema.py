@@ -1,4 +1,4 @@
-"""The schema of a table: its columns, and its rows as numbers and discrete states."""
+"""The schema of a table: its columns, and the encoding of rows as numbers and discrete states."""
 
 from __future__ import annotations
 
@@ -56,22 +56,23 @@ class Schema:
     ) -> Schema:
         """The schema of a data frame; the rules are those of `cnf.tables.inference`.
 
-        A column from which nothing can be learned is set aside: a constant, a counter of rows, an
-        identifier, free text, one that follows exactly from others. Its description says why.
+        A column from which nothing can be learned is not modeled: a constant, a row counter, an
+        identifier, free text, or an exact function of others. Its description gives the reason.
 
         Args:
             table: its rows.
-            kinds: what columns are, by name, where the rules would not see it: "real", "positive",
+            kinds: types of columns by name, which override the rules: "real", "positive",
                 "bounded:0:1", "integer", "integer:0.5", "time", "angle:360", "categorical" or
                 "ignored"; two columns, "lon,lat", may be a "sphere".
             context: columns that the density is conditioned on.
             ignore: columns that are left out.
             missing: words that stand for missing cells; None recognizes them among numbers.
-            strict: whether to refuse a column that would be set aside, and angles beyond a turn.
+            strict: whether to refuse a column that would not be modeled, and angles outside one
+                turn.
 
         Raises:
-            TableError: for a column that is not what it is said to be, or names that are unknown
-                or repeated; where no column is left to model, or a `strict` one is set aside.
+            TableError: for a column that does not fit its declared type, for unknown or repeated
+                names, if no column is left to model, or if `strict` refuses a column.
         """
         kinds = {**with_pairs(kinds or {}), **dict.fromkeys(ignore, "ignored")}
         _check_names(table, [*kinds, *context])
@@ -104,7 +105,7 @@ class Schema:
 
     @property
     def modeled(self) -> tuple[Column, ...]:
-        """The columns that the density is of."""
+        """The columns that are modeled."""
         return tuple(c for c in self.columns if c.type.modeled and c.role == "modeled")
 
     @property
@@ -114,7 +115,7 @@ class Schema:
 
     @property
     def set_aside(self) -> dict[str, Column]:
-        """The columns that no model has cells of, by name."""
+        """The columns that are neither modeled nor context, by name."""
         return {column.name: column for column in self.columns if not column.type.modeled}
 
     @property
@@ -126,12 +127,11 @@ class Schema:
 
     @property
     def charts(self) -> Charts | None:
-        """The map of the modeled numbers where angles or spheres are among them."""
+        """The map of the modeled numbers if they include angles or spheres."""
         return charts_of([column for column in self.modeled if column.numeric])
 
     def with_real_context(self) -> Schema:
-        """The schema with any number allowed in the context, which a plain model takes as it
-        is."""
+        """The schema with any number allowed in the context, as for a plain model."""
         return Schema(
             tuple(
                 Column(column.name, "real", "context") if column in self.context else column
@@ -141,7 +141,7 @@ class Schema:
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """Places among the modeled columns of each longitude and its latitude."""
+        """Indices among the modeled columns of each longitude and its latitude."""
         return pairs_of(self.modeled)
 
     @property
@@ -156,7 +156,7 @@ class Schema:
         return {column.name: column for column in self.columns}[name]
 
     def spelling(self, name: str) -> Callable[[float], str]:
-        """How cells of a column are spelled, from their numbers.
+        """The text of the cells of a column, from their numbers.
 
         Raises:
             KeyError: for a column that is not there.
@@ -172,8 +172,8 @@ class Schema:
         Args:
             table: rows with these columns.
             columns: columns of the schema.
-            strict: whether to refuse cells that their column cannot hold; else their states say so,
-                see `Column.encode`.
+            strict: whether to refuse invalid cells; otherwise they have states of their own, see
+                `Column.encode`.
 
         Raises:
             TableError: for a column that is not there, or a cell that its column cannot hold: an
@@ -198,7 +198,7 @@ class Schema:
         )
 
     def decode(self, cells: Cells, columns: tuple[Column, ...]) -> pd.DataFrame:
-        """The data frame that `encode` would turn into these cells; −1 stands for missing."""
+        """The data frame that `encode` maps to these cells; −1 means missing."""
         numbers = iter(cells.values.cpu().numpy().T)
         frame = {
             column.name: column.decode(next(numbers) if column.numeric else None, states)
@@ -219,7 +219,7 @@ class Schema:
         return drawn.assign(**held)[names]
 
     def lines(self) -> list[str]:
-        """One line a column, for people."""
+        """One line of text per column."""
         width = max(len(column.name) for column in self.columns)
         return [f"{column.name:<{width}}  {column.describe()}" for column in self.columns]
 
@@ -261,7 +261,7 @@ def _mark_halves(longitudes: np.ndarray, latitudes: np.ndarray) -> None:
 
 
 def unheld(cell: Any, state: int, column: Column) -> str:
-    """Why a column has no state for a cell.
+    """The reason why a column has no state for a cell.
 
     >>> unheld(17, OUTSIDE, Column("age", "integer", lower=17.5, step=1.0))
     '17 is outside what the column holds (integer, from 18)'

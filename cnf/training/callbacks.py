@@ -9,7 +9,8 @@ from cnf.deprecation import warn_renamed
 
 
 class Callback(Protocol):
-    """A progress bar, a writer of checkpoints, an early stop.
+    """A function of the training loop, such as a progress bar, a checkpoint writer or an early
+    stop.
 
     Every loop has `step` (training steps so far), `history` and `stop()`; a `Trainer` has more.
     """

@@ -1,4 +1,4 @@
-"""What a trainer is told, as plain values."""
+"""The settings of a trainer, as plain values."""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ class Phase:
     """One part of a fit.
 
     Attributes:
-        objective: what is minimized.
-        steps: number of training steps, or None where time is the budget.
-        seconds: time, or None where training steps are the budget.
+        objective: the objective to minimize.
+        steps: number of training steps, or None if the budget is time.
+        seconds: time, or None if the budget is training steps.
         batch: rows of a training step.
-        learning_rate: its peak.
-        ema: decay of the moving average of the weights, which is what gets validated and kept.
-        validations: how often held-out likelihood is taken at most, closer together towards the
-            end.
+        learning_rate: the peak learning rate.
+        ema: decay of the moving average of the weights, which is validated and kept.
+        validations: largest number of validations, more frequent towards the end.
         optimizer: "adam", or "muon" for matrices and Adam for the rest.
         schedule: the learning rate as a function of its peak and the share of the budget spent.
     """
@@ -57,16 +56,15 @@ class Phase:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a `Trainer` does.
+    """Settings of a `Trainer`.
 
     Attributes:
         phases: one after the other.
         weight_decay: of the optimizers, decoupled from the gradient.
         clip: largest norm of a gradient.
-        patience: validations without progress within a phase after which it ends; as many as a
-            phase has: never.
-        validator: makes what judges the weights, from flow, decay, held-out rows and pilot rows.
-        clock: the seconds that budgets are in, as a function without arguments.
+        patience: number of validations without progress after which a phase ends.
+        validator: makes the validator from flow, decay, held-out rows and pilot rows.
+        clock: function without arguments that returns the time of budgets in seconds.
     """
 
     phases: tuple[Phase, ...]
@@ -83,7 +81,7 @@ class Settings:
 
     @property
     def budget(self) -> tuple[int, float]:
-        """Training steps and seconds of all phases; zero of what is not the budget."""
+        """Training steps and seconds of all phases; zero for the unit that is not used."""
         steps = sum(phase.steps or 0 for phase in self.phases)
         return steps, sum(phase.seconds or 0.0 for phase in self.phases)
 

@@ -1,4 +1,4 @@
-"""What happened while training."""
+"""The history of a fit."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Record:
         seconds: time spent training so far.
         objective: value of the objective, averaged since the last record.
         learning_rate: of the next training step.
-        valid_nll: held-out NLL in nats per row, units of the data, by a verified solve; None where
-            it was not taken.
+        valid_nll: held-out NLL in nats per row, units of the data, by a verified solve; None if it
+            was not computed.
         valid_se: its standard error.
-        nfe: velocity evaluations a row that scoring takes.
+        nfe: velocity evaluations per row for scoring.
     """
 
     phase: str
@@ -34,18 +34,18 @@ class Record:
 
 @dataclass
 class History:
-    """Records of a fit, what the recipe chose, and how it ended.
+    """Records of a fit, the choices of the recipe, and the final results.
 
     Attributes:
         records: in order of time.
-        choices: what was chosen for the data, by name.
+        choices: the choices of the recipe, by name.
         valid_nll: held-out NLL of the finished flow, nats per row in the units of the data; None
             until then.
         valid_se: its standard error.
-        train_nll: NLL of training rows, of as many as validation takes; far below `valid_nll`, the
-            flow overfits.
+        train_nll: NLL of as many training rows as validation rows; if it is far below `valid_nll`,
+            the flow overfits.
         train_se: its standard error.
-        rollbacks: when and why training went back to an earlier state.
+        rollbacks: time and reason of each return to an earlier state.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -62,5 +62,5 @@ class History:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> History:
-        """The history that `as_dict` described."""
+        """The history from the result of `as_dict`."""
         return cls(**{**data, "records": [Record(**record) for record in data["records"]]})

@@ -1,4 +1,4 @@
-"""Penalties that likelihood training may add to its objective, so that paths are easy to solve."""
+"""Penalties of likelihood training that make paths easy to solve."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class Regularizers:
     """Weights of penalties, each an integral over time along the path of a row.
 
     Attributes:
-        kinetic: of ∫ |v|² dt, short paths (Finlay et al. 2020).
-        jacobian: of ∫ |∂v/∂x|² dt in the Frobenius norm, smooth fields (Finlay et al. 2020).
-        transport: of ∫ |∂v/∂t + (v·∇)v|² dt, which is zero where particles go straight at constant
-            speed, as optimal transport has them (Onken et al. 2021, who hold a potential to that).
+        kinetic: weight of ∫ |v|² dt, for short paths (Finlay et al. 2020).
+        jacobian: weight of ∫ |∂v/∂x|² dt in the Frobenius norm, for smooth fields (Finlay et al.
+            2020).
+        transport: weight of ∫ |∂v/∂t + (v·∇)v|² dt, which is zero if particles move straight at
+            constant speed, as in optimal transport (Onken et al. 2021, for a potential).
     """
 
     kinetic: float = 0.0

@@ -1,4 +1,4 @@
-"""Rows that do not fit into memory together, and batches of them from a pool that is refilled."""
+"""Rows that do not fit into memory, and batches of them from a pool that is refilled."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class RowStream:
     """Rows in parts, of which some are in memory at a time.
 
     Attributes:
-        load: chunks of the rows of part k, the same whenever they are asked for.
-        parts: how many there are.
-        rows: in all parts together.
-        held: parts in memory.
+        load: chunks of the rows of part k, which are the same at every call.
+        parts: number of parts.
+        rows: number of rows in all parts.
+        held: number of parts in memory.
 
     Example:
         >>> from cnf.rows import Rows
@@ -40,7 +40,7 @@ class RowStream:
     held: int
 
     def mapped(self, function: Callable[[Any], Any]) -> RowStream:
-        """The stream of what a function makes of each chunk."""
+        """The stream with a function applied to each chunk."""
         return replace(self, load=lambda k: map(function, self.load(k)))
 
     def mapped_at_random(
@@ -49,7 +49,8 @@ class RowStream:
         seed: int,
         device: torch.device,
     ) -> RowStream:
-        """The stream of what a function makes of each chunk by random numbers of its own."""
+        """The stream with a random function applied to each chunk, which has its own random
+        numbers."""
 
         def load(k: int) -> Iterator[Any]:
             for i, chunk in enumerate(self.load(k)):
@@ -62,17 +63,17 @@ class RowStream:
 class PooledBatches(Sampler):
     """Batches from a pool of parts of a stream.
 
-    The parts come in random order, another one in each pass. As soon as as many rows were drawn as a
-    part has in the mean, the part that has been in the pool for longest makes room for the next one.
-    So every row is drawn about once in a pass. Several processes read different parts. What is in the
-    pool follows from the seed and the number of rows drawn.
+    The parts are in random order, which differs between passes. After as many draws as a part has
+    rows on average, the next part replaces the oldest part of the pool. Every row is therefore
+    drawn about once in a pass. Several processes read different parts. The seed and the number of
+    rows drawn determine the content of the pool.
 
     Args:
         stream: of the rows.
-        prepare: from a chunk to the tensors that a batch is of: rows in model coordinates, their
-            context or None, and what else goes with them.
+        prepare: maps a chunk to the tensors of a batch: rows in model coordinates, their context
+            or None, and any further tensors.
         seed: of the order.
-        processes: among which the parts are dealt out.
+        processes: the processes that share the parts.
 
     Example:
         >>> stream = RowStream(lambda k: [torch.full((10, 1), float(k))], 8, 80, 2)
@@ -98,7 +99,7 @@ class PooledBatches(Sampler):
         return self.stream.rows
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Any, ...]:
-        """`size` rows, their context, and what else goes with them, spread evenly over the pool."""
+        """`size` rows, their context and further tensors, drawn evenly from the pool."""
         self._refill()
         self.drawn += size // self.processes.count
         parts = list(self.pool.values())
@@ -113,7 +114,7 @@ class PooledBatches(Sampler):
         return tuple(_joined(each, order) for each in zip(*found))
 
     def identity(self) -> list[Any]:
-        """How the rows are dealt out."""
+        """The description of how parts are shared."""
         return [self.stream.parts, self.stream.held, self.processes.count]
 
     def state_dict(self) -> dict[str, Any]:
@@ -163,7 +164,7 @@ def _joined(parts: Sequence[Any], order: Tensor) -> Any:
 def sampler(
     flow: CNF, train: Rows, stream: RowStream | None, seed: int, processes: Processes
 ) -> Sampler:
-    """Batches of rows in the user's units, or of those of a stream where there is one."""
+    """Batches of rows in the user's units, or of a stream if there is one."""
     if stream is None:
         rows = in_model_coordinates(flow, train)
         return Batches(rows.x, rows.context, rows.weights)

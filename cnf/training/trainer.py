@@ -36,23 +36,23 @@ class Trainer:
     """One fit of a flow to rows, through phases that each minimize an objective.
 
     Everything that changes while it runs is in `state` and in parts that have a `state_dict`;
-    `state_dict` collects them, so that a fit can go on bit by bit.
+    `state_dict` collects them, so that a resumed fit is bit-identical.
 
     Args:
-        flow: trained in place; its transform and base are fitted already.
-        train: rows to learn from.
-        valid: rows to validate on.
+        flow: trained in place; its transform and base are already fitted.
+        train: training rows.
+        valid: validation rows.
         settings: phases and optimization.
         seed: of all randomness in training.
-        metadata: JSON-ready data of the caller, kept with the state.
-        spent: seconds of the budget that are gone already; the phases make up for them, but each
-            keeps half of its time.
+        metadata: the caller's data for JSON, kept with the state.
+        spent: seconds of the budget already used; phases are shortened by them, to half of their
+            time at most.
         callbacks: called after every training step.
-        stream: of the rows to learn from, where they are too many for memory; `train` is then a
-            sample of them, by which solvers are placed.
+        stream: of training rows that do not fit into memory; `train` is then a sample of them, for
+            the calibration of solvers.
 
     Attributes:
-        history: so far.
+        history: the history so far.
         pilot: a few of the training rows, in the units of the data.
         batches: of the training rows, in model coordinates.
         best: weights of the field with the best held-out likelihood.
@@ -105,7 +105,7 @@ class Trainer:
 
     @property
     def phase_done(self) -> float:
-        """Share of the phase's budget that is spent."""
+        """The spent share of the phase's budget."""
         state = self.state.phase
         if self.phase.seconds is None:
             return state.step / ((self.phase.steps or 0) + state.unspent)
@@ -113,19 +113,19 @@ class Trainer:
 
     @property
     def seconds_left(self) -> float:
-        """Of the phase; without end where training steps are its budget."""
+        """Seconds left of the phase; infinite if its budget is training steps."""
         if self.phase.seconds is None:
             return math.inf
         return self.phase.seconds + self.state.phase.unspent - self.state.phase.seconds
 
     @property
     def learning_rate(self) -> float:
-        """Of the next training step."""
+        """The learning rate of the next training step."""
         peak = self.phase.learning_rate * self.state.phase.rate_scale
         return self.phase.schedule(peak, self.phase_done)
 
     def start(self) -> Trainer:
-        """Validate the flow as it is, and begin the first phase."""
+        """Validate the initial flow, and begin the first phase."""
         self.initial = self.best = snapshot(self.flow.field)
         start = self.settings.clock()
         self.start_phase(PhaseState())
@@ -137,7 +137,7 @@ class Trainer:
         return self
 
     def start_phase(self, state: PhaseState) -> None:
-        """Begin a phase with a fresh objective, optimizer and moving average."""
+        """Begin a phase with a new objective, optimizer and moving average."""
         self.state.phase = state
         self.objective = copy.copy(self.phase.objective)
         batch, decay = self.phase.batch, self.settings.weight_decay
@@ -147,14 +147,14 @@ class Trainer:
         self._restart_average()
 
     def run(self, until: int | None = None) -> History:
-        """Train until the budget is spent; the flow then has the best weights that were seen.
+        """Train until the budget is spent; the flow then has the best weights.
 
         Args:
-            until: pause after so many training steps, unless the budget is spent before, and
-                record how held-out rows fare; the next call goes on as if there had been no pause.
+            until: pause after this number of training steps, unless the budget is spent before,
+                and validate; the next call continues as if there had been no pause.
 
         Raises:
-            TrainingError: if training diverges for good.
+            TrainingError: if training diverges repeatedly.
             KeyboardInterrupt: after the training step in which `stop` was called.
         """
         if not self.started:
@@ -187,12 +187,12 @@ class Trainer:
         return self.history
 
     def stop(self) -> None:
-        """End the fit as Ctrl-C does, but after this training step and its callbacks."""
+        """End the fit like Ctrl-C, but after this training step and its callbacks."""
         self.stopping = True
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Give the flow the best weights so far, those of the present average included."""
+        """Give the flow the best weights so far, including the present average."""
         self._validate()
         self.flow.field.load_state_dict(self.best)
         self.flow.eval()
@@ -215,7 +215,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state that a trainer of the same rows, settings and seed gave."""
+        """Continue from a state of a trainer with the same rows, settings and seed."""
         # The base was fitted to the rows; on another machine it may come out a little different.
         self.flow.base.load_state_dict(state["base"])
         numbers = state["state"]

@@ -20,16 +20,16 @@ class Transform(Float64Module, ABC):
     """An invertible map from data x to model coordinates y; the flow adds its log-Jacobian, so that
     densities are in the units of the data.
 
-    Every method is also given the context of the rows (*batch, context_dim), in the units of the
+    Every method also receives the context of the rows (*batch, context_dim), in the units of the
     data, and a mask (*batch, dim) of the columns that each row has; None means all of them. A
-    transform that needs neither ignores both. Numbers are float64, because raw columns may be large
-    beside their spread.
+    transform that needs neither ignores both. Numbers are float64, because raw columns may be
+    large compared with their spread.
 
     Args:
         dim: number of columns.
 
     Attributes:
-        spheres: places of the longitude and the latitude of each pair of columns of x.
+        spheres: indices of the longitude and the latitude of each pair of columns of x.
     """
 
     spheres: Sequence[tuple[int, int]] = ()
@@ -40,12 +40,12 @@ class Transform(Float64Module, ABC):
 
     @property
     def turns(self) -> dict[int, tuple[float, float]]:
-        """Where the whole of a circle or a sphere begins and ends, for each such column of x."""
+        """The start and the end of a full turn, for each column of x on a circle or a sphere."""
         return {}
 
     def log_area(self, x: Tensor) -> Tensor:
-        """Log of the area, (*batch,) or (), that a unit of the columns of x (*batch, dim) has in
-        the measure of the density; zero unless the columns are longitudes and latitudes."""
+        """Log of the area, (*batch,) or (), of one unit of the columns of x (*batch, dim) in the
+        measure of the density; zero unless the columns are longitudes and latitudes."""
         return x.new_zeros(())
 
     @property
@@ -55,7 +55,7 @@ class Transform(Float64Module, ABC):
 
     @property
     def bounded(self) -> bool:
-        """Whether some x have no y: the log-Jacobian is −∞ there."""
+        """Whether some x have no y; their log-Jacobian is −∞."""
         return False
 
     def column_mask(self, mask: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Transform(Float64Module, ABC):
         return mask
 
     def config(self) -> dict[str, Any]:
-        """What rebuilds the transform beside its columns and its tensors, JSON-ready."""
+        """The settings, except columns and tensors, that rebuild the transform; ready for JSON."""
         return arguments(self, "dim")
 
     @classmethod
@@ -116,12 +116,12 @@ class Affine(Transform):
         self.register_buffer("inverse_matrix", torch.linalg.inv(self.matrix))
 
     def config(self) -> dict[str, Any]:
-        """Nothing: all of it is tensors."""
+        """Empty, because all settings are tensors."""
         return {}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int) -> Affine:
-        """The identity, in whose place the tensors of a file come."""
+        """The identity, whose tensors are then read from a file."""
         return cls.identity(dim, **config)
 
     @classmethod
@@ -139,11 +139,11 @@ class Affine(Transform):
     def whiten(cls, x: Tensor, weights: Tensor | None = None) -> Affine:
         """Columns of x (rows, dim) to mean 0 and the identity as covariance.
 
-        With standard deviations S and correlation P, A = S P^½: of all whitening maps the one that
-        leaves the columns most alike, whatever their units and order (Kessy, Lewin & Strimmer
-        2018, "ZCA-cor").
-        Of few rows P is shrunk towards 1, see `cnf.transforms.covariances.shrinkage`: no more rows than
-        columns lie in a plane, which says nothing of the columns.
+        With standard deviations S and correlation P, A = S P^½. Of all whitening maps, this one
+        changes the columns least, for any units and order (Kessy, Lewin & Strimmer 2018,
+        "ZCA-cor"). For few rows, P is shrunk towards 1, see
+        `cnf.transforms.covariances.shrinkage`: with no more rows than columns, the rows lie in a
+        plane by chance.
 
         Raises:
             ValueError: if columns are linearly dependent, so that no density exists.
@@ -189,7 +189,7 @@ class Chain(Transform):
     """One map after another, y = mₙ(… m₁(x)); log-Jacobians add.
 
     Args:
-        maps: the first one takes the data.
+        maps: in the order of application, from the data.
 
     Example:
         >>> double = Affine(torch.zeros(1), torch.tensor([[0.5]]))
@@ -205,11 +205,11 @@ class Chain(Transform):
 
     @property
     def bounded(self) -> bool:
-        """Whether one of the maps is."""
+        """Whether one of the maps is bounded."""
         return any(map.bounded for map in self.maps)
 
     def config(self) -> dict[str, Any]:
-        """The maps, JSON-ready."""
+        """The maps, ready for JSON."""
         return {"maps": [described(map) for map in self.maps]}
 
     @classmethod
@@ -257,7 +257,7 @@ def column_moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean and covariance in float64; raises where a column does not vary."""
+    """Mean and covariance in float64; raises an error for a constant column."""
     x = x.double()
     mass = x.new_ones(len(x)) if weights is None else weights.double()
     mean = (mass @ x) / mass.sum()

@@ -1,4 +1,4 @@
-"""Columns whose numbers have an end: a map that opens their range to the whole line."""
+"""A map from bounded columns to the whole real line."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ Range = tuple[float | None, float | None]
 
 @register
 class BoundedToReal(Transform):
-    """y = log(x − a), −log(b − x) or log((x − a)/(b − x)) where a column ends at a, b or both;
-    else y = x.
+    """y = log(x − a), −log(b − x) or log((x − a)/(b − x)) if a column has a lower end a, an upper
+    end b or both; else y = x.
 
-    Whatever y is, x lies inside. Outside the density is zero: the log-Jacobian is −∞ there.
+    For every y, x lies inside the range. Outside it, the density is zero and the log-Jacobian is
+    −∞.
 
     Args:
         ranges: (a, b) of every column, None for no end.
 
     Raises:
-        ValueError: for ends that are not finite, or not in rising order.
+        ValueError: for ends that are not finite or not increasing.
 
     Example:
         >>> prices = BoundedToReal([(0.0, None)])
@@ -61,12 +62,12 @@ class BoundedToReal(Transform):
         return bool((self.has_lower | self.has_upper).any())
 
     def config(self) -> dict[str, Any]:
-        """Nothing: all of it is tensors."""
+        """Empty, because all settings are tensors."""
         return {}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int) -> BoundedToReal:
-        """A map without ends, in whose place the tensors of a file come."""
+        """A map without ends, whose tensors are then read from a file."""
         return cls([(None, None)] * dim, **config)
 
     def outside(self, x: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ class BoundedToReal(Transform):
     def inverse(
         self, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """Data x (*batch, dim), in the dtype of y, inside the range however far out y is."""
+        """Data x (*batch, dim), in the dtype of y, inside the range for every y."""
         x = self._close(y.double()).to(y.dtype)
         lower, upper = self.lower.to(x.dtype), self.upper.to(x.dtype)
         lowest = torch.nextafter(lower, torch.full_like(lower, torch.inf))

@@ -1,4 +1,4 @@
-"""Columns that come back to themselves: angles, and longitude with latitude."""
+"""Periodic columns: angles, and longitude with latitude."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class Charts(Transform):
     for a pair: its part of the log-Jacobian is zero. The inverse gives angles in [start, start +
     period), and longitudes likewise.
 
-    Where a mask (*batch, coordinates) says that a row lacks an angle or a pair, the log-Jacobian
-    takes back what a uniform base gives the coordinates.
+    If a mask (*batch, coordinates) marks an angle or a pair as absent, the log-Jacobian removes
+    the contribution of a uniform base for these coordinates.
 
     Args:
         dim: number of columns of x.
-        periods: the period of each angular column, by its place.
-        spheres: places of longitude and latitude of each pair.
-        starts: where the values of angular columns and of longitudes start, by place; 0 for those
-            of an angle, −180 for those of a longitude where none is given.
+        periods: the period of each angular column, by its index.
+        spheres: indices of longitude and latitude of each pair.
+        starts: smallest values of angular columns and of longitudes, by index; the defaults are 0
+            for an angle and −180 for a longitude.
         rest: the map of the other columns; None is the identity.
 
     Raises:
-        ValueError: for a place that is out of range or named twice, or a period that is not
+        ValueError: for an index that is out of range or repeated, or a period that is not
             positive.
 
     Example:
@@ -100,7 +100,7 @@ class Charts(Transform):
 
     @property
     def coordinates(self) -> list[int]:
-        """The column (dim,) of x that each coordinate of y is absent with."""
+        """The column of x to which each coordinate of y belongs."""
         longitudes = [pair[0] for pair in self.spheres for _ in range(3)]
         return [*self.reals, *self.angles, *longitudes]
 
@@ -112,13 +112,13 @@ class Charts(Transform):
         return Charts(self.dim, periods, self.spheres, starts=starts, rest=rest)
 
     def config(self) -> dict[str, Any]:
-        """The places of the columns and the map of the others; periods and starts are tensors."""
+        """The indices of the columns and the map of the others; periods and starts are tensors."""
         pairs = [list(pair) for pair in self.spheres]
         return {"angles": self.angles, "spheres": pairs, "rest": described(self.rest)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int) -> Charts:
-        """The map of such places, in whose place the tensors of a file come."""
+        """A map with these indices, whose tensors are then read from a file."""
         periods = {int(place): 1.0 for place in config["angles"]}
         pairs = [(int(a), int(b)) for a, b in config["spheres"]]
         free = dim - len(periods) - 2 * len(pairs)

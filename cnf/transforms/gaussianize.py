@@ -83,7 +83,7 @@ class Gaussianize(Transform):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int) -> Gaussianize:
-        """A map with so many knots, in whose place the tensors of a file come."""
+        """A map with this number of knots, whose tensors are then read from a file."""
         line = torch.arange(config["knots"]).expand(dim, -1)
         return cls(line, line, torch.ones_like(line))
 

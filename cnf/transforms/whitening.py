@@ -1,4 +1,5 @@
-"""The Gaussian that a flow over typed columns starts from: a mean by features, one covariance."""
+"""The initial Gaussian of a flow over typed columns: a linear mean of features and one
+covariance."""
 
 from __future__ import annotations
 
@@ -44,18 +45,17 @@ class Whitening(Transform):
 
     Every row has its own pattern: some columns free, some given, the rest absent. With the
     conditional covariance C of the free columns given the given ones, in standard deviations S and
-    correlation P, W = P^(−½) S⁻¹ (as `Affine.whiten`). So where columns are jointly Gaussian, z is
-    standard normal for every pattern, and the flow has nothing left to do. A frequent pattern has
-    a Σ of its own: what a column that is absent would have told makes the others wider. Outliers
-    would widen the Gaussian and lie far from what the
-    flow starts from: the fit counts them less, and where a column has heavy tails beyond the
-    Gaussian, its coordinate is a · asinh(z / a), as good as z inside and its logarithm outside.
-    All numbers are float64.
+    correlation P, W = P^(−½) S⁻¹ (as `Affine.whiten`). If columns are jointly Gaussian, z is
+    therefore standard normal for every pattern, and the flow need not change it. A frequent
+    pattern has its own Σ, because the others are wider without the information of an absent
+    column. Outliers would widen the Gaussian and lie far from the initial density: the fit gives
+    them less weight, and if a column has heavier tails than the Gaussian, its coordinate is a ·
+    asinh(z / a), which is close to z inside and logarithmic outside. All numbers are float64.
 
     As a `Transform` it takes the features of the mean from the context of a `MaskedField`: columns
-    `dim` to `dim + features`, behind those of the mask. Absent columns are zero in z, where a
-    standard normal base gives each of them −½ log 2π; the log-Jacobian takes that back, so that
-    the flow's density is that of the present columns.
+    `dim` to `dim + features`, after those of the mask. Absent columns are zero in z, and a
+    standard normal base scores each of them as −½ log 2π. The log-Jacobian removes this
+    contribution, so the flow's density is that of the present columns.
 
     Args:
         dim: number of columns of y.
@@ -238,7 +238,7 @@ class Whitening(Transform):
     def unwhiten(
         self, z: Tensor, y: Tensor, free: Tensor, features: Tensor, given: Tensor | None = None
     ) -> Tensor:
-        """y (rows, dim) with its free columns put where z is; the others stay as they are."""
+        """y (rows, dim) with its free columns set from z; the others are not changed."""
         mean = self.mean(features)
         rest = y - mean
         y, z = y.clone(), straight(z, self.bend)
@@ -250,8 +250,8 @@ class Whitening(Transform):
         return y
 
     def conditionals(self, y: Tensor, present: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation (rows, dim) that the Gaussian gives each present column where the
-        other present ones are known."""
+        """Mean and standard deviation (rows, dim) of each present column under the Gaussian, given
+        the other present ones."""
         rest = y - self.mean(features)
         mean, deviation = y.clone(), torch.ones_like(y)
         for pattern, found in by_pattern(torch.cat((present, self._group(features)), 1)):
@@ -270,7 +270,7 @@ class Whitening(Transform):
     def whiteners(
         self, free: Tensor, given: Tensor | None, features: Tensor
     ) -> list[tuple[Whitener, Tensor]]:
-        """The whitener of each pattern among rows, and the places of its rows."""
+        """The whitener of each pattern among rows, and the indices of its rows."""
         given = torch.zeros_like(free) if given is None else given
         both = torch.cat((free, given, self._group(features)), 1)
         sizes = (self.dim, self.dim, both.shape[1] - 2 * self.dim)

@@ -1,4 +1,5 @@
-"""Some columns of a flow, given others: what `CNF.marginal` and `CNF.conditional` return."""
+"""The density of some columns of a flow given others, which `CNF.marginal` and `CNF.conditional`
+return."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ STAND_IN_ROWS, STAND_IN_COMPONENTS = 5_000, (1, 2, 4, 8, 16)
 
 
 class DoubtfulWarning(UserWarning):
-    """Rows whose importance weights or solves cannot be trusted."""
+    """Warns of rows whose importance weights or solves are unreliable."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class SubsetDensity:
     """p(x | given, context) of some columns of a flow, the others integrated out.
 
     Attributes:
-        question: what is asked, over whole rows.
+        question: the question about whole rows.
         columns: the columns of the flow that x holds, in this order.
-        batch: shape of the rows that are given; () for one.
+        batch: shape of the given rows; () for one row.
 
     Example:
         >>> from cnf.flows.flow import CNF
@@ -59,7 +60,8 @@ class SubsetDensity:
         return "amortized" if self.question.draws is None else "exact"
 
     def exact(self, draws: int = DRAWS) -> SubsetDensity:
-        """The same by importance sampling against the joint density, with so many draws a row.
+        """The same density by importance sampling from the joint density, with this number of
+        draws per row.
 
         Raises:
             ValueError: for fewer than two draws.
@@ -74,7 +76,7 @@ class SubsetDensity:
         return replace(self, question=self._asking(kept), columns=kept)
 
     def conditional(self, given: Mapping[int, GivenNumber]) -> SubsetDensity:
-        """p(the other columns | these, what was given before).
+        """p(the other columns | these columns and those given before).
 
         Args:
             given: column of x -> a number, numbers (*batch,), or a range (low, high) with None for
@@ -99,7 +101,7 @@ class SubsetDensity:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density (*batch,) of x (*batch, columns), in nats and in the units of x; a warning
-        says how many rows `evaluate` finds not ok."""
+        gives the number of rows that `evaluate` marks as not ok."""
         found = self.evaluate(x)
         if doubtful := int((~found.ok).sum()):
             warnings.warn(
@@ -112,10 +114,10 @@ class SubsetDensity:
 
     @torch.no_grad()
     def evaluate(self, x: Tensor) -> Answer:
-        """`log_prob` with a bar of its error, and what the importance weights say.
+        """`log_prob` with an error bound, and diagnostics of the importance weights.
 
-        The bar holds the error of the solver and, in the exact mode, three standard errors of the
-        importance sampling. A row whose weights have a tail too heavy to be trusted is not ok.
+        The bound includes the error of the solver and, in exact mode, three standard errors of the
+        importance sampling. A row whose weights have too heavy a tail is not ok.
         """
         if x.shape[-1:] != (self.dim,):
             raise ValueError(f"x: expected {self.dim} columns; got shape {tuple(x.shape)}")
@@ -138,8 +140,8 @@ class SubsetDensity:
     ) -> Tensor:
         """Draws (*shape, *batch, columns), in float64 and in the units of the data.
 
-        The exact mode draws many candidates and chooses among them by their weights, so that some
-        of few rows may come twice.
+        Exact mode draws many candidates and resamples them by their weights, so a row may occur
+        twice.
         """
         cells = self.question.draw(math.prod(shape), generator)
         return cells.values[:, list(self.columns)].reshape(*shape, *self.batch, self.dim)
@@ -174,10 +176,10 @@ class SubsetDensity:
 
 @torch.no_grad()
 def subset_density(flow: Any, subsets: Any, context: Tensor | None) -> SubsetDensity:
-    """The density of all columns of a flow, of which marginals and conditionals are asked.
+    """The density of all columns of a flow, from which marginals and conditionals are taken.
 
-    Where the flow has no conditional network, a mixture fitted to draws of the flow is the
-    proposal, and answers are exact.
+    If the flow has no conditional network, the proposal is a mixture fitted to its samples, and
+    answers are exact.
 
     Args:
         flow: a `CNF`.
