@@ -1,10 +1,10 @@
 """The five standard tabular benchmarks, preprocessed as by Papamakarios et al. (2017).
 
-The files are the user's own, in the layout of that article: `power/data.npy`,
+The user provides the files, in the layout of that article: `power/data.npy`,
 `gas/ethylene_CO.parquet`, `hepmass/1000_train.csv` and `hepmass/1000_test.csv`,
 `miniboone/data.npy`, `BSDS300/BSDS300.hdf5` under one root. Published test log-likelihoods are in
-nats of these standardized columns. POWER's shuffle and noise come here from a torch generator, so
-its rows are split and dithered alike in law, not bit by bit.
+nats of these standardized columns. Here, POWER's shuffle and noise come from a torch generator, so
+its rows are split and dithered with the same distribution, but not bit-identically.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def load_benchmark(
 ) -> Split:
     """Load one of `BENCHMARKS` from the folder `root`, preprocessed and standardized.
 
-    The generator shuffles and dithers POWER and touches nothing else; without one the seed is 42,
-    since a split that changed between calls would mix test rows into training. ValueError for an
-    unknown name or a file of another layout, FileNotFoundError for a missing file.
+    The generator shuffles and dithers POWER only. Without one, the seed is 42, because a split
+    that changed between calls would mix test rows into training. ValueError for an unknown name or
+    a file of another layout, FileNotFoundError for a missing file.
 
     >>> load_benchmark("POWER", "nowhere")
     Traceback (most recent call last):

@@ -1,10 +1,10 @@
 """The eight planar toy densities of the literature on continuous flows, each with its exact
 log-density.
 
-The generators are those of FFJORD (Grathwohl et al. 2019), read as continuous mixtures: where the
-original places angles at equal distances (rings, circles, moons), here they are drawn, so that
-rows are independent and the density is exactly the one that `log_prob` returns. The entropy of a
-toy is the lowest negative log-likelihood that any model can reach on it."""
+The generators are those of FFJORD (Grathwohl et al. 2019), as continuous mixtures. Where the
+original uses equally spaced angles (rings, circles, moons), they are drawn here, so that rows are
+independent and have exactly the density that `log_prob` returns. The entropy of a toy is the
+lowest negative log-likelihood that any model can reach on it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ TOYS: dict[str, Toy] = {
 
 
 def toy(name: str) -> Toy:
-    """Return the toy density called `name`; ValueError lists the names when there is none.
+    """Return the toy density called `name`; a ValueError for an unknown name lists the names.
 
     >>> toy("rings").entropy
     2.62318

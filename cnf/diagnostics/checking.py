@@ -1,4 +1,4 @@
-"""The check: the registry of checks, and the loop over it."""
+"""The registry of checks, and the loop over them."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ Measure = Callable[[CheckContext], Iterable[CheckResult]]
 
 @dataclass(frozen=True)
 class Check:
-    """One check: what it measures, and of which kind its results are.
+    """One check: its measurement and the kind of its results.
 
     Attributes:
-        name: of the check; its results have names of their own.
+        name: of the check; its results have their own names.
         kind: "correctness", "fit" or "cost".
-        measure: a function from a `CheckContext` to its results; none where it does not apply.
-        tables: whether it applies too to the flow over the numeric columns of a table given the
+        measure: a function from a `CheckContext` to its results; no results if it does not apply.
+        tables: whether it also applies to the flow over the numeric columns of a table given the
             other cells.
 
     Example:
@@ -92,22 +92,22 @@ def check(
     names: Sequence[str] = (),
     callback: Callable[[float], None] = lambda done: None,
 ) -> tuple[CheckResult, ...]:
-    """Measure every claim that a flow makes, on rows that it was not fitted to.
+    """Test every claim of a flow on rows that it was not fitted to.
 
-    A check that does not apply gives no result: overfitting, for example, where the flow has no
-    history. A result that cannot be decided has `passed=None`: for example the mass in many
-    columns, where no proposal comes near the density.
+    A check that does not apply gives no result, such as overfitting if the flow has no history. A
+    result that cannot be decided has `passed=None`, such as the mass in many columns, for which no
+    proposal is close to the density.
 
     Args:
-        flow: stays as it is.
+        flow: is not changed.
         x: rows (rows, dim) in the units of the data; up to 2,000 of them, chosen at random, are
             used.
         context: (rows, context_dim), for a conditional flow.
-        strict: use the narrower limits.
+        strict: whether to use the stricter limits.
         seed: of the choice of rows and of everything random in a check.
-        checks: which; None: all that are registered.
-        names: of the columns, for words about one of them; none: they are counted from 0.
-        callback: is told the share of the checks that is done.
+        checks: the checks to run; None means all registered ones.
+        names: of the columns, for descriptions; by default, columns are counted from 0.
+        callback: is called with the finished share of the checks.
 
     Raises:
         ValueError: for rows that do not fit the flow, are not finite, or are fewer than 10.
@@ -125,7 +125,7 @@ def check(
 def run(
     checks: list[Check], case: CheckContext, callback: Callable[[float], None]
 ) -> Iterator[CheckResult]:
-    """The results of some checks, one check after another."""
+    """The results of some checks, run one after another."""
     for k, one in enumerate(checks):
         callback(k / len(checks))
         yield from measured(one, case)

@@ -1,4 +1,4 @@
-"""What every check is given: a flow, held-out rows, samples, and the log-densities of both."""
+"""The data of the checks: a flow, held-out rows, samples, and the log-densities of both."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SAMPLES, SAMPLES_A_CONTEXT = 16_384, 64
 
 @dataclass(frozen=True)
 class CheckContext:
-    """What a check is given.
+    """The data of a check.
 
     Args:
         flow: in eval mode; no check changes it.
         rows: held-out rows with their context, in random order.
         seed: of everything random in the checks.
-        strict: whether the narrower limits apply.
-        names: of the columns; none: they are counted from 0.
+        strict: whether the stricter limits apply.
+        names: of the columns; by default, columns are counted from 0.
     """
 
     flow: CNF
@@ -47,11 +47,12 @@ class CheckContext:
         return strict if self.strict else usual
 
     def generator(self, stream: int = 0) -> torch.Generator:
-        """A new generator; each check has a stream of its own, so that none depends on another."""
+        """A new generator; each check has its own stream, so that checks do not depend on each
+        other."""
         return torch.Generator(self.flow.device).manual_seed(self.seed + 7919 * stream)
 
     def first(self, count: int) -> Rows:
-        """The first `count` rows, or all where there are fewer."""
+        """The first `count` rows, or all if there are fewer."""
         return self.rows.take(torch.arange(min(count, len(self.rows)), device=self.rows.x.device))
 
     @cached_property
@@ -93,15 +94,15 @@ class CheckContext:
         return self.rows if self.rows.context is None else self.few
 
     def start_points(self, flow: CNF, rows: Rows) -> Tensor:
-        """Where the rows are at t = 0, (rows, dim)."""
+        """The positions of the rows at t = 0, (rows, dim)."""
         with torch.no_grad():
             bound = flow.bind(rows.context, solver=flow.solver)
             return bound.trajectory(rows.x, [0.0], reverse=True)[0]
 
 
 def at_first_look(flow: CNF, context: Tensor | None, solver: Solver | None = None) -> BoundFlow:
-    """The flow with one solve a row, on the same grid for all of them, so that scores are smooth
-    functions; re-solves would cost more than all the rest."""
+    """The flow with one solve per row, on the same grid for all rows, so that scores are smooth
+    functions; re-solves would cost more than everything else."""
     return flow.bind(context, solver=solver, tolerance=math.inf)
 
 

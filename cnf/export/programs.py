@@ -1,4 +1,4 @@
-"""A question about rows as a module of tensors alone, which `torch.export` can trace."""
+"""Computations on rows as modules of tensors, which `torch.export` can trace."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TRACED_ROWS = 5
 
 
 class Program(nn.Module, ABC):
-    """A question that tensors in float64 ask and answer.
+    """A computation whose inputs and outputs are tensors in float64.
 
     Args:
         model: of a table of real, positive, bounded or integer columns.
@@ -32,7 +32,7 @@ class Program(nn.Module, ABC):
         outputs: names of what `forward` returns.
 
     Raises:
-        ExportError: for a model that cannot be exported, and why.
+        ExportError: for a model that cannot be exported, with the reason.
     """
 
     outputs: ClassVar[tuple[str, ...]]
@@ -53,11 +53,12 @@ class Program(nn.Module, ABC):
     @property
     @abstractmethod
     def inputs(self) -> dict[str, int]:
-        """The names of what `forward` takes, each (rows, so many columns)."""
+        """The names of the inputs of `forward` and their numbers of columns, each (rows,
+        columns)."""
 
     @abstractmethod
     def examples(self, rows: int, generator: torch.Generator) -> tuple[Tensor, ...]:
-        """Plausible inputs of so many rows."""
+        """Plausible inputs with this number of rows."""
 
     def _with_context(self, name: str, width: int) -> dict[str, int]:
         return {name: width} | ({"context": len(self.context)} if self.context else {})
@@ -70,12 +71,12 @@ class Program(nn.Module, ABC):
 
 
 class ScoreProgram(Program):
-    """log p of rows, with its bar and a verdict, by one solve on the calibrated grid.
+    """log p of rows with an error bound and a verdict, by one solve on the calibrated grid.
 
-    What `TableFlow.evaluate` does at its first look: a row whose bar is above the tolerance is not
-    solved again, and its `ok` is false. A row outside the ranges of its columns has −∞, and one
-    with a missing or infinite number NaN. So has a row of a typed table with a repeated value, which
-    has a probability of its own.
+    It corresponds to the first solve of `TableFlow.evaluate`: a row whose bound exceeds the
+    tolerance is not re-solved, and its `ok` is false. A row outside the ranges of its columns has
+    −∞, and a row with a missing or infinite number has NaN. A row of a typed table with an atom
+    also has NaN.
 
     Example:
         >>> from cnf.tables.loading import wrapped
@@ -101,7 +102,7 @@ class ScoreProgram(Program):
 
     @property
     def inputs(self) -> dict[str, int]:
-        """The rows, and their context where the model has one."""
+        """The rows, and their context if the model has one."""
         return self._with_context("x", len(self.columns))
 
     def examples(self, rows: int, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -137,7 +138,7 @@ class ScoreProgram(Program):
 
 
 class SampleProgram(Program):
-    """Rows of the model made of standard normal numbers, the noise, and their log-densities.
+    """Rows of the model made from standard normal noise, and their log-densities.
 
     Example:
         >>> from cnf.tables.loading import wrapped
@@ -164,7 +165,7 @@ class SampleProgram(Program):
 
     @property
     def inputs(self) -> dict[str, int]:
-        """The noise, and the context of the rows where the model has one."""
+        """The noise, and the context of the rows if the model has one."""
         return self._with_context("noise", self.drawing.width)
 
     def examples(self, rows: int, generator: torch.Generator) -> tuple[Tensor, ...]:

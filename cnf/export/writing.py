@@ -1,4 +1,4 @@
-"""Programs as files, each checked against its model before it takes its name."""
+"""Writing programs to files, each checked against its model before it is written."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Run = Callable[[tuple[Tensor, ...]], list[np.ndarray]]
 
 
 class Written(NamedTuple):
-    """What a file holds.
+    """The description of an exported file.
 
     Attributes:
-        inputs: names and columns of what it takes, in float64.
-        outputs: names of what it gives.
-        rows: that it was checked on.
-        difference: the largest one to the model there.
+        inputs: names and columns of its inputs, in float64.
+        outputs: names of its outputs.
+        rows: number of rows of the check.
+        difference: largest difference from the model on these rows.
     """
 
     inputs: dict[str, int]
@@ -46,11 +46,11 @@ class Written(NamedTuple):
 def write_program(program: Program, path: str | Path) -> Written:
     """Write a program as .onnx, or as .pt2 of `torch.export`, atomically.
 
-    What the file answers for draws of the model is compared with the model first.
+    The results of the file for samples of the model are first compared with the model.
 
     Raises:
-        ExportError: for another ending, a package that is not installed, an operator that ONNX does
-            not have, or a file that answers otherwise than its model.
+        ExportError: for another extension, a package that is not installed, an operator that ONNX
+            lacks, or a file that differs from its model.
     """
     ending = Path(path).suffix
     if ending not in FORMATS:

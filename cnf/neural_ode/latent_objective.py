@@ -83,7 +83,7 @@ def agreement(
 
     Args:
         model: the latent ODE.
-        z: z(start) (batch, latent), a draw of q(z(start) | observed), as `lower_bound` gives it.
+        z: z(start) (batch, latent), a draw of q(z(start) | observed), as `lower_bound` returns it.
         observed: series with observations after the start.
         context: (batch, context_dim).
         generator: of c, in the first seven tenths of each series.
@@ -115,36 +115,35 @@ def fit_latent_ode(
     callbacks: Sequence[Callback] = (),
     **renamed: Any,
 ) -> History:
-    """Maximize the lower bound by Adam, its divergence weighted by a β that rises from 0.
+    """Maximize the lower bound with Adam, with a divergence weight β that rises from 0.
 
-    With β = 1 at the end it bounds the evidence of the targets. Where these lie beyond what is
-    observed, the divergence penalizes all information taken from the observations; with β = 0 the
-    recognition network itself is the prior, and the objective bounds log p(targets | observed) of a
-    forecast.
+    With β = 1 at the end, it bounds the evidence of the targets. If the targets lie after the
+    observations, the divergence penalizes all information taken from the observations. With β = 0,
+    the recognition network itself is the prior, and the objective bounds log p(targets | observed)
+    of a forecast.
 
     Args:
         model: trained in place.
-        observed: series to read.
-        targets: series to explain; the default is `observed`.
+        observed: series that the recognition network reads.
+        targets: series to predict; the default is `observed`.
         context: (series, context_dim).
         steps: number of training steps.
-        batch: series of a training step.
-        learning_rate: its peak; after a warm-up it falls to zero along a cosine.
+        batch: number of series per training step.
+        learning_rate: peak learning rate; after a warm-up it decreases to zero along a cosine.
         beta: β at the end, at least 0.
         anneal: share of the training steps during which β rises, in [0, 1].
-        agree: weight of the `agreement` of path and reading, at least 0; for forecasts further
-            ahead than the longest series. Its scale is that of the divergence, so a weight above β
-            makes states small.
+        agree: weight of the `agreement`, at least 0; for forecasts further ahead than the longest
+            series. Its scale is that of the divergence, so a weight above β makes states small.
         seed: of batches and draws.
         callbacks: called after every training step.
 
     Returns:
-        The records; their objective is the negative lower bound in nats per target value, β as it
-        then was, less the weighted agreement.
+        The records; their objective is the negative lower bound in nats per target value, with β
+        at that step, minus the weighted agreement.
 
     Raises:
-        ValueError: for a budget that is not positive, a share outside [0, 1], a negative weight, no
-            series.
+        ValueError: for a budget that is not positive, a share outside [0, 1], a negative weight,
+            or no series.
         TrainingError: if the bound or its gradient is not finite.
     """
     callbacks = renamed_callbacks("fit_latent_ode", renamed, callbacks)

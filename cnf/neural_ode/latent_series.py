@@ -1,4 +1,4 @@
-"""Irregular series: unequal times and lengths, missing channels, in one batch."""
+"""Batches of irregular series with unequal times and lengths and missing channels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 @dataclass(frozen=True)
 class Series:
-    """A batch of series, each with times of its own.
+    """A batch of series, each with its own times.
 
     Attributes:
         times: (batch, length), in any order; a time without any observed channel is padding.
@@ -79,7 +79,7 @@ class Series:
 
     @property
     def seen(self) -> Tensor:
-        """Where at least one channel was observed, (batch, length)."""
+        """Whether at least one channel was observed, (batch, length)."""
         return self.mask.any(-1)
 
     def take(self, rows: Tensor | slice) -> Series:

@@ -1,4 +1,4 @@
-"""Moving pictures: GIF by pillow, MP4 by ffmpeg where it is installed."""
+"""Animations: GIF with pillow, MP4 with ffmpeg if it is installed."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ def animate(
     frame_rate: int = 20,
     callback: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write an animation that loops: a .gif, or an .mp4 where ffmpeg is installed.
+    """Write an animation that loops: a .gif, or an .mp4 if ffmpeg is installed.
 
     `draw(figure)` draws on the figure and returns a function that updates it to frame 0, …,
-    frames − 1. `size` is in inches, at 100 dots each; `frame_rate` per second; `progress(done,
-    frames)` is called after every frame. Raises ValueError for another ending and where ffmpeg is missing.
+    frames − 1. `size` is in inches, at 100 dots per inch; `frame_rate` per second;
+    `progress(done, frames)` is called after every frame. Raises ValueError for another extension,
+    and for an .mp4 without ffmpeg.
 
     >>> from tempfile import TemporaryDirectory
     >>> def draw(page):
@@ -152,15 +153,15 @@ def flow_animation(
     title: str = "",
     callback: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Film particles that flow from base to data and back, over the density and the field if these
-    are given.
+    """Animate particles that flow from base to data and back, over the density and the field if
+    these are given.
 
-    `path` (time, n, 2) holds the particles at `times` (time,), rising; `density_frames` (time,
-    rows, columns) the density on a grid that fills `limits` (`density_grid` makes one), drawn on a
-    scale of its own at every time; `field_frames` (time, cells, cells, 2) the velocity at the
-    centers of such a grid, drawn as arrows. Frames between two times are interpolated; motion
-    slows at both ends: frame k shows t = t₀ + (t₁ − t₀)(1 − cos(2πk / frames)) / 2. Raises
-    ValueError for wrong shapes, for under 20 frames, and as `animate` does.
+    `path` (time, n, 2) has the particles at increasing `times` (time,). `density_frames` (time,
+    rows, columns) is the density on a grid that fills `limits` (see `density_grid`), with its own
+    scale at every time. `field_frames` (time, cells, cells, 2) is the velocity at the centers of
+    such a grid, drawn as arrows. Frames between two times are interpolated; motion slows at both
+    ends: frame k shows t = t₀ + (t₁ − t₀)(1 − cos(2πk / frames)) / 2. Raises ValueError for wrong
+    shapes, for fewer than 20 frames, and as `animate` does.
 
     >>> from tempfile import TemporaryDirectory
     >>> start = np.linspace(-1, 1, 200).reshape(100, 2)

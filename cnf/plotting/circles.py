@@ -1,4 +1,4 @@
-"""Angles around a circle."""
+"""Plots of angles."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def rose(
     the polar axes, one for each column.
 
     Angles run clockwise from the top, as on a compass and a clock. The area of a sector is its
-    share of the rows. `turns` holds the begin and the end of a turn for each column. Whole angles
-    get a sector each, centered on them. NaN is a missing cell.
+    share of the rows. `turns` has the start and the end of a turn for each column. Each whole
+    angle has its own sector, centered on it. NaN is a missing cell.
 
     Raises: ValueError: for wrong shapes.
 

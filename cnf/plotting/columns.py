@@ -1,4 +1,4 @@
-"""Tables of many columns: every column alone, and in pairs."""
+"""Plots of tables with many columns: single columns and pairs."""
 
 from __future__ import annotations
 
@@ -104,9 +104,9 @@ def marginals(
     return the axes.
 
     Bins cover the data's range except its extreme half percent. The area of a histogram is the
-    share of rows inside, so that samples outside the range show as missing area. Integers get bins
-    centered on them. `levels` holds an entry for each column: None for a numeric column; for a
-    categorical one, whose cells are 0, 1, …, the names of its levels. NaN is a missing cell.
+    share of rows inside, so samples outside the range show as missing area. Bins of integers are
+    centered on them. `levels` has an entry for each column: None for a numeric column, and the
+    names of the levels for a categorical one, whose cells are 0, 1, …. NaN is a missing cell.
 
     Raises: ValueError: for wrong shapes, and for a column without a finite value.
 
@@ -160,7 +160,7 @@ def pairs(
     """Draw columns in pairs: data (n, dim) below the diagonal, samples (m, dim) above it, marginals
     on it; return the axes (dim, dim).
 
-    A panel shows up to 2000 rows, chosen at random. `levels` is as for `marginals`; the points of
+    A panel shows up to 2000 rows, chosen at random. `levels` is as in `marginals`; the points of
     one level are spread at random over a band.
 
     Raises: ValueError: for wrong shapes, and for more than 10 columns.

@@ -35,7 +35,7 @@ def density_grid(log_prob: Function, limits: Limits, *, resolution: int = 200) -
     """exp(log_prob) at the centers of a grid of cells, (resolution, resolution), rows from bottom
     to top.
 
-    `log_prob` takes points (n, 2) and gives (n,), in nats. Raises ValueError for another shape.
+    `log_prob` maps points (n, 2) to (n,), in nats. Raises ValueError for another shape.
 
     >>> density_grid(lambda x: 0 * x[:, 0], ((0, 1), (0, 1)), resolution=2).sum()
     np.float64(4.0)
@@ -56,8 +56,8 @@ def peak_of(values: np.ndarray) -> float:
 
 
 def region_levels(masses: np.ndarray, regions: Sequence[float]) -> list[float]:
-    """The mass of a cell on the edge of each highest-density region, rising, one for each distinct
-    level.
+    """The mass of a cell on the edge of each highest-density region, increasing, one for each
+    distinct level.
 
     The region of probability q is the smallest set that holds q of all mass: {x: p(x) ≥ level}
     (Hyndman 1996). Shares are of the mass on the grid.
@@ -86,12 +86,12 @@ def density(
 ) -> Axes:
     """Draw p(x, y) = exp(log_prob) as a map, white where it is zero, or as filled contours.
 
-    `limits` are ((left, right), (bottom, top)). Contours, vectors in an svg or pdf, are the edges
-    of the highest-density regions that hold 10, 20, … 90, 99 of 100 parts of the mass in the
-    picture; `regions` draws the outlines of those that hold these shares. `log` maps log p down to
-    10 nats below its peak; `maximum` is the density drawn darkest (the peak, if not given), for
-    panels to compare; `bar` names a color bar. Raises ValueError for a wrong shape or kind and for
-    a density that is zero everywhere or infinite.
+    `limits` are ((left, right), (bottom, top)). Contours are vectors in an svg or pdf, and bound
+    the highest-density regions with 10, 20, … 90, 99 percent of the mass in the plot; `regions`
+    draws the outlines of the regions with the given shares. `log` maps log p down to 10 nats below
+    its peak; `maximum` is the darkest density (default: the peak), for comparison between panels;
+    `bar` labels a color bar. Raises ValueError for a wrong shape or kind and for a density that is
+    zero everywhere or infinite.
 
     >>> ax = density(lambda x: -x.square().sum(-1), ((-2, 2), (-2, 2)), regions=(0.5, 0.9), names=["a", "b"])
     >>> ax.get_xlabel()
@@ -128,7 +128,7 @@ def draw_map(
 
 
 def fill_contours(ax: Axes, values: np.ndarray, limits: Limits) -> QuadContourSet:
-    """The highest-density regions, one over the other, the smaller the darker."""
+    """The highest-density regions on top of each other; smaller ones are darker."""
     levels = [*region_levels(values, SHARES), peak_of(values)]
     colors = DENSITY(np.linspace(0.08, 1, len(levels) - 1))
     return ax.contourf(
@@ -155,8 +155,7 @@ def samples(
     color: str = MODEL,
     names: Sequence[str] | None = None,
 ) -> Axes:
-    """Draw points x (n, 2), over the data in gray if `over` (m, 2) is given; `size` in square
-    points.
+    """Draw points x (n, 2), over the gray data `over` (m, 2) if given; `size` is in square points.
 
     Raises ValueError for a wrong shape.
 
@@ -195,13 +194,12 @@ def density_history(
     resolution: int = 200,
     names: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Draw the density at a row of times, from the base (t = 0) to the data (t = 1); gives the
+    """Draw the density at several times, from the base (t = 0) to the data (t = 1); return the
     axes.
 
-    `log_prob_at(t)` is the log density at time t, a callable as in `density`, or under the value t
-    of
-    another variable that `symbol` names, such as a context. Every panel has its own color scale.
-    Raises ValueError where axes and times differ in number.
+    `log_prob_at(t)` is the log-density at time t, a callable as in `density`, or at the value t of
+    another variable named by `symbol`, such as a context. Every panel has its own color scale.
+    Raises ValueError if the numbers of axes and times differ.
 
     >>> axes = density_history(lambda t: lambda x: -x.square().sum(-1), [0, 0.5, 1], ((-2, 2), (-2, 2)))
     >>> [ax.get_title() for ax in axes]

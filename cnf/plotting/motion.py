@@ -1,4 +1,4 @@
-"""What moves: trajectories of particles and the velocity that carries them."""
+"""Trajectories of particles, and the velocity field."""
 
 from __future__ import annotations
 
@@ -36,14 +36,13 @@ def trajectories(
     names: Sequence[str] | None = None,
     bar: str | None = None,
 ) -> Axes:
-    """Draw the ways of particles, path (time, n, dim), from rings to dots, in the plane of two
-    columns.
+    """Draw the paths of particles (time, n, dim), from rings to dots, in the plane of two columns.
 
-    `times` (time,) go with the states, evenly spaced from 0 to 1 if not given; `color` follows
-    them, or is one value per particle (n,), or one per state (time, n): log-densities, say.
-    `columns` are two places, or "principal" for the plane that the ends spread in most, see
-    `principal_axes`; `names` are those of all dim columns; `bar` names a color bar. Raises
-    ValueError for wrong shapes, another color and columns that are not there.
+    `times` (time,) are those of the states, by default evenly spaced from 0 to 1. `color` is
+    "time", one value per particle (n,), or one per state (time, n), such as log-densities.
+    `columns` are two indices, or "principal" for the plane of largest spread of the ends, see
+    `principal_axes`; `names` are those of all dim columns; `bar` labels a color bar. Raises
+    ValueError for wrong shapes, another color and unknown columns.
 
     >>> ax = trajectories(np.cumsum(np.ones((5, 3, 2)), axis=0), names=["height", "weight"])
     >>> ax.get_xlabel()
@@ -95,12 +94,12 @@ def chosen(states: np.ndarray, columns: tuple[int, int]) -> np.ndarray:
 def principal_axes(
     path: Array, *, names: Sequence[str] | None = None
 ) -> tuple[np.ndarray, list[str]]:
-    """The path (time, n, dim) in the plane that its ends spread in most, (time, n, 2), and the
-    axes' names.
+    """The path (time, n, dim) in the plane of largest spread of its ends, (time, n, 2), and the
+    names of the axes.
 
-    Columns are divided by the standard deviation of their ends first. The name of an axis gives the share of
-    the variance along the axis and the columns that it is made of, those of the largest weights
-    first. Raises ValueError for a path of one column.
+    Columns are divided by the standard deviation of their ends first. The name of an axis gives
+    its share of the variance and its columns, those with the largest weights first. Raises
+    ValueError for a path of one column.
 
     >>> ends = np.outer(np.linspace(-1, 1, 9), [1.0, 2.0, 0.0]) + 1
     >>> plane, shown = principal_axes(np.stack([ends, ends]), names=["a", "b", "c"])
@@ -184,11 +183,11 @@ def field(
     bar: str | None = None,
     names: Sequence[str] | None = None,
 ) -> Axes:
-    """Draw a velocity, a callable (n, 2) -> (n, 2), by arrows or streamlines colored by speed.
+    """Draw a velocity, a callable (n, 2) -> (n, 2), as arrows or streamlines colored by speed.
 
-    Arrows point along the velocity on a grid of `resolution` cells a side; the fastest tenth
-    are as long as a cell, the others in proportion. `bar` names a color bar.
-    Raises ValueError for a wrong shape or kind.
+    Arrows point along the velocity on a grid of `resolution` cells per side; the fastest tenth are
+    as long as a cell, and the others are in proportion. `bar` labels a color bar. Raises
+    ValueError for a wrong shape or kind.
 
     >>> ax = field(lambda x: -x, ((-1, 1), (-1, 1)), resolution=10)
     >>> len(ax.collections[0].U)

@@ -1,4 +1,4 @@
-"""The course of a training."""
+"""The history of a fit."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def history(
     """Draw objective, held-out NLL with its standard error, field evaluations and learning rate.
 
     A record has the keys phase, step, objective, valid_nll, valid_se, nfe and learning_rate; a
-    value may be None. Steps that start again with a phase are counted on. A thin line parts the
-    phases, named above the first panel. Gives the four axes. Raises ValueError for no records, a
-    missing key, and another number of axes.
+    value may be None. Steps are numbered continuously over phases. A thin line separates the
+    phases, which are named above the first panel. Returns the four axes. Raises ValueError for no
+    records, a missing key, and another number of axes.
 
     >>> record = {"phase": "likelihood", "objective": 2.0, "valid_nll": 2.1, "valid_se": 0.1, "nfe": 60}
     >>> axes = history([record | {"step": i, "learning_rate": 0.001} for i in range(5)])

@@ -23,12 +23,12 @@ WITHIN = 0.99  # of the bars of a calibrated density that lie in the band
 def pit(
     ranks: Array, *, names: Sequence[str] | None = None, axes: Sequence[Axes] | None = None
 ) -> np.ndarray:
-    """Draw histograms of ranks (n, dim) between 0 and 1, one panel a column; return the axes.
+    """Draw histograms of ranks (n, dim) between 0 and 1, one panel per column; return the axes.
 
     The rank of a value under a density is its probability integral transform, u = P(X ≤ x):
-    uniform where the density is calibrated (Dawid 1984), ∪ where it is too narrow, ∩ where it is
-    too wide. The gray band holds 99 of 100 bars of a calibrated density. Raises ValueError for
-    wrong shapes and ranks outside [0, 1].
+    uniform if the density is calibrated (Dawid 1984), ∪-shaped if it is too narrow, ∩-shaped if it
+    is too wide. The gray band contains 99 of 100 bars of a calibrated density. Raises ValueError
+    for wrong shapes and ranks outside [0, 1].
 
     >>> axes = pit(np.linspace(0, 1, 400).reshape(200, 2), names=["age", "income"])
     >>> [ax.get_xlabel() for ax in axes]
@@ -61,10 +61,10 @@ def calibration(shares: Array, *, ax: Axes | None = None) -> Axes:
     """Draw the share of rows that lie in each highest-density region against the region's
     probability.
 
-    `shares` (n,) is, row by row, the probability of the smallest highest-density region that holds
-    the row: uniform where the density is calibrated, so that the curve is the diagonal. The gray
-    band is Kolmogorov's: it holds the whole curve of 95 of 100 calibrated densities. Raises
-    ValueError for another shape and for numbers outside [0, 1].
+    `shares` (n,) is, row by row, the probability of the smallest highest-density region that
+    contains the row. It is uniform if the density is calibrated, and the curve is then the
+    diagonal. The gray Kolmogorov band contains the complete curve of 95 of 100 calibrated
+    densities. Raises ValueError for another shape and for numbers outside [0, 1].
 
     >>> ax = calibration(np.linspace(0, 1, 100))
     >>> ax.get_ylabel()

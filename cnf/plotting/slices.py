@@ -1,4 +1,4 @@
-"""Densities of many columns, cut: along one column, or across two, with the others held."""
+"""Slices of densities in many columns: along one or two columns, with the others fixed."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def slices(
     axes: Sequence[Axes] | None = None,
     resolution: int = 400,
 ) -> np.ndarray:
-    """Draw log-densities along every column through points (n, dim), a line for each; gives the
+    """Draw log-densities along every column through points (n, dim), one line for each; return the
     axes.
 
     Line k of panel i is log p(x) with xᵢ running over its limits and the other columns as in
-    points[k]. A dot marks the point; what is over 12 nats below the highest is left out.
-    `log_prob` takes (rows, dim) and gives (rows,). Raises ValueError for wrong shapes and numbers
-    of limits or axes.
+    points[k]. A dot marks the point; values more than 12 nats below the highest are not drawn.
+    `log_prob` maps (rows, dim) to (rows,). Raises ValueError for wrong shapes and numbers of
+    limits or axes.
 
     >>> axes = slices(lambda x: 4 - x.square().sum(-1), np.zeros((1, 3)), [(-2, 2)] * 3, resolution=5)
     >>> axes[2].lines[0].get_ydata().tolist()
@@ -84,7 +84,7 @@ def along(log_prob: Function, point: np.ndarray, column: int, values: np.ndarray
 
 
 def plane(log_prob: Function, point: Array, columns: tuple[int, int]) -> Callable[[Tensor], Array]:
-    """log p as a function of two columns (n, 2), the others held at a point (dim,).
+    """log p as a function of two columns (n, 2), with the others fixed at a point (dim,).
 
     >>> p = plane(lambda x: x @ torch.tensor([1.0, 10.0, 100.0]), torch.tensor([7.0, 8.0, 9.0]), (0, 2))
     >>> p(torch.tensor([[1.0, 2.0]]))
@@ -111,13 +111,12 @@ def conditional(
     resolution: int = 150,
     names: Sequence[str] | None = None,
 ) -> Axes:
-    """Draw p(a, b | rest), two columns given that the others are as at a point (dim,); the title
-    says which.
+    """Draw p(a, b | rest), two columns given the others at a point (dim,), which the title states.
 
-    `limits` are those of the two columns; the picture is drawn in the part of them where the
-    density is. `names` are those of all columns. p(a, b | rest) is p at the point with a and b
-    running, up to a factor, and the map has a scale of its own. Raises ValueError for another
-    number of names than columns, and as `density` does.
+    `limits` are those of the two columns; the plot shows the part of them with most of the
+    density. `names` are those of all columns. p(a, b | rest) is p at the point as a function of a
+    and b, up to a factor, and the map has its own scale. Raises ValueError for another number of
+    names than columns, and as `density` does.
 
     >>> ax = conditional(lambda x: -(x[:, 0] - x[:, 2]).square(), [0.0, 0.0, 1.5], ((-3, 3), (-3, 3)))
     >>> ax.get_title()

@@ -17,12 +17,12 @@ SMALLEST = 1e-12  # nats: errors below are rounding
 
 @styled
 def steps(nodes: Array, errors: Array, *, axes: Sequence[Axes] | None = None) -> np.ndarray:
-    """Draw the length of every step of a solve, and below it the error that rows make in it; gives
-    the axes.
+    """Draw the length of every step of a solve, and below it the errors of rows in this step;
+    return the axes.
 
-    `nodes` (steps + 1,) are the times, rising; `errors` (steps, rows) in nats: the line is their
-    median, the band holds 90 of 100 rows. Where the band is level, steps share the error evenly.
-    Raises ValueError for wrong shapes and numbers of axes.
+    `nodes` (steps + 1,) are increasing times; `errors` (steps, rows) are in nats: the line is
+    their median, and the band contains 90 of 100 rows. If the band is level, all steps have about
+    the same error. Raises ValueError for wrong shapes and numbers of axes.
 
     >>> axes = steps([0, 0.5, 1], np.full((2, 5), 1e-4))
     >>> [ax.get_ylabel() for ax in axes]

@@ -33,11 +33,11 @@ def sphere_map(
     normalize: bool = False,
     title: str = "",
 ) -> Axes:
-    """Draw a density on the sphere in the equal-area projection of Mollweide; return its axes.
+    """Draw a density on the sphere in the equal-area Mollweide projection; return its axes.
 
     `log_prob` takes longitudes and latitudes in degrees (n, 2) and gives log p (n,) per unit area
     of the unit sphere. `points` (n, 2) are drawn over it. `normalize` divides by the integral over
-    the sphere, ∫ p cos φ dφ dλ, for a density of more columns that holds the others.
+    the sphere, ∫ p cos φ dφ dλ, for a density of more columns with the others fixed.
 
     Raises: ValueError: for wrong shapes, and for a density without a positive finite peak.
 
@@ -115,11 +115,11 @@ def globe_animation(
     title: str = "",
     callback: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Film particles that flow from base to data and back on a globe that turns once.
+    """Animate particles that flow from base to data and back on a globe that rotates once.
 
-    `path` (time, n, 2) holds longitudes and latitudes in degrees at `times` (time,), rising. Frames
-    between two times are interpolated along chords, and pulled back to the sphere. Particles on the
-    far side are faint. Raises ValueError as `flow_animation` does.
+    `path` (time, n, 2) has longitudes and latitudes in degrees at increasing `times` (time,).
+    Frames between two times are interpolated along chords, and projected to the sphere. Particles
+    on the far side are faint. Raises ValueError as `flow_animation` does.
 
     >>> from tempfile import TemporaryDirectory
     >>> start = np.stack([np.linspace(-170, 170, 40), np.zeros(40)], axis=1)

@@ -1,4 +1,4 @@
-"""One style for every picture: its settings, its colors, and the frame around the data."""
+"""The common style of all plots: settings, colors, and limits."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ NO_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 def figure(
     rows: int = 1, columns: int = 1, *, panel: tuple[float, float] = (2.6, 2.6)
 ) -> tuple[Figure, np.ndarray]:
-    """A figure in the house style, outside pyplot, and its axes, shape (rows, columns); `panel` in
-    inches.
+    """A figure in the common style, independent of pyplot, and its axes, shape (rows, columns);
+    `panel` is in inches.
 
     >>> page, axes = figure(2, 3)
     >>> axes.shape
@@ -89,7 +89,7 @@ def figure(
 def panels(
     axes: Sequence[Axes] | None, count: int, what: str, make: Callable[[], np.ndarray]
 ) -> np.ndarray:
-    """The axes (count,) that were given, or else new ones.
+    """The given axes (count,), or new ones.
 
     Raises:
         ValueError: for another number of axes.
@@ -102,10 +102,10 @@ def panels(
 
 @styled
 def save(page: Figure, path: str | Path) -> None:
-    """Write a figure in the format its file name ends in; an old file is replaced only by a whole
-    new one.
+    """Write a figure in the format of its file extension; an old file is replaced only by a
+    complete new one.
 
-    Raises ValueError for an unknown ending.
+    Raises ValueError for an unknown extension.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -147,8 +147,8 @@ def limits(
     """The range of every column of x (n, dim) between two quantiles, widened by `margin` times its
     length.
 
-    Missing and infinite values are left out; a constant column gets a range of length one.
-    Raises ValueError where a column holds no finite value.
+    Missing and infinite values are ignored; a constant column has a range of length one. Raises
+    ValueError for a column without finite values.
 
     >>> limits(np.array([[0.0, 5.0], [2.0, 5.0]]), quantiles=(0, 1), margin=0.5)
     ((-1.0, 3.0), (4.5, 5.5))

@@ -1,4 +1,4 @@
-"""How a conditional density answers to its context."""
+"""How a conditional density depends on its context."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ def what_if(
     names: Sequence[str] | None = None,
     axes: Sequence[Axes] | None = None,
 ) -> np.ndarray:
-    """Draw how every column answers to a context that is swept: its median and middle halves;
-    return the axes.
+    """Draw how the quantiles of every column depend on a varying context; return the axes.
 
-    `values` (k,) of the context, rising; `drawn` (k, n, dim) are samples under each. The line is
-    the median, the bands hold 50 and 90 of 100 samples. `context` names the axis across. Raises
-    ValueError for wrong shapes and numbers of axes.
+    `values` (k,) of the context are increasing; `drawn` (k, n, dim) are samples for each. The line
+    is the median, and the bands contain 50 and 90 of 100 samples. `context` labels the horizontal
+    axis. Raises ValueError for wrong shapes and numbers of axes.
 
     >>> axes = what_if([0, 1], np.zeros((2, 9, 1)), context="income", names=["height"])
     >>> axes[0].get_xlabel(), axes[0].get_ylabel()

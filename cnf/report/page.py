@@ -1,4 +1,4 @@
-"""The page: every section of a report, in one file that needs no network."""
+"""The report: all sections in one file that needs no network."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ def write_report(
     show_time: Callable[[float], str] | None = None,
     callback: Callback = lambda title: None,
 ) -> None:
-    """Write one page that shows a flow: what it is, how well it predicts held-out rows, whether it
-    is calibrated, and the flow itself, in motion.
+    """Write an HTML report on a flow: its description, its held-out likelihood, its calibration,
+    and an animation.
 
-    The page opens from the disk in any browser, needs no network, and is smaller than 6 MB.
+    The report opens in any browser without a server or network, and is smaller than 6 MB.
 
     Args:
-        flow: stays as it is.
-        rows: to judge the flow by, in its units; they should be new to it.
+        flow: is not changed.
+        rows: rows for the evaluation, in the units of the flow; they should be new to it.
         output: the file to write, replaced only by a complete new one.
-        train: rows that the flow was fitted to, from which the baselines learn. Without them, the
-            baselines learn from the half of `rows` that a row is not in.
+        train: training rows of the flow, to which the baselines are fitted. Without them,
+            baselines are fitted to one half of `rows` and evaluated on the other.
         names: of the columns; default: those in `flow.metadata`, or x₁, x₂, … Units are taken from
             `flow.metadata["units"]`, a dict from name to unit.
         title: heading of the page.
@@ -93,7 +93,7 @@ def judged(data: ReportData) -> str:
         return "The flow and its baselines were fitted to other rows of the same table."
     return (
         "These rows are assumed to be new to the flow."
-        " Baselines learned from the half of them that a row is not in."
+        " Baselines are fitted to the half that does not contain the row."
     )
 
 

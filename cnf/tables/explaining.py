@@ -1,4 +1,4 @@
-"""Which column makes a row odd, and how odd the row is."""
+"""Which column makes a row unusual, and how unusual the row is."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from cnf.tables.questions import table_density
 
 @dataclass(frozen=True)
 class Explanation:
-    """What makes rows odd, beside rows of reference that are as they should be.
+    """Why rows are unusual, compared with ordinary reference rows.
 
     Attributes:
         surprise: −log p(cell | the other cells) of every modeled column (rows, columns), nats.
         rank: share of the reference rows whose cell is less surprising (rows, columns).
-        p_value: of each row (rows,), conformal: (1 + reference rows that are no likelier) / (1 +
-            reference rows). Among rows like those of reference it is at most α in a share α.
-        column: name of the column that makes the row odd (rows,): that without which the rest of
-            the row is the likeliest, beyond its median of reference. As p(cell | rest) = p(row) /
-            p(rest), it is the most surprising one; but no odd cell stands in a condition.
+        p_value: conformal p-value of each row (rows,): (1 + reference rows that are at most as
+            likely) / (1 + reference rows). Among rows like the reference rows, it is at most α for
+            a share α.
+        column: name of the column whose removal makes the rest of the row most likely, relative to
+            the median of the reference rows (rows,). As p(cell | rest) = p(row) / p(rest), it is
+            the most surprising column, but computed without conditioning on an unusual cell.
     """
 
     surprise: pd.DataFrame
@@ -33,7 +34,7 @@ class Explanation:
 
     @property
     def rows(self) -> pd.DataFrame:
-        """Of every row its p-value, its column, and the surprise and the rank of that cell."""
+        """The p-value and the column of every row, and the surprise and the rank of that cell."""
         at = np.arange(len(self.column)), self.surprise.columns.get_indexer(self.column)
         cells = {
             "p_value": self.p_value,
@@ -44,13 +45,13 @@ class Explanation:
         return pd.DataFrame(cells, index=self.surprise.index)
 
     def odd(self, count: int) -> pd.DataFrame:
-        """The so many oddest rows of `rows`, the oddest first."""
+        """The most unusual rows of `rows`, the most unusual first."""
         return self.rows.iloc[self.p_value.to_numpy().argsort(kind="stable")[:count]]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What is known of rows that are as they should be, to compare other rows with.
+    """Statistics of ordinary rows, for comparison with other rows.
 
     Attributes:
         surprise: of their cells, every column in rising order (rows, columns).
@@ -76,7 +77,7 @@ class Reference:
         return cls(np.sort(known.to_numpy(), axis=0), rest, np.sort(_scores(model, table)))
 
     def explain(self, model: Any, table: pd.DataFrame) -> Explanation:
-        """What makes rows of a table odd beside these."""
+        """Explain rows of a table by comparison with these."""
         found = surprises(model, table)
         count = len(self.log_prob)
         ranks = [
@@ -95,8 +96,8 @@ def surprises(model: Any, table: pd.DataFrame) -> pd.DataFrame:
     """−log p(cell | the other cells of its row) of every modeled column (rows, columns), nats, by
     the conditional network; of a longitude and its latitude, that of the place.
 
-    Of a cell that its column cannot hold it is infinite, and the other cells of the row are taken as
-    if that one were missing."""
+    It is infinite for an invalid cell, and the other cells of that row are scored as if the cell
+    were missing."""
     whole = table_density(model)
     context = [column.name for column in model.schema.context]
     states = model.encode(table)[0].states.cpu().numpy()

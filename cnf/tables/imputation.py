@@ -1,4 +1,5 @@
-"""Missing cells drawn given the others: one pair of networks for every pattern of observed cells."""
+"""Imputation of missing cells given the others, by one pair of networks for all patterns of
+observed cells."""
 
 from __future__ import annotations
 
@@ -26,14 +27,14 @@ STEPS, TOLERANCE = 12, 0.1
 
 
 class Observed(NamedTuple):
-    """What is known of rows.
+    """The observed cells of rows.
 
     Attributes:
         states: −1 where not known (rows, columns).
         mask: which states are known (rows, columns).
         y: numbers in nearly Gaussian coordinates, zero where not known (rows, numeric).
         given: which numbers are known (rows, numeric).
-        features: what the networks read of those numbers (rows, width).
+        features: inputs of the networks from those numbers (rows, width).
     """
 
     states: Tensor
@@ -47,7 +48,7 @@ class Imputer(nn.Module):
     """p(missing cells | observed cells, context), for any set of observed cells.
 
     Discrete states come first, by an autoregressive network, and numbers after them, by a flow.
-    Both read the observed numbers and a flag for each, and are fitted with random sets of observed
+    Both read the observed numbers and a flag for each. They are trained on random sets of observed
     cells (amortized conditioning). The flow starts from the conditional Gaussian of `Whitening`:
     for Gaussian columns the draws are exact before any training.
 
@@ -60,8 +61,8 @@ class Imputer(nn.Module):
         charts: of angles and spheres among the numbers; None where all are real.
 
     Attributes:
-        donors: what draws missing cells anew, given the others and these first draws; None in a
-            model of an earlier release.
+        donors: random forests that redraw missing cells given the others and the first draws; None
+            in a model of an earlier release.
     """
 
     def __init__(
@@ -85,17 +86,18 @@ class Imputer(nn.Module):
 
     @property
     def donor_sizes(self) -> dict[str, Any] | None:
-        """The sizes of the donors, JSON-ready; None where there are none."""
+        """The sizes of the donors, ready for JSON; None if there are no donors."""
         return None if self.donors is None else self.donors.sizes
 
     def make_room(self, sizes: Mapping[str, Any] | None) -> Imputer:
-        """The imputer itself with donors of these sizes, if any, whose tensors are still to come."""
+        """The imputer itself with donors of these sizes, if any, whose tensors are loaded
+        later."""
         if sizes != self.donor_sizes:
             self.donors = None if sizes is None else Donors(**sizes)
         return self
 
     def extra(self, observed: Observed, context: Tensor) -> Tensor:
-        """What the network of the states reads beside them (rows, width)."""
+        """Further inputs of the network of the states (rows, width)."""
         return torch.cat((context, observed.features, observed.given.to(observed.y.dtype)), 1)
 
     def conditions(self, shown: Tensor, features: Tensor, observed: Observed) -> Tensor:
@@ -110,7 +112,7 @@ class Imputer(nn.Module):
         excluded: list[int | None],
         generator: torch.Generator | None,
     ) -> Tensor:
-        """All states (rows, columns), those not observed drawn; of each column one state may be
+        """All states (rows, columns), with unobserved ones drawn; one state of each column may be
         excluded."""
         extra = self.extra(observed, context).to(self.discrete.dtype)
         return self.discrete.sample(
@@ -127,7 +129,7 @@ class Imputation:
         conditioning: makes features of states.
         maps: the transforms of the model's flow; None without numeric columns.
         columns: the modeled columns.
-        pairs: places of each longitude and its latitude among them.
+        pairs: indices of each longitude and its latitude among them.
     """
 
     imputer: Imputer
@@ -137,10 +139,10 @@ class Imputation:
     pairs: list[tuple[int, int]]
 
     def require_sound(self) -> None:
-        """Raise an error for donors of a damaged file.
+        """Check the donors of a loaded file.
 
         Raises:
-            ValueError: for donors by which a cell cannot be drawn.
+            ValueError: for donors from which a cell cannot be drawn.
         """
         if self.imputer.donors is not None:
             width = self.conditioning.context_width
@@ -171,13 +173,13 @@ class Imputation:
     def coordinates(
         self, y: Tensor, states: Tensor, context: Tensor, observed: Observed
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The numbers that are present but not known, where the imputer's flow takes them.
+        """The present but unknown numbers, in the coordinates of the imputer's flow.
 
         Args:
             y: all numbers in nearly Gaussian coordinates (rows, numeric).
             states: all states (rows, columns), −1 in columns that are left out.
             context: features of the context (rows, width).
-            observed: what is known.
+            observed: the observed cells.
 
         Returns:
             z (rows, numeric), the context of the imputer's flow, and log |det ∂z/∂y| (rows,) with
@@ -220,8 +222,8 @@ class Imputation:
         return drawn.where(free, values), log_prob[0].double() + log_det + log_slope
 
     def complete(self, cells: Cells, context: Tensor, generator: torch.Generator | None) -> Cells:
-        """The cells with those that are missing drawn, given the others of their row: by the
-        networks, then from donors where there are any."""
+        """The cells with missing ones drawn given the others of their row: by the networks, then
+        from donors if there are any."""
         observed, donors = self.observed(cells), self.imputer.donors
         drawn = self.drawn(cells, observed, context, generator)
         if donors is None:
@@ -232,7 +234,7 @@ class Imputation:
     def drawn(
         self, cells: Cells, observed: Observed, context: Tensor, generator: torch.Generator | None
     ) -> Cells:
-        """The cells with those that are not observed drawn by the networks."""
+        """The cells with unobserved ones drawn by the networks."""
         excluded = excluded_states(self.columns)
         states = self.imputer.draw_states(observed, context, excluded, generator)
         states = alike(states, self.pairs)

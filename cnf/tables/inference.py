@@ -9,9 +9,10 @@ other numbers                          positive or bounded (0 to 1, 0 to 100) wh
                                        the logit is clearly nearer to a Gaussian, else real
 dates, times, durations                time
 
-Numbers and times may be spelled as text (see `cnf.tables.recognition`). A value with 3 % of a
-continuous column is an atom, in few rows one that stands out. So is such an end of an integer
-column, and the frequent values of one that is heaped (see `cnf.tables.column_types.heaping`).
+Numbers and times may be stored as text (see `cnf.tables.recognition`). A value with 3 % of the
+cells of a continuous column is an atom; in few rows, a value must also be prominent. Such an end
+of an integer column is also an atom, and so are the frequent values of a heaped one (see
+`cnf.tables.column_types.heaping`).
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def infer(
     role: Role = "modeled",
     missing: Collection[str] | None = None,
 ) -> Column:
-    """The column that a series of a data frame is.
+    """The column for a series of a data frame.
 
     Args:
         series: its cells.
@@ -165,8 +166,8 @@ def _places(column: Column, found: Recognized) -> int | None:
 def same_grids(
     columns: tuple[Column, ...], table: pd.DataFrame, kinds: Collection[str]
 ) -> tuple[Column, ...]:
-    """The columns, those with as many decimals alike: where one is on that grid, so are the others
-    whose values repeat.
+    """The columns, with those of equally many decimals treated alike: if one is on that grid, so
+    are the others whose values repeat.
 
     Args:
         columns: as inferred one by one.
@@ -192,7 +193,7 @@ def _repeats(column: Column, table: pd.DataFrame) -> bool:
 
 
 def decimal_places(distinct: np.ndarray) -> int | None:
-    """How many decimals the values have; None for whole numbers and for all digits.
+    """The number of decimals of the values; None for whole numbers and for full precision.
 
     >>> decimal_places(np.array([0.25, 3.5])), decimal_places(np.array([1 / 3]))
     (2, None)
@@ -206,7 +207,7 @@ def decimal_places(distinct: np.ndarray) -> int | None:
 
 
 def decimal_step(distinct: np.ndarray, counts: np.ndarray) -> float | None:
-    """1 or the power of ten that the values are multiples of.
+    """1, or the power of ten of which the values are multiples.
 
     None for real numbers, and for numbers so large that neighboring multiples are one number.
 

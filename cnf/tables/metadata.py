@@ -1,4 +1,4 @@
-"""What a model file says about the fit of its model."""
+"""The metadata of a fit in a model file."""
 
 from __future__ import annotations
 
@@ -60,24 +60,24 @@ NEEDS = {
 
 @dataclass(frozen=True)
 class FitMetadata:
-    """What is known of the fit of a model; None where the file does not say.
+    """Metadata of the fit of a model; None for entries that the file lacks.
 
     Attributes:
         columns: names of the modeled columns.
         context: names of the context columns.
         rows: number of rows that the model was fitted to.
-        valid_rows: number of rows that validated it.
+        valid_rows: number of validation rows.
         quantiles: "levels", and "columns": name -> quantiles of its numbers in the training rows.
         gaussian: "nll" and "standard_error" of one Gaussian on the validation rows.
         orders: pairs [a, b] of modeled columns with a ≤ b in every row, see `cnf.tables.orders`.
-        digest: what tells training rows and those set apart again, see `cnf.tables.digest`.
-        history: the course of the fit, as `cnf.History.as_dict` describes it.
+        digest: hashes that identify training rows and held-out rows, see `cnf.tables.digest`.
+        history: the history of the fit, as `cnf.History.as_dict` returns it.
         interrupted: whether the fit was stopped before its end.
         seed: of the fit.
         version: of the package that made the fit.
-        choices: what the user asked for.
-        units: name -> unit of a column, for pictures.
-        others: further entries of the user's own.
+        choices: the options of the user.
+        units: name -> unit of a column, for plots.
+        others: further entries of the user.
 
     Example:
         >>> FitMetadata(rows=90, valid_rows=10).as_json()
@@ -101,7 +101,7 @@ class FitMetadata:
     others: dict[str, Any] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """JSON-ready data; what is not known is left out."""
+        """Data for JSON, without unknown entries."""
         known = asdict(self)
         others = known.pop("others")
         held = {name: part for name, part in known.items() if part is not None}
@@ -109,10 +109,10 @@ class FitMetadata:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> FitMetadata:
-        """The metadata that `as_json` described.
+        """The metadata from the result of `as_json`.
 
         Raises:
-            ValueError: naming a part that is not of its form.
+            ValueError: naming an invalid entry.
         """
         if not (isinstance(data, dict) and is_bounded(data)):
             raise ValueError("its record of the fit is damaged; fit it again")
@@ -127,10 +127,10 @@ class FitMetadata:
         return cls(**known, others={k: v for k, v in data.items() if k not in names})
 
     def require_complete(self) -> None:
-        """Refuse metadata whose parts do not fit together.
+        """Refuse inconsistent metadata.
 
         Raises:
-            ValueError: naming the part that is missing or does not fit.
+            ValueError: naming the missing or inconsistent entry.
         """
         for name, needs in NEEDS.items():
             missing = [need for need in needs if getattr(self, need) is None]

@@ -1,4 +1,5 @@
-"""Some columns of a table given others: what `TableFlow.marginal` and `conditional` return."""
+"""The density of some columns of a table given others, which `TableFlow.marginal` and
+`conditional` return."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ class TableDensity:
 
     Attributes:
         model: the `TableFlow`.
-        question: what is asked, over encoded rows; its context is that of what is given.
+        question: the question about encoded rows; its context is that of the given values.
         columns: names of the columns.
     """
 
@@ -42,7 +43,8 @@ class TableDensity:
         return "amortized" if self.question.draws is None else "exact"
 
     def exact(self, draws: int = DRAWS) -> TableDensity:
-        """The same by importance sampling against the joint density, with so many draws a row."""
+        """The same density by importance sampling from the joint density, with this number of
+        draws per row."""
         return replace(self, question=replace(self.question, draws=draws))
 
     def marginal(self, columns: Sequence[str]) -> TableDensity:
@@ -57,12 +59,12 @@ class TableDensity:
         return self._asking(kept)
 
     def conditional(self, given: Given) -> TableDensity:
-        """p(the other columns | given, what was given before).
+        """p(the other columns | given, and everything given before).
 
         Args:
             given: name -> a value, a list of levels, or a range (low, high) with None for no end;
-                or a frame, which conditions row by row. Nothing is known of a missing cell, and
-                columns of the frame that were set aside say nothing.
+                or a frame, which conditions row by row. Its missing cells are unknown, and columns
+                that are not modeled are ignored.
 
         Raises:
             TableError: for a column that is not there, or a value that it cannot hold.
@@ -93,7 +95,7 @@ class TableDensity:
 
     @torch.no_grad()
     def evaluate(self, table: pd.DataFrame) -> Answer:
-        """`log_prob` with a bar, and what the importance weights say; see
+        """`log_prob` with an error bound and diagnostics of the importance weights; see
         `cnf.flows.SubsetDensity.evaluate`.
 
         Raises:
@@ -119,16 +121,17 @@ class TableDensity:
 
     @torch.no_grad()
     def sample(self, rows: int = 1, *, generator: torch.Generator | None = None) -> pd.DataFrame:
-        """Draws of the columns: `rows` for each row that is given, the first of all of them first.
+        """Draws of the columns: `rows` for each given row; the first draws of all given rows come
+        first.
 
         Raises:
-            TableError: for a model with context columns of which no value is given.
+            TableError: for a model with context columns whose values are not given.
         """
         return self.draw(rows, generator=generator)[list(self.columns)]
 
     @torch.no_grad()
     def draw(self, rows: int = 1, *, generator: torch.Generator | None = None) -> pd.DataFrame:
-        """`sample` with the columns that were given, as they were drawn within their sets."""
+        """`sample` with the given columns, as drawn within their sets."""
         if self.question.context is None and self.model.schema.context:
             raise TableError("given: expected values of the context columns too; found none")
         cells = self.question.draw(rows, generator)
@@ -144,7 +147,7 @@ class TableDensity:
     def completed(
         self, table: pd.DataFrame, n: int, *, generator: torch.Generator | None = None
     ) -> list[pd.DataFrame]:
-        """The rows of a frame n times, with the cells that are missing drawn given the others.
+        """The rows of a frame n times, with their missing cells drawn given the others.
 
         Raises:
             TableError: for a value that its column cannot hold.
@@ -155,8 +158,8 @@ class TableDensity:
 
     @torch.no_grad()
     def posterior(self, column: str, grid: Any) -> np.ndarray:
-        """p(column | given) on a grid (points,), for each row that is given (rows, points), with
-        integral one on the grid by the trapezoidal rule.
+        """p(column | given) on a grid (points,), for each given row (rows, points), with integral
+        one on the grid by the trapezoidal rule.
 
         Raises:
             TableError: for a column that is not asked here.
@@ -234,7 +237,7 @@ def _rows_given(schema: Schema, table: pd.DataFrame, device: torch.device) -> Co
 
 
 def table_density(model: Any) -> TableDensity:
-    """The density of all columns of a table, of which marginals and conditionals are asked.
+    """The density of all columns of a table, from which marginals and conditionals are taken.
 
     Raises:
         ValueError: for a table with states or angles whose model has no conditional network, and for

@@ -1,4 +1,4 @@
-"""Reading tables of numbers: whole, or in chunks of bounded memory."""
+"""Reading tables, whole or in chunks of bounded memory."""
 
 from __future__ import annotations
 
@@ -59,14 +59,13 @@ def read_table(
 ) -> pd.DataFrame:
     """The columns of a file of any format of `READERS` as float64, rows numbered from 0.
 
-    `columns` chooses, in this order (default: all, in the order of the file), `ignore` leaves out;
-    other columns may hold anything. `nonfinite="keep"` lets missing cells through as NaN, and
-    infinities. In csv a missing cell is empty or says NA, NaN, null or none; true and false are 1
-    and 0. `array` names one of several arrays of an npz file.
+    `columns` chooses columns and their order (default: all, in the order of the file), and
+    `ignore` leaves columns out; other columns may hold anything. `nonfinite="keep"` keeps
+    infinities, and missing cells as NaN. In csv a missing cell is empty or NA, NaN, null or none;
+    true and false are 1 and 0. `array` names one of several arrays of an npz file.
 
     Raises:
-        TableError: the file, a column or a cell is not as it should be, or there are fewer rows
-            than `rows_needed`.
+        TableError: for an invalid file, column or cell, or fewer rows than `rows_needed`.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -104,8 +103,8 @@ def read_chunks(
     nonfinite: Literal["reject", "keep"] = "reject",
     array: str | None = None,
 ) -> Iterator[pd.DataFrame]:
-    """The same rows as `read_table`, at most `chunk_rows` at a time; one empty chunk where there
-    are none."""
+    """The same rows as `read_table`, at most `chunk_rows` at a time; one empty chunk if there are
+    no rows."""
     path = Path(path)
     reader = by_extension(path, READERS)
     _check_file(path)
@@ -128,16 +127,15 @@ def read_typed_table(
     array: str | None = None,
     rows_needed: int = 1,
 ) -> pd.DataFrame:
-    """The columns of a file as what they hold: numbers, booleans or text; rows labeled by line or
-    row. A folder or a pattern stands for the rows of its files, which are of one format.
+    """The columns of a file as numbers, booleans or text, with rows labeled by line or row. A
+    folder or a pattern means the rows of all its files, which have one format.
 
-    In csv a column is of numbers if its cells spell numbers as Python does, unless it is one of
-    `texts`. A cell is missing if it is empty or says NA, NaN or null, or one of the words
-    `missing` instead; words among numbers stay, for `Schema.infer` to judge.
+    In csv a column is numeric if its cells are numbers in the format of Python, unless it is one
+    of `texts`. A cell is missing if it is empty or NA, NaN or null, or one of the words `missing`
+    instead. Other words among numbers are left to `Schema.infer`.
 
     Raises:
-        TableError: the file or a column is not as it should be, or there are fewer rows than
-            `rows_needed`.
+        TableError: for an invalid file or column, or fewer rows than `rows_needed`.
     """
     chosen = SameColumns(columns, ignore)
     files = table_files(path)
@@ -147,7 +145,7 @@ def read_typed_table(
 
 
 def as_typed(table: pd.DataFrame, texts: Collection[str] = ()) -> pd.DataFrame:
-    """A table of text as what its cells spell; the columns `texts` stay text."""
+    """A table of text with its cells parsed; the columns `texts` stay text."""
     return pd.DataFrame(
         {name: as_text(cells) if name in texts else typed(cells) for name, cells in table.items()}
     )
@@ -167,7 +165,7 @@ def read_typed_chunks(
 
 
 def file_lines(path: str | os.PathLike[str]) -> list[str]:
-    """What is unusual about how a file, or the first of several, is written, for people."""
+    """The unusual features of the format of a file, or of the first of several, as text."""
     first = table_files(path)[0]
     return dialect_of(first).lines() if is_text_file(first) else []
 
@@ -176,7 +174,7 @@ def table_files(data: str | os.PathLike[str]) -> list[Path]:
     """The file, or the files of a folder or a pattern.
 
     Raises:
-        TableError: where there is none, or there are files of several formats.
+        TableError: if there is no file, or files have several formats.
     """
     if not is_folder(data):
         return [Path(data)]

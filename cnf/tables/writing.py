@@ -1,4 +1,4 @@
-"""Writing tables: whole or in chunks, and never half a file."""
+"""Writing tables, whole or in chunks, without leaving incomplete files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WRITERS: dict[str, Callable[[Path], AbstractContextManager[Append]]] = {
 
 
 class TableWriter:
-    """A table that grows by frames with the same columns; made by `table_writer`."""
+    """Writes frames with the same columns to one file; made by `table_writer`."""
 
     def __init__(self, path: Path, append: Append) -> None:
         self.columns: list[str] | None = None
@@ -48,12 +48,11 @@ def table_writer(path: str | os.PathLike[str]) -> Iterator[TableWriter]:
     """A writer of csv, tsv, either with .gz, parquet, npy or npz, by extension; the file appears if the block
     ends well.
 
-    Numbers read back bit for bit. npy and npz hold the rows in memory until the end; npy drops the
-    names.
+    Numbers are read back bit for bit. npy and npz keep the rows in memory until the end; npy drops
+    the names.
 
     Raises:
-        TableError: on entering, before any work: the extension is unknown or the folder cannot be
-            written to.
+        TableError: on entering, for an unknown extension or a folder that cannot be written to.
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -81,6 +80,6 @@ def table_writer(path: str | os.PathLike[str]) -> Iterator[TableWriter]:
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
-    """Write `table` whole; see `table_writer` for the formats and errors."""
+    """Write a complete table; see `table_writer` for the formats and errors."""
     with table_writer(path) as writer:
         writer.write(table)

@@ -1,8 +1,8 @@
 """The planar energies of Rezende and Mohamed (2015, table 1), made proper and normalized.
 
-p(x) = exp(−U(x)) / Z. Apart from a wave, U2 to U4 do not depend on x₁, so their exp(−U) has no finite
-integral. Here the term ½ (max(0, |x₁| − 4) / 0.4)² confines them; it is zero within the frame of the
-paper's figures. Z is computed by quadrature.
+p(x) = exp(−U(x)) / Z. Apart from a sine wave, U2 to U4 do not depend on x₁, so their exp(−U) has
+no finite integral. Here the term ½ (max(0, |x₁| − 4) / 0.4)² confines them; it is zero within the
+frame of the paper's figures. Z is computed by quadrature.
 """
 
 from __future__ import annotations

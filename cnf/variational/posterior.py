@@ -1,4 +1,4 @@
-"""A posterior known up to its normalizer, and the Gaussian at its mode."""
+"""A posterior known up to its normalizing constant, and its Laplace approximation."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def laplace(log_density: LogDensity, start: Tensor) -> Affine:
 
     Args:
         log_density: log p̃ () of x (dim,), twice differentiable.
-        start: where the search for the mode begins, (dim,).
+        start: start of the search for the mode, (dim,).
 
     Raises:
         ValueError: if the density is not log-concave along the way, or the search does not end.

@@ -1,4 +1,4 @@
-"""Fitting a flow to a density by drawing from the flow."""
+"""Fitting a flow to a known density by the reverse Kullback-Leibler divergence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIRST_TEMPERATURE = 0.1  # β at the start of a tempered part
 
 
 class Sampler(Protocol):
-    """A density that draws and scores what it draws, differentiably: a `CNF`, a `PlanarFlow`."""
+    """A density whose draws and their scores are differentiable: a `CNF` or a `PlanarFlow`."""
 
     def sample_and_log_prob(
         self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None
@@ -30,7 +30,7 @@ class Sampler(Protocol):
         """Draws (*shape, dim) and their log-densities (*shape,)."""
 
     def parameters(self) -> Iterable[nn.Parameter]:
-        """What is fitted."""
+        """The parameters to fit."""
 
 
 @with_gradients
@@ -46,22 +46,22 @@ def fit_reverse_kl(
     callbacks: Sequence[Callback] = (),
     **renamed: Any,
 ) -> History:
-    """Minimize KL(q ‖ p) = E_q[log q(x) − log p̃(x)] + log Z by Adam on fresh draws x ~ q.
+    """Minimize KL(q ‖ p) = E_q[log q(x) − log p̃(x)] + log Z with Adam on new draws x ~ q.
 
-    The first part of the training may be tempered: it follows β log p̃ with β rising from 0.1 to 1,
-    which keeps q from settling on one mode before it has seen the others.
+    The first part of the training can be tempered: its target is β log p̃ with β rising from 0.1
+    to 1, which helps q to find all modes.
 
-    A flow that draws by a coarse solve can seem to fit better than any density does: it learns to
-    make errors that look like a good fit. So a CNF is trained on nodes that move at random, and on
-    more of them than its grid has where halving the steps shows an error. Confirm what it has
-    learned by a finer solve: `flow.calibrate(draws)`, then `importance_sample`.
+    A flow that draws with a coarse solve can learn to make solver errors that look like a good
+    fit. A CNF is therefore trained on randomly perturbed nodes, and on more nodes than its grid
+    has if halving the steps shows an error. Confirm the result with a finer solve:
+    `flow.calibrate(draws)`, then `importance_sample`.
 
     Args:
         flow: fitted in place.
         log_density: log p̃ (*batch,) of x (*batch, dim), in nats, up to a constant; differentiable.
         steps: number of training steps.
-        batch: draws of a training step.
-        learning_rate: its peak; after a warm-up it falls to zero along a cosine.
+        batch: number of draws per training step.
+        learning_rate: peak learning rate; after a warm-up it decreases to zero along a cosine.
         anneal: share of the training steps that is tempered, in [0, 1).
         seed: of the draws.
         callbacks: called after every training step.
@@ -71,8 +71,7 @@ def fit_reverse_kl(
 
     Raises:
         ValueError: for a budget that is not positive, or a share outside [0, 1).
-        TrainingError: if the objective or its gradient is not finite, or no solver follows the
-            flow.
+        TrainingError: if the objective or its gradient is not finite, or a solve fails.
     """
     callbacks = renamed_callbacks("fit_reverse_kl", renamed, callbacks)
     if min(steps, batch) < 1 or not 0 <= anneal < 1:

@@ -1,4 +1,4 @@
-"""All measures of how far two tables are apart."""
+"""All measures of the difference between two tables."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from cnf.diagnostics.comparison.trend import trends
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found.
+    """The result of `compare`.
 
     Attributes:
         pair: the tables.
         measures: one number each.
-        shapes: the likeness of each column, by name.
-        trends: the likeness of each pair of columns.
-        constraints: orders of columns that real rows keep.
+        shapes: the similarity of each column, by name.
+        trends: the similarity of each pair of columns.
+        constraints: orders of columns that hold in real rows.
     """
 
     pair: TablePair
@@ -45,7 +45,7 @@ class Comparison:
         return {measure.name: measure for measure in self.measures}[name]
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the tables, for json."""
+        """Everything except the tables, for JSON."""
         return {
             "measures": [measure.as_dict() for measure in self.measures],
             "shapes": {name: _known(value) for name, value in self.shapes.items()},
@@ -76,22 +76,22 @@ def compare(
     seed: int = 0,
     callback: Callable[[float], None] = lambda done: None,
 ) -> Comparison:
-    """How far a synthetic table is from a real one, whoever made it.
+    """Measure how close a synthetic table is to a real one, whatever method generated it.
 
     Shape and Trend are averages over columns and pairs of columns, as in sdmetrics. The two
-    classifier scores are 2 (1 − AUC). With held-out rows, memorization and efficacy are measured
-    too.
+    classifier scores are 2 (1 − AUC). With held-out rows, memorization and efficacy are also
+    measured.
 
     Args:
         real: the rows that the synthetic ones were made from; its columns are compared.
         fake: the synthetic rows.
         held_out: real rows that the synthetic ones were not made from.
         target: column whose prediction is compared; needs `held_out`.
-        model: that made the synthetic rows, whose log-densities show whether it memorized the real
-            ones; needs `held_out`.
-        categorical: columns of numbers that are codes.
+        model: the model that made the synthetic rows, whose log-densities show whether it
+            memorized real rows; needs `held_out`.
+        categorical: numeric columns that hold codes.
         seed: of folds, classifiers and the rows that are chosen from large tables.
-        callback: is told the share of the work that is done.
+        callback: is called with the finished share of the work.
 
     Raises:
         ValueError: for a target or model without held-out rows, or, as a `TableError`, columns
