@@ -41,7 +41,9 @@ def moving(name: str) -> tuple[cnf.CNF, Rows]:
     return flow, Rows(x)
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "all")) for name in FLOWS]
+)
 def test_a_sound_flow_passes(name):
     flow, rows = moving(name)
     claims = check(flow, rows.x)

@@ -42,6 +42,7 @@ def with_code(folder: str) -> list[Path]:
     return [page for page in pages if blocks(page.read_text())]
 
 
+@pytest.mark.slow
 def test_code_of_the_readme_runs(tmp_path):
     run_pages(with_code("."), tmp_path, CNF_STEPS="3")
 
