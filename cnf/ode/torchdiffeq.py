@@ -30,13 +30,10 @@ EASY = 500
 class Torchdiffeq(Solver):
     """A solver of torchdiffeq (Chen et al. 2018), by name.
 
-    The error of an adaptive step is the root mean square over each row's own entries, and the
-    worst row
-    counts: torchdiffeq's own norm averages over the batch, in which many easy rows hide a
-        difficult one.
-    Steps end
-    at the requested times: torchdiffeq's interpolation between steps is of lower order than the
-    steps.
+    The error of an adaptive step is the root mean square over each row's own entries, and the worst
+    row counts: torchdiffeq's own norm averages over the batch, in which many easy rows hide a
+    difficult one. Steps end at the requested times, because torchdiffeq's interpolation between
+    steps has a lower order than the steps.
 
     Args:
         method: any name torchdiffeq knows, such as "dopri5", "dopri8", "bosh3", "rk4", "euler".

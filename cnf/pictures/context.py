@@ -25,7 +25,7 @@ Pair: TypeAlias = "tuple[int, int]"
 
 
 class NumericModel(Protocol):
-    """The density of the numeric columns of a model in their own units, all else held fixed."""
+    """The density of the numeric columns of a model in their own units, with all else fixed."""
 
     @property
     def flow(self) -> CNF:
@@ -37,24 +37,25 @@ class NumericModel(Protocol):
 
     @property
     def context(self) -> Tensor | None:
-        """The context that is held, (context_dim,), or None."""
+        """The fixed context (context_dim,), or None."""
 
     @property
     def given(self) -> str:
-        """The categories that are held, in words; empty where there are none."""
+        """The fixed categories as text; empty if there are none."""
 
 
 @dataclass(frozen=True)
 class TableRows:
-    """Rows of all columns as numbers: a category is the place of its level, NaN a missing cell.
+    """Rows of all columns as numbers: a category is the index of its level, and NaN is a missing
+    cell.
 
     Attributes:
         names: of the columns.
-        levels: of each column, in words; None for a numeric one.
+        levels: names of the levels of each column; None for a numeric one.
         data: rows of the data (rows, columns), or None.
         samples: rows of the model (rows, columns).
-        turns: where a turn begins and ends, for each column of angles, by its place.
-        spheres: places of each longitude and its latitude.
+        turns: start and end of a turn for each column of angles, by its index.
+        spheres: indices of each longitude and its latitude.
     """
 
     names: list[str]
@@ -72,11 +73,11 @@ class TableRows:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A context column that takes one value after another.
+    """A context column that varies.
 
     Attributes:
         name: of the column.
-        values: (values,), rising.
+        values: (values,), increasing.
         context: the whole context under each value (values, context_dim).
     """
 
@@ -90,17 +91,17 @@ class PlotContext:
     """What a picture of a model is drawn from.
 
     Attributes:
-        title: what messages call the model.
+        title: name of the model in messages.
         columns: names of the numeric columns.
-        numeric: the flow over them; None for a kind of picture that needs no flow.
+        numeric: the flow over them; None for a plot kind that needs no flow.
         metadata: of the model.
-        data: rows (rows, dim) of the numeric columns to draw too, or None.
-        axes: places of the two columns that are shown, or "principal".
+        data: rows (rows, dim) of the numeric columns to draw as well, or None.
+        axes: indices of the two shown columns, or "principal".
         color: of trajectories, "time" or "log-density".
-        sweep: the context column that is swept, or None.
+        sweep: the varying context column, or None.
         held_out: rows with their context that the model was not fitted to, or None.
-        whole: makes the rows of all columns, numeric or not.
-        show_time: a time of one flow through time as its column spells it.
+        whole: function that makes the rows of all columns, numeric or not.
+        show_time: function that formats a time, for one flow through time.
     """
 
     title: str
@@ -128,12 +129,12 @@ class PlotContext:
 
     @property
     def context(self) -> Tensor | None:
-        """The context that is held."""
+        """The fixed context."""
         return self.model.context
 
     @property
     def pair(self) -> Pair:
-        """Places of the two columns that are shown."""
+        """Indices of the two shown columns."""
         assert self.axes != PRINCIPAL, "the principal plane has no columns"
         return self.axes
 
@@ -144,13 +145,13 @@ class PlotContext:
 
     @property
     def names(self) -> list[str]:
-        """Names of the two columns that are shown."""
+        """Names of the two shown columns."""
         return [self.columns[i] for i in self.places]
 
     @cached_property
     def quantiles(self) -> Tensor:
         """Quantiles 0.005, 0.5 and 0.995 of every column (3, dim): of the training rows, or of
-        samples where the file does not hold them."""
+        samples if the file lacks them."""
         known = self.metadata.get("quantiles")
         if known is None:
             levels = torch.tensor(INSIDE, dtype=torch.float64)
@@ -162,7 +163,7 @@ class PlotContext:
 
     @property
     def limits(self) -> tuple[tuple[float, float], ...]:
-        """The ranges of the two columns that are shown."""
+        """The ranges of the two shown columns."""
         return tuple(self.all_limits[i] for i in self.places)
 
     @cached_property
@@ -178,7 +179,7 @@ class PlotContext:
         return rows[rows[:, column].argsort()[ranks.long()]]
 
     def samples(self, rows: int) -> Tensor:
-        """Samples (rows, dim) under the context that is held; the same at every call."""
+        """Samples (rows, dim) given the fixed context; the same at every call."""
         return self.flow.sample((rows,), self.context, generator=seeded())
 
     @cached_property
@@ -210,7 +211,7 @@ class PlotContext:
         return self.path_and_log_prob(times, particles)[0]
 
     def visible_path(self, path: Tensor) -> np.ndarray:
-        """A path (time, n, dim) as lines are drawn: with gaps where they cross a seam."""
+        """A path (time, n, dim) for drawing, with gaps where it crosses the end of a turn."""
         return broken_at_seams(path.numpy(force=True), self.flow.preprocess.turns)
 
     def path_and_log_prob(self, times: Tensor, particles: int) -> tuple[Tensor, Tensor]:
@@ -225,5 +226,5 @@ class PlotContext:
 
 
 def seeded() -> torch.Generator:
-    """A generator that is always in the same state: the same model gives the same picture."""
+    """A generator with a fixed state, so that the same model gives the same plot."""
     return torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""The kinds of picture: one row of a registry each."""
+"""The registry of plot kinds."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ Animate: TypeAlias = "Callable[[PlotContext, AnimationOptions], None]"
 
 @dataclass(frozen=True)
 class PlotKind:
-    """One kind of picture, and what it needs.
+    """One plot kind, and its requirements.
 
     Attributes:
-        name: as it is typed after `cnf plot MODEL`.
+        name: its name in `cnf plot MODEL`.
         help: one line for `cnf plot --help`.
-        draw: a function from a `PlotContext` to a figure, or where it is, "module:function".
+        draw: a function from a `PlotContext` to a figure, or its import path, "module:function".
         animate: the same for an animation, a function of a context and `AnimationOptions`; None
-            for a kind that does not move.
+            for a kind without an animation.
         axes: "all" columns; a "pair" of them; the "plane" of a flow of exactly two columns; a
             "sphere", longitude and latitude; the columns of "angles".
         context: the context of the flow: "fixed" by --given, "swept" over a range, that of the
             "rows" of --data, the "time" of one flow through time, or "none".
-        data: whether it needs rows, --data.
-        particles: whether it draws paths of particles: --color and --axes principal are for these.
-        table: whether it draws rows of the whole table, categories too, and so needs no flow.
+        data: whether it needs rows (--data).
+        particles: whether it draws paths of particles, for which --color and --axes principal
+            apply.
+        table: whether it draws rows of the whole table, including categories, and needs no flow.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -55,12 +56,12 @@ class PlotKind:
 
     @property
     def drawing(self) -> Draw:
-        """The function that draws the picture; imported at this point."""
+        """The function that draws the plot; it is imported here."""
         return resolve_name(self.draw) if isinstance(self.draw, str) else self.draw
 
     @property
     def animation(self) -> Animate | None:
-        """The function that draws the animation; imported at this point."""
+        """The function that draws the animation; it is imported here."""
         return resolve_name(self.animate) if isinstance(self.animate, str) else self.animate
 
 

@@ -1,4 +1,4 @@
-"""What answers questions about the columns of a typed table."""
+"""Answers to questions about the columns of a typed table."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from cnf.transforms.marginals import MarginalTransform
 
 @dataclass(frozen=True)
 class TableAnswers(Answers):
-    """Of a `TableFlow` with states, and the imputer beside it.
+    """The answers of a `TableFlow` with states and its imputer.
 
     Attributes:
         model: the `TableFlow`.
-        imputation: its imputer with the parts that it works with.
+        imputation: its imputer with the parts that it uses.
     """
 
     model: Any
@@ -31,12 +31,12 @@ class TableAnswers(Answers):
 
     @property
     def numeric(self) -> tuple[int, ...]:
-        """Places of the numeric columns."""
+        """Indices of the numeric columns."""
         return tuple(self.model.numeric_places)
 
     @property
     def columns(self) -> int:
-        """How many there are."""
+        """Number of columns."""
         return len(self.model.sizes)
 
     @property
@@ -47,7 +47,7 @@ class TableAnswers(Answers):
 
     @property
     def marginals(self) -> ColumnMaps:
-        """Each numeric column by itself."""
+        """The marginal of each numeric column."""
         return self.imputation.maps or MarginalTransform([])
 
     def joint(self, cells: Cells, context: Tensor | None) -> Score:
@@ -83,7 +83,7 @@ class TableAnswers(Answers):
     def complete(
         self, cells: Cells, free: Tensor, given: Tensor, context: Tensor | None, noise: Noise
     ) -> tuple[Cells, Tensor]:
-        """The rows with their free columns drawn from q, and log q of what was drawn."""
+        """The rows with their free columns drawn from q, and log q of the draws."""
         assert context is not None, "a table with states has features of its context"
         observed, imputer = self.imputation.known(cells, given), self.imputation.imputer
         extra = imputer.extra(observed, context).to(imputer.discrete.dtype)
@@ -104,7 +104,7 @@ class TableAnswers(Answers):
         self, cells: Cells, free: Tensor, given: Tensor, context: Tensor | None,
         z: Tensor, t: Tensor | Sequence[float],
     ) -> Tensor:  # fmt: skip
-        """Paths of numbers, which a row with states has none of."""
+        """Paths of numbers, which a row with states does not have."""
         raise ValueError("trajectory: expected a table of numbers alone; this one has states")
 
 

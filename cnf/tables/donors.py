@@ -1,4 +1,4 @@
-"""Missing cells taken from rows that are alike, which random forests find."""
+"""Imputation of missing cells from similar rows, which random forests find."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ LEAF = -1
 
 
 class Forest(nn.Module):
-    """Regression trees, in each leaf of which rows stand.
+    """Regression trees whose leaves contain rows.
 
     Args:
-        trees: how many.
-        nodes: of all trees.
-        members: rows in all leaves, one as often as it is there.
+        trees: number of trees.
+        nodes: number of nodes in all trees.
+        members: number of rows in all leaves, with repetitions.
 
     Attributes:
         roots: the first node of each tree (trees,).
-        feature: the column that a node looks at (nodes,), `LEAF` for a leaf.
-        threshold: the largest number that goes left (nodes,).
-        branches: the nodes to the left and to the right; of a leaf the first of its members and the
-            end of them (nodes, 2).
-        members: places of rows (members,).
+        feature: the column that a node tests (nodes,), `LEAF` for a leaf.
+        threshold: the largest number in the left branch (nodes,).
+        branches: the left and the right node, or the first and the end of a leaf's members (nodes,
+            2).
+        members: indices of rows (members,).
     """
 
     roots: Tensor
@@ -52,18 +52,18 @@ class Forest(nn.Module):
 
     @property
     def sizes(self) -> list[int]:
-        """The arguments that it was made with."""
+        """The constructor's arguments."""
         return [len(self.roots), len(self.feature), len(self.members)]
 
     def require_sound(self, rows: int, features: int) -> None:
-        """Raise an error unless every way down a tree ends in a leaf with rows.
+        """Raise an error unless every path down a tree ends in a leaf with rows.
 
         Args:
-            rows: how many there are.
-            features: columns that a node may look at.
+            rows: number of rows.
+            features: number of columns that a node may test.
 
         Raises:
-            ValueError: for nodes, columns or rows that are not there, and ways that lead back.
+            ValueError: for nodes, columns or rows that do not exist, and for cycles.
         """
         own = torch.arange(len(self.feature), device=self.feature.device)
         first, second = self.branches.T
@@ -75,7 +75,7 @@ class Forest(nn.Module):
             raise ValueError("donors: expected trees whose ways down end in leaves with rows")
 
     def leaves(self, numbers: Tensor, trees: Tensor) -> Tensor:
-        """The leaf of one tree (rows,) that the numbers (rows, columns) of each row lie in."""
+        """The leaf of one tree (rows,) for the numbers (rows, columns) of each row."""
         nodes = self.roots[trees]
         while (inner := self.feature[nodes] != LEAF).any():
             column = self.feature[nodes].long().clamp(min=0)[:, None]
@@ -94,10 +94,10 @@ class Forest(nn.Module):
 
 
 class Donors(Float64Module):
-    """Training rows whose cells stand in for missing ones.
+    """Training rows whose cells replace missing ones.
 
-    A forest for each column, or for longitude and latitude together, has learned it from the
-    other columns. A cell is drawn from the law of the forest,
+    There is one forest for each column, or for a longitude with its latitude, which predicts it
+    from the other columns. A cell is drawn from the distribution of the forest,
 
         p(x_j | x_rest) = mean over trees t of the law of x_j in the leaf of t that x_rest lies in,
 
@@ -105,15 +105,15 @@ class Donors(Float64Module):
     Data Analysis 72 (2014); the law of a leaf is that of Meinshausen, JMLR 7 (2006).
 
     Args:
-        rows: how many.
-        columns: modeled ones.
-        numeric: those with numbers.
+        rows: number of rows.
+        columns: number of modeled columns.
+        numeric: number of numeric columns.
         forests: sizes of each `Forest`.
 
     Attributes:
-        groups: which columns each forest is of.
-        center: what is subtracted from the numbers of each column (columns,).
-        numbers: of the cells, as `as_numbers` has them, less the center (rows, columns).
+        groups: the columns of each forest.
+        center: the number subtracted from each column (columns,).
+        numbers: cells from `as_numbers` minus the center (rows, columns).
         values, states: of the rows, as in `cnf.rows.Cells`.
     """
 
@@ -134,7 +134,7 @@ class Donors(Float64Module):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """The arguments that it was made with, JSON-ready."""
+        """The constructor's arguments, ready for JSON."""
         rows, columns = self.states.shape
         forests = [forest.sizes for forest in self.forests]
         return {
@@ -144,16 +144,15 @@ class Donors(Float64Module):
     def require_sound(
         self, columns: Sequence[Column], pairs: list[tuple[int, int]], context: int
     ) -> None:
-        """Raise an error unless every cell that is missing can be drawn.
+        """Raise an error unless every missing cell can be drawn.
 
         Args:
             columns: the modeled columns.
             pairs: places of each longitude and its latitude among them.
-            context: how many features the context has.
+            context: number of features of the context.
 
         Raises:
-            ValueError: for damaged trees, a forest too many or too few, and states that a column
-                has not.
+            ValueError: for damaged trees, a wrong number of forests, and invalid states.
         """
         sizes = torch.tensor([column.n_states for column in columns], device=self.states.device)
         if len(self.forests) != len(groups_of(len(columns), pairs)):
@@ -173,11 +172,11 @@ class Donors(Float64Module):
         pairs: list[tuple[int, int]],
         generator: torch.Generator | None,
     ) -> Cells:
-        """Complete cells with those that were missing drawn anew, given the others of their row.
+        """Completed cells with the missing ones redrawn given the others of their row.
 
         Args:
             cells: the rows.
-            missing: which cells were (rows, columns).
+            missing: which cells were missing (rows, columns).
             context: features of the context (rows, width).
             columns: the modeled columns.
             pairs: places of each longitude and its latitude among them.
@@ -202,7 +201,8 @@ class Donors(Float64Module):
 
 
 def groups_of(columns: int, pairs: list[tuple[int, int]]) -> list[list[int]]:
-    """The places of columns that are drawn together: those of a point, and each other by itself.
+    """The indices of columns that are drawn together: longitude with latitude, and each other
+    column alone.
 
     >>> groups_of(4, [(1, 3)])
     [[0], [1, 3], [2]]
@@ -217,7 +217,7 @@ def _within(places: Tensor, count: int) -> bool:
 
 
 def as_numbers(cells: Cells, columns: Sequence[Column]) -> Tensor:
-    """Complete cells as numbers (rows, columns): the place of a level, the number of an atom."""
+    """Complete cells as numbers (rows, columns): the index of a level, or the value of an atom."""
     values, parts = iter(cells.values.cpu().numpy().T), []
     for column, states in zip(columns, cells.states.cpu().numpy().T):
         shown = column.decode(next(values) if column.numeric else None, states)

@@ -1,4 +1,4 @@
-"""Couplings of flow matching: which source point is paired with which row."""
+"""Couplings of flow matching, which pair source points with rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLUR, UNBALANCED_SWEEPS, LEAST_MASS = 0.01, 100, 1e-200
 
 
 class Coupling(Protocol):
-    """A joint distribution of source points and rows that keeps both marginals."""
+    """A joint distribution of source points and rows with the given marginals."""
 
     def __call__(self, z: Tensor, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Paired source points and rows, each (rows, dim); row k keeps the context of row k."""
@@ -26,7 +26,7 @@ class Coupling(Protocol):
 
 @dataclass(frozen=True)
 class IndependentCoupling:
-    """Pairs as they were drawn."""
+    """Independent pairs."""
 
     def __call__(self, z: Tensor, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The pairs."""
@@ -37,11 +37,11 @@ class IndependentCoupling:
 class MinibatchOT:
     """Optimal transport within blocks of a batch (Tong et al. 2024; Pooladian et al. 2023).
 
-    Pairs cross less often, so that the field is straighter and cheaper to solve.
+    Paths of such pairs cross less often, so the field is straighter and cheaper to solve.
 
     Attributes:
-        block: rows assigned among each other; the cost of a row grows with its square.
-        geometry: the space in which they are near each other; None is a plane.
+        block: number of rows that are paired together; the cost per row grows with its square.
+        geometry: the space for distances; None is a plane.
     """
 
     block: int = 64
@@ -65,7 +65,7 @@ def couple(z: Tensor, y: Tensor, block: int, geometry: Geometry | None = None) -
     Args:
         z: source points (rows, dim).
         y: data (rows, dim); the number of rows is a multiple of `block`.
-        block: rows assigned among each other.
+        block: number of rows that are paired together.
         geometry: the space of the rows; None is a plane.
 
     Example:
@@ -79,7 +79,7 @@ def couple(z: Tensor, y: Tensor, block: int, geometry: Geometry | None = None) -
 
 
 def assignment(z: Tensor, y: Tensor, geometry: Geometry | None = None) -> Tensor:
-    """The place in its block of the row of y that each row of z is paired with (blocks, rows); see
+    """The index within its block of the row of y paired with each row of z (blocks, rows); see
     `couple`.
 
     Args:
@@ -95,17 +95,17 @@ def assignment(z: Tensor, y: Tensor, geometry: Geometry | None = None) -> Tensor
 
 
 def unbalanced_odds(z: Tensor, y: Tensor, reach: float) -> Tensor:
-    """The odds (rows, rows of y) of where each row of z goes, by the entropic plan of unbalanced
-    optimal transport (Chizat et al. 2018),
+    """The odds (rows, rows of y) of the destinations of each row of z, by the entropic plan of
+    unbalanced optimal transport (Chizat et al. 2018),
 
         min over π ≥ 0 of Σ |z − y|² π + r² KL(π 1 | a) + r² KL(πᵀ 1 | b) + ε KL(π | a bᵀ),
 
-    for masses a and b of the same size for every row: where more goes than comes, mass is lost.
+    with equal masses a and b for every row; mass need not be preserved.
 
     Args:
-        z: rows that mass leaves (rows, dim).
-        y: rows where it arrives, as many or not.
-        reach: r, a distance: mass rather goes and comes than moves much farther.
+        z: source rows of the mass (rows, dim).
+        y: target rows, of any number.
+        reach: r, a distance beyond which mass is removed and created rather than moved.
 
     Example:
         >>> z, y = torch.tensor([[0.0], [9.0]]), torch.tensor([[0.0], [9.0], [9.0]])

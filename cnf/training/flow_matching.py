@@ -23,16 +23,17 @@ class FlowMatching(Objective):
     Its minimizer carries the source to the data.
 
     Attributes:
-        path: the conditional path, (z, y, t) → (x_t, u_t); None goes the shortest way in the space
+        path: the conditional path, (z, y, t) → (x_t, u_t); None is the shortest path in the space
             of the flow.
-        coupling: which source point is paired with which row.
+        coupling: the coupling of source points with rows.
         times: number of distinct times in a batch, stratified; the gates of a field are computed
             once for all rows of a time. The batch is a multiple of it.
         source: source rows (rows, dim) in the units of the data, None draws from the base of the
             flow.
-        pairs: made at the start of a phase, a batch at a time, for all batches to be drawn from: a
-            coupling of large blocks costs more than a training step. None pairs every batch anew.
-        name: of the stage, in the history and where progress is shown.
+        pairs: number of pairs made at the start of a phase, from which batches are drawn, because
+            the coupling of large blocks costs more than a training step. None makes new pairs for
+            every batch.
+        name: of the stage, in the history and in progress displays.
     """
 
     path: Path | None = None
@@ -62,7 +63,7 @@ class FlowMatching(Objective):
             self.pool = self._pool(self.pairs, generator)
 
     def loss(self, step: int, progress: float) -> Loss:
-        """The loss of fresh pairs."""
+        """The loss of new pairs."""
         task = self.task
         z, y, context = task.own(*self._draw())
         path = self.path or shortest_path(task.flow.geometry)
@@ -129,6 +130,6 @@ def flow_matching_loss(
 
 
 def stratified_times(times: int, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Times (times, 1) in [0, 1], one at random in each of as many equal parts."""
+    """Times (times, 1) in [0, 1], one at random in each of equally many equal parts."""
     u = torch.rand(times, generator=generator, device=like.device, dtype=like.dtype)
     return ((torch.arange(times, device=like.device) + u) / times)[:, None]

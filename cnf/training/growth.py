@@ -1,4 +1,4 @@
-"""Training of mass that grows on its way."""
+"""Training of flows whose mass grows."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ MOST_GROWTH = 8.0
 
 @dataclass(frozen=True)
 class Totals:
-    """What the density ρ of a growing flow comes to, Z = ∫ ρ(x, t) dx = E exp ∫ g dt over the base.
+    """The total mass of a growing flow, Z = ∫ ρ(x, t) dx = E exp ∫ g dt over the base.
 
     Attributes:
         pool: draws of the base (draws, dim), in model coordinates.
-        times: at which Z is asked for, in [0, 1].
+        times: times of Z, in [0, 1].
         counts: of the rows at each of them.
     """
 
@@ -44,7 +44,7 @@ class Totals:
 
     @classmethod
     def of(cls, task: Task, times: tuple[float, ...], counts: tuple[int, ...]) -> Totals:
-        """With the same draws for the same seed, whatever was drawn before."""
+        """Totals whose draws depend on the seed alone."""
         flow, seed = task.flow, task.generator.initial_seed()
         generator = torch.Generator(flow.device).manual_seed(seed)
         pool = flow.base.sample((POOL,), generator, dtype=flow.dtype, device=flow.device)
@@ -53,17 +53,17 @@ class Totals:
     def integrals(
         self, flow: CNF, z: Tensor, solver: Solver, probe: Tensor | None = None
     ) -> Tensor:
-        """Those of `carried` from base points z (rows, dim) up to each of the times."""
+        """The integrals of `carried` from base points z (rows, dim) to each of the times."""
         assert isinstance(flow.field, ThroughTime) and isinstance(flow.field.field, GrowingField)
         return carried(flow.field.field, z, (0.0, *self.times), solver, probe)[1][1:]
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over rows of what times have (times,)."""
+        """The mean over rows of values at the times (times,)."""
         return (values * values.new_tensor(self.counts)).sum() / sum(self.counts)
 
     @torch.no_grad()
     def log_mean(self, flow: CNF, solver: Solver) -> float:
-        """The mean of log Z over rows: nats by which ρ is too large to be a density."""
+        """The mean of log Z over rows, in nats, which is zero for a normalized density."""
         growth = self.integrals(flow, self.pool[:JUDGED], solver)[..., 0]
         return self.mean(growth.logsumexp(1) - math.log(JUDGED)).item()
 
@@ -71,10 +71,10 @@ class Totals:
 @dataclass
 class GrowthMatching(SnapshotMatching):
     """E |v(t, x_t) − u_t|² + E (g(t, x_t) − dl_t/dt)² + w E |∇g|² along splines through chains of
-    rows, one of each snapshot, and of the logarithm l of the mass on their way.
+    rows, one from each snapshot, and through the logarithm l of their mass.
 
-    Rows are chained by unbalanced optimal transport: mass that is more in one place and less in
-    another has grown and shrunk, and has not moved there.
+    Rows are chained by unbalanced optimal transport: mass that increases in one place and
+    decreases in another is modeled as growth, not as motion.
 
     Attributes:
         reach: see `unbalanced_odds`, in model coordinates.
@@ -110,15 +110,15 @@ class GrowthMatching(SnapshotMatching):
 def growing_chains(
     snapshots: Sequence[Tensor], count: int, block: int, reach: float, generator: torch.Generator
 ) -> Tensor:
-    """At least so many chains of rows (snapshots, chains, dim + 1), each from a row of the first
-    snapshot on, and beside each row the logarithm of the mass that has become of one.
+    """At least `count` chains of rows (snapshots, chains, dim + 1), each from a row of the first
+    snapshot, with the logarithm of the mass relative to the first row as the last column.
 
     Args:
         snapshots: rows of each time, in model coordinates (rows, dim).
-        count: of the chains.
-        block: rows of a snapshot that are looked at together; fewer where one has fewer.
+        count: number of chains.
+        block: rows of a snapshot that are paired together; fewer if a snapshot has fewer.
         reach: see `unbalanced_odds`.
-        generator: draws rows and where they go.
+        generator: draws rows and their successors.
     """
     block = min(block, *(len(rows) for rows in snapshots))
     blocks = [
@@ -151,12 +151,12 @@ class GrowingLikelihood(MaximumLikelihood):
 
         −E log ρ(x, t) + Σₖ wₖ (Zₖ − 1),    Zₖ = ∫ ρ(x, tₖ) dx,
 
-    for snapshots k with the share wₖ of the rows. Its minimum has Z = 1, since log Z ≤ Z − 1, and a
-    few draws give Z and its gradient without bias (Barlow 1990). A penalty on ∫ |∇g|² dt has
-    neighbors grow alike, so that growth takes the place of no motion.
+    for snapshots k with the share wₖ of the rows. Its minimum has Z = 1, since log Z ≤ Z − 1, and
+    a few draws give unbiased estimates of Z and its gradient (Barlow 1990). A penalty on ∫ |∇g|²
+    dt gives neighbors similar rates, so that growth does not replace motion.
 
     Attributes:
-        times: of the snapshots, in [0, 1], but for the first.
+        times: of the snapshots except the first, in [0, 1].
         counts: of the rows at each of them.
         slope_weight: of ∫ |∇g|² dt.
     """
@@ -171,7 +171,7 @@ class GrowingLikelihood(MaximumLikelihood):
         self.totals = Totals.of(task, self.times, self.counts)
 
     def loss(self, step: int, progress: float) -> Loss:
-        """The loss of fresh rows and base points.
+        """The loss of new rows and base points.
 
         Raises:
             SolverError: where the largest grid cannot follow the field.

@@ -28,22 +28,23 @@ ADJOINT_SOLVER = Torchdiffeq("dopri5", rtol=1e-3, atol=1e-3)
 
 @dataclass
 class MaximumLikelihood(Objective):
-    """The negative log-likelihood of the rows, with the solver's error held down.
+    """The negative log-likelihood of the rows, with a penalty on the solver's error.
 
     A solver with few steps can be exploited: the field learns to make errors that look like
-    likelihood. The grid is placed anew as the field changes, its nodes move from step to step, and
-    the estimate of its error is part of the loss.
+    likelihood. The grid is therefore adapted as the field changes, its nodes are perturbed at
+    every training step, and the estimate of its error is part of the loss.
 
     Attributes:
         gradient: "discrete", "direct", or "adjoint" for the continuous adjoint.
         solver_steps: steps of the grid at the start of a phase.
         error_weight: weight of the solver's error at the start of a phase.
-        regularizers: penalties beside the negative log-likelihood.
-        nfe_budget: evaluations a row that scoring should take at most. Penalties are left out
-            while it takes far fewer, have their weights at four fifths of the budget, and up to ten
-            times these beyond, where evaluations also count against weights in their selection.
-            None always counts penalties whole, and evaluations for nothing.
-        tolerance: of the finished flow's error bars, in nats; evaluations are counted under it.
+        regularizers: penalties added to the negative log-likelihood.
+        nfe_budget: largest number of evaluations per row for scoring. Penalties are off far below
+            it, have their full weights at four fifths of the budget, and up to ten times these
+            beyond, where evaluations also count in the selection of weights. With None, penalties
+            always have their full weights, and evaluations do not count.
+        tolerance: of the finished flow's error bounds, in nats; evaluations are counted at this
+            tolerance.
     """
 
     gradient: Gradient = "discrete"
@@ -67,7 +68,7 @@ class MaximumLikelihood(Objective):
         )  # fmt: skip
 
     def loss(self, step: int, progress: float) -> Loss:
-        """The loss of fresh rows.
+        """The loss of new rows.
 
         Raises:
             SolverError: where the largest grid cannot follow the field.
@@ -78,7 +79,7 @@ class MaximumLikelihood(Objective):
         return Loss(value, parts.nll.item())
 
     def evaluate(self, solver: Solver) -> Likelihood:
-        """The parts of the loss of fresh rows."""
+        """The parts of the loss of new rows."""
         task = self.task
         y, context = task.own(*task.batches.draw(task.batch, task.generator))
         return likelihood_loss(
@@ -90,11 +91,11 @@ class MaximumLikelihood(Objective):
         )  # fmt: skip
 
     def diverged(self, window: Sequence[float], baseline: float) -> bool:
-        """Whether all of a window lies far above the largest of a calm one."""
+        """Whether all losses of a window are far above the largest of a stable one."""
         return min(window) > baseline + LOST_NATS * self.task.flow.dim
 
     def selection_penalty(self, flow: CNF) -> float | None:
-        """Nats that too many evaluations count for; None before the grid has been placed."""
+        """Penalty on evaluations, in nats; None before the first calibration of the grid."""
         return self.penalties.update(flow) if self.step >= CONTROL_EVERY else None
 
     def state_dict(self) -> dict[str, Any]:
@@ -151,8 +152,8 @@ def likelihood_loss(
         y: rows in model coordinates (rows, dim).
         context: of the rows, in model coordinates (rows, context_dim).
         generator: the source of probes.
-        solver: solves the rows, without a second look at hard ones.
-        gradient: how the solve is differentiated; None leaves it to the flow.
+        solver: the solver of the rows, without re-solves.
+        gradient: the gradient of the solve; None means that of the flow.
         regularizers: penalties along the paths.
     """
     extend = partial(regularizers.extend, like=y, generator=generator) if regularizers else None

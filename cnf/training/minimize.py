@@ -1,4 +1,4 @@
-"""Gradient descent on an objective of one's own, without validation."""
+"""Gradient descent on a custom objective, without validation."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ GRADIENT_CLIP = 5.0  # largest norm of a gradient
 
 
 class Minimization:
-    """A run of `minimize`, as its callbacks see it.
+    """A run of `minimize`, as passed to its callbacks.
 
     Attributes:
         step: training steps so far.
-        steps: of the whole run.
-        history: so far.
+        steps: number of training steps of the run.
+        history: the history so far.
     """
 
     def __init__(self, steps: int) -> None:
@@ -56,24 +56,24 @@ def minimize(
 
     Args:
         parameters: changed in place.
-        objective: called with the number of the training step, from 1; returns what is
-            differentiated and what is recorded, two scalars.
+        objective: called with the number of the training step, from 1; returns two scalars, the
+            loss and the recorded value.
         phase: name of the objective in records and errors.
         steps: number of training steps.
-        learning_rate: its peak.
+        learning_rate: the peak learning rate.
         schedule: the learning rate as a function of its peak and the share of the steps.
         weight_decay: decoupled from the gradient.
         clip: largest norm of a gradient.
         callbacks: called after every training step with the `Minimization`.
-        clock: the seconds of the records.
+        clock: function that returns the time of records in seconds.
 
     Returns:
         Up to 100 records, each with the mean objective since the last.
 
     Raises:
         ValueError: for fewer than one step.
-        TrainingError: if the objective or its gradient is not finite; the parameters are as before
-            that step.
+        TrainingError: if the objective or its gradient is not finite; the parameters are those
+            before that step.
 
     Example:
         >>> x = nn.Parameter(torch.tensor(3.0))

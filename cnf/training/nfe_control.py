@@ -1,4 +1,4 @@
-"""Control of the cost of scoring: penalties weigh as much as a budget of evaluations asks."""
+"""Control of the cost of scoring: the weight of penalties depends on a budget of evaluations."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ NATS_AN_EVALUATION = 0.1
 
 
 class PenaltyController:
-    """The share of the regularizers' weights that counts, and the nats that evaluations count for.
+    """The factor of the regularizers' weights, and the penalty on evaluations in nats.
 
     Args:
-        pilot: rows; every other one is calibrated on, and evaluations are counted on those between,
-            since a grid suits best the rows that it was placed on.
-        budget: evaluations a row; None leaves the share at 1.
-        tolerance: of the finished flow's error bars, in nats.
+        pilot: rows; every other row is used for calibration, and evaluations are counted on the
+            rest, because a grid fits its calibration rows best.
+        budget: evaluations per row; None keeps the factor at 1.
+        tolerance: of the finished flow's error bounds, in nats.
     """
 
     def __init__(self, pilot: Rows, budget: int | None, tolerance: float) -> None:
@@ -37,8 +37,8 @@ class PenaltyController:
 
     @torch.no_grad()
     def update(self, flow: CNF) -> float:
-        """Set the share by the evaluations that scoring by `flow` takes, and return the nats that
-        too many of them count for. A solver that was given is left alone."""
+        """Set the factor from the evaluations of scoring with `flow`, and return their penalty in
+        nats. A custom solver is not changed."""
         if self.budget is None or "solver" not in flow.automatic:
             return 0.0
         solver, error_model = calibrated(flow.bind(self.rows.context), self.rows.x, self.tolerance)
@@ -49,7 +49,7 @@ class PenaltyController:
         return NATS_AN_EVALUATION * max(nfe - SHARE_IS_ONE * self.budget, 0.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """The share."""
+        """The factor."""
         return {"share": self.share}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

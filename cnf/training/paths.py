@@ -43,7 +43,7 @@ class LinearPath:
 
 @dataclass(frozen=True)
 class GeodesicPath:
-    """Shortest ways at constant speed: straight for real columns, along arcs for angles, along great
+    """Shortest paths at constant speed: straight lines for real columns, arcs for angles, great
     circles for unit vectors (Chen & Lipman 2024).
 
     Attributes:
@@ -69,7 +69,7 @@ class SplinePath:
     Attributes:
         times: of the points, increasing from 0 to 1.
         ends: "natural", the curves of least mean squared acceleration (Rohbeck et al. 2025), which
-            has none at the ends; or "not-a-knot", of which the first two pieces are one cubic, and the
+            is zero at the ends; or "not-a-knot", whose first two pieces are one cubic, as are the
             last two.
 
     Example:
@@ -93,8 +93,8 @@ class SplinePath:
         return _combined(basis, points, t)
 
     def through(self, points: Tensor, slopes: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with known slopes at the points (Hermite splines); those that are NaN are the ones
-        of the spline without them.
+        """The same with known slopes at the points (Hermite splines); NaN slopes are those of the
+        spline without them.
 
         Args:
             points: (len(self.times), times, rows, dim).
@@ -120,5 +120,5 @@ def _combined(basis: PPoly, points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def shortest_path(geometry: Geometry) -> Path:
-    """The path of flow matching in a space."""
+    """The shortest path of flow matching in a space."""
     return LinearPath() if geometry.flat else GeodesicPath(geometry)

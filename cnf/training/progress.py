@@ -1,4 +1,4 @@
-"""The progress of a fit: a bar on a terminal or in a notebook, elsewhere a line at each stage."""
+"""The progress of a fit: a bar in a terminal or a notebook, otherwise one line per stage."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ LAYOUT = "{percentage:3.0f}%|{bar}| {desc}"
 
 
 class ProgressBar:
-    """A callback that shows how far a fit is, on standard error.
+    """A callback that shows the progress of a fit on standard error.
 
-    On a terminal and in a notebook it is a bar for each stage, with the last held-out NLL in nats, the
-    evaluations that scoring a row takes, and the time that the stage has left. Elsewhere, as in a
-    log file, a line says when a stage begins and when it is done.
+    In a terminal or a notebook it is a bar for each stage, with the last held-out NLL in nats, the
+    evaluations per row for scoring, and the remaining time of the stage. Otherwise, as in a log
+    file, it prints a line when a stage begins and when it ends.
 
     Example:
         >>> import torch, cnf
@@ -50,7 +50,7 @@ class ProgressBar:
                 )
 
     def close(self) -> None:
-        """Show the last state, and take the bar away."""
+        """Show the last state, and remove the bar."""
         if self.bar is not None:
             self.bar.refresh()
             self.bar.close()

@@ -1,4 +1,4 @@
-"""Flow matching through snapshots: rows at several times, none of which are paired."""
+"""Flow matching through snapshots: unpaired rows at several times."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SnapshotMatching(Objective):
     name = "flow matching"
 
     def start(self, task: Task) -> None:
-        """Begin a phase; the same chains for the same seed, whatever was drawn before."""
+        """Begin a phase; the chains depend on the seed alone."""
         assert isinstance(task.flow.field, ThroughTime)
         self.task, self.field = task, task.flow.field.field
         rows = [task.flow.to_model_coordinates(rows)[0] for rows in self._on(task.flow.device)]
@@ -58,7 +58,7 @@ class SnapshotMatching(Objective):
         return [rows.to(device) for rows in self.snapshots]
 
     def loss(self, step: int, progress: float) -> Loss:
-        """The loss of fresh chains."""
+        """The loss of new chains."""
         task = self.task
         places = torch.randint(
             self.points.shape[1],
@@ -81,13 +81,13 @@ class SnapshotMatching(Objective):
 def chained(
     snapshots: Sequence[Tensor], count: int, block: int, generator: torch.Generator
 ) -> Tensor:
-    """At least so many chains of rows (snapshots, chains, dim), each row of one paired with one of
-    the next by optimal transport within blocks.
+    """At least `count` chains of rows (snapshots, chains, dim), with rows of neighboring snapshots
+    paired by optimal transport within blocks.
 
     Args:
         snapshots: rows of each time, in model coordinates (rows, dim).
         count: of the chains.
-        block: rows assigned among each other; fewer where a snapshot has fewer.
+        block: number of rows that are paired together; fewer if a snapshot has fewer.
         generator: draws the rows of a block.
 
     Example:
@@ -107,12 +107,12 @@ def chained_places(
     block: int,
     generator: torch.Generator,
 ) -> list[Tensor]:
-    """The places of the rows of `chained`, (chains,) for each snapshot, where a row is compared with
-    those of the next snapshot by one position and with those before by another.
+    """The indices of the rows of `chained`, (chains,) for each snapshot, if a row has one position
+    for the comparison with the next snapshot and another for the one before.
 
     Args:
-        ahead: where rows are compared with those of the next snapshot (rows, dim).
-        behind: where they are compared with those of the one before.
+        ahead: positions for the comparison with the next snapshot (rows, dim).
+        behind: positions for the comparison with the snapshot before.
         count: see `chained`; likewise `block` and `generator`.
         block: see `count`.
         generator: see `count`.

@@ -1,4 +1,4 @@
-"""Control of the solver that a flow is trained through: its grid, and the weight of its error."""
+"""Control of the solver during training: its grid, and the weight of its error."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ LEAST_ERROR_WEIGHT, MOST_ERROR_WEIGHT = 1.0, 1e3
 
 
 class StepController:
-    """The grid of training through a solver, and the weight of its error beside the objective.
+    """The grid for training through a solver, and the weight of its error in the loss.
 
     Args:
         log_prob: log-densities (rows,) of pilot rows, solved on a grid.
-        place: a grid of so many steps; a grid is any solver whose steps are given.
+        place: function from a number of steps to a grid; a grid is any solver with fixed steps.
         dim: columns of a row.
-        grid: to start with.
-        error_weight: to start with.
-        generator: moves the nodes.
+        grid: the initial grid.
+        error_weight: the initial weight.
+        generator: perturbs the nodes.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class StepController:
         error_weight: float,
         generator: torch.Generator,
     ) -> StepController:
-        """The control of a flow by pilot rows y (rows, dim), in model coordinates, their context
-        beside them."""
+        """The controller of a flow for pilot rows y (rows, dim) in model coordinates, with their
+        context."""
 
         def solve(grid: Solver) -> SolveResult:
             # The probes of an estimate would differ between two solves and pass for errors.
@@ -84,19 +84,19 @@ class StepController:
         )
 
     def training_grid(self) -> Solver:
-        """The grid of one training step, its nodes moved at random."""
+        """The grid of one training step, with randomly perturbed nodes."""
         return self.grid.jittered(self.generator)
 
     @torch.no_grad()
     def update(self, done: float) -> bool:
-        """Place the grid anew, and say whether the solver can still follow the field.
+        """Adapt the grid, and return whether the solver can still solve the field.
 
-        The grid gets as many steps as it takes for what training sees to agree with the grid whose
-        steps are halved and whose nodes are not moved: moved steps are longer in places. The weight
-        of the error rises where the two disagree by much, and falls otherwise.
+        The grid has enough steps for the perturbed grids of training to agree with the unperturbed
+        grid of half the step size. The weight of the error increases if the two differ by much,
+        and decreases otherwise.
 
         Args:
-            done: share of the phase that is over.
+            done: finished share of the phase.
         """
         off = self.log_prob(self.training_grid()) - self.log_prob(self.grid.refined())
         gap = off.abs().mean().item() / self.dim

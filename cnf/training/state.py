@@ -1,4 +1,4 @@
-"""The numbers of a fit that change while it runs."""
+"""The state of a running fit."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ LOSS_WINDOW = 20  # training steps that are judged together for divergence
 
 @dataclass
 class PhaseState:
-    """What starts anew with each phase.
+    """The state of one phase.
 
     Attributes:
         index: of the phase.
-        unspent: seconds that the phase before it left; below zero, what it has to make up for.
+        unspent: seconds left by the phase before; if negative, seconds by which this phase is
+            shortened.
         step: training steps of the phase.
         seconds: of the phase.
         validation_seconds: of all its validations.
         rate_scale: factor of the learning rate, halved by every rollback.
         stale: validations without progress.
-        best: the best held-out NLL of the phase, penalty included; what ends a phase early is
-            judged within it, since a high learning rate first gives back some of what was reached.
-        good_steps: since the start or the last rollback.
+        best: the best held-out NLL of the phase, including the penalty. Early stopping compares
+            within a phase, because a high learning rate worsens the NLL at first.
+        good_steps: training steps since the start or the last rollback.
         losses: reported since the last record.
-        window: reported since the last look for divergence.
-        baseline: the largest loss of the calmest window.
+        window: losses since the last check for divergence.
+        baseline: the largest loss of the most stable window.
     """
 
     index: int = 0
@@ -48,14 +49,14 @@ class PhaseState:
     baseline: float = math.inf
 
     def affords_validation(self, cost: float, progress: float, left: float) -> bool:
-        """Whether a validation of `cost` seconds leaves most of the seconds to training steps, at
-        this progress on the clock of validations and with so many seconds left."""
+        """Whether a validation of `cost` seconds leaves most of the time to training steps, given
+        the progress of validations and the seconds left."""
         allowed = VALIDATION_SHARE * progress * (self.seconds + left)
         within = self.validation_seconds + cost <= allowed
         return within and cost < VALIDATION_SHARE_OF_REST * left
 
     def window_with(self, loss: float) -> list[float]:
-        """The losses to look at for divergence, this one the last of them; none until there are
+        """The last losses for the check for divergence, including this one; none until there are
         enough."""
         self.window.append(loss)
         if len(self.window) < LOSS_WINDOW:
@@ -73,9 +74,9 @@ class TrainerState:
         step: training steps so far.
         seconds: spent so far.
         last_validation: seconds of the last validation.
-        overdrawn: seconds gone beyond the budget that no phase has made up for.
+        overdrawn: seconds beyond the budget that no phase has compensated.
         best_nll: held-out NLL of the best weights.
-        best_penalty: nats that counted against them; None if that was not known.
+        best_penalty: their penalty in nats; None if unknown.
     """
 
     phase: PhaseState = field(default_factory=PhaseState)
@@ -87,20 +88,20 @@ class TrainerState:
     best_penalty: float | None = None
 
     def spend(self, seconds: float) -> None:
-        """Count seconds that are gone."""
+        """Count spent seconds."""
         self.seconds += seconds
         self.phase.seconds += seconds
 
     def spend_on_validation(self, seconds: float) -> None:
-        """Count those of a validation."""
+        """Count the seconds of a validation."""
         self.spend(seconds)
         self.last_validation = seconds
         self.phase.validation_seconds += seconds
 
     def validation_is_due(self, before: float, done: float, validations: int, left: float) -> bool:
-        """Whether the progress of the phase has crossed a milestone, of so many; where seconds are
-        the budget, only if validations leave most of those gone and of the rest to training steps;
-        at the end of a phase, always."""
+        """Whether the progress of the phase has crossed one of the milestones. If the budget is in
+        seconds, validations must also leave most of the time to training steps. At the end of a
+        phase it is always due."""
         clock = late_weighted_progress
         if not crosses_milestone(clock(before), clock(done), validations):
             return False
@@ -115,7 +116,7 @@ class TrainerState:
         return whole - min(self.last_validation, VALIDATION_SHARE_OF_REST * whole)
 
     def make_up(self, seconds: float | None) -> None:
-        """Take seconds that are gone already off those of the phase, but leave it half of its time."""
+        """Subtract seconds already spent from those of the phase, to half of its time at most."""
         gone = min(self.overdrawn, MOST_SPENT * (seconds or 0.0))
         self.phase.unspent -= gone
         self.overdrawn -= gone

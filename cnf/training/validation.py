@@ -28,8 +28,8 @@ VALIDATION_STEPS = 20
 
 
 class ValidationResult(NamedTuple):
-    """Held-out NLL and its standard error, in nats and the units of the data, and the evaluations a
-    row that it took."""
+    """Held-out NLL and its standard error, in nats and the units of the data, and the evaluations
+    per row."""
 
     nll: float
     se: float
@@ -37,10 +37,10 @@ class ValidationResult(NamedTuple):
 
 
 class Validator(Protocol):
-    """What judges the weights of a fit on held-out rows.
+    """Evaluates the weights of a fit on held-out rows.
 
     Attributes:
-        flow: the flow as it is judged.
+        flow: the evaluated flow.
     """
 
     flow: CNF
@@ -49,15 +49,15 @@ class Validator(Protocol):
         """Follow the flow in training, after every training step."""
 
     def validate(self) -> ValidationResult:
-        """The held-out score of the weights; less is better."""
+        """The held-out NLL of the weights; lower is better."""
         raise NotImplementedError
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the weights of the field that `validate` judges."""
+        """A copy of the weights of the field that `validate` evaluates."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """What has changed since the start of the phase."""
+        """The state since the start of the phase."""
         raise NotImplementedError
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -71,7 +71,7 @@ class EMAValidator(Validator):
         flow: the flow in training.
         decay: of the average; it starts low, so that early weights are forgotten.
         valid: held-out rows, in the units of the data.
-        pilot: training rows that the grid is placed on, in the units of the data.
+        pilot: training rows for the calibration of the grid, in the units of the data.
     """
 
     def __init__(self, flow: CNF, decay: float, valid: Rows, pilot: Rows) -> None:
@@ -83,15 +83,15 @@ class EMAValidator(Validator):
         self.pilot = in_model_coordinates(flow, pilot)
 
     def update(self, flow: CNF) -> None:
-        """Take the present weights of the field into the average."""
+        """Update the average with the present weights of the field."""
         self.average.update_parameters(flow.field)
 
     @torch.no_grad()
     def validate(self) -> ValidationResult:
-        """Held-out NLL on a grid placed on the pilot rows.
+        """Held-out NLL on a grid calibrated on the pilot rows.
 
-        Rows beyond the tolerance are solved again on finer grids. A row that cannot be solved
-        counts as the worst of the others, so that it does not hide how these fare.
+        Rows beyond the tolerance are re-solved on finer grids. An unsolvable row counts as the
+        worst of the others, so that it does not dominate the mean.
         """
 
         def score(grid: Grid) -> SolveResult:
@@ -129,7 +129,7 @@ def fill_unsolved_with_worst(log_prob: Tensor) -> Tensor:
 
 
 def validation_subset(rows: Rows) -> Rows:
-    """At most as many of the rows, spread evenly, as a validation takes."""
+    """The rows of a validation: at most a fixed number, evenly spaced."""
     most = max(VALIDATION_ROWS, VALIDATION_NUMBERS // rows.x.shape[1])
     return rows.take(evenly_spaced(rows.x, most))
 
@@ -141,7 +141,7 @@ def mean_nll(flow: CNF, rows: Rows) -> tuple[float, float]:
 
 
 def exact(flow: CNF, context: Tensor | None = None, **options: Any) -> BoundFlow:
-    """The flow with its exact divergence, whatever it estimates in training."""
+    """The flow with its exact divergence, even if training uses an estimate."""
     return flow.bind(context, divergence="auto", **options)
 
 
