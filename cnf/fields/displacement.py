@@ -20,7 +20,8 @@ class DisplacementField(VelocityField):
 
         v(t, x) = b + Q diag(r) Qᵀ (x − t b),    tr ∂v/∂x = Σ r,    r = (a − 1) / (1 + t (a − 1)).
 
-    Such maps are the optimal ones between Gaussians. Nothing of it is trained.
+    Such maps are the optimal transport maps between Gaussians. The field has no trainable
+    parameters.
 
     Args:
         shift: b (dim,)
@@ -45,7 +46,7 @@ class DisplacementField(VelocityField):
     def between(
         cls, before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor]
     ) -> DisplacementField:
-        """The motion from one Gaussian to another, each by its mean (dim,) and covariance (dim,
+        """The motion between two Gaussians, given by their means (dim,) and covariances (dim,
         dim): A = S₀^−½ (S₀^½ S₁ S₀^½)^½ S₀^−½.
 
         Raises:
@@ -65,12 +66,12 @@ class DisplacementField(VelocityField):
         return cls(after[0] - matrix @ before[0], matrix)
 
     def config(self) -> dict[str, Any]:
-        """Nothing: all of it is tensors."""
+        """Empty, because all settings are tensors."""
         return {}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int, context_dim: int) -> DisplacementField:
-        """A field at rest, in whose place the tensors of a file come."""
+        """A zero field, whose tensors are then read from a file."""
         return cls(torch.zeros(dim), torch.eye(dim))
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -78,7 +79,7 @@ class DisplacementField(VelocityField):
         return self.bind().velocity(t, x)
 
     def bind(self, context: Tensor | None = None) -> BoundField:
-        """The field, its eigenvalues computed once."""
+        """The field, with its eigenvalues computed once."""
         values, vectors = torch.linalg.eigh(self.matrix)
 
         def at(times: Tensor) -> list[FieldAt]:

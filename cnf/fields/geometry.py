@@ -57,15 +57,15 @@ class Geometry:
         return reals, angles, vectors.unflatten(-1, (self.spheres, 3))
 
     def join(self, reals: Tensor, angles: Tensor, vectors: Tensor) -> Tensor:
-        """The coordinates (…, dim) that `split` would part."""
+        """The coordinates (…, dim) from the parts of `split`."""
         return torch.cat([reals, angles, vectors.flatten(-2)], -1)
 
     def geodesic(self, z: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The point x_t (…, dim) at time t of the shortest way from z to y, and its velocity.
+        """The point x_t (…, dim) at time t on the shortest path from z to y, and its velocity.
 
-        Reals go straight, angles along the shorter arc, x_t = z + t wrap(y − z), and vectors along
-        the great circle, x_t = (sin((1 − t)ω) z + sin(tω) y) / sin ω with ω the angle between
-        them (Chen & Lipman 2024).
+        Reals move straight, angles along the shorter arc, x_t = z + t wrap(y − z), and vectors
+        along the great circle, x_t = (sin((1 − t)ω) z + sin(tω) y) / sin ω with ω the angle
+        between them (Chen & Lipman 2024).
         """
         (a, from_angle, from_vector), (b, to_angle, to_vector) = self.split(z), self.split(y)
         turn = wrap(to_angle - from_angle)
@@ -74,8 +74,8 @@ class Geometry:
         return point, self.join(b - a, turn, spin)
 
     def chord(self, y: Tensor) -> Tensor:
-        """Points of a plane (…, coordinates) whose straight distances are nearly those of y: angles
-        as cosine and sine."""
+        """Points of a plane (…, coordinates) whose distances are nearly those of y: angles become
+        cosine and sine."""
         reals, angles, vectors = self.split(y)
         return torch.cat([reals, angles.cos(), angles.sin(), vectors.flatten(-2)], -1)
 
@@ -90,7 +90,7 @@ def wrap(angles: Tensor) -> Tensor:
 
 
 def unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors (…, 3) at length one, and their lengths (…, 1); zero stays zero."""
+    """Normalized vectors (…, 3), and their lengths (…, 1); zero vectors stay zero."""
     squares = vectors.square().sum(-1, keepdim=True)
     lengths = squares.clamp(min=torch.finfo(vectors.dtype).tiny).sqrt()
     return vectors / lengths, lengths

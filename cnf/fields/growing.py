@@ -1,4 +1,4 @@
-"""Motion of mass that grows and shrinks on its way."""
+"""Fields whose mass grows."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ MEAN_DEGREE = 12
 
 @register
 class Growth(nn.Module):
-    """The rate at which mass grows where it is: a network h, without its mean, and the total.
+    """The growth rate of mass: a network h minus its mean, plus the growth of the total.
 
-    `forward` is g(t, x) = h(t, x) − c(t). Once c is the mean of h over the rows at t, this leaves
-    the total mass as it is, and log M(t) is a natural cubic spline through the masses that are
-    known.
+    `forward` is g(t, x) = h(t, x) − c(t). With c the mean of h over the rows at t, this does not
+    change the total mass, and log M(t) is a natural cubic spline through the known masses.
 
     Args:
         dim: number of columns of x.
@@ -62,12 +61,12 @@ class Growth(nn.Module):
         self.register_buffer("mean", torch.zeros(MEAN_DEGREE + 1, dtype=torch.float64))
 
     def config(self) -> dict[str, Any]:
-        """The sizes, JSON-ready; the rest is tensors."""
+        """The sizes, ready for JSON; everything else is a tensor."""
         return {"hidden": self.hidden, "snapshots": len(self.times)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int) -> Growth:
-        """The growth that `config` described, with fresh weights and no masses yet."""
+        """The growth from the result of `config`, with new weights and without masses."""
         nothing = (0.0,) * config["snapshots"]
         return cls(dim, nothing, nothing, tuple(config["hidden"]))
 
@@ -82,19 +81,19 @@ class Growth(nn.Module):
         return self.leave(tanh(self.between(y)))[..., 0]
 
     def log_mass(self, t: float, order: int = 0) -> float:
-        """log M(t), or its slope by t."""
+        """log M(t), or its derivative."""
         known = (part.numpy(force=True) for part in (self.times, self.log_masses))
         return float(CubicSpline(*known, bc_type="natural")(t, order))
 
 
 @register
 class GrowingField(VelocityField):
-    """A motion whose mass grows on its way: a velocity v, and a rate of growth g beside it.
+    """A motion whose mass grows: a velocity v and a growth rate g.
 
         ∂ρ/∂t + div(ρ v) = g ρ,    so that log ρ changes by −tr ∂v/∂x + g along a path.
 
-    Where solves ask for the divergence they get tr ∂v/∂x − g: what a flow with this field takes for
-    its log-density is log ρ.
+    Its divergence in solves is tr ∂v/∂x − g, so the log-density of a flow with this field is log
+    ρ.
 
     Args:
         field: v, without a context, with a divergence in closed form.
@@ -120,12 +119,12 @@ class GrowingField(VelocityField):
         self.field, self.growth = field, growth
 
     def config(self) -> dict[str, Any]:
-        """The two parts, JSON-ready."""
+        """The two parts, ready for JSON."""
         return {"field": described(self.field), "growth": described(self.growth)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int, context_dim: int) -> GrowingField:
-        """The field that `config` described, with fresh weights."""
+        """The field from the result of `config`, with new weights."""
         return cls(
             rebuild(VelocityField, config["field"], dim, 0), rebuild(Growth, config["growth"], dim)
         )
@@ -140,7 +139,7 @@ class GrowingField(VelocityField):
         return self.field(t, x)
 
     def bind(self, context: Tensor | None = None) -> BoundField:
-        """The field, its weights prepared."""
+        """The field with its weights prepared."""
         inner = self.field.bind()
 
         def at(times: Tensor) -> list[FieldAt]:

@@ -26,7 +26,8 @@ NARROWEST = 0.3
 
 @register
 class LinearMotion(VelocityField):
-    """v = a(t) + B(t) x, with polynomials in time; tr ∂v/∂x = tr B(t). Nothing of it is trained.
+    """v = a(t) + B(t) x, with polynomials in time; tr ∂v/∂x = tr B(t). The field has no trainable
+    parameters.
 
     Args:
         shifts: coefficients of Chebyshev polynomials of 2t − 1 for a (degree + 1, dim).
@@ -51,12 +52,13 @@ class LinearMotion(VelocityField):
     def through(
         cls, times: Sequence[float], gaussians: Sequence[tuple[Tensor, Tensor]]
     ) -> LinearMotion | None:
-        """The motion x(t) = m(t) + R(t) z through Gaussians at some times of [0, 1], each by its mean
-        (dim,) and covariance (dim, dim); None where they are too unlike for one.
+        """The motion x(t) = m(t) + R(t) z through Gaussians at times in [0, 1], given by means
+        (dim,) and covariances (dim, dim); None if they are too different.
 
-        m and R are cubic splines through the means and through roots of the covariances, R Rᵀ = S, of
-        which each is the one before carried by optimal transport. Natural splines, without curvature
-        at the ends, miss what comes to rest. Between two it is the motion of `DisplacementField`.
+        m and R are cubic splines through the means and through roots of the covariances, R Rᵀ = S;
+        optimal transport maps each root to the next. Natural splines, which have no curvature at
+        the ends, cannot represent a motion that comes to rest. For two Gaussians, it is the motion
+        of `DisplacementField`.
 
         Example:
             >>> wide = (torch.ones(1), 4 * torch.eye(1))
@@ -90,7 +92,7 @@ class LinearMotion(VelocityField):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int, context_dim: int) -> LinearMotion:
-        """A field at rest, in whose place the tensors of a file come."""
+        """A zero field, whose tensors are then read from a file."""
         count = config["degree"] + 1
         return cls(torch.zeros(count, dim), torch.zeros(count, dim, dim))
 

@@ -1,5 +1,4 @@
-"""The field of rows with absent columns: their velocity is zero, and what stands there never
-enters."""
+"""The field of rows with absent columns, whose velocity is zero and whose values are not used."""
 
 from __future__ import annotations
 
@@ -26,22 +25,23 @@ SLOT = 16
 class MaskedField(GatedField):
     """A `GatedField` of the present columns of each row, v = m ⊙ v(t, m ⊙ x, context).
 
-    The mask m (0 or 1 a column) is the first `dim` columns of the context, and the network sees
-    it. The divergence over the present columns has the closed form of `cnf.fields.closed_form`
-    with one matrix for each pattern m, Mₘ = W₂ᵀ ∘ (W₁ diag(m) W₃); rows are grouped by pattern.
+    The mask m (0 or 1 for each column) is the first `dim` columns of the context, and an input of
+    the network. The divergence over the present columns has the closed form of
+    `cnf.fields.closed_form` with one matrix for each pattern m, Mₘ = W₂ᵀ ∘ (W₁ diag(m) W₃); rows
+    are grouped by pattern.
 
     Args:
         dim: number of columns of x.
         hidden: widths of the two hidden layers.
         context_dim: number of columns of the context, those of the mask included.
         first: activation of the first layer, as in `GatedField`.
-        frequency: scale of the frequencies that W₁ starts with.
+        frequency: scale of the initial frequencies in W₁.
         modulation: width of the small network that makes gates and shifts.
         angles: number of columns that are angles, as in `GatedField`.
         spheres: number of unit vectors, likewise; a row has all three columns of one or none.
 
     Raises:
-        ValueError: if the context has no room for the mask.
+        ValueError: if the context has fewer columns than the mask.
 
     Example:
         >>> field = MaskedField(2, hidden=(8, 8), context_dim=2)
@@ -83,7 +83,7 @@ class MaskedField(GatedField):
         return None if context is None else context[..., : self.dim] != 0
 
     def bind(self, context: Tensor | None = None) -> BoundField:
-        """The field for one context (*batch, context_dim), its rows grouped by pattern."""
+        """The field for one context (*batch, context_dim), with rows grouped by pattern."""
         if context is None:
             raise ValueError("context of a MaskedField: expected the mask of the rows; got none")
         if not recorded() and self.resting:
@@ -112,7 +112,7 @@ class MaskedLayers(TwoLayers):
     """`TwoLayers` with the matrices of the patterns in `present` (*batch, dim).
 
     Attributes:
-        run: which modulation each row has (*batch,); None where each has its own.
+        run: the index of each row's modulation (*batch,); None if each row has its own.
     """
 
     run: Tensor | None = None

@@ -16,7 +16,7 @@ from cnf.registry import described, rebuild, register
 
 @register
 class SumField(VelocityField):
-    """v = Σₖ vₖ, and tr ∂v/∂x = Σₖ tr ∂vₖ/∂x: in closed form where every part has one.
+    """v = Σₖ vₖ, and tr ∂v/∂x = Σₖ tr ∂vₖ/∂x: in closed form if every part has one.
 
     Args:
         fields: the parts, one or more, for the same columns and the same context.
@@ -45,12 +45,12 @@ class SumField(VelocityField):
         self.add_module("fields", nn.ModuleList(fields))
 
     def config(self) -> dict[str, Any]:
-        """The parts, JSON-ready."""
+        """The parts, ready for JSON."""
         return {"fields": [described(field) for field in self.fields]}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int, context_dim: int) -> SumField:
-        """The sum that `config` described, with fresh weights."""
+        """The sum from the result of `config`, with new weights."""
         return cls([rebuild(VelocityField, part, dim, context_dim) for part in config["fields"]])
 
     @property
@@ -68,7 +68,7 @@ class SumField(VelocityField):
         return reduce(torch.add, (field(t, x, context) for field in self.fields))
 
     def bind(self, context: Tensor | None = None) -> BoundField:
-        """The parts for one context; what several of them read stands once among the tensors."""
+        """The parts for one context; tensors that several parts share are listed once."""
         parts = [field.bind(context) for field in self.fields]
         tensors = {id(tensor): tensor for part in parts for tensor in part.tensors}
 

@@ -1,4 +1,4 @@
-"""Fields that run up to the time that the context says."""
+"""Fields that run up to the time in the context."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class ThroughTime(VelocityField):
 
         dx/ds = τ v(τ s, x),    tr ∂(dx/ds)/∂x = τ tr ∂v/∂x.
 
-    The one column of its context is τ. A flow with this field has the density p_τ of the motion as
-    p(x | τ), whatever τ each row has. v stays as it is at 0 and 1 beyond them.
+    The one column of its context is τ. The density p(x | τ) of a flow with this field is the
+    density p_τ of the motion, for any τ of each row. Outside [0, 1], v is that of the nearer end.
 
     Args:
         field: v, without a context.
@@ -47,12 +47,12 @@ class ThroughTime(VelocityField):
         self.field = field
 
     def config(self) -> dict[str, Any]:
-        """The field, JSON-ready."""
+        """The field, ready for JSON."""
         return {"field": described(self.field)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int, context_dim: int) -> ThroughTime:
-        """The field that `config` described, with fresh weights."""
+        """The field from the result of `config`, with new weights."""
         return cls(rebuild(VelocityField, config["field"], dim, 0))
 
     @property

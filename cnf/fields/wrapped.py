@@ -11,7 +11,7 @@ from cnf.registry import described, rebuild, register
 
 
 def as_field(field: nn.Module, dim: int, context_dim: int) -> VelocityField:
-    """A field as it is, and any other module in a `ModuleField`."""
+    """The field itself, or any other module as a `ModuleField`."""
     return (
         field
         if isinstance(field, VelocityField)
@@ -23,14 +23,14 @@ def as_field(field: nn.Module, dim: int, context_dim: int) -> VelocityField:
 class ModuleField(VelocityField):
     """A module of (t, x), or of (t, x, context), as a field.
 
-    Its t is a column (*batch, 1), so that `torch.cat([t, x], -1)` and `t * x` both work. To be saved
-    in a model file, the module keeps its constructor's arguments as attributes of the same names,
-    or has `config` and `from_config`.
+    Its t is a column (*batch, 1), so that `torch.cat([t, x], -1)` and `t * x` both work. To be
+    saved in a model file, the module must keep its constructor's arguments as attributes of the
+    same names, or define `config` and `from_config`.
 
     Args:
         dim: number of columns of x.
         module: called with t (*batch, 1) and x (*batch, dim), and with the context (*batch,
-            context_dim) where the flow has one; returns (*batch, dim).
+            context_dim) if the flow has one; returns (*batch, dim).
         context_dim: number of columns of the context.
 
     Example:
@@ -52,7 +52,7 @@ class ModuleField(VelocityField):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int, context_dim: int) -> ModuleField:
-        """The field of a module with fresh weights."""
+        """The field of a module with new weights."""
         return cls(dim, rebuild(nn.Module, config["module"]), context_dim=context_dim)
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:

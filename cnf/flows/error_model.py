@@ -1,4 +1,4 @@
-"""Estimates of the solver's error, and the bars that are made of them."""
+"""Estimates of the solver's error, and the error bounds from them."""
 
 from __future__ import annotations
 
@@ -24,21 +24,19 @@ BEYOND = 4.0
 
 
 class SolveResult(NamedTuple):
-    """From one solve.
+    """The result of one solve.
 
     Attributes:
         log_prob: log-densities (rows,).
         x_error: estimate of each step's error in the state (steps, rows).
         q_error: the same in the integral of the divergence.
-        nfe: evaluations a row.
-        extra: integrals of the rates beside the divergence, from the base to the data (rows,
-            rates).
+        nfe: evaluations per row.
+        extra: integrals of further rates, from the base to the data (rows, rates).
         ends: base points z of the rows (rows, dim).
         context_length: |c| of their contexts in model coordinates (rows,); zero without one.
         steepness_at: computes |∇ log p₀(z)| (rows,) at base points.
 
-    Steps are in the order of time, from the base to the data, although scoring solves the other
-    way.
+    Steps are in the order of time, from the base to the data, although scoring solves backward.
     """
 
     log_prob: Tensor
@@ -62,19 +60,19 @@ class SolveResult(NamedTuple):
 
 @dataclass(frozen=True)
 class ErrorModel:
-    """How errors are judged.
+    """How estimates become error bounds.
 
     Attributes:
-        tolerance: of a row's bar, in nats.
-        bar_scale: the bar per unit of raw estimate.
-        quadrature_weight: of the estimate of the quadrature beside that of the state.
-        floor: raw estimate that every row is given beside its own.
-        rounding: what a solve's arithmetic may lose, in units of the last place of log_prob.
-        usual_steepness: of the base, |∇ log p₀(z)|, in the mean of the calibration rows.
-        largest_steepness: the largest of them. Steeper rows lie outside of what the scale was
-            measured on.
-        largest_context: the length of the longest of their contexts in model coordinates. Bars of
-            rows with longer ones are wider.
+        tolerance: of the error bound of a row, in nats.
+        bar_scale: the error bound per unit of the raw estimate.
+        quadrature_weight: weight of the quadrature estimate relative to that of the state.
+        floor: constant added to the raw estimate of every row.
+        rounding: rounding error of a solve, in units in the last place of log_prob.
+        usual_steepness: mean of |∇ log p₀(z)| over the calibration rows.
+        largest_steepness: its maximum over the calibration rows. Steeper rows are outside the
+            range on which the scale was measured.
+        largest_context: largest norm of their contexts in model coordinates. Rows with larger
+            contexts have wider bounds.
     """
 
     tolerance: float = 1e-3
@@ -88,10 +86,10 @@ class ErrorModel:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ErrorModel:
-        """The model that a file describes.
+        """The error model from a file.
 
         Raises:
-            ValueError: for numbers without a meaning.
+            ValueError: for invalid numbers.
         """
         if not all(type(value) in (int, float) for value in config.values()):
             raise ValueError(f"error_model: expected numbers; got {config}")
@@ -106,7 +104,7 @@ class ErrorModel:
         return model
 
     def estimate(self, scores: SolveResult) -> Tensor:
-        """The error of each row's log-density (rows,), in nats, but for rounding."""
+        """The error of each row's log-density (rows,) without rounding, in nats."""
         own = (scores.x_error + self.quadrature_weight * scores.q_error).sum(0)
         beyond = scores.context_length > self.largest_context
         width = own.new_full((), BEYOND).where(beyond, 1.0)
@@ -119,18 +117,19 @@ class ErrorModel:
         return (steepness / self.usual_steepness).clamp(min=1).where(outside, 1.0)
 
     def for_refined_grid(self, factor: float) -> ErrorModel:
-        """The same for a grid of `factor` times the steps, on which roundings add up at random."""
+        """The error model for a grid with `factor` times the steps, whose rounding errors add at
+        random."""
         return replace(
             self, floor=self.floor / factor**GLOBAL_ORDER, rounding=self.rounding * factor**0.5
         )
 
     def rounding_error(self, log_prob: Tensor) -> Tensor:
-        """What rounding may add to the error of log_prob (rows,), in nats."""
+        """The rounding error of log_prob (rows,), in nats."""
         return (
             self.rounding * torch.finfo(log_prob.dtype).eps * log_prob.detach().abs().clamp(min=1)
         )
 
     def limit(self, dtype: torch.dtype) -> float:
-        """What a row is solved again above: the tolerance, or the rounding in estimates
-        themselves, which no finer grid takes away."""
+        """The limit above which a row is re-solved: the tolerance, or the rounding error of the
+        estimates, which a finer grid cannot reduce."""
         return max(self.tolerance, USUAL_ROUNDING * self.bar_scale * torch.finfo(dtype).eps)

@@ -1,4 +1,4 @@
-"""One Gaussian with a mean that is linear in the context: the least that a flow has to beat."""
+"""A Gaussian with a mean that is linear in the context, as a baseline for flows."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ def load(
 
     Args:
         path: the file.
-        device: where the flow is put.
-        classes: of parts of your own that are not registered; a file imports nothing.
+        device: device of the flow.
+        classes: classes of custom parts that are not registered; loading a file imports nothing.
 
     Raises:
         ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors do
@@ -53,10 +53,10 @@ def rebuilt(
     *,
     device: str | torch.device,
 ) -> CNF:
-    """The flow that configuration and tensors describe; `path` is where they came from.
+    """The flow from a configuration and tensors of the file `path`.
 
     Raises:
-        ModelFileError: if they do not fit together.
+        ModelFileError: if they are inconsistent.
     """
     with misfits_reported(path):
         require_bounded(config)
@@ -71,7 +71,7 @@ def rebuilt(
 
 
 def build(config: dict[str, Any]) -> CNF:
-    """The flow that a configuration describes, with fresh weights."""
+    """The flow from a configuration, with new weights."""
     dim, context_dim = config["dim"], config["context_dim"]
     with torch.random.fork_rng(devices=()):  # fresh weights are drawn only to be replaced
         # The first files know one map only and do not name it.

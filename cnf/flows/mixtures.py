@@ -1,4 +1,4 @@
-"""Gaussian mixtures fitted to rows by scikit-learn, and as bases."""
+"""Gaussian mixtures fitted by scikit-learn, and their use as bases."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ def fitted_mixture(
     starts: int = 1,
     tolerance: float = 1e-3,
 ) -> GaussianMixture:
-    """A mixture fitted to rows (n, dim), converged or not: held-out rows judge it.
+    """A mixture fitted to rows (n, dim); it need not converge, because held-out rows decide on it.
 
     Args:
-        rows: to learn from.
+        rows: training rows.
         components: number of Gaussians.
         seed: of the start.
-        iterations: at most.
+        iterations: largest number of iterations.
         smallest: added to the variances.
         shape: "full" or "diag" covariances.
-        init: how the start is found, a word of scikit-learn's.
+        init: method of initialization, in the terms of scikit-learn.
         starts: number of starts; the best is kept.
-        tolerance: gain of the likelihood at which it has converged.
+        tolerance: gain of the likelihood at convergence.
 
     Raises:
         ValueError: where rows are so far apart that float64 cannot hold a covariance.

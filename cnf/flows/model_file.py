@@ -21,7 +21,7 @@ LONGEST_HEADER = 32 * 2**20
 
 
 class ModelFileError(ValueError):
-    """A file that is not a model of this library, or not a sound one: one line says why."""
+    """A file is not a valid model of this library; one line gives the reason."""
 
 
 def write_model(
@@ -30,7 +30,8 @@ def write_model(
     """Write tensors and configuration to `path`, atomically.
 
     Raises:
-        ValueError: for a configuration of other things than numbers, text, lists and dictionaries.
+        ValueError: for a configuration with anything other than numbers, text, lists and
+            dictionaries.
     """
     try:
         text = json.dumps(configuration, allow_nan=False)

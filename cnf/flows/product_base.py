@@ -1,4 +1,4 @@
-"""Products of bases: columns of several kinds side by side."""
+"""Products of bases, for columns of several kinds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ProductBase(Base):
         self.add_module("parts", nn.ModuleList(parts))
 
     def config(self) -> dict[str, Any]:
-        """The blocks, JSON-ready."""
+        """The blocks, ready for JSON."""
         return {"parts": [[part.dim, described(part)] for part in self.parts]}
 
     @classmethod
@@ -66,7 +66,7 @@ class ProductBase(Base):
 
 
 def plain_base(geometry: Geometry) -> Base:
-    """A standard normal of real columns beside uniform angles and unit vectors."""
+    """A standard normal for real columns, with uniform angles and unit vectors."""
     return product(
         NormalBase(geometry.reals) if geometry.reals else None,
         UniformCircleBase(geometry.angles) if geometry.angles else None,
@@ -75,6 +75,6 @@ def plain_base(geometry: Geometry) -> Base:
 
 
 def product(*parts: Base | None) -> Base:
-    """The product of the parts that are there; a single one is that part."""
+    """The product of the given parts; a single part is returned unchanged."""
     found = [part for part in parts if part is not None]
     return found[0] if len(found) == 1 else ProductBase(found)

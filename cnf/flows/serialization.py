@@ -1,4 +1,4 @@
-"""Flows as plain data: what a model file says of a flow."""
+"""The description of flows in model files."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ DTYPES = {name: getattr(torch, name) for name in ("bfloat16", "float16", "float3
 
 
 def describe(flow: Any) -> dict[str, Any]:
-    """The configuration of a flow as JSON-ready data.
+    """The configuration of a flow, ready for JSON.
 
     Raises:
-        ValueError: for a part whose class is not registered, or sizes that none would be read
-            with.
+        ValueError: for a part whose class is not registered, or sizes that the reader would
+            refuse.
     """
     estimate = flow.divergence
     configuration = {
@@ -53,7 +53,7 @@ def describe(flow: Any) -> dict[str, Any]:
 def describe_solves(
     flow: Any, describe_part: Callable[[Any], dict[str, Any]] = described
 ) -> dict[str, Any]:
-    """How a flow is solved, JSON-ready: its solver, its error model and what a fit may choose."""
+    """The solver and the error model of a flow, and the choices left to a fit, ready for JSON."""
     return {
         "solver": describe_part(flow.solver),
         "error_model": asdict(flow.error_model),
@@ -62,7 +62,7 @@ def describe_solves(
 
 
 def set_bars(flow: Any, config: dict[str, Any]) -> None:
-    """Give a flow the error model that `describe_solves` described, and what a fit may choose.
+    """Apply the error model and the choices left to a fit from `describe_solves` to a flow.
 
     Raises:
         ValueError: for settings without a meaning.
@@ -75,7 +75,7 @@ def set_bars(flow: Any, config: dict[str, Any]) -> None:
 
 
 def divergence_of(config: dict[str, Any] | str) -> Hutchinson | str:
-    """The divergence that a configuration describes.
+    """The divergence from a configuration.
 
     Raises:
         ValueError: for settings without a meaning.
@@ -89,10 +89,10 @@ def divergence_of(config: dict[str, Any] | str) -> Hutchinson | str:
 
 
 def require_bounded(config: dict[str, Any]) -> None:
-    """Refuse sizes that no file of ours has, before anything is made of them, or written.
+    """Refuse sizes that no valid file has, before they are used or written.
 
     Raises:
-        ValueError: for a list or number beyond every size that has a meaning.
+        ValueError: for a list or number beyond all meaningful sizes.
     """
     parts = _sizes(config)
     for _ in range(DEEPEST):
@@ -116,7 +116,7 @@ def _sizes(part: dict[str, Any]) -> list[Any]:
 
 @contextmanager
 def misfits_reported(path: str | Path) -> Iterator[None]:
-    """Turn what a configuration that is none does to constructors into a ModelFileError about
+    """Turn errors of constructors for an invalid configuration into a ModelFileError about
     `path`."""
     try:
         yield

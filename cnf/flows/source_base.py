@@ -1,4 +1,4 @@
-"""A flow as the base of another: the density of a source of rows."""
+"""A flow as the base of another: the density of source rows."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from cnf.transforms import Transform
 class SourceBase(Base):
     """The density p₀ of a fitted flow, in the model coordinates z = T(x) of another one.
 
-    log p(z) = log p₀(x) − log |det ∂z/∂x| with x = T⁻¹(z), so that a flow which starts there carries
-    rows of one table to rows of another, and has an exact density at both ends. The weights of p₀
-    are not trained.
+    log p(z) = log p₀(x) − log |det ∂z/∂x| with x = T⁻¹(z), so that a flow with this base carries
+    rows of one table to rows of another, with an exact density at both ends. The weights of p₀ are
+    not trained.
 
     Args:
         source: the fitted flow, without a context; a copy is kept.
-        transform: T, the `preprocess` of the flow that starts here; a copy is kept.
+        transform: T, the `preprocess` of the flow with this base; a copy is kept.
 
     Raises:
         ValueError: for a source with a context, or another number of columns than the transform.
@@ -54,7 +54,7 @@ class SourceBase(Base):
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density (*batch,) of z (*batch, dim).
 
-        Where it is differentiated, as in training, one solve has to do: no row is solved again.
+        If it is differentiated, as in training, there is one solve without re-solves.
         """
         x = self.transform.inverse(z.double())
         ladj = self.transform(x)[1]
@@ -75,7 +75,7 @@ class SourceBase(Base):
         return self.transform(x)[0].to(device, dtype or torch.get_default_dtype())
 
     def config(self) -> dict[str, Any]:
-        """The two parts, JSON-ready."""
+        """The two parts, ready for JSON."""
         source = {**describe(self.source), "metadata": {}}
         return {"source": source, "transform": described(self.transform)}
 
@@ -85,7 +85,7 @@ class SourceBase(Base):
         return cls(build(config["source"]), rebuild(Transform, config["transform"], dim))
 
     def require_drawable(self) -> None:
-        """Raise a ValueError if the tensors of a file leave nothing to draw from."""
+        """Raise a ValueError if the tensors of a file do not define a density."""
         self.source.base.require_drawable()
 
     def describe(self) -> str:

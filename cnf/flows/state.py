@@ -1,4 +1,4 @@
-"""What a flow is beside its tensors, so that a `state_dict` holds all of it."""
+"""The settings of a flow besides its tensors, as part of its `state_dict`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PARTS: dict[str, type] = {
 
 
 def as_bytes(state: dict[str, Any]) -> Tensor:
-    """JSON-ready data as a tensor (bytes,), which every format of weights can hold.
+    """JSON data as a tensor (bytes,), which every weight format can store.
 
     Example:
         >>> from_bytes(as_bytes({"df": 3.0}))
@@ -48,10 +48,10 @@ def as_bytes(state: dict[str, Any]) -> Tensor:
 
 
 def from_bytes(tensor: Tensor) -> dict[str, Any]:
-    """The data that `as_bytes` was given.
+    """The data from the result of `as_bytes`.
 
     Raises:
-        ValueError: for bytes that hold none.
+        ValueError: for other bytes.
     """
     found = json.loads(tensor.cpu().numpy().tobytes().decode())
     if not isinstance(found, dict):
@@ -60,13 +60,14 @@ def from_bytes(tensor: Tensor) -> dict[str, Any]:
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters and buffers of a model's `state_dict`: what a model file holds beside its
+    """The parameters and buffers of a model's `state_dict`, which a model file stores with its
     configuration."""
     return {name: part for name, part in model.state_dict().items() if not _is_extra(name)}
 
 
 def checked(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors, once names and shapes are those of the model and every number is finite.
+    """The tensors, after a check that names and shapes are those of the model and every number is
+    finite.
 
     Raises:
         ValueError: where they are not.
@@ -83,13 +84,13 @@ def checked(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Give a model the tensors that `tensors_of` took from one of the same configuration."""
+    """Load the tensors from `tensors_of` of a model with the same configuration."""
     own = {name: part for name, part in model.state_dict().items() if _is_extra(name)}
     model.load_state_dict({**own, **tensors})
 
 
 def flow_state(flow: Any) -> dict[str, Any]:
-    """What two flows with the same tensors must share to have the same scores, JSON-ready."""
+    """The settings on which scores depend besides tensors, ready for JSON."""
     estimate = flow.divergence
     state = {
         "dim": flow.dim,
@@ -103,11 +104,11 @@ def flow_state(flow: Any) -> dict[str, Any]:
 
 
 def set_flow_state(flow: Any, state: dict[str, Any]) -> None:
-    """Give a flow what `flow_state` took from another. Parts of other settings are built anew, and
-    keep the `nn.Parameter` objects that an optimizer may hold.
+    """Apply the result of `flow_state` to a flow. Parts with other settings are rebuilt, and keep
+    the `nn.Parameter` objects that an optimizer may reference.
 
     Raises:
-        ValueError: where the flow has to be constructed otherwise; the message says how.
+        ValueError: if the flow must be constructed differently; the message says how.
     """
     require_bounded({name: state[name] for name in PARTS})
     for name in ("dim", "context_dim"):
@@ -171,19 +172,19 @@ def _advice(name: str, config: dict[str, Any], reason: str) -> str:
 
 
 class WholeState(nn.Module, ABC):
-    """A module whose `state_dict` holds what it is beside its tensors.
+    """A module whose `state_dict` includes its settings.
 
-    `load_state_dict` restores both. A `state_dict` without the rest, as release 0.1 made it, is
-    loaded by `strict=False`, and leaves the settings as they are.
+    `load_state_dict` restores settings and tensors. A `state_dict` without settings, as in release
+    0.1, needs `strict=False`, and does not change the settings.
     """
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What is no tensor, JSON-ready."""
+        """The settings, ready for JSON."""
 
     @abstractmethod
     def restore(self, settings: dict[str, Any]) -> None:
-        """Take over what `settings` gave.
+        """Restore the result of `settings`.
 
         Raises:
             ValueError: where the module has to be constructed otherwise.
@@ -194,7 +195,7 @@ class WholeState(nn.Module, ABC):
         return as_bytes(self.settings())
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the settings over; torch loads the tensors afterwards."""
+        """Restore the settings; torch loads the tensors afterwards."""
         self.restore(from_bytes(state))
 
     def _load_from_state_dict(
@@ -216,7 +217,7 @@ class WholeState(nn.Module, ABC):
         """Restore tensors and settings.
 
         Raises:
-            RuntimeError: for a state without the settings, and where torch raises it.
+            RuntimeError: for a state without settings, and for errors of torch.
             ValueError: where the module has to be constructed otherwise.
         """
         if strict and EXTRA not in state_dict:

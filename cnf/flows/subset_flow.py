@@ -19,9 +19,9 @@ class SubsetFlow(nn.Module):
     """p(free columns | given columns, features), each column free, given or absent.
 
     The coordinates of a `ConditionalMixture` are nearly standard normal for every choice, and one
-    flow with a `MaskedField`, which reads the choice and what is given, does the rest. Any choice
-    is a normalized density; that of one choice agrees with that of another as far as the flow was
-    trained.
+    flow with a `MaskedField`, which reads the choice and the given values, models the rest. Every
+    choice has a normalized density. Densities of different choices agree only as well as the flow
+    was trained.
 
     Args:
         coordinates: of the flow.
@@ -54,11 +54,11 @@ class SubsetFlow(nn.Module):
 
     @property
     def coordinates(self) -> Coordinates:
-        """What carries numbers to the flow and back."""
+        """The map from numbers to the coordinates of the flow and back."""
         return Coordinates(self.marginals, self.mixture)
 
     def describe(self) -> dict[str, Any]:
-        """Its configuration as JSON-ready data."""
+        """Its configuration, ready for JSON."""
         return {
             "marginals": described(self.marginals),
             "mixture": described(self.mixture),

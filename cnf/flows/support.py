@@ -1,4 +1,4 @@
-"""Where the density of a flow is not zero."""
+"""The support of the density of a flow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def support_of(bound: BoundFlow) -> constraints.Constraint:
 
 
 class WithinRanges(constraints.Constraint):
-    """Vectors that the transform of a flow has model coordinates for.
+    """Vectors within the ranges of the transform of a flow.
 
     Args:
         bound: the flow under a context.
@@ -41,8 +41,8 @@ class WithinRanges(constraints.Constraint):
 
 
 class FromModelCoordinates(Transform):
-    """Vectors inside the ranges from model coordinates, which are free: what samplers such as NUTS
-    move in.
+    """The map from unconstrained model coordinates to vectors inside the ranges, for samplers such
+    as NUTS.
 
     Args:
         constraint: the ranges.

@@ -1,4 +1,4 @@
-"""What answers questions about the columns of a flow."""
+"""Answers to questions about the columns of a flow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cnf.rows import Cells
 
 
 class Score(NamedTuple):
-    """Log-densities of rows (rows,), the bar of the solver's error, evaluations and a verdict."""
+    """Log-densities of rows (rows,), bounds of the solver's error, evaluations and verdicts."""
 
     log_prob: Tensor
     error: Tensor
@@ -27,20 +27,20 @@ class Score(NamedTuple):
 
 
 class Answers(ABC):
-    """A joint density with a conditional one beside it, over rows of cells.
+    """A joint density and a conditional one, over rows of cells.
 
-    A number is taken as a point: the density of an integer cell is that at the number.
+    A number is treated as a point: the density of an integer cell is that at its number.
     """
 
     @property
     @abstractmethod
     def numeric(self) -> tuple[int, ...]:
-        """Places of the numeric columns among all."""
+        """Indices of the numeric columns among all columns."""
 
     @property
     @abstractmethod
     def columns(self) -> int:
-        """How many columns there are."""
+        """Number of columns."""
 
     @property
     @abstractmethod
@@ -50,7 +50,7 @@ class Answers(ABC):
     @property
     @abstractmethod
     def marginals(self) -> ColumnMaps:
-        """Each numeric column by itself."""
+        """The marginal of each numeric column."""
 
     @abstractmethod
     def joint(self, cells: Cells, context: Tensor | None) -> Score:
@@ -78,7 +78,7 @@ class Answers(ABC):
 
 @dataclass(frozen=True)
 class MixtureAnswers(Answers):
-    """Of a `CNF` and a mixture fitted to its rows; every state is 0, a number.
+    """The answers of a `CNF` and a mixture fitted to its rows; every state is 0, a number.
 
     Attributes:
         flow: the `CNF`.
@@ -145,7 +145,7 @@ class MixtureAnswers(Answers):
     def condition(
         self, cells: Cells, free: Tensor, given: Tensor, context: Tensor | None
     ) -> Tensor:
-        """What a choice of columns and what it is given come to; see `Coordinates.condition`."""
+        """The condition for a choice of columns and given values; see `Coordinates.condition`."""
         features = cells.values[:, :0] if context is None else self.flow.condition(context)
         return self.coordinates.condition(cells.values, free, given, features)
 
@@ -162,7 +162,7 @@ class MixtureAnswers(Answers):
 
 @dataclass(frozen=True)
 class FlowAnswers(MixtureAnswers):
-    """Of a `CNF` and the flow of the `SubsetFlow` beside it.
+    """The answers of a `CNF` and the flow of its `SubsetFlow`.
 
     Attributes:
         subsets: the flow over z given the condition.

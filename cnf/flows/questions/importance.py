@@ -1,4 +1,4 @@
-"""Means of weights known by their logarithms, with how far they may be trusted."""
+"""Means of log-weights, with diagnostics of their reliability."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LogMean(NamedTuple):
 
     Attributes:
         value: (rows,), nats.
-        error: bar of the chance in it (rows,), nats.
+        error: bound of its sampling error (rows,), nats.
         ess: effective sample size (Kish) as a share of the draws (rows,), in (0, 1].
     """
 
@@ -30,7 +30,7 @@ class LogMean(NamedTuple):
 
 
 def log_mean(log_weights: Tensor) -> LogMean:
-    """From log-weights (draws, rows).
+    """The log-mean of log-weights (draws, rows).
 
     >>> log_mean(torch.zeros(4, 1)).ess
     tensor([1.])
@@ -44,11 +44,11 @@ def log_mean(log_weights: Tensor) -> LogMean:
 
 
 def importance_weights(log_ratio: Tensor) -> Tensor:
-    """Weights (rows,) of rows drawn from p₀ under which they stand for rows of p₁, with mean one.
+    """Weights (rows,) with mean one that turn rows from p₀ into a sample of p₁.
 
-    w = min(p₁/p₀, √n) of n rows, over their mean: the mean of p₁/p₀ is one, and the few largest of a
-    ratio of two estimates would else decide alone. Averages are biased a little, by what is cut off.
-    A row without a ratio (NaN) has no weight either, and counts for nothing in those of the others.
+    w = min(p₁/p₀, √n) of n rows, over their mean: the mean of p₁/p₀ is one, and without truncation
+    the few largest estimated ratios would dominate. Truncation biases averages slightly. A row
+    without a ratio (NaN) has no weight either, and counts for nothing in those of the others.
 
     Args:
         log_ratio: log p₁ − log p₀ of every row (rows,), as `log_density_ratio` gives it.

@@ -33,10 +33,10 @@ CANDIDATES, FEWEST_CANDIDATES = 4, 256
 
 @dataclass(frozen=True)
 class Answer(Evaluation):
-    """An `Evaluation` with what is known of the importance weights behind it.
+    """An `Evaluation` with diagnostics of its importance weights.
 
     Attributes:
-        ess: effective sample size as a share of the draws (*batch,), 1 where nothing was drawn.
+        ess: effective sample size as a share of the draws (*batch,), 1 without draws.
         pareto_k: shape of the tail of the weights (*batch,); above 0.7 the row is not ok unless
             the weights are nearly equal.
     """
@@ -46,12 +46,12 @@ class Answer(Evaluation):
 
 
 class Weighed(NamedTuple):
-    """Rows that were completed, and what they weigh.
+    """Completed rows with their weights.
 
     Attributes:
         cells: the rows.
         log_weights: (rows,), nats.
-        score: of the solves behind them.
+        score: of their solves.
     """
 
     cells: Cells
@@ -69,14 +69,14 @@ class Question:
 
         p(known) = E_{rest ~ q(· | known)} [p(known, rest) / q(rest | known)].
 
-    A range, a set of levels or an integer cell is drawn along, and its volume counted.
+    A range, a set of levels or an integer cell is also drawn, and its volume is included.
 
     Attributes:
         answers: the joint and the conditional density.
-        asked: which columns the density is of (columns,).
-        given: what is known, one row for all or one for each.
+        asked: which columns the density is for (columns,).
+        given: the known cells, one row for all or one for each.
         context: (1 or rows, context_dim), or None.
-        draws: of the importance sampling; None: amortized.
+        draws: number of draws of the importance sampling; None means amortized.
     """
 
     answers: Answers
@@ -94,8 +94,8 @@ class Question:
         return Answer(*(torch.cat(part) for part in zip(*(vars(p).values() for p in parts))))
 
     def draw(self, count: int, generator: torch.Generator | None) -> Cells:
-        """`count` draws for each row of what is given (count · rows, …), draw by draw, with every
-        asked cell filled."""
+        """`count` draws for each given row (count · rows, …), draw by draw, with every asked cell
+        filled."""
         if self._divided:
             cells = self._chosen(count, generator)
         else:
