@@ -20,7 +20,7 @@ FRESH = 2**62
 
 
 def listed(texts: Sequence[str] | None) -> str | None:
-    """What an option says that may be given several times, as if it had been given once.
+    """The value of a repeatable option, as if it had been given once.
 
     >>> listed(["wind=angle:360", "lon,lat=sphere"])
     'wind=angle:360,lon,lat=sphere'
@@ -29,7 +29,7 @@ def listed(texts: Sequence[str] | None) -> str | None:
 
 
 def names_in(text: str | None) -> tuple[str, ...]:
-    """The names that commas separate; a name with a comma stands in double quotes.
+    """The names in a list separated by commas; a name with a comma is in double quotes.
 
     >>> names_in('age, "height, cm"')
     ('age', 'height, cm')
@@ -43,8 +43,7 @@ def names_in(text: str | None) -> tuple[str, ...]:
 
 
 def assignments(text: str | None) -> dict[str, str]:
-    """What name=value pairs with commas between them say; a pair with a comma stands in double
-    quotes.
+    """The values of name=value pairs separated by commas; a pair with a comma is in double quotes.
 
     >>> assignments("region=north, age=31")
     {'region': 'north', 'age': '31'}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 def escaped(line: str) -> str:
-    """One line for a terminal: signs that would move its cursor, change its colors or turn the
-    direction of writing are spelled out.
+    """One line for a terminal: characters that would move its cursor, change its colors or change
+    the direction of writing are escaped.
 
     >>> print(escaped("a" + chr(27) + "[2J b" + chr(0x202E)))
     a\\x1b[2J b\\u202e

@@ -20,8 +20,8 @@ LEVEL = 0.01
 def explain_table(
     path: Path, data: str, output: Path, *, reference: str | None, device: str, as_json: bool
 ) -> None:
-    """Write how odd every row of DATA is beside the rows of `reference`, DATA itself without one:
-    its conformal p-value, and the column that makes it odd with the surprise and the rank of that
+    """Write how unusual every row of DATA is compared with `reference` (default: DATA itself): its
+    conformal p-value, and the column that makes it unusual, with the surprise and the rank of that
     cell.
 
     Raises:

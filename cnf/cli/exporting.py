@@ -12,7 +12,7 @@ PROGRAMS = {"score": ScoreProgram, "sample": SampleProgram}
 
 
 def export_model(path: Path, output: Path, program: str, *, as_json: bool) -> None:
-    """Write the program "score" or "sample" of a model, and say what it takes and gives.
+    """Write the program "score" or "sample" of a model, and print its inputs and outputs.
 
     Raises:
         ValueError: for a model that cannot be exported, or an output that cannot be written.

@@ -27,7 +27,7 @@ from cnf.training.checkpoint import checkpoint_beside, discard, generations
 
 
 def fit_model(options: FitOptions, *, as_json: bool, resume: bool) -> None:
-    """Fit a model to a table and write it, with what the other commands need to know.
+    """Fit a model to a table and write it, with the metadata for the other commands.
 
     Raises:
         ValueError: for options that exclude each other, a table that cannot be fitted, an output
@@ -65,8 +65,7 @@ def _keep(model: TableFlow, output: Path) -> None:
 
 
 def is_finished(output: Path) -> bool:
-    """Whether the work of a fit is done: a model of a whole history, and no checkpoint of a fit
-    under way."""
+    """Whether a fit is finished: a model with a complete history, and no checkpoint."""
     if any(generation.exists() for generation in generations(checkpoint_beside(output))):
         return False
     try:

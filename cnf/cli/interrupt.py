@@ -13,8 +13,8 @@ from cnf.training import Callback, Trainer
 
 @contextmanager
 def orderly_interrupts() -> Iterator[tuple[Callback, ...]]:
-    """Callbacks that stop a fit after the training step in which Ctrl-C was pressed, its checkpoint
-    written where it has one; pressed again, at once."""
+    """Callbacks that stop a fit after the training step in which Ctrl-C was pressed, and write its
+    checkpoint if it has one; a second Ctrl-C stops at once."""
     if threading.current_thread() is not threading.main_thread():
         yield ()
         return

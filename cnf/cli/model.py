@@ -60,7 +60,7 @@ class Model:
         return pd.concat(self.chunks(data))
 
     def given(self, text: str | None) -> pd.DataFrame | None:
-        """The context, one row, that --given spells; None for a model without.
+        """The context from --given, one row; None for a model without context.
 
         Raises:
             ValueError: if it is missing, not wanted, or does not fit the columns.
@@ -76,7 +76,7 @@ class Model:
         return self._context(values, f"--given {text!r}") if values else None
 
     def at(self, text: str) -> pd.DataFrame:
-        """The time, one row, that --at spells.
+        """The time from --at, one row.
 
         Raises:
             ValueError: if it is no time of the model, or the model has none.
@@ -117,8 +117,7 @@ def load_model(path: Path, device: str = "cpu") -> Model:
 
 
 def use_threads(count: int) -> None:
-    """Let torch compute with so many threads; several on a busy machine are far slower than
-    one."""
+    """Set the number of torch threads; on a busy machine, several are far slower than one."""
     torch.set_num_threads(count)
 
 

@@ -1,4 +1,4 @@
-"""What `cnf plot` was asked for, as the context of a picture."""
+"""The options of `cnf plot` as a plot context."""
 
 from __future__ import annotations
 

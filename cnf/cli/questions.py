@@ -24,7 +24,7 @@ RANGE, OR = "..", "|"
 
 
 def given_values(model: Model, texts: Sequence[str]) -> dict[str, Any]:
-    """What `--given` spells: name=value, name=low..high with either end left out, name=a|b.
+    """The conditions of `--given`: name=value, name=low..high with either end optional, name=a|b.
 
     Raises:
         ValueError: for a name that is no column, or a range that is none.
@@ -61,7 +61,7 @@ def _value(column: Column, text: str) -> Any:
 def drawn_given(
     model: Model, given: Sequence[str], generator: torch.Generator
 ) -> Callable[[int], pd.DataFrame]:
-    """What draws so many whole rows under what is given.
+    """The function that draws whole rows under the conditions.
 
     Raises:
         ValueError: for a model or a value that cannot be used.
@@ -82,8 +82,8 @@ def score_columns(
     device: str,
     as_json: bool,
 ) -> None:
-    """Write log p(columns | given) of every row of DATA with its bar, in order; of exact answers
-    the effective sample size too.
+    """Write log p(columns | given) of every row of DATA with its error bound, in order, and for
+    exact answers the effective sample size.
 
     Raises:
         ValueError: for a model, column, table, device or output that cannot be used.

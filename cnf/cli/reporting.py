@@ -78,7 +78,7 @@ def report_model(path: Path, data: str, output: Path) -> None:
 
 
 def odd_rows(model: TableFlow, table: pd.DataFrame) -> list[OddRow]:
-    """The least likely rows of a table beside others, with their labels and cells as text."""
+    """The least likely rows of a table, with their labels and cells as text."""
     lowest = table.iloc[model.log_prob(table).argsort()[:ODD].tolist()]
     found = model.explain(lowest, table.iloc[:: math.ceil(len(table) / BESIDE)]).odd(ODD)
     return [
@@ -90,7 +90,7 @@ def odd_rows(model: TableFlow, table: pd.DataFrame) -> list[OddRow]:
 
 
 def judging_table(model: Model, data: str) -> pd.DataFrame:
-    """The rows of DATA; those of a toy are the rows that the fit had."""
+    """The rows of DATA; those of a toy are the rows of the fit."""
     if not data.startswith(TOY):
         return model.table(data)
     columns = [*model.columns, *model.context]

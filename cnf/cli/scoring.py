@@ -38,7 +38,7 @@ def score_folder(
     as_json: bool,
 ) -> None:
     """Write the scores of every file of a folder or a pattern to a file of the same name in
-    OUTPUT, by an engine and its number of workers; files whose scores are there are left out.
+    OUTPUT, with an engine and a number of workers; files with existing scores are skipped.
 
     Raises:
         ValueError: as `score_table`, and for an engine that is not installed.

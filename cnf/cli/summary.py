@@ -18,7 +18,7 @@ from cnf.tables.orders import in_words
 
 
 def inform(path: Path, *, as_json: bool, columns: bool = True) -> None:
-    """Say what the model in a file is; `columns` includes what each of them is.
+    """Describe the model in a file; `columns` includes a description of each column.
 
     Raises:
         ModelFileError: if the file holds no model.
@@ -31,7 +31,7 @@ def inform(path: Path, *, as_json: bool, columns: bool = True) -> None:
 
 
 def summarize(model: Model) -> dict[str, Any]:
-    """The facts about a model; what its file does not say is None."""
+    """The facts about a model; entries that its file lacks are None."""
     known = model.table_flow.metadata
     history = known.history or {}
     last = (history.get("records") or [{}])[-1]
@@ -73,7 +73,7 @@ def possible_angles(schema: Schema, known: FitMetadata) -> dict[str, str]:
 
 
 def summarize_flow(flow: CNF | None) -> dict[str, Any]:
-    """The facts about the flow over the numbers, None where a model has none."""
+    """The facts about the flow over the numeric columns; None if the model has none."""
     names = ("dim", "context_dim", "hidden", "field", "base", "solver", "nfe", "tolerance")
     if flow is None:
         return dict.fromkeys(names)

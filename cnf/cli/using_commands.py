@@ -81,8 +81,8 @@ def score(
     affect the others: its log_prob is -inf if the model excludes the value, and empty if the model
     has no score for it. Columns are found by name.
 
-    DATA may be a folder or a pattern such as 'in/*.parquet': then OUTPUT is a folder, and every file
-    gets a file of scores with its name. A run that was stopped goes on where it stopped.
+    DATA may be a folder or a pattern such as 'in/*.parquet': OUTPUT is then a folder, with a file
+    of scores for every file. A stopped run resumes where it stopped.
     """
     from cnf.cli.data import listed, names_in
     from cnf.cli.explaining import explain_table

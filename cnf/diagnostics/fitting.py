@@ -126,15 +126,15 @@ def _margin(case: CheckContext, rows: int, columns: int = 1) -> float:
 
 
 def overfitting(case: CheckContext) -> Iterator[CheckResult]:
-    """Held-out NLL minus that of training rows, which the history of the fit keeps."""
+    """Held-out NLL minus that of training rows, which the history stores."""
     yield from memorized(case.flow.metadata, case.scored, case.flow.dim, strict=case.strict)
 
 
 def memorized(
     metadata: dict[str, Any], scored: Evaluation, dim: int, *, strict: bool
 ) -> Iterator[CheckResult]:
-    """How much likelier the rows of training are than those scored; nothing where that is not
-    known."""
+    """The difference in mean log-density between training rows and the scored rows; no result if
+    it is unknown."""
     history = metadata.get("history") or {}
     seen, seen_error = history.get("train_nll"), history.get("train_se")
     if seen is None or seen_error is None:

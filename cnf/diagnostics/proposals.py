@@ -38,7 +38,7 @@ def proposal(geometry: Geometry, y: Tensor, generator: torch.Generator) -> Propo
 
 
 class WideMixture:
-    """A mixture of Gaussians fitted to samples and widened, with one broad Gaussian beside it."""
+    """A mixture of Gaussians fitted to samples and widened, with one additional broad Gaussian."""
 
     def __init__(self, y: Tensor, seed: int) -> None:
         model = fitted_mixture(
@@ -71,7 +71,7 @@ class Kernels:
     """Kernels around some samples: Gaussian in reals, von Mises in angles, von Mises-Fisher on
     spheres; with a broad density beside them, uniform on circles and spheres.
 
-    Their widths are those of Silverman (1986, 4.14) for so many kernels, widened.
+    Their widths are those of Silverman (1986, 4.14) for this number of kernels, widened.
 
     Example:
         >>> geometry = Geometry(reals=1, angles=1, spheres=1)

@@ -16,11 +16,11 @@ class CheckResult:
 
     Attributes:
         name: of the claim, in a word or two.
-        claim: the sentence that holds where the check passes.
+        claim: the sentence that is true if the check passes.
         value: the number found.
         limit: what `value` is held against.
-        passed: whether it holds; a value that is not a number never does. None where the
-            measurement is too coarse to say.
+        passed: whether the claim holds; NaN never passes. None if the measurement is too coarse to
+            decide.
         sense: the side of the limit that passes.
         kind: "correctness", "fit" or "cost".
         unit: of value and limit; empty for pure numbers.
@@ -67,5 +67,5 @@ class CheckResult:
         return replace(self, passed=None)
 
     def as_dict(self) -> dict[str, Any]:
-        """The claim as JSON-ready data."""
+        """The claim as data for JSON."""
         return asdict(self)

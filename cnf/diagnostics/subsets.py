@@ -1,4 +1,4 @@
-"""The check of what a model says of some columns given others."""
+"""The check of conditional densities of some columns given others."""
 
 from __future__ import annotations
 

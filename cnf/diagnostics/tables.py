@@ -1,4 +1,4 @@
-"""The check of a typed table's model: its flow as any other, and its rows as a table."""
+"""The check of a model of a typed table: its flow like any other flow, and its rows as a table."""
 
 from __future__ import annotations
 
@@ -32,8 +32,7 @@ MOST_ROWS = 600
 
 @dataclass(frozen=True)
 class TableCheckContext:
-    """Held-out rows beside as many samples, one drawn for the context of each, and the scores of
-    both."""
+    """Held-out rows, one sample for the context of each, and the scores of both."""
 
     rows: Cells
     drawn: Cells
@@ -51,18 +50,17 @@ def check_table(
     seed: int = 0,
     callback: Callable[[float], None] = lambda done: None,
 ) -> tuple[CheckResult, ...]:
-    """Every claim that the model of a typed table makes, on rows it was not fitted to; see
-    `check`.
+    """Test every claim of a model of a typed table on rows that it was not fitted to; see `check`.
 
     The flow over the numbers is checked for correctness on rows that hold every number, given the
     other cells; whole rows are checked for fit. A plain table is checked as `check` does.
 
     Args:
-        model: what is checked; it stays as it is.
+        model: the model; it is not changed.
         table: rows with the columns of its schema; up to 600 of them, chosen at random, are used.
         strict: hold it to narrower limits.
         seed: of the rows chosen and of everything random in a check.
-        callback: is told the share of the checks that is done.
+        callback: is called with the finished share of the checks.
 
     Raises:
         ValueError: for fewer than 10 rows, or, as a `TableError`, cells that the schema does not

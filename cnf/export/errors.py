@@ -1,5 +1,5 @@
-"""What stands in the way of an export."""
+"""The error of exports."""
 
 
 class ExportError(ValueError):
-    """A model that is no fixed list of products: what it is, and what to do."""
+    """A model cannot be exported; the message gives the reason and the remedy."""

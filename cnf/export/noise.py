@@ -1,4 +1,4 @@
-"""Draws of a base that are made of standard normal numbers, which a program takes as its input."""
+"""Draws of a base from standard normal numbers, which are the input of a program."""
 
 from __future__ import annotations
 

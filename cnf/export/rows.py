@@ -1,4 +1,4 @@
-"""What stands before the flow: rows in the units of a table as numbers that a plain flow takes."""
+"""The maps before the flow: from rows in the units of a table to inputs of a plain flow."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ReadRows(nn.Module, ABC):
 
 
 class PlainRows(ReadRows):
-    """Rows of a plain table: the numbers as they are."""
+    """Rows of a plain table, whose numbers are not changed."""
 
     def __init__(self, model: TableFlow) -> None:
         super().__init__(model.schema.modeled)
@@ -81,9 +81,10 @@ class PlainRows(ReadRows):
 class OrdinaryRows(ReadRows):
     """Rows of a typed table whose cells are all ordinary numbers: none is an atom or missing.
 
-    Such rows have one discrete state, so that its log-probability, the mask, and what the field and
-    the Gaussian make of them are constants. An integer cell is a number with the `GaussianCells`
-    correction; where the error of that is above the tolerance, its quadrature stays with torch.
+    Such rows have one discrete state, so its log-probability, the mask, and the inputs of the
+    field and the Gaussian from them are constants. An integer cell is a number with the
+    `GaussianCells` correction; if its error exceeds the tolerance, the cell needs the quadrature
+    in torch.
     """
 
     steps: Tensor

@@ -83,7 +83,7 @@ class VelocityField(nn.Module, ABC):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int, context_dim: int) -> VelocityField:
-        """The field that `config` described, with fresh weights."""
+        """The field that `config` described, with new weights."""
         return cls(dim, context_dim=context_dim, **config)
 
     @property

@@ -134,8 +134,8 @@ def _chosen(bound: BoundFlow, x: Tensor) -> tuple[Tensor, Given]:
 
 @torch.no_grad()
 def pilot_solve(bound: BoundFlow, x: Tensor) -> Callable[[int], object]:
-    """A solve of pilot steps for so many of the rows x; to calibrate on these takes about as long as
-    `USUAL_SOLVES` of it."""
+    """A solve of pilot steps for a number of the rows x; calibration on these takes about as long
+    as `USUAL_SOLVES` such solves."""
     y, given = _chosen(bound, x)
     flow, y = bound.flow, y.to(bound.flow.dtype)
 
@@ -151,13 +151,13 @@ def pilot_solve(bound: BoundFlow, x: Tensor) -> Callable[[int], object]:
 
 
 def place_grid(score: SolveOn, reference: SolveOn, tolerance: float) -> tuple[Grid, ErrorModel]:
-    """The grid on which rows take the fewest evaluations to get within `tolerance` nats, second
-    looks included, and how wide the bars on it are.
+    """The grid on which rows take the fewest evaluations to reach `tolerance` nats, including
+    re-solves, and the width of its error bounds.
 
     Args:
         score: solves the rows to calibrate on.
         reference: the same in float64.
-        tolerance: of a row's bar, in nats.
+        tolerance: of the error bound of a row, in nats.
     """
     difficulty = _difficulty(score)
     truth = Truth(reference, difficulty)
@@ -191,9 +191,9 @@ def _best_power(score: SolveOn, difficulty: Tensor, truth: Truth) -> float:
 
 
 def expected_evaluations(steps: int, excess: Tensor) -> float:
-    """Evaluations a row, second looks and what each of them costs whatever its rows included, on a
-    grid of so many steps on which bars are `excess` times the tolerance (rows,); without end where
-    too many rows would need a second look."""
+    """Expected evaluations per row, including re-solves and their fixed overhead, on a grid whose
+    error bounds are `excess` times the tolerance (rows,); infinite if too many rows would need a
+    re-solve."""
     if (excess <= 1).double().mean() < FIRST_LOOK_SHARE:
         return math.inf
     levels, rows = levels_above(excess[excess > 1]).unique(return_counts=True)
@@ -212,8 +212,8 @@ def _cheapest(steps: int, excess: Tensor) -> int:
 
 
 class Truth:
-    """Log-densities in float64, on a grid so fine that they tell the errors of coarser ones;
-    solved again on a finer one where that is asked about.
+    """Log-densities in float64 on a grid that is fine enough to measure the errors of coarser
+    ones; a finer grid is used on request.
 
     Args:
         reference: solves the rows in float64.
@@ -225,7 +225,7 @@ class Truth:
         self.steps, self.log_prob = 0, torch.empty(0)
 
     def beside(self, steps: int) -> Tensor:
-        """Log-densities (rows,) for the errors of a grid of so many steps."""
+        """Log-densities (rows,) for measuring the errors of a grid with this number of steps."""
         if self.steps < FINER * steps:
             self.steps = FINEST * steps
             self.log_prob = self.reference(

@@ -14,7 +14,7 @@ from cnf.flows.bases import Base
 
 
 def as_base(base: Base | Distribution) -> Base:
-    """A base as it is, and a distribution in its `DistributionBase`."""
+    """The base itself, or a distribution as a `DistributionBase`."""
     return DistributionBase(base) if isinstance(base, Distribution) else base
 
 
@@ -55,8 +55,8 @@ class DistributionBase(Base):
 
     @property
     def distribution(self) -> Distribution:
-        """The distribution of the buffers. Points outside its support have density zero, and are no
-        error."""
+        """The distribution of the buffers. Points outside its support have density zero and raise
+        no error."""
         tensors = self.buffers()
         return _mapped(self.form, lambda _: next(tensors))
 

@@ -24,7 +24,7 @@ GRAPH = 32_768
 
 @dataclass(frozen=True)
 class FlowEquation:
-    """dx/dt = v(t, x), and beside it the divergence as a quadrature where it is asked for.
+    """dx/dt = v(t, x), with the divergence as a quadrature if requested.
 
     Attributes:
         field: v.
@@ -80,8 +80,8 @@ def solve(
     estimate: bool,
     compiled: Solver | None,
 ) -> Solution:
-    """States and quadratures at the times; by the compiled program where it is a whole chunk of
-    rows on the solver that was compiled."""
+    """States and quadratures at the times, by the compiled program for a full chunk of rows on the
+    compiled solver."""
     # Other spans, numbers of rows or grids would want programs of their own, each of which takes
     # minutes.
     fits = solver == compiled and sorted(times) == [0.0, 1.0] and len(x) == chunk_size(x)
@@ -118,11 +118,11 @@ def compiled_solve() -> Callable[..., Solution]:
 
 
 def usual_gradient(solver: Solver, rows: int, passes: Callable[[], int]) -> Gradient:
-    """The gradient for so many rows where none was asked for; `passes` says how many of the field a
-    divergence takes.
+    """The default gradient for a number of rows; `passes` is the number of field evaluations for a
+    divergence.
 
-    On a grid the discrete adjoint is direct backpropagation to rounding. Where the graph is small,
-    keeping it takes a quarter of the time less than evaluating it again."""
+    On a grid the discrete adjoint is direct backpropagation to rounding. If the graph is small,
+    keeping it takes a quarter less time than evaluating it again."""
     usual = solver.gradients[0]
     if transformed():
         return "direct"

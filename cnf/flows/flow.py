@@ -140,12 +140,12 @@ class CNF(FlowMethods, WholeState):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the arithmetic."""
+        """The dtype of the computation."""
         return self._tensor.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the arithmetic is done."""
+        """The device of the computation."""
         return self._tensor.device
 
     @property

@@ -1,4 +1,4 @@
-"""What the rows of a batch are given beside their numbers."""
+"""The context and the mask of the rows of a batch."""
 
 from __future__ import annotations
 

@@ -98,8 +98,8 @@ class GrowingFlow(SnapshotFlow):
 
     @classmethod
     def growing(cls, flow: CNF, masses: Mapping[float, float]) -> GrowingFlow:
-        """The motion of a flow without a context, from its base at the first time to its data at the
-        last one, at rest in its growth but for the masses that are known at some times."""
+        """The motion of a flow without a context, from its base at the first time to its data at
+        the last one, with no growth except that of the known masses."""
         times, logs = list(masses), [math.log(mass) for mass in masses.values()]
         timed = SnapshotFlow.around(flow, times[0], times[-1]).flow
         shares = [(time - times[0]) / (times[-1] - times[0]) for time in times]

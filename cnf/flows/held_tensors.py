@@ -13,14 +13,15 @@ Answer = TypeVar("Answer")
 
 
 class HeldTensors:
-    """The tensors that a module has when this is made, for questions that are asked later.
+    """The tensors of a module at the time of construction, for later calls.
 
-    `functional_call` lends a module other tensors for one call; what the call returned is asked
-    when the module has its own again. A question is answered with the lent tensors; a module that
-    has been changed since, by training, by `to` or by parts of its own, answers as it is.
+    `functional_call` replaces the tensors of a module during one call, but its result is used
+    after the module has its own tensors again. This object uses the replaced tensors. If the
+    module has been changed since, by training, by `to` or by other parts, its present tensors are
+    used.
 
     Args:
-        module: what is asked about.
+        module: the module.
 
     Example:
         >>> layer = nn.Linear(1, 1, bias=False)
@@ -46,7 +47,7 @@ class HeldTensors:
         ]
 
     def answer(self, question: Callable[[], Answer]) -> Answer:
-        """What the question returns while the module has the tensors that it was lent."""
+        """The result of a function while the module has the replaced tensors."""
         lent = {
             f"module.{path}.{name}" if path else f"module.{name}": tensor
             for path, owner, name, tensor in self.held

@@ -156,7 +156,7 @@ class VonMisesBase(_ComponentsBase):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int) -> VonMisesBase:
-        """A mixture of so many components, in whose place the tensors of a file come."""
+        """A mixture with this number of components, whose tensors are then read from a file."""
         shape = (config["components"], dim)
         return cls(torch.ones(shape[0]), torch.zeros(shape), torch.ones(shape))
 
@@ -230,7 +230,7 @@ class VonMisesFisherBase(_ComponentsBase):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int) -> VonMisesFisherBase:
-        """A mixture of so many components, in whose place the tensors of a file come."""
+        """A mixture with this number of components, whose tensors are then read from a file."""
         count = config["components"]
         return cls(torch.ones(count), torch.zeros(count, dim), torch.ones(count))
 

@@ -110,7 +110,7 @@ class Solver(ABC):
         return f"{name}, adaptive" if self.nfe is None else str(name)
 
     def config(self) -> dict[str, Any]:
-        """What rebuilds the solver, JSON-ready: the constructor's arguments."""
+        """What rebuilds the solver, ready for JSON: the constructor's arguments."""
         return arguments(self)
 
     @classmethod

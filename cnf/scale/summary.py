@@ -49,7 +49,7 @@ class ScoreSummary:
         self.answers.merge(other.answers)
 
     def as_json(self) -> dict[str, Any]:
-        """The summary as JSON-ready data."""
+        """The summary as data for JSON."""
         return {
             "rows": self.rows,
             "mean_log_prob": self.answers.mean if self.answers.count else math.nan,

@@ -26,7 +26,7 @@ COLUMN: dict[str, Any] = {
 
 
 def column_as_json(column: Column) -> dict[str, Any]:
-    """A column as JSON-ready data; defaults are left out.
+    """A column as data for JSON; defaults are left out.
 
     >>> column_as_json(Column("age", "integer", step=1.0))
     {'name': 'age', 'kind': 'integer', 'step': 1.0}

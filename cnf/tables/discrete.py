@@ -44,7 +44,7 @@ class DiscreteModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the arithmetic."""
+        """The dtype of the computation."""
         return next(self.parameters()).dtype
 
     @torch.no_grad()

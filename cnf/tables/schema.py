@@ -224,7 +224,7 @@ class Schema:
         return [f"{column.name:<{width}}  {column.describe()}" for column in self.columns]
 
     def as_json(self) -> list[dict[str, Any]]:
-        """The schema as JSON-ready data."""
+        """The schema as data for JSON."""
         return [column_as_json(column) for column in self.columns]
 
     @classmethod

@@ -30,7 +30,7 @@ class Sampler(Protocol):
         raise NotImplementedError
 
     def identity(self) -> list[Any]:
-        """What is another list for other rows, JSON-ready."""
+        """What is another list for other rows, ready for JSON."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class Batches(Sampler):
         return self.y[places], context, *(part[places] for part in self.beside)
 
     def identity(self) -> list[Any]:
-        """What is another list for other rows, JSON-ready."""
+        """What is another list for other rows, ready for JSON."""
         parts = (self.y, self.context, self.weights)
         return [None if part is None else digest(part) for part in parts]
 

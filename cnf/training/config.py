@@ -87,7 +87,7 @@ class Settings:
 
 
 def described(value: Any) -> Any:
-    """Settings as JSON-ready data, equal for equal settings; fields left out of comparisons have no
+    """Settings as data for JSON, equal for equal settings; fields left out of comparisons have no
     part in it."""
     if is_dataclass(value) and not isinstance(value, type):
         compared = [f.name for f in fields(value) if f.compare]

@@ -57,7 +57,7 @@ class History:
     rollbacks: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """The history as JSON-ready data."""
+        """The history as data for JSON."""
         return asdict(self)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Nested state as JSON-ready data and named tensors, and back."""
+"""Nested state as data for JSON and named tensors, and back."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class ConditionalMixture(Transform):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int) -> ConditionalMixture:
-        """A mixture of so many components, in whose place the tensors of a file come."""
+        """A mixture with this number of components, whose tensors are then read from a file."""
         count, width = config["components"], dim + config["features"]
         unit = torch.eye(width).expand(count, width, width).clone()
         return cls(torch.ones(count), torch.zeros(count, width), unit, config["features"])

@@ -91,7 +91,7 @@ class MarginalTransform(Transform):
 
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int) -> MarginalTransform:
-        """The map of such ranges, in whose place the tensors of a file come."""
+        """The map of such ranges, whose tensors are then read from a file."""
         return cls(**config)
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What a model learns from synthetic rows, beside what it learns from real ones."""
+"""Prediction by models trained on synthetic rows and on real ones."""
 
 from __future__ import annotations
 

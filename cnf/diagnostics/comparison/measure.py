@@ -13,8 +13,8 @@ class Measure:
 
     Attributes:
         name: of the measure.
-        value: what was found; NaN where it could not be measured.
-        ideal: what another sample of the real table would have.
+        value: the measured value; NaN if it could not be measured.
+        ideal: the value for another sample of the real table.
         detail: how it was measured, in words.
     """
 

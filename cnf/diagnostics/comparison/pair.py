@@ -69,7 +69,7 @@ class TablePair:
         return cls(_unified(real, numeric), _unified(fake[list(real)], numeric), numeric, others)
 
     def sampled(self, rows: int, seed: int) -> TablePair:
-        """At most so many rows of each table, drawn without replacement."""
+        """At most this number of rows of each table, drawn without replacement."""
         random = np.random.default_rng(seed)
         real, fake = (some_rows(table, rows, random) for table in (self.real, self.fake))
         return TablePair(real, fake, self.numeric, self.categorical)
@@ -80,7 +80,7 @@ class TablePair:
 
 
 def some_rows(table: pd.DataFrame, rows: int, random: np.random.Generator) -> pd.DataFrame:
-    """At most so many rows, drawn without replacement."""
+    """At most this number of rows, drawn without replacement."""
     if len(table) <= rows:
         return table
     return table.iloc[np.sort(random.permutation(len(table))[:rows])]

@@ -1,1 +1,1 @@
-"""What is asked of a fitted density: some columns given others, or whatever those are."""
+"""Questions about a fitted density: some columns given others, or their marginals."""

@@ -1,4 +1,4 @@
-"""What is known of rows: of each column nothing, its state, or a set that its cell lies in."""
+"""Constraints on rows: for each column nothing, its state, or a set that contains its cell."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Constraints:
 
     Attributes:
         states: the state of each cell, `UNKNOWN` where nothing is known (rows, columns).
-        lower: where the number of a known numeric cell starts (rows, numeric).
-        upper: where it ends; the same for a number that is known exactly.
+        lower: lower end of a known numeric cell (rows, numeric).
+        upper: upper end; equal to the lower one for a number that is known exactly.
         choices: for a column whose state may be one of several, those states, the same for all
             rows.
     """
@@ -72,8 +72,7 @@ class Constraints:
         return known
 
     def joined(self, other: Constraints, numeric: Sequence[int]) -> Constraints:
-        """Both together: where `other` says nothing, what is known here. One row stands for
-        all."""
+        """Both combined: `other` first, then this one. A single row applies to all rows."""
         count = max(len(self), len(other))
         one, two = self.expand(count), other.expand(count)
         new = two.known[:, list(numeric)]
@@ -85,17 +84,17 @@ class Constraints:
         )
 
     def expand(self, rows: int) -> Constraints:
-        """One row as so many."""
+        """One row repeated."""
         if len(self) == rows:
             return self
         return self._map(lambda part: part.expand(rows, -1))
 
     def repeat(self, times: int) -> Constraints:
-        """The rows so many times, one after the other."""
+        """The rows repeated several times, one after another."""
         return self._map(lambda part: part.repeat(times, 1))
 
     def centered(self, steps: Tensor) -> Constraints:
-        """The same with intervals of a single step (numeric,) as numbers that are known."""
+        """The same with intervals of a single step (numeric,) as known numbers."""
         width, center = self.upper - self.lower, (self.upper + self.lower) / 2
         single = width <= steps * (1 + 1e-9)
         lower, upper = (center.where(single, end) for end in (self.lower, self.upper))
@@ -111,7 +110,7 @@ class Constraints:
     def draw(
         self, marginals: ColumnMaps, numeric: Sequence[int], noise: Noise
     ) -> tuple[Cells, Tensor]:
-        """Cells within the sets (rows,), and the log-volume that each draw stands for (rows,)."""
+        """Cells within the sets (rows,), and the log-volume of each draw (rows,)."""
         values, log_volume = _within(self.lower, self.upper, marginals, noise.within)
         states = self.states
         for column, allowed in self.choices.items():

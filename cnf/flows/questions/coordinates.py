@@ -24,7 +24,7 @@ ROWS, JUDGES, ITERATIONS, SMALLEST = 10_000, 0.2, 40, 1e-5
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Each column by itself, then a mixture of all of them with the features of the context.
+    """Each column alone, then a mixture of all of them with the features of the context.
 
     Attributes:
         marginals: of the numbers, in the units of the data.
@@ -35,7 +35,7 @@ class Coordinates:
     mixture: ConditionalMixture
 
     def condition(self, values: Tensor, free: Tensor, given: Tensor, features: Tensor) -> Tensor:
-        """What a choice of columns and what it is given come to (rows, 3 · dim + features), in
+        """The condition for a choice of columns and given values (rows, 3 · dim + features), in
         float64.
 
         Args:
@@ -70,8 +70,8 @@ def fit_coordinates(
     seed: int,
     components: Iterable[int] = COMPONENTS,
 ) -> Coordinates:
-    """The coordinates in which held-out rows are likeliest: columns straight or bent, so many
-    Gaussians.
+    """The coordinates in which held-out rows are most likely: linear or Gaussianized columns, and
+    the number of Gaussians.
 
     Args:
         values: numbers in the units of the data (rows, dim).

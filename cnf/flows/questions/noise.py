@@ -47,5 +47,5 @@ class Noise(NamedTuple):
         return cls(torch.special.ndtri(base.clamp(EDGE, 1 - EDGE)), within, states)
 
     def for_rows(self, rows: int) -> Noise:
-        """The same numbers for each of so many rows (n · rows, …), draw by draw."""
+        """The same numbers for each row (n · rows, …), draw by draw."""
         return Noise(*(part.repeat_interleave(rows, 0) for part in self))

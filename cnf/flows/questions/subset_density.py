@@ -216,7 +216,7 @@ def subset_density(flow: Any, subsets: Any, context: Tensor | None) -> SubsetDen
 
 
 def stand_in(flow: Any) -> MixtureAnswers:
-    """What answers for a flow without a conditional network."""
+    """The answers for a flow without a conditional network."""
     generator = torch.Generator(flow.device).manual_seed(0)
     x = flow.sample((STAND_IN_ROWS,), generator=generator, dtype=torch.float64)
     ranges = [(None, None)] * flow.dim
