@@ -1,4 +1,4 @@
-"""The card that a notebook shows of a model."""
+"""The card of a model in a notebook."""
 
 from __future__ import annotations
 

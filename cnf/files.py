@@ -17,10 +17,10 @@ from pathlib import Path
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path to write to, with the name of `path`, that takes its place when the block ends well.
 
-    The file is made in a temporary folder beside its target, so the last step is one rename:
-    whoever opens `path` finds the old file or the new one. An exception in the block removes what
-    was written and leaves `path` as it was. A file that is replaced hands on its permissions. A
-    device or a pipe cannot be replaced: it is written to at the end.
+    The file is made in a temporary folder beside its target, so the last step is one rename: a
+    reader of `path` finds the old file or the new one. An exception in the block removes the new
+    file and does not change `path`. A new file has the permissions of the one it replaces. A
+    device or a pipe cannot be replaced, so it is written to at the end.
 
     Raises:
         ValueError: on entering, before any work: `path` is a folder or a link that leads nowhere,

@@ -7,8 +7,8 @@ from torch.autograd import forward_ad
 
 
 def transformed() -> bool:
-    """Whether `torch.func` (grad, jvp, vmap and what is made of them), forward differentiation or
-    `torch.export` runs this code.
+    """Whether `torch.func` (grad, jvp, vmap and functions built on them), forward differentiation
+    or `torch.export` runs this code.
 
     There we use no autograd function of our own, write nothing in place, and let no shape depend
     on a number.
@@ -27,5 +27,5 @@ def transformed() -> bool:
 
 
 def recorded() -> bool:
-    """Whether a derivative may be asked of what is computed."""
+    """Whether a derivative of the result may be required."""
     return torch.is_grad_enabled() or transformed()

@@ -60,7 +60,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Cells:
-    """Rows of a table as a model takes them.
+    """Rows of a table as inputs of a model.
 
     Attributes:
         values: numbers of the numeric columns (rows, numeric), zero where a cell shows none.
@@ -98,10 +98,10 @@ def held_out_rows(rows: int) -> int:
 
 
 def as_tensor(values: Numbers, device: torch.device | None = None) -> Tensor:
-    """A tensor as it is; an array as a tensor of its own, in its dtype, on `device`.
+    """A tensor unchanged, or an array as a new tensor in its dtype on `device`.
 
     Raises:
-        ValueError: for what is no array of numbers.
+        ValueError: for anything other than an array of numbers.
 
     Example:
         >>> as_tensor(np.array([[1.0, 2.0]])[:, ::-1])
@@ -186,9 +186,9 @@ def weighted_nll(log_prob: Tensor, weights: Tensor | None) -> tuple[float, float
 def in_blocks(places: Tensor) -> Tensor:
     """Places (n,) of rows, the last one repeated up to a whole number of `ROW_BLOCK` rows.
 
-    What is computed of that many rows at once is, bit for bit, the same for each of them whichever
-    others there are. Where gradients are recorded, which would count a row that is repeated twice,
-    the places stay as they are.
+    Results for this number of rows at once are bit-identical for each row, whatever the other rows
+    are. If gradients are recorded, in which a repeated row would count twice, the indices are not
+    changed.
 
     Example:
         >>> with torch.no_grad():
@@ -229,7 +229,7 @@ def distinct_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 def evenly_spaced(x: Tensor, most: int, *, repeat: bool = False) -> Tensor:
     """Indices of at most `most` rows of x, evenly spaced from the first to the last.
 
-    With `repeat` there are always `most` indices: rows come again where there are fewer.
+    With `repeat` there are always `most` indices: rows are repeated if there are fewer.
 
     Example:
         >>> evenly_spaced(torch.empty(5, 1), 3), evenly_spaced(torch.empty(2, 1), 4, repeat=True)
@@ -263,7 +263,7 @@ class RunningMean:
         self.merge(RunningMean(len(values), mean.item(), (values - mean).square().sum().item()))
 
     def merge(self, other: RunningMean) -> None:
-        """Take the numbers of another in (Chan, Golub & LeVeque 1979)."""
+        """Merge the statistics of another one (Chan, Golub & LeVeque 1979)."""
         if not other.count:
             return
         old, self.count = self.count, self.count + other.count

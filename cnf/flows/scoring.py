@@ -161,7 +161,7 @@ class _Scorer:
         )
 
     def first_look(self, places: Tensor, grid: Solver) -> Evaluation:
-        """Score the rows at `places` on the grid, with their bars."""
+        """Score the rows at `places` on the grid, with their error bounds."""
         return self._judged(places, grid, self.error_model)[0]
 
     def with_bars(self, places: Tensor, grid: Solver) -> Evaluation:
@@ -185,12 +185,12 @@ class _Scorer:
         return result
 
     def twice(self, places: Tensor, solver: Solver) -> Evaluation:
-        """For solvers without an estimate: the bar is the difference to a second solve of another
-        accuracy."""
+        """For solvers without an estimate: the bound is the difference from a second solve with
+        another accuracy."""
         return self._in_chunks(places, solver, self._solve_twice)
 
     def plain(self, places: Tensor, solver: Solver) -> Evaluation:
-        """For the same solvers, without the second solve and the bar."""
+        """For the same solvers, without the second solve and the bound."""
         return self._in_chunks(places, solver, self._solve_once)
 
     def _in_chunks(

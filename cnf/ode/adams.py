@@ -1,4 +1,4 @@
-"""The predictor-corrector method of Adams on uneven times: one evaluation a step."""
+"""The Adams predictor-corrector method on uneven times, with one evaluation per step."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Adams(Scheme):
         x̂ = xₖ + Σⱼ fⱼ ∫ ℓⱼ dt over f₋₄ … f₀,    f₁ = f(tₖ₊₁, x̂),    xₖ₊₁ = xₖ + Σⱼ fⱼ ∫ ℓⱼ dt over f₋₃ … f₁,
 
     and a part of xₖ₊₁ − x̂ estimates the error (Hairer, Nørsett & Wanner, "Solving Ordinary
-    Differential Equations I", III.1 and III.5). The first steps look back on as many times as
-    there are. The integrals depend on the times alone, so that uneven ones cost nothing. A step's
-    coefficients are its end, and what past and new velocities weigh in the predictor and in what the
-    corrector adds to it.
+    Differential Equations I", III.1 and III.5). The first steps use as many past times as there
+    are. The integrals depend on the times alone, so uneven times cost nothing. The coefficients of
+    a step are its end, and the weights of past and new velocities in the predictor and in the
+    correction.
 
     A step without length evaluates the velocity again, at the corrected state; what follows looks
     back on that in place of the one at the predicted point.
@@ -106,8 +106,8 @@ class Adams(Scheme):
         *,
         estimate: bool,
     ) -> Iterator[Step]:
-        """The past lies in a ring of rows. A step writes its derivatives over the oldest, and
-        its sums where the step before it had them: fresh memory would cost more than the arithmetic."""
+        """Past derivatives are in a ring buffer. A step overwrites the oldest, and reuses the
+        memory for sums, because new memory would cost more than the arithmetic."""
         if x.numel() == 0:  # a flat row does not say how many quadratures no rows have
             yield from super().iterate(system, x, coefficients, carry, estimate=estimate)
             return
@@ -136,8 +136,8 @@ class Adams(Scheme):
 
 
 class AdamsMethod(Method):
-    """`Adams` on the nodes of a grid. The times asked for make no steps of their own: states there
-    are interpolated."""
+    """`Adams` on the nodes of a grid. The requested times are not steps: states at these times are
+    interpolated."""
 
     estimates_error = True
 

@@ -1,4 +1,4 @@
-"""The steps of a solve as one loop, which is what `torch.export` can write down of them."""
+"""The steps of a solve as one loop, which `torch.export` can export."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def scanned(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The last state (*batch, dim), and what each step added, as `stepping.Steps` has it.
 
-    A step is written once, whatever their number. The loop takes no tensor for two of its values:
-    what a step hands on is copied.
+    A step is exported once, for any number of steps. The loop does not allow one tensor for two of
+    its values, so the carry is copied.
 
     Args:
         step: makes a `stepping.Step` of a state, its coefficients and what it is handed.
         x: state at the start (*batch, dim).
         coefficients: of each step (steps, numbers).
-        carry: what the first step is handed.
+        carry: the carry of the first step.
     """
 
     def body(before: tuple[Tensor, ...], one: Tensor) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""What every solver has in common."""
+"""The interface of solvers."""
 
 from __future__ import annotations
 
@@ -42,17 +42,19 @@ class Solver(ABC):
 
         @property
         def steps(self) -> int:
-            """Their number, of a solver that estimates its error; others need none."""
+            """Number of steps, for a solver that estimates its error."""
             raise NotImplementedError
 
     @property
     def step_times(self) -> tuple[float, ...]:
-        """The fractions of a solve where its steps start and end; () where the state decides."""
+        """The fractions of a solve at which its steps start and end; () if they depend on the
+        state."""
         return ()
 
     @property
     def nfe(self) -> int | None:
-        """Velocity evaluations of a solve over the whole span; None where the state decides."""
+        """Velocity evaluations of a solve over the whole span; None if they depend on the
+        state."""
         return None
 
     @property
@@ -77,12 +79,12 @@ class Solver(ABC):
         """
 
     def with_steps(self, steps: int) -> Solver:
-        """The solver with so many steps, of one that estimates its error."""
+        """The solver with a number of steps, if it estimates its error."""
         raise NotImplementedError
 
     @abstractmethod
     def second_opinion(self) -> Solver:
-        """A solver of another accuracy: the difference between the two is an error bound."""
+        """A solver with another accuracy: the difference between the two is an error bound."""
 
     def refined(self) -> Solver:
         """The solver with every step halved; itself, where steps are not given."""
@@ -97,7 +99,7 @@ class Solver(ABC):
         return self
 
     def for_gradient(self, gradient: Gradient | None, start: float, end: float) -> Solver:
-        """The solver that solves from `start` to `end` where this gradient is asked for."""
+        """The solver from `start` to `end` for this gradient."""
         return self
 
     def impatient(self) -> Solver:

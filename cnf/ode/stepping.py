@@ -24,9 +24,9 @@ class Step(NamedTuple):
     Attributes:
         x: new state (*batch, dim).
         q: increment of the quadratures (*batch, rates).
-        x_error: estimate of the error in x (*batch, dim); None where there is none.
+        x_error: estimate of the error in x (*batch, dim); None without an estimate.
         q_error: the same in q (*batch, rates).
-        carry: what the step hands on to the next one.
+        carry: state passed to the next step.
     """
 
     x: Tensor
@@ -54,11 +54,11 @@ class Steps(NamedTuple):
 
 
 class Scheme(ABC):
-    """How one step is made from the state and from what the steps before it have handed on."""
+    """How one step is made from the state and the carry of the steps before."""
 
     @abstractmethod
     def step_coefficients(self, mesh: Tensor) -> Tensor:
-        """What each step has to know (steps, numbers), a differentiable function of the mesh
+        """The coefficients of each step (steps, numbers), a differentiable function of the mesh
         (steps + 1,)."""
 
     @abstractmethod
@@ -68,7 +68,7 @@ class Scheme(ABC):
 
     @abstractmethod
     def begin(self, system: System, t: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-        """What the first step is handed, at time t () and state x (*batch, dim)."""
+        """The carry of the first step, at time t () and state x (*batch, dim)."""
 
     @abstractmethod
     def step(
@@ -89,8 +89,8 @@ class Scheme(ABC):
         *,
         estimate: bool,
     ) -> Iterator[Step]:
-        """The steps in turn, where no gradient is asked: of one, only x and q outlive the next.
-        Without `estimate`, a scheme may leave the errors out."""
+        """The steps in turn, without gradients: only x and q of a step are kept after the next.
+        Without `estimate`, a scheme may omit the errors."""
         return take_steps(system, x, self, coefficients, carry)
 
 
@@ -118,11 +118,11 @@ def integrate(
         x: state at `mesh[0]`, (*batch, dim).
         mesh: times (steps + 1,), increasing or decreasing; may require a gradient.
         scheme: what makes a step.
-        wanted: places of the nodes whose states are asked for.
+        wanted: indices of the nodes whose states are returned.
         gradient: "direct" keeps the whole graph. "discrete" keeps states, with what the steps hand
             on, and re-evaluates a few steps at a time backwards: the same gradient to rounding, in
             memory of those.
-        estimate: whether errors are asked for, where the scheme estimates them.
+        estimate: whether to compute errors, if the scheme estimates them.
     """
     coefficients, collect = scheme.step_coefficients(mesh), partial(_collect, estimate=estimate)
     if gradient == "discrete" and torch.is_grad_enabled() and not transformed():

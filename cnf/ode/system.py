@@ -1,4 +1,4 @@
-"""What is solved, and what comes back."""
+"""The systems and solutions of solves."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class SystemAt(NamedTuple):
     velocity_and_rates: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
     def evaluate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """v and r at x; r has no columns where there are no quadratures."""
+        """v and r at x; r has no columns without quadratures."""
         if self.velocity_and_rates is None:
             return self.velocity(x), no_rates(x)
         return self.velocity_and_rates(x)
@@ -60,12 +60,12 @@ class SystemAt(NamedTuple):
 class System:
     """A differential equation with quadratures, dx/dt = v(t, x), dq/dt = r(t, x).
 
-    The rates r depend on the state, but nothing depends on q: solvers may skip them where their
+    The rates r depend on the state, but nothing depends on q, so solvers may skip rates whose
     weight is zero. The log-density of a flow is such a quadrature.
 
     Attributes:
-        at: the system at each of some times (n,). A step asks for the times of all its stages at
-            once, so that what depends on time alone need not be computed stage by stage.
+        at: the system at times (n,). A step requests the times of all its stages at once, so that
+            everything that depends on time alone is computed once.
         tensors: every tensor that v and r depend on and that may want a gradient.
     """
 
@@ -100,7 +100,7 @@ class Solution:
         q: quadratures (time, *batch, rates), zero at the first time.
         x_error: norm of the embedded estimate of each step's error in x, (steps, *batch).
         q_error: absolute embedded estimate of each step's error in q, (steps, *batch, rates).
-            Both have zero steps where the method gives no estimate, or none was asked for.
+            Both have zero steps if the method gives no estimate, or none was requested.
         nfe: evaluations of the velocity for each row.
     """
 

@@ -4,8 +4,9 @@
     context                      what a picture is drawn from, `PlotContext`
     planar, columns, computation, animations     the drawings
 
-`cnf.plotting` draws arrays; this room evaluates a model and hands the arrays on. The registry
-imports no drawing, so that the command line can list the kinds without torch or matplotlib.
+`cnf.plotting` draws arrays; this package evaluates a model and passes the arrays to it. The
+registry imports no plotting code, so the command line can list the kinds without torch or
+matplotlib.
 """
 
 from cnf.pictures.kinds import KINDS, PlotKind

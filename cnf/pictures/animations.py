@@ -21,14 +21,14 @@ DOTS = 1000
 
 @dataclass(frozen=True)
 class AnimationOptions:
-    """Where an animation goes, and how it runs.
+    """The output and the options of an animation.
 
     Attributes:
         output: a file that ends in .gif or .mp4.
         frames: how many.
         frame_rate: frames a second.
-        inches: the side of a frame, at 100 dots an inch.
-        callback: is told the share that is done, of the maps of the density and of the frames.
+        inches: side length of a frame, at 100 dots per inch.
+        callback: is called with the finished share of the density maps and of the frames.
     """
 
     output: Path = Path("animation.gif")

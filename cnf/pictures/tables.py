@@ -39,14 +39,14 @@ def table_rows(schema: Schema, data: pd.DataFrame | None, samples: pd.DataFrame)
 
 
 def some_rows(schema: Schema, table: pd.DataFrame) -> pd.DataFrame:
-    """Evenly spaced rows, as many as a picture can show, typed as those of the model."""
+    """Evenly spaced rows, as many as a plot can show, with the types of the model."""
     table = table.iloc[evenly_spaced(torch.empty(len(table)), ROWS).numpy()]
     columns = (*schema.modeled, *schema.context)
     return schema.decode(schema.encode(table, columns), columns)
 
 
 def beside_samples(model: TableFlow, table: pd.DataFrame) -> TableRows:
-    """Some rows of a table, beside as many that the model draws under their context."""
+    """Some rows of a table, and as many samples given their context."""
     rows = some_rows(model.schema, table)
     context = [column.name for column in model.schema.context]
     given = rows[context] if context else None

@@ -1,4 +1,4 @@
-"""The density of a flow where a picture can show it."""
+"""The density of a flow for plots."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DEPTH = 40.0
 
 @torch.no_grad()
 def visible_log_prob(flow: CNF, rows: Tensor, context: Tensor | None, t: float = 1.0) -> Tensor:
-    """log p of the rows (n,), to the flow's tolerance wherever p can be seen beside its peak.
+    """log p of the rows (n,), to the flow's tolerance wherever p is visible relative to its peak.
 
-    Rows far from all data may need a thousand times the solver steps of the others. Where one solve
-    with its error bar tells that they cannot be seen, its answer is good enough.
+    Rows far from all data may need a thousand times the solver steps of the others. If one solve
+    with its error bound shows that they are not visible, its result is used.
 
     Example:
         >>> flow = CNF(dim=2, hidden=(4, 4))

@@ -1,4 +1,4 @@
-"""Pictures: arrays and callables in, matplotlib Axes out.
+"""Plots of arrays and callables, as matplotlib Axes.
 
     density, density_history, samples      densities and points in the plane
     marginals, pairs                       tables of many columns
@@ -15,8 +15,8 @@
     figure, sphere_figure, save, limits, density_grid     what these are made of
 
 Arrays are of numpy or torch; densities and velocities are callables on tensors of points (n, 2).
-Every function draws on the axes it is given, or on a figure of its own (`ax.figure`), which pyplot
-does not know; the style holds while a picture is drawn and changes no global setting.
+Every function draws on the given axes, or on a new figure (`ax.figure`) that is independent of
+pyplot. The style applies only while a plot is drawn, and changes no global setting.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""What comes in: arrays of either library as numpy arrays of a checked shape, and callables on
-rows."""
+"""Checked inputs: arrays of either library as numpy arrays, and callables on rows."""
 
 from __future__ import annotations
 

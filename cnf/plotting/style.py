@@ -172,7 +172,7 @@ def column_range(
 
 
 def chosen_limits(given: Limits | None, points: np.ndarray) -> Limits:
-    """The limits that were asked for, or those of the points."""
+    """The given limits, or those of the points."""
     return limits(points) if given is None else given
 
 
@@ -186,7 +186,7 @@ def frame(ax: Axes, box: Limits, names: Sequence[str] | None) -> None:
 
 
 def label(ax: Axes, x: str, y: str) -> None:
-    """Name both axes literally: a dollar sign in the name of a column starts no formula."""
+    """Label both axes literally: a dollar sign in a column name does not start a formula."""
     ax.set_xlabel(x, parse_math=False)
     ax.set_ylabel(y, parse_math=False)
 
@@ -202,7 +202,7 @@ def place_image(ax: Axes, values: np.ndarray, box: Limits) -> AxesImage:
 
 
 def color_bar(ax: Axes, artist: ScalarMappable, name: str) -> None:
-    """A slim bar beside the axes that says what the artist's colors mean."""
+    """A color bar beside the axes for the artist's colors."""
     bar = ax.figure.colorbar(artist, cax=ax.inset_axes((1.03, 0, 0.04, 1)))
     bar.outline.set_visible(False)
     bar.set_label(name, parse_math=False)

@@ -63,8 +63,8 @@ def score_of(name: str, log_prob: Tensor, data: ReportData) -> Score:
 
 
 def baseline_scores(data: ReportData) -> tuple[Tensor, Tensor, str]:
-    """Log-densities (rows,) of a Gaussian and of a mixture that have not seen the row, and the
-    size of the mixture.
+    """Log-densities (rows,) of a Gaussian and of a mixture that were not fitted to the row, and
+    the size of the mixture.
 
     They learn from the training rows, or, where these are not at hand, from the half of the rows
     that a row is not in.

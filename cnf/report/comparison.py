@@ -1,4 +1,4 @@
-"""The page of a comparison: two tables, a real one and a synthetic one."""
+"""The HTML report on a comparison of a real and a synthetic table."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _listed(name: str, heads: Sequence[str], rows: Sequence[Row]) -> Markup:
 
 
 def rows_of(pair: TablePair) -> TableRows:
-    """Some rows of both tables as numbers, for pictures; a category is the place of its level."""
+    """Some rows of both tables as numbers, for plots; a category is the index of its level."""
     random = np.random.default_rng(0)
     tables = [some_rows(table, ROWS, random) for table in (pair.real, pair.fake)]
     levels = [_levels(name, pair) for name in pair.real]

@@ -1,4 +1,4 @@
-"""What a report is drawn from: a flow, the rows that judge it, and the names of its columns."""
+"""The data of a report: a flow, evaluation rows, and the names of its columns."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class OddRow(NamedTuple):
     Attributes:
         row: its label.
         column: the column whose cell is the most surprising given the others.
-        cell: what stands there.
+        cell: its content.
         surprise: −log p(cell | the others), nats.
-        p_value: the share of the rows that are no likelier.
+        p_value: the share of the rows that are at most as likely.
     """
 
     row: str
@@ -44,13 +44,13 @@ class ReportData:
     Attributes:
         flow: in float64, so that columns far from zero keep their digits.
         rows: held-out rows, with their context, in the units of the flow.
-        train: rows that the flow was fitted to, from which baselines learn; None where they are
-            not at hand.
+        train: training rows of the flow, to which baselines are fitted; None if unavailable.
         names: of the columns, with their units.
         source: where the rows are from, in words.
-        whole: rows of all columns of the table, where some are no numbers.
-        odd: the oddest rows, for a model that can say why.
-        show_time: a time of one flow through time as its column spells it; None for any other flow.
+        whole: rows of all columns of the table, if some are not numeric.
+        odd: the most unusual rows, for a model that can explain them.
+        show_time: function that formats a time, for one flow through time; None for any other
+            flow.
     """
 
     flow: CNF
@@ -87,14 +87,14 @@ class ReportData:
         return TableRows(self.names, [None] * self.dim, data, samples, angles, spheres)
 
     def context_of(self, count: int) -> Tensor | None:
-        """Context (count, context_dim) of evenly spaced rows, repeated where there are fewer."""
+        """Context (count, context_dim) of evenly spaced rows, repeated if there are fewer."""
         if self.rows.context is None:
             return None
         return self.rows.context[evenly_spaced(self.rows.x, count, repeat=True)]
 
     def carried_under(self, count: int) -> Tensor | None:
-        """The context (count, context_dim) of particles on their way from base to data: that of rows,
-        or the last time of one flow through time."""
+        """The context (count, context_dim) of particles from base to data: that of rows, or the
+        last time of one flow through time."""
         if self.show_time is None:
             return self.context_of(count)
         return torch.tensor([[self.span[1]]], dtype=torch.float64).expand(count, 1)

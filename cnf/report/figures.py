@@ -1,4 +1,4 @@
-"""The pictures of the page, drawn by `cnf.plotting`, in the colors of the page."""
+"""The plots of a report by `cnf.plotting`, in the colors of the page."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def own_color(found: re.Match[str]) -> str:
 
 
 def history(records: Sequence[Mapping[str, object]]) -> list[Markup]:
-    """The course of the training, in four pictures."""
+    """The history of the training, in four plots."""
     pages, axes = zip(*(single(PANEL) for _ in range(4)))
     plotting.history(records, axes=axes)
     names = "objective", "held-out NLL", "field evaluations", "learning rate"
@@ -73,7 +73,7 @@ def single(panel: tuple[float, float]) -> tuple[Figure, Axes]:
 
 
 def marginals(rows: TableRows) -> list[Markup]:
-    """Every column, data against samples, in a picture each."""
+    """A plot for every column, data against samples."""
     pages, axes = zip(*(single((2.2, 1.6)) for _ in rows.names))
     plotting.marginals(*rows.tables, names=rows.names, levels=rows.levels, axes=axes)
     pages[0].legends.clear()  # the page has one for all
@@ -84,7 +84,7 @@ def marginals(rows: TableRows) -> list[Markup]:
 
 
 def roses(rows: TableRows) -> list[Markup]:
-    """Every column of angles, data against samples, in a picture each."""
+    """A plot for every column of angles, data against samples."""
     if not rows.turns:
         return []
     axes = draw_roses(rows)
@@ -94,7 +94,7 @@ def roses(rows: TableRows) -> list[Markup]:
 
 
 def globes(rows: TableRows) -> list[Markup]:
-    """Every longitude with its latitude: the places of the data, and those of samples."""
+    """Plots of every longitude with its latitude: positions of the data and of samples."""
     return [
         _globe(part[:, list(pair)], f"globe{i}-{what}", what, color)
         for i, pair in enumerate(rows.spheres)

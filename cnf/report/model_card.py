@@ -1,4 +1,4 @@
-"""What a flow is and how it was trained, in words."""
+"""Text on a flow and its training."""
 
 from __future__ import annotations
 

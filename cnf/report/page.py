@@ -53,10 +53,11 @@ def write_report(
             `flow.metadata["units"]`, a dict from name to unit.
         title: heading of the page.
         source: where the rows are from, in words.
-        whole: rows of all columns, for a table where some are no numbers.
-        odd: the oddest rows, the oddest first, for a model that can say why.
-        show_time: how a time is spelled, for one flow through time, whose context is the time.
-        callback: is told the title of each section as it begins.
+        whole: rows of all columns, for a table with non-numeric columns.
+        odd: the most unusual rows, the most unusual first, for a model that can explain them.
+        show_time: function that formats a time, for one flow through time, whose context is the
+            time.
+        callback: is called with the title of each section as it begins.
 
     Raises:
         ValueError: for another number of columns than the flow has, fewer than 10 rows, or an

@@ -1,4 +1,4 @@
-"""The sections of a report: one row of a registry each, rendered in their order."""
+"""The registry of report sections, rendered in their order."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Section:
     Attributes:
         name: of its anchor on the page.
         title: its heading.
-        render: a function from the `ReportData` to the markup under the heading; empty to leave
-            the section out. Text that is no `Markup` is escaped.
+        render: a function from the `ReportData` to the markup under the heading; an empty result
+            leaves the section out. Text that is not `Markup` is escaped.
         order: sections come in rising order; the built-in ones are at 10, 20, …, 80.
     """
 
@@ -52,7 +52,7 @@ def render_model(data: ReportData) -> Markup:
 
 
 def render_scores(data: ReportData) -> Markup:
-    """The negative log-likelihood beside that of the baselines."""
+    """The negative log-likelihood and those of the baselines."""
     unscored = int((~data.log_prob.isfinite()).sum())
     return filled("scores.html", scores=compare(data), nats=nats, unscored=unscored)
 
@@ -90,7 +90,7 @@ def render_pairs(data: ReportData) -> str:
 
 
 def render_odd_rows(data: ReportData) -> str:
-    """The oddest rows, with the columns that make them so."""
+    """The most unusual rows, with the columns that make them so."""
     return filled("odd.html", rows=data.odd) if data.odd else ""
 
 

@@ -1,4 +1,4 @@
-"""Batches of rows as engines pass them on: dicts of arrays, data frames, Arrow tables."""
+"""Batches of rows from engines: dicts of arrays, data frames, Arrow tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def as_frame(batch: Any) -> pd.DataFrame:
     """The rows of a batch as a pandas data frame.
 
     Raises:
-        TableError: for what is no batch.
+        TableError: for anything other than a batch.
 
     >>> as_frame({"x": np.array([1.0, 2.0])})["x"].tolist()
     [1.0, 2.0]
@@ -35,8 +35,8 @@ def as_frame(batch: Any) -> pd.DataFrame:
 
 
 def with_columns(batch: Any, new: pd.DataFrame) -> Any:
-    """The batch with columns added, or put in place of those with the same names; its kind, and
-    its other columns, stay as they are.
+    """The batch with columns added or replaced by name; its type and its other columns are not
+    changed.
 
     >>> with_columns({"x": np.ones(1)}, pd.DataFrame({"y": [2.0]}))
     {'x': array([1.]), 'y': array([2.])}

@@ -1,7 +1,7 @@
 """Engines: a function for each of many tasks, by processes of this machine, by Ray or by Dask.
 
 Each takes a function that can be pickled, its tasks and a number of workers, and yields the results
-in any order. A worker that is killed costs its task's time: the task goes to another worker.
+in any order. If a worker is killed, another worker repeats its task.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class ScoredFolder:
 
     Args:
         model: the model's file.
-        data: a folder, or a pattern with `*`, `?` or `[…]`; `**` stands for folders in folders.
+        data: a folder, or a pattern with `*`, `?` or `[…]`; `**` matches nested folders.
         output: the folder of the scores.
         device: where to compute.
         options: how rows are scored.
@@ -69,7 +69,7 @@ class ScoredFolder:
         """The files, in order.
 
         Raises:
-            TableError: where there is none.
+            TableError: if there is none.
         """
         root, files = files_of(self.data, READERS)
         inside = self.output.resolve()
@@ -77,11 +77,11 @@ class ScoredFolder:
         return [Partition(path, self.output / path.relative_to(root)) for path in sources]
 
     def run(self, engine: str = "local", workers: int = 1) -> Iterator[ScoreSummary]:
-        """Score the files that have no scores yet; yields a summary for each file as it is done.
+        """Score the files without scores; yield a summary of each file when it is done.
 
         Raises:
             ValueError: for an unknown engine, scores of another model, or workers that are killed
-                again and again.
+                repeatedly.
             TableError: for a file that cannot be scored.
         """
         if engine not in ENGINES:
