@@ -99,7 +99,7 @@ BAD = {
     "twins": (
         {"a": list("xy") * 20, "b": list("no") * 20},
         {"strict": True},
-        "'a', 'b' go together",
+        "'a', 'b' correspond one to one",
     ),
     "a category for every row": (
         {"a": [f"id {i}" for i in range(10**5)]},
@@ -150,6 +150,27 @@ def test_a_dependent_column_is_set_aside():
     assert "'a', 'b', 'c' are dependent" in schema.column("c").describe()
     with pytest.warns(DeprecationWarning, match="drop_dependent"):
         assert Schema.infer(table, drop_dependent=True) == schema
+
+
+@pytest.mark.parametrize("function", [np.exp, np.arctan, lambda x: -(x**3), np.round], ids=str)
+def test_a_function_that_rises_or_falls_is_set_aside(function):
+    """Its joint density with the other is no density: it is infinite on a curve."""
+    table = pd.DataFrame({"a": NORMAL, "b": NORMAL[::-1], "c": function(NORMAL)})
+    table.loc[3, ["a", "c"]] = np.nan
+    schema = Schema.infer(table)
+    told = schema.column("c").describe()
+    if function is np.round:  # does not tell numbers apart
+        assert schema.column("c").type.modeled
+    else:
+        assert told == "ignored, columns 'a', 'c' rise and fall together, one to one"
+        assert Schema.infer(table, context=["c"]).set_aside.keys() == {"a"}
+    assert schema.column("a").type.modeled and schema.column("b").type.modeled
+
+
+def test_a_column_that_is_missing_in_other_rows_is_no_function():
+    table = pd.DataFrame({"a": NORMAL, "c": np.exp(NORMAL)})
+    table.loc[3, "a"] = np.nan
+    assert Schema.infer(table).set_aside == {}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ def dependent_columns(
 ) -> tuple[list[str], str] | None:
     """The names of columns that depend on each other exactly, and a sentence on it; None where
     none do."""
-    return _equal_categories(columns, table) or _linear(columns, table)
+    return (
+        _equal_categories(columns, table) or _linear(columns, table) or _one_order(columns, table)
+    )
 
 
 def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], str] | None:
@@ -85,3 +87,28 @@ def _equal_categories(
             return names, f"the categories of columns {listed(names)} correspond one to one"
         codes[order] = column.name
     return None
+
+
+def _one_order(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], str] | None:
+    """Two columns whose numbers correspond one to one and rise or fall together, as those of a
+    logarithm or a square do; the second is modeled."""
+    seen: dict[bytes, Column] = {}
+    for column in sorted(columns, key=lambda column: column.role == "modeled"):
+        if not column.numeric:
+            continue
+        ranks = _ranks(column.numbers(table[column.name]))
+        other = seen.setdefault(ranks, column)
+        if other is not column and column.role == "modeled":
+            names = [other.name, column.name]
+            return names, f"columns {listed(names)} rise and fall together, one to one"
+    return None
+
+
+def _ranks(values: np.ndarray) -> bytes:
+    """The rank of every number among the different ones (rows,), from whichever end that of the first
+    row is smaller; missing ones are the last."""
+    distinct, ranks = np.unique(values, return_inverse=True)
+    present = ~np.isnan(values)
+    top = np.count_nonzero(~np.isnan(distinct)) - 1
+    turned = np.where(present, top - ranks, ranks)
+    return min(ranks.tobytes(), turned.tobytes())
