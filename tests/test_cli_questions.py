@@ -85,6 +85,7 @@ def test_options_that_would_do_nothing_are_refused(room, tmp_path, capsys, optio
     assert line.startswith(f"cnf: {options[0]}: ") and not out.exists()
 
 
+@pytest.mark.slow
 def test_the_report_lists_the_oddest_rows(room, tmp_path, capsys):
     table = pd.read_csv(room / "t.csv")[:60]
     table.loc[7, "income"] = 300.0
