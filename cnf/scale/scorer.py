@@ -110,7 +110,7 @@ class Scorer:
 
         Raises:
             ValueError: for a model that was fitted without an imputer.
-            TableError: for a column that is missing, or a cell that its column cannot hold.
+            TableError: for a column that is missing, or an invalid cell.
         """
         frame = as_frame(batch)
         generator = self._generator(frame, seed)

@@ -1,4 +1,4 @@
-"""Scores of a table, written in chunks, and what there is to say about all of them."""
+"""Scores of a table, written in chunks, and a summary of them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ScoreSummary:
     Attributes:
         rows: how many.
         outside: how many of them lie outside the ranges of their columns, with density zero.
-        unseen: how many have a score in spite of a category that the fit never saw; known of rows that
-            are scored now.
+        unseen: number of rows with a score and a category that was not in training; known only for
+            newly scored rows.
         answers: the mean of the other log-densities, but for rows without an answer.
     """
 
@@ -42,7 +42,7 @@ class ScoreSummary:
         self.answers.add(values[values.isfinite()])
 
     def merge(self, other: ScoreSummary) -> None:
-        """Take the scores of another summary in."""
+        """Add the scores of another summary."""
         self.rows += other.rows
         self.outside += other.outside
         self.unseen += other.unseen

@@ -1,4 +1,4 @@
-"""Tables: files, typed columns, and the density of a row of them.
+"""Tables: files, typed columns, and densities of rows.
 
 reading, writing, formats                          files, by their extensions
 text, compression, parquet, arrays, frame_files    csv, parquet, npy and npz; Arrow, Stata, JSON, Excel

@@ -104,8 +104,8 @@ class CellIntegrals:
 
     @torch.no_grad()
     def measure(self, flow: CNF, rows: NumberRows) -> None:
-        """Find κ on some of the rows that a default flow was fitted to, and what the checks of rules
-        are worth."""
+        """Estimate κ on some training rows of a default flow, and the reliability of the checks of
+        rules."""
         self.kappa, self.check_scale = 1.0, RULE_MARGIN
         correction, sizes = self.from_center(GaussianCells.of(flow, self.steps, rows))
         size = sizes.sum(1)
@@ -142,8 +142,8 @@ class CellIntegrals:
         return max(_covering(torch.cat(ratios), otherwise=RULE_MARGIN), SMALLEST_SCALE)
 
     def from_center(self, cells: GaussianCells) -> tuple[Tensor, Tensor]:
-        """What the density at the center of each cell is multiplied by, in nats (rows,), and the
-        estimate of its error by columns (rows, numeric)."""
+        """The log of the factor for the density at the center of each cell (rows,), in nats, and
+        its error estimate by columns (rows, numeric)."""
         assert self.kappa is not None, "κ is measured"
         e = cells.center
         size = (cells.high - cells.low).square() * (1 + e.abs() + e.abs() ** 3 / REACH**2)

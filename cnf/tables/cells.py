@@ -11,7 +11,7 @@ from cnf.tables.storage import as_float64, plain_cells
 
 
 def place(series: pd.Series, row: int) -> str:
-    """Where the cell in a row (by position) stands, for messages."""
+    """The position of a cell in a row (by position), for messages."""
     return f"{series.index.name or 'row'} {series.index[row]}, column {shown(str(series.name))}"
 
 

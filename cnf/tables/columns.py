@@ -153,7 +153,7 @@ class Column:
         `UNSEEN`, and a missing cell of a column that had none in training has `NO_STATE`.
 
         Raises:
-            TableError: for a cell that the column cannot hold.
+            TableError: for an invalid cell.
         """
         return self.type.encode(self._without_words(series), self)
 
@@ -211,7 +211,7 @@ class ColumnType(ABC):
 
     Attributes:
         name: its name in `--type`, in `kinds` and in model files.
-        usage: the ways to spell it, with its parameters: ("bounded:LOW:HIGH",).
+        usage: the forms of its declaration, with parameters: ("bounded:LOW:HIGH",).
         numeric: whether a cell holds a number with a density.
         modeled: whether its columns are part of a model.
         reads_text: whether csv cells reach `declare` and `encode` as text.
@@ -269,8 +269,8 @@ class ColumnType(ABC):
         return None
 
     def line(self, column: Column) -> tuple[str, float] | None:
-        """The line that the numbers of the column lie on, and the place of their zero there; numbers on
-        one line compare. None for states and angles."""
+        """The line of the numbers of the column, and the position of their zero on it; numbers on
+        the same line can be compared. None for states and angles."""
         return None
 
     def partner(self, column: Column) -> str | None:
@@ -278,7 +278,7 @@ class ColumnType(ABC):
         return None
 
     def details(self, column: Column) -> list[str]:
-        """What a description adds to the name of the type."""
+        """The text that a description adds to the name of the type."""
         return []
 
     def reads_cells(self, column: Column) -> bool:

@@ -44,7 +44,7 @@ DAMAGE: tuple[type[Exception], ...] = (
 
 
 def open_bytes(path: Path) -> Any:
-    """The bytes of a file, uncompressed where its extension says that it is compressed."""
+    """The bytes of a file, decompressed according to its extension."""
     opened: Callable[[Path, str], Any] = OPENERS.get(path.suffix.lower(), open)
     return opened(path, "rb")
 

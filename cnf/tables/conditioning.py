@@ -1,4 +1,4 @@
-"""What the flow over the numbers of a table is conditioned on."""
+"""The conditioning of the flow over the numbers of a table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cnf.tables.schema import Schema
 
 
 class PlainConditioning(nn.Module):
-    """The numbers of the context columns as they are: for a schema of continuous columns alone.
+    """The numbers of the context columns, for a schema of continuous columns alone.
 
     Args:
         schema: without categories, grids, atoms and missing cells.
@@ -31,8 +31,7 @@ class PlainConditioning(nn.Module):
         self.categories: list[tuple[int, int]] = []
 
     def context(self, cells: Cells) -> Tensor:
-        """The context (rows, width) of its encoded cells; NaN where a cell is missing, or outside
-        of what its column holds."""
+        """The context (rows, width) of its encoded cells; NaN for a missing or invalid cell."""
         return cells.values.masked_fill(cells.states < 0, torch.nan)
 
     def forward(self, states: Tensor, context: Tensor) -> Tensor | None:
@@ -87,8 +86,8 @@ class StateConditioning(nn.Module):
 def conditioning_of(
     schema: Schema, context_dim: int | None
 ) -> PlainConditioning | StateConditioning:
-    """What a flow for the schema is conditioned on: the numbers of a plain context where the flow takes
-    as many columns, and no mask, else the states; None is a flow that is yet to be made."""
+    """The conditioning of a flow for the schema: the numbers of a plain context if the flow takes
+    this number of columns and no mask, else the states; None means a flow that is not yet made."""
     if schema.plain and context_dim == len(schema.context):
         return PlainConditioning(schema)
     return StateConditioning(schema)

@@ -15,7 +15,7 @@ from cnf.tables.schema import Schema
 
 
 def gives_modeled(schema: Schema, given: Given | None) -> bool:
-    """Whether what is given names a modeled column."""
+    """Whether the given values include a modeled column."""
     if given is None:
         return False
     names = given if isinstance(given, Mapping) else rows_of(given)
@@ -23,7 +23,7 @@ def gives_modeled(schema: Schema, given: Given | None) -> bool:
 
 
 def given_by_row(schema: Schema, given: Given | None, rows: int) -> pd.DataFrame | None:
-    """What is given of each of so many rows; None where the same is given of all."""
+    """The given values of each row; None if they are the same for all rows."""
     if given is None or (isinstance(given, Mapping) and gives_modeled(schema, given)):
         return None
     frame = rows_of(given)
@@ -31,7 +31,7 @@ def given_by_row(schema: Schema, given: Given | None, rows: int) -> pd.DataFrame
 
 
 def context_frame(schema: Schema, given: Given | None, rows: int) -> pd.DataFrame:
-    """The context columns of so many rows, one row of them for all or as many as there are.
+    """The context columns of a number of rows, with one row for all or one for each.
 
     Raises:
         TableError: for a context that is missing or not wanted, or has another number of rows.

@@ -1,4 +1,4 @@
-"""Data frames of other libraries as those of pandas, and back."""
+"""Conversion of data frames of other libraries to pandas and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Given: TypeAlias = "pd.DataFrame | pd.Series | Mapping[str, Any] | list[Mapping[
 
 
 def as_pandas(table: Any) -> pd.DataFrame | None:
-    """A pandas, polars or pyarrow table as a pandas data frame; None for what is no table.
+    """A pandas, polars or pyarrow table as a pandas data frame; None for anything else.
 
     >>> as_pandas([[1.0, 2.0]]) is None
     True

@@ -1,4 +1,4 @@
-"""How a user says what a column is."""
+"""Declarations of column types by the user."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from cnf.tables.columns import TYPES, ColumnType, unknown_type
 
 
 def declared_type(kind: str, name: str) -> tuple[ColumnType, list[str]]:
-    """The type that a declaration such as "bounded:0:1" of a column names, and its parameters.
+    """The type in a declaration such as "bounded:0:1", and its parameters.
 
     Raises:
         TableError: for an unknown type.

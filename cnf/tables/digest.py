@@ -1,4 +1,4 @@
-"""Whether rows of a table are those that a model was fitted to."""
+"""Recognition of the training rows of a model."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ class SmallestHashes:
 
 
 def digest_of(train: Cells, valid: Cells) -> dict[str, str]:
-    """The smallest hashes of training rows and of those set apart, as metadata hold them."""
+    """The smallest hashes of training rows and of held-out rows, as stored in metadata."""
     parts = (("train", train, TRAIN_HASHES), ("valid", valid, VALID_HASHES))
     return {name: _text(np.unique(row_hashes(cells))[:most]) for name, cells, most in parts}
 
 
 @dataclass(frozen=True)
 class Judges:
-    """Rows of a table that judge a model.
+    """Rows of a table for the evaluation of a model.
 
     Attributes:
         places: of these rows in the table.
-        words: what is to be said of them; empty where the model has not seen them.
+        words: a statement about them; empty if they are new to the model.
         apart: whether the fit set them apart.
     """
 
@@ -74,10 +74,10 @@ class Judges:
 
 
 def judges_of(model: TableFlow, table: pd.DataFrame) -> Judges:
-    """The rows of a table that a model did not learn from, as far as its digest can tell.
+    """The rows of a table that a model was not trained on, according to its digest.
 
-    Of the table of the fit these are the rows that were set apart for validation. Where too few of
-    those are there, all rows judge, and the words say that the model learned from them.
+    For the table of the fit, these are its validation rows. If too few of them are in the table,
+    all rows are used, and the words state that the model was trained on them.
 
     Raises:
         TableError: for a table that does not fit the model.

@@ -65,7 +65,7 @@ class DiscreteModel(nn.Module):
         that are.
 
         Args:
-            states: −1 where there is none: not known, and not asked for.
+            states: −1 for states that are neither known nor requested.
             extra: (rows, extra)
             known: which states are given (rows, columns).
         """

@@ -112,8 +112,8 @@ class ContextFeatures(nn.Module):
         self.marginals.fit(cells.values[:, self.reals], present[:, self.reals], weights)
 
     def forward(self, cells: Cells) -> Tensor:
-        """Features (rows, width) in float64; a number that is not there is zero. All are NaN where
-        a cell is missing in a column that never had a missing cell. An angle is its cosine and its
+        """Features (rows, width) in float64; an absent number is zero. All are NaN if a cell is
+        missing in a column that had no missing cells in training. An angle is its cosine and its
         sine, a point on a sphere its unit vector."""
         present = cells.states[:, self.numeric] == 0
         numbers = self.marginals.by_cell(cells.values[:, self.reals])[0]
@@ -126,7 +126,7 @@ class ContextFeatures(nn.Module):
 
 def around(charts: Charts, values: Tensor, present: Tensor) -> Tensor:
     """Cosine and sine of angles, and unit vectors (rows, 2 angles + 3 spheres) of numbers (rows,
-    numeric); zero of those that are not present."""
+    numeric); zero for absent ones."""
     count = len(charts.reals)
     there = present[:, charts.coordinates[count:]]
     space = Geometry(0, charts.geometry.angles, charts.geometry.spheres)

@@ -1,4 +1,4 @@
-"""The files that a table is in: one, those of a folder, or those that a pattern names."""
+"""The files of a table: one file, the files of a folder, or those of a pattern."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def is_folder(data: str | os.PathLike[str]) -> bool:
 
 
 def files_of(data: str | os.PathLike[str], extensions: Collection[str]) -> tuple[Path, list[Path]]:
-    """The folder that all files of a folder or a pattern are in, and those with these extensions, in
-    order.
+    """The common folder of the files of a folder or a pattern, and the files with these
+    extensions, in order.
 
     Raises:
-        TableError: where there is none.
+        TableError: if there is none.
     """
     path = Path(data)
     if path.is_dir():
@@ -60,7 +60,7 @@ class SameColumns:
         """The chosen among the names of a file's columns.
 
         Raises:
-            TableError: naming the file and a column that it lacks, or has beside the first file.
+            TableError: naming the file and a column that it lacks, or that the first file lacks.
         """
         chosen = choose_columns(names, path=path, columns=self.columns, ignore=self.ignore)
         first, expected = self.first = self.first or (path, chosen)

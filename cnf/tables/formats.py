@@ -25,13 +25,13 @@ Kept = Container[str]
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What is read of a file, and how.
+    """Options for reading a file.
 
     Attributes:
         choose: the wanted columns.
-        chunk_rows: rows of a frame.
-        kept: columns whose cells stay what they are instead of becoming numbers.
-        missing: words of csv that stand for missing cells, in place of the usual ones.
+        chunk_rows: number of rows per frame.
+        kept: columns whose cells are not converted to numbers.
+        missing: words for missing cells in csv, instead of the usual ones.
         array: name of the array of an npz file that is the table.
     """
 
@@ -101,7 +101,7 @@ def damage_reported(path: Path, kind: str, *errors: type[Exception]) -> Iterator
 
 
 def block(values: np.ndarray, names: list[str], labels: pd.Index) -> pd.DataFrame:
-    """Rows of a file as float64; `labels` says where they stand, its name in what unit."""
+    """Rows of a file as float64; `labels` are their positions, and its name is their unit."""
     return pd.DataFrame(as_float64(values), columns=names, index=labels)
 
 
@@ -117,7 +117,7 @@ def choose_columns(
     columns: Sequence[str] | None,
     ignore: Collection[str],
 ) -> list[str]:
-    """Those of `names` that are asked for and not ignored."""
+    """The names in `names` that are requested and not ignored."""
     _refuse_repeated(names, f"{path}: the table")
     _refuse_repeated(columns or (), f"{path}: the choice of columns")
     for name in (*(columns or ()), *ignore):

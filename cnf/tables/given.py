@@ -1,4 +1,4 @@
-"""What the user says is known of columns: values, levels, ranges, or a frame row by row."""
+"""Conditions on columns: values, levels, ranges, or a frame row by row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cnf.tables.schema import Schema
 
 
 def no_constraints(schema: Schema, rows: int, device: torch.device) -> Constraints:
-    """Nothing is known of so many rows."""
+    """No conditions on a number of rows."""
     numbers = torch.zeros(
         rows, sum(c.numeric for c in schema.modeled), dtype=torch.float64, device=device
     )
@@ -29,8 +29,8 @@ def no_constraints(schema: Schema, rows: int, device: torch.device) -> Constrain
 def of_frame(
     schema: Schema, table: pd.DataFrame, device: torch.device, *, missing: bool
 ) -> tuple[Constraints, Tensor]:
-    """What the modeled columns of a frame say of each of its rows, and which rows hold a cell that
-    no column can.
+    """The conditions from the modeled columns of a frame for each of its rows, and which rows have
+    an invalid cell.
 
     Args:
         schema: of the model.
@@ -62,7 +62,7 @@ def require_names(schema: Schema, given: Iterable[str], known: Sequence[str]) ->
     """Refuse a name that is none of the known columns.
 
     Raises:
-        TableError: naming it, and saying why if it was set aside.
+        TableError: naming it, with the reason if it is not modeled.
     """
     for name in given:
         require_not_set_aside(schema, name)
@@ -73,7 +73,7 @@ def require_names(schema: Schema, given: Iterable[str], known: Sequence[str]) ->
 
 
 def require_not_set_aside(schema: Schema, name: str) -> None:
-    """Refuse the name of a column of which the model has no cells.
+    """Refuse the name of a column that the model lacks.
 
     Raises:
         TableError: saying why it has none.
@@ -86,7 +86,7 @@ def require_not_set_aside(schema: Schema, name: str) -> None:
 
 def require_on_grid(columns: Iterable[Column], given: Mapping[str, Any]) -> None:
     """Refuse a value between two of a column on a grid, such as 3.5 of whole numbers. Rows of a
-    table have the nearest there; who says what is given means what is said.
+    table are rounded to the nearest value, but given values must be exact.
 
     Raises:
         TableError: naming the column.
@@ -97,11 +97,11 @@ def require_on_grid(columns: Iterable[Column], given: Mapping[str, Any]) -> None
 
 
 def of_mapping(schema: Schema, given: Mapping[str, Any], device: torch.device) -> Constraints:
-    """What a mapping says of the modeled columns: name -> a value, a list of levels, or a range
-    (low, high) with None for no end.
+    """The conditions from a mapping: name -> a value, a list of levels, or a range (low, high)
+    with None for no end.
 
     Raises:
-        TableError: for a value that a column cannot hold, or a range of one without numbers.
+        TableError: for a value that is invalid for its column, or a range of one without numbers.
     """
     sets = {name: part for name, part in given.items() if isinstance(part, list | tuple | set)}
     points = {name: [part] for name, part in given.items() if name not in sets}

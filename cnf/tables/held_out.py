@@ -13,7 +13,7 @@ from cnf.tables.model import TableFlow
 
 
 def held_out_rows(model: TableFlow, table: pd.DataFrame) -> tuple[Rows, Rows | None]:
-    """The rows of a table that hold every number, with the flow's context, and those of the fit.
+    """The rows of a table with all numbers, with the flow's context, and the rows of the fit.
 
     Where the table is the one that the model was fitted to, only the rows that validated the fit
     come first, and then those that it learned from; else all rows, and None. The training table is

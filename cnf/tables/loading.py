@@ -1,4 +1,4 @@
-"""Models from files, whichever they hold."""
+"""Models from files of any kind."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def load(
 
 
 def load_table_flow(path: str | Path, *, device: str | torch.device = "cpu") -> TableFlow:
-    """The model of a table in a file; a file of a `CNF` is one of real columns, with the names
-    that its metadata says.
+    """The model of a table in a file; a file of a `CNF` becomes a model of real columns with the
+    names in its metadata.
 
     Raises:
         ModelFileError: as `load`.
@@ -76,7 +76,7 @@ def load_table_flow(path: str | Path, *, device: str | torch.device = "cpu") -> 
 def wrapped(flow: CNF) -> TableFlow:
     """A flow as the model of a table of real columns.
 
-    Their names are those of the flow's metadata, else x0, x1, … and c0, c1, … of the context.
+    Their names are those in the flow's metadata, else x0, x1, …, and c0, c1, … for the context.
 
     Raises:
         ValueError: for another number of names than the flow has columns.

@@ -26,7 +26,7 @@ def masked_flow(
 
     Args:
         dim: number of columns.
-        features: number of columns of the context behind those of the mask.
+        features: number of columns of the context after those of the mask.
         hidden: widths of the field.
         frequency: scale of the frequencies that the field starts with.
         preprocess: map from the units of the data; None for data in model coordinates.

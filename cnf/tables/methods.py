@@ -41,7 +41,7 @@ class TableMethods(ABC):
     @property
     @abstractmethod
     def metadata(self) -> FitMetadata:
-        """What is known of the fit."""
+        """The metadata of the fit."""
 
     @property
     @abstractmethod
@@ -154,7 +154,7 @@ class TableMethods(ABC):
         network.
 
         Raises:
-            TableError: for a column that is not there.
+            TableError: for an unknown column.
             ValueError: for a table with states whose model has no conditional network.
         """
         return table_density(self).marginal(columns)
@@ -167,7 +167,7 @@ class TableMethods(ABC):
                 or a frame, which conditions row by row; its missing cells are unknown.
 
         Raises:
-            TableError: for a column that is not there, or a value that it cannot hold.
+            TableError: for an unknown column, or a value that is invalid for it.
             ValueError: as `marginal`.
         """
         return table_density(self).conditional(given)
@@ -195,7 +195,7 @@ class TableMethods(ABC):
             seed: of the draws.
 
         Raises:
-            TableError: for a column that is not there, or a value that it cannot hold.
+            TableError: for an unknown column, or a value that is invalid for it.
             ValueError: as `marginal`.
         """
         return posterior(self, table, column, grid, errors or {}, draws, seed)
@@ -244,7 +244,7 @@ class TableMethods(ABC):
 
         Raises:
             ValueError: if the model of a typed table was fitted without an imputer.
-            TableError: for a column that is not there, or a cell that its column cannot hold.
+            TableError: for an unknown column, or an invalid cell.
         """
         if self.plain:
             return table_density(self).completed(table, n, generator=generator)
@@ -261,7 +261,7 @@ class TableMethods(ABC):
         of its table carried back.
 
         Raises:
-            TableError: for a column that is not there, or a cell that is not a number.
+            TableError: for an unknown column, or a cell that is not a number.
             ValueError: for a model that was not fitted with `source=`.
         """
         moved = self._moving.transport(self._numbers(table), reverse=reverse)
@@ -273,7 +273,7 @@ class TableMethods(ABC):
         the error, each (rows,), in nats.
 
         Raises:
-            TableError: for a column that is not there, or a cell that is not a number.
+            TableError: for an unknown column, or a cell that is not a number.
             ValueError: for a model that was not fitted with `source=`.
         """
         return self._moving.log_density_ratio(self._numbers(table))

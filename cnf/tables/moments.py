@@ -16,11 +16,11 @@ from cnf.tables.schema import Schema
 
 
 def with_moments(schema: Schema, series: pd.Series, place: int) -> Schema:
-    """The schema of the other columns of a table, with the column of its times at a place.
+    """The schema of the other columns of a table, with the column of times at an index.
 
     Raises:
-        TableError: for columns that are not continuous, cells that are no times, and fewer than two
-            times or too few rows at one.
+        TableError: for columns that are not continuous, cells that are not times, fewer than two
+            times, or too few rows at one time.
     """
     fixed = next((c for c in schema.columns if c.type.modeled and not _moves(c)), None)
     if fixed is not None:

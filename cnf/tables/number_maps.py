@@ -1,5 +1,5 @@
-"""The numbers of a table where an imputer takes them: reals nearly Gaussian, angles and places as
-they are."""
+"""The numbers of a table in the coordinates of an imputer: reals nearly Gaussian, angles and
+positions unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cnf.transforms.whitening import HALF_LOG_2PI, Whitening
 
 @dataclass(frozen=True)
 class NumberMaps:
-    """The maps of a model's flow, for any set of numbers that is known.
+    """The maps of a model's flow, for any set of known numbers.
 
     Attributes:
         marginals: of the real columns, each by itself.
@@ -39,7 +39,7 @@ class NumberMaps:
 
     @property
     def reals(self) -> list[int]:
-        """Places of the real columns among the numeric ones."""
+        """Indices of the real columns among the numeric ones."""
         return list(range(self.marginals.dim)) if self.charts is None else self.charts.reals
 
     def by_cell(self, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The numeric columns of a table as one flow, everything else held fixed."""
+"""The numeric columns of a table as one flow, with everything else fixed."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ class NumericView:
             grid, compacted where values are heaped.
         columns: names of the numeric columns.
         context: of the flow, (context_dim,), or None.
-        given: the categories that hold, in words, and which of them were drawn; empty where there
-            are none.
+        given: the fixed categories as text, and which of them were drawn; empty if there are none.
     """
 
     flow: CNF
@@ -40,7 +39,7 @@ def chosen_states(schema: Schema, levels: Mapping[str, Any]) -> tuple[Tensor, Te
     ordinary number, and the named categories have their levels.
 
     Raises:
-        TableError: for a name that is no category of the schema, or a level that it does not have.
+        TableError: for an unknown categorical column, or an unknown level.
     """
     columns = schema.modeled
     categories = [column.name for column in columns if not column.numeric]

@@ -21,7 +21,7 @@ TOLD = 6  # orders that a line names
 
 
 def broken(a: np.ndarray, b: np.ndarray) -> float:
-    """The share of rows with a > b, of those that hold both; NaN where there are none.
+    """The share of rows with a > b among rows with both; NaN if there are none.
 
     >>> broken(np.array([1.0, 3.0, np.nan]), np.array([2.0, 2.0, 0.0]))
     0.5
@@ -31,8 +31,8 @@ def broken(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def orders_of(schema: Schema, table: pd.DataFrame, seed: int = 0) -> list[list[str]]:
-    """The pairs [a, b] of modeled columns with a ≤ b in every row of a frame that holds both, unless
-    columns shuffled against each other would keep the order too.
+    """The pairs [a, b] of modeled columns with a ≤ b in every row that has both, unless
+    independently shuffled columns would also satisfy the order.
 
     Numbers compare with numbers, and times with times of the same resolution.
 
@@ -58,8 +58,8 @@ def orders_of(schema: Schema, table: pd.DataFrame, seed: int = 0) -> list[list[s
 def broken_orders(
     schema: Schema, orders: Sequence[Sequence[str]], table: pd.DataFrame
 ) -> np.ndarray:
-    """Which orders each row of a frame breaks (orders, rows), as booleans; a missing cell breaks
-    none.
+    """Which orders each row of a frame violates (orders, rows), as booleans; a missing cell
+    violates none.
 
     Raises:
         TableError: for a frame that lacks a column.

@@ -22,10 +22,11 @@ POINTS_IN_TURN = (16, 64)
 
 @dataclass(frozen=True)
 class Rule:
-    """Points of a cell and what they weigh.
+    """Points of a cell and their weights.
 
     Attributes:
-        offsets: (points, columns), in the units of the columns; zero where a column is no integer.
+        offsets: (points, columns), in the units of the columns; zero for a column without
+            integers.
         weights: (points,), their sum 1.
         checks: (rules, points): other weights whose results, relative to the mean, bound its
             error.
@@ -66,7 +67,7 @@ def cell_rules(steps: Tensor) -> list[Rule]:
 
 
 def cell_rule(steps: Tensor, size: int | None = None) -> Rule:
-    """The rule for a cell of these steps (columns,), zero for a column that is no integer.
+    """The rule for a cell of these steps (columns,), zero for a column without integers.
 
     One or two integer columns take the Gauss-Legendre product; the check is the highest Legendre
     coefficient that its nodes can see, far above the rule's error where the coefficients fall.

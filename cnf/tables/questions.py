@@ -51,7 +51,7 @@ class TableDensity:
         """p(some of these columns | given).
 
         Raises:
-            TableError: for a column that is not asked here.
+            TableError: for a column outside this density.
         """
         kept = tuple(
             choose_columns(list(self.columns), path="columns", columns=list(columns), ignore=())
@@ -67,7 +67,7 @@ class TableDensity:
                 that are not modeled are ignored.
 
         Raises:
-            TableError: for a column that is not there, or a value that it cannot hold.
+            TableError: for an unknown column, or a value that is invalid for it.
         """
         values = dict(given) if isinstance(given, Mapping) else {}
         table = None
@@ -99,7 +99,7 @@ class TableDensity:
         `cnf.flows.SubsetDensity.evaluate`.
 
         Raises:
-            TableError: for a column that is not there, or a cell that is not a number.
+            TableError: for an unknown column, or a cell that is not a number.
         """
         choose_columns(list(table.columns), path="table", columns=list(self.columns), ignore=())
         schema = self.model.schema
@@ -150,7 +150,7 @@ class TableDensity:
         """The rows of a frame n times, with their missing cells drawn given the others.
 
         Raises:
-            TableError: for a value that its column cannot hold.
+            TableError: for a value that is invalid for its column.
         """
         drawn = self.conditional(table)._asking(self.columns).draw(n, generator=generator)
         parts = (drawn.iloc[k * len(table) : (k + 1) * len(table)] for k in range(n))
@@ -162,7 +162,7 @@ class TableDensity:
         one on the grid by the trapezoidal rule.
 
         Raises:
-            TableError: for a column that is not asked here.
+            TableError: for a column outside this density.
         """
         one, points = self.marginal([column]), np.asarray(grid, dtype=float)
         given = one.question.given
@@ -227,7 +227,7 @@ def _rows_given(schema: Schema, table: pd.DataFrame, device: torch.device) -> Co
     """What a frame gives, row by row.
 
     Raises:
-        TableError: for a value that its column cannot hold.
+        TableError: for a value that is invalid for its column.
     """
     known, impossible = of_frame(schema, table, device, missing=False)
     if impossible.any():

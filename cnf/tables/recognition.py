@@ -1,4 +1,4 @@
-"""What the cells of a column are, however they are stored or spelled."""
+"""The recognition of the cells of a column, independent of storage and format."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Recognized:
     """Cells of a column as numbers, booleans, times, durations or text.
 
     Attributes:
-        cells: what they are; a word for missing is missing.
-        spelling: how text spells them; None where they are stored as what they are.
+        cells: their values; a word for missing cells is missing.
+        spelling: their text format; None if they are not stored as text.
         words: the cells that count as missing.
         of_day: whether durations are times of day.
     """
@@ -54,7 +54,7 @@ def recognized(series: pd.Series, missing: Collection[str] | None = None) -> Rec
 
     Args:
         series: a column of a data frame.
-        missing: the words that stand for a missing cell; None recognizes them among numbers.
+        missing: the words for missing cells; None recognizes them among numbers.
 
     Example:
         >>> recognized(pd.Series(["1,5 kg", "?", "12 kg"])).cells.tolist()
@@ -100,7 +100,7 @@ def _spelling(distinct: Sequence[str]) -> Spelling | None:
 
 
 def without(series: pd.Series, words: Collection[str]) -> pd.Series:
-    """A series whose cells that are such words, or numbers so spelled, are missing."""
+    """A series in which such words, and numbers written like them, are missing."""
     if pd.api.types.is_bool_dtype(series) or isinstance(series.dtype, pd.CategoricalDtype):
         return series
     if pd.api.types.is_numeric_dtype(series):
@@ -122,8 +122,8 @@ def _number(word: str) -> float:
 
 
 def missing_words(series: pd.Series) -> tuple[str, ...]:
-    """The text among numbers or times that stands for a missing cell; none where it may be more
-    than that.
+    """The text among numbers or times that means a missing cell; none if it may have another
+    meaning.
 
     >>> missing_words(pd.Series(["1.5", "-", "2.5"])), missing_words(pd.Series(["none", "mild"]))
     (('-',), ())

@@ -22,8 +22,8 @@ SHARES = 1e-3  # of the null vector's largest entry, for a column to belong to t
 def dependent_columns(
     columns: Sequence[Column], table: pd.DataFrame
 ) -> tuple[list[str], str] | None:
-    """The names of columns that depend on each other exactly, and a sentence on it; None where
-    none do."""
+    """The names of columns that depend on each other exactly, with an explanation; None if there
+    are none."""
     return (
         _equal_categories(columns, table) or _linear(columns, table) or _one_order(columns, table)
     )

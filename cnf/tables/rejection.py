@@ -27,8 +27,8 @@ def accepted(
     draws that did.
 
     Args:
-        draw: makes so many rows.
-        conditions: one at least; a missing answer is no.
+        draw: function that makes a number of rows.
+        conditions: at least one; a missing answer counts as false.
         rows: how many.
 
     Raises:
@@ -63,7 +63,7 @@ def accepted_given(
     conditions: Conditions,
     rows: int,
 ) -> pd.DataFrame:
-    """`accepted` draws of what makes so many rows under what is given of all, or of each."""
+    """`accepted` draws, with conditions for all rows or for each row."""
     each = given_by_row(schema, given, rows)
     if each is None:
         return accepted(lambda n: sample(n, given), conditions, rows)

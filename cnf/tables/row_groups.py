@@ -28,7 +28,7 @@ class RowGroup:
 
     Attributes:
         path: of the file.
-        start: place of the first row in it.
+        start: index of its first row.
         rows: how many there are.
         fragment: that reads them.
     """
@@ -39,7 +39,7 @@ class RowGroup:
     fragment: dataset.ParquetFileFragment
 
     def frames(self, columns: Sequence[str], chunk_rows: int) -> Iterator[pd.DataFrame]:
-        """These columns as what they hold, in chunks, labeled by row."""
+        """These columns with their types, in chunks, labeled by row."""
         start, schema = self.start, self.fragment.physical_schema
         # More readahead would hold more rows in memory.
         options = {"batch_size": chunk_rows, "batch_readahead": 1, "columns": list(columns)}
@@ -98,7 +98,7 @@ class RowGroups:
         self.rows = sum(group.rows for group in self.groups)
 
     def typed(self, frame: pd.DataFrame, texts: Collection[str]) -> pd.DataFrame:
-        """A frame with text as what it spells, where cells came as text."""
+        """A frame with its text cells parsed."""
         return as_typed(frame, texts) if self.text else frame
 
     def _rewritten(self, path: Path, k: int, chosen: SameColumns, **options: Any) -> Path:

@@ -66,7 +66,7 @@ class Schema:
                 "ignored"; two columns, "lon,lat", may be a "sphere".
             context: columns that the density is conditioned on.
             ignore: columns that are left out.
-            missing: words that stand for missing cells; None recognizes them among numbers.
+            missing: words for missing cells; None recognizes them among numbers.
             strict: whether to refuse a column that would not be modeled, and angles outside one
                 turn.
 
@@ -146,8 +146,7 @@ class Schema:
 
     @property
     def ranges(self) -> tuple[tuple[float | None, float | None], ...] | None:
-        """The ends of every modeled column, None for none; None altogether where no column has
-        any."""
+        """The ends of every modeled column, with None for no end; None if no column has an end."""
         ends = tuple(column.support for column in self.modeled)
         return ends if any(end is not None for pair in ends for end in pair) else None
 
@@ -159,7 +158,7 @@ class Schema:
         """The text of the cells of a column, from their numbers.
 
         Raises:
-            KeyError: for a column that is not there.
+            KeyError: for an unknown column.
         """
         column = self.column(name)
         return partial(column.type.show, column=column)
@@ -176,7 +175,7 @@ class Schema:
                 `Column.encode`.
 
         Raises:
-            TableError: for a column that is not there, or a cell that its column cannot hold: an
+            TableError: for an unknown column, or an invalid cell: an
                 unseen category, an infinity, a number outside the support.
         """
         if columns:

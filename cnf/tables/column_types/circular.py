@@ -138,7 +138,7 @@ class Sphere(NumericType):
         return values, np.where(beyond, OUTSIDE, states)
 
     def write(self, values: np.ndarray, column: Column) -> pd.Series:
-        """Longitudes within a turn, as those of the table: what is given may lie beyond."""
+        """Longitudes within the turn of the table; given values may lie outside it."""
         circle = self.circle(column)
         if circle is not None:
             turn = _wrapped(values, circle.start, circle.period)
@@ -155,7 +155,7 @@ class Sphere(NumericType):
 def with_pairs(kinds: Mapping[Any, str]) -> dict[str, str]:
     """Declarations by single columns: {"lon,lat": "sphere"} names the other column for each.
 
-    Names tell longitude and latitude apart where they can, else the longitude comes first.
+    Names identify longitude and latitude if possible; otherwise, the longitude comes first.
 
     Raises:
         TableError: for a number of columns that a type does not take.
@@ -197,7 +197,7 @@ def refuse_wrapped(columns: Sequence[Column]) -> None:
 
 
 def possible_angle(column: Column, values: np.ndarray) -> str | None:
-    """The declaration that name and values of a column of numbers suggest; None for none.
+    """The declaration suggested by the name and the values of a numeric column, or None.
 
     >>> possible_angle(Column("hour", "integer", step=1.0), np.arange(24.0))
     'angle:24'

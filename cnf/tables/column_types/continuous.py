@@ -92,7 +92,7 @@ def continuous_column(cells: Numbers, atoms: tuple[float, ...]) -> Column:
     """A real, positive or bounded column, whichever is nearest to a Gaussian after its transform.
 
     Raises:
-        TableError: where nothing is left beside the atoms.
+        TableError: if only atoms are left.
     """
     values = cells.values[~np.isin(cells.values, atoms)]
     if (different := len(np.unique(values))) < 2:

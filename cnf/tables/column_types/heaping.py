@@ -1,9 +1,9 @@
 """Heaping: values of an integer column that occur far more often than their neighbors, or are few.
 
-Prices end in nines, and weights are rounded to halves. No smooth density follows that, nor the few
-values of a count of children. Such values become atoms, and the rest of the grid is compacted: it
-moves down by a step for every atom below. Every value then has one probability, and the
-probabilities sum to one.
+Prices end in nines, and weights are rounded to halves. A smooth density cannot represent that, nor
+the few values of a count of children. Such values become atoms, and the rest of the grid is
+compacted: it moves down by one step for every atom below. Every value then has one probability,
+and the probabilities sum to one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ MOST = 256
 
 
 def heaped_values(steps: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Which values become atoms: the frequent ones of a column where many rows stand out, or whose
-    values are few; else none.
+    """The values that become atoms: the frequent ones of a column with prominent values or few
+    values; else none.
 
     Args:
         steps: the different values, in steps of the grid, increasing (values,).
@@ -75,7 +75,7 @@ def _coarse(steps: np.ndarray, counts: np.ndarray) -> bool:
 
 
 def compact(values: np.ndarray, column: Column) -> np.ndarray:
-    """Values that are no atoms, each moved down by a step for every heaped value below it."""
+    """Values that are not atoms, each moved down by one step for every heaped value below it."""
     if column.step is None or not column.heaped_values:
         return values
     return values - np.searchsorted(np.array(column.heaped_values), values) * column.step

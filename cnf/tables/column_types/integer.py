@@ -28,7 +28,8 @@ END_SHARE, END_ROWS = 0.01, 5
 
 @register_column_type
 class Integer(NumericType):
-    """Multiples of a step. A cell has a probability: the density integrated over the step."""
+    """Multiples of a step. The probability of a cell is the integral of the density over the
+    step."""
 
     name = "integer"
     usage = ("integer", "integer:STEP")
@@ -59,8 +60,8 @@ class Integer(NumericType):
 
 
 def integer_column(cells: Numbers, step: float, *, ends: bool = True) -> Column:
-    """A grid of multiples of a step. An end that holds far more rows than any other value, and
-    heaped values, are atoms.
+    """A grid of multiples of a step. An end with far more rows than any other value, and heaped
+    values, are atoms.
 
     Args:
         cells: the numbers.

@@ -28,11 +28,10 @@ FEW_ROWS, FEW_VALUES, FEW_ROWS_LEAD, USUAL = 1_000, 20, 3.0, 0.9
 
 
 class NumericType(ColumnType):
-    """A type whose cells are numbers with a density, beside atoms and missing cells.
+    """A type whose cells are numbers with a density, atoms or missing.
 
-    The density is that of the number that `numbers` makes of a cell, per unit of it. A subclass has
-    a name, a usage and `declare`; one whose cells are not stored as numbers has `read` and `write`
-    too.
+    The density is that of the number from `numbers`, per unit. A subclass defines a name, a usage
+    and `declare`; if its cells are not stored as numbers, also `read` and `write`.
 
     Attributes:
         on_grid: whether the numbers are multiples of the column's `step`.
@@ -49,7 +48,7 @@ class NumericType(ColumnType):
             raise ValueError(f"expected {wanted} for a column that is {self.name}")
 
     def line(self, column: Column) -> tuple[str, float] | None:
-        """That of all numbers."""
+        """The line of all numbers."""
         return None if self.circle(column) else ("", 0.0)
 
     def read(self, series: pd.Series) -> np.ndarray:
@@ -57,14 +56,14 @@ class NumericType(ColumnType):
         return numbers(series, finite=False)
 
     def numbers(self, series: pd.Series, column: Column) -> np.ndarray:
-        """What `read` makes of the cells once they are no longer spelled as text; infinite where a
-        cell is spelled in another way."""
+        """The cells for `read` after text has been parsed; infinite for a cell in another
+        format."""
         values = self.read(column.read(series))
         spoilt = np.isnan(values) & series.notna().to_numpy()
         return np.where(spoilt, np.inf, values)
 
     def between(self, series: pd.Series, column: Column) -> np.ndarray:
-        """Which cells (rows,) are no multiples of the step."""
+        """Which cells (rows,) are not multiples of the step."""
         if column.step is None:
             return super().between(series, column)
         steps = self.numbers(series, column) / column.step
@@ -72,7 +71,7 @@ class NumericType(ColumnType):
         return np.abs(steps - np.round(steps)) > ROUNDING
 
     def write(self, values: np.ndarray, column: Column) -> pd.Series:
-        """Cells (rows,) from numbers, NaN where missing, stored or spelled as those of the
+        """Cells (rows,) from numbers, NaN where missing, in the storage and format of the
         table."""
         cells = pd.Series(values)
         if column.spelling is not None:
@@ -82,7 +81,7 @@ class NumericType(ColumnType):
         return stored(cells, column.dtype)
 
     def encode(self, series: pd.Series, column: Column) -> Encoded:
-        """Numbers (rows,), zero where a cell shows none, and states (rows,)."""
+        """Numbers (rows,), zero for a cell without one, and states (rows,)."""
         values = self.numbers(series, column)
         missing = np.isnan(values)
         if column.step is not None:  # what lies between counts as the nearest
@@ -113,7 +112,7 @@ class NumericType(ColumnType):
 
 @dataclass(frozen=True)
 class Numbers:
-    """The cells of a column of numbers, as a declaration looks at them.
+    """The cells of a numeric column, for a declaration.
 
     Attributes:
         name: of the column.
@@ -181,9 +180,9 @@ def is_atom(counts: np.ndarray, rows: int) -> np.ndarray:
 
 
 def atoms_among(counts: np.ndarray, rows: int) -> np.ndarray:
-    """Which of the values of a continuous column, that occur so often, are atoms.
+    """The atoms among the values of a continuous column, from their frequencies.
 
-    In few rows of many values, some that are rounded repeat by chance: there an atom stands out.
+    In few rows with many values, rounded values repeat by chance, so an atom must be prominent.
 
     >>> many, one = np.array([9] + [1, 2, 4] * 40), np.array([60] + [1] * 240)
     >>> atoms_among(many, 300).any().item(), atoms_among(one, 300).any().item()

@@ -37,8 +37,8 @@ class Time(NumericType):
     """Dates, times of day, moments and durations. A cell has a probability: the density integrated
     over the resolution of the column, a day or a minute.
 
-    The parameters of a column are its resolution, the number of it that is counted from, and its
-    time zone, or "duration" or "clock".
+    The parameters of a column are its resolution, its origin in this unit, and its time zone, or
+    "duration" or "clock".
     """
 
     name = "time"
@@ -54,7 +54,7 @@ class Time(NumericType):
         return _column(cells, role, clock=bool(parameters))
 
     def read(self, series: pd.Series) -> np.ndarray:
-        """Cells as nanoseconds; what a column counts is `numbers`."""
+        """Cells as nanoseconds; `numbers` are in the unit of the column."""
         return _counted(plain_cells(series), "ns", 0)
 
     def numbers(self, series: pd.Series, column: Column) -> np.ndarray:
@@ -70,7 +70,7 @@ class Time(NumericType):
         return ~np.isnat(times) & ~_whole(times, _parameters(column)[0])
 
     def write(self, values: np.ndarray, column: Column) -> pd.Series:
-        """Times or durations from numbers, stored or spelled as those of the table."""
+        """Times or durations from numbers, in the storage and format of the table."""
         unit, origin, zone = _parameters(column)
         missing = np.isnan(values)
         steps = np.where(missing, 0, np.round(values)).astype(np.int64) + origin
@@ -107,7 +107,7 @@ class Time(NumericType):
         return f"{unit} {zone}", float(origin)
 
     def reads_cells(self, column: Column) -> bool:
-        """Times are no numbers in any file."""
+        """No file stores times as numbers."""
         return True
 
     def show(self, value: float, column: Column) -> str:
@@ -140,13 +140,13 @@ class Moment(Time):
         return replace(column, lower=float(low), upper=float(high))
 
     def numbers(self, series: pd.Series, column: Column) -> np.ndarray:
-        """Cells as numbers; infinite where a cell is none."""
+        """Cells as numbers; infinite for an invalid cell."""
         if column.parameters:
             return super().numbers(series, column)
         return numbers(column.read(series), finite=False)
 
     def line(self, column: Column) -> tuple[str, float] | None:
-        """That of times, or of all numbers."""
+        """The line of times, or of all numbers."""
         return super().line(column) if column.parameters else NumericType.line(self, column)
 
     def details(self, column: Column) -> list[str]:
