@@ -147,7 +147,7 @@ def test_errors_of_the_rows_to_judge_by_name_their_file(tmp_path, capsys):
     pd.DataFrame({"x": NORMAL[:9], "price": NORMAL[:9]}).to_csv(valid, index=False)
     assert run("fit", train, "--valid", valid, "-o", tmp_path / "m", *TINY) == 2
     told = capsys.readouterr().err
-    assert f"{valid}: line" in told and "outside what the column holds" in told
+    assert f"{valid}: line" in told and "outside the range of the column" in told
     assert str(train) not in told
 
 

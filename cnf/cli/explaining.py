@@ -57,6 +57,6 @@ def _reference(model: Model, data: str) -> Reference:
 
 def _sentence(report: dict[str, Any]) -> str:
     return (
-        f"{report['output']}: {report['rows']:,} rows beside {report['reference_rows']:,};"
+        f"{report['output']}: {report['rows']:,} rows compared with {report['reference_rows']:,};"
         f" {report['odd_rows']:,} are odd, with a p-value of at most {report['level']:g}"
     )

@@ -94,7 +94,7 @@ class Model:
             raise ValueError(f"{spelled}: {error}") from error
         for column in compress(columns, states == NO_STATE):
             raise ValueError(
-                f"{spelled}: expected {column.name} as the table spells it, such as"
+                f"{spelled}: expected {column.name} in the format of the table, such as"
                 f" {_example(column)}; got {values[column.name]!r}"
             )
         return given

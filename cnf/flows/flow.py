@@ -128,7 +128,7 @@ class CNF(FlowMethods, WholeState):
         if (self.field.dim, self.field.context_dim) != (space.dim, self.context_dim):
             raise ValueError(
                 f"the field has dim={self.field.dim}, context_dim={self.field.context_dim};"
-                f" the flow wants dim={space.dim}, context_dim={self.context_dim}"
+                f" the flow needs dim={space.dim}, context_dim={self.context_dim}"
             )
         if self.field.geometry != space:
             raise ValueError(f"the field moves in {self.field.geometry}; the flow needs {space}")

@@ -36,7 +36,7 @@ def write_model(
     try:
         text = json.dumps(configuration, allow_nan=False)
     except TypeError as failure:
-        raise ValueError(f"a model file cannot hold this configuration: {failure}") from failure
+        raise ValueError(f"a model file cannot store this configuration: {failure}") from failure
     # The file is read back on any device, so tensors are written as they lie in ordinary memory.
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     header = {"format": FORMAT, "configuration": text, "digest": _digest(text, plain)}

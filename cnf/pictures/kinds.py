@@ -74,7 +74,7 @@ KINDS: Registry[PlotKind] = Registry(
     [
         PlotKind(
             "density",
-            "the density of a flow of two columns, beside the data",
+            "the density of a flow of two columns, and the data",
             f"{PLANAR}:draw_density",
             animate=f"{ANIMATIONS}:animate_density",
             axes="plane",

@@ -99,7 +99,7 @@ class ScoredFolder:
         digest, mark = hashlib.sha256(self.model.read_bytes()).hexdigest(), self.output / MARK
         if mark.exists() and mark.read_text() != digest:
             raise ValueError(
-                f"{self.output}: holds scores of another model; name another folder, or remove it"
+                f"{self.output}: has scores of another model; name another folder, or remove it"
             )
         self.output.mkdir(parents=True, exist_ok=True)
         with atomic_path(mark) as path:

@@ -116,6 +116,6 @@ def _array(frames: list[pd.DataFrame], path: Path) -> np.ndarray:
     array = pd.concat(frames).to_numpy()
     if array.dtype.kind not in "biuf":
         raise TableError(
-            f"{path.name}: an array holds numbers only, found {array.dtype}; write csv or parquet"
+            f"{path.name}: an array can only have numbers, found {array.dtype}; write csv or parquet"
         )
     return array

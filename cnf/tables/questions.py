@@ -232,7 +232,7 @@ def _rows_given(schema: Schema, table: pd.DataFrame, device: torch.device) -> Co
     known, impossible = of_frame(schema, table, device, missing=False)
     if impossible.any():
         place = table.index[int(impossible.nonzero()[0, 0])]
-        raise TableError(f"given: row {place!r} holds a value that its column cannot")
+        raise TableError(f"given: row {place!r} has an invalid value")
     return known
 
 
@@ -245,8 +245,8 @@ def table_density(model: Any) -> TableDensity:
     """
     if model.time is not None:
         raise ValueError(
-            "a flow through time scores whole rows only; fit the rows of a time by themselves to ask"
-            " for some of their columns"
+            "a flow through time scores whole rows only; to query some columns,"
+            " fit the rows of one time alone"
         )
     schema = model.schema
     nothing = no_constraints(schema, 1, model.device)

@@ -113,5 +113,5 @@ def _satisfied(frame: pd.DataFrame, conditions: Conditions) -> np.ndarray:
 def _too_few(conditions: Conditions, rows: int, kept: int, drawn: int) -> ValueError:
     return ValueError(
         f"{' and '.join(conditions)}: expected {rows:,} rows; got {kept:,} in {drawn:,} draws:"
-        " ask for fewer rows, drop the condition, or fit with a larger budget"
+        " request fewer rows, drop the condition, or fit with a larger budget"
     )

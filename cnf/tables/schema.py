@@ -263,7 +263,7 @@ def unheld(cell: Any, state: int, column: Column) -> str:
     """The reason why a column has no state for a cell.
 
     >>> unheld(17, OUTSIDE, Column("age", "integer", lower=17.5, step=1.0))
-    '17 is outside what the column holds (integer, from 18)'
+    '17 is outside the range of the column (integer, from 18)'
     """
     if state == NO_STATE:
         return "missing, in a column that had no missing cells in training"
@@ -273,7 +273,7 @@ def unheld(cell: Any, state: int, column: Column) -> str:
     number = column.numbers(pd.Series([cell], name=column.name))[0]
     if np.isinf(number):
         return "expected a finite number, found an infinity"
-    return f"{column.type.show(number, column)} is outside what the column holds ({column.describe()})"
+    return f"{column.type.show(number, column)} is outside the range of the column ({column.describe()})"
 
 
 def _check_names(table: pd.DataFrame, named: list[str]) -> None:
