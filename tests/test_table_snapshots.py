@@ -159,7 +159,7 @@ def test_what_is_no_table_of_snapshots_is_refused(room, model, tmp_path, capsys)
     assert "--at 'soon, or later'" in said and "such as 2024-01-05; got 'soon" in said
     assert outcome(capsys, *fit, "--ignore", "day", "--width", 8)[0] == 0
     asked = (room / "seen", room / "seen.csv", "-o", tmp_path / "x.csv")
-    assert "fit the rows of a time by themselves" in refused(capsys, "impute", *asked)
+    assert "fit the rows of one time alone" in refused(capsys, "impute", *asked)
     assert "starts from no table" in refused(capsys, "transport", *asked)
     plot = ("plot", tmp_path / "m", "times", "-o", tmp_path / "x.png")
     assert "--time" in refused(capsys, *plot)
