@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -128,31 +128,27 @@ class Layers(ABC):
 
     def velocity_and_divergence(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """v (*batch, dim) and tr ∂v/∂x (*batch,) at x (*batch, dim)."""
+        return self.velocity_and_partial_divergence(x, ())
+
+    def velocity_and_partial_divergence(
+        self, x: Tensor, without: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """v at x, and tr ∂v/∂x less uᵀ(∂v/∂x − diag s)u for each of some directions u (*batch,
+        dim): δ₁ᵀ M δ₂ − Σᵤ (W₂(δ₁ ⊙ W₁u) ⊙ W₃ᵀu)ᵀ δ₂, one more product of two matrices each."""
         z1 = self._first(x)
         a1 = self._activate(z1)
         a2 = self._second(a1)
         v = self._out(a2, x)
         # Slopes take the place of what has been used for the last time: fresh memory is dear.
-        inner = self._couple(_cosine(z1) if self.layers.unit == "sine" else _slope(a1))
+        slope1 = _cosine(z1) if self.layers.unit == "sine" else _slope(a1)
+        inner = self._couple(slope1)
+        for u in without:
+            moved = self._first_along(u)
+            moved = self._second_along(moved * slope1 if recorded() else moved.mul_(slope1))
+            inner = _less_product(inner, moved, u @ self.layers.W3)
         slope2 = _slope(a2)
         divergence = (inner * slope2 if recorded() else inner.mul_(slope2)).sum(-1)
         return v, divergence + self._trace_of_skip()
-
-    def linearized(self, x: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
-        """v and tr ∂v/∂x at x, and (∂v/∂x − diag s) u as a function of directions u (*batch,
-        dim)."""
-        z1 = self._first(x)
-        a1 = self._activate(z1)
-        a2 = self._second(a1)
-        slope1 = torch.cos(z1) if self.layers.unit == "sine" else sigmoid_slope(a1)
-        slope2 = sigmoid_slope(a2)
-        divergence = (self._couple(slope1) * slope2).sum(-1) + self._trace_of_skip()
-
-        def along(u: Tensor) -> Tensor:
-            moved = slope2 * self._second_along(slope1 * self._first_along(u))
-            return narrow_product(moved, self.layers.W3)
-
-        return self._out(a2, x), divergence, along
 
     def _activate(self, z1: Tensor) -> Tensor:
         return torch.sin(z1) if self.layers.unit == "sine" else _sigmoid(z1)
@@ -294,6 +290,11 @@ def _slope(a: Tensor) -> Tensor:
     """The derivative of the sigmoid where its value is a, in its place where nothing is
     recorded."""
     return sigmoid_slope(a) if recorded() else sigmoid_slope(a, out=a)
+
+
+def _less_product(whole: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """whole − a ⊙ b, in the place of `whole` where nothing is recorded."""
+    return torch.addcmul(whole, a, b, value=-1, out=None if recorded() else whole)
 
 
 def _cosine(z: Tensor) -> Tensor:

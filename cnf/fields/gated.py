@@ -166,10 +166,12 @@ class GatedField(VelocityField):
             gate1, skip = self._kept_in_space(gate1, skip)
         return Modulation(shift1, shift2, offset, gate1, gate2, skip)
 
-    def _kept_in_space(self, gate1: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+    def _kept_in_space(self, gate1: Tensor, skip: Tensor) -> tuple[Tensor, Tensor | None]:
         """Gates that are one where a unit has an angle, which they would take its period, and skips
         of real columns only."""
-        real = torch.arange(self.dim, device=skip.device) < self.geometry.reals
         if self.angles:
             gate1 = gate1.where((self.angular == 0).all(1), 1.0)
+        if not self.geometry.reals:
+            return gate1, None
+        real = torch.arange(self.dim, device=skip.device) < self.geometry.reals
         return gate1, skip.where(real, 0.0)

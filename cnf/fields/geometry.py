@@ -58,6 +58,8 @@ class Geometry:
 
     def join(self, reals: Tensor, angles: Tensor, vectors: Tensor) -> Tensor:
         """The coordinates (…, dim) from the parts of `split`."""
+        if self.dim == 3 * self.spheres:  # nothing to copy
+            return vectors.flatten(-2)
         return torch.cat([reals, angles, vectors.flatten(-2)], -1)
 
     def geodesic(self, z: Tensor, y: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,8 +93,8 @@ def wrap(angles: Tensor) -> Tensor:
 
 def unit(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """Normalized vectors (…, 3), and their lengths (…, 1); zero vectors stay zero."""
-    squares = vectors.square().sum(-1, keepdim=True)
-    lengths = squares.clamp(min=torch.finfo(vectors.dtype).tiny).sqrt()
+    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    lengths = lengths.clamp(min=math.sqrt(torch.finfo(vectors.dtype).tiny))
     return vectors / lengths, lengths
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,22 +42,29 @@ class OnSpheres:
         """v (*batch, dim) and its divergence (*batch,) at x (*batch, dim)."""
         reals, angles, vectors, lengths = self._parted(x)
         point = self.geometry.join(reals, angles, vectors)
-        velocity, divergence, along = self.layers.linearized(point)
+        velocity, divergence = self.layers.velocity_and_partial_divergence(
+            point, self._alone(point)
+        )
         tangent, radial = self._tangent(velocity, vectors, lengths)
-        divergence = divergence - 2 * radial.sum((-2, -1))
-        for k in range(self.geometry.spheres):
-            only = torch.zeros_like(vectors)
-            only[..., k, :] = vectors[..., k, :]
-            u = self.geometry.join(torch.zeros_like(reals), torch.zeros_like(angles), only)
-            divergence = divergence - (u * along(u)).sum(-1)
-        return tangent, divergence
+        return tangent, torch.sub(divergence, radial.sum(-1), alpha=2)
+
+    def _alone(self, point: Tensor) -> Sequence[Tensor]:
+        """Each of the unit vectors with all other coordinates zero (*batch, dim)."""
+        if self.geometry.dim == 3:
+            return (point,)
+        last = torch.arange(-self.geometry.dim, 0, device=point.device)
+        return [
+            point.where(last.div(3, rounding_mode="floor") == k, 0.0)
+            for k in range(-self.geometry.spheres, 0)
+        ]
 
     def _parted(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         reals, angles, vectors = self.geometry.split(x)
         return reals, angles, *unit(vectors)
 
     def _tangent(self, F: Tensor, vectors: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """|x| P F (*batch, dim), and xᵀF of each sphere (*batch, spheres, 1)."""
+        """|x| P F (*batch, dim), and xᵀF of each sphere (*batch, spheres)."""
         reals, angles, ambient = self.geometry.split(F)
-        radial = (ambient * vectors).sum(-1, keepdim=True)
-        return self.geometry.join(reals, angles, lengths * (ambient - radial * vectors)), radial
+        radial = (ambient * vectors).sum(-1)
+        tangent = torch.addcmul(ambient, radial[..., None], vectors, value=-1) * lengths
+        return self.geometry.join(reals, angles, tangent), radial
