@@ -17,6 +17,7 @@ from cnf.cli.output import require_writable, say, writing
 from cnf.diagnostics.checking import FEWEST_ROWS
 from cnf.pictures.tables import beside_samples
 from cnf.report import write_report
+from cnf.report.calculator import calculator
 from cnf.report.data import OddRow
 from cnf.report.page import Callback
 from cnf.tables import TableFlow
@@ -28,8 +29,8 @@ from cnf.tables.held_out import held_out_rows
 BESIDE, ODD = 200, 10
 
 
-def report_model(path: Path, data: str, output: Path) -> None:
-    """Write the page.
+def report_model(path: Path, data: str, output: Path, *, with_calculator: bool) -> None:
+    """Write the page, with a form that scores a row if asked to.
 
     Raises:
         ValueError: for a model, table or output that cannot be used, and for a model without
@@ -59,6 +60,10 @@ def report_model(path: Path, data: str, output: Path) -> None:
         if table_flow.amortized:
             callback("Likelihood of every row")
             odd = odd_rows(table_flow, table)
+        form = ""
+        if with_calculator:
+            callback("The form that scores a row")
+            form = calculator(load_model(path).table_flow, table)  # in its own precision
         write_report(
             table_flow.flow,
             rows,
@@ -70,6 +75,7 @@ def report_model(path: Path, data: str, output: Path) -> None:
             whole=whole,
             odd=odd,
             show_time=None if time is None else table_flow.schema.spelling(time),
+            calculator=form,
             callback=callback,
         )
     say(

@@ -106,7 +106,19 @@ def check(
 
 
 @app.command()
-def report(model: Model, data: Data, output: Output, threads: Threads = 1) -> None:
+def report(
+    model: Model,
+    data: Data,
+    output: Output,
+    calculator: Annotated[
+        bool,
+        typer.Option(
+            "--calculator",
+            help="Add a form that scores a typed-in row; takes 10 to 60 s more and needs cnf[onnx].",
+        ),
+    ] = False,
+    threads: Threads = 1,
+) -> None:
     """Write an HTML report on a model and on how well it fits a table.
 
     The report describes the model, its training, columns and calibration, compares it with a Gaussian
@@ -117,7 +129,7 @@ def report(model: Model, data: Data, output: Output, threads: Threads = 1) -> No
     from cnf.cli.reporting import report_model
 
     use_threads(threads)
-    report_model(model, data, output)
+    report_model(model, data, output, with_calculator=calculator)
 
 
 @app.command()

@@ -3,6 +3,7 @@
     data                     the flow, the rows that judge it, their names
     sections                 the registry: one `Section` for each part of the page
     baselines, model_card    what sections say: a Gaussian and a mixture beside the flow; facts
+    calculator               the form that scores a row, run by onnx.js and calculator.js
     figures, animation       what they show: pictures; particles and maps in motion
     scene, page              the compressed data of the motion; the file
     templates, page.css, flow.js     its markup, style and script

@@ -16,8 +16,7 @@ from cnf.diagnostics.comparison.pair import some_rows
 from cnf.files import atomic_path
 from cnf.pictures.context import ROWS, TableRows
 from cnf.report.figures import MOST_PAIRED, marginals, pairs
-from cnf.report.page import asset
-from cnf.report.templates import filled
+from cnf.report.templates import asset, filled
 from cnf.version import VERSION
 
 MOST_LISTED = 15  # columns, pairs or orders in a table of the page

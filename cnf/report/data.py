@@ -51,6 +51,7 @@ class ReportData:
         odd: the most unusual rows, for a model that can explain them.
         show_time: function that formats a time, for one flow through time; None for any other
             flow.
+        calculator: the form that scores a row, as markup; empty for none.
     """
 
     flow: CNF
@@ -61,6 +62,7 @@ class ReportData:
     whole: TableRows | None = None
     odd: Sequence[OddRow] = ()
     show_time: Callable[[float], str] | None = None
+    calculator: str = ""
 
     @property
     def dim(self) -> int:
@@ -140,6 +142,7 @@ def report_data(
     whole: TableRows | None = None,
     odd: Sequence[OddRow] = (),
     show_time: Callable[[float], str] | None = None,
+    calculator: str = "",
 ) -> ReportData:
     """Check and name the parts of a report; its flow is a copy in float64 and eval mode.
 
@@ -149,10 +152,12 @@ def report_data(
     if rows.x.dim() != 2 or rows.x.shape[1] != flow.dim or not len(rows):
         raise ValueError(f"rows: expected shape (rows, {flow.dim}), got {tuple(rows.x.shape)}")
     known = flow.metadata.get("columns") if names is None else names
-    units = flow.metadata.get("units", {})
-    named = [
-        f"{name} ({units[name]})" if units.get(name) else name
-        for name in column_names(known, flow.dim)
-    ]
+    named = with_units(column_names(known, flow.dim), flow)
     exact = copy.deepcopy(flow).double().eval()
-    return ReportData(exact, rows, train, named, source, whole, odd, show_time)
+    return ReportData(exact, rows, train, named, source, whole, odd, show_time, calculator)
+
+
+def with_units(names: Sequence[str], flow: CNF) -> list[str]:
+    """Names of columns with their units, where the flow knows them."""
+    units = flow.metadata.get("units", {})
+    return [f"{name} ({units[name]})" if units.get(name) else name for name in names]

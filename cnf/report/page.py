@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from markupsafe import Markup
@@ -16,7 +15,7 @@ from cnf.pictures.context import TableRows
 from cnf.report.data import OddRow, ReportData, report_data
 from cnf.report.scene import compressed
 from cnf.report.sections import SECTIONS
-from cnf.report.templates import filled
+from cnf.report.templates import asset, filled
 from cnf.rows import Rows
 from cnf.version import VERSION
 
@@ -36,6 +35,7 @@ def write_report(
     whole: TableRows | None = None,
     odd: Sequence[OddRow] = (),
     show_time: Callable[[float], str] | None = None,
+    calculator: str = "",
     callback: Callback = lambda title: None,
 ) -> None:
     """Write an HTML report on a flow: its description, its held-out likelihood, its calibration,
@@ -57,13 +57,14 @@ def write_report(
         odd: the most unusual rows, the most unusual first, for a model that can explain them.
         show_time: function that formats a time, for one flow through time, whose context is the
             time.
+        calculator: the form that scores a row, of `cnf.report.calculator`; empty for none.
         callback: is called with the title of each section as it begins.
 
     Raises:
         ValueError: for another number of columns than the flow has, fewer than 10 rows, or an
             output that cannot be written.
     """
-    data = report_data(flow, rows, train, names, source, whole, odd, show_time)
+    data = report_data(flow, rows, train, names, source, whole, odd, show_time, calculator)
     with atomic_path(output) as temporary:
         temporary.write_text(page(data, title, callback), encoding="utf-8")
 
@@ -96,8 +97,3 @@ def judged(data: ReportData) -> str:
         "These rows are assumed to be new to the flow."
         " Baselines are fitted to the half that does not contain the row."
     )
-
-
-def asset(name: str) -> str:
-    """The text of a file in this folder."""
-    return files("cnf.report").joinpath(name).read_text(encoding="utf-8")

@@ -69,6 +69,11 @@ def render_flow(data: ReportData) -> Markup:
     )
 
 
+def render_calculator(data: ReportData) -> str:
+    """The form that scores a row, where it was asked for."""
+    return data.calculator
+
+
 def render_training(data: ReportData) -> str:
     """The course of the training, for a flow that has a history."""
     known = records(data.flow)
@@ -113,6 +118,7 @@ SECTIONS: Registry[Section] = Registry(
         Section("about", "The model", render_model, 10),
         Section("held-out", "Held-out likelihood", render_scores, 20),
         Section("flow", "The flow, from base to data", render_flow, 30),
+        Section("calculator", "Score a row", render_calculator, 35),
         Section("training", "Training", render_training, 40),
         Section("columns", "Columns", render_columns, 50),
         Section("pairs", "Columns in pairs", render_pairs, 60),

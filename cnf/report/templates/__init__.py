@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,6 +20,11 @@ ENVIRONMENT = Environment(
 def filled(name: str, **values: Any) -> Markup:
     """A template of this folder, by the name of its file, filled in."""
     return Markup(ENVIRONMENT.get_template(name).render(**values))
+
+
+def asset(name: str) -> str:
+    """The text of a style or a script of the page."""
+    return files("cnf.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def markup(template: str, **values: Any) -> Markup:
