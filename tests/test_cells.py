@@ -157,6 +157,25 @@ def test_cells_of_many_wide_integers_are_measured_and_scored():
         assert model.evaluate(frame.head(3)).error.isfinite().all()
 
 
+@torch.no_grad()
+def test_bars_hold_where_five_integer_columns_are_wide():
+    """Points of a Sobol sequence err by more than their check; they had the scale of products."""
+    random = np.random.default_rng(0)
+    z = 0.15 * random.normal(size=(120, 5)) + 2 * random.normal(size=(120, 1))
+    frame = pd.DataFrame(np.round(z) + 50, columns=list("abcde"))
+    model = cnf.fit_table(frame, steps=20, hidden=(8, 8), kinds=dict.fromkeys("abcde", "integer"))
+    some = frame[(frame - 50).abs().max(axis=1) <= 2].head(12)
+    cells, context = model.encode(some)
+    rule = cell_rule(model.integrals.steps, 4096)
+    x = (cells.values[:, None] + rule.offsets).flatten(0, 1)
+    given = model.conditions(cells.states, context).repeat_interleave(len(rule.weights), 0)
+    logs = model.flow.log_prob(x, given).double().unflatten(0, (len(some), -1))
+    exact = (logs + rule.weights.log()).logsumexp(1)
+    found = model.evaluate(some)
+    assert ((found.log_prob - exact).abs() <= found.error).all()
+    assert found.error.max() < 1
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_bars_hold_where_three_integer_columns_are_wide():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from problems import F64
+from problems import F64, normal
 from scipy import stats
 
 import cnf
@@ -129,6 +129,20 @@ def test_calibration_takes_rows_with_absent_cells():
     precise = masked_flow(still=False)
     precise.solver = cnf.Grid.uniform(200)
     assert (found.log_prob - precise.log_prob(x, context)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "spoilt", [[[-1.0, 0], [0, 1]], [[0.0, 0], [0, 1]], [[math.nan, 1], [1, 1]]]
+)
+def test_a_covariance_that_is_none_makes_nan(spoilt):
+    """A damaged file may hold one: its rows have no score, and nothing is raised."""
+    whitening = Whitening(2, 0)
+    whitening.covariance[:] = torch.tensor(spoilt)
+    rows, there = normal(3, 2), torch.ones(3, 2, dtype=torch.bool)
+    z, log_det = whitening.whiten(rows, there, normal(3, 0))
+    assert not (z.isfinite().all(1) & log_det.isfinite()).any()
+    mean, deviation = whitening.conditionals(rows, there, normal(3, 0))
+    assert not (mean.isfinite() & deviation.isfinite()).all()
 
 
 def test_pairs_that_contradict_each_other_leave_no_narrow_direction():

@@ -15,7 +15,7 @@ from cnf.flows import CNF, Evaluation
 from cnf.rows import evenly_spaced, in_blocks
 from cnf.tables.columns import Column
 from cnf.tables.gaussian_cells import REACH, GaussianCells, NumberRows, log_widths
-from cnf.tables.quadrature import Rule, axes_rule, cell_rule, cell_rules
+from cnf.tables.quadrature import Rule, axes_rule, cell_rule, cell_rules, finest_rule
 from cnf.transforms.patterns import by_pattern
 
 # Solves of one row at several points of its cell go together, in parts of about this many.
@@ -29,7 +29,10 @@ MEASURED_ROWS, NARROW, COVERED, MARGIN, SMALLEST_ERROR = 128, 1.0, 0.98, 2.0, 5e
 # The bar of a rule is so many times what its check says where nobody measured it: at an end of the
 # support a check alone is too small for one cell in ten. Wide cells that it is measured on, the smallest
 # scale that is believed, and the fewest cells that either measurement is believed from.
-RULE_MARGIN, MEASURED_WIDE, SMALLEST_SCALE, FEWEST_MEASURED = 2.0, 64, 0.1, 8
+RULE_MARGIN, MEASURED_WIDE, SMALLEST_SCALE, FEWEST_MEASURED = 2.0, 64, 1e-3, 8
+# The scales of rules along one, two, three, four and more columns are measured apart: a product of nodes
+# errs by far less than its check, Sobol points in five columns err by more.
+SCALES = 5
 # The narrowest columns of a cell stay at their center while others are integrated, as long as their
 # errors together take no more than this share of the tolerance.
 NARROW_SHARE = 0.8
@@ -61,7 +64,8 @@ class CellIntegrals:
     Attributes:
         kappa: κ, measured on training rows; None for a model that was not: then one rule of fixed
             size serves every cell.
-        check_scale: the error of a rule per unit of its check, likewise.
+        check_scales: the error of a rule per unit of its check, likewise, by the number of columns that
+            it integrates along: one, two, three, four, more.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -69,12 +73,12 @@ class CellIntegrals:
             steps = [column.step or 0.0 for column in columns]
             self.steps = torch.tensor(steps, dtype=torch.float64)
         self.kappa: float | None = None
-        self.check_scale = RULE_MARGIN
+        self.check_scales = [RULE_MARGIN] * SCALES
 
     @property
     def measured(self) -> list[float] | None:
-        """κ and the scale of checks, as a model file keeps them; None where nothing was measured."""
-        return None if self.kappa is None else [self.kappa, self.check_scale]
+        """κ and the scales of checks, as a model file keeps them; None where nothing was measured."""
+        return None if self.kappa is None else [self.kappa, *self.check_scales]
 
     @property
     def fewest_points(self) -> int:
@@ -106,7 +110,7 @@ class CellIntegrals:
     def measure(self, flow: CNF, rows: NumberRows) -> None:
         """Estimate κ on some training rows of a default flow, and the reliability of the checks of
         rules."""
-        self.kappa, self.check_scale = 1.0, RULE_MARGIN
+        self.kappa, self.check_scales = 1.0, [RULE_MARGIN] * SCALES
         correction, sizes = self.from_center(GaussianCells.of(flow, self.steps, rows))
         size = sizes.sum(1)
         narrow = ((size > SMALLEST_ERROR) & (size < NARROW)).nonzero().squeeze(1)
@@ -116,7 +120,9 @@ class CellIntegrals:
             self.kappa = self._measured_kappa(flow, some, size[chosen], correction[chosen])
         wide = (self.kappa * size > TOLERANCE).nonzero().squeeze(1)
         chosen = wide[evenly_spaced(wide, MEASURED_WIDE)]
-        self.check_scale = self._measured_scale(flow, rows, self._jobs(self.kappa * sizes, chosen))
+        self.check_scales = self._measured_scales(
+            flow, rows, self._jobs(self.kappa * sizes, chosen)
+        )
 
     def _measured_kappa(
         self, flow: CNF, rows: NumberRows, size: Tensor, correction: Tensor
@@ -130,16 +136,24 @@ class CellIntegrals:
         ratio = (error - SMALLEST_ERROR).clamp(min=0) / (size - SMALLEST_ERROR)
         return MARGIN * _covering(ratio, otherwise=1.0)
 
-    def _measured_scale(self, flow: CNF, rows: NumberRows, jobs: list[Job]) -> float:
-        """What the first rules of jobs err by per unit of their checks, by the rules after them."""
-        self.check_scale, ratios = 1.0, [rows.values.new_zeros(0, dtype=torch.float64)]
-        jobs = [(places, rules) for places, rules in jobs if len(rules) > 1]
+    def _measured_scales(self, flow: CNF, rows: NumberRows, jobs: list[Job]) -> list[float]:
+        """What the first rules of jobs err by per unit of their checks, by rules of more points; of
+        all together where there are too few along so many columns."""
+        self.check_scales = [1.0] * SCALES
+        ratios = [[rows.values.new_zeros(0, dtype=torch.float64)] for _ in range(SCALES)]
         first = self._solve(flow, rows, jobs)
-        second = self._solve(flow, rows, [(places, rules[1:]) for places, rules in jobs])
-        for (found, check), (better, _) in zip(first, second):
+        next_rules = [(some, rules[1:] or [self._finer(rules[0])]) for some, rules in jobs]
+        second = self._solve(flow, rows, next_rules)
+        for (_, rules), (found, check), (better, _) in zip(jobs, first, second):
             error = (found.log_prob - better.log_prob).abs() - SMALLEST_ERROR
-            ratios.append(error.clamp(min=0) / check)
-        return max(_covering(torch.cat(ratios), otherwise=RULE_MARGIN), SMALLEST_SCALE)
+            ratios[_along(rules[0])].append(error.clamp(min=0) / check)
+        groups = [torch.cat(group) for group in ratios]
+        usual = _covering(torch.cat(groups), otherwise=RULE_MARGIN / MARGIN)
+        return [MARGIN * max(_covering(group, usual), SMALLEST_SCALE) for group in groups]
+
+    def _finer(self, rule: Rule) -> Rule:
+        """A rule of more points along the columns of the last that cells are given."""
+        return finest_rule(self.steps * rule.moved)
 
     def from_center(self, cells: GaussianCells) -> tuple[Tensor, Tensor]:
         """The log of the factor for the density at the center of each cell (rows,), in nats, and
@@ -203,7 +217,7 @@ class CellIntegrals:
                 part.view(len(places), -1)[whole].T for part in points
             )
             log_mean, check = rules[0].log_mean(log_density + log_there)
-            error = self.check_scale * check + SMALLEST_ERROR
+            error = self.check_scales[_along(rules[0])] * check + SMALLEST_ERROR
             integral = Evaluation(log_mean, (share * bound).sum(0) + error, nfe.sum(0), ok.all(0))
             kept = [part[: len(places)] for part in (*vars(integral).values(), error)]
             yield Evaluation(*kept[:-1]), kept[-1]
@@ -232,6 +246,11 @@ class CellIntegrals:
         cells = GaussianCells.of(flow, self.steps, some).within_reach().take(row)
         x, log_ratio = cells.at(0.5 + offsets / steps.where(steps > 0, 1.0), moved & cells.on_grid)
         return x, context, log_ratio
+
+
+def _along(rule: Rule) -> int:
+    """The place of a rule's scale."""
+    return min(int(rule.moved.sum()), SCALES) - 1
 
 
 def _wide(errors: Tensor) -> Tensor:

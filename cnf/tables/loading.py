@@ -15,7 +15,7 @@ from cnf.flows.model_file import read_model
 from cnf.flows.serialization import DTYPES, misfits_reported, require_bounded
 from cnf.flows.state import checked, load_tensors
 from cnf.registry import known_classes
-from cnf.tables.cell_integrals import RULE_MARGIN
+from cnf.tables.cell_integrals import RULE_MARGIN, SCALES
 from cnf.tables.columns import Column
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.model import TableFlow
@@ -116,20 +116,20 @@ def _build(config: dict[str, Any]) -> TableFlow:
         if config["imputer"]:
             model.with_imputer(config.get("donors"))  # which models of release 0.1 lack
     if (measured := config.get("cell_error")) is not None:
-        model.integrals.kappa, model.integrals.check_scale = _cell_error(measured)
+        model.integrals.kappa, *model.integrals.check_scales = _cell_error(measured)
     model.metadata = FitMetadata.from_json(config["metadata"])
     return model.to(DTYPES[config["dtype"]])
 
 
-def _cell_error(value: Any) -> tuple[float, float]:
-    """What a model measured of its cells: the error of a single point, and the worth of a rule's check,
-    which the first files of 0.2 do not have.
+def _cell_error(value: Any) -> list[float]:
+    """What a model measured of its cells: the error of a single point, and the scales of the checks of
+    rules, of which the first files of 0.2 have none or one.
 
     Raises:
-        ValueError: for anything that is not one or two numbers of at least zero.
+        ValueError: for anything that is not so many numbers of at least zero.
     """
     numbers = value if isinstance(value, list) else [value, RULE_MARGIN]
     sound = all(type(number) in (int, float) and 0 <= number < math.inf for number in numbers)
-    if len(numbers) != 2 or not sound:
+    if len(numbers) not in (2, 1 + SCALES) or not sound:
         raise ValueError(f"cell_error: expected numbers of at least zero; got {value!r:.100}")
-    return numbers[0], numbers[1]
+    return numbers if len(numbers) > 2 else [numbers[0], *numbers[1:] * SCALES]

@@ -18,6 +18,8 @@ POINTS = 32
 # along the axes, and points for more.
 NODES_IN_TURN = {1: (8, 24), 2: (5, 10), 3: (4, 7), 4: (4,)}
 POINTS_IN_TURN = (16, 64)
+# What the last of these are measured by.
+FINEST_NODES, FINEST_POINTS = {1: 48, 2: 20, 3: 10, 4: 6}, 512
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,14 @@ def cell_rules(steps: Tensor) -> list[Rule]:
     if count in NODES_IN_TURN:
         return [axes_rule(steps), *(end_rule(steps, nodes) for nodes in NODES_IN_TURN[count])]
     return [cell_rule(steps, points) for points in POINTS_IN_TURN]
+
+
+def finest_rule(steps: Tensor) -> Rule:
+    """A rule with more points than the last of `cell_rules`."""
+    count = int((steps > 0).sum())
+    if count in FINEST_NODES:
+        return end_rule(steps, FINEST_NODES[count])
+    return cell_rule(steps, FINEST_POINTS)
 
 
 def cell_rule(steps: Tensor, size: int | None = None) -> Rule:

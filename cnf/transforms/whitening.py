@@ -200,7 +200,7 @@ class Whitening(Transform):
         rows = v.to(rows.dtype).expand(y.shape).reshape(rows.shape) * torch.cosh(self.bend * rows)
         moved = torch.zeros_like(rows)
         for whitener, places in self.whiteners(present, None, features):
-            inverse = torch.linalg.inv(whitener.matrix)
+            inverse = torch.linalg.inv_ex(whitener.matrix)[0]
             moved[places[:, None], whitener.free] = _pick(rows, places, whitener.free) @ inverse.T
         return moved.view(y.shape).to(v.dtype)
 
@@ -243,7 +243,7 @@ class Whitening(Transform):
         rest = y - mean
         y, z = y.clone(), straight(z, self.bend)
         for whitener, rows in self.whiteners(free, given, features):
-            inverse = torch.linalg.inv(whitener.matrix)
+            inverse = torch.linalg.inv_ex(whitener.matrix)[0]
             centered = _pick(z, rows, whitener.free) @ inverse.T
             centered = centered + _pick(rest, rows, whitener.given) @ whitener.gain.T
             y[rows[:, None], whitener.free] = centered + _pick(mean, rows, whitener.free)
@@ -257,7 +257,8 @@ class Whitening(Transform):
         for pattern, found in by_pattern(torch.cat((present, self._group(features)), 1)):
             of_row, group = pattern[: self.dim], pattern[self.dim :]
             rows, columns = in_blocks(found), of_row.nonzero().squeeze(1)
-            precision = torch.linalg.inv(self._covariance_of(of_row, group)[columns][:, columns])
+            covariance = self._covariance_of(of_row, group)[columns][:, columns]
+            precision = torch.linalg.inv_ex(covariance)[0]
             own = precision.diagonal()
             mean[rows[:, None], columns] -= _pick(rest, rows, columns) @ precision / own
             deviation[rows[:, None], columns] = own.rsqrt()
@@ -291,10 +292,12 @@ class Whitening(Transform):
         covariance = self._covariance_of(free | given, group)
         free, given = (mask.nonzero().squeeze(1) for mask in (free, given))
         crossed = covariance[free][:, given]
-        gain = torch.linalg.solve(covariance[given][:, given], crossed.T).T
+        # The covariance of a damaged file makes NaN, and no error.
+        gain = torch.linalg.solve_ex(covariance[given][:, given], crossed.T)[0].T
         conditional = covariance[free][:, free] - gain @ crossed.T
         deviation = conditional.diagonal().sqrt()
-        eigenvalues, vectors = torch.linalg.eigh(conditional / deviation / deviation[:, None])
+        correlation = (conditional / deviation / deviation[:, None]).nan_to_num(0.0, 0.0, 0.0)
+        eigenvalues, vectors = torch.linalg.eigh(correlation)
         root = (vectors * eigenvalues.clamp(min=1e-12).rsqrt()) @ vectors.T
         log_det = -0.5 * eigenvalues.clamp(min=1e-12).log().sum() - deviation.log().sum()
         return Whitener(free, given, root / deviation, gain, log_det)
