@@ -11,7 +11,8 @@ Run it with::
 Every method gets each budget anew, in seconds of its process and on one thread, choices and
 calibration included. Prints NLL in nats a row, the seconds that ours took, and the first budget at
 which ours is ahead of the best peer at its largest. Cells are kept as those of
-benchmark_accuracy.py are, and a rerun goes on where the last one stopped."""
+benchmark_accuracy.py are, and a rerun goes on where the last one stopped. Methods and budgets that
+a run leaves out keep the figures of the run before."""
 
 # sphinx_gallery_thumbnail_path = "../figures/benchmark_time.png"
 from __future__ import annotations
@@ -51,6 +52,16 @@ def summarize(cells: Sequence[Cell], folder: Path) -> dict[str, dict]:
             "nll": float(np.mean(values)), "se": error(values), "seconds": notes.get("seconds"),
         }  # fmt: skip
     return found
+
+
+def merged(before: dict[str, dict], now: dict[str, dict]) -> dict[str, dict]:
+    """The figures of a run, with the methods and budgets that it left out as they stood before."""
+    order = [method for method in METHODS if method in before.keys() | now.keys()]
+    runs = {method: before.get(method, {}) | now.get(method, {}) for method in order}
+    return {
+        method: dict(sorted(each.items(), key=lambda run: float(run[0])))
+        for method, each in runs.items()
+    }
 
 
 def passes_at(found: dict[str, dict]) -> tuple[float, float | None]:
@@ -136,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in names:
         cells = cells_of(name, options)
         compute_all(cells, options)
-        data[name] = summarize(cells, options.cells)
+        data[name] = merged(data.get(name, {}), summarize(cells, options.cells))
         print_table(name, data[name])
         write_json(kept, data)
     if data:

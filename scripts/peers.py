@@ -79,7 +79,7 @@ def _fitted(table: Table, budget: Budget, seed: int, **settings: object) -> Scor
         found = flow.evaluate(table.test)
     notes = {
         "nfe": found.nfe.double().mean().item(),
-        "updates": history.records[-1].step,
+        "updates": history.records[-1].step if history.records else 0,
         "seconds": took,
         **history.choices,
     }

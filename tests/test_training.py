@@ -566,7 +566,7 @@ def test_weights_reach_the_mixture():
     weights = (torch.arange(len(x)) % 3 != 0).double()
     nothing = torch.tensor(0.0)
     rows = Rows(x, weights=weights), Rows(x[weights > 0])
-    rival = MixtureBaseline(*rows, nothing, seed=0, most=5, seconds=None).fit()
+    rival = MixtureBaseline(*rows, nothing, seed=0, most=5).fit()
     assert rival.best.components in (2, 5)
     base = rival.best.base
     for found in (getattr(base, "base", base),):

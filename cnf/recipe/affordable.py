@@ -49,21 +49,23 @@ def affordable_rows(
 
 @dataclass(frozen=True)
 class Deadline:
-    """When a search has to end, by a clock."""
+    """When a search has to end, by a clock; each thing of it is expected to take `growth` times as
+    long as the dearest before."""
 
     at: float
     clock: Clock = shared_seconds
+    growth: float = 1.0
 
     def allows(self, things: Iterable[Thing]) -> Iterator[Thing]:
         """The first of some things, and the others as long as the next will be done in time if it takes
-        no longer than those before.
+        no longer than expected.
 
         >>> list(Deadline(5.0, iter(range(0, 99, 2)).__next__).allows("abcdef"))
         ['a', 'b']
         """
         dearest, last = 0.0, self.clock()
         for count, thing in enumerate(things):
-            if count and last + dearest > self.at:
+            if count and last + self.growth * dearest > self.at:
                 return
             yield thing
             now = self.clock()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 import cnf.recipe.defaults as defaults
@@ -12,10 +14,12 @@ from cnf.fields import Geometry
 from cnf.flows import Base, ContaminatedBase, MixtureBase, NormalBase, StudentTBase
 from cnf.flows.mixtures import fitted_mixture, mixture_base
 from cnf.flows.product_base import product
+from cnf.recipe.affordable import Deadline
 from cnf.recipe.gaussian_mixtures import rows_for_mixture
+from cnf.recipe.growing_mixtures import DOUBLED_COST, growing_mixtures
 from cnf.recipe.periodic_bases import circle_base, sphere_base
-from cnf.recipe.settings import FitSettings
 from cnf.rows import Rows, weighted_nll
+from cnf.training.config import Clock
 
 
 def base_in_space(geometry: Geometry, train: Rows, valid: Rows, seed: int) -> Base:
@@ -65,33 +69,28 @@ def choose_base(train: Rows, valid: Rows, seed: int) -> Base:
     )
 
 
-def start_mixture(train: Rows, valid: Rows, settings: FitSettings, seed: int) -> Base:
-    """What a short fit starts from: a mixture with as many components as time allows, with heavy
-    tails or without, or a base that is not fitted where that is nearer to held-out rows.
+def grown_base(train: Rows, valid: Rows, *, seconds: float, clock: Clock, seed: int) -> Base:
+    """The best of the mixtures that can be grown in so many seconds, with heavy tails or without, or a
+    base that is not fitted where that is nearer to held-out rows.
 
     Args:
         train: rows in model coordinates.
         valid: held-out rows, likewise.
-        settings: of the fit.
-        seed: of the mixture, and of the rows that it learns from.
+        seconds: for the mixtures.
+        clock: the seconds.
+        seed: of the mixtures, and of the rows that they learn from.
     """
-    rows = rows_for_mixture(train.x, train.weights, seed, defaults.HASTY_ROWS)
-    seconds, found = defaults.START_SHARE * settings.budget[1], plain_bases(train.x.shape[1])
-    start, before = settings.clock(), 1
-    for components in defaults.START_COMPONENTS:
-        if (settings.clock() - start) * components / before > seconds:
+    deadline = Deadline(clock() + seconds, clock, growth=DOUBLED_COST)
+    rows = torch.as_tensor(rows_for_mixture(train.x, train.weights, seed))
+    mixtures: list[Base] = []
+    best = math.inf
+    for mixture in deadline.allows(growing_mixtures(rows, seed)):
+        nll = _nll(mixture.to(valid.x), valid)
+        if nll > best:
             break
-        try:
-            model = fitted_mixture(
-                rows, components, seed=seed,
-                iterations=defaults.BASE_ITERATIONS, smallest=defaults.TRANSFORM_VARIANCE,
-            )  # fmt: skip
-        except ValueError:  # rows so far out that a Gaussian of them has no width
-            break
-        mixture = mixture_base(model, train.x.dtype, train.x.device)
-        found += [mixture, ContaminatedBase(mixture)]
-        before = components
-    return min(found, key=lambda base: _nll(base, valid))
+        best, mixtures = nll, [mixture, ContaminatedBase(mixture)]
+    bases = plain_bases(train.x.shape[1]) + mixtures
+    return min(bases, key=lambda base: _nll(base, valid))
 
 
 def plain_bases(dim: int) -> list[Base]:

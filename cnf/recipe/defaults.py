@@ -36,13 +36,12 @@ CALIBRATION_SHARE, FEWEST_CALIBRATION_ROWS = 0.05, 64
 LIKELIHOOD_SHARE_OF_STEPS = 0.1
 LIKELIHOOD_SHARE_OF_SECONDS, LIKELIHOOD_SHARE_OF_SECONDS_MANY_ROWS = 0.7, 0.8
 MANY_ROWS_BUDGET = 20_000
-# Fewer seconds do not bring a field from a normal base to where a mixture is at once: the flow starts
-# from the mixture, and likelihood refines it in small steps. Flow matching, or larger ones, lead away
-# from it.
-SHORT_SECONDS, SHORT_RATE = 10 * TRAINING_SHARE, 1e-3
-# With fewer seconds than these, mixtures are small and learn from fewer rows, but may take a larger
-# share: they are what a flow is likely to be behind.
-HASTY_SECONDS, HASTY_ROWS, HASTY_COMPONENTS, HASTY_SHARE = 30 * TRAINING_SHARE, 10_000, 80, 0.15
+# Fewer seconds do not bring a field to where a mixture is at once, and refining the mixture by
+# likelihood gains less than a larger one: the flow stays a mixture, fitted for most of the seconds.
+SHORT_SECONDS, SHORT_MIXTURE_SHARE = 10 * TRAINING_SHARE, 0.75
+# With fewer seconds than these, choices are quick, and a mixture, which the flow is likely to be
+# behind, takes this share of them before training.
+HASTY_SECONDS, HASTY_MIXTURE_SHARE = 30 * TRAINING_SHARE, 0.3
 
 # Flow matching: a step is cheap, so many small ones.
 MATCHING: dict[str, Any] = {
@@ -106,7 +105,7 @@ FIT_TOLERANCE = 1e-3  # nats, of the finished flow's error bars
 # changes with a finer one says what will be left of it for a flow.
 TRANSFORM_ROWS = 2_000  # fewer say too little about the shape of a column
 TRANSFORM_GAIN = 0.05  # nats that a richer transform must gain over whitening
-TRANSFORM_COMPONENTS, HASTY_TRANSFORM_COMPONENTS = (10, 40), (10,)
+TRANSFORM_COMPONENTS, HASTY_TRANSFORM_COMPONENTS = (10, 40), (8, 16)
 TRANSFORM_ITERATIONS, TRANSFORM_SAMPLE, TRANSFORM_VARIANCE = 20, 10_000, 1e-4
 
 # Pilot fits, which choose between transforms where the budget makes two of them a small part.
@@ -121,8 +120,6 @@ BASE_GAIN = 0.05  # nats that a mixture must gain over the other bases
 BASE_ERRORS = 2.0  # standard errors by which it must be sure
 BASE_COMPONENTS, BASE_WIDTH = 32, 1.5  # more or narrower: the flow would have to fill gaps
 BASE_ITERATIONS = 20
-# Of the mixture that a short fit starts from, as many as half of the seconds allow.
-START_COMPONENTS, START_SHARE = (10, 20, 40, 80, 160), 0.5
 STUDENT_DF = (3.0, 6.0)
 STUDENT_GAIN = 0.1  # nats a column: independent heavy columns are another shape, not only tails
 
@@ -143,8 +140,7 @@ KERNEL_LEAST_SPREAD = 1e-4  # radians, 0.6 km on the earth: about what coordinat
 SMALL_COMPONENTS, LARGE_COMPONENTS = (2, 5, 10, 40), 160
 MIN_GAIN = 0.1  # nats; less is no reason to give up a flow
 MIXTURE_ROWS, MIXTURE_ROWS_A_COMPONENT, MIXTURE_ITERATIONS = 40_000, 25, 30
-MIXTURE_SHARE = 0.05  # of the seconds, for the small mixtures
-LARGE_MIXTURE_TIMES = 3.0  # the large one may take so many times theirs
+MIXTURE_SHARE = 0.05  # of the seconds, where these are the budget
 STEPS_A_COMPONENT = 20  # of the fit: a short one is compared with small mixtures only
 
 # Stacking of mixtures by cross-validation, for few rows, in units of the columns' deviations.
@@ -157,6 +153,7 @@ STACKING_FOLDS, STACKING_STARTS = 5, 2
 STACKING_ROWS_A_COMPONENT = 5
 STACKING_VARIANCE = 1e-4
 MOST_REPEATS = 4  # of a row on average, where weights differ
+SHORT_STACK_SHARE = 0.5  # of a few seconds; of more, as other mixtures
 STACKING_ROUNDS, SMALLEST_SHARE = 200, 0.01  # of the shares; less drops a mixture
 STACKING_ERRORS = 2.0  # standard errors by which a flow must lead: held-out rows chose its weights
 

@@ -19,12 +19,14 @@ from cnf.recipe.defaults import (
 )
 from cnf.recipe.mixture_fallback import (
     FallbackResult,
+    GrownMixture,
     fall_back_to_mixture,
+    mixture_before_training,
     stack_of_few_rows,
     train_unless_overtaken,
 )
-from cnf.recipe.preparation import FitPlan, checked_rows, prepare, starts_from_mixture
-from cnf.recipe.settings import FitSettings, default_settings, from_mixture
+from cnf.recipe.preparation import FitPlan, checked_rows, prepare, stays_mixture
+from cnf.recipe.settings import FitSettings, default_settings
 from cnf.recipe.source import source_of, start_at, start_displaced, with_source
 from cnf.recipe.stacking import Stack
 from cnf.recipe.subsets import fit_subsets
@@ -86,7 +88,8 @@ def fit(
         seed: of everything random here.
         steps: budget in training steps of the flow; the default grows with the rows. A source that is
             fitted takes a third as many besides.
-        seconds: budget in seconds instead; below 10 the flow starts from a mixture of Gaussians.
+        seconds: budget in seconds instead; below 10, and with 2,000 rows or more, the flow stays a
+            mixture of Gaussians.
         gradient: of the likelihood: "discrete", "direct", or "adjoint" for the continuous adjoint.
         likelihood_share: part of the budget for maximum likelihood; 1 is likelihood alone, 0 flow
             matching alone.
@@ -150,20 +153,22 @@ def fit(
         settings = with_source(settings, origin)
     given = rows + (len(valid) if x_valid is None else 0)
     free = likelihood_share is None and "phases" not in chosen
-    start_mixed = free and starts_from_mixture(flow, train, settings)
-    if start_mixed:
-        settings = from_mixture(settings)
-    plan = prepare(flow, train, valid, settings, seed, rows=given, from_mixture=start_mixed)
+    as_mixture = free and stays_mixture(flow, train, valid, settings)
+    plan = prepare(flow, train, valid, settings, seed, rows=given, as_mixture=as_mixture)
     prepared = settings.clock()
     stack = stack_of_few_rows(flow, train, valid, plan, settings, seed)
-    if settings.short:  # what training leaves of a longer budget is enough for a stack
+    grown = mixture_before_training(flow, train, valid, plan, settings, seed)
+    if settings.hasty:  # what training leaves of a longer budget is enough for a stack
         prepared = settings.clock()
     trainer = Trainer(
         flow, train, valid, settings.training(),
         seed=seed, metadata=asdict(plan), callbacks=callbacks, stream=stream,
         spent=settings.spent + prepared - start,
     )  # fmt: skip
-    history = _trained(trainer, settings, checkpoint, stack, refit=x_valid is None)
+    if as_mixture:
+        history = _finish(trainer, settings)
+    else:
+        history = _trained(trainer, settings, checkpoint, stack, grown, refit=x_valid is None)
     if any_subset:
         share = None if whole is None else SUBSET_SHARE * whole
         try:
@@ -181,11 +186,12 @@ def _trained(
     settings: FitSettings,
     checkpoint: str | Path | None,
     stack: Stack | None,
+    grown: GrownMixture | None,
     *,
     refit: bool,
 ) -> History:
     """Train, from the checkpoint on if there is one, and see whether a mixture is better; see
-    `fall_back_to_mixture` for `stack` and `refit`."""
+    `fall_back_to_mixture` for `stack`, `grown` and `refit`."""
     if checkpoint is not None:
         resume(Path(checkpoint), trainer)
         if trainer.processes.first:
@@ -195,7 +201,7 @@ def _trained(
     except KeyboardInterrupt as stop:
         trainer.settle()
         raise Interrupted(_finish(trainer, settings)) from stop
-    mixture = fall_back_to_mixture(trainer, settings, stack, refit=refit)
+    mixture = fall_back_to_mixture(trainer, settings, stack, grown, refit=refit)
     return _finish(trainer, settings, mixture)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
@@ -12,16 +11,13 @@ from cnf.flows import Base, ContaminatedBase
 from cnf.flows.mixtures import fitted_mixture, mixture_base
 from cnf.recipe.defaults import (
     LARGE_COMPONENTS,
-    LARGE_MIXTURE_TIMES,
     MIN_GAIN,
     MIXTURE_ITERATIONS,
-    MIXTURE_ROWS,
     MIXTURE_ROWS_A_COMPONENT,
     SMALL_COMPONENTS,
 )
 from cnf.recipe.gaussian_mixtures import rows_for_mixture
 from cnf.rows import Rows, weighted_nll
-from cnf.training.config import Clock
 
 
 @dataclass(frozen=True)
@@ -42,10 +38,6 @@ class MixtureBaseline:
         ladj: log-Jacobian of the held-out rows, () or (rows,).
         seed: of expectation-maximization, and of the rows taken where there are many.
         most: components at most.
-        seconds: time for the small mixtures; the large one may take three times as long. None for
-            no limit.
-        most_rows: rows to learn from at most.
-        clock: the seconds.
     """
 
     def __init__(
@@ -56,36 +48,29 @@ class MixtureBaseline:
         *,
         seed: int,
         most: int,
-        seconds: float | None,
-        most_rows: int = MIXTURE_ROWS,
-        clock: Clock = time.perf_counter,
     ) -> None:
         self.train, self.valid, self.ladj = train, valid, ladj
-        self.seed, self.seconds, self.clock = seed, seconds, clock
-        self.rows = rows_for_mixture(train.x, train.weights, seed, most_rows)
+        self.seed = seed
+        self.rows = rows_for_mixture(train.x, train.weights, seed)
         self.most = min(most, len(self.rows) // MIXTURE_ROWS_A_COMPONENT)
         self.found: list[Candidate] = []
-        self.seconds_a_component = 0.0
 
     def fit(self) -> MixtureBaseline:
         """Fit the small mixtures."""
         for components in SMALL_COMPONENTS:
-            if components <= self.most and self._affords(components):
+            if components <= self.most:
                 self._fit(components)
         return self
 
     def fit_largest(self) -> None:
-        """Fit the mixture of as many components as rows and time allow."""
+        """Fit the mixture of as many components as rows allow."""
         components = min(LARGE_COMPONENTS, self.most)
-        if self.seconds is not None and self.seconds_a_component:
-            affordable = int(LARGE_MIXTURE_TIMES * self.seconds / self.seconds_a_component)
-            components = min(components, affordable)
         if self.found and components > self.found[-1].components:
             self._fit(components)
 
     @property
     def best(self) -> Candidate | None:
-        """The mixture with the smallest held-out NLL; None where rows or time allow none."""
+        """The mixture with the smallest held-out NLL; None where rows allow none."""
         return min(self.found, key=lambda candidate: candidate.nll, default=None)
 
     @property
@@ -103,11 +88,7 @@ class MixtureBaseline:
             self.fit_largest()
         return self.best.base if self.best is not None and nll - self.best.nll > MIN_GAIN else None
 
-    def _affords(self, components: int) -> bool:
-        return self.seconds is None or components * self.seconds_a_component <= self.seconds
-
     def _fit(self, components: int) -> None:
-        start = self.clock()
         try:
             model = fitted_mixture(
                 self.rows, components, seed=self.seed, iterations=MIXTURE_ITERATIONS
@@ -120,7 +101,6 @@ class MixtureBaseline:
             for base in (plain, ContaminatedBase(plain))
         ]
         self.found.append(min(tried, key=lambda candidate: candidate.nll))
-        self.seconds_a_component = (self.clock() - start) / components
 
     @torch.no_grad()
     def _nll(self, base: Base) -> float:

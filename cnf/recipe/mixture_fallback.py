@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from torch import Tensor
+
 from cnf.flows import CNF, Base
+from cnf.recipe.bases import grown_base
 from cnf.recipe.defaults import (
-    HASTY_COMPONENTS,
-    HASTY_ROWS,
-    HASTY_SHARE,
+    HASTY_MIXTURE_SHARE,
     LARGE_COMPONENTS,
     MIN_GAIN,
-    MIXTURE_ROWS,
     MIXTURE_SHARE,
+    SHORT_STACK_SHARE,
     STACKING_FOLDS,
     STACKING_ROWS,
     STACKING_STEPS,
-    START_SHARE,
     STEPS_A_COMPONENT,
 )
 from cnf.recipe.mixture_baseline import MixtureBaseline
@@ -25,7 +25,7 @@ from cnf.recipe.settings import FitSettings
 from cnf.recipe.sphere_kernels import sphere_kernels
 from cnf.recipe.stacking import Stack
 from cnf.recipe.transforms import standardizing_transform
-from cnf.rows import Rows
+from cnf.rows import Rows, weighted_nll
 from cnf.training.batches import in_model_coordinates
 from cnf.training.trainer import Trainer
 from cnf.training.validation import validation_subset
@@ -44,6 +44,13 @@ class FallbackResult(NamedTuple):
     held_out: tuple[float, float] | None
 
 
+class GrownMixture(NamedTuple):
+    """A mixture that a flow has to beat, and its held-out NLL in nats a row of the data's units."""
+
+    base: Base
+    nll: float
+
+
 def stack_of_few_rows(
     flow: CNF, train: Rows, valid: Rows, plan: FitPlan, settings: FitSettings, seed: int
 ) -> Stack | None:
@@ -54,12 +61,23 @@ def stack_of_few_rows(
     long = seconds > 0 or steps >= STACKING_STEPS
     if not (plan.allow_mixture_fallback and flow.geometry.flat and few and long):
         return None
-    free, share = plan.transform_is_free, START_SHARE if settings.short else MIXTURE_SHARE
+    free, share = plan.transform_is_free, SHORT_STACK_SHARE if settings.short else MIXTURE_SHARE
     plain = standardizing_transform(train, settings.ranges).to(flow.device) if free else None
     return Stack(
         plain or flow.preprocess, train, valid,
         seed=seed, seconds=share * seconds or None, clock=settings.clock,
     )  # fmt: skip
+
+
+def mixture_before_training(
+    flow: CNF, train: Rows, valid: Rows, plan: FitPlan, settings: FitSettings, seed: int
+) -> GrownMixture | None:
+    """The mixture that a hasty fit has to beat, so that training knows what seconds are left; None for
+    other fits, and where the plan allows none."""
+    few = len(train) + len(valid) < STACKING_ROWS
+    if few or not (settings.hasty and plan.allow_mixture_fallback and flow.geometry.flat):
+        return None
+    return _grown_mixture(flow, train, valid, settings, seed)
 
 
 def train_unless_overtaken(trainer: Trainer, stack: Stack | None) -> None:
@@ -81,7 +99,12 @@ def train_unless_overtaken(trainer: Trainer, stack: Stack | None) -> None:
 
 
 def fall_back_to_mixture(
-    trainer: Trainer, settings: FitSettings, stack: Stack | None, *, refit: bool
+    trainer: Trainer,
+    settings: FitSettings,
+    stack: Stack | None,
+    grown: GrownMixture | None,
+    *,
+    refit: bool,
 ) -> FallbackResult | None:
     """Where the plan allows it and a mixture beats the flow on held-out rows, make it the base of a
     field at rest.
@@ -90,6 +113,7 @@ def fall_back_to_mixture(
         trainer: at its end.
         settings: of the fit.
         stack: of few rows.
+        grown: of a hasty fit.
         refit: whether the stack is fitted to the held-out rows in the end.
     """
     plan = FitPlan(**trainer.metadata)
@@ -99,15 +123,10 @@ def fall_back_to_mixture(
         return None
     if not trainer.flow.geometry.flat:
         return _fall_back_to_kernels(trainer)
-    steps, seconds = settings.budget
-    hasty = settings.hasty
-    share, most_rows = (HASTY_SHARE, HASTY_ROWS) if hasty else (MIXTURE_SHARE, MIXTURE_ROWS)
-    most = HASTY_COMPONENTS if hasty else LARGE_COMPONENTS
-    if steps:
-        most = min(most, steps // STEPS_A_COMPONENT)
-    limit = share * seconds or None
-    baseline = _baseline(trainer, settings, most=most, most_rows=most_rows, seconds=limit)
-    found = baseline.best_if_better_than(trainer.state.best_nll)
+    if settings.budget[1]:
+        found = _grown_if_better(trainer, settings, grown)
+    else:
+        found = _fitted_if_better(trainer, settings.budget[0])
     if found is None:
         return None
     _install_base(trainer, found)
@@ -143,17 +162,39 @@ def _install_base(trainer: Trainer, base: Base) -> None:
     trainer.flow.field.load_state_dict(trainer.initial)
 
 
-def _baseline(
-    trainer: Trainer, settings: FitSettings, *, most: int, most_rows: int, seconds: float | None
-) -> MixtureBaseline:
-    """The mixtures that the flow has to beat, judged on the rows that judged it."""
-    flow, train, valid = trainer.flow, trainer.train, validation_subset(trainer.valid)
-    (y, _, _), (held_out, _, ladj) = (
-        flow.to_model_coordinates(rows.x, rows.context) for rows in (train, valid)
+def _grown_if_better(
+    trainer: Trainer, settings: FitSettings, grown: GrownMixture | None
+) -> Base | None:
+    """A mixture that is ahead by so much that the flow is given up; of a hasty fit, by anything."""
+    flow, train, valid = trainer.flow, trainer.train, trainer.valid
+    grown = grown or _grown_mixture(flow, train, valid, settings, trainer.seed)
+    gain = 0.0 if settings.hasty else MIN_GAIN
+    return grown.base if trainer.state.best_nll - grown.nll > gain else None
+
+
+def _fitted_if_better(trainer: Trainer, steps: int) -> Base | None:
+    """The same where steps are the budget, on which no clock has a say."""
+    y, held_out, ladj = _judged(trainer.flow, trainer.train, trainer.valid)
+    most = min(LARGE_COMPONENTS, steps // STEPS_A_COMPONENT)
+    baseline = MixtureBaseline(y, held_out, ladj, seed=trainer.seed, most=most).fit()
+    return baseline.best_if_better_than(trainer.state.best_nll)
+
+
+def _grown_mixture(
+    flow: CNF, train: Rows, valid: Rows, settings: FitSettings, seed: int
+) -> GrownMixture:
+    """The mixture that its share of the seconds allows."""
+    y, held_out, ladj = _judged(flow, train, valid)
+    share = HASTY_MIXTURE_SHARE if settings.hasty else MIXTURE_SHARE
+    base = grown_base(
+        y, held_out, seconds=share * settings.budget[1], clock=settings.clock, seed=seed
     )
-    return MixtureBaseline(
-        Rows(y, weights=train.weights),
-        Rows(held_out, weights=valid.weights),
-        ladj, seed=trainer.seed, most=most, most_rows=most_rows, seconds=seconds,
-        clock=settings.clock,
-    ).fit()  # fmt: skip
+    return GrownMixture(base, weighted_nll(base.log_prob(held_out.x) + ladj, held_out.weights)[0])
+
+
+def _judged(flow: CNF, train: Rows, valid: Rows) -> tuple[Rows, Rows, Tensor]:
+    """Rows to learn from and the rows that judge the flow, in model coordinates, and the log-Jacobian
+    of the latter."""
+    judges = validation_subset(valid)
+    held_out, _, ladj = flow.to_model_coordinates(judges.x, judges.context)
+    return in_model_coordinates(flow, train), Rows(held_out, weights=judges.weights), ladj

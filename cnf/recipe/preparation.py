@@ -11,12 +11,14 @@ import cnf.recipe.defaults as defaults
 from cnf.fields import Geometry
 from cnf.flows import CNF
 from cnf.recipe.architecture import default_field
-from cnf.recipe.bases import base_in_space, start_mixture
+from cnf.recipe.bases import base_in_space, grown_base
 from cnf.recipe.pilot_fits import affords_pilot_fits, best_transform
 from cnf.recipe.settings import FitSettings
+from cnf.recipe.transform_judges import grown_mixture_nll, mixture_nll
 from cnf.recipe.transforms import transforms_in_space
 from cnf.rows import FEWEST_ROWS, Rows, as_rows, held_out_split
 from cnf.training.batches import in_model_coordinates
+from cnf.training.validation import validation_subset
 from cnf.transforms import Affine
 
 PROBES = 16  # points at which a field at rest is zero
@@ -72,7 +74,7 @@ def prepare(
     seed: int,
     *,
     rows: int,
-    from_mixture: bool,
+    as_mixture: bool,
 ) -> FitPlan:
     """Build and fit what the user left free, and see what a mixture may replace at the end.
 
@@ -87,7 +89,7 @@ def prepare(
         seed: of every choice.
         rows: that the user gave to learn from, before some were held out; the field's size goes by
             them.
-        from_mixture: whether the flow starts from a mixture, see `starts_from_mixture`.
+        as_mixture: whether the flow will stay a mixture, see `stays_mixture`.
     """
     free, resting = set(flow.automatic), at_rest(flow)
     if "field" in free and resting:
@@ -100,14 +102,16 @@ def prepare(
     choices |= _fit_transform(flow, train, valid, settings, seed)
     if "base" in free:
         y, held_out = (in_model_coordinates(flow, part) for part in (train, valid))
-        if from_mixture:
-            flow.base = start_mixture(y, held_out, settings, seed)
+        if as_mixture:
+            seconds = defaults.SHORT_MIXTURE_SHARE * settings.budget[1]
+            judges = validation_subset(held_out)
+            flow.base = grown_base(y, judges, seconds=seconds, clock=settings.clock, seed=seed)
         else:
             flow.base = base_in_space(flow.geometry, y, held_out, seed)
         choices["base"] = flow.base.describe()
     flow.automatic &= {"solver"}
     known = flow.geometry.flat or flow.geometry == Geometry(0, spheres=1)
-    fallback = "base" in free and not flow.context_dim and resting and known and not from_mixture
+    fallback = "base" in free and not flow.context_dim and resting and known and not as_mixture
     return FitPlan(choices, fallback, "preprocess" in free)
 
 
@@ -129,10 +133,11 @@ def fit_context_map(flow: CNF, train: Rows) -> None:
         raise ValueError(f"context: {failure}") from failure
 
 
-def starts_from_mixture(flow: CNF, train: Rows, settings: FitSettings) -> bool:
-    """Whether a fit is so short, of so many rows, that its flow starts from a mixture."""
-    many = len(train) >= defaults.STACKING_ROWS and train.context is None
-    return settings.short and many and flow.geometry.flat and "base" in flow.automatic
+def stays_mixture(flow: CNF, train: Rows, valid: Rows, settings: FitSettings) -> bool:
+    """Whether a fit is so short, of so many rows, that no training brings a flow ahead of a mixture."""
+    many = len(train) + len(valid) >= defaults.STACKING_ROWS and train.context is None
+    free = "base" in flow.automatic and flow.geometry.flat and at_rest(flow)
+    return settings.short and many and free
 
 
 def _fit_transform(
@@ -148,9 +153,8 @@ def _fit_transform(
         )
     if not free:
         return {}
-    hasty = settings.hasty
-    judges = defaults.HASTY_TRANSFORM_COMPONENTS if hasty else defaults.TRANSFORM_COMPONENTS
-    found = transforms_in_space(flow.preprocess, train, valid, ranges, seed, judges=judges)
+    judge = grown_mixture_nll if settings.hasty else mixture_nll
+    found = transforms_in_space(flow.preprocess, train, valid, ranges, seed, judge=judge)
     names, candidates = list(found), [transform.to(flow.device) for transform in found.values()]
     chosen = len(found) - 1
     if chosen and affords_pilot_fits(settings):

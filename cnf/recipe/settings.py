@@ -158,13 +158,6 @@ def default_settings(
     return settings
 
 
-def from_mixture(settings: FitSettings) -> FitSettings:
-    """The settings of a flow that starts from a mixture: likelihood alone, in small steps."""
-    _, seconds = settings.budget
-    phase = replace(settings.phases[-1], seconds=seconds, learning_rate=defaults.SHORT_RATE)
-    return replace(settings, phases=(phase,))
-
-
 def require_known(chosen: Iterable[str], names: Iterable[str]) -> None:
     """Raise a TypeError for a keyword that is no name, and name those that are close to it."""
     known = [*names, "steps", "seconds", "likelihood_share", "checkpoint", "callbacks", "weights"]
