@@ -445,8 +445,8 @@ def test_a_short_fit_is_no_worse_than_a_mixture(seconds):
     calls = iter(range(10**9))
     flow, step = cnf.CNF(4), seconds / 200
     history = cnf.fit(flow, x, x_valid, seconds=seconds, clock=lambda: step * next(calls))
-    assert "mixture of" in history.choices["base"] and at_rest(flow)
     assert bool(history.records) == (seconds > 10)
+    assert history.records or ("mixture of" in history.choices["base"] and at_rest(flow))
     rival = GaussianMixture(10, random_state=0).fit(flow.preprocess(x)[0])
     y, ladj = flow.preprocess(x_test)
     assert flow.log_prob(x_test).mean().item() > rival.score(y) + ladj.item() - 0.1

@@ -86,9 +86,10 @@ def grown_base(train: Rows, valid: Rows, *, seconds: float, clock: Clock, seed: 
     best = math.inf
     for mixture in deadline.allows(growing_mixtures(rows, seed)):
         nll = _nll(mixture.to(valid.x), valid)
-        if nll > best:
+        if nll < best:
+            best, mixtures = nll, [mixture, ContaminatedBase(mixture)]
+        elif len(mixture.weights) > defaults.SETTLED_COMPONENTS:
             break
-        best, mixtures = nll, [mixture, ContaminatedBase(mixture)]
     bases = plain_bases(train.x.shape[1]) + mixtures
     return min(bases, key=lambda base: _nll(base, valid))
 

@@ -39,6 +39,9 @@ MANY_ROWS_BUDGET = 20_000
 # Fewer seconds do not bring a field to where a mixture is at once, and refining the mixture by
 # likelihood gains less than a larger one: the flow stays a mixture, fitted for most of the seconds.
 SHORT_SECONDS, SHORT_MIXTURE_SHARE = 10 * TRAINING_SHARE, 0.75
+# A grown mixture of more components that gains nothing is the last. Of fewer, the next may gain: an
+# axis that parts no clusters was split.
+SETTLED_COMPONENTS = 16
 # With fewer seconds than these, choices are quick, and a mixture, which the flow is likely to be
 # behind, takes this share of them before training.
 HASTY_SECONDS, HASTY_MIXTURE_SHARE = 30 * TRAINING_SHARE, 0.3
