@@ -143,7 +143,8 @@ KERNEL_LEAST_SPREAD = 1e-4  # radians, 0.6 km on the earth: about what coordinat
 SMALL_COMPONENTS, LARGE_COMPONENTS = (2, 5, 10, 40), 160
 MIN_GAIN = 0.1  # nats; less is no reason to give up a flow
 MIXTURE_ROWS, MIXTURE_ROWS_A_COMPONENT, MIXTURE_ITERATIONS = 40_000, 25, 30
-MIXTURE_SHARE = 0.05  # of the seconds, where these are the budget
+# Of the seconds, for a stack of few rows and for a grown mixture: of 50, as large a one as of 15.
+MIXTURE_SHARE, GROWN_SHARE = 0.05, 0.1
 STEPS_A_COMPONENT = 20  # of the fit: a short one is compared with small mixtures only
 
 # Stacking of mixtures by cross-validation, for few rows, in units of the columns' deviations.

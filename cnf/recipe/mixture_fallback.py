@@ -9,6 +9,7 @@ from torch import Tensor
 from cnf.flows import CNF, Base
 from cnf.recipe.bases import grown_base
 from cnf.recipe.defaults import (
+    GROWN_SHARE,
     HASTY_MIXTURE_SHARE,
     LARGE_COMPONENTS,
     MIN_GAIN,
@@ -185,7 +186,7 @@ def _grown_mixture(
 ) -> GrownMixture:
     """The mixture that its share of the seconds allows."""
     y, held_out, ladj = _judged(flow, train, valid)
-    share = HASTY_MIXTURE_SHARE if settings.hasty else MIXTURE_SHARE
+    share = HASTY_MIXTURE_SHARE if settings.hasty else GROWN_SHARE
     base = grown_base(
         y, held_out, seconds=share * settings.budget[1], clock=settings.clock, seed=seed
     )
