@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch.distributions import Independent, Laplace
 
 import cnf
-from cnf.flows import ErrorModel
+from cnf.flows import ErrorModel, model_file
 from cnf.flows.model_file import read_model, write_model
 
 
@@ -407,3 +407,12 @@ def test_a_file_from_before_bars_had_a_weight_keeps_its_bars(tmp_path):
         del configuration["error_model"][newer]
     write_model(path, configuration, tensors)
     assert cnf.load(path).error_model == ErrorModel() and ErrorModel().quadrature_weight == 1
+
+
+def test_whole_numbers_of_a_file_are_numbers_that_tensors_take():
+    """A damaged file held an integer of 30 digits: scoring raised an OverflowError."""
+    config = {"tolerance": 1e-3, "bar_scale": 10**18, "floor": 0}
+    assert ErrorModel.from_config(config).bar_scale == 1e18
+    assert model_file._parsed('{"seed": 18446744073709551615}') == {"seed": 2**64 - 1}
+    with pytest.raises(ValueError, match="a number of 31 digits"):
+        model_file._parsed(f'{{"bar_scale": {10**30}}}')

@@ -93,7 +93,7 @@ class ErrorModel:
         """
         if not all(type(value) in (int, float) for value in config.values()):
             raise ValueError(f"error_model: expected numbers; got {config}")
-        model = cls(**config)
+        model = cls(**{key: float(value) for key, value in config.items()})
         largest = model.largest_steepness, model.largest_context
         factors = model.bar_scale, model.floor, model.rounding, *largest
         if not (min(model.tolerance, model.usual_steepness) > 0 and min(factors) >= 0):

@@ -18,6 +18,7 @@ from cnf.files import atomic_path
 FORMAT, EARLIER = "2", "1"
 # A header longer than this is not one of ours; JSON nests a few levels only.
 LONGEST_HEADER = 32 * 2**20
+MOST_DIGITS = 20  # of a whole number: seeds have up to 64 bits
 
 
 class ModelFileError(ValueError):
@@ -90,13 +91,18 @@ def _upgraded(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parsed(text: str, hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """JSON as it is defined: without the words for numbers that are not finite, which Python would
-    take. `hook` is applied to every object."""
+    """JSON as it is defined, without the words for numbers that are not finite, which Python would
+    take, and without whole numbers that no seed has. `hook` is applied to every object."""
 
     def refuse(word: str) -> None:
         raise ValueError(f"{word} is not a number")
 
-    return json.loads(text, parse_constant=refuse, object_hook=hook)
+    def whole(digits: str) -> int:
+        if len(digits) > MOST_DIGITS:
+            raise ValueError(f"a number of {len(digits)} digits")
+        return int(digits)
+
+    return json.loads(text, parse_constant=refuse, parse_int=whole, object_hook=hook)
 
 
 def _digest(configuration: str, tensors: dict[str, Tensor]) -> str:

@@ -50,7 +50,10 @@ def history(
 def check(records: Sequence[Mapping[str, object]]) -> None:
     """Every record has every key."""
     if not records:
-        raise ValueError("records: expected at least one, got none")
+        raise ValueError(
+            "records: expected at least one, got none: nothing was trained; fits of fewer than 10"
+            " seconds stay mixtures"
+        )
     for i, record in enumerate(records):
         if missing := [key for key in KEYS if key not in record]:
             raise ValueError(

@@ -132,4 +132,5 @@ def _cell_error(value: Any) -> list[float]:
     sound = all(type(number) in (int, float) and 0 <= number < math.inf for number in numbers)
     if len(numbers) not in (2, 1 + SCALES) or not sound:
         raise ValueError(f"cell_error: expected numbers of at least zero; got {value!r:.100}")
+    numbers = [float(number) for number in numbers]
     return numbers if len(numbers) > 2 else [numbers[0], *numbers[1:] * SCALES]
