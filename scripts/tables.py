@@ -1,19 +1,17 @@
 """Typed tables
 ============
 
-Do samples pass for real rows, and are hidden cells found again?
+Do samples pass for real rows?
 
 Run it with::
 
-    python scripts/tables.py                       # the tables of CNF_SHARED_DATA, from the csv, no options
-    python scripts/tables.py --only diamonds --steps 2000
+    python scripts/tables.py                       # the tables of CNF_SHARED_DATA, 150 s of one core each
+    python scripts/tables.py --only diamonds --seconds 60
     python scripts/tables.py --quick               # a generated table, seconds
 
 For each table: boosted trees tell held-out rows from samples of ours, of a Gaussian copula with
-empirical columns and of independent columns (AUC, ½ is best); a fifth of the cells of held-out
-rows is hidden and drawn again by ours and by scikit-learn's IterativeImputer (mean CRPS of
-numbers, in standard deviations of the column). Writes figures/tables.png and tables.json, one
-entry a table; a rerun replaces what it computed.
+empirical columns and of independent columns (AUC, ½ is best). Seconds are those of the processor.
+Writes figures/tables.png and tables.json, one entry a table; a rerun replaces what it computed.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/tables.png"
@@ -29,12 +27,11 @@ import numpy as np
 import pandas as pd
 import torch
 from results import read_json, write_json
-from table_rivals import auc, chained_equations, crps, gaussian_copula, independent
+from table_rivals import auc, gaussian_copula, independent
 
 import cnf
 from cnf import plotting
 from cnf.plotting.style import ACCENT, DATA, FAINT, MODEL, styled
-from cnf.recipe import default_table_flow, fit_table_flow
 from cnf.tables import read_typed_table
 
 FOLDER = Path(os.environ.get("CNF_SHARED_DATA", "../shared/data"))
@@ -44,7 +41,8 @@ TABLES = {
     "diamonds": "diamonds/data.csv.gz",
 }
 HELD_OUT = 0.2
-JUDGED_ROWS, IMPUTED_ROWS, SCORED_ROWS, DRAWS, HIDDEN = 8000, 1000, 500, 20, 0.2
+JUDGED_ROWS, SCORED_ROWS = 8000, 500
+IMPUTED_ROWS, HIDDEN = 1000, 0.2  # of the rows held out, and of their cells; see imputation.py
 
 
 def generated(rows: int = 1500) -> pd.DataFrame:
@@ -62,41 +60,25 @@ def generated(rows: int = 1500) -> pd.DataFrame:
     )
 
 
-def study(
-    table: pd.DataFrame,
-    *,
-    steps: int | None,
-    hidden: tuple[int, int] | None,
-    likelihood_share: float | None,
-    impute: bool,
-    seed: int,
-) -> dict[str, Any]:
+def study(table: pd.DataFrame, seed: int, **budget: Any) -> dict[str, Any]:
     """All figures of one table."""
-    schema = cnf.Schema.infer(table)
-    table = table[[column.name for column in schema.modeled]].reset_index(drop=True)
     order = np.random.default_rng(seed).permutation(len(table))
     held = round(HELD_OUT * len(table))
     test, train = (table.iloc[part].reset_index(drop=True) for part in np.split(order, [held]))
-    model = default_table_flow(schema, len(train), hidden=hidden, imputer=impute, seed=seed)
-    start = time.perf_counter()
-    history = fit_table_flow(
-        model, train, steps=steps, seed=seed, imputer=impute, likelihood_share=likelihood_share
-    )
-    found: dict[str, Any] = {
+    start = time.process_time()
+    model = cnf.fit_table(train, seed=seed, clock=time.process_time, **budget)
+    spent = time.process_time() - start
+    names = [column.name for column in model.schema.modeled]
+    train, test = train[names], test[names]
+    return {
         "rows": len(train),
-        "steps": history.records[-1].step,
-        "hidden": None if model.flow is None else model.flow.field.hidden,
+        "steps": model.history.records[-1].step,
         "seed": seed,
-        "seconds": time.perf_counter() - start,
-        "schema": schema.lines(),
+        "seconds": spent,
+        "schema": model.schema.lines(),
+        "log_prob": held_out(model, test),
+        "auc": told_apart(model, train, test[:JUDGED_ROWS], seed),
     }
-    found["log_prob"] = held_out(model, test)
-    found["auc"] = told_apart(model, train, test[:JUDGED_ROWS], seed)
-    if impute:
-        found["crps"] = refilled(model, train, test[:IMPUTED_ROWS], seed) | {
-            "steps": found["steps"]
-        }
-    return found
 
 
 def held_out(model: cnf.TableFlow, test: pd.DataFrame) -> dict[str, float]:
@@ -124,78 +106,42 @@ def told_apart(
     return {name: auc(test, rows[list(test)], seed) for name, rows in drawn.items()}
 
 
-def refilled(
-    model: cnf.TableFlow, train: pd.DataFrame, test: pd.DataFrame, seed: int
-) -> dict[str, float]:
-    """Mean CRPS of hidden numbers, in standard deviations, of ours and of chained equations."""
-    names = [c.name for c in model.schema.modeled if c.numeric]
-    hidden = (np.random.default_rng(seed).random(test.shape) < HIDDEN) & test.notna().to_numpy()
-    holes = test.astype(object).mask(hidden).infer_objects()
-    holes = holes.astype(dict.fromkeys(names, "float64"))
-    ours = model.impute(holes, DRAWS, generator=torch.Generator().manual_seed(seed))
-    ours = np.stack([frame[names].astype("float64").to_numpy() for frame in ours])
-    theirs = chained_equations(train, holes, names, DRAWS, seed)
-    found: dict[str, list[float]] = {"cnf": [], "IterativeImputer": []}
-    for j, name in enumerate(names):
-        rows = hidden[:, list(test).index(name)]
-        truth, spread = test[name].to_numpy(dtype=float)[rows], train[name].std()
-        for method, draws in zip(found, (ours, theirs)):
-            found[method].append(float(crps(draws[:, rows, j], truth).mean() / spread))
-    means = {method: float(np.mean(values)) for method, values in found.items()}
-    return means | {"columns": dict(zip(names, zip(*found.values())))}
-
-
 def keep(results: dict[str, Any], path: Path) -> dict[str, Any]:
     """Write the results beside those that are there already, and return them all."""
     known = read_json(path)
-    known |= {name: known.get(name, {}) | found for name, found in results.items()}
-    write_json(path, known)
-    return known
+    write_json(path, known | results)
+    return known | results
 
 
 def show(name: str, found: dict[str, Any]) -> None:
     """The figures of one table, for people."""
-    score, areas, scores = found["log_prob"], found["auc"], found.get("crps")
-    print(f"{name}: {found['rows']:,} rows, {found['steps']:,} steps")
+    score, areas = found["log_prob"], found["auc"]
+    print(f"{name}: {found['rows']:,} rows, {found['steps']:,} steps in {found['seconds']:.0f} s")
     mean, error, bar = (score[key] for key in ("mean", "standard_error", "bar"))
     print(f"  held-out log-probability {mean:.3f} ± {error:.3f}, bar {bar:.4f}")
     print(
         "  AUC   "
         + ", ".join(
             f"{method} {area:.3f} ± {spread:.3f}" for method, (area, spread) in areas.items()
-        )
+        ),
+        flush=True,
     )
-    if scores:
-        print(
-            f"  CRPS  cnf {scores['cnf']:.3f}, IterativeImputer {scores['IterativeImputer']:.3f}",
-            flush=True,
-        )
 
 
 @styled
 def draw(results: dict[str, Any], path: Path) -> None:
-    """AUC and CRPS of every table as dots with their errors, one row a table."""
-    page, axes = plotting.figure(1, 2, panel=(3.2, 1.3 + 0.3 * len(results)))
-    ours, others = axes.flat
+    """AUC of every table as dots with their errors, one row a table."""
+    page, axes = plotting.figure(1, 1, panel=(4.2, 1.3 + 0.3 * len(results)))
+    ax = axes.flat[0]
     for row, found in enumerate(results.values()):
         for (method, (area, error)), color in zip(found["auc"].items(), (MODEL, ACCENT, DATA)):
             label = method if row == 0 else None
-            ours.errorbar(area, row, xerr=2 * error, fmt="o", ms=4, color=color, label=label)
-        for method, color in (("cnf", MODEL), ("IterativeImputer", ACCENT)):
-            label = method if row == 0 else None
-            others.plot(
-                found.get("crps", {}).get(method, np.nan), row, "o", ms=4, color=color, label=label
-            )
-    titles = (
-        "AUC, real rows or samples (½: not told apart)",
-        "CRPS of hidden cells, standard deviations",
-    )
-    for ax, title in zip((ours, others), titles):
-        ax.set(title=title, ylim=(len(results) - 0.4, -0.6), yticks=range(len(results)))
-        ax.set_yticklabels([name.replace("_", " ") for name in results] if ax is ours else [])
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
-    ours.axvline(0.5, color=FAINT, lw=0.6)
-    others.set_xlim(0, 1.05 * others.get_xlim()[1])
+            ax.errorbar(area, row, xerr=2 * error, fmt="o", ms=4, color=color, label=label)
+    title = "AUC, real rows or samples (½: not told apart)"
+    ax.set(title=title, ylim=(len(results) - 0.4, -0.6), yticks=range(len(results)))
+    ax.set_yticklabels([name.replace("_", " ") for name in results])
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+    ax.axvline(0.5, color=FAINT, lw=0.6)
     plotting.save(page, path)
 
 
@@ -204,39 +150,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures"))
     parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES))
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--width", type=int)
-    parser.add_argument(
-        "--likelihood-share", type=float, help="of the steps; the default is that of cnf.fit"
-    )
-    parser.add_argument(
-        "--no-imputation", action="store_true", help="samples alone, in half the time"
-    )
+    parser.add_argument("--seconds", type=float, default=150, help="of the processor, for a fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a generated table and few steps")
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    hidden = None if options.width is None else (options.width, options.width)
+    budget: dict[str, Any] = {"seconds": options.seconds}
     if options.quick:
-        jobs = {"generated": (generated(), 40, (16, 16))}
+        budget, tables = {"steps": 40, "hidden": (16, 16)}, {"generated": generated()}
     else:
         there = [name for name in options.only if (FOLDER / TABLES[name]).is_file()]
-        if not there:
-            parser.exit(message=f"no table in {FOLDER}: set CNF_SHARED_DATA\n")
-        jobs = {
-            name: (read_typed_table(FOLDER / TABLES[name]), options.steps, hidden)
-            for name in there
-        }
-    for name, (table, steps, widths) in jobs.items():
-        found = study(
-            table,
-            steps=steps,
-            hidden=widths,
-            likelihood_share=options.likelihood_share,
-            impute=not options.no_imputation,
-            seed=options.seed,
-        )
+        tables = {name: read_typed_table(FOLDER / TABLES[name]) for name in there}
+    if not tables:
+        parser.exit(message=f"no table in {FOLDER}: set CNF_SHARED_DATA\n")
+    for name, table in tables.items():
+        found = study(table, options.seed, **budget)
         show(name, found)
         draw(keep({name: found}, options.out / "tables.json"), options.out / "tables.png")
 

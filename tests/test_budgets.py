@@ -106,7 +106,7 @@ def test_states_end_with_their_share_of_the_seconds_whatever_steps_were_hoped_fo
     rows = discrete.DiscreteRows(states, torch.zeros(40, 0), states < 0, torch.ones(40).double())
     ticks = itertools.count(step=0.01)
     monkeypatch.setattr(discrete, "shared_seconds", lambda: float(next(ticks)))
-    budget = Budget(None, 2.0)
+    budget = Budget.now(None, 2.0)
     discrete.fit_discrete(DiscreteModel([2, 2]), rows, rows, budget=budget, seed=0)
     assert next(ticks) == pytest.approx(budget.discrete_seconds, abs=0.05)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import cnf.recipe.defaults as defaults
 from cnf.recipe.affordable import Deadline, affordable_rows
@@ -25,12 +25,19 @@ class Budget:
 
     steps: int | None
     seconds: float | None
-    clock: Clock = shared_seconds
-    start: float = field(default_factory=shared_seconds)
+    start: float
+    clock: Clock
 
-    def begun(self, spent: float) -> Budget:
-        """The same of which so many seconds are gone already."""
-        return replace(self, start=self.start - spent)
+    @classmethod
+    def now(
+        cls,
+        steps: int | None,
+        seconds: float | None,
+        clock: Clock = shared_seconds,
+        spent: float = 0.0,
+    ) -> Budget:
+        """A budget of which so many seconds are spent already."""
+        return cls(steps, seconds, clock() - spent, clock)
 
     @property
     def discrete_steps(self) -> int:

@@ -14,8 +14,9 @@ from cnf.recipe.tables.budget import Budget
 from cnf.rows import evenly_spaced, weighted_nll
 from cnf.tables.discrete import DiscreteModel
 from cnf.training.batches import Batches, Sampler
+from cnf.training.config import Clock
 from cnf.training.minimize import minimize
-from cnf.training.processes import Processes, shared_seconds
+from cnf.training.processes import Processes
 from cnf.training.schedules import WarmupCosine
 from cnf.training.streams import PooledBatches, RowStream
 from cnf.training.validation import snapshot
@@ -65,19 +66,19 @@ def fit_discrete(
     generator = torch.Generator(train.states.device).manual_seed(seed)
     best = BestWeights(model, valid)
     seconds = budget.discrete_seconds
-    end = None if seconds is None else shared_seconds() + seconds
+    end = None if seconds is None else budget.clock() + seconds
 
     def objective(step: int) -> tuple[Tensor, Tensor]:
         loss = -model.log_prob(*batches.draw(defaults.DISCRETE_BATCH, generator)).mean()
         return loss, loss
 
     def on_time(run: Any) -> None:
-        if end is not None and shared_seconds() > end:
+        if end is not None and budget.clock() > end:
             run.stop()
 
     steps = budget.discrete_steps
     if seconds is not None:
-        steps = affordable(model, train, valid, steps, seconds)
+        steps = affordable(model, train, valid, steps, seconds, budget.clock)
     minimize(
         model.parameters(), objective, phase="discrete", steps=steps,
         schedule=WarmupCosine(warm_up=0.0), clip=math.inf, callbacks=[on_time, best], **defaults.DISCRETE,
@@ -87,18 +88,23 @@ def fit_discrete(
 
 
 def affordable(
-    model: DiscreteModel, train: DiscreteRows, valid: DiscreteRows, most: int, seconds: float
+    model: DiscreteModel,
+    train: DiscreteRows,
+    valid: DiscreteRows,
+    most: int,
+    seconds: float,
+    clock: Clock,
 ) -> int:
     """How many training steps so many seconds allow, with their validations; two are timed."""
     rows = torch.arange(defaults.DISCRETE_BATCH, device=train.weights.device) % len(train.weights)
-    times = [shared_seconds()]
+    times = [clock()]
     for _ in range(2):
         loss = -model.log_prob(train.states[rows], train.extra[rows], train.given[rows]).mean()
         torch.autograd.grad(loss, list(model.parameters()))
-        times.append(shared_seconds())
+        times.append(clock())
     held_out_nll(model, valid)
-    validations = defaults.DISCRETE_VALIDATIONS * (shared_seconds() - times[-1])
-    left = seconds - (shared_seconds() - times[0]) - validations
+    validations = defaults.DISCRETE_VALIDATIONS * (clock() - times[-1])
+    left = seconds - (clock() - times[0]) - validations
     return max(1, min(most, int(left / (times[2] - times[1]))))
 
 

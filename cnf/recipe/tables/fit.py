@@ -101,7 +101,7 @@ def fit_table(
         device: where to compute.
         announce: called before the fit with lines on how the file is written and what each column
             is.
-        **budget: steps, seconds, likelihood_share, checkpoint and callbacks, as in `cnf.fit`. By
+        **budget: steps, seconds, clock, likelihood_share, checkpoint and callbacks, as in `cnf.fit`. By
             default the number of steps grows with the rows.
 
     Returns:
@@ -123,7 +123,8 @@ def fit_table(
     """
     if isinstance(table, TableFlow):
         return _former_call(table, *former, weights=weights, seed=seed, imputer=imputer, **budget)
-    start = shared_seconds()
+    clock = budget.get("clock", shared_seconds)
+    start = clock()
     if former:
         raise TypeError(f"fit_table: expected one table; got {len(former)} more arguments")
     if time is not None:
@@ -173,7 +174,7 @@ def fit_table(
             any_subset=any_subset,
             source=origin,
             stream=stream,
-            spent=shared_seconds() - start,
+            spent=clock() - start,
             **budget,
         )
     except Interrupted as stop:

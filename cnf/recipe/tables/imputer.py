@@ -63,6 +63,7 @@ def fit_imputer(
             seed=seed,
             steps=budget.flow_steps(rows),
             seconds=budget.flow_seconds(defaults.DONOR_SHARE),
+            clock=budget.clock,
             likelihood_share=0.0,
             matching_name=SUBSET_STAGE,
             scored=False,

@@ -21,6 +21,7 @@ from cnf.tables.model import TableFlow
 from cnf.tables.orders import orders_of
 from cnf.tables.schema import Cells
 from cnf.training.callbacks import Callback
+from cnf.training.config import Clock
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
 from cnf.training.modes import with_gradients
@@ -43,6 +44,7 @@ def fit_table_flow(
     stream: RowStream | None = None,
     steps: int | None = None,
     seconds: float | None = None,
+    clock: Clock = shared_seconds,
     spent: float = 0.0,
     likelihood_share: float | None = None,
     checkpoint: str | Path | None = None,
@@ -71,11 +73,12 @@ def fit_table_flow(
         >>> fit_table_flow(model, table, steps=20).valid_nll == model.history.valid_nll
         True
     """
-    start = shared_seconds()
+    start = clock()
     options: dict[str, Any] = {
         "seed": seed,
         "steps": steps,
         "seconds": seconds,
+        "clock": clock,
         "likelihood_share": likelihood_share,
         "checkpoint": checkpoint,
         "callbacks": callbacks,
@@ -100,7 +103,7 @@ def fit_table_flow(
     names = [
         [column.name for column in part] for part in (model.schema.modeled, model.schema.context)
     ]
-    spent += shared_seconds() - start
+    spent += clock() - start
     facts |= {"columns": names[0], "context": names[1], "seed": seed, "version": VERSION}
     facts["orders"] = orders_of(model.schema, table, seed)
     try:

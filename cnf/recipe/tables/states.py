@@ -24,6 +24,7 @@ from cnf.tables.gaussian_cells import NumberRows
 from cnf.tables.masked_flow import gaussianizing_maps
 from cnf.tables.model import TableFlow
 from cnf.training.checkpoint import extent
+from cnf.training.config import Clock
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
 from cnf.training.streams import RowStream
@@ -41,6 +42,7 @@ def fit_states(
     steps: int | None,
     seconds: float | None,
     spent: float,
+    clock: Clock,
     imputer: bool,
     refit: bool,
     likelihood_share: float | None,
@@ -54,9 +56,9 @@ def fit_states(
     too, once they have judged. `stream` is of all rows to learn from where `train` is a sample of
     them.
     """
-    whole = Budget(steps, seconds).begun(spent)
+    whole = Budget.now(steps, seconds, clock, spent)
     share = 1 - defaults.IMPUTER_SHARE if imputer else 1.0
-    budget = Budget(steps, None if seconds is None else share * seconds).begun(share * spent)
+    budget = Budget.now(steps, None if seconds is None else share * seconds, clock, share * spent)
     generator = torch.Generator(model.device).manual_seed(seed)
     mapped = train.take(evenly_spaced(train.weights, _mapped_rows(model, train, budget)))
     start = budget.clock()
@@ -94,7 +96,7 @@ def fit_states(
         _measure(model, train, budget)
     history.train_nll, history.train_se = _mean_nll(model, train, budget)
     if imputer and stopped is None:
-        rest = Budget(steps, whole.left)
+        rest = Budget.now(steps, whole.left, clock)
         callbacks = options.get("callbacks", ())
         try:
             fit_imputer(model, train, valid, rest, seed=seed, callbacks=callbacks)
@@ -145,7 +147,7 @@ def _fit_flow(
         context=context, context_valid=context_valid,
         weights=None if stream is not None else train.weights.repeat(copies), seed=seed,
         steps=budget.flow_steps(len(train) if stream is None else stream.rows),
-        seconds=None if seconds is None else round(seconds, ROUNDED),
+        seconds=None if seconds is None else round(seconds, ROUNDED), clock=budget.clock,
         likelihood_share=budget.likelihood_share(likelihood_share),
         tolerance=defaults.TYPED_TOLERANCE, checkpoint=checkpoint, scored=False,
         stream=None if stream is None else _flow_stream(model, stream, seed), **options,
