@@ -105,8 +105,7 @@ def test_states_end_with_their_share_of_the_seconds_whatever_steps_were_hoped_fo
     states = torch.randint(0, 2, (40, 2), generator=torch.Generator().manual_seed(0))
     rows = discrete.DiscreteRows(states, torch.zeros(40, 0), states < 0, torch.ones(40).double())
     ticks = itertools.count(step=0.01)
-    monkeypatch.setattr(discrete, "shared_seconds", lambda: float(next(ticks)))
-    budget = Budget.now(None, 2.0)
+    budget = Budget.now(None, 2.0, clock=lambda: float(next(ticks)))
     discrete.fit_discrete(DiscreteModel([2, 2]), rows, rows, budget=budget, seed=0)
     assert next(ticks) == pytest.approx(budget.discrete_seconds, abs=0.05)
 
