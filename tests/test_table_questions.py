@@ -202,3 +202,17 @@ def test_a_range_of_times_has_ends_as_the_table_spells_them():
             TableError, match=f"the ends of a range as '{name}' has them.*got 'no'"
         ):
             of_mapping(schema, {name: ("no", None)}, torch.device("cpu"))
+
+
+def test_an_invalid_given_value_costs_its_own_row():
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"g": random.choice(list("ab"), 60), "x": random.normal(size=60)})
+    model = cnf.fit_table(table, steps=2, hidden=(4, 4), any_subset=True)
+    new = table[:4].assign(g=["a", "west", "b", "a"])
+    density = model.conditional(new[["g"]]).marginal(["x"])
+    found, alone = density.evaluate(new[["x"]]), model.conditional(table[:1][["g"]].assign(g="a"))
+    assert found.log_prob.isnan().tolist() == found.ok.logical_not().tolist() == [0, 1, 0, 0]
+    torch.testing.assert_close(found.log_prob[:1], alone.log_prob(new[["x"]][:1]))
+    assert np.isnan(density.posterior("x", [-1.0, 0.0, 1.0])).any(1).tolist() == [0, 1, 0, 0]
+    with pytest.raises(TableError, match=r"row 1 .* cannot hold"):
+        density.sample()

@@ -6,12 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from sbi.neural_nets.estimators import ConditionalDensityEstimator
 from torch import Tensor, nn
 
 from cnf.flows import CNF
 from cnf.ode import Grid
 from cnf.transforms import Affine
+
+try:
+    from sbi.neural_nets.estimators import ConditionalDensityEstimator
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "cnf.integrations.sbi needs sbi; run pip install 'cnf[sbi]'", name="sbi"
+    ) from error
 
 # One evaluation a step, few enough for training; its bars say where that is too few.
 SOLVER = Grid.uniform(16, "adams")

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.flows.questions.constraints import Constraints
 from cnf.flows.questions.question import Answer, Question
 from cnf.flows.questions.subset_density import DRAWS, subset_density
 from cnf.rows import Cells
@@ -20,7 +19,6 @@ from cnf.tables.answers import TableAnswers
 from cnf.tables.dataframes import Given, rows_of
 from cnf.tables.formats import TableError, choose_columns
 from cnf.tables.given import no_constraints, of_frame, of_mapping, require_names
-from cnf.tables.schema import Schema
 
 
 @dataclass(frozen=True)
@@ -31,11 +29,14 @@ class TableDensity:
         model: the `TableFlow`.
         question: the question about encoded rows; its context is that of the given values.
         columns: names of the columns.
+        refused: which of the given rows hold a value that is invalid for its column: nothing has a
+            density given these; None where no frame is given.
     """
 
     model: Any
     question: Question
     columns: tuple[str, ...]
+    refused: Tensor | None = None
 
     @property
     def method(self) -> str:
@@ -64,17 +65,18 @@ class TableDensity:
         Args:
             given: name -> a value, a list of levels, or a range (low, high) with None for no end;
                 or a frame, which conditions row by row. Its missing cells are unknown, and columns
-                that are not modeled are ignored.
+                that are not modeled are ignored. A row with a value that is invalid for its column
+                has log-probability NaN, and is not sampled.
 
         Raises:
-            TableError: for an unknown column, or a value that is invalid for it.
+            TableError: for an unknown column, or outside a frame, a value that is invalid for it.
         """
         values = dict(given) if isinstance(given, Mapping) else {}
         table = None
         if not values:
             table = rows_of(given).drop(columns=[*self.model.schema.set_aside], errors="ignore")
         names = [str(name) for name in (values if table is None else table)]
-        schema, question = self.model.schema, self.question
+        schema, question, refused = self.model.schema, self.question, self.refused
         context = [column.name for column in schema.context]
         require_names(schema, names, (*self.columns, *context))
         if any(name in context for name in names):
@@ -83,10 +85,11 @@ class TableDensity:
             modeled = {name: part for name, part in values.items() if name not in context}
             known = of_mapping(schema, modeled, self.model.device)
         else:
-            known = _rows_given(schema, table, self.model.device)
+            known, invalid = of_frame(schema, table, self.model.device, missing=False)
+            refused = invalid if refused is None else refused | invalid
         question = replace(question, given=question.given.joined(known, question.answers.numeric))
         left = tuple(name for name in self.columns if name not in names)
-        return replace(self, question=question)._asking(left)
+        return replace(self, question=question, refused=refused)._asking(left)
 
     def log_prob(self, table: pd.DataFrame) -> Tensor:
         """Log-probability (rows,) of the columns of a frame, in nats; a density in the units of the
@@ -114,10 +117,10 @@ class TableDensity:
         log_prob = found.log_prob.masked_fill(~asked, torch.nan).masked_fill(
             impossible, -torch.inf
         )
-        ok = (found.ok & asked) | impossible
-        return replace(
-            found, log_prob=log_prob, ok=ok, error=found.error.masked_fill(impossible, 0.0)
-        )
+        ok, error = (found.ok & asked) | impossible, found.error.masked_fill(impossible, 0.0)
+        if self.refused is not None:
+            log_prob, ok = log_prob.masked_fill(self.refused, torch.nan), ok & ~self.refused
+        return replace(found, log_prob=log_prob, ok=ok, error=error)
 
     @torch.no_grad()
     def sample(self, rows: int = 1, *, generator: torch.Generator | None = None) -> pd.DataFrame:
@@ -132,6 +135,12 @@ class TableDensity:
     @torch.no_grad()
     def draw(self, rows: int = 1, *, generator: torch.Generator | None = None) -> pd.DataFrame:
         """`sample` with the given columns, as drawn within their sets."""
+        if self.refused is not None and self.refused.any():
+            place = int(self.refused.nonzero()[0, 0])
+            raise TableError(
+                f"given: row {place} (counted from 0) has a value that its column cannot hold; leave the"
+                " row out, or the value missing"
+            )
         if self.question.context is None and self.model.schema.context:
             raise TableError("given: expected values of the context columns too; found none")
         cells = self.question.draw(rows, generator)
@@ -173,7 +182,12 @@ class TableDensity:
         if context is not None and len(context) > 1:
             context = context[places]
         wide = replace(one.question, given=given.take(places), context=context)
-        log_density = replace(one, question=wide).evaluate(frame).log_prob.reshape(count, -1)
+        refused = None if one.refused is None else one.refused[places]
+        log_density = (
+            replace(one, question=wide, refused=refused)
+            .evaluate(frame)
+            .log_prob.reshape(count, -1)
+        )
         density = (log_density - log_density.amax(1, keepdim=True)).exp().cpu().numpy()
         # numpy calls its trapezoidal rule otherwise before release 2.
         mass = (np.diff(points) * (density[:, 1:] + density[:, :-1]) / 2).sum(1, keepdims=True)
@@ -221,19 +235,6 @@ def posterior(
         rows[name] += noise.normal(size=len(rows)) * table[error].repeat(times).to_numpy()
     found = table_density(model).conditional(rows).posterior(column, grid)
     return found.reshape(len(table), times, -1).mean(1)
-
-
-def _rows_given(schema: Schema, table: pd.DataFrame, device: torch.device) -> Constraints:
-    """What a frame gives, row by row.
-
-    Raises:
-        TableError: for a value that is invalid for its column.
-    """
-    known, impossible = of_frame(schema, table, device, missing=False)
-    if impossible.any():
-        place = table.index[int(impossible.nonzero()[0, 0])]
-        raise TableError(f"given: row {place!r} has an invalid value")
-    return known
 
 
 def table_density(model: Any) -> TableDensity:
