@@ -164,3 +164,8 @@ def test_a_typed_fit_by_seconds_goes_on_after_it_was_stopped(tmp_path):
     steps = []
     cnf.fit_table(frame, callbacks=(lambda trainer: steps.append(trainer.step),), **options)
     assert steps[0] == 4
+
+
+def test_a_misspelt_budget_is_told():
+    with pytest.raises(TypeError, match="unexpected argument 'second'; did you mean seconds"):
+        cnf.fit_table(MIXED, second=5)

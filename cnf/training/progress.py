@@ -45,9 +45,8 @@ class ProgressBar:
         if done >= 1:
             self.close()
             if not self.drawn:
-                _say(
-                    f"{name} is done, {trainer.step} steps in {trainer.state.phase.seconds:.0f} s"
-                )
+                steps = "1 step" if trainer.step == 1 else f"{trainer.step} steps"
+                _say(f"{name} is done, {steps} in {trainer.state.phase.seconds:.0f} s")
 
     def close(self) -> None:
         """Show the last state, and remove the bar."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from difflib import get_close_matches
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import pandas as pd
@@ -123,6 +125,7 @@ def fit_table(
     """
     if isinstance(table, TableFlow):
         return _former_call(table, *former, weights=weights, seed=seed, imputer=imputer, **budget)
+    _require_known(budget)
     clock = budget.get("clock", shared_seconds)
     start = clock()
     if former:
@@ -180,6 +183,16 @@ def fit_table(
     except Interrupted as stop:
         raise InterruptedFit(model) from stop
     return model
+
+
+def _require_known(budget: Iterable[str]) -> None:
+    """Refuse an argument that a fit does not have."""
+    known = [*signature(fit_table).parameters, *signature(fit_table_flow).parameters]
+    for name in budget:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise TypeError(f"fit_table: unexpected argument {name!r}{hint}")
 
 
 def _require_alone(argument: str, **others: Any) -> None:
