@@ -152,7 +152,11 @@ def test_a_dependent_column_is_set_aside():
         assert Schema.infer(table, drop_dependent=True) == schema
 
 
-@pytest.mark.parametrize("function", [np.exp, np.arctan, lambda x: -(x**3), np.round], ids=str)
+@pytest.mark.parametrize(
+    "function",
+    [np.exp, np.arctan, lambda x: -(x**3), np.round],
+    ids=["exp", "arctan", "cube", "round"],
+)
 def test_a_function_that_rises_or_falls_is_set_aside(function):
     """Its joint density with the other is no density: it is infinite on a curve."""
     table = pd.DataFrame({"a": NORMAL, "b": NORMAL[::-1], "c": function(NORMAL)})
