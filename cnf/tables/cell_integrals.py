@@ -142,18 +142,16 @@ class CellIntegrals:
         self.check_scales = [1.0] * SCALES
         ratios = [[rows.values.new_zeros(0, dtype=torch.float64)] for _ in range(SCALES)]
         first = self._solve(flow, rows, jobs)
-        next_rules = [(some, rules[1:] or [self._finer(rules[0])]) for some, rules in jobs]
-        second = self._solve(flow, rows, next_rules)
+        finer = [
+            (some, rules[1:] or [finest_rule(self.steps * rules[0].moved)]) for some, rules in jobs
+        ]
+        second = self._solve(flow, rows, finer)
         for (_, rules), (found, check), (better, _) in zip(jobs, first, second):
             error = (found.log_prob - better.log_prob).abs() - SMALLEST_ERROR
             ratios[_along(rules[0])].append(error.clamp(min=0) / check)
         groups = [torch.cat(group) for group in ratios]
         usual = _covering(torch.cat(groups), otherwise=RULE_MARGIN / MARGIN)
         return [MARGIN * max(_covering(group, usual), SMALLEST_SCALE) for group in groups]
-
-    def _finer(self, rule: Rule) -> Rule:
-        """A rule of more points along the columns of the last that cells are given."""
-        return finest_rule(self.steps * rule.moved)
 
     def from_center(self, cells: GaussianCells) -> tuple[Tensor, Tensor]:
         """The log of the factor for the density at the center of each cell (rows,), in nats, and

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from pyarrow import ipc
 
-from cnf.tables.compression import DAMAGE, open_bytes
+from cnf.tables.compression import open_bytes
 from cnf.tables.dataframes import from_arrow
 from cnf.tables.formats import (
     ReadOptions,
@@ -122,7 +122,7 @@ def _whole(
 
     def read(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
         # The parsers raise whatever they stumble over in a damaged file.
-        with damage_reported(path, kind, *DAMAGE, Exception):
+        with damage_reported(path, kind, Exception):
             table = load(path)
         table.columns = table.columns.map(str)
         starts = range(0, len(table), options.chunk_rows)
