@@ -204,15 +204,54 @@ def test_a_range_of_times_has_ends_as_the_table_spells_them():
             of_mapping(schema, {name: ("no", None)}, torch.device("cpu"))
 
 
-def test_an_invalid_given_value_costs_its_own_row():
+def _with_a_bounded_column():
     random = np.random.default_rng(0)
-    table = pd.DataFrame({"g": random.choice(list("ab"), 60), "x": random.normal(size=60)})
-    model = cnf.fit_table(table, steps=2, hidden=(4, 4), any_subset=True)
-    new = table[:4].assign(g=["a", "west", "b", "a"])
-    density = model.conditional(new[["g"]]).marginal(["x"])
-    found, alone = density.evaluate(new[["x"]]), model.conditional(table[:1][["g"]].assign(g="a"))
+    table = pd.DataFrame(
+        {
+            "g": random.choice(list("ab"), 60),
+            "x": random.normal(size=60),
+            "share": random.uniform(size=60),
+        }
+    )
+    kinds = {"share": "bounded:0:1"}
+    return table, cnf.fit_table(table, steps=2, hidden=(4, 4), any_subset=True, kinds=kinds)
+
+
+def test_an_invalid_given_value_costs_its_own_row():
+    table, model = _with_a_bounded_column()
+    new = table[:4].assign(share=[0.5, 2.0, 0.5, 0.5])
+    density = model.conditional(new[["share"]]).marginal(["x"])
+    found, alone = density.evaluate(new[["x"]]), model.conditional(new[:1][["share"]])
     assert found.log_prob.isnan().tolist() == found.ok.logical_not().tolist() == [0, 1, 0, 0]
-    torch.testing.assert_close(found.log_prob[:1], alone.log_prob(new[["x"]][:1]))
+    expected = alone.marginal(["x"]).log_prob(new[["x"]][:1])
+    torch.testing.assert_close(found.log_prob[:1], expected)
     assert np.isnan(density.posterior("x", [-1.0, 0.0, 1.0])).any(1).tolist() == [0, 1, 0, 0]
     with pytest.raises(TableError, match=r"row 1 .* cannot hold"):
         density.sample()
+
+
+def test_an_unseen_category_is_rare_and_says_nothing_of_the_others():
+    table, model = _with_a_bounded_column()
+    new = table[:4].assign(g=["a", "west", "west", "b"])
+    log_rare = -np.log(model.metadata.rows + 2)
+    shares = model.marginal(["g"]).evaluate(new)
+    levels = model.marginal(["g"]).log_prob(pd.DataFrame({"g": ["a", "b"]})).tolist()
+    assert shares.log_prob.tolist() == pytest.approx([levels[0], log_rare, log_rare, levels[1]])
+    assert shares.ok.all()
+    pair = model.marginal(["g", "x"]).log_prob(new)
+    alone = model.marginal(["x"]).log_prob(new)
+    torch.testing.assert_close(pair[1:3], alone[1:3] + log_rare)
+    given = model.conditional(new[["g"]]).marginal(["x"]).log_prob(new)
+    torch.testing.assert_close(given[1:3], alone[1:3])
+    assert len(model.conditional(new[["g"]]).sample()) == 4
+
+
+def test_imputing_keeps_an_unseen_category_and_explaining_names_it():
+    table, model = _with_a_bounded_column()
+    new = table[:3].assign(g=["a", "west", "b"], x=[0.0, np.nan, np.nan])
+    (done,) = model.impute(new, generator=torch.Generator().manual_seed(0))
+    assert done["g"].tolist() == ["a", "west", "b"] and done["x"].notna().all()
+    with pytest.raises(TableError, match=r"row 1.*outside"):
+        model.impute(new.assign(share=[0.5, 2.0, 0.5]))
+    found = model.explain(table[:2].assign(g=["west", "a"]), reference=table[2:])
+    assert found.p_value.iloc[0] == 1 / 59 and found.column.iloc[0] == "g"

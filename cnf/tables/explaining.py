@@ -21,7 +21,7 @@ class Explanation:
         rank: share of the reference rows whose cell is less surprising (rows, columns).
         p_value: conformal p-value of each row (rows,): (1 + reference rows that are at most as
             likely) / (1 + reference rows). Among rows like the reference rows, it is at most α for
-            a share α.
+            a share α. A row with a category that was not in training counts as impossible.
         column: name of the column whose removal makes the rest of the row most likely, relative to
             the median of the reference rows (rows,). As p(cell | rest) = p(row) / p(rest), it is
             the most surprising column, but computed without conditioning on an unusual cell.
@@ -135,4 +135,5 @@ def _asked_together(model: Any, columns: tuple[str, ...]) -> list[list[str]]:
 
 
 def _scores(model: Any, table: pd.DataFrame) -> np.ndarray:
-    return model.log_prob(table).nan_to_num(nan=-torch.inf).cpu().numpy()
+    found = model.log_prob(table, unseen="impossible")
+    return found.nan_to_num(nan=-torch.inf).cpu().numpy()

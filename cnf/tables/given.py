@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -26,11 +26,24 @@ def no_constraints(schema: Schema, rows: int, device: torch.device) -> Constrain
     return Constraints(states, numbers, numbers)
 
 
+class FrameRows(NamedTuple):
+    """What the modeled columns of a frame tell of each of its rows.
+
+    Attributes:
+        constraints: the known cells; nothing is known of an invalid one.
+        outside: which rows have a cell outside the support of its column (rows,).
+        unseen: which cells have a category that was not in training (rows, modeled columns).
+    """
+
+    constraints: Constraints
+    outside: Tensor
+    unseen: Tensor
+
+
 def of_frame(
     schema: Schema, table: pd.DataFrame, device: torch.device, *, missing: bool
-) -> tuple[Constraints, Tensor]:
-    """The conditions from the modeled columns of a frame for each of its rows, and which rows have
-    an invalid cell.
+) -> FrameRows:
+    """The conditions from the modeled columns of a frame, for each of its rows.
 
     Args:
         schema: of the model.
@@ -43,7 +56,8 @@ def of_frame(
     cells = schema.encode(table, columns, strict=False).to(device)
     found = no_constraints(schema, len(table), device)
     states, lower, upper = found.states.clone(), found.lower.clone(), found.upper.clone()
-    impossible = ((cells.states == OUTSIDE) | (cells.states == UNSEEN)).any(1)
+    unseen = torch.zeros_like(states, dtype=torch.bool)
+    unseen[:, chosen] = cells.states == UNSEEN
     numeric = [i for i, c in enumerate(schema.modeled) if c.numeric]
     values = iter(cells.values.T)
     for column, place, found_states in zip(columns, chosen, cells.states.T):
@@ -55,7 +69,7 @@ def of_frame(
             value, half = next(values), (column.step or 0.0) / 2
             lower[:, numeric.index(place)] = value - half
             upper[:, numeric.index(place)] = value + half
-    return Constraints(states, lower, upper), impossible
+    return FrameRows(Constraints(states, lower, upper), (cells.states == OUTSIDE).any(1), unseen)
 
 
 def require_names(schema: Schema, given: Iterable[str], known: Sequence[str]) -> None:
@@ -106,7 +120,7 @@ def of_mapping(schema: Schema, given: Mapping[str, Any], device: torch.device) -
     sets = {name: part for name, part in given.items() if isinstance(part, list | tuple | set)}
     points = {name: [part] for name, part in given.items() if name not in sets}
     if points:
-        found, _ = of_frame(schema, pd.DataFrame(points), device, missing=False)
+        found = of_frame(schema, pd.DataFrame(points), device, missing=False).constraints
         for column, state in zip(schema.modeled, found.states[0]):
             if column.name in points and state == UNKNOWN:
                 raise _unheld(column, given[column.name])

@@ -16,7 +16,7 @@ from cnf.fields import ThroughTime
 from cnf.flows import CNF
 from cnf.flows.source_base import SourceBase
 from cnf.rows import Cells, Rows
-from cnf.tables.columns import Column
+from cnf.tables.columns import UNSEEN, Column
 from cnf.tables.context import complete
 from cnf.tables.dataframes import Given
 from cnf.tables.discrete import DiscreteModel
@@ -235,7 +235,8 @@ class TableMethods(ABC):
 
         One conditional model handles all patterns of observed cells: the `Imputer`, or for a plain
         table the network of `any_subset=True`; without it, draws of a plain table are exact. A
-        drawn cell is always a value. Columns are in the order of the schema.
+        drawn cell is always a value. A category that was not in training stays, and the other cells
+        are drawn as if it were missing. Columns are in the order of the schema.
 
         Args:
             table: rows with the columns of the schema; cells may be missing in any modeled column.
@@ -244,16 +245,30 @@ class TableMethods(ABC):
 
         Raises:
             ValueError: if the model of a typed table was fitted without an imputer.
-            TableError: for an unknown column, or an invalid cell.
+            TableError: for an unknown column, or a number outside the support of its column.
         """
         if self.plain:
             return table_density(self).completed(table, n, generator=generator)
         imputation = self.imputation
-        self.schema.encode(table, self.schema.modeled)  # refuses cells that no column can hold
-        cells, context = self.encode(table)
+        unseen = self._unseen(table)
+        known = table.mask(unseen.reindex(columns=table.columns, fill_value=False))
+        self.schema.encode(known, self.schema.modeled)  # refuses numbers outside the support
+        cells, context = self.encode(known)
         context = complete(context)
-        drawn = [imputation.complete(cells, context, generator) for _ in range(n)]
-        return [self.schema.rows(cells).set_index(table.index) for cells in drawn]
+        drawn = (imputation.complete(cells, context, generator) for _ in range(n))
+        frames = [self.schema.rows(cells).set_index(table.index) for cells in drawn]
+        new = unseen.columns[unseen.any()]
+        kept = {name: table[name].astype(object) for name in new}
+        return [
+            frame.assign(**{name: kept[name].where(unseen[name], frame[name]) for name in new})
+            for frame in frames
+        ]
+
+    def _unseen(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Which modeled cells have a category that was not in training (rows, columns)."""
+        names = [column.name for column in self.schema.modeled]
+        states = self.encode(table)[0].states.cpu().numpy()
+        return pd.DataFrame(states == UNSEEN, index=table.index, columns=names)
 
     @torch.no_grad()
     def transport(self, table: pd.DataFrame, *, reverse: bool = False) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from cnf.tables.answers import TableAnswers
 from cnf.tables.dataframes import Given, rows_of
 from cnf.tables.formats import TableError, choose_columns
 from cnf.tables.given import no_constraints, of_frame, of_mapping, require_names
+from cnf.tables.scoring import log_unseen
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class TableDensity:
         model: the `TableFlow`.
         question: the question about encoded rows; its context is that of the given values.
         columns: names of the columns.
-        refused: which of the given rows hold a value that is invalid for its column: nothing has a
-            density given these; None where no frame is given.
+        refused: which of the given rows hold a number outside the support of its column: nothing
+            has a density given these; None where no frame is given.
     """
 
     model: Any
@@ -64,9 +65,10 @@ class TableDensity:
 
         Args:
             given: name -> a value, a list of levels, or a range (low, high) with None for no end;
-                or a frame, which conditions row by row. Its missing cells are unknown, and columns
-                that are not modeled are ignored. A row with a value that is invalid for its column
-                has log-probability NaN, and is not sampled.
+                or a frame, which conditions row by row. Its missing cells are unknown, and so are
+                categories that were not in training. Columns that are not modeled are ignored. A row
+                with a number outside the support of its column has log-probability NaN, and is not
+                sampled.
 
         Raises:
             TableError: for an unknown column, or outside a frame, a value that is invalid for it.
@@ -85,15 +87,16 @@ class TableDensity:
             modeled = {name: part for name, part in values.items() if name not in context}
             known = of_mapping(schema, modeled, self.model.device)
         else:
-            known, invalid = of_frame(schema, table, self.model.device, missing=False)
-            refused = invalid if refused is None else refused | invalid
+            known, outside, _ = of_frame(schema, table, self.model.device, missing=False)
+            refused = outside if refused is None else refused | outside
         question = replace(question, given=question.given.joined(known, question.answers.numeric))
         left = tuple(name for name in self.columns if name not in names)
         return replace(self, question=question, refused=refused)._asking(left)
 
     def log_prob(self, table: pd.DataFrame) -> Tensor:
         """Log-probability (rows,) of the columns of a frame, in nats; a density in the units of the
-        table for continuous numbers."""
+        table for continuous numbers. A category that was not in training has the probability
+        1 / (n + 2) after n rows, as in `TableFlow.log_prob`."""
         return self.evaluate(table).log_prob
 
     @torch.no_grad()
@@ -106,18 +109,17 @@ class TableDensity:
         """
         choose_columns(list(table.columns), path="table", columns=list(self.columns), ignore=())
         schema = self.model.schema
-        rows, impossible = of_frame(
+        rows, outside, unseen = of_frame(
             schema, table[list(self.columns)], self.model.device, missing=True
         )
         question = self.question
         if question.context is None and schema.context:
             question = replace(question, context=self.model.context_of(table))
         found = question.evaluate(rows)
-        asked = rows.known[:, question.asked].all(1)
-        log_prob = found.log_prob.masked_fill(~asked, torch.nan).masked_fill(
-            impossible, -torch.inf
-        )
-        ok, error = (found.ok & asked) | impossible, found.error.masked_fill(impossible, 0.0)
+        asked = (rows.known | unseen)[:, question.asked].all(1)
+        log_prob = found.log_prob + log_unseen(self.model.metadata.rows or 0, unseen)
+        log_prob = log_prob.masked_fill(~asked, torch.nan).masked_fill(outside, -torch.inf)
+        ok, error = (found.ok & asked) | outside, found.error.masked_fill(outside, 0.0)
         if self.refused is not None:
             log_prob, ok = log_prob.masked_fill(self.refused, torch.nan), ok & ~self.refused
         return replace(found, log_prob=log_prob, ok=ok, error=error)

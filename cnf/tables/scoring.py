@@ -69,7 +69,7 @@ class RowScorer:
         log_prob[rows], error[rows], nfe[rows], ok[rows] = (
             part[:count] for part in vars(found).values()
         )
-        return Evaluation(log_prob - math.log(self.rows + 2) * new.sum(1), error, nfe, ok)
+        return Evaluation(log_prob + log_unseen(self.rows, new), error, nfe, ok)
 
     def _present(self, states: Tensor) -> Tensor:
         return states[:, self.conditioning.numeric] == 0
@@ -88,6 +88,12 @@ class RowScorer:
         rows = NumberRows(cells.values, self._present(cells.states), conditions)
         found = self.integrals.evaluate(self.flow, rows, count)
         return replace(found, log_prob=log_states + found.log_prob)
+
+
+def log_unseen(rows: int, unseen: Tensor) -> Tensor:
+    """Log-probability (rows,) of the cells with categories (rows, columns) that none of so many
+    training rows had, by the rule of succession."""
+    return -math.log(rows + 2) * unseen.sum(1, dtype=torch.float64)
 
 
 def reasons(schema: Schema, table: pd.DataFrame, found: Evaluation) -> list[str]:
