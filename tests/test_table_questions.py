@@ -140,11 +140,6 @@ def test_what_cannot_be_asked_is_said_in_one_line(model, table):
         bare.marginal(["x"])
 
 
-def test_an_impossible_value_costs_its_row_alone(model):
-    found = model.marginal(["group"]).evaluate(pd.DataFrame({"group": ["north", "moon"]}))
-    assert found.log_prob[1] == -torch.inf and found.log_prob[0].isfinite()
-
-
 def test_a_corrupted_cell_is_named_and_false_alarms_keep_their_level():
     rng = np.random.default_rng(2)
     a, b = rng.normal(size=(2, 700))
@@ -204,7 +199,8 @@ def test_a_range_of_times_has_ends_as_the_table_spells_them():
             of_mapping(schema, {name: ("no", None)}, torch.device("cpu"))
 
 
-def _with_a_bounded_column():
+@pytest.fixture(scope="module")
+def bounded():
     random = np.random.default_rng(0)
     table = pd.DataFrame(
         {
@@ -217,8 +213,13 @@ def _with_a_bounded_column():
     return table, cnf.fit_table(table, steps=2, hidden=(4, 4), any_subset=True, kinds=kinds)
 
 
-def test_an_invalid_given_value_costs_its_own_row():
-    table, model = _with_a_bounded_column()
+def test_an_impossible_value_costs_its_row_alone(bounded):
+    found = bounded[1].marginal(["share"]).evaluate(pd.DataFrame({"share": [0.5, 2.0]}))
+    assert found.log_prob[1] == -torch.inf and found.log_prob[0].isfinite()
+
+
+def test_an_invalid_given_value_costs_its_own_row(bounded):
+    table, model = bounded
     new = table[:4].assign(share=[0.5, 2.0, 0.5, 0.5])
     density = model.conditional(new[["share"]]).marginal(["x"])
     found, alone = density.evaluate(new[["x"]]), model.conditional(new[:1][["share"]])
@@ -230,8 +231,8 @@ def test_an_invalid_given_value_costs_its_own_row():
         density.sample()
 
 
-def test_an_unseen_category_is_rare_and_says_nothing_of_the_others():
-    table, model = _with_a_bounded_column()
+def test_an_unseen_category_is_rare_and_says_nothing_of_the_others(bounded):
+    table, model = bounded
     new = table[:4].assign(g=["a", "west", "west", "b"])
     log_rare = -np.log(model.metadata.rows + 2)
     shares = model.marginal(["g"]).evaluate(new)
@@ -246,8 +247,8 @@ def test_an_unseen_category_is_rare_and_says_nothing_of_the_others():
     assert len(model.conditional(new[["g"]]).sample()) == 4
 
 
-def test_imputing_keeps_an_unseen_category_and_explaining_names_it():
-    table, model = _with_a_bounded_column()
+def test_imputing_keeps_an_unseen_category_and_explaining_names_it(bounded):
+    table, model = bounded
     new = table[:3].assign(g=["a", "west", "b"], x=[0.0, np.nan, np.nan])
     (done,) = model.impute(new, generator=torch.Generator().manual_seed(0))
     assert done["g"].tolist() == ["a", "west", "b"] and done["x"].notna().all()
