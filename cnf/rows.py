@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,9 +20,6 @@ HELD_OUT = 0.1
 # four vectors of 16 numbers leave over.
 ROW_BLOCK = 64
 MOST_NUMBERS = 2**62  # that an int64 tells apart
-
-
-Numbers = Tensor | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -95,83 +90,6 @@ def held_out_rows(rows: int) -> int:
     (10, 1)
     """
     return min(max(1, round(HELD_OUT * rows)), rows - 1)
-
-
-def as_tensor(values: Numbers, device: torch.device | None = None) -> Tensor:
-    """A tensor unchanged, or an array as a new tensor in its dtype on `device`.
-
-    Raises:
-        ValueError: for anything other than an array of numbers.
-
-    Example:
-        >>> as_tensor(np.array([[1.0, 2.0]])[:, ::-1])
-        tensor([[2., 1.]], dtype=torch.float64)
-    """
-    if isinstance(values, Tensor):
-        return values
-    array = np.array(values, order="C")
-    if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"rows and contexts: expected a tensor or an array of numbers; got {type(values).__name__}"
-            f" of {array.dtype}"
-        )
-    return torch.from_numpy(array).to(device)
-
-
-def as_rows(name: str, x: Any, context: Any, weights: Any, device: torch.device) -> Rows:
-    """Rows from arrays or tensors, checked and moved to `device`, without rows of weight zero.
-
-    Raises:
-        ValueError: for a wrong number of axes or rows, or a number that is not finite; the message
-            names the row and column.
-    """
-    x = _matrix(name, x, device)
-    if context is not None:
-        context = _matrix(f"{name}'s context", context, device, rows=len(x))
-    if weights is None:
-        return Rows(x, context)
-    mass = as_weights(weights, len(x), device)
-    kept = mass.nonzero().squeeze(1)
-    return Rows(x, context, mass / mass[kept].mean()).take(kept)
-
-
-def as_weights(weights: Any, rows: int, device: torch.device) -> Tensor:
-    """Weights (rows,), checked and moved to `device`.
-
-    Raises:
-        ValueError: for another number of weights, or weights that are negative, not finite, or all
-            zero.
-    """
-    weights = weights if isinstance(weights, Tensor) else np.asarray(weights)
-    if tuple(weights.shape) != (rows,):
-        raise ValueError(f"weights: expected shape ({rows},); got {tuple(weights.shape)}")
-    weights = _matrix("weights", weights[:, None], device)[:, 0]
-    if (weights < 0).any() or not weights.sum() > 0:
-        raise ValueError("weights: expected numbers >= 0 with a positive sum")
-    return weights
-
-
-def _matrix(name: str, values: Any, device: torch.device, rows: int | None = None) -> Tensor:
-    if not isinstance(values, Tensor):
-        values = torch.tensor(np.asarray(values, dtype=np.float64))
-    # A copy of a tensor of inference mode, which could not be differentiated; a fit has no use for
-    # the graph that rows come with.
-    matrix = values.clone() if values.is_inference() else values.detach()
-    matrix = matrix.to(device)
-    if not matrix.is_floating_point():
-        matrix = matrix.double()
-    if matrix.dim() != 2 or (rows is not None and len(matrix) != rows):
-        wanted = "(rows, columns)" if rows is None else f"({rows}, columns)"
-        raise ValueError(f"{name}: expected shape {wanted}; got {tuple(matrix.shape)}")
-    bad = (~(matrix.abs() <= LARGEST)).nonzero()
-    if len(bad):
-        row, column = bad[0].tolist()
-        value = matrix[row, column].item()
-        why = f", beyond ±{LARGEST:.0e}" if math.isfinite(value) else ""
-        raise ValueError(
-            f"{name}: row {row}, column {column} (counted from 0) is {value:g}{why}; drop or fill it"
-        )
-    return matrix
 
 
 def weighted_nll(log_prob: Tensor, weights: Tensor | None) -> tuple[float, float]:

@@ -141,7 +141,7 @@ def test_a_context_that_is_not_wanted_is_refused():
         lambda: small().sample((2,), normal(6, 1)),
         lambda: small().trajectory(normal(6, 2), [0.0, 1.0], normal(6, 1)),
     ):
-        with pytest.raises(ValueError, match="context: expected 0 columns"):
+        with pytest.raises(ValueError, match="context: expected none, for a flow without context"):
             call()
 
 
@@ -265,13 +265,6 @@ def test_numbers_may_be_arrays_and_shapes_whole_numbers():
     )
     assert flow.sample(5, b).shape == flow.sample_base(5, b).shape == (5, 6, 2)
     assert flow(b).sample(5).shape == (5, 6, 2) and small().sample(np.int64(5)).shape == (5, 2)
-
-
-@pytest.mark.parametrize("rows", [{"a": 1.0}, [["a", "b"]], np.array([[None, 1.0]])])
-def test_what_is_no_number_is_one_line(rows):
-    with pytest.raises(ValueError, match="expected a tensor or an array of numbers; got") as told:
-        cnf.CNF(2, hidden=(4, 4)).log_prob(rows)
-    assert "\n" not in str(told.value)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "cnf"
 # A room may import from lower floors, and from itself; rooms on one floor do not see each other.
 FLOORS = (
     {"card", "files", "functional", "rows", "deprecation", "precision", "registry", "version"},
-    {"plugins"},
+    {"plugins", "inputs"},
     {"ode", "fields", "datasets", "plotting"},
     {"transforms"},
     {"flows"},

@@ -14,10 +14,11 @@ from tqdm import tqdm
 
 import cnf
 from cnf.datasets import toy
+from cnf.inputs import as_rows
 from cnf.ode import Grid
 from cnf.recipe.mixture_baseline import MixtureBaseline
 from cnf.recipe.settings import default_settings
-from cnf.rows import Rows, as_rows, weighted_nll
+from cnf.rows import Rows, weighted_nll
 from cnf.training import (
     MaximumLikelihood,
     Phase,

@@ -27,9 +27,10 @@ from cnf.diagnostics.numerics import (
 from cnf.diagnostics.result import CheckResult, Kind
 from cnf.diagnostics.two_sample import two_sample
 from cnf.flows import CNF
+from cnf.inputs import as_rows
 from cnf.ode import SolverError
 from cnf.plugins import Registry
-from cnf.rows import FEWEST_ROWS, Rows, as_rows
+from cnf.rows import FEWEST_ROWS, Rows
 
 Measure = Callable[[CheckContext], Iterable[CheckResult]]
 

@@ -16,6 +16,7 @@ from cnf.fields.geometry import Geometry
 from cnf.fields.modulation import Modulation
 from cnf.fields.spheres import OnSpheres
 from cnf.functional import recorded
+from cnf.inputs import as_widths
 from cnf.registry import register
 
 
@@ -68,9 +69,10 @@ class GatedField(VelocityField):
         spheres: int = 0,
     ) -> None:
         super().__init__(dim, context_dim)
-        if len(hidden) != 2 or min(hidden) < 1:
+        if len(widths := as_widths(hidden)) != 2:
             raise ValueError(
-                f"hidden of a GatedField: expected two positive widths; got {tuple(hidden)}"
+                f"hidden of a {type(self).__name__}: expected two widths; got {widths}: an MLPField has"
+                " any number of layers"
             )
         if modulation < 1:
             raise ValueError(f"modulation: expected a positive width; got {modulation}")
@@ -78,13 +80,13 @@ class GatedField(VelocityField):
             raise ValueError(f"first: expected sine or tanh; got {first!r}")
         if angles and first != "sine":
             raise ValueError(f"first: expected sine for a field with angles; got {first!r}")
-        self.hidden = tuple(hidden)
+        self.hidden = widths
         self.first = first
         self.frequency = frequency
         self.modulation = modulation
         self.angles, self.spheres = angles, spheres
         self._geometry = Geometry(dim - angles - 3 * spheres, angles, spheres)
-        units, second = hidden
+        units, second = widths
         scale = frequency / math.sqrt(dim)
         self.W1 = nn.Parameter(torch.randn(units, dim - angles) * scale)
         if angles:

@@ -13,6 +13,7 @@ from cnf.fields.base import BoundField, TimeFeatures, VelocityField, with_contex
 from cnf.fields.binding import bind_layers
 from cnf.fields.closed_form import TwoLayers
 from cnf.fields.modulation import Modulation
+from cnf.inputs import as_widths
 from cnf.registry import register
 
 # Smooth only: a kink in the velocity lowers a fifth-order solver to order one or two.
@@ -128,10 +129,9 @@ class ConcatSquashField(VelocityField):
 
 
 def _checked(hidden: Sequence[int], activation: str) -> tuple[tuple[int, ...], str]:
-    if len(hidden) < 1 or min(hidden) < 1:
-        raise ValueError(f"hidden: expected one or more positive widths; got {tuple(hidden)}")
+    widths = as_widths(hidden)
     if activation not in ACTIVATIONS:
         raise ValueError(
             f"activation: expected one of {', '.join(ACTIVATIONS)}; got {activation!r}"
         )
-    return tuple(hidden), activation
+    return widths, activation

@@ -8,7 +8,6 @@ from functools import cache, partial
 from itertools import repeat
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,9 +22,16 @@ from cnf.flows.scoring import (
     evaluate_rows,
     warn_of_unsolved,
 )
+from cnf.inputs import (
+    Numbers,
+    as_shape,
+    as_tensor,
+    joint_shape,
+    require_columns,
+    require_context,
+)
 from cnf.ode import Gradient, Solver, System
 from cnf.precision import outside_autocast
-from cnf.rows import Numbers, as_tensor
 
 
 @dataclass(frozen=True)
@@ -231,18 +237,15 @@ class BoundFlow:
         """x (rows, dim), the context of its rows, and their original batch shape."""
         dim, context = self.flow.dim, self.context
         x = as_tensor(x, self.device)
-        if x.dim() < 1 or x.shape[-1] != dim:
-            raise ValueError(f"x: expected {dim} columns; got shape {tuple(x.shape)}")
-        batch = torch.Size() if context is None else context.shape[:-1]
-        shape = torch.broadcast_shapes(x.shape[:-1], batch)
+        require_columns("x", x, dim)
+        batch = () if context is None else context.shape[:-1]
+        shape = joint_shape(x.shape[:-1], batch)
         return x.expand(*shape, dim).reshape(-1, dim), self._given(shape), shape
 
     def _given(self, shape: Sequence[int]) -> Given:
         """What the rows of a batch are given; refuses a context that is missing, or not wanted."""
         columns, context = self.flow.context_dim, self.context
-        found = (0,) if context is None else tuple(context.shape)
-        if found[-1:] != (columns,):
-            raise ValueError(f"context: expected {columns} columns; got shape {found}")
+        require_context(context, columns)
         if context is None or columns == 0:
             return Given()
         context, condition = (
@@ -254,10 +257,7 @@ class BoundFlow:
     def _draw_base(self, shape: int | Sequence[int]) -> tuple[Tensor, Given, tuple[int, ...]]:
         """Base points (rows, dim) of a sample and what they are given, and its batch shape."""
         flow = self.flow
-        batch = (
-            *np.atleast_1d(shape).tolist(),
-            *(() if self.context is None else self.context.shape[:-1]),
-        )
+        batch = (*as_shape(shape), *(() if self.context is None else self.context.shape[:-1]))
         given = self._given(batch)
         generator = self.options.generator
         z = flow.base.sample(batch, generator, dtype=flow.dtype, device=flow.device)

@@ -13,7 +13,7 @@ from torch.distributions import Distribution, constraints, register_kl
 from cnf.flows.held_tensors import HeldTensors
 from cnf.flows.support import support_of
 from cnf.functional import transformed
-from cnf.rows import Numbers
+from cnf.inputs import Numbers, as_tensor, require_context
 
 Shape = int | Sequence[int]
 # Draws of an estimate, and the seed that makes it the same every time.
@@ -71,6 +71,7 @@ class FlowDistribution(Distribution):
     ) -> None:
         self.flow, self.bound = flow, flow.bind(context)
         self.context = self.bound.context
+        require_context(self.context, flow.context_dim)
         self.held = HeldTensors(flow)
         self.drawn: tuple[Tensor, Tensor] | None = None
         batch = torch.Size() if self.context is None else self.context.shape[:-1]
@@ -115,7 +116,9 @@ class FlowDistribution(Distribution):
         if self.drawn is not None and value is self.drawn[0]:
             return self.drawn[1]
         if self._validate_args and not transformed():
-            self._validate_sample(torch.as_tensor(value))
+            rows, *_ = self.bound.rows(value)
+            if len(rows):  # torch cannot validate none
+                self._validate_sample(as_tensor(value))
         return self.held.answer(lambda: self.bound.log_prob(value))
 
     def rsample(self, sample_shape: Shape = ()) -> Tensor:

@@ -14,6 +14,7 @@ from cnf.fields import FieldAt, VelocityField
 from cnf.flows.divergence import AUTO, Hutchinson, choose_divergence
 from cnf.flows.scoring import chunk_size
 from cnf.functional import recorded, transformed
+from cnf.inputs import Numbers, as_tensor, brief
 from cnf.ode import Gradient, Solution, Solver, System, SystemAt, tensor_like
 
 Times = tuple[float, ...]
@@ -133,14 +134,15 @@ def usual_gradient(solver: Solver, rows: int, passes: Callable[[], int]) -> Grad
     return "direct" if small else usual
 
 
-def increasing_times(t: Tensor | Sequence[float]) -> list[float]:
+def increasing_times(t: Numbers | Sequence[float]) -> list[float]:
     """The times as numbers.
 
     Raises:
         ValueError: if they do not increase within [0, 1].
     """
-    times = torch.as_tensor(t, dtype=torch.float64).tolist()
-    increasing = all(a < b for a, b in pairwise(times))
+    given = as_tensor(t, name="t").double()
+    times = given.flatten().tolist()
+    increasing = given.dim() == 1 and all(a < b for a, b in pairwise(times))
     if not times or not increasing or not 0 <= times[0] <= times[-1] <= 1:
-        raise ValueError(f"t: expected increasing times in [0, 1]; got {times}")
+        raise ValueError(f"t: expected increasing times in [0, 1]; got {brief(given.tolist())}")
     return times

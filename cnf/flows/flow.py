@@ -25,14 +25,27 @@ from cnf.flows.model_file import write_model
 from cnf.flows.product_base import plain_base
 from cnf.flows.serialization import describe
 from cnf.flows.state import WholeState, flow_state, set_flow_state, tensors_of
+from cnf.inputs import (
+    Numbers,
+    as_count,
+    as_tensor,
+    brief,
+    require_columns,
+    require_context,
+)
 from cnf.ode import Grid, Solver
 from cnf.precision import outside_autocast
-from cnf.rows import Numbers, as_tensor
 from cnf.transforms import Affine, Charts, Transform
 
 DEFAULT_HIDDEN = (128, 128)  # of a flow that `cnf.fit` has not built
 # The grid of a new flow: one evaluation a step, and steps enough for most of a training.
 UNCALIBRATED = Grid.uniform(16, "adams")
+PARTS = {
+    "field": (nn.Module,),
+    "base": (Base, Distribution),
+    "preprocess": (Transform,),
+    "solver": (Solver,),
+}
 
 
 class CNF(FlowMethods, WholeState):
@@ -87,18 +100,18 @@ class CNF(FlowMethods, WholeState):
         spheres: Sequence[tuple[int, int]] = (),
     ) -> None:
         super().__init__()
-        self.dim = dim
-        self.context_dim = context_dim
+        self.dim = dim = as_count("dim", dim, 1)
+        self.context_dim = context_dim = as_count("context_dim", context_dim, 0)
         charts = Charts(dim, periods, spheres) if periods or spheres else None
         if charts is not None and not isinstance(preprocess, str):
             raise ValueError('periods and spheres: expected preprocess="auto" beside them')
         space = Geometry(dim) if charts is None else charts.geometry
         given: dict[str, Any] = {"base": base, "preprocess": preprocess, "solver": solver}
-        _check_names(given, divergence)
+        _check_parts(given | {"field": AUTO if field is None else field}, divergence)
         if field is None:
             given["field"] = AUTO if hidden is None else hidden
             field = GatedField(
-                space.dim, hidden or DEFAULT_HIDDEN,
+                space.dim, DEFAULT_HIDDEN if hidden is None else hidden,
                 context_dim=context_dim, angles=space.angles, spheres=space.spheres,
             )  # fmt: skip
         self.field = as_field(field, space.dim, context_dim)
@@ -181,7 +194,10 @@ class CNF(FlowMethods, WholeState):
             (*batch,), in float64.
         """
         x = as_tensor(x, self.device)
-        context = None if context is None else as_tensor(context, self.device)
+        require_columns("x", x, self.dim)
+        if context is not None:
+            context = as_tensor(context, self.device, "context")
+            require_context(context, self.context_dim)
         y, ladj = self.preprocess(x, context, self.field.mask(context))
         return y.to(self.dtype), None if context is None else self.condition(context), ladj
 
@@ -271,11 +287,14 @@ class CNF(FlowMethods, WholeState):
     accuracy = RenamedAttribute("error_model")
 
 
-def _check_names(given: dict[str, Any], divergence: Hutchinson | str) -> None:
-    """Refuse words that stand for no part."""
+def _check_parts(given: dict[str, Any], divergence: Hutchinson | str) -> None:
+    """Refuse what is no part, such as a class in place of an object of it."""
     for name, part in given.items():
         if isinstance(part, str) and part != AUTO:
             raise ValueError(f"{name}: expected an object or 'auto'; got {part!r}")
+        if not isinstance(part, (str, *PARTS[name])):
+            kinds = " or ".join(f"a {kind.__name__}" for kind in PARTS[name])
+            raise TypeError(f"{name}: expected {kinds}; got {brief(part)}")
     known = isinstance(divergence, Hutchinson) or divergence in (AUTO, "exact", "hutchinson")
     if not known:
         raise ValueError(f"divergence: expected auto, exact or hutchinson; got {divergence!r}")

@@ -18,8 +18,8 @@ from cnf.fields.through_time import ThroughTime
 from cnf.flows.flow import CNF
 from cnf.flows.scoring import chunk_size
 from cnf.flows.snapshot_flow import SnapshotFlow
+from cnf.inputs import Numbers, as_shape
 from cnf.ode import Solver, System, SystemAt, tensor_like
-from cnf.rows import Numbers
 
 # Draws by which the mean rate is known: log p to 0.006 nats where weights vary by their own size.
 MEAN_DRAWS = 32_768
@@ -174,7 +174,7 @@ class GrowingFlow(SnapshotFlow):
         proportion to their mass. A particle whose mass exceeds `DRAWS_FOR_ONE` times the mean is
         drawn more than once.
         """
-        share, batch = self._share(time), tuple(np.atleast_1d(shape).tolist())
+        share, batch = self._share(time), as_shape(shape)
         count, flow = math.prod(batch), self.flow
         many = max(DRAWS_FOR_ONE * count, FEWEST_DRAWS)
         z = flow.base.sample((many,), generator, dtype=flow.dtype, device=flow.device)

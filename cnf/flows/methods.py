@@ -15,8 +15,8 @@ from cnf.flows.error_model import ErrorModel, SolveResult
 from cnf.flows.questions.subset_density import GivenNumber, SubsetDensity, subset_density
 from cnf.flows.scoring import Evaluation
 from cnf.flows.start_points import warn_of_model_coordinates
+from cnf.inputs import Numbers, as_tensor
 from cnf.ode import Gradient, Solver, System
-from cnf.rows import Numbers, as_tensor
 
 
 class FlowMethods:
@@ -61,7 +61,7 @@ class FlowMethods:
             torch.Size([3])
         """
         options = SolveOptions(solver, divergence, error_model, tolerance, gradient, generator)
-        given = None if context is None else as_tensor(context, self.device)
+        given = None if context is None else as_tensor(context, self.device, "context")
         return BoundFlow(self, given, options)
 
     def log_prob(
@@ -153,7 +153,7 @@ class FlowMethods:
         return self._asked(context).conditional(given)
 
     def _asked(self, context: Numbers | None) -> SubsetDensity:
-        context = None if context is None else as_tensor(context, self.device)
+        context = None if context is None else as_tensor(context, self.device, "context")
         return subset_density(self, self.subsets, context)
 
     def solve_log_prob(

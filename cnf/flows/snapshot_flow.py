@@ -16,7 +16,7 @@ from cnf.flows.model_file import write_model
 from cnf.flows.scoring import Evaluation
 from cnf.flows.serialization import describe
 from cnf.flows.state import tensors_of
-from cnf.rows import Numbers
+from cnf.inputs import Numbers
 from cnf.transforms import Affine
 
 # Of the time from the first to the last snapshot: what rounding may move an end by.

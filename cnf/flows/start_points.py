@@ -9,7 +9,7 @@ import torch
 
 from cnf.flows.bound import BoundFlow
 from cnf.functional import transformed
-from cnf.rows import Numbers, as_tensor
+from cnf.inputs import Numbers, as_tensor
 
 # Odds at which points are taken for model coordinates: fewer than one set of right ones in so many
 # are warned of.

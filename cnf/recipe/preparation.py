@@ -10,13 +10,14 @@ import torch
 import cnf.recipe.defaults as defaults
 from cnf.fields import Geometry
 from cnf.flows import CNF
+from cnf.inputs import as_rows
 from cnf.recipe.architecture import default_field
 from cnf.recipe.bases import base_in_space, grown_base
 from cnf.recipe.pilot_fits import affords_pilot_fits, best_transform
 from cnf.recipe.settings import FitSettings
 from cnf.recipe.transform_judges import grown_mixture_nll, mixture_nll
 from cnf.recipe.transforms import transforms_in_space
-from cnf.rows import FEWEST_ROWS, Rows, as_rows, held_out_split
+from cnf.rows import FEWEST_ROWS, Rows, held_out_split
 from cnf.training.batches import in_model_coordinates
 from cnf.training.validation import validation_subset
 from cnf.transforms import Affine
@@ -44,6 +45,11 @@ def checked_rows(
 ) -> tuple[Rows, Rows]:
     """Checked rows to learn from and held-out rows; `given` is (x, context, weights), `valid` is
     (x_valid, context_valid)."""
+    if not isinstance(flow, CNF):
+        raise TypeError(
+            f"flow: expected a CNF; got {type(flow).__name__}: rows are the second argument, and a table"
+            " is fitted by cnf.fit_table"
+        )
     x, context, weights = given
     train = as_rows("x", x, context, weights, flow.device)
     if len(train) < FEWEST_ROWS:

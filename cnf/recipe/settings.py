@@ -6,6 +6,7 @@ import difflib
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 from typing import Any, get_args
 
 import cnf.recipe.defaults as defaults
@@ -67,9 +68,9 @@ class FitSettings:
     def __post_init__(self) -> None:
         if self.gradient not in (names := get_args(Gradient)):
             raise ValueError(f"gradient: expected {', '.join(names)}; got {self.gradient!r}")
-        if not self.tolerance > 0:
+        if not (isinstance(self.tolerance, Real) and self.tolerance > 0):
             raise ValueError(
-                f"tolerance: expected a positive number of nats; got {self.tolerance}"
+                f"tolerance: expected a positive number of nats; got {self.tolerance!r}"
             )
 
     def matching(self, context_dim: int, geometry: Geometry | None = None) -> FlowMatching:
@@ -225,12 +226,12 @@ def default_phases(
     if steps is None and seconds is None:
         steps = default_steps(rows)
     budget = seconds if steps is None else steps
-    if budget is None or not budget > 0:
-        raise ValueError(f"the budget must be positive; got steps={steps}, seconds={seconds}")
+    if not (isinstance(budget, Real) and budget > 0):
+        raise ValueError(f"the budget must be positive; got steps={steps!r}, seconds={seconds!r}")
     share = likelihood_share
     share = default_likelihood_share(rows, seconds) if share is None else share
-    if not 0 <= share <= 1:
-        raise ValueError(f"likelihood_share: expected a number in [0, 1]; got {share}")
+    if not (isinstance(share, Real) and 0 <= share <= 1):
+        raise ValueError(f"likelihood_share: expected a number in [0, 1]; got {share!r}")
     few = dim <= defaults.FEW_COLUMNS
     batch = defaults.LIKELIHOOD_BATCH_FEW_COLUMNS if few else defaults.LIKELIHOOD_BATCH
     parts = _budgets(steps, seconds, share)

@@ -16,6 +16,7 @@ from torch import Tensor
 import cnf.recipe.defaults as defaults
 from cnf.fields import SumField
 from cnf.flows import CNF, SnapshotFlow
+from cnf.inputs import as_rows
 from cnf.recipe.architecture import default_field
 from cnf.recipe.fit import fit
 from cnf.recipe.preparation import at_rest
@@ -23,7 +24,7 @@ from cnf.recipe.settings import FitSettings, default_settings
 from cnf.recipe.snapshot_mass import ConstantMass, GrowingMass
 from cnf.recipe.source import source_of, start_at
 from cnf.recipe.velocities import guided, known_velocities
-from cnf.rows import FEWEST_ROWS, Rows, as_rows, held_out_split
+from cnf.rows import FEWEST_ROWS, Rows, held_out_split
 from cnf.training.callbacks import Callback
 from cnf.training.config import Phase
 from cnf.training.flow_matching import FlowMatching

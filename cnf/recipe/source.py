@@ -14,10 +14,11 @@ import cnf.recipe.defaults as defaults
 from cnf.fields import DisplacementField, SumField
 from cnf.flows import CNF
 from cnf.flows.source_base import SourceBase
+from cnf.inputs import as_rows
 from cnf.recipe.architecture import default_field
 from cnf.recipe.preparation import at_rest
 from cnf.recipe.settings import FitSettings
-from cnf.rows import Rows, as_rows
+from cnf.rows import Rows
 from cnf.training.config import Clock, Phase
 from cnf.training.couplings import MinibatchOT
 from cnf.training.flow_matching import FlowMatching

@@ -13,7 +13,8 @@ from torch.autograd.functional import jvp
 
 import cnf.recipe.defaults as defaults
 from cnf.flows import CNF
-from cnf.rows import Rows, as_rows
+from cnf.inputs import as_rows
+from cnf.rows import Rows
 from cnf.training.config import Phase
 from cnf.training.snapshots import SnapshotMatching
 from cnf.training.velocities import GuidedMatching, KnownVelocities

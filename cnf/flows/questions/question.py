@@ -87,6 +87,9 @@ class Question:
 
     def evaluate(self, rows: Constraints) -> Answer:
         """The log-density of rows of the asked columns."""
+        if not len(rows):
+            none = rows.lower.new_zeros(0)
+            return Answer(none, none, none.long(), none.bool(), none, none)
         count = max(len(rows), len(self.given))
         size = max(1, AT_ONCE // (self.draws or WITHIN_DRAWS))
         places = torch.arange(count, device=rows.states.device).split(size)

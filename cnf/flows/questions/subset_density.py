@@ -4,6 +4,7 @@ return."""
 from __future__ import annotations
 
 import math
+import operator
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,15 @@ from cnf.flows.questions.answers import FlowAnswers, MixtureAnswers
 from cnf.flows.questions.constraints import UNKNOWN, Constraints
 from cnf.flows.questions.coordinates import fit_coordinates
 from cnf.flows.questions.question import Answer, Question
+from cnf.inputs import (
+    Numbers,
+    as_shape,
+    as_tensor,
+    brief,
+    joint_shape,
+    require_columns,
+    require_context,
+)
 
 # A number, one for each row (*batch,), or a range (low, high) with None for no end.
 GivenNumber: TypeAlias = "float | Tensor | tuple[float | None, float | None]"
@@ -82,6 +92,10 @@ class SubsetDensity:
             given: column of x -> a number, numbers (*batch,), or a range (low, high) with None for
                 no end.
         """
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                f"given: expected a mapping of columns to numbers, such as {{0: 1.5}}; got {brief(given)}"
+            )
         places = _checked(list(given), self.dim)
         if len(places) == self.dim:
             raise ValueError("given: expected at least one column that is left; got them all")
@@ -99,7 +113,7 @@ class SubsetDensity:
         question = replace(self._asking(kept), given=both)
         return replace(self, question=question, columns=kept, batch=self.batch or batch)
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    def log_prob(self, x: Numbers) -> Tensor:
         """Log-density (*batch,) of x (*batch, columns), in nats and in the units of x; a warning
         gives the number of rows that `evaluate` marks as not ok."""
         found = self.evaluate(x)
@@ -113,15 +127,15 @@ class SubsetDensity:
         return found.log_prob
 
     @torch.no_grad()
-    def evaluate(self, x: Tensor) -> Answer:
+    def evaluate(self, x: Numbers) -> Answer:
         """`log_prob` with an error bound, and diagnostics of the importance weights.
 
         The bound includes the error of the solver and, in exact mode, three standard errors of the
         importance sampling. A row whose weights have too heavy a tail is not ok.
         """
-        if x.shape[-1:] != (self.dim,):
-            raise ValueError(f"x: expected {self.dim} columns; got shape {tuple(x.shape)}")
-        shape = torch.broadcast_shapes(x.shape[:-1], self.batch)
+        x = as_tensor(x, self.question.given.states.device)
+        require_columns("x", x, self.dim)
+        shape = joint_shape(x.shape[:-1], self.batch)
         rows = x.double().expand(*shape, self.dim).reshape(-1, self.dim)
         numbers = rows.new_zeros(len(rows), self.question.answers.columns)
         numbers[:, list(self.columns)] = rows
@@ -136,13 +150,14 @@ class SubsetDensity:
 
     @torch.no_grad()
     def sample(
-        self, shape: Sequence[int] = (), *, generator: torch.Generator | None = None
+        self, shape: int | Sequence[int] = (), *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draws (*shape, *batch, columns), in float64 and in the units of the data.
 
         Exact mode draws many candidates and resamples them by their weights, so a row may occur
         twice.
         """
+        shape = as_shape(shape)
         cells = self.question.draw(math.prod(shape), generator)
         return cells.values[:, list(self.columns)].reshape(*shape, *self.batch, self.dim)
 
@@ -205,10 +220,7 @@ def subset_density(flow: Any, subsets: Any, context: Tensor | None) -> SubsetDen
         )
     else:
         answers, draws = stand_in(flow), DRAWS
-    if context is not None and context.shape[-1:] != (flow.context_dim,):
-        raise ValueError(
-            f"context: expected {flow.context_dim} columns; got shape {tuple(context.shape)}"
-        )
+    require_context(context, flow.context_dim)
     rows = None if context is None else context.reshape(-1, flow.context_dim)
     batch = torch.Size() if context is None else context.shape[:-1]
     nothing = nothing.expand(math.prod(batch))
@@ -242,21 +254,24 @@ def _constraints(
 
 def _ends(value: GivenNumber, device: torch.device) -> tuple[Tensor, Tensor]:
     if isinstance(value, tuple):
-        low, high = value
-        low, high = -math.inf if low is None else low, math.inf if high is None else high
-        if not low < high:
+        infinite = (-math.inf, math.inf)
+        ends = [every if end is None else end for end, every in zip(value, infinite)]
+        if len(value) != 2 or not ends[0] < ends[1]:
             raise ValueError(f"given: expected a range (low, high) with low < high; got {value}")
-        lower, upper = (
-            torch.tensor(end, dtype=torch.float64, device=device) for end in (low, high)
-        )
+        lower, upper = (torch.tensor(end, dtype=torch.float64, device=device) for end in ends)
         return lower, upper
-    number = torch.as_tensor(value, dtype=torch.float64, device=device)
+    number = as_tensor(value, name="given").to(device, torch.float64)
     return number, number
 
 
 def _checked(columns: Sequence[int], dim: int) -> list[int]:
     """Different columns among the first `dim`, at least one."""
-    found = [int(column) for column in columns]
+    try:
+        found = [operator.index(column) for column in columns]
+    except TypeError:
+        raise TypeError(
+            f"columns: expected a list of numbers from 0 to {dim - 1}; got {brief(columns)}"
+        ) from None
     if not found or len(set(found)) < len(found) or not all(0 <= c < dim for c in found):
         raise ValueError(f"columns: expected different numbers from 0 to {dim - 1}; got {found}")
     return found

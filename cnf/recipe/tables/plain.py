@@ -10,11 +10,12 @@ from torch import Tensor
 
 from cnf.flows import CNF, SnapshotFlow
 from cnf.flows.gaussian import LinearGaussian
+from cnf.inputs import as_rows
 from cnf.recipe.fit import fit
 from cnf.recipe.snapshots import fit_through_time
 from cnf.recipe.source import measure_by_column
 from cnf.recipe.tables.rows import TableRows
-from cnf.rows import Rows, as_rows, held_out_split, weighted_nll
+from cnf.rows import Rows, held_out_split, weighted_nll
 from cnf.tables.model import TableFlow
 from cnf.training.history import History
 

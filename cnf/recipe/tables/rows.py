@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.rows import HELD_OUT, Cells, as_weights
+from cnf.inputs import as_weights
+from cnf.rows import HELD_OUT, Cells
 from cnf.tables.columns import NO_STATE
 from cnf.tables.formats import TableError, shown
 from cnf.tables.model import TableFlow
