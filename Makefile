@@ -46,9 +46,10 @@ ifdef CNF_SHARED_DATA
 GALLERY += point_maps seven_columns what_if
 endif
 
-# The code of every page of the documentation, that for sbi and pyro too.
+# The code of every page of the documentation, that for sbi and pyro too, and the scores of Ray, Dask and
+# Spark.
 pages: .venv/docs
-	$(BIN)/pytest -m slow --numprocesses=auto tests/test_docs.py
+	$(BIN)/pytest -m slow --numprocesses=auto tests/test_docs.py tests/test_scale.py
 
 figures: .venv/installed
 	set -e; for name in $(GALLERY); do $(BIN)/python scripts/$$name.py; done

@@ -3,9 +3,9 @@
 Blocks of Python run in their order and share one namespace for each page. A block after
 `<!-- file: NAME -->` is written to that file instead. Lines of shell blocks that call `cnf` run in the same
 process, with the variables before them; those that call `torchrun` run in processes of their own. Other
-lines do not run: `UNRUN` has the reasons. A block after `<!-- needs: NAME -->` is skipped where that package
-is not installed. Budgets in seconds become CNF_STEPS training steps, unless CNF_FULL_BUDGETS is set, and
-any number of workers becomes two.
+lines do not run: `UNRUN` has the reasons. A block after `<!-- needs: NAMES -->` is skipped where one of
+these packages or programs is not installed. Budgets in seconds become CNF_STEPS training steps, unless
+CNF_FULL_BUDGETS is set, and any number of workers becomes two.
 
 A tutorial starts from nothing, and a how-to from what the index of its folder makes. Every other page finds
 `table.csv`, `new.csv`, `visits.csv`, `numbers.csv`, `weather.csv`, `quakes.csv`, `model.safetensors`, the
@@ -25,11 +25,12 @@ from contextlib import redirect_stdout
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 from typing import NamedTuple
 
-ENGINES = r"(ray|dask|distributed)\b"  # modules that warn about themselves
+ENGINES = r"(ray|dask|distributed|pyspark)\b"  # modules that warn about themselves
 FENCE = re.compile(
-    r"(?:<!-- (?:file: (?P<file>[\w./-]+)|needs: (?P<needs>\w+)) -->\n)?"
+    r"(?:<!-- (?:file: (?P<file>[\w./-]+)|needs: (?P<needs>[\w ]+)) -->\n)?"
     r"```(?P<language>\w+)\n(?P<text>.*?)```\n",
     re.DOTALL,
 )
@@ -53,9 +54,10 @@ class Block(NamedTuple):
     needs: str | None
 
     @property
-    def skipped(self) -> bool:
-        """Whether the block needs a package that is not installed."""
-        return self.needs is not None and find_spec(self.needs) is None
+    def missing(self) -> list[str]:
+        """The packages and programs that the block needs and that are not installed."""
+        names = (self.needs or "").split()
+        return [name for name in names if find_spec(name) is None and which(name) is None]
 
 
 def blocks(text: str) -> list[Block]:
@@ -165,7 +167,7 @@ def prepare() -> dict[str, object]:
 
 def run_page(page: Path, names: dict[str, object]) -> None:
     for number, block in enumerate(blocks(page.read_text(encoding="utf-8")), 1):
-        if block.skipped:
+        if block.missing:
             continue
         if block.file is not None:
             Path(block.file).write_text(block.text, encoding="utf-8")
@@ -180,6 +182,7 @@ def run_page(page: Path, names: dict[str, object]) -> None:
 def main(pages: list[Path]) -> None:
     sys.path.insert(0, str(Path.cwd()))
     warnings.filterwarnings("ignore", module=ENGINES)
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     failed = []
     environment = dict(os.environ)
     for page in pages:

@@ -56,11 +56,9 @@ def test_code_of_the_pages_runs(folder, tmp_path):
 
 @pytest.mark.slow
 def test_packages_that_blocks_need_are_installed():
-    """So that `make pages` skips none of them."""
-    missing = {
-        block.needs for page in PAGES for block in blocks(page.read_text()) if block.skipped
-    }
-    assert not missing
+    """So that `make pages` skips none of them; Java is no package, and may be missing."""
+    found = [block for page in PAGES for block in blocks(page.read_text())]
+    assert {name for block in found for name in block.missing} <= {"java"}
 
 
 def reason(words: list[str]) -> str | None:

@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import shutil
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -184,6 +186,79 @@ def test_all_engines_give_the_same_scores(room, tmp_path, engine):
     run(room, room / "in", tmp_path / "out", engine=engine, workers=2)
     whole = cnf.Scorer(room / "typed.safetensors")(rows(100))
     np.testing.assert_array_equal(joined(tmp_path / "out").log_prob, whole.log_prob)
+
+
+@pytest.fixture(scope="module")
+def in_spark(room):
+    """The rows of the folder in Spark, for two workers; a task may fail three times."""
+    sql = pytest.importorskip("pyspark.sql")
+    if shutil.which("java") is None:
+        pytest.skip("no Java here: apt-get install default-jre-headless")
+    options = {"spark.ui.enabled": False, "spark.sql.execution.arrow.maxRecordsPerBatch": 10}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        builder = sql.SparkSession.builder.master("local[2,4]").config(map=options)
+        session = builder.getOrCreate()
+        yield session.read.parquet(str(room / "in"))
+        session.stop()
+
+
+def scored_schema(table):
+    return table.selectExpr("*", "double(NULL) AS log_prob", "double(NULL) AS error").schema
+
+
+def assert_scored(table, room):
+    """All rows are there, in any order, with their scores."""
+    whole = cnf.Scorer(room / "typed.safetensors")(rows(100)).sort_values("x")
+    found = table.toPandas().sort_values("x")
+    for name in ("x", "log_prob", "error"):
+        np.testing.assert_array_equal(found[name], whole[name])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("method", ["mapInPandas", "mapInArrow"])
+def test_spark_gives_the_same_scores_however_it_splits_a_table(room, in_spark, method):
+    score, schema = cnf.Scorer(room / "typed.safetensors"), scored_schema(in_spark)
+    for parts in (1, 3, 7):
+        scored = getattr(in_spark.repartition(parts), method)(
+            lambda some: map(score, some), schema
+        )
+        assert_scored(scored, room)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_a_row_without_an_answer_is_null_in_spark(room, in_spark):
+    score, schema = cnf.Scorer(room / "typed.safetensors"), scored_schema(in_spark)
+    unknown = in_spark.selectExpr("IF(x > 0, x, NULL) AS x", "y", "n", "kind")
+    scored = unknown.mapInPandas(lambda some: map(score, some), schema)
+    assert scored.filter("log_prob IS NULL").count() == (rows(100).x <= 0).sum()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_spark_imputes_missing_cells(room, in_spark):
+    impute = cnf.Scorer(room / "typed.safetensors").impute
+    imputed = in_spark.mapInPandas(lambda some: map(impute, some), in_spark.schema)
+    assert in_spark.filter("y IS NULL").count() > imputed.filter("y IS NULL").count() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_spark_repeats_the_task_of_a_killed_worker(room, in_spark, tmp_path):
+    score, killed = cnf.Scorer(room / "typed.safetensors"), tmp_path / "killed"
+
+    def kill_once(batches):
+        for batch in batches:
+            yield score(batch)
+            if not killed.exists():
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    scored = in_spark.repartition(3).mapInPandas(kill_once, scored_schema(in_spark))
+    assert_scored(scored, room)
+    assert killed.exists()
 
 
 def test_means_of_parts_are_those_of_the_whole():
