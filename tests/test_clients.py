@@ -247,6 +247,30 @@ def test_sbi_trains_samples_and_scores_a_flow(folder):
     torch.testing.assert_close(trained.loss(x[0], seen), -log_prob[0], rtol=0, atol=1e-2)
 
 
+def test_sbi_may_observe_a_constant(folder):
+    """A column without information is zero beside the other, standardized."""
+    flow_builder = pytest.importorskip("cnf.integrations.sbi").flow_builder
+    theta, x = simulated(200)
+    seen = torch.cat([x, torch.full_like(x, 0.1)], 1)
+    built = flow_builder(hidden=(8, 8))(theta, seen)
+    context = built.net.condition(seen)
+    expected = (x - x.mean()) / x.std(correction=0)
+    torch.testing.assert_close(context, torch.cat([expected, torch.zeros_like(x)], 1))
+    assert built.loss(theta, seen).isfinite().all()
+
+
+def test_sbi_is_told_how_the_builder_is_called():
+    flow_builder = pytest.importorskip("cnf.integrations.sbi").flow_builder
+    theta, x = simulated(20)
+    with pytest.raises(TypeError, match=r"call it, as in NPE\(density_estimator=flow_builder"):
+        flow_builder(theta, x)
+    for shapes in ((theta[:, 0], x), (theta, x[:, 0]), (theta, x[:5])):
+        with pytest.raises(ValueError, match="a single column is theta"):
+            flow_builder()(*shapes)
+    with pytest.raises(ValueError, match=r"embedding_net: expected features .* \(20, 1, 1\)"):
+        flow_builder(torch.nn.Unflatten(1, (1, 1)))(theta, x)
+
+
 @pytest.mark.slow
 def test_sbi_learns_the_posterior(folder):
     _, trained = estimator(4000, 40, training_batch_size=200, learning_rate=2e-3)

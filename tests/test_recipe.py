@@ -450,3 +450,20 @@ def test_a_short_fit_is_no_worse_than_a_mixture(seconds):
     rival = GaussianMixture(10, random_state=0).fit(flow.preprocess(x)[0])
     y, ladj = flow.preprocess(x_test)
     assert flow.log_prob(x_test).mean().item() > rival.score(y) + ladj.item() - 0.1
+
+
+@pytest.mark.parametrize("any_subset", [False, True])
+def test_a_constant_context_column_is_allowed(any_subset):
+    """It is zero to the flow, in whatever unit, with weights too."""
+    x, constant = (
+        torch.randn(60, 2, generator=torch.Generator().manual_seed(0)),
+        torch.full((60, 1), 1.7e9),
+    )
+    flow = cnf.CNF(2, hidden=(4, 4), context_dim=2)
+    context = torch.cat([x[:, :1], constant], 1)
+    with pytest.warns(UserWarning, match="context: column 1 .* is constant"):
+        cnf.fit(flow, x, context=context, weights=torch.arange(60), steps=2, any_subset=any_subset)
+    assert flow.condition(context)[:, 1].abs().max() < 1e-6
+    assert flow.log_prob(x, context).isfinite().all()
+    if any_subset:
+        assert flow.marginal([0], context).log_prob(x[:, :1]).isfinite().all()

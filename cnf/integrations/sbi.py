@@ -27,30 +27,58 @@ ERROR_WEIGHT = 10.0
 
 
 def flow_builder(
-    embedding_net: nn.Module | None = None, **options: Any
+    embedding_net: nn.Module | None = None, *rows: Tensor, **options: Any
 ) -> Callable[[Tensor, Tensor], FlowEstimator]:
     """What sbi's NPE takes as `density_estimator`: it builds a flow for the parameters and
     observations that it is given, both standardized.
 
     Args:
         embedding_net: makes features (*batch, features) of observations; none by default.
+        *rows: none; sbi passes them to the function that is returned.
         **options: of the `CNF`, such as `hidden`.
+
+    Raises:
+        TypeError: if it is passed to sbi without being called.
 
     Example:
         NPE(prior, density_estimator=flow_builder(hidden=(64, 64)))
     """
+    if rows or not isinstance(embedding_net, nn.Module | None):
+        raise TypeError(
+            f"flow_builder: expected a torch Module or nothing; got {type(embedding_net).__name__}:"
+            " call it, as in NPE(density_estimator=flow_builder(hidden=(64, 64)))"
+        )
 
     def build(theta: Tensor, x: Tensor) -> FlowEstimator:
         embedding = embedding_net or nn.Flatten()
-        with torch.no_grad():
-            context = embedding(x)
+        context = _features(embedding, theta, x)
         settings = {"solver": SOLVER, "preprocess": Affine.standardize(theta), **options}
         flow = CNF(theta.shape[1], context_dim=context.shape[1], **settings)
         if embedding_net is None:  # features of a network change as it learns
-            flow.context_map = Affine.standardize(context)
+            flow.context_map = Affine.standardize_context(context)
         return FlowEstimator(flow, embedding, theta[0].shape, x[0].shape)
 
     return build
+
+
+@torch.no_grad()
+def _features(embedding: nn.Module, theta: Tensor, x: Tensor) -> Tensor:
+    """The features (rows, features) of observations x (rows, ...).
+
+    Raises:
+        ValueError: for parameters, observations or features of another shape.
+    """
+    if theta.dim() != 2 or x.dim() < 2 or len(x) != len(theta):
+        raise ValueError(
+            "expected parameters (rows, columns) and as many observations (rows, ...); got shapes"
+            f" {tuple(theta.shape)} and {tuple(x.shape)}: a single column is theta[:, None]"
+        )
+    features = embedding(x)
+    if features.dim() != 2:
+        raise ValueError(
+            f"embedding_net: expected features (rows, columns); got shape {tuple(features.shape)}"
+        )
+    return features
 
 
 class FlowEstimator(ConditionalDensityEstimator):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,10 +134,12 @@ def fit_context_map(flow: CNF, train: Rows) -> None:
     """Standardize the context, unless a fit has done so."""
     if "context_map" not in flow.automatic or train.context is None:
         return
-    try:
-        flow.context_map = Affine.standardize(train.context, train.weights).to(flow.device)
-    except ValueError as failure:
-        raise ValueError(f"context: {failure}") from failure
+    for column in (train.context == train.context[0]).all(0).nonzero().flatten().tolist():
+        warnings.warn(
+            f"context: column {column} (counted from 0) is constant: the density does not depend on it",
+            stacklevel=2,
+        )
+    flow.context_map = Affine.standardize_context(train.context, train.weights).to(flow.device)
 
 
 def stays_mixture(flow: CNF, train: Rows, valid: Rows, settings: FitSettings) -> bool:

@@ -136,6 +136,18 @@ class Affine(Transform):
         return cls(mean, covariance.diagonal().sqrt().diag())
 
     @classmethod
+    def standardize_context(cls, context: Tensor, weights: Tensor | None = None) -> Affine:
+        """`standardize` for a context (rows, context_dim): a constant column, which a density can
+        be given although it says nothing, is shifted to 0 and not scaled.
+
+        >>> Affine.standardize_context(torch.tensor([[1.0, 7.0], [3.0, 7.0]]))(torch.ones(2))[0]
+        tensor([-1., -6.], dtype=torch.float64)
+        """
+        mean, covariance = _moments(context, weights)
+        spread = covariance.diagonal().sqrt()
+        return cls(mean, spread.masked_fill(_constant(mean, spread), 1.0).diag())
+
+    @classmethod
     def whiten(cls, x: Tensor, weights: Tensor | None = None) -> Affine:
         """Columns of x (rows, dim) to mean 0 and the identity as covariance.
 
@@ -258,15 +270,23 @@ def column_moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
 
 def moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """Mean and covariance in float64; raises an error for a constant column."""
-    x = x.double()
-    mass = x.new_ones(len(x)) if weights is None else weights.double()
-    mean = (mass @ x) / mass.sum()
-    centered = x - mean
-    covariance = (mass[:, None] * centered).T @ centered / mass.sum()
-    spread = covariance.diagonal().sqrt()
-    constant = (spread <= 1e-12 * mean.abs()).nonzero().flatten().tolist()
+    mean, covariance = _moments(x, weights)
+    constant = _constant(mean, covariance.diagonal().sqrt()).nonzero().flatten().tolist()
     if constant:
         raise ValueError(
             f"column {constant[0]} (counted from 0) is constant and has no density: drop it"
         )
     return mean, covariance
+
+
+def _moments(x: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    x = x.double()
+    mass = x.new_ones(len(x)) if weights is None else weights.double()
+    mean = (mass @ x) / mass.sum()
+    centered = x - mean
+    return mean, (mass[:, None] * centered).T @ centered / mass.sum()
+
+
+def _constant(mean: Tensor, spread: Tensor) -> Tensor:
+    """Which columns are constant to rounding (dim,)."""
+    return spread <= 1e-12 * mean.abs()
