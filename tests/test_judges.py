@@ -51,3 +51,13 @@ def test_baselines_learn_from_the_rows_that_the_flow_learned_from(model):
     rows, train = held_out_rows(model, table(0))
     assert (len(rows), len(train)) == (model.metadata.valid_rows, model.metadata.rows)
     assert held_out_rows(model, table(1))[1] is None
+
+
+@pytest.mark.parametrize(("highest", "told"), [(10**6, True), (3, False)])
+def test_rows_of_integers_are_recognized_unless_new_rows_repeat_them(highest, told):
+    random = np.random.default_rng(0)
+    rows = pd.DataFrame(random.integers(0, highest, (300, 2)), columns=["a", "b"])
+    model = cnf.fit_table(rows, steps=3, hidden=(4, 4), kinds={"a": "integer", "b": "integer"})
+    assert judges_of(model, rows).apart == told
+    new = pd.DataFrame(random.integers(0, highest, (300, 2)), columns=["a", "b"])
+    assert not judges_of(model, new).apart

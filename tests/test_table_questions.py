@@ -4,12 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given as drawn_from
+from hypothesis import settings
+from hypothesis import strategies as st
 from problems import seeded
 from scipy.stats import multivariate_normal
 
 import cnf
 from cnf.tables import Schema, TableError
-from cnf.tables.explaining import rests
+from cnf.tables.explaining import PresenceEffects, Reference, rests
 from cnf.tables.given import of_mapping
 
 X = np.linspace(-9, 13, 221)
@@ -163,6 +166,33 @@ def test_a_corrupted_cell_is_named_and_false_alarms_keep_their_level():
     assert (found.column.to_numpy() == np.array(names)).mean() >= 0.9
     assert (found.p_value < 0.01).mean() > 0.95
     assert list(found.odd(3)) == ["p_value", "column", "surprise", "rank"]
+
+
+@settings(max_examples=20, deadline=None)
+@drawn_from(shifts=st.lists(st.floats(-1e3, 1e3), min_size=3, max_size=3), seed=st.integers(0, 99))
+def test_other_units_of_cells_that_may_be_absent_leave_no_effect(shifts, seed):
+    """Other units add log(unit) to the log-density of every row that holds the number."""
+    random = np.random.default_rng(seed)
+    present = (random.uniform(size=(40, 3)) < [0.5, 0.8, 1.0]).astype(float)
+    values = random.normal(size=(40, 2))
+    moved = values + (present @ shifts)[:, None]
+    plain, shifted = (
+        PresenceEffects.fit(present, part).removed(present, part) for part in (values, moved)
+    )
+    differences = (shifted - plain) - (shifted - plain)[:1]  # a constant is no matter
+    assert np.abs(differences).max() < 1e-9
+
+
+@pytest.mark.parametrize("unit", [0.001, 1000.0])
+def test_rows_with_a_number_where_others_have_an_atom_are_not_odd_for_that(unit):
+    random = np.random.default_rng(3)
+    rain = np.where(random.uniform(size=600) < 0.6, 0.0, random.gamma(2, 4, 600) * unit)
+    table = pd.DataFrame({"rain": rain, "x": random.normal(size=600)})
+    kinds = {"rain": "positive"}
+    model = cnf.fit_table(table[:300], steps=3, hidden=(4, 4), any_subset=True, kinds=kinds)
+    p_values = Reference.of(model, table[:300]).p_values(model, table[300:])
+    odd = p_values.nsmallest(60).index
+    assert 0.3 < (rain[odd] > 0).mean() < 0.8  # 0.4 of all rows; all or none by density alone
 
 
 def test_a_posterior_widens_by_the_errors_of_what_is_given():

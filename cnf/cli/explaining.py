@@ -9,6 +9,7 @@ import torch
 
 from cnf.cli.model import Model, load_model
 from cnf.cli.output import require_writable, say, say_json, writing
+from cnf.cli.progress import bar
 from cnf.tables import table_writer
 from cnf.tables.explaining import Reference
 
@@ -32,9 +33,9 @@ def explain_table(
     require_writable(output, path, data)
     known = _reference(model, data if reference is None else reference)
     rows, odd = 0, 0
-    with writing(output), table_writer(output) as writer:
+    with writing(output), table_writer(output) as writer, bar("explaining rows") as callback:
         for chunk in model.chunks(data):
-            found = known.explain(model.table_flow, chunk).rows
+            found = known.explain(model.table_flow, chunk, callback=callback).rows
             writer.write(found.reset_index(drop=True))
             rows, odd = rows + len(chunk), odd + int((found["p_value"] <= LEVEL).sum())
     report: dict[str, Any] = {
@@ -50,7 +51,8 @@ def explain_table(
 def _reference(model: Model, data: str) -> Reference:
     """The rows of a table that others are compared with; an error names the file or the model."""
     try:
-        return Reference.of(model.table_flow, model.table(data))
+        with bar("reading reference rows") as callback:
+            return Reference.of(model.table_flow, model.table(data), callback=callback)
     except ValueError as error:
         raise ValueError(f"{model.path}: {error}") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +21,10 @@ from cnf.report.data import OddRow
 from cnf.report.page import Callback
 from cnf.tables import TableFlow
 from cnf.tables.digest import judges_of
+from cnf.tables.explaining import Reference
 from cnf.tables.held_out import held_out_rows
 
-# Rows that the oddest are compared with, and how many of these the page lists. Each of both takes up
-# to half a second of a core, in a table of dates and counts.
-BESIDE, ODD = 200, 10
+ODD = 10  # rows that the page lists
 
 
 def report_model(path: Path, data: str, output: Path, *, with_calculator: bool) -> None:
@@ -84,9 +82,10 @@ def report_model(path: Path, data: str, output: Path, *, with_calculator: bool) 
 
 
 def odd_rows(model: TableFlow, table: pd.DataFrame) -> list[OddRow]:
-    """The least likely rows of a table, with their labels and cells as text."""
-    lowest = table.iloc[model.log_prob(table).argsort()[:ODD].tolist()]
-    found = model.explain(lowest, table.iloc[:: math.ceil(len(table) / BESIDE)]).odd(ODD)
+    """The most unusual rows of a table, with their labels and cells as text."""
+    reference = Reference.of(model, table)
+    lowest = table.iloc[reference.p_values(model, table).argsort(kind="stable")[:ODD]]
+    found = reference.explain(model, lowest).odd(ODD)
     return [
         OddRow(
             str(label), row.column, str(lowest.loc[label, row.column]), row.surprise, row.p_value

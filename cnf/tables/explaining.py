@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 
 from cnf.tables.questions import table_density
+
+Callback = Callable[[float], None]
+# Reference rows whose single cells are compared: medians and ranks need no more. All of them count for
+# p-values.
+COMPARED = 200
+DRAWS = 256  # rows from the model
+
+
+def silent(done: float) -> None:
+    """Say nothing of the finished share."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +30,13 @@ class Explanation:
 
     Attributes:
         surprise: −log p(cell | the other cells) of every modeled column (rows, columns), nats.
-        rank: share of the reference rows whose cell is less surprising (rows, columns).
+        rank: share of the reference rows whose cell is less surprising (rows, columns), with the
+            same effect removed.
         p_value: conformal p-value of each row (rows,): (1 + reference rows that are at most as
             likely) / (1 + reference rows). Among rows like the reference rows, it is at most α for
-            a share α. A row with a category that was not in training counts as impossible.
+            a share α. A row with a category that was not in training counts as impossible. If cells
+            are missing or at an atom, likelihoods are compared after removal of the mean effect of
+            which cells hold a number, so that units do not matter.
         column: name of the column whose removal makes the rest of the row most likely, relative to
             the median of the reference rows (rows,). As p(cell | rest) = p(row) / p(rest), it is
             the most surprising column, but computed without conditioning on an unusual cell.
@@ -50,49 +65,114 @@ class Explanation:
 
 
 @dataclass(frozen=True)
+class PresenceEffects:
+    """Effects on values of rows, such as log-densities, of which numeric cells hold a number.
+
+    A cell with a number contributes a density, which changes with the units; an atom or a missing
+    cell contributes a probability. Without these effects, rows of all kinds are comparable, in
+    whatever units.
+
+    Attributes:
+        slopes: by least squares (numeric, values).
+    """
+
+    slopes: np.ndarray
+
+    @classmethod
+    def fit(cls, present: np.ndarray, values: np.ndarray) -> PresenceEffects:
+        """Those in rows with the presence (rows, numeric) and values (rows, values); values that
+        are not finite are left out."""
+        slopes = np.zeros((present.shape[1], values.shape[1]))
+        for k, column in enumerate(values.T):
+            known = np.isfinite(column)
+            if known.any():
+                x, y = present[known], column[known]
+                slopes[:, k] = np.linalg.lstsq(x - x.mean(0), y - y.mean(), rcond=None)[0]
+        return cls(slopes)
+
+    def removed(self, present: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """The values of rows without these effects."""
+        return values - present @ self.slopes
+
+
+class Leveled(NamedTuple):
+    """Values of reference rows without the effects of presence, each column in rising order, and
+    these effects."""
+
+    values: np.ndarray
+    effects: PresenceEffects
+
+    @classmethod
+    def of(cls, present: np.ndarray, values: np.ndarray) -> Leveled:
+        """Those of rows with this presence (rows, numeric) and these values (rows, values)."""
+        effects = PresenceEffects.fit(present, values)
+        return cls(np.sort(effects.removed(present, values), axis=0), effects)
+
+
+@dataclass(frozen=True)
 class Reference:
     """Statistics of ordinary rows, for comparison with other rows.
 
     Attributes:
-        surprise: of their cells, every column in rising order (rows, columns).
-        rest: medians of the log-probability of a row without a column (columns,).
-        log_prob: theirs, rising (rows,).
+        surprise: of the cells of some of the rows.
+        rest: log-probabilities of these rows without each column.
+        log_prob: of all rows, rising (rows,), without the effects of presence.
+        effects: of presence on log-probabilities, in draws from the model.
     """
 
-    surprise: np.ndarray
-    rest: np.ndarray
+    surprise: Leveled
+    rest: Leveled
     log_prob: np.ndarray
+    effects: PresenceEffects
 
     @classmethod
-    def of(cls, model: Any, table: pd.DataFrame) -> Reference:
+    def of(cls, model: Any, table: pd.DataFrame, *, callback: Callback = silent) -> Reference:
         """That of the rows of a table.
+
+        Args:
+            model: the `TableFlow`.
+            table: the rows.
+            callback: is called with the finished share.
 
         Raises:
             ValueError: for a model without a conditional network, or a table without rows.
         """
         if not len(table):
             raise ValueError("reference: expected at least one row; found none")
-        known = surprises(model, table)
-        rest = np.nanmedian(rests(model, table), axis=0)
-        return cls(np.sort(known.to_numpy(), axis=0), rest, np.sort(_scores(model, table)))
+        effects = _effects_in_draws(model, table)
+        some = table.iloc[:: math.ceil(len(table) / COMPARED)]
+        present = _present(model, some)
+        found = surprises(model, some, callback=lambda done: callback(done / 2)).to_numpy()
+        rest = rests(model, some, callback=lambda done: callback((1 + done) / 2)).to_numpy()
+        scores = _scores(model, table, effects)
+        return cls(Leveled.of(present, found), Leveled.of(present, rest), np.sort(scores), effects)
 
-    def explain(self, model: Any, table: pd.DataFrame) -> Explanation:
+    def p_values(self, model: Any, table: pd.DataFrame) -> pd.Series:
+        """The conformal p-value of each row of a table."""
+        below = np.searchsorted(self.log_prob, _scores(model, table, self.effects), side="right")
+        return pd.Series((1 + below) / (1 + len(self.log_prob)), index=table.index)
+
+    def explain(
+        self, model: Any, table: pd.DataFrame, *, callback: Callback = silent
+    ) -> Explanation:
         """Explain rows of a table by comparison with these."""
-        found = surprises(model, table)
-        count = len(self.log_prob)
-        ranks = [
-            np.searchsorted(known, cells) / count
-            for known, cells in zip(self.surprise.T, found.to_numpy().T)
-        ]
-        rank = pd.DataFrame(np.column_stack(ranks), index=found.index, columns=found.columns)
-        excess = (rests(model, table) - self.rest).fillna(-np.inf)
-        excess = excess.mask(~np.isfinite(found), np.inf)
-        below = np.searchsorted(self.log_prob, _scores(model, table), side="right")
-        p_value = pd.Series((1 + below) / (1 + count), index=table.index)
-        return Explanation(found, rank, p_value, excess.idxmax(axis=1))
+        present = _present(model, table)
+        found = surprises(model, table, callback=lambda done: callback(done / 2))
+        cells = self.surprise.effects.removed(present, found.to_numpy())
+        ordinary = self.surprise.values
+        rank = found.copy()
+        for k, name in enumerate(found.columns):
+            rank[name] = np.searchsorted(ordinary[:, k], cells[:, k]) / len(ordinary)
+        rest = rests(model, table, callback=lambda done: callback((1 + done) / 2))
+        excess = self.rest.effects.removed(present, rest.to_numpy())
+        excess = pd.DataFrame(
+            excess - np.nanmedian(self.rest.values, axis=0), rest.index, rest.columns
+        )
+        excess = excess.fillna(-np.inf).mask(~np.isfinite(found), np.inf)
+        return Explanation(found, rank, self.p_values(model, table), excess.idxmax(axis=1))
 
 
-def surprises(model: Any, table: pd.DataFrame) -> pd.DataFrame:
+def surprises(model: Any, table: pd.DataFrame, *, callback: Callback = silent) -> pd.DataFrame:
     """−log p(cell | the other cells of its row) of every modeled column (rows, columns), nats, by
     the conditional network; of a longitude and its latitude, that of the place.
 
@@ -104,7 +184,7 @@ def surprises(model: Any, table: pd.DataFrame) -> pd.DataFrame:
     impossible = pd.DataFrame(states < 0, index=table.index, columns=list(whole.columns))
     known = table.mask(impossible.reindex(columns=table.columns, fill_value=False))
     found = pd.DataFrame(index=table.index, columns=list(whole.columns), dtype=float)
-    for names in _asked_together(model, whole.columns):
+    for names in _asked_together(model, whole.columns, callback):
         others = [other for other in whole.columns if other not in names]
         density = whole.conditional(known[[*others, *context]]) if others or context else whole
         cells = density.marginal(names).evaluate(table).log_prob.cpu().numpy()
@@ -113,12 +193,12 @@ def surprises(model: Any, table: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def rests(model: Any, table: pd.DataFrame) -> pd.DataFrame:
+def rests(model: Any, table: pd.DataFrame, *, callback: Callback = silent) -> pd.DataFrame:
     """Log-probability of every row without each modeled column (rows, columns), by the conditional
     network; of a longitude and its latitude, without the place."""
     whole = table_density(model)
     found = pd.DataFrame(0.0, index=table.index, columns=list(whole.columns))
-    for names in _asked_together(model, whole.columns):
+    for names in _asked_together(model, whole.columns, callback):
         others = [other for other in whole.columns if other not in names]
         if others:
             log_prob = whole.marginal(others).evaluate(table).log_prob.cpu().numpy()
@@ -126,14 +206,43 @@ def rests(model: Any, table: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def _asked_together(model: Any, columns: tuple[str, ...]) -> list[list[str]]:
-    """Each column by itself, and a longitude with its latitude."""
+def _asked_together(
+    model: Any, columns: tuple[str, ...], callback: Callback
+) -> Iterator[list[str]]:
+    """Each column by itself, and a longitude with its latitude; the finished share is told."""
     modeled = [column.name for column in model.schema.modeled]
     pairs = [[modeled[place] for place in pair] for pair in model.schema.pairs]
     alone = [[name] for name in columns if not any(name in pair for pair in pairs)]
-    return [*alone, *pairs]
+    parts = [*alone, *pairs]
+    for k, part in enumerate(parts):
+        callback(k / len(parts))
+        yield part
 
 
-def _scores(model: Any, table: pd.DataFrame) -> np.ndarray:
-    found = model.log_prob(table, unseen="impossible")
-    return found.nan_to_num(nan=-torch.inf).cpu().numpy()
+def _present(model: Any, table: pd.DataFrame) -> np.ndarray:
+    """Which numeric cells hold a number, one or zero (rows, numeric)."""
+    return model.present(model.encode(table)[0].states).double().cpu().numpy()
+
+
+def _effects_in_draws(model: Any, table: pd.DataFrame) -> PresenceEffects:
+    """The effects of presence on log-probabilities in draws from the model: they do not depend on
+    the rows that are compared, so that p-values keep their level."""
+    numeric = model.numeric_columns
+    if all(column.n_states == 1 for column in numeric):
+        return PresenceEffects(np.zeros((len(numeric), 1)))
+    context = [column.name for column in model.schema.context]
+    given = None
+    if context:
+        given = table[context].iloc[np.arange(DRAWS) % len(table)].reset_index(drop=True)
+    generator = torch.Generator(model.device).manual_seed(0)
+    drawn = model.sample(DRAWS, given, generator=generator)
+    drawn = drawn if given is None else drawn.join(given)
+    log_prob = model.log_prob(drawn).cpu().numpy()
+    return PresenceEffects.fit(_present(model, drawn), log_prob[:, None])
+
+
+def _scores(model: Any, table: pd.DataFrame, effects: PresenceEffects) -> np.ndarray:
+    """Log-probabilities of rows (rows,) without the effects of presence; −∞ for a row without one,
+    and for a category that was not in training."""
+    found = model.log_prob(table, unseen="impossible").nan_to_num(nan=-torch.inf).cpu().numpy()
+    return effects.removed(_present(model, table), found[:, None])[:, 0]

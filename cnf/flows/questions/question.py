@@ -25,8 +25,10 @@ AT_ONCE = 2**16
 # Weights with such an effective sample size are nearly equal, and the shape of their tail is no
 # matter.
 NEARLY_EQUAL = 0.9
-# Draws of a range or a set of levels, where the amortized density is averaged over it.
-WITHIN_DRAWS = 64
+# Draws of a range, a set of levels or an integer cell, over which the amortized density is averaged.
+# Few are enough within most cells; rows whose bar is then wider than this, in nats, get all.
+FEW_DRAWS, WITHIN_DRAWS = 4, 64
+WIDE_BAR = 0.05
 # A draw is chosen by its weight among so many candidates for each, and at least so many.
 CANDIDATES, FEWEST_CANDIDATES = 4, 256
 
@@ -90,10 +92,22 @@ class Question:
         if not len(rows):
             none = rows.lower.new_zeros(0)
             return Answer(none, none, none.long(), none.bool(), none, none)
+        if self.draws is not None:
+            return self._averaged(rows, self.draws)
+        found = self._averaged(rows, FEW_DRAWS)
+        wide = (found.error > WIDE_BAR).nonzero().squeeze(1)
+        drawn = any(self._needed(known, FEW_DRAWS) > 1 for known in (rows, self._known))
+        if not (drawn and len(wide)):
+            return found
+        again = self._take(wide, len(found.error))._averaged(rows.take(wide), WITHIN_DRAWS)
+        pairs = zip(vars(found).values(), vars(again).values())
+        return Answer(*(part.index_copy(0, wide, new) for part, new in pairs))
+
+    def _averaged(self, rows: Constraints, draws: int) -> Answer:
+        """The log-density of rows, averaged over this number of draws where a cell is a set."""
         count = max(len(rows), len(self.given))
-        size = max(1, AT_ONCE // (self.draws or WITHIN_DRAWS))
-        places = torch.arange(count, device=rows.states.device).split(size)
-        parts = [self._take(part, count)._evaluate(rows.take(part)) for part in places]
+        places = torch.arange(count, device=rows.states.device).split(max(1, AT_ONCE // draws))
+        parts = [self._take(part, count)._evaluate(rows.take(part), draws) for part in places]
         return Answer(*(torch.cat(part) for part in zip(*(vars(p).values() for p in parts))))
 
     def draw(self, count: int, generator: torch.Generator | None) -> Cells:
@@ -158,11 +172,11 @@ class Question:
             context = context[places]
         return replace(self, given=given, context=context)
 
-    def _evaluate(self, rows: Constraints) -> Answer:
-        found = self._mass(self._known.joined(rows, self.answers.numeric))
+    def _evaluate(self, rows: Constraints, draws: int) -> Answer:
+        found = self._mass(self._known.joined(rows, self.answers.numeric), draws)
         if not self._divided:
             return found
-        there = self._mass(self._known)
+        there = self._mass(self._known, draws)
         return Answer(
             found.log_prob - there.log_prob,
             found.error + there.error,
@@ -172,9 +186,9 @@ class Question:
             torch.maximum(found.pareto_k, there.pareto_k),
         )
 
-    def _mass(self, known: Constraints) -> Answer:
+    def _mass(self, known: Constraints, draws: int) -> Answer:
         """The mass or density of what is known of each row."""
-        rows, draws, answers = len(known), self._draws_for(known), self.answers
+        rows, draws, answers = len(known), self._needed(known, draws), self.answers
         noise = Noise.sobol(draws, len(answers.numeric), answers.columns, known.states.device)
         noise, many = noise.for_rows(rows), known.repeat(draws)
         context = self.context
@@ -196,11 +210,11 @@ class Question:
         rows = torch.arange(picked.shape[1], device=picked.device)
         return cells.take((picked * len(rows) + rows).flatten())
 
-    def _draws_for(self, known: Constraints) -> int:
+    def _needed(self, known: Constraints, draws: int) -> int:
+        """The number of draws, one where nothing is drawn."""
         precise = known.precise(self.answers.numeric)
-        if self.draws is None:
-            return 1 if bool((precise == known.known).all()) else WITHIN_DRAWS
-        return 1 if bool(precise.all()) else self.draws
+        certain = precise == known.known if self.draws is None else precise
+        return 1 if bool(certain.all()) else draws
 
     def _context(self, rows: int) -> Tensor | None:
         """The context of so many rows, those that are given again and again."""

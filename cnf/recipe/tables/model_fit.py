@@ -15,7 +15,7 @@ from cnf.recipe.tables.reading import source_rows
 from cnf.recipe.tables.rows import TableRows, encoded, held_rows, merged, split
 from cnf.recipe.tables.states import fit_states
 from cnf.rows import FEWEST_ROWS, Rows, held_out_rows, held_out_split
-from cnf.tables.digest import SmallestHashes, digest_of
+from cnf.tables.digest import SEEN, SmallestHashes, digest_of
 from cnf.tables.metadata import FitMetadata, quantiles
 from cnf.tables.model import TableFlow
 from cnf.tables.orders import orders_of
@@ -174,7 +174,7 @@ def _states_fit(
     Raises:
         ValueError: for too few different rows.
     """
-    rows = merged(rows)
+    count, rows = len(rows), merged(rows)
     discrete = all(column.step or not column.numeric for column in model.schema.modeled)
     fewest = 2 if discrete else FEWEST_ROWS
     if len(rows) < fewest:
@@ -188,7 +188,10 @@ def _states_fit(
     present = model.present(train.cells.states)
     facts = {
         "quantiles": quantiles(model.numeric_columns, train.cells.values, present),
-        # New rows of discrete columns alone may well be equal to those of training.
-        "digest": None if discrete else digest_of(train.cells, valid.cells),
+        # New rows of discrete columns alone may be equal to those of training, about as often as
+        # these are to each other.
+        "digest": None
+        if discrete and 2 * (count - len(rows)) >= SEEN * count
+        else digest_of(train.cells, valid.cells),
     }
     return facts, partial(fit_states, model, train, valid, imputer=imputer, refit=refit, **options)
