@@ -1,11 +1,49 @@
-"""The card of a model in a notebook."""
+"""A model in a few words: a line in a terminal, a card in a notebook."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 WIDTH, HEIGHT, MARGIN = 160, 40, 3  # of the curve, pixels
+
+
+class Told(ABC):
+    """An object that a line and a card describe by the same facts."""
+
+    @abstractmethod
+    def title(self) -> str:
+        """What it is."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, object]:
+        """What is known of it, by name."""
+
+    def __repr__(self) -> str:
+        """One line: the title and the facts."""
+        told = "; ".join(f"{name}: {fact}" for name, fact in self.facts().items())
+        return " ".join(f"{self.title()} ({told})".split())
+
+    def _repr_html_(self) -> str:
+        """A card for notebooks."""
+        return card(self.title(), self.facts())
+
+
+def fit_facts(metadata: Mapping[str, Any]) -> dict[str, object]:
+    """The rows and the result of a fit, as far as a model has them.
+
+    >>> fit_facts({"rows": 1200, "history": {"valid_nll": 1.5, "valid_se": 0.25}})
+    {'rows': '1,200', 'held-out NLL': '1.500 ± 0.250 nats a row'}
+    """
+    facts: dict[str, object] = {}
+    if (rows := metadata.get("rows")) is not None:
+        facts["rows"] = f"{rows:,}"
+    known = metadata.get("history") or {}
+    if (nll := known.get("valid_nll")) is not None:
+        facts["held-out NLL"] = f"{nll:.3f} ± {known['valid_se']:.3f} nats a row"
+    return facts
 
 
 def card(

@@ -58,6 +58,27 @@ def test_a_flow_names_its_parts():
     assert any("adaptive" in word for word in Text(adaptive._repr_html_()).words)
 
 
+def test_models_and_questions_print_on_one_line():
+    """Without numbers of their tensors; a field prints as torch prints modules."""
+    flow = cnf.CNF(3, hidden=(8, 8), context_dim=2)
+    weights = sum(p.numel() for p in flow.field.parameters())
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 2)), columns=["height", "u"])
+    plain = cnf.TableFlow(cnf.Schema.infer(table), cnf.CNF(2, hidden=(4, 4)))
+    found = [
+        (flow, ["CNF of 3 columns", "context columns: 2", f"GatedField, {weights:,} weights"]),
+        (flow(np.zeros((4, 2))), ["FlowDistribution of CNF of 3 columns", "batch shape (4,)"]),
+        (flow.bind(np.full((99, 2), 7.25)), ["BoundFlow", "CNF of 3 columns"]),
+        (cnf.CNF(3).conditional({1: 0.5}), ["columns [0, 2] given [1] (exact)"]),
+        (plain, ["TableFlow", "columns: height, u", "rows: not fitted", "weights: "]),
+        (plain.conditional({"u": 2.0}), ["TableDensity of height given u (exact)"]),
+    ]
+    for model, told in found:
+        line = repr(model)
+        assert all(words in line for words in told), line
+        assert "\n" not in line and len(line) < 400 and "tensor" not in line and "7.25" not in line
+    assert repr(flow.field).startswith("GatedField(\n")
+
+
 def test_a_table_shows_its_fit_and_its_columns(tmp_path):
     random = np.random.default_rng(0)
     frame = pd.DataFrame({HOSTILE: random.normal(size=100), "g": list("ab") * 50})
@@ -70,4 +91,6 @@ def test_a_table_shows_its_fit_and_its_columns(tmp_path):
         assert column.name in "".join(found.words) and column.describe() in "".join(found.words)
     assert any(f"{model.history.valid_nll:.3f}" in word for word in found.words)
     model.save(tmp_path / "m.safetensors")
-    assert cnf.load(tmp_path / "m.safetensors")._repr_html_() == model._repr_html_()
+    loaded = cnf.load(tmp_path / "m.safetensors")
+    assert loaded._repr_html_() == model._repr_html_() and repr(loaded) == repr(model)
+    assert f"rows: 90; held-out NLL: {model.history.valid_nll:.3f} ±" in repr(model)

@@ -159,18 +159,13 @@ def test_an_unseen_category_costs_its_own_row(room, tmp_path, capsys):
 
 
 LINES = "north,31,True,0.0,0.5,1\n"
-BAD_ROWS = {
-    "text for a number": ("north,old,True,0.0,0.5,1\n", ["line 4", "'age'", "'old'"]),
-    "ragged": ("north,31\n", ["line 4", "expected 6 cells"]),
-}
 
 
-@pytest.mark.parametrize("name", BAD_ROWS)
-def test_a_row_that_cannot_be_scored_is_named(room, tmp_path, capsys, name):
-    spoilt, told = BAD_ROWS[name]
-    (tmp_path / "t.csv").write_text("region,age,member,debt,mood,w\n" + 2 * LINES + spoilt + LINES)
+def test_a_ragged_row_is_named(room, tmp_path, capsys):
+    rows = 2 * LINES + "north,31\n" + LINES
+    (tmp_path / "t.csv").write_text("region,age,member,debt,mood,w\n" + rows)
     line = refused(capsys, "score", room / "all", tmp_path / "t.csv", "-o", tmp_path / "s.csv")
-    assert all(part in line for part in ["t.csv", *told]), line
+    assert all(part in line for part in ["t.csv", "line 4", "expected 6 cells"]), line
     assert not (tmp_path / "s.csv").exists()
 
 

@@ -408,7 +408,7 @@ def test_a_context_is_given_in_any_form():
     assert all(frame.equals(drawn[0]) for frame in drawn[:-1]) and len(drawn[-1]) == 2
     with pytest.raises(TableError, match="'age' is not a context column"):
         model.sample(2, {"sex": "f", "age": 999.0})
-    with pytest.raises(TableError, match="found str"):
+    with pytest.raises(TableError, match="found 'f'"):
         model.sample(2, "f")
 
 

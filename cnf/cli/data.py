@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -95,16 +96,16 @@ def toy_table(
     return table[choose_columns(TOY_COLUMNS, path=data, columns=columns, ignore=())]
 
 
-def table_chunks(data: str, schema: Schema, *, array: str | None = None) -> Iterator[pd.DataFrame]:
+def table_chunks(data: str, schema: Schema, **options: Any) -> Iterator[pd.DataFrame]:
     """The columns of a schema, from a file in chunks of bounded memory or from a toy.
 
     Args:
         data: the file, or toy:NAME.
         schema: the columns.
-        array: name of the array of an npz file with several.
+        **options: as `cnf.tables.read_typed_chunks` takes them.
     """
     if data.startswith(TOY):
         columns = [column.name for column in (*schema.modeled, *schema.context)]
         yield toy_table(data, columns=columns, seed=FRESH)
     else:
-        yield from read_typed_chunks(data, schema, array=array)
+        yield from read_typed_chunks(data, schema, **options)

@@ -34,7 +34,7 @@ def explain_table(
     known = _reference(model, data if reference is None else reference)
     rows, odd = 0, 0
     with writing(output), table_writer(output) as writer, bar("explaining rows") as callback:
-        for chunk in model.chunks(data):
+        for chunk in model.chunks(data, judged=True):
             found = known.explain(model.table_flow, chunk, callback=callback).rows
             writer.write(found.reset_index(drop=True))
             rows, odd = rows + len(chunk), odd + int((found["p_value"] <= LEVEL).sum())

@@ -50,10 +50,10 @@ class Model:
             raise ValueError(f"{self.path}: has no time; fit it with cnf fit --time COLUMN")
         return self.table_flow.time
 
-    def chunks(self, data: str) -> Iterator[pd.DataFrame]:
-        """The rows of a file or a toy in chunks of bounded memory."""
-        choices = self.table_flow.metadata.choices or {}
-        return table_chunks(data, self.table_flow.schema, array=choices.get("array"))
+    def chunks(self, data: str, *, judged: bool = False) -> Iterator[pd.DataFrame]:
+        """The rows of a file or a toy in chunks of bounded memory; see `read_typed_chunks`."""
+        array = (self.table_flow.metadata.choices or {}).get("array")
+        return table_chunks(data, self.table_flow.schema, array=array, judged=judged)
 
     def table(self, data: str) -> pd.DataFrame:
         """All rows of a file or a toy, labeled by their lines or rows."""

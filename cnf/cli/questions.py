@@ -95,7 +95,7 @@ def score_columns(
     whole, wanted = _density(model), _schema_of(schema, [*asked, *given])
     running, rows, doubtful = RunningMean(), 0, 0
     with writing(output), table_writer(output) as writer:
-        for chunk in table_chunks(data, wanted):
+        for chunk in table_chunks(data, wanted, judged=True):
             density = whole.conditional(chunk[list(given)]) if given else whole
             density = density.marginal(asked)
             found = (density.exact() if exact else density).evaluate(chunk)

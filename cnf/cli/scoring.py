@@ -22,7 +22,7 @@ def score_table(
     model = load_model(path, device)
     require_writable(output, path, data)
     with writing(output):
-        chunks = model.chunks(data)
+        chunks = model.chunks(data, judged=True)
         summary = write_scores(model.table_flow, chunks, output, data, options, rows_needed=1)
     _tell(output, summary, as_json=as_json)
 
@@ -72,7 +72,7 @@ def sentence(report: dict[str, Any]) -> str:
             f"{report['unseen']:,} have a category that was not in training, treated as rare"
         )
     if report["not_ok"]:
-        why = "cells are missing, or no solve reached the tolerance"
+        why = "cells are missing or invalid, or no solve reached the tolerance"
         parts.append(f"{report['not_ok']:,} have no log-density: {why}")
     if report["rows"] > left_out:
         of = "mean log-density of the others" if left_out else "mean log-density"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import repeat
 from typing import Any
@@ -68,7 +68,7 @@ class BoundFlow:
     """
 
     flow: Any
-    context: Tensor | None = None
+    context: Tensor | None = field(default=None, repr=False)
     options: SolveOptions = SolveOptions()
 
     @property
@@ -228,8 +228,9 @@ class BoundFlow:
         """Velocity dx/dt (*batch, dim) at points x (*batch, dim), in the units of the data."""
         rows, given, shape = self.rows(x)
         y = self.flow.preprocess(rows, given.context, given.mask)[0].to(self.flow.dtype)
-        field = self.flow.field.bind(given.condition)
-        v = field.velocity(torch.tensor(t, dtype=y.dtype, device=y.device), y)
+        v = self.flow.field.bind(given.condition).velocity(
+            torch.tensor(t, dtype=y.dtype, device=y.device), y
+        )
         v = self.flow.preprocess.pushforward(v, y, given.context, given.mask)
         return v.reshape(*shape, self.flow.dim)
 

@@ -91,6 +91,10 @@ class FlowDistribution(Distribution):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return found.__get__(self, type(self))
 
+    def __repr__(self) -> str:
+        """One line, without numbers."""
+        return f"FlowDistribution of {self.flow!r}, batch shape {tuple(self.batch_shape)}"
+
     @property
     def support(self) -> constraints.Constraint:
         """The set where the density is positive: all real vectors, or those within the ranges of

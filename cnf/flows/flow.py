@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from cnf.card import card
+from cnf.card import fit_facts
 from cnf.deprecation import RenamedAttribute, warn_renamed
 from cnf.fields import GatedField, Geometry
 from cnf.fields.wrapped import as_field
@@ -271,17 +271,21 @@ class CNF(FlowMethods, WholeState):
         """
         write_model(path, {**describe(self), "metadata": self.metadata}, tensors_of(self))
 
-    def _repr_html_(self) -> str:
-        """A card for notebooks: the parts of the flow."""
+    def title(self) -> str:
+        """What it is."""
+        return f"{type(self).__name__} of {self.dim} columns"
+
+    def facts(self) -> dict[str, object]:
+        """Its parts, and what is known of its fit."""
         weights = sum(parameter.numel() for parameter in self.field.parameters())
-        facts = {
+        return {
             "context columns": self.context_dim,
             "field": f"{type(self.field).__name__}, {weights:,} weights",
             "base": type(self.base).__name__,
             "transform": type(self.preprocess).__name__,
             "solver": f"{type(self.solver).__name__}, {self.solver.nfe or 'adaptive'} evaluations a row",
+            **fit_facts(self.metadata),
         }
-        return card(f"CNF of {self.dim} columns", facts)
 
     score = RenamedAttribute("solve_log_prob")
     accuracy = RenamedAttribute("error_model")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cnf.card import Told
 from cnf.fields import VelocityField
 from cnf.flows.bases import Base
 from cnf.flows.divergence import Hutchinson
@@ -171,7 +172,7 @@ def _advice(name: str, config: dict[str, Any], reason: str) -> str:
     return f"state: expected a flow with {name}={part} ({reason}); construct it so, then load"
 
 
-class WholeState(nn.Module, ABC):
+class WholeState(Told, nn.Module, ABC):
     """A module whose `state_dict` includes its settings.
 
     `load_state_dict` restores settings and tensors. A `state_dict` without settings, as in release

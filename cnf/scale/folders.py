@@ -114,7 +114,7 @@ def _scored(scorer: Scorer, partition: Partition) -> ScoreSummary:
     """The summary of one file's scores, which are computed unless they are there."""
     source, target = partition
     if not partition.done:
-        chunks = read_typed_chunks(source, scorer.model.schema)
+        chunks = read_typed_chunks(source, scorer.model.schema, judged=True)
         return write_scores(scorer.model, chunks, target, str(source), scorer.options)
     summary = ScoreSummary()
     for chunk in read_chunks(target, nonfinite="keep"):

@@ -62,6 +62,8 @@ def _parsed(series: pd.Series) -> pd.Series:
     if pd.api.types.is_bool_dtype(series):
         return series.astype("Float64")
     parsed = pd.to_numeric(series.astype(object), errors="coerce")
+    if pd.api.types.is_complex_dtype(parsed):
+        parsed = pd.Series(np.nan, series.index)
     bad = (parsed.isna() & series.notna()).to_numpy().nonzero()[0]
     if len(bad):
         raise TableError(

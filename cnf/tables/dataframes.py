@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
@@ -9,6 +10,7 @@ import narwhals
 import pandas as pd
 import pyarrow as pa
 
+from cnf.inputs import brief
 from cnf.tables.formats import TableError
 
 Given: TypeAlias = "pd.DataFrame | pd.Series | Mapping[str, Any] | list[Mapping[str, Any]]"
@@ -29,12 +31,12 @@ def as_pandas(table: Any) -> pd.DataFrame | None:
     return pd.DataFrame({name: from_arrow(arrow.column(name)) for name in arrow.column_names})
 
 
-def rows_of(given: Any) -> pd.DataFrame:
+def rows_of(given: Any, name: str = "given") -> pd.DataFrame:
     """Rows that a user gives as a data frame, a mapping of names to values or lists, a Series of
     one row, or a list of mappings.
 
     Raises:
-        TableError: for anything else.
+        TableError: for anything else; `name` says which argument it is.
 
     >>> rows_of({"sex": "f"}).equals(rows_of([{"sex": "f"}]))
     True
@@ -49,10 +51,16 @@ def rows_of(given: Any) -> pd.DataFrame:
     frame = as_pandas(given)
     if frame is None:
         raise TableError(
-            "given: expected a data frame, a mapping of names to values, or a list of mappings;"
-            f" found {type(given).__name__}"
+            f"{name}: expected a data frame, a mapping of names to values, or a list of mappings; found"
+            f" {brief(given) if isinstance(given, str) else type(given).__name__}: read a file by"
+            " cnf.tables.read_typed_table, and name the columns of an array"
         )
     return frame
+
+
+def path_or_rows(source: Any, name: str) -> Any:
+    """The path of a file as it is, and anything else as `rows_of` has it."""
+    return source if isinstance(source, str | os.PathLike) else rows_of(source, name)
 
 
 def from_arrow(column: pa.Array | pa.ChunkedArray) -> pd.Series:

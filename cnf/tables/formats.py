@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ class ReadOptions:
         kept: columns whose cells are not converted to numbers.
         missing: words for missing cells in csv, instead of the usual ones.
         array: name of the array of an npz file that is the table.
+        judged: whether a schema judges each cell afterwards, so that text among numbers stays.
     """
 
     choose: Choose
@@ -40,6 +41,7 @@ class ReadOptions:
     kept: Kept = ()
     missing: Collection[str] | None = None
     array: str | None = None
+    judged: bool = False
 
 
 Append = Callable[[pd.DataFrame], object]
@@ -110,6 +112,15 @@ def row_labels(start: int, count: int) -> pd.RangeIndex:
     return pd.RangeIndex(start, start + count, name="row")
 
 
+def names_of(names: str | Iterable[str]) -> list[str]:
+    """Names of columns; one text is one name, not its letters.
+
+    >>> names_of("age"), names_of(("age", "height"))
+    (['age'], ['age', 'height'])
+    """
+    return [names] if isinstance(names, str) else list(names)
+
+
 def choose_columns(
     names: Sequence[str],
     *,
@@ -122,7 +133,7 @@ def choose_columns(
     _refuse_repeated(columns or (), f"{path}: the choice of columns")
     for name in (*(columns or ()), *ignore):
         if name not in names:
-            raise TableError(f"{path}: no column {shown(name)}; {_alternatives(name, names)}")
+            raise TableError(f"{path}: no column {shown(str(name))}; {alternatives(name, names)}")
     chosen = [name for name in (columns or names) if name not in ignore]
     if not chosen:
         raise TableError(f"{path}: no columns are left; choose at least one of {listed(names)}")
@@ -139,6 +150,13 @@ def _refuse_repeated(names: Sequence[str], where: str) -> None:
         seen.add(name)
 
 
-def _alternatives(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names)
-    return f"did you mean {listed(near)}?" if near else f"the columns are {listed(names)}"
+def alternatives(name: object, names: Sequence[object]) -> str:
+    """What the name of a column may have meant.
+
+    >>> alternatives("regoin", ["age", "region"]), alternatives("x", ["age", "region"])
+    ("did you mean 'region'?", "the columns are 'age', 'region'")
+    """
+    known = [str(name) for name in names]
+    if near := difflib.get_close_matches(str(name), known):
+        return f"did you mean {listed(near)}?"
+    return f"the columns are {listed(known)}" if known else "the table has no columns"

@@ -157,15 +157,21 @@ def _labeled(
 ) -> pd.DataFrame:
     labels = row_labels(start, len(part))
     cells = {
-        name: part[name].set_axis(labels) if name in options.kept else _numbers(part[name], path)
+        name: part[name].set_axis(labels)
+        if name in options.kept or (options.judged and not _is_number(part[name]))
+        else _numbers(part[name], path)
         for name in names
     }
     return pd.DataFrame(cells, columns=names, index=labels)
 
 
+def _is_number(cells: pd.Series) -> bool:
+    return not len(cells) or pd.api.types.is_numeric_dtype(plain_cells(cells))
+
+
 def _numbers(cells: pd.Series, path: Path) -> np.ndarray:
     plain = plain_cells(cells)
-    if len(plain) and not pd.api.types.is_numeric_dtype(plain):
+    if not _is_number(cells):
         raise TableError(
             f"{path}: column {shown(str(cells.name))}: expected numbers, found the type"
             f" {shown(str(cells.dtype))}; convert or ignore the column"

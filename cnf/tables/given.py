@@ -174,7 +174,7 @@ def _number(column: Column, end: Any) -> float:
         number = float(column.numbers(pd.Series([end]))[0] if cell else end)
     except (TypeError, ValueError):
         number = math.nan
-    if math.isnan(number):
+    if math.isnan(number) or (cell and math.isinf(number)):
         raise TableError(
             f"given: expected the ends of a range as {shown(column.name)} has them"
             f" ({column.describe()}); got {end!r}"

@@ -11,37 +11,30 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from cnf.card import card
 from cnf.fields import ThroughTime
-from cnf.flows import CNF
+from cnf.flows import CNF, Evaluation
 from cnf.flows.source_base import SourceBase
 from cnf.rows import Cells, Rows
 from cnf.tables.columns import UNSEEN, Column
 from cnf.tables.context import complete
-from cnf.tables.dataframes import Given
+from cnf.tables.dataframes import Given, rows_of
 from cnf.tables.discrete import DiscreteModel
 from cnf.tables.explaining import Explanation, Reference
 from cnf.tables.formats import TableError
 from cnf.tables.imputation import Imputation, excluded_states
-from cnf.tables.metadata import FitMetadata
 from cnf.tables.numeric_view import NumericView, chosen_states, in_words
 from cnf.tables.orders import broken_orders
 from cnf.tables.questions import TableDensity, posterior, table_density
-from cnf.tables.schema import Schema
+from cnf.tables.scoring import Unseen, reasons
+from cnf.tables.told import ToldTable
 
 
-class TableMethods(ABC):
+class TableMethods(ToldTable, ABC):
     """Methods for numeric columns alone, any columns given any others, unusual rows, missing
     cells, and transport to another table."""
 
-    schema: Schema
     flow: CNF | None
     discrete: DiscreteModel | None
-
-    @property
-    @abstractmethod
-    def metadata(self) -> FitMetadata:
-        """The metadata of the fit."""
 
     @property
     @abstractmethod
@@ -79,6 +72,20 @@ class TableMethods(ABC):
     @abstractmethod
     def drawn_context(self, given: Given | None, rows: int) -> Tensor:
         """The context of rows to be drawn."""
+
+    @abstractmethod
+    def evaluate(self, table: pd.DataFrame, *, unseen: Unseen = "other") -> Evaluation:
+        """Scores of the rows of a frame."""
+
+    def reasons(self, table: pd.DataFrame, *, unseen: Unseen = "other") -> list[str]:
+        """Why each row of a frame has no ordinary score, by its first invalid cell; "" for a row
+        that has one.
+
+        Raises:
+            TableError: for an unknown column.
+        """
+        table = rows_of(table, "table")
+        return reasons(self.schema, table, self.evaluate(table, unseen=unseen))
 
     def numeric(
         self,
@@ -140,6 +147,7 @@ class TableMethods(ABC):
             TableError: for a frame that lacks a column of an order.
             ValueError: for a model that recorded none, such as one of release 0.1.
         """
+        table = rows_of(table, "table")
         if self.metadata.orders is None:
             raise ValueError("the model has no record of orders between columns; fit it again")
         broken = broken_orders(self.schema, self.metadata.orders, table)
@@ -198,7 +206,7 @@ class TableMethods(ABC):
             TableError: for an unknown column, or a value that is invalid for it.
             ValueError: as `marginal`.
         """
-        return posterior(self, table, column, grid, errors or {}, draws, seed)
+        return posterior(self, rows_of(table, "table"), column, grid, errors or {}, draws, seed)
 
     def _sample_given(
         self, rows: int, given: Given, generator: torch.Generator | None
@@ -224,7 +232,8 @@ class TableMethods(ABC):
         Raises:
             ValueError: as `marginal`.
         """
-        return Reference.of(self, reference).explain(self, table)
+        known, rows = rows_of(reference, "reference"), rows_of(table, "table")
+        return Reference.of(self, known).explain(self, rows)
 
     @torch.no_grad()
     def impute(
@@ -247,6 +256,7 @@ class TableMethods(ABC):
             ValueError: if the model of a typed table was fitted without an imputer.
             TableError: for an unknown column, or a number outside the support of its column.
         """
+        table = rows_of(table, "table")
         if self.plain:
             return table_density(self).completed(table, n, generator=generator)
         imputation = self.imputation
@@ -279,6 +289,7 @@ class TableMethods(ABC):
             TableError: for an unknown column, or a cell that is not a number.
             ValueError: for a model that was not fitted with `source=`.
         """
+        table = rows_of(table, "table")
         moved = self._moving.transport(self._numbers(table), reverse=reverse)
         states = torch.zeros_like(moved, dtype=torch.long)
         return self.schema.rows(Cells(moved, states)).set_index(table.index)
@@ -305,15 +316,3 @@ class TableMethods(ABC):
     def _numbers(self, table: pd.DataFrame) -> Tensor:
         """The rows of a plain table (rows, columns), complete."""
         return complete(self.encode(table)[0].values)
-
-    def _repr_html_(self) -> str:
-        """A card for notebooks: what the fit found, its course, and the columns."""
-        known = self.metadata.history or {}
-        facts: dict[str, object] = {"rows": "not fitted"}
-        if self.metadata.rows is not None:
-            facts = {"rows": f"{self.metadata.rows:,}"}
-        if (nll := known.get("valid_nll")) is not None:
-            facts["held-out NLL"] = f"{nll:.3f} ± {known['valid_se']:.3f} nats a row"
-        curve = [record["valid_nll"] for record in known.get("records", [])]
-        columns = {str(column.name): column.describe() for column in self.schema.columns}
-        return card("TableFlow", facts, columns, [nll for nll in curve if nll is not None])

@@ -156,7 +156,7 @@ class TableFlow(TableMethods, WholeState):
         cells have states of their own, see `cnf.tables.Column.encode`.
 
         Raises:
-            TableError: for an unknown column, or a cell that is not a number.
+            TableError: for an unknown column.
         """
         cells, given = (
             self.schema.encode(table, columns, strict=False)
@@ -188,7 +188,7 @@ class TableFlow(TableMethods, WholeState):
                 1 / (n + 2) after n rows, or "impossible", −∞.
 
         Raises:
-            TableError: for an unknown column, or a cell that is not a number.
+            TableError: for an unknown column.
         """
         return self.evaluate(table, unseen=unseen).log_prob
 

@@ -17,9 +17,10 @@ from cnf.flows.questions.subset_density import DRAWS, subset_density
 from cnf.rows import Cells
 from cnf.tables.answers import TableAnswers
 from cnf.tables.dataframes import Given, rows_of
-from cnf.tables.formats import TableError, choose_columns
+from cnf.tables.formats import TableError, choose_columns, names_of
 from cnf.tables.given import no_constraints, of_frame, of_mapping, require_names
 from cnf.tables.scoring import log_unseen
+from cnf.tables.told import in_short
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,15 @@ class TableDensity:
     columns: tuple[str, ...]
     refused: Tensor | None = None
 
+    def __repr__(self) -> str:
+        """One line: which columns given which, and how."""
+        known = self.question.given.known.any(0).tolist()
+        names = [c.name for c, is_known in zip(self.model.schema.modeled, known) if is_known]
+        if self.question.context is not None:
+            names += [column.name for column in self.model.schema.context]
+        given = f" given {in_short(names)}" if names else ""
+        return f"TableDensity of {in_short(list(self.columns))}{given} ({self.method})"
+
     @property
     def method(self) -> str:
         """ "amortized" or "exact"."""
@@ -56,7 +66,9 @@ class TableDensity:
             TableError: for a column outside this density.
         """
         kept = tuple(
-            choose_columns(list(self.columns), path="columns", columns=list(columns), ignore=())
+            choose_columns(
+                list(self.columns), path="columns", columns=names_of(columns), ignore=()
+            )
         )
         return self._asking(kept)
 
@@ -78,6 +90,8 @@ class TableDensity:
         if not values:
             table = rows_of(given).drop(columns=[*self.model.schema.set_aside], errors="ignore")
         names = [str(name) for name in (values if table is None else table)]
+        if not names:
+            raise TableError("given: expected a value of at least one column; found none")
         schema, question, refused = self.model.schema, self.question, self.refused
         context = [column.name for column in schema.context]
         require_names(schema, names, (*self.columns, *context))
@@ -107,6 +121,7 @@ class TableDensity:
         Raises:
             TableError: for an unknown column, or a cell that is not a number.
         """
+        table = rows_of(table, "table")
         choose_columns(list(table.columns), path="table", columns=list(self.columns), ignore=())
         schema = self.model.schema
         rows, outside, unseen = of_frame(
@@ -116,7 +131,9 @@ class TableDensity:
         if question.context is None and schema.context:
             question = replace(question, context=self.model.context_of(table))
         found = question.evaluate(rows)
-        asked = (rows.known | unseen)[:, question.asked].all(1)
+        spoilt = rows.lower.isinf().any(1)  # a cell that is no number
+        asked = (rows.known | unseen)[:, question.asked].all(1) & ~spoilt
+        outside = outside & ~spoilt
         log_prob = found.log_prob + log_unseen(self.model.metadata.rows or 0, unseen)
         log_prob = log_prob.masked_fill(~asked, torch.nan).masked_fill(outside, -torch.inf)
         ok, error = (found.ok & asked) | outside, found.error.masked_fill(outside, 0.0)

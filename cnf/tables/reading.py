@@ -152,16 +152,22 @@ def as_typed(table: pd.DataFrame, texts: Collection[str] = ()) -> pd.DataFrame:
 
 
 def read_typed_chunks(
-    path: str | os.PathLike[str], schema: Schema, *, array: str | None = None
+    path: str | os.PathLike[str],
+    schema: Schema,
+    *,
+    array: str | None = None,
+    judged: bool = False,
 ) -> Iterator[pd.DataFrame]:
-    """The columns of a schema in chunks of bounded memory, rows labeled by line or row."""
+    """The columns of a schema in chunks of bounded memory, rows labeled by line or row. Text among
+    numbers is an error, or, where it is `judged` by the schema afterwards, stays as it is."""
     columns = [*schema.modeled, *schema.context]
     chosen = SameColumns([column.name for column in columns], ())
     kept = {column.name for column in columns if column.type.reads_cells(column)}
     # A word that is a level is no missing cell.
     levels = {str(level).lower() for column in columns for level in column.levels}
     missing = [word for word in MISSING if word not in levels]
-    yield from read_frames(table_files(path), chosen, kept=kept, missing=missing, array=array)
+    options = {"kept": kept, "missing": missing, "array": array, "judged": judged}
+    yield from read_frames(table_files(path), chosen, **options)
 
 
 def file_lines(path: str | os.PathLike[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from cnf.tables.cells import place, require_workable
 from cnf.tables.column_json import column_as_json, column_from_json
 from cnf.tables.column_types.circular import refuse_wrapped, with_pairs
 from cnf.tables.columns import NO_STATE, OUTSIDE, UNSEEN, Column, Role
-from cnf.tables.formats import TableError, choose_columns, listed, shown
+from cnf.tables.dataframes import rows_of
+from cnf.tables.formats import TableError, choose_columns, listed, names_of, shown
 from cnf.tables.inference import infer, same_grids
 from cnf.tables.redundancy import dependent_columns
 from cnf.tables.set_aside import refuse_set_aside, set_aside
@@ -74,6 +76,7 @@ class Schema:
             TableError: for a column that does not fit its declared type, for unknown or repeated
                 names, if no column is left to model, or if `strict` refuses a column.
         """
+        table, context, ignore = rows_of(table, "table"), names_of(context), names_of(ignore)
         kinds = {**with_pairs(kinds or {}), **dict.fromkeys(ignore, "ignored")}
         _check_names(table, [*kinds, *context])
         columns = []
@@ -178,6 +181,7 @@ class Schema:
             TableError: for an unknown column, or an invalid cell: an
                 unseen category, an infinity, a number outside the support.
         """
+        table = rows_of(table, "table")
         if columns:
             choose_columns(
                 list(table.columns), path="table", columns=[c.name for c in columns], ignore=()
@@ -271,6 +275,11 @@ def unheld(cell: Any, state: int, column: Column) -> str:
         expected = listed([str(level) for level in column.levels])
         return f"unseen category {shown(str(cell))}; expected one of {expected}"
     number = column.numbers(pd.Series([cell], name=column.name))[0]
+    if np.isinf(number) and not isinstance(cell, Real):
+        wanted = "a number"
+        if column.type.reads_cells(column):
+            wanted = f"a cell like those of the column ({column.describe()})"
+        return f"expected {wanted}, found {shown(str(cell))}"
     if np.isinf(number):
         return "expected a finite number, found an infinity"
     return f"{column.type.show(number, column)} is outside the range of the column ({column.describe()})"
@@ -280,7 +289,10 @@ def _check_names(table: pd.DataFrame, named: list[str]) -> None:
     """The table can be modeled at all, and the columns that the user named are there."""
     names = list(table.columns)
     if odd := [name for name in names if not isinstance(name, str)]:
-        raise TableError(f"expected text as names of columns, found {odd[0]!r}; rename the column")
+        raise TableError(
+            f"expected text as names of columns, found {odd[0]!r}; rename them, as by"
+            " table.rename(columns=str)"
+        )
     choose_columns(names, path="table", columns=None, ignore=())
     for name in named:
         choose_columns(names, path="table", columns=[name], ignore=())

@@ -24,6 +24,7 @@ CURRENCIES = r"[$€£¥₹₽₩]|(?:US|C|A|R|HK|NZ)\$|USD|EUR|GBP|CHF|JPY|kr\.
 BEFORE = re.compile(rf"(?:{CURRENCIES})\s?")
 # A percent sign, a currency or a short unit ends a number: 12%, 12 kg, 12 €.
 AFTER = re.compile(rf"\s?(?:[%‰°]|{CURRENCIES}|[A-Za-zµ°]{{1,4}}(?:[/²³][A-Za-z\d]{{0,3}})?)")
+SHARES = ("%", "‰")
 # Digits beyond these are those of binary fractions, not of a spelling.
 MOST_PLACES = 10
 
@@ -98,7 +99,7 @@ class NumberSpelling:
 
     def read(self, texts: pd.Series) -> pd.Series:
         """Text as numbers, NaN where the cell is none; numbers as any program spells them are read
-        too."""
+        too, but for shares: 12 beside 12 % may be twelve or twelve hundredths."""
         distinct = pd.unique(texts[texts.notna()])
         values = {text: self._number(text) for text in distinct}
         return texts.map(values).astype("float64")
@@ -109,7 +110,10 @@ class NumberSpelling:
         digits = text.strip()
         if self.before:
             digits = digits.replace(self.before, "", 1)
-        digits = digits.removesuffix(self.after) if self.after else digits
+        unit = self.after.strip()
+        if unit in SHARES and not digits.endswith(unit):
+            return math.nan
+        digits = digits.removesuffix(unit).rstrip() if unit else digits
         if _form(self.thousands, self.decimal).fullmatch(digits):
             digits = digits.replace(self.thousands, "") if self.thousands else digits
             return float(digits.replace(self.decimal, "."))

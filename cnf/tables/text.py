@@ -8,7 +8,7 @@ import io
 import itertools
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -132,7 +132,7 @@ def read_csv(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
             cells = {
                 name: _texts(column, lines, words)
                 if name in kept
-                else _numbers(column, name, lines, path)
+                else _numbers(column, name, lines, path, judged=options.judged)
                 for name, column in zip(chosen, columns)
             }
             yield pd.DataFrame(cells, columns=chosen, index=lines)
@@ -197,11 +197,19 @@ def _cells_at(
         yield line, [cells[i] for i in wanted]
 
 
-def _numbers(texts: Sequence[str], name: str, lines: pd.Index, path: Path) -> np.ndarray:
-    try:
+def _numbers(
+    texts: Sequence[str], name: str, lines: pd.Index, path: Path, *, judged: bool
+) -> np.ndarray | pd.Series:
+    with suppress(ValueError):
         return np.array(_plain(texts))
-    except ValueError:
-        return np.array([_number(text, name, line, path) for text, line in zip(texts, lines)])
+    cells = [_number(text) for text in texts]
+    for cell, line in zip(cells, lines) if not judged else ():
+        if isinstance(cell, str):
+            raise TableError(
+                f"{path}: line {line}, column {shown(name)}: expected a number, found {shown(cell)}; "
+                "correct the cell, or ignore the column"
+            )
+    return pd.Series(cells, lines)
 
 
 def _texts(texts: Sequence[str], lines: pd.Index, words: Collection[str]) -> pd.Series:
@@ -265,16 +273,12 @@ def _plain(texts: Sequence[str]) -> list[float]:
     return list(map(float, texts))
 
 
-def _number(text: str, name: str, line: int, path: Path) -> float:
+def _number(text: str) -> float | str:
+    """The number that a cell spells, or its text if it spells none."""
     word = text.strip().lower()
     if word in WORDS:
         return WORDS[word]
-    if _is_number(text):
-        return float(text)
-    raise TableError(
-        f"{path}: line {line}, column {shown(name)}: expected a number, found {shown(_readable(text))}; "
-        "correct the cell, or ignore the column"
-    )
+    return float(text) if _is_number(text) else _readable(text)
 
 
 def _is_number(text: str) -> bool:

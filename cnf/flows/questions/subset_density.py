@@ -59,6 +59,12 @@ class SubsetDensity:
     columns: tuple[int, ...]
     batch: tuple[int, ...] = ()
 
+    def __repr__(self) -> str:
+        """One line: which columns given which, and how."""
+        known = self.question.given.known.any(0).nonzero().flatten().tolist()
+        given = f" given {known}" if known else ""
+        return f"SubsetDensity of columns {[*self.columns]}{given} ({self.method})"
+
     @property
     def dim(self) -> int:
         """Number of columns of x."""

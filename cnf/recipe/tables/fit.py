@@ -24,6 +24,8 @@ from cnf.recipe.tables.reading import (
 )
 from cnf.recipe.tables.streaming import StreamedTable, streamed_table
 from cnf.tables.column_types.circular import with_pairs
+from cnf.tables.dataframes import path_or_rows
+from cnf.tables.formats import names_of
 from cnf.tables.model import TableFlow
 from cnf.tables.moments import ends_of
 from cnf.tables.schema import Schema
@@ -130,6 +132,11 @@ def fit_table(
     start = clock()
     if former:
         raise TypeError(f"fit_table: expected one table; got {len(former)} more arguments")
+    table, valid, source = (
+        None if rows is None and name != "table" else path_or_rows(rows, name)
+        for name, rows in (("table", table), ("valid", valid), ("source", source))
+    )
+    columns, context, ignore = map(names_of, (columns, context, ignore))
     if time is not None:
         _require_alone(
             "time", weights=weights, source=source, memory=memory, context=tuple(context) or None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -57,10 +58,29 @@ class NumericType(ColumnType):
 
     def numbers(self, series: pd.Series, column: Column) -> np.ndarray:
         """The cells for `read` after text has been parsed; infinite for a cell in another
-        format."""
-        values = self.read(column.read(series))
+        format, and for text that is no number."""
+        cells = column.read(series)
+        try:
+            values = self.read(cells)
+        except TableError:
+            values = self.read(self._readable(cells))
         spoilt = np.isnan(values) & series.notna().to_numpy()
         return np.where(spoilt, np.inf, values)
+
+    def _readable(self, cells: pd.Series) -> pd.Series:
+        """The cells, those missing that `read` refuses; equal cells are tried once."""
+        numbers = cells.map(lambda cell: isinstance(cell, Real)).to_numpy(bool)
+        texts = np.where(numbers, "", cells.map(str).to_numpy())
+        _, first, group = np.unique(texts.astype(str), return_index=True, return_inverse=True)
+        refused = np.array([self._refuses(cells.iloc[[row]]) for row in first])
+        return cells.mask(refused[group.ravel()] & ~numbers)
+
+    def _refuses(self, cell: pd.Series) -> bool:
+        try:
+            self.read(cell)
+        except TableError:
+            return True
+        return False
 
     def between(self, series: pd.Series, column: Column) -> np.ndarray:
         """Which cells (rows,) are not multiples of the step."""
