@@ -78,6 +78,18 @@ def test_scores_are_bit_equal_however_a_table_is_split(room, name):
         pd.testing.assert_frame_equal(joined, whole[: len(joined)], check_exact=True)
 
 
+@pytest.mark.slow
+def test_scores_of_a_fitted_typed_table_are_bit_equal_in_any_order(tmp_path):
+    table, random = rows(600), np.random.default_rng(1)
+    table["m"], table["z"] = random.poisson(100, 600), random.normal(size=600)
+    table["kinds"] = random.choice(list("cdef"), 600)
+    cnf.fit_table(table, steps=3).save(tmp_path / "m.safetensors")
+    score = cnf.Scorer(tmp_path / "m.safetensors")
+    for order in (np.arange(600)[::-1], random.permutation(600)):
+        again = score(table.iloc[order]).sort_index()
+        pd.testing.assert_frame_equal(again, score(table), check_exact=True)
+
+
 def test_a_batch_comes_back_as_its_kind(room):
     score, table = cnf.Scorer(room / "typed.safetensors"), rows(40).set_index(np.arange(40)[::-1])
     expected = score(table)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from cnf.fields.base import BoundField, FieldAt, VelocityField
 from cnf.registry import register
+from cnf.rows import row_products
 
 
 @register
@@ -93,7 +94,7 @@ class DisplacementField(VelocityField):
         """The field at one time, when the shift has come to `shifted`."""
 
         def velocity(x: Tensor) -> Tensor:
-            return self.shift + (rates * ((x - shifted) @ vectors)) @ vectors.T
+            return self.shift + row_products(rates * row_products(x - shifted, vectors.T), vectors)
 
         def both(x: Tensor) -> tuple[Tensor, Tensor]:
             return velocity(x), rates.sum(-1).expand(x.shape[:-1])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cnf.deprecation import renamed_argument
 from cnf.registry import arguments, described, rebuild, register
+from cnf.rows import row_products
 
 # A draw of a `ContaminatedBase` takes so many normal numbers, and tails of such order are a
 # Gaussian's.
@@ -209,7 +210,7 @@ class MixtureBase(Base):
             self.factors, unit.expand_as(self.factors), upper=False
         )
         # One product for all components: Lₖ⁻¹z − Lₖ⁻¹μₖ.
-        scaled = (z @ inverse.flatten(0, 1).T).unflatten(-1, self.means.shape)
+        scaled = row_products(z, inverse.flatten(0, 1)).unflatten(-1, self.means.shape)
         scaled = scaled - (inverse @ self.means[..., None]).squeeze(-1)
         volume = self.factors.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         constant = 0.5 * self.dim * math.log(2 * math.pi)

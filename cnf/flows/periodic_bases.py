@@ -12,6 +12,7 @@ from torch import Tensor
 from cnf.fields.geometry import unit, wrap
 from cnf.flows.bases import Base
 from cnf.registry import register
+from cnf.rows import row_products
 
 # Numbers of a mixture, rows times components, that are made at once: many megabytes else.
 AT_ONCE = 2**22
@@ -164,8 +165,8 @@ class VonMisesBase(_ComponentsBase):
         """Log-density (*batch, components) of z (*batch, dim) under each component."""
         angles, centers, kappa = z.double(), self.centers.double(), self.spreads.double() ** -2
         # κ cos(z − μ) of all angles in two products; float64 keeps what −κ takes away.
-        cosines = angles.cos() @ (kappa * centers.cos()).T
-        sines = angles.sin() @ (kappa * centers.sin()).T
+        cosines = row_products(angles.cos(), kappa * centers.cos())
+        sines = row_products(angles.sin(), kappa * centers.sin())
         constant = kappa + (2 * math.pi * torch.special.i0e(kappa)).log()
         return (cosines + sines - constant.sum(-1)).to(z.dtype)
 
@@ -238,7 +239,7 @@ class VonMisesFisherBase(_ComponentsBase):
         """Log-density (*batch, components) of z (*batch, 3) under each component, independent of
         the length of z."""
         kappa = self.spreads.double() ** -2
-        cosine = unit(z.double())[0] @ unit(self.centers.double())[0].T
+        cosine = row_products(unit(z.double())[0], unit(self.centers.double())[0])
         peak = kappa.log() - math.log(2 * math.pi) - torch.log1p(-torch.exp(-2 * kappa))
         return (peak + kappa * (cosine - 1)).to(z.dtype)
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnf.rows import row_products
+
 # Nodes of the Gauss-Legendre rule in each of up to two integer columns, and points of the rule for
 # more.
 NODES = {1: 12, 2: 8}
@@ -51,13 +53,19 @@ class Rule:
         error."""
         peak = log_density.amax(0).clamp(min=torch.finfo(log_density.dtype).min)
         density = (log_density - peak).exp()
-        mean = (self.weights.to(density) @ density).clamp(min=torch.finfo(density.dtype).tiny)
-        found = (self.checks.to(density) @ density).abs() / mean
+        (mean,) = _sums(self.weights[None], density)
+        mean = mean.clamp(min=torch.finfo(density.dtype).tiny)
+        found = _sums(self.checks, density).abs() / mean
         error = found.sum(0)
         if self.slopes is not None:
-            varied = found + (self.slopes.to(density) @ density).abs() / mean
+            varied = found + _sums(self.slopes, density).abs() / mean
             error = error + (varied.sum(0).square() - varied.square().sum(0)) / 2
         return peak + mean.log(), error.where(~error.isnan() | mean.isnan(), torch.inf)
+
+
+def _sums(weights: Tensor, density: Tensor) -> Tensor:
+    """Σ of the density at the points (points, rows) by each of some weights (rules, points)."""
+    return row_products(density.T, weights.to(density)).T
 
 
 def cell_rules(steps: Tensor) -> list[Rule]:

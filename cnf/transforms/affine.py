@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from cnf.fields.geometry import Geometry
 from cnf.registry import arguments, described, rebuild, register
+from cnf.rows import row_products
 from cnf.transforms.covariances import ROWS_A_COLUMN, shrinkage
 from cnf.transforms.float64 import Float64Module
 
@@ -180,20 +181,20 @@ class Affine(Transform):
     ) -> tuple[Tensor, Tensor]:
         """Model coordinates y (*batch, dim) in float64, and the log-Jacobian log |det ∂y/∂x|
         ()."""
-        y = (x.to(self.shift.dtype) - self.shift) @ self.inverse_matrix.T
+        y = row_products(x.to(self.shift.dtype) - self.shift, self.inverse_matrix)
         return y, -torch.linalg.slogdet(self.matrix).logabsdet
 
     def inverse(
         self, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Data x (*batch, dim), in the dtype of y."""
-        return (self.shift + y.to(self.shift.dtype) @ self.matrix.T).to(y.dtype)
+        return (self.shift + row_products(y.to(self.shift.dtype), self.matrix)).to(y.dtype)
 
     def pushforward(
         self, v: Tensor, y: Tensor, context: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """dx/dt (*batch, dim) for dy/dt = v anywhere, in the dtype of v."""
-        return (v.to(self.shift.dtype) @ self.matrix.T).to(v.dtype)
+        return row_products(v.to(self.shift.dtype), self.matrix).to(v.dtype)
 
 
 @register

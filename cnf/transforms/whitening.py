@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cnf.registry import register
-from cnf.rows import distinct_rows, in_blocks
+from cnf.rows import distinct_rows, in_blocks, row_products
 from cnf.transforms.affine import Transform
 from cnf.transforms.covariances import covariance_by_pairs, sound_covariance
 from cnf.transforms.linear_mean import fit_mean
@@ -201,7 +201,8 @@ class Whitening(Transform):
         moved = torch.zeros_like(rows)
         for whitener, places in self.whiteners(present, None, features):
             inverse = torch.linalg.inv_ex(whitener.matrix)[0]
-            moved[places[:, None], whitener.free] = _pick(rows, places, whitener.free) @ inverse.T
+            own = _pick(rows, places, whitener.free)
+            moved[places[:, None], whitener.free] = row_products(own, inverse)
         return moved.view(y.shape).to(v.dtype)
 
     def _rows(
@@ -226,11 +227,9 @@ class Whitening(Transform):
         rest = y - self.mean(features)
         z, log_det = torch.zeros_like(y), y.new_zeros(len(y))
         for whitener, rows in self.whiteners(free, given, features):
-            centered = (
-                _pick(rest, rows, whitener.free)
-                - _pick(rest, rows, whitener.given) @ whitener.gain.T
-            )
-            z[rows[:, None], whitener.free] = centered @ whitener.matrix.T
+            along = row_products(_pick(rest, rows, whitener.given), whitener.gain)
+            centered = _pick(rest, rows, whitener.free) - along
+            z[rows[:, None], whitener.free] = row_products(centered, whitener.matrix)
             log_det[rows] = whitener.log_det
         z, log_slope = bent(z, self.bend)
         return z, log_det + log_slope.sum(1)
@@ -244,8 +243,8 @@ class Whitening(Transform):
         y, z = y.clone(), straight(z, self.bend)
         for whitener, rows in self.whiteners(free, given, features):
             inverse = torch.linalg.inv_ex(whitener.matrix)[0]
-            centered = _pick(z, rows, whitener.free) @ inverse.T
-            centered = centered + _pick(rest, rows, whitener.given) @ whitener.gain.T
+            centered = row_products(_pick(z, rows, whitener.free), inverse)
+            centered = centered + row_products(_pick(rest, rows, whitener.given), whitener.gain)
             y[rows[:, None], whitener.free] = centered + _pick(mean, rows, whitener.free)
         return y
 
@@ -260,13 +259,14 @@ class Whitening(Transform):
             covariance = self._covariance_of(of_row, group)[columns][:, columns]
             precision = torch.linalg.inv_ex(covariance)[0]
             own = precision.diagonal()
-            mean[rows[:, None], columns] -= _pick(rest, rows, columns) @ precision / own
+            along = row_products(_pick(rest, rows, columns), precision)
+            mean[rows[:, None], columns] -= along / own
             deviation[rows[:, None], columns] = own.rsqrt()
         return mean, deviation
 
     def mean(self, features: Tensor) -> Tensor:
         """E[y | features] (rows, dim)."""
-        return _with_one(features) @ self.slopes.T
+        return row_products(_with_one(features), self.slopes)
 
     def whiteners(
         self, free: Tensor, given: Tensor | None, features: Tensor
