@@ -122,7 +122,8 @@ def test_missing_cells_are_filled_so_many_times(room, tmp_path, capsys):
         ("age=high..low", "two numbers"),
         ("age=40..30", "low < high"),
         ("region=north|moon", "expected levels"),
-        ("age=30,moon=1", "expected columns of the model"),
+        ("age=30,moon=1", "--given: no column 'moon'; the columns are"),
+        ("regoin=north", "--given: no column 'regoin'; did you mean 'region'?"),
         ("region=north, south", "double quotes around a pair with a comma"),
     ],
 )

@@ -129,7 +129,8 @@ def test_draws_satisfy_a_condition_or_say_that_hardly_any_does(model):
 
 def test_what_cannot_be_asked_is_said_in_one_line(model, table):
     for given, message in (
-        ({"z": 1}, "expected columns among"),
+        ({"z": 1}, "no column 'z'; the columns are"),
+        ({"gruop": "north"}, "no column 'gruop'; did you mean 'group'"),
         ({"n": (5, 3)}, "low < high"),
         ({"group": ["north", "moon"]}, "expected levels"),
         ({"x": [1.0, 2.0]}, "a value or a range"),

@@ -27,9 +27,9 @@ TABLE = pd.DataFrame(
 NUMBERS = pd.DataFrame(RANDOM.normal(size=(ROWS, 2)), columns=["u", "height"])
 
 
-def untrained(table: pd.DataFrame) -> TableFlow:
+def untrained(table: pd.DataFrame, **options) -> TableFlow:
     torch.manual_seed(0)
-    model = TableFlow(Schema.infer(table), hidden=(4, 4))
+    model = TableFlow(Schema.infer(table, **options), hidden=(4, 4))
     model.flow.solver = cnf.Grid.uniform(2)
     return model.eval()
 

@@ -14,7 +14,8 @@ from cnf.cli.data import assignments, table_chunks
 from cnf.flows import ModelFileError
 from cnf.tables import Column, TableFlow, load_table_flow
 from cnf.tables.columns import NO_STATE
-from cnf.tables.given import require_not_set_aside, require_on_grid
+from cnf.tables.given import require_names, require_on_grid
+from cnf.tables.reading import READERS
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,13 @@ class Model:
             ValueError: if it is missing, not wanted, or does not fit the columns.
         """
         values = assignments(text)
-        for name in values:
-            require_not_set_aside(self.table_flow.schema, name)
         columns = self.table_flow.schema.context
+        require_names(self.table_flow.schema, values, [*self.columns, *self.context], "--given")
         if values.keys() != {column.name for column in columns}:
             example = ",".join(f"{column.name}={_example(column)}" for column in columns)
             wanted = f'--given "{example}"' if columns else "no --given: the model has no context"
-            raise ValueError(f"{self.path}: expected {wanted}; got {text!r}")
+            got = "none" if text is None else repr(text)
+            raise ValueError(f"{self.path}: expected {wanted}; got {got}")
         return self._context(values, f"--given {text!r}") if values else None
 
     def at(self, text: str) -> pd.DataFrame:
@@ -108,7 +109,15 @@ def load_model(path: Path, device: str = "cpu") -> Model:
             together.
         ValueError: for a device that is not there.
     """
-    found = load_table_flow(path, device=checked_device(device))
+    where = checked_device(device)
+    try:
+        found = load_table_flow(path, device=where)
+    except ModelFileError as error:
+        if not (path.exists() and path.name.lower().endswith(tuple(READERS))):
+            raise
+        raise ModelFileError(
+            f"{path}: expected a model, found a table: MODEL comes before DATA, and cnf fit writes one"
+        ) from error
     try:
         found.metadata.require_complete()
     except ValueError as error:

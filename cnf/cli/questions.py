@@ -14,8 +14,8 @@ from cnf.cli.data import assignments, listed, table_chunks
 from cnf.cli.model import Model, checked_device, load_model
 from cnf.cli.output import require_writable, say, say_json, writing
 from cnf.rows import RunningMean
-from cnf.tables import Column, Schema, TableError, table_writer
-from cnf.tables.given import require_not_set_aside
+from cnf.tables import Column, Schema, table_writer
+from cnf.tables.given import require_names
 from cnf.tables.questions import TableDensity, table_density
 
 # Each draw is chosen among several candidates.
@@ -33,12 +33,7 @@ def given_values(model: Model, texts: Sequence[str]) -> dict[str, Any]:
     known = {
         c.name: c for c in (*model.table_flow.schema.modeled, *model.table_flow.schema.context)
     }
-    for name in pairs:
-        require_not_set_aside(model.table_flow.schema, name)
-        if name not in known:
-            raise ValueError(
-                f"--given: expected columns of the model ({', '.join(known)}); got {name!r}"
-            )
+    require_names(model.table_flow.schema, pairs, list(known), "--given")
     return {name: _value(known[name], text) for name, text in pairs.items()}
 
 
@@ -66,7 +61,8 @@ def drawn_given(
     Raises:
         ValueError: for a model or a value that cannot be used.
     """
-    density = _density(model).conditional(given_values(model, given))
+    values = given_values(model, given)  # a name that is wrong is told first
+    density = _density(model).conditional(values)
     return partial(density.draw, generator=generator)
 
 
@@ -92,6 +88,8 @@ def score_columns(
     require_writable(output, path, data)
     schema = model.table_flow.schema
     asked = list(columns) or [name for name in model.columns if name not in given]
+    for option, names in (("--columns", asked), ("--given", given)):
+        require_names(schema, names, model.columns, option)
     whole, wanted = _density(model), _schema_of(schema, [*asked, *given])
     running, rows, doubtful = RunningMean(), 0, 0
     with writing(output), table_writer(output) as writer:
@@ -138,6 +136,7 @@ def impute_table(
         for draw, part in enumerate(filled, 1):
             part.insert(0, "draw", draw)
             writer.write(part)
+    say(f"{output}: {draws * len(table):,} rows")
 
 
 def _density(model: Model) -> TableDensity:
@@ -150,10 +149,6 @@ def _density(model: Model) -> TableDensity:
 
 def _schema_of(schema: Schema, names: Sequence[str]) -> Schema:
     """The schema of some modeled columns and the context, which DATA has to hold."""
-    modeled = [column.name for column in schema.modeled]
-    for name in names:
-        if name not in modeled:
-            raise TableError(f"expected modeled columns ({', '.join(modeled)}); got {name!r}")
     kept = (c for c in schema.columns if c.name in names or c in schema.context)
     return Schema(tuple(kept))
 

@@ -53,6 +53,7 @@ def sample_table(
             frame = accepted(lambda n: draw(min(n, most)), kept, count) if kept else draw(count)
             drawn += count / frame.attrs.get("acceptance", 1.0)
             writer.write(frame)
+    say(f"{output}: {rows:,} rows")
     if keep_orders:
         orders = in_words(model.table_flow.metadata.orders or [])
         told = f"{rows / drawn:.1%} of the draws keep {orders}"
@@ -67,7 +68,7 @@ def _drawing(
     model: Model, given: Sequence[str], at: str | None, generator: torch.Generator
 ) -> tuple[Callable[[int], pd.DataFrame], int]:
     """What draws so many rows under what is given, or at a time, and how many at once."""
-    if assignments(listed(given)).keys() & {*model.columns}:
+    if assignments(listed(given)).keys() - {*model.context}:
         return drawn_given(model, given, generator), GIVEN_ROWS_AT_ONCE
     context = model.given(listed(given)) if at is None else model.at(at)
     return partial(model.table_flow.sample, given=context, generator=generator), ROWS_AT_ONCE

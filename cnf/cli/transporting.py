@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cnf.cli.model import load_model
-from cnf.cli.output import require_writable, writing
+from cnf.cli.output import require_writable, say, writing
 from cnf.tables import table_writer
 
 
@@ -18,9 +18,12 @@ def transport_table(path: Path, data: str, output: Path, *, reverse: bool, devic
     """
     model = load_model(path, device)
     require_writable(output, path, data)
+    rows = 0
     with writing(output), table_writer(output) as writer:
         for chunk in model.chunks(data):
             try:
                 writer.write(model.table_flow.transport(chunk, reverse=reverse))
             except ValueError as error:
                 raise ValueError(f"{path} on {data}: {error}") from error
+            rows += len(chunk)
+    say(f"{output}: {rows:,} rows")

@@ -100,6 +100,10 @@ def score(
         raise ValueError("--reference: needs --explain")
     if exact and not asked:
         raise ValueError("--exact: needs --columns or --given; the score of a whole row is exact")
+    if not is_folder(data) and (engine is not Engine.local or workers > 1):
+        raise ValueError(
+            f"--engine, --workers: expected a folder or a pattern of files as DATA; got {data}: omit them"
+        )
     if explain:
         explain_table(model, data, output, reference=reference, device=device, as_json=as_json)
         return

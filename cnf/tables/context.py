@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cnf.tables.dataframes import Given, rows_of
 from cnf.tables.formats import TableError, listed, shown
-from cnf.tables.given import require_not_set_aside, require_on_grid
+from cnf.tables.given import require_names, require_not_set_aside, require_on_grid
 from cnf.tables.schema import Schema
 
 
@@ -40,6 +40,7 @@ def context_frame(schema: Schema, given: Given | None, rows: int) -> pd.DataFram
     if isinstance(given, Mapping):
         _require_sensible(schema, given)
     if given is not None and not names:
+        require_names(schema, map(str, rows_of(given)), [c.name for c in schema.modeled])
         raise TableError("given: expected none: the model has no context columns")
     table = pd.DataFrame(index=range(rows)) if given is None else rows_of(given)
     table = table.drop(columns=[*schema.set_aside], errors="ignore")

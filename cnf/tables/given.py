@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cnf.flows.questions.constraints import UNKNOWN, Constraints
 from cnf.tables.columns import NO_STATE, OUTSIDE, UNSEEN, Column
-from cnf.tables.formats import TableError, shown
+from cnf.tables.formats import TableError, alternatives, shown
 from cnf.tables.schema import Schema
 
 
@@ -72,8 +72,10 @@ def of_frame(
     return FrameRows(Constraints(states, lower, upper), (cells.states == OUTSIDE).any(1), unseen)
 
 
-def require_names(schema: Schema, given: Iterable[str], known: Sequence[str]) -> None:
-    """Refuse a name that is none of the known columns.
+def require_names(
+    schema: Schema, given: Iterable[str], known: Sequence[str], where: str = "given"
+) -> None:
+    """Refuse a name that is none of the known columns; `where` says who gave it.
 
     Raises:
         TableError: naming it, with the reason if it is not modeled.
@@ -81,9 +83,7 @@ def require_names(schema: Schema, given: Iterable[str], known: Sequence[str]) ->
     for name in given:
         require_not_set_aside(schema, name)
         if name not in known:
-            raise TableError(
-                f"given: expected columns among {', '.join(known)}; found {shown(name)}"
-            )
+            raise TableError(f"{where}: no column {shown(name)}; {alternatives(name, known)}")
 
 
 def require_not_set_aside(schema: Schema, name: str) -> None:
