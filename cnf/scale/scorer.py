@@ -38,9 +38,9 @@ class Scorer:
     """Scores batches of rows with the model in a file.
 
     A scorer holds only the name of the file. It is cheap to pickle, and each process that calls it
-    loads the model once. The score of a row does not depend on its batch. If the solver is a grid,
-    as after a fit, scores on the same kind of processor with the same number of threads are
-    bit-identical, however a table is split.
+    loads the model once. The score of a row does not depend on its batch. If the solver is a grid
+    and the layers are in float32 with multiples of 16 units, as after a fit, scores on the same
+    kind of processor with the same number of threads are bit-identical, however a table is split.
 
     A batch is a dict of arrays, or a table of pandas, polars or pyarrow. The result has the same
     type, with its other columns unchanged.
