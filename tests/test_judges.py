@@ -1,10 +1,13 @@
 """Rows that judge a model: those of its fit are told from new ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import cnf
+from cnf.fields import AT_REST
 from cnf.tables import load_table_flow
 from cnf.tables.digest import judges_of
 from cnf.tables.held_out import held_out_rows
@@ -61,3 +64,17 @@ def test_rows_of_integers_are_recognized_unless_new_rows_repeat_them(highest, to
     assert judges_of(model, rows).apart == told
     new = pd.DataFrame(random.integers(0, highest, (300, 2)), columns=["a", "b"])
     assert not judges_of(model, new).apart
+
+
+def test_rows_that_a_mixture_was_fitted_to_in_the_end_do_not_judge_it(model):
+    """A fit of few rows that ends as a mixture learns the rows that it was judged by."""
+    known = model.metadata
+    history = {**known.history, "refit": True}
+    model.metadata = replace(known, history=history)
+    judges = judges_of(model, table(0))
+    model.metadata = known
+    assert not judges.apart and "trained on about 100%" in judges.words
+    random = np.random.default_rng(0)
+    flow = cnf.CNF(2)
+    found = cnf.fit(flow, random.normal(size=(120, 2)), seconds=3)
+    assert found.refit and found.choices["field"] == AT_REST and flow.field.resting

@@ -822,3 +822,18 @@ def test_logarithmic_axes_have_plain_labels_in_a_saved_figure(
     save(page, tmp_path / "p.svg")
     texts = {label.get_text() for label in ax.yaxis.get_ticklabels(which="both")}
     assert shown <= texts and not hidden & texts and not any("$" in text for text in texts)
+
+
+def test_ticks_of_dates_are_dates():
+    rows = random(30, 2) * 300
+    spelled = {1: lambda days: str(np.datetime64("2024-01-01") + int(days))}
+    axes = pairs(rows, random(20, 2) * 300, formats=spelled)
+    bottom, side = axes[1, 1].xaxis, axes[1, 0].yaxis
+    for axis in (bottom, side, marginals(rows, formats=spelled)[1].xaxis):
+        low, high = sorted(axis.get_view_interval())
+        texts = axis.get_major_formatter().format_ticks(axis.get_majorticklocs())
+        days = [
+            int((np.datetime64(text) - np.datetime64("2024-01-01")).astype(int)) for text in texts
+        ]
+        assert days == [int(place) for place in axis.get_majorticklocs()] and low < high
+    assert "2024" not in "".join(axes[0, 0].yaxis.get_major_formatter().format_ticks([0.1]))

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from markupsafe import escape
 from problems import F64, make_flow, normal, stirred
 from scipy.stats import multivariate_normal
 
 import cnf
 from cnf.cli import main
+from cnf.diagnostics import check_table
 from cnf.diagnostics.calibration import calibration_ranks
 from cnf.flows.gaussian import LinearGaussian
 from cnf.report import SECTIONS, write_report
@@ -312,13 +314,14 @@ def test_what_is_packed_is_the_library_and_the_scene(table):
     assert json.loads(scene)["names"] == ["a<b>&", "size (cm)", "c", "log-density"]
 
 
-def test_a_typed_table_is_reported_by_its_numbers(tmp_path):
+def test_a_typed_table_is_reported_by_its_numbers_and_checked_whole(tmp_path):
     n = 90
     ages = torch.randint(18, 80, (n,), generator=torch.Generator().manual_seed(0)).tolist()
     frame = pd.DataFrame(
         {
             "height": (10 * normal(n, 1)[:, 0] + 170).tolist(),
             "age": ages,
+            "day": pd.date_range("2024-01-01", periods=n).astype(str),
             "group": ["a", "a", "b"] * (n // 3),
         }
     )
@@ -332,6 +335,14 @@ def test_a_typed_table_is_reported_by_its_numbers(tmp_path):
     text = (tmp_path / "r.html").read_text()
     assert "height" in text and "age" in text and "group" in text and "(scaled)" not in text
     assert "90 rows of t.csv that hold every number" in text.replace("\n", " ")
+    assert "trained on about 90% of these rows" in text and "for whole rows" in text
+    assert "2024-0" in text and "day (0 is 1970-01-01, 1 is 1970-01-02)" in text
+    model = cnf.load(tmp_path / "m")
+    claims = check_table(model, frame)
+    assert {"two samples", "answers"} < {claim.name for claim in claims}
+    assert all(str(escape(claim.claim)) in text for claim in claims)
+    kept = [claim.passed for claim in claims].count(True)
+    assert f"{kept} of {len(claims)} claims hold" in text
 
 
 def test_what_no_browser_can_draw_is_refused():

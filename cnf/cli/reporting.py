@@ -13,13 +13,14 @@ from rich.console import Console
 from cnf.cli.data import TOY, toy_table
 from cnf.cli.model import Model, load_model
 from cnf.cli.output import require_writable, say, writing
+from cnf.diagnostics import check_table
 from cnf.diagnostics.checking import FEWEST_ROWS
 from cnf.pictures.tables import beside_samples
 from cnf.report import write_report
 from cnf.report.calculator import calculator
 from cnf.report.data import OddRow
 from cnf.report.page import Callback
-from cnf.tables import TableFlow
+from cnf.tables import Column, TableFlow
 from cnf.tables.digest import judges_of
 from cnf.tables.explaining import Reference
 from cnf.tables.held_out import held_out_rows
@@ -50,14 +51,16 @@ def report_model(path: Path, data: str, output: Path, *, with_calculator: bool) 
     if not table_flow.plain:
         source = f"{source} that hold every number, given the other cells"
         whole = beside_samples(table_flow, table)
-    if words := judges_of(table_flow, table).words:
-        source = f"{source} ({words})"
-    names, time = [column.name for column in table_flow.numeric_columns], table_flow.time
+    judges, time = judges_of(table_flow, table), table_flow.time
+    if judges.apart:
+        source = f"{source} ({judges.words})"
     with writing(output), telling() as callback:
         odd: list[OddRow] = []
         if table_flow.amortized:
             callback("Likelihood of every row")
             odd = odd_rows(table_flow, table)
+        callback("Checks of the table")
+        claims = check_table(table_flow, table.iloc[judges.places])
         form = ""
         if with_calculator:
             callback("The form that scores a row")
@@ -67,13 +70,15 @@ def report_model(path: Path, data: str, output: Path, *, with_calculator: bool) 
             rows,
             output,
             train=train,
-            names=names,
+            names=[named(column) for column in table_flow.numeric_columns],
             title=path.stem,
             source=source,
             whole=whole,
             odd=odd,
             show_time=None if time is None else table_flow.schema.spelling(time),
             calculator=form,
+            claims=claims,
+            learned="" if judges.apart else judges.words.capitalize(),
             callback=callback,
         )
     say(
@@ -92,6 +97,14 @@ def odd_rows(model: TableFlow, table: pd.DataFrame) -> list[OddRow]:
         )
         for label, row in zip(found.index, found.itertuples())
     ]
+
+
+def named(column: Column) -> str:
+    """A column by its name, with the unit of its numbers where its cells are times."""
+    if not column.type.ticks_as_cells:
+        return column.name
+    zero, one = (column.type.show(value, column) for value in (0.0, 1.0))
+    return f"{column.name} (0 is {zero}, 1 is {one})"
 
 
 def judging_table(model: Model, data: str) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import numpy as np
 
 from cnf.cli.model import Model, load_model
 from cnf.cli.output import say, say_json
+from cnf.fields import AT_REST
 from cnf.flows import CNF
 from cnf.flows.serialization import describe, parameters_of
 from cnf.tables import Schema
@@ -74,7 +75,17 @@ def possible_angles(schema: Schema, known: FitMetadata) -> dict[str, str]:
 
 def summarize_flow(flow: CNF | None) -> dict[str, Any]:
     """The facts about the flow over the numeric columns; None if the model has none."""
-    names = ("dim", "context_dim", "hidden", "field", "base", "solver", "nfe", "tolerance")
+    names = (
+        "dim",
+        "context_dim",
+        "hidden",
+        "field",
+        "at_rest",
+        "base",
+        "solver",
+        "nfe",
+        "tolerance",
+    )
     if flow is None:
         return dict.fromkeys(names)
     parts = describe(flow)
@@ -83,6 +94,7 @@ def summarize_flow(flow: CNF | None) -> dict[str, Any]:
         "context_dim": flow.context_dim,
         "hidden": parts["field"].get("hidden"),
         "field": parts["field"],
+        "at_rest": flow.field.resting,
         "base": {**parts["base"], "description": flow.base.describe()},
         "solver": parts["solver"],
         "nfe": flow.solver.nfe,
@@ -117,7 +129,7 @@ def _flow_facts(summary: dict[str, Any]) -> dict[str, str]:
     solver, adaptive = summary["solver"], summary["nfe"] is None
     steps = "adaptive" if adaptive else f"{len(solver['nodes'])} nodes, NFE {summary['nfe']}"
     return {
-        "field": _name(summary["field"]),
+        "field": _name(summary["field"]) + (f", {AT_REST}" if summary["at_rest"] else ""),
         "base": summary["base"]["description"],
         "solver": f"{solver['method']}, {steps}, error bound below {summary['tolerance']:g} nats",
     }

@@ -13,7 +13,7 @@ ThroughTime         a field run up to the time of each row
 Geometry            the space of a field: real columns, angles, unit vectors
 """
 
-from cnf.fields.base import BoundField, FieldAt, VelocityField
+from cnf.fields.base import AT_REST, BoundField, FieldAt, VelocityField
 from cnf.fields.displacement import DisplacementField
 from cnf.fields.gated import GatedField
 from cnf.fields.geometry import Geometry
@@ -25,6 +25,7 @@ from cnf.fields.sums import SumField
 from cnf.fields.through_time import ThroughTime
 
 __all__ = [
+    "AT_REST",
     "BoundField",
     "ConcatSquashField",
     "DisplacementField",

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from cnf.fields.geometry import Geometry
 from cnf.registry import arguments
 
+AT_REST = "at rest, so that the base alone is the density"  # of a field whose velocity is zero
+
 
 class FieldAt(NamedTuple):
     """A bound field at one time: functions of x (*batch, dim) alone.
@@ -90,6 +92,11 @@ class VelocityField(nn.Module, ABC):
     def geometry(self) -> Geometry:
         """The space of x; a plane, unless a subclass has another."""
         return Geometry(self.dim)
+
+    @property
+    def resting(self) -> bool:
+        """Whether the velocity is known to be zero at all points and times."""
+        return False
 
     def mask(self, context: Tensor | None) -> Tensor | None:
         """The columns that each row of the context has (*batch, dim); None if every row has all

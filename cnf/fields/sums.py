@@ -54,6 +54,11 @@ class SumField(VelocityField):
         return cls([rebuild(VelocityField, part, dim, context_dim) for part in config["fields"]])
 
     @property
+    def resting(self) -> bool:
+        """Whether all parts are known to be zero."""
+        return all(field.resting for field in self.fields)
+
+    @property
     def hidden(self) -> Any:
         """Widths of the hidden layers of all parts, one after another."""
         widths: list[Any] = [field.hidden for field in self.fields]

@@ -16,13 +16,17 @@ DRAWS = 2000  # samples under each value of a context that is swept
 def draw_marginals(context: PlotContext) -> Figure:
     """Every column of the samples, over the data if there are any."""
     rows = context.rows
-    return plotting.marginals(*rows.tables, names=rows.names, levels=rows.levels)[0].figure
+    return plotting.marginals(
+        *rows.tables, names=rows.names, levels=rows.levels, formats=rows.formats
+    )[0].figure
 
 
 def draw_pairs(context: PlotContext) -> Figure:
     """Columns in pairs: samples, or the data below the diagonal and samples above it."""
     rows = context.rows
-    return plotting.pairs(*rows.tables, names=rows.names, levels=rows.levels)[0, 0].figure
+    return plotting.pairs(
+        *rows.tables, names=rows.names, levels=rows.levels, formats=rows.formats
+    )[0, 0].figure
 
 
 def draw_slices(context: PlotContext) -> Figure:

@@ -56,6 +56,7 @@ class TableRows:
         samples: rows of the model (rows, columns).
         turns: start and end of a turn for each column of angles, by its index.
         spheres: indices of each longitude and its latitude.
+        formats: the text of a number of a column, such as a date, by the index of the column.
     """
 
     names: list[str]
@@ -64,6 +65,7 @@ class TableRows:
     samples: np.ndarray
     turns: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     spheres: Sequence[Pair] = ()
+    formats: Mapping[int, Callable[[float], str]] = field(default_factory=dict)
 
     @property
     def tables(self) -> tuple[np.ndarray, ...]:

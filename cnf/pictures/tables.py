@@ -28,6 +28,11 @@ def table_rows(schema: Schema, data: pd.DataFrame | None, samples: pd.DataFrame)
         for place, circle in circles.items()
         if circle is not None and place not in dict(spheres)
     }
+    formats = {
+        place: schema.spelling(column.name)
+        for place, column in enumerate(columns)
+        if column.type.ticks_as_cells
+    }
     return TableRows(
         [column.name for column in columns],
         [[str(level) for level in column.levels] if column.levels else None for column in columns],
@@ -35,6 +40,7 @@ def table_rows(schema: Schema, data: pd.DataFrame | None, samples: pd.DataFrame)
         _numbers(samples, columns),
         turns,
         spheres,
+        formats,
     )
 
 

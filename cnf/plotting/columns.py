@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cnf.plotting.arrays import Array, column_names, table
 from cnf.plotting.style import DATA, FAINT, MODEL, column_range, figure, label, panels, styled
@@ -21,6 +23,8 @@ JITTER = 0.35  # half the width, in levels, over which the points of one level a
 MOST_NAMES, MOST_LETTERS = 12, 9  # of levels beside an axis
 
 Levels: TypeAlias = "Sequence[Sequence[str] | None]"
+Formats: TypeAlias = "Mapping[int, Callable[[float], str]]"
+NO_FORMATS: Formats = MappingProxyType({})
 
 
 def bin_edges(column: np.ndarray, index: int) -> np.ndarray:
@@ -83,6 +87,12 @@ def name_levels(axis: Axis, names: Sequence[str]) -> None:
     axis.set_ticks(list(shown), [cut[i] for i in shown], rotation=90 if turned else 0)
 
 
+def format_ticks(axis: Axis, text: Callable[[float], str]) -> None:
+    """Two or three ticks with the text of their numbers."""
+    axis.set_major_locator(MaxNLocator(2, integer=True))
+    axis.set_major_formatter(FuncFormatter(lambda number, _: text(number)))
+
+
 def _cut(name: str) -> str:
     """A name without its middle where it is long: dates and codes differ at their ends."""
     if len(name) <= MOST_LETTERS:
@@ -98,6 +108,7 @@ def marginals(
     *,
     names: Sequence[str] | None = None,
     levels: Levels | None = None,
+    formats: Formats = NO_FORMATS,
     axes: Sequence[Axes] | None = None,
 ) -> np.ndarray:
     """Draw the distribution of every column of data (n, dim) and, over it, of samples (m, dim);
@@ -106,7 +117,8 @@ def marginals(
     Bins cover the data's range except its extreme half percent. The area of a histogram is the
     share of rows inside, so samples outside the range show as missing area. Bins of integers are
     centered on them. `levels` has an entry for each column: None for a numeric column, and the
-    names of the levels for a categorical one, whose cells are 0, 1, …. NaN is a missing cell.
+    names of the levels for a categorical one, whose cells are 0, 1, …. `formats` has functions
+    from a number to its text, such as a date, by the index of the column. NaN is a missing cell.
 
     Raises: ValueError: for wrong shapes, and for a column without a finite value.
 
@@ -123,6 +135,8 @@ def marginals(
         label(ax, name, "")
         if known is not None:
             name_levels(ax.xaxis, known)
+        if i in formats:
+            format_ticks(ax.xaxis, formats[i])
     if drawn is not None:
         legend_above(shown[0])
     return shown
@@ -155,13 +169,14 @@ def pairs(
     *,
     names: Sequence[str] | None = None,
     levels: Levels | None = None,
+    formats: Formats = NO_FORMATS,
     axes: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw columns in pairs: data (n, dim) below the diagonal, samples (m, dim) above it, marginals
     on it; return the axes (dim, dim).
 
-    A panel shows up to 2000 rows, chosen at random. `levels` is as in `marginals`; the points of
-    one level are spread at random over a band.
+    A panel shows up to 2000 rows, chosen at random. `levels` and `formats` are as in `marginals`;
+    the points of one level are spread at random over a band.
 
     Raises: ValueError: for wrong shapes, and for more than 10 columns.
 
@@ -193,6 +208,11 @@ def pairs(
     for i, known in enumerate(levels):
         if known is not None:
             name_levels_of_pairs(axes, i, known)
+    for i in formats.keys() & set(range(dim)):
+        format_ticks(axes[-1, i].xaxis, formats[i])
+        axes[-1, i].tick_params("x", rotation=90)
+        if i > 0:  # the first column has its marginal there
+            format_ticks(axes[i, 0].yaxis, formats[i])
     if drawn is not None:
         legend_above(axes[0, 0])
     return axes

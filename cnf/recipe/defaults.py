@@ -42,6 +42,7 @@ SHORT_SECONDS, SHORT_MIXTURE_SHARE = 10 * TRAINING_SHARE, 0.75
 # A grown mixture of more components that gains nothing is the last. Of fewer, the next may gain: an
 # axis that parts no clusters was split.
 SETTLED_COMPONENTS = 16
+
 # With fewer seconds than these, choices are quick, and a mixture, which the flow is likely to be
 # behind, takes this share of them before training.
 HASTY_SECONDS, HASTY_MIXTURE_SHARE = 30 * TRAINING_SHARE, 0.3

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnf.deprecation import renamed_argument
+from cnf.fields import AT_REST
 from cnf.flows import CNF
 from cnf.ode import Gradient
 from cnf.recipe.calibration import calibrate
@@ -216,6 +217,9 @@ def _finish(
         calibrate(flow, train, settings.tolerance, seconds=seconds, clock=settings.clock)
     mixture = mixture or FallbackResult({}, None)
     history.choices = {**FitPlan(**trainer.metadata).choices, **mixture.choices}
+    if flow.field.resting:
+        history.choices["field"] = AT_REST
+    history.refit = mixture.refit
     if settings.scored:
         history.valid_nll, history.valid_se = mixture.held_out or mean_nll(flow, trainer.valid)
         history.train_nll, history.train_se = mean_nll(flow, validation_subset(train))

@@ -39,10 +39,12 @@ class FallbackResult(NamedTuple):
         choices: what was chosen, by name.
         held_out: held-out NLL and its standard error, where they are known already: a stack that
             was fitted to the held-out rows since cannot be judged by them.
+        refit: whether it was.
     """
 
     choices: dict[str, str]
     held_out: tuple[float, float] | None
+    refit: bool = False
 
 
 class GrownMixture(NamedTuple):
@@ -155,7 +157,7 @@ def _fall_back_to_stack(
     flow.preprocess = stack.transform
     _install_base(trainer, base.to(flow.dtype))
     choices = {"preprocess": "standardized"} if plan.transform_is_free else {}
-    return FallbackResult({**choices, "base": base.describe()}, stack.nll)
+    return FallbackResult({**choices, "base": base.describe()}, stack.nll, refit)
 
 
 def _install_base(trainer: Trainer, base: Base) -> None:

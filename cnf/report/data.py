@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cnf.diagnostics import CheckResult
 from cnf.flows import CNF, SnapshotFlow
 from cnf.pictures.context import ROWS, TableRows
 from cnf.plotting.arrays import column_names
@@ -52,6 +53,8 @@ class ReportData:
         show_time: function that formats a time, for one flow through time; None for any other
             flow.
         calculator: the form that scores a row, as markup; empty for none.
+        claims: results of the checks of whole rows; None where the flow is all there is to check.
+        learned: a statement about rows that the model was trained on; empty if all are new to it.
     """
 
     flow: CNF
@@ -63,6 +66,8 @@ class ReportData:
     odd: Sequence[OddRow] = ()
     show_time: Callable[[float], str] | None = None
     calculator: str = ""
+    claims: Sequence[CheckResult] | None = None
+    learned: str = ""
 
     @property
     def dim(self) -> int:
@@ -143,6 +148,8 @@ def report_data(
     odd: Sequence[OddRow] = (),
     show_time: Callable[[float], str] | None = None,
     calculator: str = "",
+    claims: Sequence[CheckResult] | None = None,
+    learned: str = "",
 ) -> ReportData:
     """Check and name the parts of a report; its flow is a copy in float64 and eval mode.
 
@@ -154,7 +161,9 @@ def report_data(
     known = flow.metadata.get("columns") if names is None else names
     named = with_units(column_names(known, flow.dim), flow)
     exact = copy.deepcopy(flow).double().eval()
-    return ReportData(exact, rows, train, named, source, whole, odd, show_time, calculator)
+    return ReportData(
+        exact, rows, train, named, source, whole, odd, show_time, calculator, claims, learned
+    )
 
 
 def with_units(names: Sequence[str], flow: CNF) -> list[str]:

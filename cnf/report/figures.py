@@ -75,7 +75,9 @@ def single(panel: tuple[float, float]) -> tuple[Figure, Axes]:
 def marginals(rows: TableRows) -> list[Markup]:
     """A plot for every column, data against samples."""
     pages, axes = zip(*(single((2.2, 1.6)) for _ in rows.names))
-    plotting.marginals(*rows.tables, names=rows.names, levels=rows.levels, axes=axes)
+    plotting.marginals(
+        *rows.tables, names=rows.names, levels=rows.levels, formats=rows.formats, axes=axes
+    )
     pages[0].legends.clear()  # the page has one for all
     return [
         picture(page, f"marginal{i}", f"Histograms of {name}: data and samples")
@@ -115,6 +117,7 @@ def pairs(rows: TableRows) -> Markup:
         *(table[:, : len(names)] for table in rows.tables),
         names=names,
         levels=rows.levels[: len(names)],
+        formats=rows.formats,
     )
     return picture(
         axes[0, 0].figure,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cnf.fields import AT_REST
 from cnf.flows import CNF
 from cnf.flows.serialization import parameters_of
 
@@ -25,7 +26,8 @@ def model_card(flow: CNF, names: Sequence[str]) -> dict[str, str]:
 
 def velocity(flow: CNF) -> str:
     """The field."""
-    return f"{type(flow.field).__name__}, {parameters_of(flow):,} parameters"
+    rest = f"; {AT_REST}" if flow.field.resting else ""
+    return f"{type(flow.field).__name__}, {parameters_of(flow):,} parameters{rest}"
 
 
 def solver(flow: CNF) -> str:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from cnf.deprecation import renamed_argument
+from cnf.diagnostics import CheckResult
 from cnf.files import atomic_path
 from cnf.flows import CNF
 from cnf.pictures.context import TableRows
@@ -36,6 +37,8 @@ def write_report(
     odd: Sequence[OddRow] = (),
     show_time: Callable[[float], str] | None = None,
     calculator: str = "",
+    claims: Sequence[CheckResult] | None = None,
+    learned: str = "",
     callback: Callback = lambda title: None,
 ) -> None:
     """Write an HTML report on a flow: its description, its held-out likelihood, its calibration,
@@ -58,13 +61,17 @@ def write_report(
         show_time: function that formats a time, for one flow through time, whose context is the
             time.
         calculator: the form that scores a row, of `cnf.report.calculator`; empty for none.
+        claims: results of `cnf.diagnostics.check_table`, for a table; None checks the flow.
+        learned: a statement about rows that the flow was trained on; empty if all are new to it.
         callback: is called with the title of each section as it begins.
 
     Raises:
         ValueError: for another number of columns than the flow has, fewer than 10 rows, or an
             output that cannot be written.
     """
-    data = report_data(flow, rows, train, names, source, whole, odd, show_time, calculator)
+    data = report_data(
+        flow, rows, train, names, source, whole, odd, show_time, calculator, claims, learned
+    )
     with atomic_path(output) as temporary:
         temporary.write_text(page(data, title, callback), encoding="utf-8")
 
@@ -93,7 +100,5 @@ def judged(data: ReportData) -> str:
     """Whether the flow and its baselines have seen the rows, in words."""
     if data.train is not None:
         return "The flow and its baselines were fitted to other rows of the same table."
-    return (
-        "These rows are assumed to be new to the flow."
-        " Baselines are fitted to the half that does not contain the row."
-    )
+    known = data.learned or "These rows are assumed to be new to the flow"
+    return f"{known}. Baselines are fitted to the half that does not contain the row."

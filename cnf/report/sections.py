@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from cnf.diagnostics import CHECKS, check
+from cnf.diagnostics import check
 from cnf.diagnostics.calibration import calibration_ranks
 from cnf.plugins import Registry
 from cnf.report.animation import PARTICLES, TIMES, has_exact_map
@@ -54,7 +54,8 @@ def render_model(data: ReportData) -> Markup:
 def render_scores(data: ReportData) -> Markup:
     """The negative log-likelihood and those of the baselines."""
     unscored = int((~data.log_prob.isfinite()).sum())
-    return filled("scores.html", scores=compare(data), nats=nats, unscored=unscored)
+    known = {} if data.whole is None else data.flow.metadata.get("history") or {}
+    return filled("scores.html", scores=compare(data), nats=nats, unscored=unscored, fit=known)
 
 
 def render_flow(data: ReportData) -> Markup:
@@ -106,9 +107,10 @@ def render_calibration(data: ReportData) -> Markup:
 
 
 def render_checks(data: ReportData) -> Markup:
-    """The results of `cnf.diagnostics.check`."""
-    checks = [one for one in CHECKS if one.tables or data.whole is None]
-    claims = check(data.flow, data.rows.x, context=data.rows.context, checks=checks)
+    """The results of `cnf.diagnostics.check`, or those of a whole table."""
+    claims = data.claims
+    if claims is None:
+        claims = check(data.flow, data.rows.x, context=data.rows.context)
     return filled("checks.html", claims=claims)
 
 

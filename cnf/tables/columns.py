@@ -215,6 +215,7 @@ class ColumnType(ABC):
         numeric: whether a cell holds a number with a density.
         modeled: whether its columns are part of a model.
         reads_text: whether csv cells reach `declare` and `encode` as text.
+        ticks_as_cells: whether plots label its axes with cells, such as dates, not with numbers.
     """
 
     name: ClassVar[str]
@@ -222,6 +223,7 @@ class ColumnType(ABC):
     numeric: ClassVar[bool] = False
     modeled: ClassVar[bool] = True
     reads_text: ClassVar[bool] = False
+    ticks_as_cells: ClassVar[bool] = False
 
     @abstractmethod
     def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:

@@ -76,8 +76,9 @@ class Judges:
 def judges_of(model: TableFlow, table: pd.DataFrame) -> Judges:
     """The rows of a table that a model was not trained on, according to its digest.
 
-    For the table of the fit, these are its validation rows. If too few of them are in the table,
-    all rows are used, and the words state that the model was trained on them.
+    For the table of the fit, these are its validation rows. If too few of them are in the table, or
+    the model was fitted to them too in the end, all rows are used, and the words state that the
+    model was trained on them.
 
     Raises:
         TableError: for a table that does not fit the model.
@@ -93,7 +94,9 @@ def judges_of(model: TableFlow, table: pd.DataFrame) -> Judges:
     if seen < SEEN:
         return Judges(everything)
     apart = np.isin(hashes, _hashes(digest["valid"])).nonzero()[0]
-    if len(apart) >= FEWEST_ROWS:
+    if model.metadata.refit:
+        seen += len(apart) / len(table)
+    elif len(apart) >= FEWEST_ROWS:
         return Judges(apart, f"{len(apart):,} held-out rows of the fit", apart=True)
     return Judges(everything, f"the model was trained on about {seen:.0%} of these rows")
 

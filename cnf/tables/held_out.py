@@ -29,7 +29,7 @@ def held_out_rows(model: TableFlow, table: pd.DataFrame) -> tuple[Rows, Rows | N
         rest = np.setdiff1d(np.arange(len(table)), judges.places)
         return rows, model.numeric_rows(table.iloc[rest]) if judges.apart else None
     rows, known = model.numeric_rows(table), model.metadata
-    if known.quantiles is None or known.seed is None:
+    if known.quantiles is None or known.seed is None or known.refit:
         return rows, None
     if len(rows) != (known.rows or 0) + (known.valid_rows or 0):
         return rows, None

@@ -32,6 +32,7 @@ HISTORY = {
     "train_nll": MAYBE,
     "train_se": MAYBE,
     "rollbacks": ([TEXT], (NONE,)),
+    "refit": (bool, NONE),
 }
 PATTERNS: dict[str, Any] = {
     "columns": ([TEXT], (NONE,)),
@@ -99,6 +100,11 @@ class FitMetadata:
     choices: dict[str, Any] | None = None
     units: dict[str, str] | None = None
     others: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def refit(self) -> bool:
+        """Whether the model was fitted to the held-out rows too, after they had judged it."""
+        return bool((self.history or {}).get("refit"))
 
     def as_json(self) -> dict[str, Any]:
         """Data for JSON, without unknown entries."""

@@ -46,6 +46,8 @@ class History:
             the flow overfits.
         train_se: its standard error.
         rollbacks: time and reason of each return to an earlier state.
+        refit: whether the flow was replaced by a mixture that, once judged by the held-out rows,
+            was fitted to them too; they cannot judge it any more.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -55,6 +57,7 @@ class History:
     train_nll: float | None = None
     train_se: float | None = None
     rollbacks: list[str] = field(default_factory=list)
+    refit: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The history as data for JSON."""

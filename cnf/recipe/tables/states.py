@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import cnf.recipe.defaults as defaults
+from cnf.fields import AT_REST
 from cnf.recipe.fit import fit
 from cnf.recipe.tables.budget import Budget
 from cnf.recipe.tables.discrete import DiscreteRows, fit_discrete
@@ -93,6 +94,7 @@ def fit_states(
     history.valid_nll, history.valid_se = _mean_nll(model, valid, budget)
     if fallback is not None and refit:
         _install(model, fallback, numbers[0].joined(numbers[1]), history)
+        history.refit = True
         _measure(model, train, budget)
     history.train_nll, history.train_se = _mean_nll(model, train, budget)
     if imputer and stopped is None:
@@ -187,7 +189,7 @@ def _install(model: TableFlow, fallback: Fallback, rows: Numbers, history: Histo
     assert model.flow is not None, "there are numbers"
     model.flow = fallback.installed(model.flow, rows)
     model.flow.calibrate(rows.x, defaults.TYPED_TOLERANCE, context=rows.context)
-    history.choices = {**(history.choices or {}), **fallback.choices}
+    history.choices = {**(history.choices or {}), **fallback.choices, "field": AT_REST}
 
 
 def _measure(model: TableFlow, train: TableRows, budget: Budget) -> None:

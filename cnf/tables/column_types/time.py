@@ -44,6 +44,7 @@ class Time(NumericType):
     name = "time"
     usage: ClassVar[tuple[str, ...]] = ("time", "time:clock")
     on_grid = True
+    ticks_as_cells = True
 
     def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
         """A column of times or durations in steps of the coarsest unit that holds them all."""
