@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from sklearn.utils.validation import (
 )
 
 from cnf.flows import CNF, Evaluation
+from cnf.inputs import brief
 from cnf.recipe.architecture import default_table_flow
 from cnf.recipe.tables.model_fit import fit_table_flow
 from cnf.rows import FEWEST_ROWS
@@ -168,11 +170,16 @@ class CNFDensity(DensityMixin, BaseEstimator):
 
     def _validated(self, X: ArrayLike, *, reset: bool) -> pd.DataFrame:
         """X as a table, checked as scikit-learn checks it, and against the table of the fit."""
+        if isinstance(X, str | PathLike):
+            raise TypeError(
+                f"X: expected an array or a data frame; got {brief(X)}: read a file by"
+                " cnf.tables.read_typed_table"
+            )
         if self._like is not None:
             table = as_pandas(X)
             if table is None:
                 raise ValueError(
-                    "X: expected a data frame with the columns of the fit; got an array"
+                    f"X: expected a data frame with the columns of the fit; got {type(X).__name__}"
                 )
             validate_data(self, X, skip_check_array=True, reset=reset)
             return table

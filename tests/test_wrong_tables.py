@@ -199,3 +199,12 @@ def test_files_lose_one_row(suffix, tmp_path, capsys):
     np.testing.assert_allclose(scores["log_prob"][[0, 2]], expected[[0, 2]], rtol=0, atol=1e-12)
     assert np.isnan(scores["log_prob"][1])
     assert scores["reason"][1] == "column 'height': expected a number, found 'tall'"
+
+
+@pytest.mark.parametrize("rows", ["a", None, 2.5, -1, TABLE], ids=range(5))
+def test_a_number_of_rows_to_draw_is_one(rows):
+    assert refusal(lambda: TYPED.sample(rows)).startswith("rows: expected")
+
+
+def test_an_estimator_takes_no_path():
+    assert "got 'table.csv': read a file" in refusal(lambda: cnf.CNFDensity().fit("table.csv"))

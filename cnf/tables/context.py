@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from cnf.inputs import as_count
 from cnf.tables.dataframes import Given, rows_of
 from cnf.tables.formats import TableError, listed, shown
 from cnf.tables.given import require_names, require_not_set_aside, require_on_grid
@@ -35,7 +36,9 @@ def context_frame(schema: Schema, given: Given | None, rows: int) -> pd.DataFram
 
     Raises:
         TableError: for a context that is missing or not wanted, or has another number of rows.
+        TypeError: for a number of rows that is none.
     """
+    as_count("rows", rows, 0)
     names = [column.name for column in schema.context]
     if isinstance(given, Mapping):
         _require_sensible(schema, given)
