@@ -8,6 +8,7 @@ schema, cells, dataframes                          rows as numbers and discrete 
 features, quadrature                               states as features; masses of integer cells
 conditioning, discrete, masked_flow, imputation    what a `TableFlow` is made of
 model, numeric_view, metadata, loading, upgrades   `TableFlow`, and models from files
+told                                               models in a few words
 
 An error about a table is a `TableError`: one line with the file, the column, the line or row, what
 was expected and what to do. Files are written whole or not at all.
