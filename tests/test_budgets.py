@@ -3,6 +3,7 @@
 import itertools
 import math
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from problems import normal
 from scipy.spatial.distance import mahalanobis
 
 import cnf
+from cnf.fields import MLPField
+from cnf.flows import NormalBase
 from cnf.recipe import stacking
 from cnf.recipe.affordable import AsSecondsAllow, affordable_rows
 from cnf.recipe.tables import discrete
@@ -153,3 +157,13 @@ def test_a_conditional_network_is_within_the_seconds():
     start = time.process_time()
     cnf.fit(cnf.CNF(10), x, seconds=2.0, any_subset=True, clock=time.process_time)
     assert time.process_time() - start < 1.1 * 2 + 4
+
+
+@pytest.mark.parametrize(("budget", "warned"), [({"seconds": 12.0}, True), ({"steps": 5}, False)])
+def test_seconds_that_allow_few_steps_are_told(budget, warned):
+    ticks = itertools.count()
+    flow, x = cnf.CNF(2, field=MLPField(2, (4,)), base=NormalBase(2)), normal(300, 2)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        cnf.fit(flow, x, clock=lambda: 0.5 * next(ticks), **budget)
+    assert any("give more seconds" in str(one.message) for one in found) == warned

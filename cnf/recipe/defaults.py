@@ -28,6 +28,7 @@ FEW_COLUMNS = 3
 
 # Budget.
 STEPS_A_ROW, FEWEST_FIT_STEPS, MOST_FIT_STEPS = 1 / 4, 2_000, 6_000  # a few epochs more for few
+FEWEST_STEPS_IN_TIME = 50  # after fewer steps in the given seconds, the user is warned
 TRAINING_SHARE = 0.88  # of the seconds; the rest is for mixtures, calibration and a last score
 # Of the seconds, for calibration, and its rows at least: their bars are rough, but soon there.
 CALIBRATION_SHARE, FEWEST_CALIBRATION_ROWS = 0.05, 64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from cnf.ode import Gradient
 from cnf.recipe.calibration import calibrate
 from cnf.recipe.defaults import (
     CALIBRATION_SHARE,
+    FEWEST_STEPS_IN_TIME,
     FIT_TOLERANCE,
     SOURCE_LIKELIHOOD_SHARE,
     SUBSET_SHARE,
@@ -219,6 +221,12 @@ def _finish(
     history.choices = {**FitPlan(**trainer.metadata).choices, **mixture.choices}
     if flow.field.resting:
         history.choices["field"] = AT_REST
+    elif settings.budget[1] and trainer.step < FEWEST_STEPS_IN_TIME:
+        warnings.warn(
+            f"the seconds allowed {trainer.step} training steps; expected at least"
+            f" {FEWEST_STEPS_IN_TIME}: the flow is hardly trained, give more seconds",
+            stacklevel=2,
+        )
     history.refit = mixture.refit
     if settings.scored:
         history.valid_nll, history.valid_se = mixture.held_out or mean_nll(flow, trainer.valid)
