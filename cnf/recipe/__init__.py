@@ -1,14 +1,14 @@
-"""The recipe: every measured choice of a fit, and `fit` and `fit_table`, which follow it.
+"""The recipe: every measured choice of a fit, and `fit` and `fit_table`, which apply it.
 
 defaults                                every number, with its reason
 settings                                the settings of a fit, from the defaults and the user
 architecture, transforms, bases         the flow before training
-preparation, pilot_fits                 what is settled before the first training step
-gaussian_mixtures, mixture_baseline     mixtures, and those that a flow has to beat
-stacking                                mixtures of few rows, by cross-validation
-mixture_fallback                        what happens where a flow does not beat them
-snapshot_mass                           mass that stays, or grows, between snapshots
-fit, source, snapshots, tables          the story of a fit
+preparation, pilot_fits                 choices made before the first training step
+gaussian_mixtures, mixture_baseline     mixtures that a flow has to beat
+stacking                                mixtures of few rows, stacked by cross-validation
+mixture_fallback                        the mixture that replaces a flow which does not beat it
+snapshot_mass                           mass that is constant, or grows, between snapshots
+fit, source, snapshots, tables          the fits themselves
 """
 
 from cnf.recipe.architecture import default_flow, default_table_flow

@@ -1,4 +1,4 @@
-"""How much of some work seconds allow."""
+"""How much work a number of seconds affords."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from cnf.training.processes import shared_seconds
 
 Thing = TypeVar("Thing")
 
-# Work is timed on more and more rows, each time on so many times as many, until a part of the
-# seconds is gone: few rows cost more each than many.
+# Work is timed on growing numbers of rows, since few rows cost more each than many. The timing
+# stops once it has used this fraction of the seconds.
 GROWTH, PROBED = 4, 1 / 8
 
 
 def affordable_rows(
     most: int, seconds: float, work: Callable[[int], object], *, fewest: int, clock: Clock
 ) -> int:
-    """How many rows, of at most `most`, some work can be done on in so many seconds; at least
-    `fewest`.
+    """The number of rows, between `fewest` and `most`, that can be processed within some seconds.
 
     Args:
-        most: number of rows that there are.
-        seconds: for the work.
-        work: does it for so many rows.
-        fewest: number of rows that it is timed on first.
-        clock: the seconds.
+        most: number of available rows.
+        seconds: time for the work.
+        work: processes a given number of rows.
+        fewest: number of rows in the first timing.
+        clock: function that returns seconds.
 
     Example:
         >>> now = iter([0.0, 2.0])
@@ -49,16 +48,15 @@ def affordable_rows(
 
 @dataclass(frozen=True)
 class Deadline:
-    """When a search has to end, by a clock; each thing of it is expected to take `growth` times as
-    long as the dearest before."""
+    """The end of a search, on a clock; each candidate is expected to take at most `growth` times as
+    long as the slowest one before it."""
 
     at: float
     clock: Clock = shared_seconds
     growth: float = 1.0
 
     def allows(self, things: Iterable[Thing]) -> Iterator[Thing]:
-        """The first of some things, and the others as long as the next will be done in time if it takes
-        no longer than expected.
+        """The first candidate, and each further one that is expected to finish in time.
 
         >>> list(Deadline(5.0, iter(range(0, 99, 2)).__next__).allows("abcdef"))
         ['a', 'b']
@@ -74,8 +72,8 @@ class Deadline:
 
 @dataclass(frozen=True)
 class AsSecondsAllow(Generic[Thing]):
-    """Things, each time they are gone through as many of the first as so many seconds allow; all
-    without a limit."""
+    """Candidates that can be iterated repeatedly; each pass stops when its seconds are used up. Without
+    a limit, every pass yields all of them."""
 
     things: Sequence[Thing]
     seconds: float | None

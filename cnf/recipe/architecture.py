@@ -21,17 +21,17 @@ def default_flow(
     charts: Charts | None = None,
     seed: int,
 ) -> CNF:
-    """The flow that `cnf.fit` makes of `CNF(dim)` for a table of so many rows.
+    """The flow that `cnf.fit` builds from `CNF(dim)` for a table with a given number of rows.
 
-    Torch's own generator is left as it was.
+    The state of torch's global generator is unchanged.
 
     Args:
-        rows: number of rows to learn from.
+        rows: number of training rows.
         dim: number of columns.
         context_dim: number of columns of the context.
-        hidden: widths of the hidden layers; None: those that were measured.
-        charts: the map of columns with angles or spheres among them.
-        seed: of the weights.
+        hidden: widths of the hidden layers; None uses the measured defaults.
+        charts: transform of columns that include angles or spheres.
+        seed: seed of the weights.
 
     Example:
         >>> default_flow(100, 3, seed=0).field.hidden
@@ -44,7 +44,7 @@ def default_flow(
     if charts is None:
         return CNF(dim, context_dim=context_dim, field=field)
     flow = CNF(dim, context_dim=context_dim, field=field, preprocess=charts)
-    flow.automatic.add("preprocess")  # the map of the real columns
+    flow.automatic.add("preprocess")  # the transform of the real columns is still to be fitted
     return flow
 
 
@@ -58,8 +58,8 @@ def default_field(
     frequency: float | None = None,
     seed: int,
 ) -> GatedField:
-    """The field of `default_flow`, in a space that is a plane where none is given, with the frequency
-    that was measured where none is."""
+    """The field of `default_flow`. The geometry defaults to a plane, and the frequency to the measured
+    one."""
     geometry = geometry or Geometry(dim)
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
@@ -74,7 +74,7 @@ def default_field(
 
 
 def default_hidden(rows: int, columns: int) -> tuple[int, int]:
-    """Widths of the two hidden layers for a table of so many rows and columns."""
+    """Widths of the two hidden layers for a given number of rows and columns."""
     if rows < defaults.FEW_ROWS_FIELD or columns <= defaults.PLANE_COLUMNS:
         many = rows > defaults.MANY_ROWS_PLANE
         return defaults.MANY_ROWS_PLANE_HIDDEN if many else defaults.PLANE_HIDDEN
@@ -84,7 +84,7 @@ def default_hidden(rows: int, columns: int) -> tuple[int, int]:
 
 
 def default_frequency(rows: int, columns: int) -> float:
-    """Scale of the frequencies that the first layer starts with."""
+    """Scale of the initial frequencies of the first layer."""
     if columns <= defaults.PLANE_COLUMNS:
         few = rows < defaults.FEW_ROWS_FIELD
         return defaults.PLANE_FREQUENCY_FEW_ROWS if few else defaults.PLANE_FREQUENCY
@@ -100,18 +100,17 @@ def default_table_flow(
     imputer: bool = False,
     seed: int,
 ) -> TableFlow:
-    """A model of the right size for a table of so many rows; torch's own generator is left as it
-    was.
+    """An untrained model of the measured size for a table with a given number of rows.
 
-    A table of continuous columns has the flow of `default_flow`, with the numbers of its context,
-    unless it is to impute.
+    A table of continuous columns gets the flow of `default_flow`, conditioned on its numeric context,
+    unless the model needs an imputer. The state of torch's global generator is unchanged.
 
     Args:
-        schema: the columns.
-        rows: number of rows to learn from.
-        hidden: widths of the hidden layers, in place of the choice made here.
-        imputer: whether the model is to have an imputer.
-        seed: of the weights.
+        schema: column types of the table.
+        rows: number of training rows.
+        hidden: widths of the hidden layers; None uses the measured defaults.
+        imputer: whether the model has an imputer.
+        seed: seed of the weights.
     """
     if schema.plain and not imputer:
         flow = default_flow(
@@ -121,7 +120,7 @@ def default_table_flow(
         with torch.random.fork_rng(devices=()):
             return TableFlow(schema.with_real_context(), flow)
     dim = max(1, sum(column.numeric for column in schema.modeled))
-    # A narrower second layer was measured where nothing but numbers passes it.
+    # A narrower second layer was measured to suffice only for tables without discrete states.
     width = min(max(default_hidden(rows, dim)), defaults.TYPED_WIDTH)
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
@@ -140,8 +139,8 @@ def default_moving_table(
     hidden: tuple[int, int] | None = None,
     seed: int,
 ) -> TableFlow:
-    """A model of one flow through time, from the first to the last time of a span; the context of
-    the schema is the time."""
+    """An untrained model of one flow through time, from the first to the last time of a span. The
+    context column of the schema is the time."""
     dim = len(schema.modeled)
     field = default_field(rows, dim, hidden=hidden, seed=seed)
     return TableFlow(schema, SnapshotFlow.around(CNF(dim, field=field), *span).flow)

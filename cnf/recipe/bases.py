@@ -23,8 +23,8 @@ from cnf.training.config import Clock
 
 
 def base_in_space(geometry: Geometry, train: Rows, valid: Rows, seed: int) -> Base:
-    """The base of each part of a geometry, for rows in model coordinates; held-out rows, likewise,
-    judge mixtures."""
+    """The base of each part of a geometry, for rows in model coordinates; the held-out rows, in the same
+    coordinates, decide whether a mixture is used."""
     if geometry.flat:
         return choose_base(train, valid, seed)
     (reals, angles, vectors), held_out = geometry.split(train.x), geometry.split(valid.x)
@@ -43,13 +43,13 @@ def base_in_space(geometry: Geometry, train: Rows, valid: Rows, seed: int) -> Ba
 
 
 def choose_base(train: Rows, valid: Rows, seed: int) -> Base:
-    """A normal base, one with heavy tails where rows have outliers, or a mixture of a few wide
-    Gaussians where that is much nearer to rows of few columns, so that the field has less to do.
+    """Choose a normal base, a heavy-tailed one if rows have outliers, or a mixture of a few wide
+    Gaussians if rows of few columns are much likelier under it, which leaves less for the field to learn.
 
     Args:
-        train: rows in model coordinates.
-        valid: held-out rows, likewise; they judge the mixture.
-        seed: of the mixture.
+        train: training rows in model coordinates.
+        valid: held-out rows in model coordinates; they decide whether the mixture is used.
+        seed: seed of the mixture fit.
     """
     dim = train.x.shape[1]
     if (
@@ -61,7 +61,7 @@ def choose_base(train: Rows, valid: Rows, seed: int) -> Base:
         mixture = mixture_if_better(train, valid, seed)
         if mixture is not None:
             return mixture
-    # These learn nothing from the rows, so that the training rows themselves can judge.
+    # These bases are not fitted to the rows, so that the training rows can compare them.
     heavy = defaults.STUDENT_GAIN * dim
     return min(
         plain_bases(dim),
@@ -70,15 +70,15 @@ def choose_base(train: Rows, valid: Rows, seed: int) -> Base:
 
 
 def grown_base(train: Rows, valid: Rows, *, seconds: float, clock: Clock, seed: int) -> Base:
-    """The best of the mixtures that can be grown in so many seconds, with heavy tails or without, or a
-    base that is not fitted where that is nearer to held-out rows.
+    """The best mixture that can be grown in the given seconds, with normal or heavy tails, or an unfitted
+    base if that has the better held-out likelihood.
 
     Args:
-        train: rows in model coordinates.
-        valid: held-out rows, likewise.
-        seconds: for the mixtures.
-        clock: the seconds.
-        seed: of the mixtures, and of the rows that they learn from.
+        train: training rows in model coordinates.
+        valid: held-out rows in model coordinates.
+        seconds: time for the mixtures.
+        clock: function that returns seconds.
+        seed: seed of the mixtures, and of the choice of their training rows.
     """
     deadline = Deadline(clock() + seconds, clock, growth=DOUBLED_COST)
     rows = torch.as_tensor(rows_for_mixture(train.x, train.weights, seed))
@@ -105,28 +105,27 @@ def plain_bases(dim: int) -> list[Base]:
 
 
 def mixture_if_better(train: Rows, valid: Rows, seed: int) -> Base | None:
-    """A mixture of wide Gaussians, with heavy tails or without, if it is surely nearer to held-out
-    rows than any of the plain bases."""
+    """A mixture of wide Gaussians, with normal or heavy tails, if its held-out likelihood is significantly
+    better than that of every unfitted base."""
     try:
         mixture = wide_mixture(train, seed)
-    except ValueError:  # rows so far out that a Gaussian of them has no width
+    except ValueError:  # the rows are too far apart for a covariance
         return None
     nearest = min((mixture, ContaminatedBase(mixture)), key=lambda base: _nll(base, valid))
     plain = min(plain_bases(train.x.shape[1]), key=lambda base: _nll(base, valid))
-    # The mean of what is gained, and its standard error.
+    # The mean gain, and its standard error.
     gain, error = weighted_nll(plain.log_prob(valid.x) - nearest.log_prob(valid.x), valid.weights)
     return nearest if gain - defaults.BASE_ERRORS * error > defaults.BASE_GAIN else None
 
 
 def wide_mixture(train: Rows, seed: int) -> MixtureBase:
-    """A mixture of rows in model coordinates, each Gaussian wider than the rows that it stands
-    for.
+    """A mixture of rows in model coordinates with inflated covariances.
 
     Raises:
-        ValueError: where rows are so far apart that float64 cannot hold a covariance.
+        ValueError: if rows are so far apart that float64 cannot hold a covariance.
     """
     rows = rows_for_mixture(train.x, train.weights, seed).astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):  # of rows too far apart, which are refused
+    with np.errstate(over="ignore", invalid="ignore"):  # such rows are refused with an error
         model = fitted_mixture(
             rows, defaults.BASE_COMPONENTS, seed=seed, iterations=defaults.BASE_ITERATIONS
         )

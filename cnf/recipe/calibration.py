@@ -1,4 +1,4 @@
-"""Calibration of a fitted flow within its seconds."""
+"""Calibration of a fitted flow within a time limit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cnf.training.config import Clock
 def calibrate(
     flow: CNF, rows: Rows, tolerance: float, *, seconds: float | None, clock: Clock
 ) -> None:
-    """Calibrate a flow on as many of the rows as seconds allow; where there is no limit, on those that
+    """Calibrate a flow on as many rows as the seconds afford; without a limit, on the rows that
     `CNF.calibrate` chooses."""
     if seconds is not None:
         some = rows.take(evenly_spaced(rows.x, CALIBRATION_ROWS))

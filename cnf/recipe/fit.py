@@ -1,4 +1,4 @@
-"""The default recipe: flow matching starts, likelihood finishes, held-out likelihood selects."""
+"""The default recipe: flow matching, then maximum likelihood; held-out likelihood selects weights."""
 
 from __future__ import annotations
 
@@ -68,18 +68,19 @@ def fit(
 ) -> History:
     """Fit a flow to rows of data: flow matching, then maximum likelihood through the ODE.
 
-    Flow matching (Lipman et al. 2023) needs no solve and brings the field near. Likelihood follows
-    log p itself, with the solver's error held down. The weights kept are the averaged ones with the
-    best held-out likelihood, less a tenth of a nat for every evaluation near and beyond the budget.
+    Flow matching (Lipman et al. 2023) needs no ODE solve and gives a good initial field. Maximum
+    likelihood then optimizes log p itself, and controls the error of the solver. The fit keeps the
+    averaged weights with the best held-out likelihood, minus a tenth of a nat for every evaluation
+    near and beyond the budget.
 
-    Parts of the flow left at "auto" are built and fitted first, the default field among them: it
-    gets the width and frequency that were measured for so many rows and columns, and weights drawn
-    from `seed`. The solver's grid is calibrated at the end. If `base` was "auto", there is no
-    context and the field was zero-initialized, a Gaussian mixture that beats the flow by a tenth of
-    a nat on held-out rows replaces it (mixture as base, zero field). With few rows it is a stack of
-    mixtures, chosen by cross-validation, and a flow that is behind it and falls back after 500 steps
-    ends there; without `x_valid`, the stack is fitted to the held-out rows too, once it has been
-    judged by them.
+    Parts of the flow left at "auto" are built and fitted first. They include the default field, whose
+    width and frequency were measured for the number of rows and columns, and whose weights are drawn
+    with `seed`. The solver's grid is calibrated at the end. If `base` was "auto", there is no context
+    and the field was zero-initialized, a Gaussian mixture that beats the flow by a tenth of a nat on
+    held-out rows replaces it (mixture as base, zero field). With few rows, this fallback is a stack of
+    mixtures chosen by cross-validation. Training then ends after 500 steps if the flow is behind the
+    stack and its held-out likelihood gets worse. Without `x_valid`, the stack is refitted to all rows
+    once the held-out rows have scored it.
 
     Args:
         flow: fitted in place.
@@ -88,41 +89,41 @@ def fit(
         context: (rows, context_dim), for a conditional flow.
         context_valid: context of x_valid.
         weights: weight of each row of x, >= 0.
-        seed: of everything random here.
-        steps: budget in training steps of the flow; the default grows with the rows. A source that is
-            fitted takes a third as many besides.
+        seed: random seed.
+        steps: budget in training steps of the flow; by default it grows with the rows. The fit of a
+            source takes a third as many in addition.
         seconds: budget in seconds instead; below 10, and with 2,000 rows or more, the flow stays a
             mixture of Gaussians.
-        gradient: of the likelihood: "discrete", "direct", or "adjoint" for the continuous adjoint.
-        likelihood_share: part of the budget for maximum likelihood; 1 is likelihood alone, 0 flow
+        gradient: gradient of the likelihood: "discrete", "direct", or "adjoint" for the continuous
+            adjoint.
+        likelihood_share: fraction of the budget for maximum likelihood; 1 is likelihood alone, 0 flow
             matching alone.
-        tolerance: largest error bound in nats that the finished flow's grid leaves to a row.
-        checkpoint: file that holds the state of the fit while it runs; the state before it stands
-            beside it, under the name that ends in .previous. Where they exist, the fit goes on from
-            the newest sound one, and ends as it would have without the interruption. They are yours
-            to delete.
+        tolerance: largest error bound of a row in nats that the finished flow's grid may have.
+        checkpoint: file that holds the state of the fit while it runs. The state before it is kept
+            beside it, in a file whose name ends in .previous. If they exist, the fit resumes from the
+            newest valid one, with the same result as an uninterrupted fit. They are not deleted.
         callbacks: called with the `cnf.training.Trainer` after every training step.
-        any_subset: whether to fit a conditional network too, which answers `CNF.marginal` and
-            `CNF.conditional` in one solve. It takes a fifth of the seconds, or a quarter of the
-            time of the steps again.
-        source: rows (rows, dim) to carry to those of x, or a fitted flow of their density. The base
-            of the flow is then the density of the source, fitted with a third of the budget, and
+        any_subset: whether to fit a conditional network as well, with which `CNF.marginal` and
+            `CNF.conditional` need one solve. It takes a fifth of the seconds, or additional time
+            equal to a quarter of that of the steps.
+        source: rows (rows, dim) to transport to those of x, or a fitted flow of their density. The
+            density of the source, fitted with a third of the budget, is then the base of the flow, and
             flow matching pairs rows by optimal transport.
-        stream: the rows to train on, where they are too many for memory, as parts that are `Rows`; x
-            is then a sample of them, which settles every choice, and x_valid none of them. A network
-            for any subset is fitted to the sample.
-        **chosen: any other field of `cnf.recipe.FitSettings`, in place of what the recipe chooses.
+        stream: training rows that are too many for memory, as parts that are `Rows`. Then x is a sample
+            of them, which determines every choice, and x_valid contains none of them. A network for
+            any subset is fitted to the sample.
+        **chosen: any other field of `cnf.recipe.FitSettings`, which replaces the recipe's choice.
 
     Returns:
         The history, with the held-out NLL in nats per row and in the units of x.
 
     Raises:
-        ValueError: for rows that do not fit the flow, are not finite, or too few, and for settings
-            that exclude each other.
+        ValueError: if rows do not match the flow, are not finite, or too few, or if settings exclude
+            each other.
         TypeError: for an unknown keyword.
         TrainingError: if training diverges for good.
-        Interrupted: (a KeyboardInterrupt) on Ctrl-C while it is being trained; the flow then has
-            the best weights so far, calibrated.
+        Interrupted: (a KeyboardInterrupt) on Ctrl-C during training; the flow then has the best
+            weights so far, and is calibrated.
 
     Example:
         >>> import torch
@@ -161,7 +162,7 @@ def fit(
     prepared = settings.clock()
     stack = stack_of_few_rows(flow, train, valid, plan, settings, seed)
     grown = mixture_before_training(flow, train, valid, plan, settings, seed)
-    if settings.hasty:  # what training leaves of a longer budget is enough for a stack
+    if settings.hasty:  # otherwise the seconds beside training suffice for the mixture
         prepared = settings.clock()
     trainer = Trainer(
         flow, train, valid, settings.training(),
@@ -193,7 +194,7 @@ def _trained(
     *,
     refit: bool,
 ) -> History:
-    """Train, from the checkpoint on if there is one, and see whether a mixture is better; see
+    """Train, from the checkpoint if there is one, and replace the flow if a mixture is better; see
     `fall_back_to_mixture` for `stack`, `grown` and `refit`."""
     if checkpoint is not None:
         resume(Path(checkpoint), trainer)
@@ -211,7 +212,7 @@ def _trained(
 def _finish(
     trainer: Trainer, settings: FitSettings, mixture: FallbackResult | None = None
 ) -> History:
-    """Calibrate the flow, and say in the history how good it is."""
+    """Calibrate the flow, and record its held-out NLL in the history."""
     flow, history, train = trainer.flow, trainer.history, trainer.train
     if "solver" in flow.automatic:
         budget = settings.budget[1]

@@ -12,8 +12,8 @@ from cnf.recipe.defaults import MIXTURE_ROWS
 def rows_for_mixture(
     y: Tensor, weights: Tensor | None, seed: int, most: int = MIXTURE_ROWS
 ) -> NDArray[np.float32]:
-    """Rows for a mixture, which takes no weights: at most so many, each as often as its weight
-    says, in single precision."""
+    """At most a given number of rows for a mixture fit, in single precision. A mixture fit takes no
+    weights, so that each row is repeated in proportion to its weight."""
     rows, count = y.float().numpy(force=True), min(len(y), most)
     if weights is not None:
         return rows[systematic(weights.double().numpy(force=True), count)]
@@ -23,7 +23,8 @@ def rows_for_mixture(
 
 
 def systematic(weights: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Places (count,) of rows, each as often as its weight (rows,) says, but for less than one.
+    """Indices (count,) of a systematic resample: each row occurs in proportion to its weight (rows,),
+    up to rounding.
 
     Example:
         >>> systematic(np.array([1.0, 2.0, 1.0]), 4), systematic(np.ones(4), 2)

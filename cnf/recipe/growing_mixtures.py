@@ -1,9 +1,9 @@
-"""Gaussian mixtures that double: the fastest start from rows.
+"""Gaussian mixtures that grow by doubling, the fastest initial density of rows.
 
-Every Gaussian is split in two along its longest axis, and a pass of stepwise
-expectation-maximization over the rows (Cappé & Moulines 2009) refines them; of few rows, a few
-passes. All doublings together cost two passes of the largest mixture, where a fit of its own from
-scattered centers takes tens.
+Every Gaussian is split in two along its longest axis. A pass of stepwise
+expectation-maximization over the rows (Cappé & Moulines 2009) then refines them; few rows get a few
+passes. All doublings together cost two passes of the largest mixture, while a fit from random
+centers takes tens of passes.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from torch import Tensor
 from cnf.flows import MixtureBase
 from cnf.recipe.defaults import MIXTURE_ROWS_A_COMPONENT
 
-BATCH, FEWEST_STEPS = 2_000, 12  # rows of a step, and steps of a doubling
-# The t-th step of a pass forgets the share (t + 1)^−DECAY of what the steps before it saw.
+BATCH, FEWEST_STEPS = 2_000, 12  # rows per step, and steps per doubling
+# The t-th step of a pass discounts earlier statistics by the fraction (t + 1)^−DECAY.
 DECAY = 0.6
-OFFSET = 0.8  # of the halves of a Gaussian, in deviations along its longest axis
-SMALLEST_VARIANCE = 1e-4  # in model coordinates: added to the variances
-# The covariance of half a Gaussian is pulled to that of the whole by so many rows a column.
+OFFSET = 0.8  # distance of a half from the center, in deviations along the longest axis
+SMALLEST_VARIANCE = 1e-4  # in model coordinates; added to the variances
+# The covariance of half a Gaussian is shrunk to that of the whole by this many pseudo-rows per column.
 PRIOR_ROWS_A_COLUMN = 2.0
-DOUBLED_COST = 2.2  # of a mixture, beside that of half its size
+DOUBLED_COST = 2.2  # cost of a mixture relative to one of half its size
 MOST_NUMBERS = 2**14  # Gaussians times columns
-# Rows times Gaussians times columns that are worked on together: more leave the processor's cache.
+# Rows times Gaussians times columns of a block: a larger one does not fit the processor's cache.
 CACHED_NUMBERS = 2**17
-FEWEST = 1e-12  # share of the rows that a Gaussian counts for at least where it is divided by
+FEWEST = 1e-12  # lower limit of a Gaussian's share of the rows, since moments are divided by it
 
 
 @dataclass(frozen=True)
 class Gaussians:
-    """A mixture while it is fitted; the fields are in float64.
+    """A mixture during its fit; the fields are in float64.
 
     Attributes:
-        weights: of the Gaussians (components,); their sum is one.
-        means: (components, dim)
-        covariances: of the rows alone (components, dim, dim).
-        prior: covariances that these are pulled to, (components, dim, dim).
-        pull: rows that the prior counts for, as a share of all rows.
+        weights: weights of the Gaussians (components,); they sum to one.
+        means: means of the Gaussians (components, dim).
+        covariances: covariances of the rows alone (components, dim, dim).
+        prior: covariances to which these are shrunk (components, dim, dim).
+        pull: pseudo-rows of the prior, as a fraction of all rows.
     """
 
     weights: Tensor
@@ -52,7 +52,7 @@ class Gaussians:
 
     @classmethod
     def of(cls, rows: Tensor) -> Gaussians:
-        """One Gaussian of rows (rows, dim)."""
+        """One Gaussian with the moments of rows (rows, dim)."""
         x = rows.double()
         centered = x - x.mean(0)
         covariance = (centered.T @ centered / len(x))[None]
@@ -61,18 +61,18 @@ class Gaussians:
 
     @cached_property
     def pulled(self) -> Tensor:
-        """The covariances after the pull."""
+        """The covariances after shrinkage."""
         share = (self.weights / (self.weights + self.pull))[:, None, None]
         return self.prior.lerp(self.covariances, share)
 
     @cached_property
     def factors(self) -> Tensor:
-        """L of the densities, LLᵀ the covariance, (components, dim, dim)."""
+        """Cholesky factors L of the covariances LLᵀ (components, dim, dim)."""
         floor = SMALLEST_VARIANCE * torch.eye(self.means.shape[1], dtype=torch.float64)
         return torch.linalg.cholesky(self.pulled + floor)
 
     def doubled(self) -> Gaussians:
-        """Two Gaussians for each, with the mean and the covariance of the two together unchanged."""
+        """Split each Gaussian in two; the mean and the covariance of the pair stay unchanged."""
         variances, axes = torch.linalg.eigh(self.pulled)
         step = OFFSET * variances[:, -1:].clamp(min=0).sqrt() * axes[..., -1]
         halves = (self.pulled - step[..., None] * step[:, None]).repeat(2, 1, 1)
@@ -80,8 +80,8 @@ class Gaussians:
         return Gaussians(self.weights.repeat(2) / 2, means, halves, halves, self.pull)
 
     def after(self, rows: Tensor, rate: float) -> Gaussians:
-        """One step of expectation-maximization, to which rows (rows, dim) in single precision
-        contribute the share `rate` and what was seen before the rest."""
+        """One step of expectation-maximization: rows (rows, dim) in single precision contribute the
+        fraction `rate` to the statistics, and earlier rows the rest."""
         seen, moved, spread = self.moments(rows)
         weights = self.weights.lerp(seen, rate)
         rates = (rate * seen / weights.clamp(min=FEWEST))[:, None]
@@ -94,11 +94,11 @@ class Gaussians:
         )
 
     def moments(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of rows (rows, dim), each shared out among the Gaussians: the share of a Gaussian
-        (components,), the mean (components, dim) and the second moment (components, dim, dim) of
-        L⁻¹(x − μ).
+        """Moments of rows (rows, dim) under the responsibilities of the Gaussians: the share of each
+        Gaussian (components,), and the mean (components, dim) and the second moment (components, dim,
+        dim) of L⁻¹(x − μ).
 
-        In these deviations no Gaussian is too narrow for single precision.
+        In these standardized coordinates, no Gaussian is too narrow for single precision.
         """
         inverse = torch.linalg.inv(self.factors)
         scale, shift = inverse.float().flatten(0, 1), (inverse @ self.means[..., None]).float()
@@ -125,13 +125,13 @@ class Gaussians:
 def growing_mixtures(
     rows: Tensor, seed: int, *, most: int = MOST_NUMBERS
 ) -> Iterator[MixtureBase]:
-    """Mixtures of 1, 2, 4, … Gaussians of rows, on the CPU and in float64, as many as rows
-    allow; none of rows so far out that a Gaussian of them has no width.
+    """Mixtures of 1, 2, 4, … Gaussians of rows, on the CPU and in float64, as many as the rows
+    support; none if the rows are too far apart for a covariance.
 
     Args:
-        rows: to learn from, in model coordinates, in single precision (rows, dim).
-        seed: of the order of the rows.
-        most: Gaussians at most.
+        rows: training rows in model coordinates, in single precision (rows, dim).
+        seed: seed of the order of the rows.
+        most: largest number of Gaussians.
 
     Example:
         >>> rows = torch.randn(400, 1, generator=torch.Generator().manual_seed(0))
@@ -153,8 +153,8 @@ def growing_mixtures(
 
 
 def _parts(rows: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Places of the rows of each step of a doubling, in as many passes over all as make enough."""
+    """Indices of the rows of each step of a doubling, with enough passes over the rows for all steps."""
     parts = -(-rows // BATCH)
     for _ in range(-(-FEWEST_STEPS // parts)):
-        # No short part at the end: its rows would count for more than the others.
+        # There is no short last part, in which a row would count more than elsewhere.
         yield from torch.randperm(rows, generator=generator).tensor_split(parts)

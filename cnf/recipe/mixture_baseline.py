@@ -22,7 +22,7 @@ from cnf.rows import Rows, weighted_nll
 
 @dataclass(frozen=True)
 class Candidate:
-    """A base, its number of components, and its held-out NLL in nats a row of the data's units."""
+    """A base, its number of components, and its held-out NLL in nats per row, in the data's units."""
 
     base: Base
     components: int
@@ -30,14 +30,14 @@ class Candidate:
 
 
 class MixtureBaseline:
-    """Gaussian mixtures of the rows of a fit, their number of components chosen on held-out rows.
+    """Gaussian mixtures of the training rows; the held-out rows choose the number of components.
 
     Args:
-        train: rows to learn from, in model coordinates.
-        valid: rows to judge by, in model coordinates.
+        train: training rows in model coordinates.
+        valid: held-out rows in model coordinates.
         ladj: log-Jacobian of the held-out rows, () or (rows,).
-        seed: of expectation-maximization, and of the rows taken where there are many.
-        most: components at most.
+        seed: seed of expectation-maximization, and of the subsample if there are many rows.
+        most: largest number of components.
     """
 
     def __init__(
@@ -63,27 +63,27 @@ class MixtureBaseline:
         return self
 
     def fit_largest(self) -> None:
-        """Fit the mixture of as many components as rows allow."""
+        """Fit the largest mixture that the number of rows supports."""
         components = min(LARGE_COMPONENTS, self.most)
         if self.found and components > self.found[-1].components:
             self._fit(components)
 
     @property
     def best(self) -> Candidate | None:
-        """The mixture with the smallest held-out NLL; None where rows allow none."""
+        """The mixture with the smallest held-out NLL; None if there are too few rows for any."""
         return min(self.found, key=lambda candidate: candidate.nll, default=None)
 
     @property
     def extrapolated_nll(self) -> float:
-        """The NLL that a large mixture may reach, if components go on paying as they have."""
+        """Extrapolated NLL of a large mixture, if further components gain as much as the last ones."""
         if len(self.found) < 2:
             return float("inf")
         before, last = (candidate.nll for candidate in self.found[-2:])
         return 2 * last - before
 
     def best_if_better_than(self, nll: float) -> Base | None:
-        """The best mixture, where its held-out NLL is below `nll` by `MIN_GAIN`; the large one is
-        fitted first if it promises that."""
+        """The best mixture, if its held-out NLL is below `nll` by `MIN_GAIN`; the large one is fitted
+        first if its extrapolated NLL is low enough."""
         if nll - self.extrapolated_nll > MIN_GAIN:
             self.fit_largest()
         return self.best.base if self.best is not None and nll - self.best.nll > MIN_GAIN else None
@@ -93,7 +93,7 @@ class MixtureBaseline:
             model = fitted_mixture(
                 self.rows, components, seed=self.seed, iterations=MIXTURE_ITERATIONS
             )
-        except ValueError:  # rows so far out that a Gaussian of them has no width
+        except ValueError:  # the rows are too far apart for a covariance
             return
         plain = mixture_base(model, self.train.x.dtype, self.train.x.device)
         tried = [

@@ -1,4 +1,4 @@
-"""The fallback: a Gaussian mixture that is ahead on held-out rows replaces the flow."""
+"""The fallback: a Gaussian mixture with a better held-out NLL replaces the flow."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from cnf.training.validation import validation_subset
 
 
 class FallbackResult(NamedTuple):
-    """What replaced the flow.
+    """The mixture that replaced the flow.
 
     Attributes:
         choices: what was chosen, by name.
-        held_out: held-out NLL and its standard error, where they are known already: a stack that
-            was fitted to the held-out rows since cannot be judged by them.
-        refit: whether it was.
+        held_out: held-out NLL and its standard error, if already known: once a stack is refitted to
+            the held-out rows, they can no longer score it.
+        refit: whether it was refitted to them.
     """
 
     choices: dict[str, str]
@@ -48,7 +48,7 @@ class FallbackResult(NamedTuple):
 
 
 class GrownMixture(NamedTuple):
-    """A mixture that a flow has to beat, and its held-out NLL in nats a row of the data's units."""
+    """A mixture that a flow has to beat, and its held-out NLL in nats per row, in the data's units."""
 
     base: Base
     nll: float
@@ -57,8 +57,8 @@ class GrownMixture(NamedTuple):
 def stack_of_few_rows(
     flow: CNF, train: Rows, valid: Rows, plan: FitPlan, settings: FitSettings, seed: int
 ) -> Stack | None:
-    """The stack that a flow of few rows has to beat; None where there are many, where the fit is
-    short, or where the plan allows none."""
+    """The stack that a flow of few rows has to beat; None if there are many rows, if the fit is short,
+    or if the plan allows no fallback."""
     steps, seconds = settings.budget
     few = len(train) >= STACKING_FOLDS and len(train) + len(valid) < STACKING_ROWS
     long = seconds > 0 or steps >= STACKING_STEPS
@@ -75,8 +75,8 @@ def stack_of_few_rows(
 def mixture_before_training(
     flow: CNF, train: Rows, valid: Rows, plan: FitPlan, settings: FitSettings, seed: int
 ) -> GrownMixture | None:
-    """The mixture that a hasty fit has to beat, so that training knows what seconds are left; None for
-    other fits, and where the plan allows none."""
+    """The mixture that a short fit has to beat, fitted first so that training knows its remaining
+    seconds; None for other fits, and if the plan allows no fallback."""
     few = len(train) + len(valid) < STACKING_ROWS
     if few or not (settings.hasty and plan.allow_mixture_fallback and flow.geometry.flat):
         return None
@@ -84,8 +84,8 @@ def mixture_before_training(
 
 
 def train_unless_overtaken(trainer: Trainer, stack: Stack | None) -> None:
-    """Train to the end, or, for few rows, until the flow is behind the stack and falls back
-    further: it then learns its rows by heart."""
+    """Train to the end, or, for few rows, until the flow is behind the stack and its held-out NLL
+    rises, which is a sign of overfitting."""
     if stack is not None and trainer.step < STACKING_STEPS:
         marks = (STACKING_STEPS // 2, STACKING_STEPS)
         for mark in marks:
@@ -109,15 +109,15 @@ def fall_back_to_mixture(
     *,
     refit: bool,
 ) -> FallbackResult | None:
-    """Where the plan allows it and a mixture beats the flow on held-out rows, make it the base of a
-    field at rest.
+    """If the plan allows it and a mixture beats the flow on held-out rows, install it as the base and
+    reset the field to zero.
 
     Args:
-        trainer: at its end.
-        settings: of the fit.
-        stack: of few rows.
-        grown: of a hasty fit.
-        refit: whether the stack is fitted to the held-out rows in the end.
+        trainer: trainer at the end of its run.
+        settings: settings of the fit.
+        stack: stack of mixtures, if there are few rows.
+        grown: mixture of a short fit.
+        refit: whether the stack is finally refitted to the held-out rows as well.
     """
     plan = FitPlan(**trainer.metadata)
     if stack is not None:
@@ -137,7 +137,7 @@ def fall_back_to_mixture(
 
 
 def _fall_back_to_kernels(trainer: Trainer) -> FallbackResult | None:
-    """On the sphere: kernels in place of the flow, where they are surely better."""
+    """On the sphere, replace the flow by kernels if they beat it by `MIN_GAIN`."""
     flow = trainer.flow
     train, valid = (in_model_coordinates(flow, rows) for rows in (trainer.train, trainer.valid))
     kernels, nll = sphere_kernels(train, valid, trainer.seed)
@@ -168,7 +168,7 @@ def _install_base(trainer: Trainer, base: Base) -> None:
 def _grown_if_better(
     trainer: Trainer, settings: FitSettings, grown: GrownMixture | None
 ) -> Base | None:
-    """A mixture that is ahead by so much that the flow is given up; of a hasty fit, by anything."""
+    """A mixture that beats the flow by enough to replace it; in a short fit, any lead is enough."""
     flow, train, valid = trainer.flow, trainer.train, trainer.valid
     grown = grown or _grown_mixture(flow, train, valid, settings, trainer.seed)
     gain = 0.0 if settings.hasty else MIN_GAIN
@@ -176,7 +176,7 @@ def _grown_if_better(
 
 
 def _fitted_if_better(trainer: Trainer, steps: int) -> Base | None:
-    """The same where steps are the budget, on which no clock has a say."""
+    """The same for a budget of steps, in which no clock may influence the result."""
     y, held_out, ladj = _judged(trainer.flow, trainer.train, trainer.valid)
     most = min(LARGE_COMPONENTS, steps // STEPS_A_COMPONENT)
     baseline = MixtureBaseline(y, held_out, ladj, seed=trainer.seed, most=most).fit()
@@ -186,7 +186,7 @@ def _fitted_if_better(trainer: Trainer, steps: int) -> Base | None:
 def _grown_mixture(
     flow: CNF, train: Rows, valid: Rows, settings: FitSettings, seed: int
 ) -> GrownMixture:
-    """The mixture that its share of the seconds allows."""
+    """The mixture that can be grown in its share of the seconds."""
     y, held_out, ladj = _judged(flow, train, valid)
     share = HASTY_MIXTURE_SHARE if settings.hasty else GROWN_SHARE
     base = grown_base(
@@ -196,8 +196,7 @@ def _grown_mixture(
 
 
 def _judged(flow: CNF, train: Rows, valid: Rows) -> tuple[Rows, Rows, Tensor]:
-    """Rows to learn from and the rows that judge the flow, in model coordinates, and the log-Jacobian
-    of the latter."""
+    """Training rows and held-out rows in model coordinates, and the log-Jacobian of the latter."""
     judges = validation_subset(valid)
     held_out, _, ladj = flow.to_model_coordinates(judges.x, judges.context)
     return in_model_coordinates(flow, train), Rows(held_out, weights=judges.weights), ladj

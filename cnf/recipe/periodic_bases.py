@@ -26,8 +26,8 @@ Components = tuple[Tensor, Tensor, Tensor]
 
 
 def circle_base(train: Rows, valid: Rows, seed: int) -> Base:
-    """Uniform angles, or a mixture of wide von Mises densities that is surely nearer to held-out
-    rows."""
+    """Uniform angles, or a mixture of wide von Mises densities if its held-out likelihood is
+    significantly better."""
     angles = train.x.shape[1]
     chord = Geometry(0, angles=angles).chord
     return _choose(
@@ -36,8 +36,8 @@ def circle_base(train: Rows, valid: Rows, seed: int) -> Base:
 
 
 def sphere_base(train: Rows, valid: Rows, seed: int) -> Base:
-    """Uniform points, or a mixture of wide von Mises-Fisher densities that is surely nearer to
-    held-out rows."""
+    """Uniform points, or a mixture of wide von Mises-Fisher densities if its held-out likelihood is
+    significantly better."""
     return _choose(
         UniformSphereBase(), VonMisesFisherBase, _vector_moments, lambda x: x, train, valid, seed
     )
@@ -52,8 +52,8 @@ def _choose(
     valid: Rows,
     seed: int,
 ) -> Base:
-    """The mixture after which more components gain nothing on held-out rows, if it surely beats the
-    uniform density."""
+    """Add components until they stop gaining on held-out rows; return the mixture if it is significantly
+    better than the uniform density."""
     if train.context is not None or len(train) < defaults.PERIODIC_ROWS:
         return uniform
     rows, best, least = some_rows(train, seed), uniform, math.inf
@@ -76,7 +76,7 @@ def _choose(
 
 
 def some_rows(train: Rows, seed: int) -> Rows:
-    """Rows in float64 that a mixture is fitted to: all of them, or a draw by weight."""
+    """Rows in float64 for a mixture fit: all of them, or a draw by weight."""
     most = defaults.PERIODIC_MOST_ROWS
     weights = train.weights
     if len(train) <= most:
@@ -98,12 +98,13 @@ def fitted_components(
     """Weights, centers and spreads of a mixture by expectation-maximization.
 
     Args:
-        kind: the class of the mixture.
-        moments: center and spread (components, …) of rows under claims (rows, components).
-        chord: where distances are straight, for the start.
-        rows: in float64.
+        kind: class of the mixture.
+        moments: function from rows and responsibilities (rows, components) to centers and spreads
+            (components, …).
+        chord: map to coordinates in which distances are Euclidean, for the initial centers.
+        rows: rows in float64.
         count: number of components.
-        seed: of the start.
+        seed: seed of the initial centers.
     """
     x = rows.x
     share = torch.ones(len(x), dtype=x.dtype, device=x.device)
@@ -120,7 +121,7 @@ def fitted_components(
 
 
 def _start(x: Tensor, count: int, seed: int) -> Tensor:
-    """Rows (rows, components) claimed by the nearest of some rows that are far from each other
+    """Initial responsibilities (rows, components): each row belongs to the nearest of some distant rows
     (k-means++: Arthur & Vassilvitskii 2007)."""
     generator = torch.Generator(x.device).manual_seed(seed)
     chosen = torch.randint(len(x), (1,), generator=generator, device=x.device)

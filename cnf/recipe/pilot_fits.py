@@ -1,8 +1,8 @@
 """Pilot fits: short fits that choose between transforms where mixtures cannot.
 
-A mixture does not see a ridge that is narrower than its components. A flow makes such ridges narrow
-by likelihood, and sooner where they are straight: what a transform does to them shows within a few
-training steps.
+A mixture does not resolve a ridge that is narrower than its components. Maximum likelihood makes a
+flow resolve such ridges, sooner if they are straight. The effect of a transform on them shows within
+a few training steps.
 """
 
 from __future__ import annotations
@@ -56,16 +56,16 @@ def best_transform(
     *,
     seed: int,
 ) -> int:
-    """The place of the transform with the best held-out likelihood after a pilot fit, in the units
-    of the data.
+    """Index of the transform with the best held-out likelihood after a pilot fit, in the units of the
+    data.
 
     Args:
-        flow: as it will be fitted; left as it is.
-        transforms: fitted to the training rows.
-        train: rows to learn from.
-        valid: rows to validate on.
-        settings: of the fit.
-        seed: of every pilot fit alike.
+        flow: flow to fit; it is left unchanged.
+        transforms: candidates, fitted to the training rows.
+        train: training rows.
+        valid: held-out rows.
+        settings: settings of the fit.
+        seed: seed of every pilot fit.
     """
     short = pilot_settings(settings, flow.context_dim, flow.geometry).training()
     nll = []
@@ -76,7 +76,7 @@ def best_transform(
             y, held_out = (in_model_coordinates(tried, rows) for rows in (train, valid))
             tried.base = base_in_space(tried.geometry, y, held_out, seed)
         trainer = Trainer(tried, train, valid, short, seed=seed)
-        with contextlib.suppress(TrainingError):  # judged by what it had reached
+        with contextlib.suppress(TrainingError):  # its best weights so far are scored
             trainer.run()
         nll.append(trainer.state.best_nll)
     return nll.index(min(nll))

@@ -1,4 +1,4 @@
-"""Before training: rows are checked, and the parts that the user left free are fitted."""
+"""Preparation of a fit: rows are checked, and parts left at "auto" are fitted."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from cnf.training.batches import in_model_coordinates
 from cnf.training.validation import validation_subset
 from cnf.transforms import Affine
 
-PROBES = 16  # points at which a field at rest is zero
+PROBES = 16  # points at which a zero field is recognized
 
 
 @dataclass(frozen=True)
 class FitPlan:
-    """What was settled before the first training step.
+    """The choices made before the first training step.
 
     Attributes:
         choices: what was chosen for the flow, by name.
-        allow_mixture_fallback: whether a mixture that is ahead at the end may replace the flow.
-        transform_is_free: whether the transform may be replaced with it.
+        allow_mixture_fallback: whether a mixture that beats the flow may replace it at the end.
+        transform_is_free: whether the fallback may replace the transform as well.
     """
 
     choices: dict[str, Any] = field(default_factory=dict)
@@ -44,8 +44,8 @@ class FitPlan:
 def checked_rows(
     flow: CNF, given: tuple[Any, Any, Any], valid: tuple[Any, Any], seed: int
 ) -> tuple[Rows, Rows]:
-    """Checked rows to learn from and held-out rows; `given` is (x, context, weights), `valid` is
-    (x_valid, context_valid)."""
+    """Checked training and held-out rows; `given` is (x, context, weights), `valid` is (x_valid,
+    context_valid)."""
     if not isinstance(flow, CNF):
         raise TypeError(
             f"flow: expected a CNF; got {type(flow).__name__}: rows are the second argument, and a table"
@@ -83,19 +83,19 @@ def prepare(
     rows: int,
     as_mixture: bool,
 ) -> FitPlan:
-    """Build and fit what the user left free, and see what a mixture may replace at the end.
+    """Build and fit the parts left at "auto", and plan which mixture may replace the flow at the end.
 
-    Parts that a fit has chosen stay when the flow is fitted once more; only its grid is placed
+    Parts that an earlier fit has chosen stay when the flow is fitted again; only its grid is placed
     anew.
 
     Args:
         flow: changed in place.
-        train: rows to learn from.
+        train: training rows.
         valid: held-out rows.
-        settings: of the fit.
-        seed: of every choice.
-        rows: that the user gave to learn from, before some were held out; the field's size goes by
-            them.
+        settings: settings of the fit.
+        seed: seed of every choice.
+        rows: number of rows that the user gave, before some were held out; it determines the size of
+            the field.
         as_mixture: whether the flow will stay a mixture, see `stays_mixture`.
     """
     free, resting = set(flow.automatic), at_rest(flow)
@@ -124,14 +124,14 @@ def prepare(
 
 @torch.no_grad()
 def at_rest(flow: CNF) -> bool:
-    """Whether the flow's field is zero, as that of a new `GatedField` is."""
+    """Whether the flow's field is zero, as in a new `GatedField`."""
     probe = torch.linspace(-1, 1, PROBES, dtype=flow.dtype, device=flow.device)[:, None]
     y, context = probe.expand(-1, flow.geometry.dim), probe.expand(-1, flow.context_dim)
     return not flow.field(probe.new_tensor(0.5), y, context if flow.context_dim else None).any()
 
 
 def fit_context_map(flow: CNF, train: Rows) -> None:
-    """Standardize the context, unless a fit has done so."""
+    """Standardize the context, unless an earlier fit has done so."""
     if "context_map" not in flow.automatic or train.context is None:
         return
     for column in (train.context == train.context[0]).all(0).nonzero().flatten().tolist():
@@ -143,7 +143,7 @@ def fit_context_map(flow: CNF, train: Rows) -> None:
 
 
 def stays_mixture(flow: CNF, train: Rows, valid: Rows, settings: FitSettings) -> bool:
-    """Whether a fit is so short, of so many rows, that no training brings a flow ahead of a mixture."""
+    """Whether the fit is so short, for its number of rows, that no flow could beat a mixture."""
     many = len(train) + len(valid) >= defaults.STACKING_ROWS and train.context is None
     free = "base" in flow.automatic and flow.geometry.flat and at_rest(flow)
     return settings.short and many and free
@@ -152,7 +152,7 @@ def stays_mixture(flow: CNF, train: Rows, valid: Rows, settings: FitSettings) ->
 def _fit_transform(
     flow: CNF, train: Rows, valid: Rows, settings: FitSettings, seed: int
 ) -> dict[str, str]:
-    """Choose and fit the transform, where it is free, and say which."""
+    """Choose and fit the transform if it is at "auto", and return the choice by name."""
     ranges, free = settings.ranges, "preprocess" in flow.automatic
     if ranges is not None and len(ranges) != flow.dim:
         raise ValueError(f"ranges: expected one for each of {flow.dim} columns; got {len(ranges)}")

@@ -24,28 +24,29 @@ from cnf.transforms import Range
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What `cnf.fit` does; every field is a keyword of `cnf.fit`.
+    """The settings of `cnf.fit`; every field is a keyword of `cnf.fit`.
 
     Attributes:
-        phases: one after the other, instead of flow matching and likelihood; they have their own
-            budgets and objectives.
-        gradient: of the likelihood: "discrete", "direct", or "adjoint" for the continuous adjoint.
+        phases: phases that replace flow matching and likelihood; they have their own budgets and
+            objectives.
+        gradient: gradient of the likelihood: "discrete", "direct", or "adjoint" for the continuous
+            adjoint.
         coupling_block: rows that flow matching pairs by optimal transport; None pairs
             independently, as a flow with a context always does.
-        solver_steps: steps of the grid that likelihood starts with.
-        error_weight: weight of the solver's error that likelihood starts with.
-        regularizers: penalties beside the negative log-likelihood.
-        nfe_budget: evaluations a row that scoring should take at most; see `MaximumLikelihood`.
-        ranges: (lower, upper) of every column, None for no end; outside the density is zero. None:
-            no column has ends.
-        weight_decay: of the optimizers, decoupled from the gradient.
+        solver_steps: initial steps of the training grid in the likelihood phase.
+        error_weight: initial weight of the solver's error in the likelihood phase.
+        regularizers: penalties added to the negative log-likelihood.
+        nfe_budget: largest number of evaluations per row in scoring; see `MaximumLikelihood`.
+        ranges: (lower, upper) of every column, None for no bound; the density is zero outside. None
+            for all means that no column is bounded.
+        weight_decay: decoupled weight decay of the optimizers.
         clip: largest norm of a gradient.
-        patience: validations without progress within a phase after which it ends.
-        tolerance: of the error bar of the finished flow, in nats.
-        matching_name: what flow matching is called, in the history and where progress is shown.
-        spent: seconds of the budget that are gone before the fit.
-        scored: whether the finished flow is scored on held-out rows and on those of training.
-        clock: the seconds that a budget is in, as a function without arguments.
+        patience: number of validations without improvement after which a phase ends.
+        tolerance: error bound of the finished flow, in nats.
+        matching_name: name of the flow matching phase in the history and in progress displays.
+        spent: seconds of the budget that were used before the fit.
+        scored: whether the finished flow is scored on held-out and training rows.
+        clock: function without arguments that returns the seconds in which a budget is measured.
     """
 
     phases: tuple[Phase, ...] = ()
@@ -74,7 +75,7 @@ class FitSettings:
             )
 
     def matching(self, context_dim: int, geometry: Geometry | None = None) -> FlowMatching:
-        """The objective of the first phase, in a space that is a plane where none is given."""
+        """The objective of the first phase; the geometry defaults to a plane."""
         coupling: Coupling = IndependentCoupling()
         if self.coupling_block is not None and not context_dim:
             coupling = MinibatchOT(self.coupling_block, geometry)
@@ -94,7 +95,7 @@ class FitSettings:
         )
 
     def training(self) -> Settings:
-        """What the trainer is told."""
+        """The settings of the trainer."""
         return Settings(
             self.phases,
             weight_decay=self.weight_decay,
@@ -115,7 +116,7 @@ class FitSettings:
 
     @property
     def budget(self) -> tuple[int, float]:
-        """Training steps and seconds of all phases; zero of what is not the budget."""
+        """Training steps and seconds of all phases; the one that is not the budget is zero."""
         return self.training().budget
 
 
@@ -130,11 +131,12 @@ def default_settings(
     geometry: Geometry | None = None,
     **chosen: Any,
 ) -> FitSettings:
-    """The settings for a table of so many rows and columns, in a plane where no geometry is given;
-    `chosen` replaces any of them by name.
+    """The settings for a number of rows and columns; the geometry defaults to a plane, and `chosen`
+    replaces any of them by name.
+
     Raises:
         TypeError: for an unknown name.
-        ValueError: for a budget that is none, or one beside phases, which have their own.
+        ValueError: for an invalid budget, or one given together with phases, which have their own.
     """
     require_known(chosen, (f.name for f in fields(FitSettings)))
     if "phases" in chosen and any(part is not None for part in (steps, seconds, likelihood_share)):
@@ -160,7 +162,7 @@ def default_settings(
 
 
 def require_known(chosen: Iterable[str], names: Iterable[str]) -> None:
-    """Raise a TypeError for a keyword that is no name, and name those that are close to it."""
+    """Raise a TypeError for an unknown keyword, with similar names as suggestions."""
     known = [*names, "steps", "seconds", "likelihood_share", "checkpoint", "callbacks", "weights"]
     for name in chosen:
         if name not in known:
@@ -187,19 +189,19 @@ def _with_objective(phase: Phase, objectives: Iterable[Objective]) -> Phase:
 
 
 def default_weight_decay(rows: int) -> float:
-    """Weight decay for so many rows: few soon overfit, and small weights learn faster by
-    likelihood."""
+    """Weight decay for a number of rows: few rows overfit soon, and maximum likelihood changes small
+    weights faster."""
     return min(defaults.WEIGHT_DECAY_ROWS / rows, defaults.MOST_WEIGHT_DECAY)
 
 
 def default_steps(rows: int) -> int:
-    """Training steps for so many rows."""
+    """Number of training steps for a number of rows."""
     steps = int(rows * defaults.STEPS_A_ROW)
     return min(max(defaults.FEWEST_FIT_STEPS, steps), defaults.MOST_FIT_STEPS)
 
 
 def default_likelihood_share(rows: int, seconds: float | None) -> float:
-    """The part of a budget that likelihood gets."""
+    """Fraction of the budget for maximum likelihood."""
     if seconds is None:
         return defaults.LIKELIHOOD_SHARE_OF_STEPS
     if rows <= defaults.MANY_ROWS_BUDGET:
@@ -219,7 +221,7 @@ def default_phases(
     """Flow matching, then maximum likelihood, within a budget of training steps or seconds.
 
     Raises:
-        ValueError: for two budgets, or one that is not positive, or a share outside [0, 1].
+        ValueError: for both budgets, for one that is not positive, or for a share outside [0, 1].
     """
     if steps is not None and seconds is not None:
         raise ValueError("give steps or seconds, not both")
@@ -247,7 +249,7 @@ def default_phases(
 
 
 def _validations(steps: int | None, recipe: dict[str, Any]) -> int:
-    """Those of a phase, fewer where it has few steps: one is at its end in any case."""
+    """Number of validations of a phase; a short phase has fewer, but always one at its end."""
     most: int = recipe["validations"]
     return most if steps is None else max(1, min(most, steps // defaults.STEPS_A_VALIDATION))
 
@@ -255,7 +257,7 @@ def _validations(steps: int | None, recipe: dict[str, Any]) -> int:
 def _budgets(
     steps: int | None, seconds: float | None, share: float
 ) -> list[tuple[int | None, float | None]]:
-    """Steps and seconds of flow matching and of likelihood."""
+    """Training steps and seconds of flow matching and of likelihood."""
     if steps is None:
         assert seconds is not None
         return [(None, defaults.TRAINING_SHARE * part * seconds) for part in (1 - share, share)]

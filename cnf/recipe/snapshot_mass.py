@@ -1,4 +1,4 @@
-"""What becomes of mass between snapshots: it stays as it is, or grows and shrinks on its way."""
+"""Mass between snapshots: it is constant, or it grows and shrinks along the motion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cnf.transforms.affine import moments
 
 
 class ConstantMass:
-    """Mass stays as it is: what a flow does."""
+    """Mass is constant, as in any flow."""
 
     def around(self, flow: CNF, first: float, last: float) -> SnapshotFlow:
         """The motion of a flow without a context between two times."""
@@ -29,15 +29,15 @@ class ConstantMass:
     def motion(
         self, flow: CNF, shares: Sequence[float], rows: Sequence[Tensor]
     ) -> LinearMotion | None:
-        """The motion of the Gaussians that have the moments of the snapshots, of which a flow learns
-        the rest; None where there is none."""
+        """The motion of Gaussians with the moments of the snapshots, to which the flow learns a
+        correction; None in a space that is not flat."""
         if not flow.geometry.flat:
             return None
         gaussians = [moments(flow.to_model_coordinates(part)[0], None) for part in rows]
         return LinearMotion.through(shares, gaussians)
 
     def matching(self, shares: tuple[float, ...], **chains: Any) -> SnapshotMatching:
-        """Flow matching along chains of rows, at some shares of the span."""
+        """Flow matching along chains of rows, with the snapshots at given fractions of the span."""
         return SnapshotMatching(path=SplinePath(shares, "not-a-knot"), **chains)
 
     def likelihood(
@@ -49,20 +49,21 @@ class ConstantMass:
 
 @dataclass(frozen=True)
 class GrowingMass(ConstantMass):
-    """Mass grows and shrinks on its way.
+    """Mass grows and shrinks along the motion.
 
     Attributes:
-        masses: that of each snapshot, by its time.
+        masses: mass of each snapshot, by its time.
     """
 
     masses: Mapping[float, float]
 
     @classmethod
     def of(cls, snapshots: Mapping[float, Any], growth: Any) -> GrowingMass:
-        """As `cnf.fit_snapshots` takes it: True, for as much mass as rows, or the masses.
+        """Masses from the argument of `cnf.fit_snapshots`: True for mass proportional to the rows, or
+        the masses.
 
         Raises:
-            ValueError: for masses that are not positive, or not those of the snapshots.
+            ValueError: for masses that are not positive, or times other than those of the snapshots.
         """
         masses = (
             {time: len(rows) for time, rows in snapshots.items()} if growth is True else growth
@@ -80,13 +81,13 @@ class GrowingMass(ConstantMass):
         return cls({time: masses[time] for time in snapshots})
 
     def around(self, flow: CNF, first: float, last: float) -> SnapshotFlow:
-        """The motion of a flow without a context between two times, at rest in its growth."""
+        """The motion of a flow without a context between two times, with zero growth."""
         return GrowingFlow.growing(flow, self.masses)
 
     def motion(
         self, flow: CNF, shares: Sequence[float], rows: Sequence[Tensor]
     ) -> LinearMotion | None:
-        """None: where mass grows, moments do not tell how it moves."""
+        """None: with growth, the moments of snapshots do not determine the motion."""
         return None
 
     def matching(self, shares: tuple[float, ...], **chains: Any) -> SnapshotMatching:

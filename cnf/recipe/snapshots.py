@@ -50,51 +50,51 @@ def fit_snapshots(
     callbacks: Sequence[Callback] = (),
     **chosen: Any,
 ) -> SnapshotFlow:
-    """Fit one flow through rows at several times, none of which are paired.
+    """Fit one flow through unpaired rows at several times.
 
-    The density of the first snapshot is the base, fitted with a third of the budget. The motion starts
-    as that of the Gaussians which have the moments of the snapshots. Flow matching follows splines
-    through chains of rows, one of each snapshot, paired by optimal transport.
-    Maximum likelihood then has every later row at its own time,
+    The density of the first snapshot is the base, fitted with a third of the budget. The motion is
+    initialized as that of Gaussians with the moments of the snapshots. Flow matching follows splines
+    through chains of rows, which optimal transport pairs from each snapshot to the next.
+    Maximum likelihood then scores every later row at its own time,
 
         Σ log p(x, time),    log p(x, time) = log p₀(z) − ∫ tr ∂v/∂x dt from the first time on,
 
-    with a small penalty ∫ |v|² dt on the length of paths, which says how they go between.
+    with a small penalty ∫ |v|² dt on the length of paths, which determines the motion between times.
 
-    With `growth`, mass changes on its way too: a rate g(t, x) is learned beside the velocity,
+    With `growth`, mass changes along the motion: a rate g(t, x) is learned together with the velocity,
 
         ∂ρ/∂t + div(ρ v) = g ρ,    ρ(x, time) = M(time) p(x, time),
 
     where log M is a natural cubic spline through the logarithms of the known masses. Flow matching
-    then pairs rows by unbalanced optimal transport, and likelihood has a small penalty ∫ |∇g|² dt,
-    so that mass moves where neighbors move alike, and grows where it would have to leave them.
+    then pairs rows by unbalanced optimal transport, and likelihood has a small penalty ∫ |∇g|² dt, so
+    that mass moves where neighbors move alike, and grows where motion would tear neighbors apart.
 
     Args:
-        flow: without a context, its parts at "auto"; fitted in place, from the first snapshot at t
-            = 0 to the last one at t = 1.
+        flow: flow without a context, its parts at "auto"; fitted in place, from the first snapshot at
+            t = 0 to the last one at t = 1.
         snapshots: time -> rows (rows, dim), array or tensor, in the user's units; times increase.
-        seed: of everything random here.
-        steps: budget in training steps of the motion; the default grows with the rows. The density of
-            the first snapshot takes a third as many besides.
+        seed: random seed.
+        steps: budget in training steps of the motion; by default it grows with the rows. The density
+            of the first snapshot takes a third as many in addition.
         seconds: budget in seconds instead.
-        likelihood_share: part of the budget for maximum likelihood.
-        growth: whether mass grows and shrinks: True, if a snapshot has as much mass as rows, or the
-            mass at the time of each snapshot, in any unit.
+        likelihood_share: fraction of the budget for maximum likelihood.
+        growth: whether mass grows and shrinks: True if the mass of a snapshot is its number of rows,
+            or the mass at the time of each snapshot, in any unit.
         velocities: time -> dx/dt of all rows of the snapshot at that time (rows, dim), in the user's
-            units, of some snapshots or all. Chains of rows follow them, and their mean squared
+            units, for some or all snapshots. Chains of rows follow them, and their mean squared
             difference from v is a penalty.
         checkpoint: file that holds the state of the fit while it runs; see `cnf.fit`.
         callbacks: called with the `cnf.training.Trainer` after every training step.
         **chosen: any other field of `cnf.recipe.FitSettings`.
 
     Returns:
-        A `cnf.SnapshotFlow`, which has the density, samples and trajectories at every time between;
-        with growth a `cnf.GrowingFlow`. `history` is that of the fit.
+        A `cnf.SnapshotFlow` with the density, samples and trajectories at every time of the span; with
+        growth, a `cnf.GrowingFlow`. Its `history` is that of the fit.
 
     Raises:
-        ValueError: for fewer than two snapshots, times that are not finite or do not increase, and
-            rows that do not fit the flow, are not finite, or too few; for masses that are not
-            positive, or not those of the snapshots, and velocities that do not fit the rows.
+        ValueError: for fewer than two snapshots; for times that are not finite or do not increase; for
+            rows that do not match the flow, are not finite, or too few; for masses that are not
+            positive, or at other times; and for velocities that do not match the rows.
         TrainingError: if training diverges for good.
         Interrupted: (a KeyboardInterrupt) on Ctrl-C; the flow then has the best weights so far.
 
@@ -134,16 +134,16 @@ def fit_through_time(
     callbacks: Sequence[Callback] = (),
     **chosen: Any,
 ) -> SnapshotFlow:
-    """`fit_snapshots` for rows whose context is their time (rows, 1), and held-out rows, likewise.
+    """`fit_snapshots` for training and held-out rows whose context is their time (rows, 1).
 
     Args:
-        flow: its parts at "auto".
-        moving: the motion of the flow, whose parts follow those of the flow.
-        train: rows to learn from.
+        flow: flow with its parts at "auto".
+        moving: motion of the flow; it shares the parts of the flow.
+        train: training rows.
         valid: held-out rows.
-        mass: what becomes of it on its way.
-        velocities: of the rows to learn from (rows, dim), NaN where they are not known; None: those
-            of no row are.
+        mass: model of the mass along the motion.
+        velocities: velocities of the training rows (rows, dim), NaN where unknown; None if all are
+            unknown.
     """
     assert train.context is not None
     times, group = train.context[:, 0].unique(return_inverse=True)
@@ -184,7 +184,7 @@ def fit_through_time(
 def _start_moving(
     flow: CNF, mass: ConstantMass, shares: tuple[float, ...], rows: tuple[Tensor, ...], seed: int
 ) -> None:
-    """Give the flow its field, and beside it the motion that the moments of the snapshots tell."""
+    """Give the flow its field, and add the motion that the moments of the snapshots determine."""
     field = flow.field
     if "field" in flow.automatic:
         later = sum(len(part) for part in rows[1:])
@@ -199,8 +199,8 @@ def _start_moving(
 
 
 def _by_time(snapshots: Mapping[float, Any]) -> dict[float, Any]:
-    """The snapshots, once their times have proved to be numbers that increase; as Python's, which are
-    the most precise."""
+    """The snapshots, after a check that their times increase; times become Python floats, the most
+    precise type."""
     expected = "snapshots: expected a dict from time, a number, to rows"
     if not isinstance(snapshots, Mapping):
         raise ValueError(f"{expected}; got a {type(snapshots).__name__}")

@@ -1,4 +1,4 @@
-"""Rows to rows: a flow that starts from the density of a source."""
+"""Transport from rows to rows: the base of the flow is the density of a source."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from cnf.transforms.affine import moments
 
 @dataclass(frozen=True)
 class Source:
-    """Where rows are carried from.
+    """The source from which rows are transported.
 
     Attributes:
-        flow: the density of the source.
-        rows: of the source, or draws of its density (rows, dim), in the units of the data.
+        flow: density of the source.
+        rows: rows of the source, or draws from its density (rows, dim), in the units of the data.
     """
 
     flow: CNF
@@ -52,19 +52,19 @@ def source_of(
     ranges: Sequence[Range] | None,
     clock: Clock,
 ) -> Source:
-    """A fitted flow as it is, with draws of it; a new flow for rows, fitted to them with its part
-    of the budget.
+    """The source as a fitted flow with rows: a given flow with draws from it, or given rows with a new
+    flow, which is fitted to them with its share of the budget.
 
     Args:
         given: rows, or a fitted flow.
-        flow: that starts from the source.
+        flow: flow whose base will be the source.
         fit: `cnf.fit`.
-        steps: of the whole budget; likewise `seconds`, in those of `clock`.
-        seconds: see `steps`.
-        checkpoint: of the fit of `flow`; that of the source stands beside it.
-        seed: of both fits.
-        ranges: (lower, upper) of every column, None for no end.
-        clock: the seconds that the budget is in.
+        steps: training steps of the whole budget.
+        seconds: seconds of the whole budget, measured by `clock`.
+        checkpoint: checkpoint of the fit of `flow`; that of the source is written beside it.
+        seed: seed of both fits.
+        ranges: (lower, upper) of every column, None for no bound.
+        clock: function that returns the seconds of the budget.
 
     Raises:
         ValueError: for rows that are not finite or too few.
@@ -87,12 +87,12 @@ def source_of(
 def start_at(
     flow: CNF, source: Source, train: Rows, ranges: Sequence[Range] | None = None
 ) -> None:
-    """Give the flow the source as its base, and, unless its transform was given, coordinates in which
-    distances are those of the data, but for one scale: optimal transport depends on the metric.
+    """Install the source as the base. Unless the transform was given, also install one that scales all
+    columns alike, since optimal transport depends on the metric.
 
     Raises:
-        ValueError: for a flow with a context, one whose base was given, and rows to learn from whose
-            columns depend on each other.
+        ValueError: for a flow with a context, for one whose base was given, and for training rows with
+            linearly dependent columns.
     """
     if source.flow.dim != flow.dim or flow.context_dim or source.flow.context_dim:
         raise ValueError(
@@ -104,14 +104,14 @@ def start_at(
     if "preprocess" in flow.automatic:
         pooled = torch.cat([train.x, source.rows.to(train.x)]).double()
         flow.preprocess = _opened(pooled, ranges, _one_scale).to(flow.device)
-    Affine.whiten(flow.preprocess(train.x)[0], train.weights)  # refuses rows that have no density
+    Affine.whiten(flow.preprocess(train.x)[0], train.weights)  # rejects rows without a density
     flow.base = SourceBase(source.flow, flow.preprocess).to(flow.device, flow.dtype)
     flow.automatic -= {"base", "preprocess"}
 
 
 def start_displaced(flow: CNF, source: Source, train: Rows, *, seed: int) -> None:
-    """Add to a field at rest the motion of optimal transport between the two Gaussians that have
-    the moments of the source and of the data: the field learns the rest."""
+    """Add to a zero field the optimal transport between two Gaussians with the moments of the source
+    and of the data, so that the field learns a correction."""
     if not at_rest(flow):
         return
     ends = (Rows(source.rows), train)
@@ -126,8 +126,8 @@ def start_displaced(flow: CNF, source: Source, train: Rows, *, seed: int) -> Non
 def measure_by_column(
     flow: CNF, train: Rows, source: Tensor, ranges: Sequence[Range] | None
 ) -> None:
-    """Give the flow coordinates in which each column of both tables together is nearly standard
-    normal, unless its transform was given: columns of a table have no unit in common."""
+    """Unless the transform was given, install one that makes each column of both tables together nearly
+    standard normal, since the columns of a table have no common unit."""
     if "preprocess" not in flow.automatic:
         return
     rows = as_rows("source", source, None, None, flow.device).x
@@ -139,7 +139,7 @@ def measure_by_column(
 def _opened(
     x: Tensor, ranges: Sequence[Range] | None, transform_of: Callable[[Tensor], Transform]
 ) -> Transform:
-    """The transform of rows x (rows, dim), after columns with ends are mapped to the real line."""
+    """A transform of rows x (rows, dim), composed with maps of bounded columns to the real line."""
     if ranges is None:
         return transform_of(x)
     support = BoundedToReal(ranges).to(x.device)
@@ -147,21 +147,21 @@ def _opened(
 
 
 def _one_scale(x: Tensor) -> Transform:
-    """Rows x (rows, dim) to mean zero and, over all columns, deviation one."""
+    """Shift rows x (rows, dim) to mean zero, and scale all columns alike to an overall deviation of one."""
     mean = x.mean(0)
     scale = (x - mean).square().mean().sqrt()
     return Affine(mean, scale * torch.eye(x.shape[1]).to(scale))
 
 
 def _by_column(x: Tensor) -> Transform:
-    """Every column of rows x (rows, dim) to mean zero and deviation one, nearly normal where there
-    are rows enough."""
+    """Transform every column of rows x (rows, dim) to mean zero and deviation one, and to a nearly normal
+    shape if there are enough rows."""
     return Gaussianize.fit(x) if len(x) >= defaults.TRANSFORM_ROWS else Affine.standardize(x)
 
 
 def with_source(settings: FitSettings, source: Source) -> FitSettings:
-    """The settings with rows of the source paired by optimal transport, and a small penalty on the
-    length of paths: it chooses among maps, and bends none."""
+    """The settings with optimal-transport pairs from the source, and a small penalty on the length of
+    paths, which selects among equally likely maps and does not distort them."""
     block = defaults.SOURCE_COUPLING_BLOCK
     phases: list[Phase] = []
     for phase in settings.phases:

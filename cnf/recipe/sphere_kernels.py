@@ -1,4 +1,4 @@
-"""Kernel densities on the sphere: what a flow has to beat where places repeat and lie on lines."""
+"""Kernel densities on the sphere, which a flow has to beat if places repeat and lie on lines."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from cnf.rows import Rows, weighted_nll
 
 
 def sphere_kernels(train: Rows, valid: Rows, seed: int) -> tuple[VonMisesFisherBase, float]:
-    """A von Mises-Fisher density at every row, as wide as a share of the distance to its k-th
+    """A von Mises-Fisher kernel at every row, whose width is a factor times the distance to the k-th
     neighbor (Breiman, Meisel & Purcell 1977), and its held-out NLL; held-out rows choose k and the
-    share.
+    factor.
 
-    Rows that repeat have no distance: no kernel is narrower than `defaults.KERNEL_LEAST_SPREAD`.
+    The distance between repeated rows is zero; `defaults.KERNEL_LEAST_SPREAD` is the smallest width.
 
     Args:
-        train: unit vectors; of many, some.
+        train: unit vectors; a subsample is taken of many.
         valid: held-out unit vectors.
-        seed: of which rows are taken.
+        seed: seed of the subsample.
     """
     rows = some_rows(train, seed)
     points = rows.x.cpu().numpy()

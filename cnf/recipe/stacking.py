@@ -27,23 +27,23 @@ Matrix = NDArray[np.float64]
 
 
 class Stack:
-    """Mixtures of the training rows as one, and its score on held-out ones.
+    """Stacked mixtures of the training rows, combined into one, with their score on held-out rows.
 
-    The weight of each mixture is found on held-out folds of the training rows: a tenth of few rows
-    says too little to choose by, and the best of many by a little is the luck of folds and starts
-    as much as its number of components (Smyth and Wolpert 1999).
+    The weight of each mixture is found by cross-validation on the training rows. A tenth of few rows is
+    too small a sample for a choice, and the best of many similar mixtures depends on the folds and the
+    starts as much as on the number of components (Smyth and Wolpert 1999).
 
     Args:
-        transform: to coordinates in which the mixtures are fitted. Along the columns themselves a
-            diagonal covariance says more than along axes that whitening has turned.
-        train: rows to learn from.
+        transform: map to the coordinates in which the mixtures are fitted. A diagonal covariance fits
+            better along the columns themselves than along the axes of a whitening.
+        train: training rows.
         valid: held-out rows.
-        seed: of folds and starts.
+        seed: seed of folds and starts.
         seconds: time for the folds; None for no limit.
-        clock: the seconds.
+        clock: function that returns seconds.
 
     Attributes:
-        nll: NLL of the held-out rows and its standard error, in nats a row of the data's units.
+        nll: NLL of the held-out rows and its standard error, in nats per row, in the data's units.
     """
 
     @torch.no_grad()
@@ -70,13 +70,13 @@ class Stack:
 
     @torch.no_grad()
     def is_led_by(self, flow: CNF) -> bool:
-        """Whether the flow is surely ahead on the held-out rows; one row is not enough to tell."""
+        """Whether the flow is significantly better on the held-out rows; one row does not suffice."""
         found = fill_unsolved_with_worst(exact(flow).log_prob(self.valid.x))
         behind, error = weighted_nll(found - self.log_prob, self.valid.weights)
         return len(self.valid) > 1 and -behind > defaults.STACKING_ERRORS * error
 
     def of_all_rows(self) -> MixtureBase:
-        """The same mixtures fitted to the held-out rows too, once these have judged."""
+        """The same mixtures, refitted to training and held-out rows once these have scored them."""
         everything = WeightedRows(*(np.concatenate(both) for both in zip(self.rows, self.judges)))
         return _stacked(self.models, self.shares, everything, self.device)
 
@@ -89,7 +89,7 @@ class WeightedRows(NamedTuple):
 
     @classmethod
     def of(cls, y: Tensor, weights: Tensor | None) -> WeightedRows:
-        """Tensors as arrays; weights of one where there are none."""
+        """The tensors as arrays, with unit weights by default."""
         weights = y.new_ones(len(y)) if weights is None else weights
         return cls(*(part.double().numpy(force=True) for part in (y, weights)))
 
@@ -98,8 +98,7 @@ class WeightedRows(NamedTuple):
         return WeightedRows(self.y[places], self.weights[places])
 
     def repeated(self) -> Matrix:
-        """The rows, each as often as its weight says beside the smallest: mixtures take no
-        weights."""
+        """The rows, repeated in proportion to their weights, since mixture fits take no weights."""
         draws = min(
             round(self.weights.sum() / self.weights.min()), defaults.MOST_REPEATS * len(self.y)
         )
@@ -108,14 +107,14 @@ class WeightedRows(NamedTuple):
 
 @dataclass(frozen=True)
 class MixtureModel:
-    """A mixture that is not fitted yet."""
+    """The specification of a mixture to fit."""
 
     components: int
     shape: str
     seed: int
 
     def fit(self, rows: WeightedRows) -> GaussianMixture:
-        """The mixture fitted to rows."""
+        """Fit the mixture to rows."""
         return fitted_mixture(
             rows.repeated(), self.components, shape=self.shape, seed=self.seed, init="kmeans",
             starts=defaults.STACKING_STARTS, smallest=defaults.STACKING_VARIANCE,
@@ -125,7 +124,7 @@ class MixtureModel:
 def _chosen(
     rows: WeightedRows, seed: int, seconds: float | None, clock: Clock
 ) -> tuple[list[MixtureModel], Matrix]:
-    """Mixtures of more and more components, as long as there is time for more, and the share of
+    """Mixtures with a growing number of components, as long as time allows, and the stacking weight of
     each."""
     start, models, scores = clock(), [], []
     before = start
@@ -133,7 +132,7 @@ def _chosen(
         models += some
         scores += [_out_of_fold(model, rows, seed) for model in some]
         now = clock()
-        if seconds is not None and 2 * now - before - start > seconds:  # the next take as long
+        if seconds is not None and 2 * now - before - start > seconds:  # the next takes as long
             break
         before = now
     shares = stacking_shares(np.stack(scores, 1), rows.weights)
@@ -158,9 +157,8 @@ def _out_of_fold(model: MixtureModel, rows: WeightedRows, seed: int) -> Matrix:
 
 
 def stacking_shares(log_prob: Matrix, weights: Matrix) -> Matrix:
-    """Shares w (models,) of densities, given what each makes of rows that it has not seen (rows,
-    models): those that maximize Σᵢ log Σₖ wₖ pₖ(xᵢ), every row as often as its weight (rows,)
-    says.
+    """Stacking weights w (models,) from out-of-fold log-densities (rows, models). They maximize
+    Σᵢ log Σₖ wₖ pₖ(xᵢ), in which each row counts by its weight (rows,).
 
     Example:
         >>> stacking_shares(np.log([[0.9, 0.1], [0.2, 0.8]]), np.array([2.0, 1.0])).round(2)
@@ -177,7 +175,7 @@ def stacking_shares(log_prob: Matrix, weights: Matrix) -> Matrix:
 def _stacked(
     models: list[MixtureModel], shares: Matrix, rows: WeightedRows, device: torch.device
 ) -> MixtureBase:
-    """The mixtures fitted to the rows, as one: a mixture of mixtures is a mixture."""
+    """Fit the mixtures to the rows, and combine them: a mixture of mixtures is a mixture."""
     bases = [mixture_base(model.fit(rows), torch.float64, device) for model in models]
     weights = [float(share) * base.weights for share, base in zip(shares, bases)]
     means, factors = ([getattr(base, part) for base in bases] for part in ("means", "factors"))

@@ -1,4 +1,4 @@
-"""Fitting the conditional network of a flow: random columns given random others."""
+"""Fit the conditional network of a flow, which models random columns given random others."""
 
 from __future__ import annotations
 
@@ -35,16 +35,17 @@ def fit_subsets(
     seconds: float | None,
     callbacks: Sequence[Callback] = (),
 ) -> SubsetFlow:
-    """The `SubsetFlow` of a fitted flow, by flow matching on rows of which every copy has other
-    free and given columns.
+    """Fit the `SubsetFlow` of a flow by flow matching on copies of the rows, each with its own random
+    choice of free and given columns.
 
     Args:
-        flow: the joint density, whose map of the context is used.
-        train: rows to learn from.
+        flow: fitted joint density, whose context transform is reused.
+        train: training rows.
         valid: held-out rows.
-        settings: of the fit of the joint density.
-        seed: of everything random here.
-        steps: budget of the joint density in training steps, of which this takes a share more.
+        settings: settings of the fit of the joint density.
+        seed: random seed.
+        steps: budget of the joint density in training steps; this fit takes a fraction of it in
+            addition.
         seconds: budget in seconds instead.
         callbacks: called after every training step.
     """
@@ -55,7 +56,8 @@ def fit_subsets(
     start = settings.clock()
     ranges = settings.ranges or ((None, None),) * flow.dim
     rows = _by_weight(train, seed)
-    each = _share(seconds, defaults.SUBSET_MIXTURES_SHARE / 2)  # straight columns, and bent ones
+    # Half of the time is for mixtures of linearly mapped columns, and half for transformed ones.
+    each = _share(seconds, defaults.SUBSET_MIXTURES_SHARE / 2)
     tried = AsSecondsAllow(COMPONENTS, each, settings.clock)
     coordinates = fit_coordinates(
         rows.x, _features(flow, rows), ranges, seed=seed, components=tried
@@ -96,7 +98,7 @@ def _share(seconds: float | None, share: float) -> float | None:
 def _conditioned_rows(
     flow: CNF, subsets: SubsetFlow, rows: Rows, seconds: float | None, clock: Clock
 ) -> int:
-    """How many copies of rows to learn from: as many as a share of the seconds allows."""
+    """Number of rows, in copies, to train on: as many as a fraction of the seconds affords."""
     copies = min(defaults.SUBSET_MOST_COPIES, math.ceil(defaults.SUBSET_ROWS / len(rows)))
     most = min(copies * len(rows), max(len(rows), defaults.SUBSET_ROWS))
     if seconds is None:
@@ -111,9 +113,10 @@ def _conditioned_rows(
 
 
 def random_choices(rows: int, dim: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Which columns of each row are free and which are given (rows, dim).
+    """Masks of the free and of the given columns of each row (rows, dim).
 
-    From none to all are given; of half of the rows all others are free, of half some are absent.
+    The number of given columns ranges from none to all. In half of the rows all others are free; in
+    the other half some are absent.
     """
     device = generator.device
 
@@ -129,7 +132,7 @@ def random_choices(rows: int, dim: int, generator: torch.Generator) -> tuple[Ten
 
 
 def _by_weight(rows: Rows, seed: int) -> Rows:
-    """Rows of equal weight, drawn by their weights where these differ."""
+    """Rows of equal weight, drawn by their weights if these differ."""
     if rows.weights is None:
         return rows
     generator = torch.Generator(rows.x.device).manual_seed(seed)
@@ -145,7 +148,7 @@ def _features(flow: CNF, rows: Rows) -> Tensor:
 def _chosen(
     flow: CNF, subsets: SubsetFlow, rows: Rows, count: int, generator: torch.Generator
 ) -> Rows:
-    """So many copies of the rows, each with columns of its own, where the network takes them."""
+    """Copies of the rows, each with its own columns, as far as the network accepts them."""
     places = torch.arange(len(rows), device=rows.x.device)
     chosen = places.repeat(math.ceil(count / len(rows)))[:count]
     rows = rows.take(chosen if count >= len(rows) else places[evenly_spaced(places, count)])

@@ -1,4 +1,4 @@
-"""How good the coordinates of a transform are, by small mixtures fitted in them."""
+"""Scores of candidate transforms, by small mixtures fitted in their coordinates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Judge = Callable[[Transform, Rows, Rows, int], list[float]]
 
 def mixture_nll(transform: Transform, train: Rows, valid: Rows, seed: int) -> list[float]:
     """Held-out NLL of two small mixtures, the coarser first, in the coordinates of the transform, in
-    nats a row and the units of the data; infinite where there is none."""
+    nats per row and the units of the data; infinite if a mixture cannot be fitted."""
     rows, y, ladj = _judged(transform, train, valid, seed)
     found = []
     for components in defaults.TRANSFORM_COMPONENTS:
@@ -30,7 +30,7 @@ def mixture_nll(transform: Transform, train: Rows, valid: Rows, seed: int) -> li
                 rows, components, seed=seed,
                 iterations=defaults.TRANSFORM_ITERATIONS, smallest=defaults.TRANSFORM_VARIANCE,
             )  # fmt: skip
-        except ValueError:  # rows so far out that a Gaussian of them has no width
+        except ValueError:  # the rows are too far apart for a covariance
             found.append(math.inf)
             continue
         scores = torch.as_tensor(model.score_samples(y.numpy(force=True)), device=y.device)
@@ -39,7 +39,7 @@ def mixture_nll(transform: Transform, train: Rows, valid: Rows, seed: int) -> li
 
 
 def grown_mixture_nll(transform: Transform, train: Rows, valid: Rows, seed: int) -> list[float]:
-    """`mixture_nll` of smaller mixtures that take a tenth of the time."""
+    """`mixture_nll` with smaller mixtures, which take a tenth of the time."""
     rows, y, ladj = _judged(transform, train, valid, seed)
     sizes = defaults.HASTY_TRANSFORM_COMPONENTS
     grown = {
@@ -53,8 +53,8 @@ def grown_mixture_nll(transform: Transform, train: Rows, valid: Rows, seed: int)
 def _judged(
     transform: Transform, train: Rows, valid: Rows, seed: int
 ) -> tuple[NDArray[np.float32], Tensor, Tensor]:
-    """Some rows to learn from and the held-out rows in the coordinates of a transform, in single
-    precision, and the log-Jacobian of the latter."""
+    """A sample of the training rows in single precision and the held-out rows, both in the coordinates
+    of a transform, and the log-Jacobian of the latter."""
     generator = torch.Generator(train.x.device).manual_seed(seed)
     most = defaults.TRANSFORM_SAMPLE
     chosen = torch.randperm(len(train), generator=generator, device=train.x.device)[:most]

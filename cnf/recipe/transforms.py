@@ -20,8 +20,8 @@ def transforms_in_space(
     *,
     judge: Judge = mixture_nll,
 ) -> dict[str, Transform]:
-    """`candidate_transforms`, in place of the map of its real columns where the map that a flow has
-    are `Charts`: angles and spheres stay as they are."""
+    """`candidate_transforms`, applied to the real columns only if the flow's transform is a `Charts`:
+    angles and spheres stay as they are."""
     if not isinstance(given, Charts):
         return candidate_transforms(train, valid, ranges, seed, judge=judge)
     if not given.reals:
@@ -40,7 +40,7 @@ def candidate_transforms(
     *,
     judge: Judge = mixture_nll,
 ) -> dict[str, Transform]:
-    """Candidates by their names for people, after columns with ranges are mapped to the real line.
+    """Candidate transforms by their display names, composed with maps of bounded columns to the real line.
 
     Raises:
         ValueError: for a row outside the ranges.
@@ -67,8 +67,7 @@ def require_inside(name: str, rows: Rows, ranges: Sequence[Range]) -> None:
 
 
 def standardizing_transform(rows: Rows, ranges: Sequence[Range] | None) -> Transform:
-    """Columns of mean zero and deviation one, after those with ranges are mapped to the real line;
-    no axes are turned."""
+    """Standardize the columns, without rotation, after bounded ones are mapped to the real line."""
     if ranges is None:
         return Affine.standardize(rows.x, rows.weights)
     support = BoundedToReal(ranges).to(rows.x.device)
@@ -78,13 +77,13 @@ def standardizing_transform(rows: Rows, ranges: Sequence[Range] | None) -> Trans
 def candidate_transforms_of_reals(
     train: Rows, valid: Rows, seed: int, *, judge: Judge = mixture_nll
 ) -> dict[str, Transform]:
-    """Whitening, and after it, where the held-out likelihood of mixtures gains by that, whitening
-    of Gaussianized columns; by their names for people.
+    """Whitening, and also whitening of Gaussianized columns if it improves the held-out likelihood of
+    mixtures; by their display names.
 
     Args:
-        train: rows to fit them to.
-        valid: rows that judge them.
-        seed: of the mixtures.
+        train: rows to which the transforms are fitted.
+        valid: held-out rows that compare them.
+        seed: seed of the mixtures.
         judge: held-out NLL of two mixtures in the coordinates of a transform, the coarser first.
     """
     plain: dict[str, Transform] = {"whitened": Affine.whiten(train.x, train.weights)}

@@ -1,4 +1,4 @@
-"""Velocities that are known at the rows of snapshots, as fits take them."""
+"""Known velocities of snapshot rows, in the form that fits take."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from cnf.training.config import Phase
 from cnf.training.snapshots import SnapshotMatching
 from cnf.training.velocities import GuidedMatching, KnownVelocities
 
-# Mean squared velocity, in model coordinates and for the whole span, below which rows are at rest.
+# Mean squared velocity, in model coordinates and for the whole span, below which rows are static.
 AT_REST = 1e-3
 
 
 def known_velocities(pooled: Rows, velocities: Mapping[float, Any]) -> Rows:
-    """The velocities of all rows as rows of their own, NaN where they are not known."""
+    """The velocities of all rows as `Rows`, NaN where they are unknown."""
     if not isinstance(velocities, Mapping):
         raise ValueError("velocities: expected a dict from time to those of the rows at that time")
     assert pooled.context is not None
@@ -45,8 +45,8 @@ def known_velocities(pooled: Rows, velocities: Mapping[float, Any]) -> Rows:
 def guided(
     phases: tuple[Phase, ...], flow: CNF, train: Rows, velocities: Tensor
 ) -> tuple[Phase, ...]:
-    """The phases with chains that follow known velocities, and a penalty on what differs from them;
-    in likelihood as a share of their mean square."""
+    """The phases with chains that follow known velocities, and a penalty on the difference from them;
+    in the likelihood phase, it is relative to their mean square."""
     assert train.context is not None
     times, group = train.context[:, 0].unique(return_inverse=True)
     length = times[-1] - times[0]

@@ -1,2 +1,2 @@
-"""Fitting typed tables: discrete states first, then the flow over the numbers, then the
+"""Fits of typed tables: the discrete states first, then the flow over the numbers, then the
 imputer."""

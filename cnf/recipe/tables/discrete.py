@@ -1,4 +1,4 @@
-"""Fitting the distribution over discrete states by maximum likelihood."""
+"""Maximum likelihood fit of the distribution over discrete states."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from cnf.training.validation import snapshot
 
 @dataclass(frozen=True)
 class DiscreteRows:
-    """Discrete states of cells, and what goes with them.
+    """Discrete states of cells, with features and weights.
 
     Attributes:
-        states: the states (rows, columns).
-        extra: features that condition them (rows, features).
-        given: which states are known (rows, columns).
-        weights: (rows,).
+        states: discrete states (rows, columns).
+        extra: conditioning features (rows, features).
+        given: mask of the known states (rows, columns).
+        weights: weights (rows,).
     """
 
     states: Tensor
@@ -39,7 +39,7 @@ class DiscreteRows:
     weights: Tensor
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """States, extra and given, which a likelihood is of."""
+        """The arguments of the likelihood: states, extra and given."""
         return self.states, self.extra, self.given
 
 
@@ -52,10 +52,9 @@ def fit_discrete(
     seed: int,
     stream: RowStream | None = None,
 ) -> float:
-    """Fit, keep the weights with the best held-out likelihood, and return their NLL in nats a row.
+    """Fit, keep the weights with the best held-out likelihood, and return their NLL in nats per row.
 
-    Where there is a stream of `DiscreteRows`, it is that which the model learns from; `train` is a
-    sample of it.
+    If there is a stream of `DiscreteRows`, the model is trained on it, and `train` is a sample of it.
     """
     if not model.non_constant:
         return 0.0
@@ -95,7 +94,7 @@ def affordable(
     seconds: float,
     clock: Clock,
 ) -> int:
-    """How many training steps so many seconds allow, with their validations; two are timed."""
+    """Number of training steps, with their validations, that the seconds afford; two steps are timed."""
     rows = torch.arange(defaults.DISCRETE_BATCH, device=train.weights.device) % len(train.weights)
     times = [clock()]
     for _ in range(2):
@@ -109,15 +108,15 @@ def affordable(
 
 
 class BestWeights:
-    """A callback that keeps the weights with the best held-out likelihood, and stops the run when
-    validations no longer improve on it."""
+    """A callback that keeps the weights with the best held-out likelihood, and stops training when
+    validations no longer improve."""
 
     def __init__(self, model: DiscreteModel, valid: DiscreteRows) -> None:
         self.model, self.valid = model, valid
         self.nll, self.weights, self.stale = held_out_nll(model, valid), snapshot(model), 0
 
     def __call__(self, run: Any) -> None:
-        """Validate, if it is time."""
+        """Validate, if a validation is due."""
         every = max(1, run.steps // defaults.DISCRETE_VALIDATIONS)
         if run.step % every and run.step < run.steps and not run.stopping:
             return
@@ -132,7 +131,7 @@ class BestWeights:
 
 @torch.no_grad()
 def held_out_nll(model: DiscreteModel, valid: DiscreteRows) -> float:
-    """NLL of some of the rows, in nats a row."""
+    """NLL of a subsample of the rows, in nats per row."""
     places = evenly_spaced(valid.weights, defaults.DISCRETE_VALID_ROWS)
     parts = (valid.states, valid.extra, valid.given, valid.weights)
     states, extra, given, weights = (part[places] for part in parts)

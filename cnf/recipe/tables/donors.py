@@ -1,4 +1,4 @@
-"""Fitting the forests that find donors of missing cells."""
+"""Fit the forests that find donors of missing cells."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from cnf.tables.model import TableFlow
 
 
 def fit_donors(model: TableFlow, train: TableRows, budget: Budget, *, seed: int) -> Donors:
-    """Donors among the rows to learn from, as many of them as a share of the seconds allows; what
-    those miss themselves, the networks of the imputer complete."""
+    """Donors among the training rows, as many as a fraction of the seconds affords; the networks of the
+    imputer complete their missing cells."""
 
     @cache
     def fitted(rows: int) -> Donors:
@@ -37,7 +37,7 @@ def fit_donors(model: TableFlow, train: TableRows, budget: Budget, *, seed: int)
 
 
 def _fitted(model: TableFlow, rows: TableRows, seed: int) -> Donors:
-    """Donors among these rows, all of them."""
+    """Donors from all of these rows."""
     imputation, random = model.imputation, np.random.default_rng(seed)
     known, context = imputation.observed(rows.cells).mask, model.conditioning.context(rows.context)
     generator = torch.Generator(model.device).manual_seed(seed)
@@ -70,7 +70,7 @@ def _completed(
     context: Tensor,
     generator: torch.Generator,
 ) -> Cells:
-    """The cells with those of the rows with holes (rows,) completed by the networks."""
+    """The cells, after the networks have filled the missing ones of the marked rows (rows,)."""
     filled = imputation.complete(cells.take(holed), context[holed], generator)
     values, states = cells.values.clone(), cells.states.clone()
     values[holed], states[holed] = filled.values, filled.states
@@ -80,8 +80,8 @@ def _completed(
 def _target(
     numbers: np.ndarray, states: Tensor, column: Column, random: np.random.Generator
 ) -> np.ndarray:
-    """What the trees of a column predict (rows, width): the normal scores of numbers; of levels one
-    number each, or random ones where they are many."""
+    """Targets (rows, width) of the trees of a column: the normal scores of numbers, and a one-hot code
+    of levels, or a random code if there are many levels."""
     if column.numeric:
         return ndtri(rankdata(numbers) / (len(numbers) + 1))[:, None]
     codes = np.eye(column.n_states)
@@ -91,7 +91,7 @@ def _target(
 
 
 def _without(features: np.ndarray, group: list[int]) -> np.ndarray:
-    """The features with those of some columns constant, which no tree looks at then."""
+    """The features, with some columns set to a constant so that no tree splits on them."""
     features = features.copy()
     features[:, group] = 0.0
     return features
@@ -100,8 +100,8 @@ def _without(features: np.ndarray, group: list[int]) -> np.ndarray:
 def _forest(
     features: np.ndarray, target: np.ndarray, weights: np.ndarray, random: np.random.Generator
 ) -> Forest:
-    """Trees of bootstrap samples (Breiman 2001), by the weights of the rows; in their leaves stand
-    the rows of their sample."""
+    """Trees on bootstrap samples (Breiman 2001), drawn by the weights of the rows; each leaf lists the
+    rows of the sample in it."""
     trees = [_tree(features, target, weights, random) for _ in range(defaults.DONOR_TREES)]
     nodes = np.cumsum([0, *(len(tree["feature"]) for tree in trees)])
     members = np.cumsum([0, *(len(tree["members"]) for tree in trees)])
@@ -119,7 +119,7 @@ def _forest(
 def _tree(
     features: np.ndarray, target: np.ndarray, weights: np.ndarray, random: np.random.Generator
 ) -> dict[str, Any]:
-    """The arrays of one tree, see `Forest`."""
+    """The arrays of one tree; see `Forest`."""
     count = int((weights > 0).sum())
     drawn = np.sort(random.choice(len(weights), count, p=weights / weights.sum()))
     rows, times = np.unique(drawn, return_counts=True)
@@ -143,6 +143,6 @@ def _tree(
 
 
 def _rounded_down(numbers: np.ndarray) -> np.ndarray:
-    """In single precision, so that what was above stays above."""
+    """Thresholds in single precision, rounded down so that numbers above them stay above."""
     single = numbers.astype(np.float32)
     return np.where(single > numbers, np.nextafter(single, np.float32(-np.inf)), single)

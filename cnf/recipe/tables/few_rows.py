@@ -1,5 +1,5 @@
-"""Few rows of typed tables: a Gaussian or a mixture given the states, chosen by cross-validation, takes
-the place of a flow that does not lead it."""
+"""Small typed tables: a Gaussian or a mixture given the states, chosen by cross-validation, replaces a
+flow that does not beat it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from cnf.transforms.kernels import KERNEL_GAIN
 
 @dataclass(frozen=True)
 class Numbers:
-    """Dequantized numbers (rows, numeric), which are present, their features and weights."""
+    """Dequantized numbers (rows, numeric), a mask of present cells, features and weights."""
 
     x: Tensor
     present: Tensor
@@ -62,10 +62,10 @@ class Candidate:
     """A Gaussian of the numbers given the features.
 
     Attributes:
-        mixtures: whether columns are mapped by quantiles of mixtures, or linearly.
-        group: first feature and number of levels of the category whose levels have covariances of
-            their own; None where all share one.
-        prior: rows that the shared covariance counts for beside that of a level.
+        mixtures: whether columns are transformed by quantiles of mixtures, or linearly.
+        group: first feature and number of levels of a category whose levels have separate covariances;
+            None for one shared covariance.
+        prior: pseudo-rows by which the covariance of a level is shrunk to the shared one.
     """
 
     mixtures: bool
@@ -75,8 +75,8 @@ class Candidate:
     def fit(
         self, rows: Numbers, ranges: list[Any], marginals: MarginalTransform | None = None
     ) -> Chain:
-        """The map from rows to standard normal coordinates, by these maps of the columns if there
-        are any."""
+        """The transform from rows to standard normal coordinates, with the given maps of the columns
+        if there are any."""
         marginals = marginals or column_maps(rows, ranges, mixtures=self.mixtures)
         dim, width = rows.x.shape[1], rows.features.shape[1]
         whitening = Whitening(dim, width)
@@ -89,7 +89,7 @@ class Candidate:
 
 
 def column_maps(rows: Numbers, ranges: list[Any], *, mixtures: bool) -> MarginalTransform:
-    """The maps of the columns, by quantiles of mixtures or linear."""
+    """The transforms of the columns, by quantiles of mixtures or linear."""
     marginals = MarginalTransform(ranges).to(rows.x.device)
     marginals.fit(rows.x, rows.present, rows.weights, KERNEL_GAIN if mixtures else math.inf)
     return marginals
@@ -104,16 +104,15 @@ def fallback_if_better(
     seed: int,
     deadline: Deadline = NEVER,
 ) -> Fallback | None:
-    """What takes the place of the flow, unless the flow leads it on held-out rows by more than
-    chance.
+    """The model that replaces the flow, or None if the flow is significantly better on held-out rows.
 
     Args:
-        flow: fitted to the training rows.
-        groups: the first feature and the number of levels of each category.
-        train: rows that the flow learned from.
+        flow: flow, fitted to the training rows.
+        groups: first feature and number of levels of each category.
+        train: training rows of the flow.
         valid: held-out rows.
-        seed: of the folds and of mixtures.
-        deadline: of the cross-validation; what there is no time to try is not chosen.
+        seed: seed of the folds and of mixtures.
+        deadline: end of the cross-validation; candidates that were not reached are not considered.
     """
     if len(train) < 2 * defaults.STACKING_FOLDS:
         return None
@@ -140,21 +139,21 @@ def fallback_if_better(
 
 @dataclass(frozen=True)
 class Fallback:
-    """A Gaussian, and the shares of mixtures of what it leaves, by components and shape."""
+    """A Gaussian, and the stacking weights of mixtures of its residuals, by components and shape."""
 
     candidate: Candidate
     shares: dict[MixtureModel | None, float]
 
     @property
     def choices(self) -> dict[str, str]:
-        """What was chosen, in words."""
+        """Description of the choices."""
         mixtures = sum(model is not None for model in self.shares)
         own = "one covariance" if self.candidate.group is None else "covariances by category"
-        base = f", {mixtures} mixtures of what it leaves" if mixtures else ""
+        base = f", {mixtures} mixtures of its residuals" if mixtures else ""
         return {"base": f"a Gaussian given the states, {own}{base}"}
 
     def installed(self, flow: CNF, rows: Numbers) -> CNF:
-        """A copy of the flow with this in its place, fitted to rows."""
+        """A copy of the flow with this fallback in its place, fitted to rows."""
         found = copy.deepcopy(flow)
         found.preprocess = self.candidate.fit(rows, gaussianizing_maps(flow)[0].ranges)
         found.base = self._base(found, rows).to(flow.dtype)
@@ -196,8 +195,8 @@ def _shares(
     seed: int,
     deadline: Deadline,
 ) -> dict[MixtureModel | None, float]:
-    """The shares of the normal distribution and of mixtures of what a Gaussian leaves, by what they
-    make of rows outside their fold; the normal alone where numbers may be absent."""
+    """Stacking weights of the normal distribution and of mixtures of the residuals, from out-of-fold
+    scores; only the normal distribution if numbers may be absent."""
     if not bool(train.present.all()):
         return {None: 1.0}
     mapped = []
@@ -223,7 +222,7 @@ def _shares(
 
 
 def _mixtures(rows: int, seed: int) -> Iterator[MixtureModel | None]:
-    """The normal distribution, and mixtures that so many rows are enough for."""
+    """The normal distribution, and the mixtures that the number of rows supports."""
     yield None
     for components in defaults.FEW_ROWS_COMPONENTS:
         if components * defaults.STACKING_ROWS_A_COMPONENT <= rows:
@@ -234,19 +233,19 @@ def _mixtures(rows: int, seed: int) -> Iterator[MixtureModel | None]:
 def _scored(
     model: MixtureModel | None, rows: WeightedRows, held_out: Tensor
 ) -> NDArray[np.float64]:
-    """Log-densities of held-out rows under a mixture of others, or the normal distribution."""
+    """Log-densities of held-out rows under a mixture fitted to others, or the normal distribution."""
     if model is None:
         return NormalBase(held_out.shape[1]).log_prob(held_out).numpy(force=True)
     return model.fit(rows).score_samples(held_out.numpy(force=True))
 
 
 def _standard(dim: int, like: Tensor) -> MixtureBase:
-    """The standard normal as a mixture of one."""
+    """The standard normal distribution as a mixture of one component."""
     return MixtureBase(like.new_ones(1), like.new_zeros(1, dim), torch.eye(dim).to(like)[None])
 
 
 def _gaussian(chain: Chain, rows: Numbers) -> Tensor:
-    """Log-densities (rows,) of the standard normal in the coordinates of a chain."""
+    """Log-densities (rows,) of rows that are standard normal in the coordinates of a chain."""
     y, ladj = chain(rows.x, rows.context, rows.present)
     return NormalBase(y.shape[1]).log_prob(y) + ladj
 

@@ -1,4 +1,4 @@
-"""From a table to a fitted model."""
+"""Fit a model to a table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from cnf.training.processes import shared_seconds
 
 
 class InterruptedFit(Interrupted):
-    """Ctrl-C during `cnf.fit_table`; `model` has the best weights so far."""
+    """Ctrl-C during `cnf.fit_table`; its `model` has the best weights so far."""
 
     def __init__(self, model: TableFlow) -> None:
         super().__init__(model.history)
@@ -69,55 +69,56 @@ def fit_table(
     announce: Callable[..., object] | None = None,
     **budget: Any,
 ) -> Any:
-    """Fit the density of a table: of a file, or of a data frame of pandas, polars or pyarrow.
+    """Fit the density of a table: a file, or a data frame of pandas, polars or pyarrow.
 
-    The types of the columns are inferred (see `cnf.Schema.infer`) where `kinds` does not declare
-    them. A table of continuous columns gets the flow and the recipe of `cnf.fit`; one with
-    integers, categories, atoms or missing cells gets exact probabilities of its discrete states,
-    and a flow over the numbers given those.
+    The types of columns that `kinds` does not declare are inferred (see `cnf.Schema.infer`). A table of
+    continuous columns gets the flow and the recipe of `cnf.fit`. A table with integers, categories,
+    atoms or missing cells gets exact probabilities of its discrete states, and a flow over the
+    numbers given the states.
 
     Args:
-        table: path of a file in a format that `cnf fit` reads, a folder of such files or a pattern,
-            or a data frame.
-        valid: rows to validate by, as `table`; without them a tenth of the table is set apart.
+        table: path of a file in a format that `cnf fit` reads, a folder of such files, a pattern, or a
+            data frame.
+        valid: validation rows, in the same form as `table`; by default a tenth of the table is held out.
         columns: names of the columns to model; default: all.
         context: names of columns that the density is conditioned on.
         ignore: names of columns that are left out.
         kinds: types of columns by name: "integer", "bounded:0:1", …
-        missing: words that stand for missing cells; default: those that occur among numbers.
-        strict: whether to refuse a table of which a column would be set aside.
-        array: name of the array of an npz file that is the table.
+        missing: words that mark missing cells; default: those that occur among numbers.
+        strict: whether to raise an error if a column would be set aside.
+        array: name of the array in an npz file that holds the table.
         weights: name of the column with the weight of each row, or the weights (rows,), >= 0.
-        seed: of everything random here.
-        hidden: widths of the field; None chooses by rows and columns.
-        imputer: whether to fit what `TableFlow.impute` draws missing cells from; None: where the
-            table has missing cells. It takes a third of the seconds, or as many steps again.
-        any_subset: whether to fit a conditional network too, which `TableFlow.marginal` and
-            `TableFlow.conditional` ask; of a table with states it is the imputer.
-        source: a table, as `table`, whose rows are to be carried to those of this one, for tables
-            of continuous columns alone: the model starts from its density; see `cnf.fit`.
-        time: name of the column that says when a row was seen, a number or a date: the model is then
-            one flow through time, whose context that column is; see `cnf.fit_snapshots`. For tables
-            of continuous columns alone.
-        memory: what rows may take of it, "1GB" or bytes, beside the program itself. Where those of the
-            files take more, the schema and all choices come from a sample of them, and the rows to
-            learn from are read again and again. None reads them whole.
-        device: where to compute.
-        announce: called before the fit with lines on how the file is written and what each column
-            is.
+        seed: random seed.
+        hidden: widths of the field; None chooses them by rows and columns.
+        imputer: whether to fit the model from which `TableFlow.impute` draws missing cells; None fits
+            it if the table has missing cells. It takes a third of the seconds, or as many steps again.
+        any_subset: whether to fit a conditional network for `TableFlow.marginal` and
+            `TableFlow.conditional`; for a table with discrete states, the imputer is that network.
+        source: a table, in the same form as `table`, whose rows are to be transported to those of this
+            one. The density of the source is then the base; see `cnf.fit`. Both tables must have
+            continuous columns only.
+        time: name of the column with the observation time of a row, a number or a date. The model is
+            then one flow through time, with this column as context; see `cnf.fit_snapshots`. The other
+            columns must be continuous.
+        memory: memory for rows, such as "1GB" or a number of bytes, in addition to the program itself.
+            If the rows of the files need more, the schema and all choices come from a sample, and the
+            training rows are read repeatedly. None reads all rows at once.
+        device: device of the computation.
+        announce: function that is called before the fit with lines about the file format and about
+            each column.
         **budget: steps, seconds, clock, likelihood_share, checkpoint and callbacks, as in `cnf.fit`. By
             default the number of steps grows with the rows.
 
     Returns:
-        The `TableFlow`, with the history of its fit as `history`. Its held-out NLL is that of
-        whole rows.
+        The `TableFlow`, with the history of its fit as `history`. Its held-out NLL is that of whole
+        rows.
 
     Raises:
-        ValueError: for too few rows or weights that do not fit, or, as a `TableError`, a table that
-            cannot be modeled.
+        ValueError: for too few rows, or weights that do not match the rows; as a `TableError`, for a
+            table that cannot be modeled.
         TrainingError: if training diverges for good.
-        InterruptedFit: (a KeyboardInterrupt) on Ctrl-C while flows are being trained; its `model`
-            has the best weights so far.
+        InterruptedFit: (a KeyboardInterrupt) on Ctrl-C during training; its `model` has the best
+            weights so far.
 
     Example:
         >>> frame = pd.DataFrame({"x": [0.1 * i**1.5 for i in range(200)], "group": list("ab") * 100})
@@ -166,7 +167,7 @@ def fit_table(
         lines = (f"  {line}" for line in schema.lines())
         announce(*unusual_lines(table), *read.describe(), *lines)
     if time is None:
-        # What is asked of angles and places is the imputer's part, and it needs the default flow.
+        # The imputer answers questions about angles and spheres, and it needs the default flow.
         asks = imputer or (any_subset and schema.charts is not None)
         model = default_table_flow(schema, read.rows, hidden=hidden, imputer=bool(asks), seed=seed)
     else:
@@ -193,7 +194,7 @@ def fit_table(
 
 
 def _require_known(budget: Iterable[str]) -> None:
-    """Refuse an argument that a fit does not have."""
+    """Raise a TypeError for an unknown argument."""
     known = [*signature(fit_table).parameters, *signature(fit_table_flow).parameters]
     for name in budget:
         if name not in known:
@@ -203,7 +204,7 @@ def _require_known(budget: Iterable[str]) -> None:
 
 
 def _require_alone(argument: str, **others: Any) -> None:
-    """Refuse what a fit with an argument does not know."""
+    """Raise a ValueError for an argument that excludes another one."""
     for name, value in others.items():
         if value is not None:
             raise ValueError(f"{argument}: expected no {name} beside it; leave one of them out")
@@ -218,7 +219,7 @@ def _read(
     time: str | None,
     **options: Any,
 ) -> WholeTable | StreamedTable:
-    """The rows in memory where they fit, else a sample of them and a stream."""
+    """The rows in memory if they fit, otherwise a sample and a stream."""
     if memory is not None:
         streamed = streamed_table(table, memory, *asked, seed=seed, **options)
         if streamed is not None:
@@ -229,7 +230,7 @@ def _read(
 def _former_call(
     model: TableFlow, table: pd.DataFrame, valid: pd.DataFrame | None = None, **options: Any
 ) -> History:
-    """`fit_table(model, table, valid)`, as release 0.1 had it."""
+    """The call `fit_table(model, table, valid)` of release 0.1."""
     warnings.warn(
         "cnf.fit_table(model, table) is now cnf.fit_table(table), which returns the model; fit one"
         " that was made already with cnf.recipe.fit_table_flow. The old call goes in release 0.3",

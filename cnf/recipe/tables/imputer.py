@@ -1,5 +1,5 @@
-"""Fitting what imputes: known cells drawn at random, states by likelihood, numbers by flow
-matching, and the forests that find donors."""
+"""Fit the imputer: known cells are drawn at random, states are fitted by likelihood, numbers by flow
+matching, and forests that find donors."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def fit_imputer(
     seed: int,
     callbacks: tuple[Callback, ...] = (),
 ) -> None:
-    """Fit a fresh imputer of a model whose maps are fitted; its numbers by flow matching alone.
+    """Fit a new imputer of a model with fitted transforms; its numbers by flow matching alone.
 
-    Every row shows a share of its cells that is drawn anew, from none to all, and the rest, or some
-    of it, is what is asked.
+    In every row, a random fraction of the cells, from none to all, is known. The imputer learns to
+    predict the others, or some of them.
     """
     with torch.random.fork_rng(devices=()):
         torch.default_generator.manual_seed(seed)
@@ -75,8 +75,8 @@ def fit_imputer(
 def _places(
     model: TableFlow, imputation: Imputation, train: TableRows, copies: int, budget: Budget
 ) -> Tensor:
-    """The rows to learn from, again and again: as many as time allows, some of them where it does not
-    allow one copy. Each has a pattern of its own, which takes its time to be mapped."""
+    """Indices of the training rows, repeated as often as time allows, or of a subsample if there is no
+    time for one copy. The transform of each row costs time, since each has its own pattern."""
     places = torch.arange(len(train), device=train.weights.device).repeat(copies)
     if imputation.imputer.flow is None:
         return places
@@ -95,8 +95,8 @@ def _places(
 def _partly_masked(
     imputation: Imputation, rows: TableRows, generator: torch.Generator
 ) -> tuple[Observed, Tensor]:
-    """What is known of the rows when a random part of each is masked, and the states that are asked
-    or known: of a share of the rows, some of the masked columns are left out."""
+    """The known cells of rows after a random part of each is masked, and the states to predict or known.
+    In a fraction of the rows, some of the masked columns are left out."""
     shape, device = rows.cells.states.shape, rows.weights.device
 
     def uniform(*size: int) -> Tensor:
@@ -105,12 +105,12 @@ def _partly_masked(
     masked = uniform(*shape) < uniform(shape[0], 1)
     left_out = masked & (uniform(*shape) < uniform(shape[0], 1))
     left_out &= uniform(shape[0], 1) < defaults.IMPUTER_LEFT_OUT
-    # Longitude and latitude are known, asked or left out together.
+    # Longitude and latitude are known, predicted or left out together.
     for longitude, latitude in imputation.pairs:
         masked[:, latitude], left_out[:, latitude] = masked[:, longitude], left_out[:, longitude]
     observed = imputation.observed(rows.cells, masked)
-    # Missing cells are asked as often as others: else a cell that is asked would seem missing more
-    # often than it is.
+    # Missing cells are masked as often as others. Otherwise the imputer would overestimate the
+    # probability that a masked cell is missing.
     left_out |= ~masked & ~observed.mask
     return observed, rows.cells.states.where(~left_out, -1)
 

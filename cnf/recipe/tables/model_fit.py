@@ -1,4 +1,4 @@
-"""The fit of a model of a table that was made already."""
+"""Fit a given model to a table."""
 
 from __future__ import annotations
 
@@ -50,21 +50,21 @@ def fit_table_flow(
     checkpoint: str | Path | None = None,
     callbacks: tuple[Callback, ...] = (),
 ) -> History:
-    """Fit a model that was made already, in place; its schema says what the columns are.
+    """Fit a given model in place; its schema determines the types of the columns.
 
-    Where the model has discrete states, equal rows count as one with the sum of their weights, in
-    an order of their own: neither the order of the rows nor whether a weight or a repetition counts
-    a row makes a difference.
+    If the model has discrete states, equal rows are merged into one with the sum of their weights, in
+    a canonical order. The fit therefore depends neither on the order of the rows nor on whether a row
+    is repeated or weighted.
 
-    A `stream` of data frames holds the rows to learn from where they are too many for memory: the table
-    is then a sample of them, which settles every choice, and other rows have to validate. A row that
-    the columns cannot hold is left out.
+    A `stream` of data frames holds training rows that are too many for memory. The table is then a
+    sample of them, which determines every choice, and validation rows must be given separately. Rows
+    that the columns cannot represent are left out.
 
-    Arguments, errors and what is returned are those of `cnf.fit_table`, beside `spent`, seconds that
-    are gone before; the history stands in the model too, with the rest of its metadata.
+    Arguments, errors and the result are those of `cnf.fit_table`; in addition, `spent` is the number
+    of seconds already used. The history is also stored in the metadata of the model.
 
     Raises:
-        Interrupted: (a KeyboardInterrupt) on Ctrl-C while flows are being trained.
+        Interrupted: (a KeyboardInterrupt) on Ctrl-C during training.
 
     Example:
         >>> from cnf.tables import Schema
@@ -122,7 +122,7 @@ def fit_table_flow(
 
 
 def _learned(model: TableFlow, hashes: SmallestHashes, chunk: pd.DataFrame) -> TableRows:
-    """The rows of a chunk that the model can hold, whose hashes are taken in."""
+    """The rows of a chunk that the model can represent; their hashes are recorded."""
     rows = held_rows(model, chunk)
     hashes.add(rows.cells)
     return rows
@@ -136,7 +136,7 @@ def _plain_fit(
     *,
     weighted: bool,
 ) -> tuple[dict[str, Any], Callable[..., History]]:
-    """What is known of the rows of a plain table before its fit, and the fit."""
+    """Facts about the rows of a plain table before its fit, and the fit as a function."""
     known = plain_rows(model, rows, weighted=weighted)
     judges = None if valid is None else plain_rows(model, valid, weighted=False)
     train, held_out = held_out_split(known, options["seed"]) if judges is None else (known, judges)
@@ -146,7 +146,7 @@ def _plain_fit(
         "digest": digest_of(_cells(train), _cells(held_out)),
         "quantiles": quantiles(model.numeric_columns, train.x, train.x.isfinite()),
     }
-    if model.schema.charts is None:  # one Gaussian says nothing of a circle
+    if model.schema.charts is None:  # a Gaussian is no baseline for angles
         nll, error = gaussian_nll(train, held_out)
         facts["gaussian"] = {"nll": nll, "standard_error": error}
     if options["stream"] is not None:
@@ -157,7 +157,7 @@ def _plain_fit(
 
 
 def _cells(rows: Rows) -> Cells:
-    """Rows of plain columns as encoded rows."""
+    """Rows of plain columns as encoded cells."""
     return Cells(rows.x, torch.zeros_like(rows.x, dtype=torch.long))
 
 
@@ -169,10 +169,10 @@ def _states_fit(
     *,
     imputer: bool | None,
 ) -> tuple[dict[str, Any], Callable[..., History]]:
-    """The quantiles of a table with discrete states, and its fit.
+    """The quantiles of a table with discrete states, and its fit as a function.
 
     Raises:
-        ValueError: for too few different rows.
+        ValueError: for too few distinct rows.
     """
     count, rows = len(rows), merged(rows)
     discrete = all(column.step or not column.numeric for column in model.schema.modeled)
@@ -188,8 +188,8 @@ def _states_fit(
     present = model.present(train.cells.states)
     facts = {
         "quantiles": quantiles(model.numeric_columns, train.cells.values, present),
-        # New rows of discrete columns alone may be equal to those of training, about as often as
-        # these are to each other.
+        # If discrete rows often repeat, new rows equal training rows as often, and a digest cannot
+        # tell whether they are the same table.
         "digest": None
         if discrete and 2 * (count - len(rows)) >= SEEN * count
         else digest_of(train.cells, valid.cells),

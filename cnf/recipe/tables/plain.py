@@ -1,4 +1,4 @@
-"""Fitting a table of continuous columns: the recipe of `cnf.fit`, with the supports of the
+"""Fit a table of continuous columns: the recipe of `cnf.fit`, with the supports of the
 columns."""
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from cnf.training.history import History
 
 
 def plain_rows(model: TableFlow, rows: TableRows, *, weighted: bool) -> Rows:
-    """Encoded rows as `cnf.fit` takes them; rows of weight zero are left out.
+    """Encoded rows in the form that `cnf.fit` takes; rows of weight zero are left out.
 
     Raises:
-        ValueError: for cells that are missing, naming the row.
+        ValueError: for missing cells, with the name of the row.
     """
     x = rows.cells.values.masked_fill(rows.cells.states < 0, torch.nan)
     context = model.conditions(rows.cells.states, model.conditioning.context(rows.context))
@@ -34,8 +34,7 @@ def plain_rows(model: TableFlow, rows: TableRows, *, weighted: bool) -> Rows:
 def fit_plain(
     model: TableFlow, rows: Rows, valid: Rows | None, *, source: Tensor | None, **options: Any
 ) -> History:
-    """Fit a model whose flow is conditioned on a numeric context, or on nothing, by `cnf.fit`;
-    `options` are its own."""
+    """Fit a model with a numeric context or none by `cnf.fit`, with its `options`."""
     assert model.flow is not None, "a plain table has numbers"
     if source is not None:
         measure_by_column(model.flow, rows, source, model.schema.ranges)
@@ -63,10 +62,10 @@ def fit_moving(
     stream: None,
     **options: Any,
 ) -> History:
-    """Fit a model of one flow through time to rows whose context is their time.
+    """Fit a model of one flow through time to rows whose context is the time.
 
     Raises:
-        ValueError: for a conditional network, which a motion has not.
+        ValueError: for `any_subset`, which is not available with `time`.
     """
     if any_subset:
         raise ValueError("time: expected no any_subset beside it; leave one of them out")

@@ -1,4 +1,4 @@
-"""The rows that a fit is given: of a file, or of a data frame."""
+"""Reading of the rows for a fit, from a file or a data frame."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from cnf.tables.schema import Schema
 
 @dataclass(frozen=True)
 class WholeTable:
-    """A table of which all rows are in memory; see `StreamedTable`.
+    """A table with all rows in memory; see `StreamedTable`.
 
     Attributes:
-        schema: of its columns.
-        train: all of its rows.
-        weights: of them, or None.
-        holds_out: whether rows of it have to validate the fit.
-        valid: no rows: which of them validate is drawn by the fit.
+        schema: column types of the table.
+        train: all rows of the table.
+        weights: weights of the rows, or None.
+        holds_out: whether the fit holds out some rows for validation.
+        valid: None, since the fit draws the validation rows itself.
     """
 
     schema: Schema
@@ -41,7 +41,7 @@ class WholeTable:
 
     @property
     def rows(self) -> int:
-        """Those that the size of a flow is chosen by."""
+        """Number of rows that determines the size of a flow."""
         # The flow of a table with states is sized by all of its rows.
         apart = self.holds_out and self.schema.plain
         return len(self.train) - (held_out_rows(len(self.train)) if apart else 0)
@@ -51,7 +51,7 @@ class WholeTable:
         return []
 
     def stream(self, model: TableFlow) -> None:
-        """No rows but those in memory."""
+        """None, since all rows are in memory."""
 
 
 def whole_table(
@@ -65,17 +65,17 @@ def whole_table(
     holds_out: bool,
     **options: Any,
 ) -> WholeTable:
-    """The rows of a file or a frame.
+    """The rows of a file or a data frame.
 
     Args:
         source: path of a file or a folder, a pattern, or a data frame.
         columns: names of the columns to model; empty for all.
         context: names of columns that the density is conditioned on.
-        infer: from a frame to its schema.
-        weights: of the rows, or the name of the column that has them.
-        time: name of the column that says when a row was seen, or None.
-        holds_out: whether rows of it have to validate the fit.
-        **options: as `table_frame` takes them.
+        infer: function from a data frame to its schema.
+        weights: weights of the rows, or the name of the column with them.
+        time: name of the column with the observation time of a row, or None.
+        holds_out: whether the fit holds out some rows for validation.
+        **options: options of `table_frame`.
 
     Raises:
         TableError: for a table that cannot be modeled.
@@ -92,10 +92,10 @@ def whole_table(
 
 
 def validation_table(source: Any, schema: Schema) -> pd.DataFrame:
-    """The rows of a file or a frame that validate a fit, once the schema can hold them.
+    """The validation rows of a file or a data frame, after a check against the schema.
 
     Raises:
-        TableError: naming the file.
+        TableError: for rows that do not match the schema, with the name of the file.
     """
     frame = as_pandas(source)
     frame = pd.concat(read_typed_chunks(source, schema)) if frame is None else frame
@@ -106,10 +106,11 @@ def validation_table(source: Any, schema: Schema) -> pd.DataFrame:
 
 
 def source_table(source: Any, schema: Schema) -> pd.DataFrame:
-    """The rows of a file or a frame that a plain table starts from, once the schema can hold them.
+    """The source rows of a plain table, from a file or a data frame, after a check against the schema.
 
     Raises:
-        TableError: naming the file, or a column that rows cannot be carried along.
+        TableError: for rows that do not match the schema, with the name of the file, and for a column
+            that is not continuous.
     """
     for column in schema.columns:
         if column.role == "context" or not column.plain or column.type.circle(column):
@@ -121,13 +122,13 @@ def source_table(source: Any, schema: Schema) -> pd.DataFrame:
 
 
 def source_rows(model: TableFlow, source: pd.DataFrame | None) -> Tensor | None:
-    """The numbers of the rows that a model starts from, None without a source."""
+    """The numbers of the source rows of a model; None without a source."""
     return None if source is None else model.encode(source)[0].values
 
 
 @contextmanager
 def told_of(source: Any) -> Iterator[None]:
-    """Name the file that a table comes from in errors about it; a frame has no name."""
+    """Add the name of the file to errors about a table; a data frame has no name."""
     try:
         yield
     except TableError as error:
@@ -145,8 +146,8 @@ def table_frame(
     kinds: Mapping[str, str],
     **options: Any,
 ) -> pd.DataFrame:
-    """The wanted columns of a file or a frame, and those beside them; at least as many rows as a
-    fit needs."""
+    """The selected columns of a file or a data frame, with the extra ones; raises an error if there are
+    fewer rows than a fit needs."""
     wanted = wanted_columns(columns, beside)
     frame = as_pandas(source)
     if frame is None:
@@ -163,17 +164,17 @@ def table_frame(
 
 
 def wanted_columns(columns: Collection[str], beside: Collection[str]) -> list[str] | None:
-    """The columns to read; None for all."""
+    """Names of the columns to read; None for all."""
     return [*columns, *(name for name in beside if name not in columns)] if columns else None
 
 
 def text_columns(kinds: Mapping[str, str]) -> list[str]:
-    """The columns whose declared type wants the text that they are."""
+    """Names of the columns whose declared type needs the original text."""
     return [name for name, kind in kinds.items() if declared_type(kind, name)[0].reads_text]
 
 
 def unusual_lines(source: Any) -> list[str]:
-    """What is unusual about how a file is written."""
+    """Lines about unusual properties of a file's format."""
     return (
         []
         if as_pandas(source) is not None

@@ -1,4 +1,4 @@
-"""Rows of typed tables on their way into training."""
+"""Preparation of the rows of typed tables for training."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from cnf.tables.model import TableFlow
 
 @dataclass(frozen=True)
 class TableRows:
-    """Encoded rows: modeled cells, context cells, weights (rows,) of mean one, and their sums as
-    given."""
+    """Encoded rows: modeled cells, context cells, weights (rows,) of mean one, and the weights as given;
+    a merged row has the sum of the given weights."""
 
     cells: Cells
     context: Cells
@@ -38,7 +38,7 @@ class TableRows:
 
 
 def encoded(model: TableFlow, table: pd.DataFrame, weights: Any) -> TableRows:
-    """Checked rows of a data frame on the model's device."""
+    """The rows of a data frame on the model's device, after validation."""
     device = model.device
     parts = [
         model.schema.encode(table, columns)
@@ -54,7 +54,7 @@ def encoded(model: TableFlow, table: pd.DataFrame, weights: Any) -> TableRows:
 
 
 def held_rows(model: TableFlow, table: pd.DataFrame) -> TableRows:
-    """The rows of a data frame that the columns of a model can hold, on its device."""
+    """The rows of a data frame that the columns of a model can represent, on its device."""
     cells, context = (
         model.schema.encode(table, columns, strict=False).to(model.device)
         for columns in (model.schema.modeled, model.schema.context)
@@ -74,7 +74,7 @@ def held_rows(model: TableFlow, table: pd.DataFrame) -> TableRows:
 
 
 def _require_whole_points(model: TableFlow, table: pd.DataFrame, cells: Cells) -> None:
-    """Refuse a longitude or a latitude without the other."""
+    """Raise an error for a longitude without a latitude, or the reverse."""
     for pair in model.schema.pairs:
         if len(lone := ((cells.states[:, pair] == NO_STATE).sum(1) == 1).nonzero()):
             where = f"{table.index.name or 'row'} {table.index[lone[0].item()]}"
@@ -84,7 +84,7 @@ def _require_whole_points(model: TableFlow, table: pd.DataFrame, cells: Cells) -
 
 
 def merged(rows: TableRows) -> TableRows:
-    """The different rows of weight above zero, sorted, each with the sum of its weights; of mean
+    """The distinct rows of positive weight, sorted, each with the sum of its weights; normalized to mean
     one."""
     parts = (rows.cells.values, rows.cells.states, rows.context.values, rows.context.states)
     keys = torch.cat([part.double() for part in parts], 1).cpu().numpy()
@@ -96,10 +96,10 @@ def merged(rows: TableRows) -> TableRows:
 
 
 def split(rows: TableRows, seed: int, *, repeating: bool) -> tuple[TableRows, TableRows]:
-    """The rows to learn from under this seed, and the tenth that judges.
+    """The training rows under this seed, and the tenth that is held out.
 
-    Where rows repeat, as those of integers and categories do, one that is there often enough gives
-    a tenth of its weight to the judges: a row set apart whole would never be learned.
+    If rows repeat, as those of integers and categories do, a frequent row gives a tenth of its weight
+    to the held-out rows: if it were held out entirely, it would never be learned.
     """
     generator = torch.Generator(rows.weights.device).manual_seed(seed)
     order = torch.randperm(len(rows), generator=generator, device=rows.weights.device)
@@ -111,13 +111,13 @@ def split(rows: TableRows, seed: int, *, repeating: bool) -> tuple[TableRows, Ta
 
 
 def _weighed(rows: TableRows, share: Tensor) -> TableRows:
-    """The rows with a share of their weights, without those of weight zero."""
+    """The rows with a fraction of their weights, without rows of weight zero."""
     part = replace(rows, weights=share * rows.weights)
     return part.take((part.weights > 0).nonzero().squeeze(1))
 
 
 def dequantized(model: TableFlow, cells: Cells, generator: torch.Generator) -> Cells:
-    """The cells with integers spread evenly over their steps."""
+    """The cells, with integers dequantized uniformly over their steps."""
     steps = [column.step or 0.0 for column in model.numeric_columns]
     width = torch.tensor(steps, dtype=torch.float64, device=cells.values.device)
     noise = (

@@ -1,4 +1,4 @@
-"""Fitting a table with discrete states: the states first, then the flow over the numbers, then the
+"""Fit a table with discrete states: the states first, then the flow over the numbers, then the
 imputer."""
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cnf.training.errors import Interrupted
 from cnf.training.history import History
 from cnf.training.streams import RowStream
 
-# Decimals of the seconds of a flow, so that their parts add up to them again.
+# The seconds of a flow are rounded to these decimals, so that their parts add up exactly.
 ROUNDED = 6
 
 
@@ -52,10 +52,9 @@ def fit_states(
 ) -> History:
     """Fit a model whose flow is conditioned on states to encoded rows; see `cnf.fit_table`.
 
-    `options` are the checkpoint and the callbacks of `cnf.fit`; `spent` are seconds that are gone;
-    `refit` says whether what takes the place of a flow of few rows is fitted to the held-out rows
-    too, once they have judged. `stream` is of all rows to learn from where `train` is a sample of
-    them.
+    `options` are the checkpoint and the callbacks of `cnf.fit`, and `spent` is the number of seconds
+    already used. `refit` says whether the fallback for few rows is finally refitted to the held-out
+    rows as well. `stream` contains all training rows if `train` is a sample of them.
     """
     whole = Budget.now(steps, seconds, clock, spent)
     share = 1 - defaults.IMPUTER_SHARE if imputer else 1.0
@@ -123,10 +122,10 @@ def _fit_flow(
     checkpoint: str | Path | None = None,
     **options: Any,
 ) -> History:
-    """Fit the flow over the numbers by the recipe of `cnf.fit`; `few` rows leave time for a
+    """Fit the flow over the numbers by the recipe of `cnf.fit`; with `few` rows, time is reserved for a
     cross-validation."""
     assert model.flow is not None, "there are numbers"
-    # A fit that goes on has the rows and the seconds that it began with, whatever time has shown.
+    # A resumed fit uses the rows and the seconds of its start, whatever the timings are now.
     begun = None if checkpoint is None else extent(Path(checkpoint))
     seconds: float | None
     if begun is not None and stream is None:
@@ -157,7 +156,7 @@ def _fit_flow(
 
 
 def _flow_stream(model: TableFlow, stream: RowStream, seed: int) -> RowStream:
-    """The numbers of encoded rows, dequantized, and the flow's context."""
+    """The dequantized numbers of encoded rows, and the flow's context."""
 
     def rows(chunk: TableRows, generator: torch.Generator) -> Rows:
         return Rows(*_dequantized_copies(model, chunk, 1, generator))
@@ -166,8 +165,8 @@ def _flow_stream(model: TableFlow, stream: RowStream, seed: int) -> RowStream:
 
 
 def _few(budget: Budget, train: int, valid: int, seconds: float) -> bool:
-    """Whether rows are so few that a cross-validation chooses, and the fit long enough for one, each
-    fold of which takes at least the `seconds` that fitting the maps took."""
+    """Whether there are so few rows that a cross-validation is done, and time for it: each fold takes at
+    least the `seconds` that fitting the transforms took."""
     if train + valid >= defaults.STACKING_ROWS:
         return False
     if budget.seconds is None:
@@ -185,7 +184,7 @@ def _numbers(model: TableFlow, rows: TableRows, generator: torch.Generator) -> N
 
 
 def _install(model: TableFlow, fallback: Fallback, rows: Numbers, history: History) -> None:
-    """Put a fallback, fitted to rows, in the place of the flow."""
+    """Replace the flow by a fallback, fitted to rows."""
     assert model.flow is not None, "there are numbers"
     model.flow = fallback.installed(model.flow, rows)
     model.flow.calibrate(rows.x, defaults.TYPED_TOLERANCE, context=rows.context)
@@ -193,8 +192,8 @@ def _install(model: TableFlow, fallback: Fallback, rows: Numbers, history: Histo
 
 
 def _measure(model: TableFlow, train: TableRows, budget: Budget) -> None:
-    """Measure what a single point in a cell errs by, on as many rows as seconds allow; the Gaussian
-    of that knows no circle, and one rule serves all cells there."""
+    """Measure the error of a single quadrature point per cell, on as many rows as the seconds afford. Its
+    Gaussian model does not apply to circles, where all cells use one rule."""
     flow = model.flow
     if flow is None or model.schema.charts is not None:
         return
@@ -211,8 +210,8 @@ def _measure(model: TableFlow, train: TableRows, budget: Budget) -> None:
 
 
 def _mean_nll(model: TableFlow, rows: TableRows, budget: Budget) -> tuple[float, float]:
-    """Mean of −log p over some of the rows, as many as seconds allow, whole rows in the units of the
-    table, and its standard error."""
+    """Mean of −log p over whole rows, in the units of the table, and its standard error; as many rows
+    are scored as the seconds afford."""
 
     @cache
     def nll(count: int) -> tuple[float, float]:
@@ -230,9 +229,8 @@ def _log_prob(model: TableFlow, rows: TableRows) -> Tensor:
 
 
 def _mapped_rows(model: TableFlow, train: TableRows, budget: Budget) -> int:
-    """How many of the rows the maps are fitted to: all, but where many have a pattern of missing cells
-    of their own as many as seconds allow. No clock decides, so that a fit that goes on has the same
-    maps."""
+    """Number of rows to which the transforms are fitted. With many patterns of missing cells, it is
+    limited by the seconds. It depends on no clock, so that a resumed fit has the same transforms."""
     present = model.present(train.cells.states)
     patterns = len(distinct_rows(present)[0]) if present.numel() else 0
     if budget.seconds is None or not patterns:
@@ -275,8 +273,8 @@ def _dequantized_copies(
 def _affordable(
     model: TableFlow, train: TableRows, valid: TableRows, budget: Budget
 ) -> tuple[int, int]:
-    """How many rows the flow learns from, each dequantized as often as the number of rows asks for,
-    and how many judge it: as many as seconds allow to be mapped."""
+    """Number of rows that the flow is trained on, counting each dequantized copy, and number of validation
+    rows: as many as the seconds afford to transform."""
     flow = model.flow
     assert flow is not None, "there are numbers"
     generator = torch.Generator(model.device).manual_seed(0)

@@ -1,4 +1,4 @@
-"""Tables of more rows than memory: choices from a sample, training rows from a stream."""
+"""Tables larger than memory: choices are made on a sample, and training rows are streamed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZE = re.compile(r"\s*([0-9]*\.?[0-9]+)\s*([KMGT]?)(i?)B?\s*", re.IGNORECASE)
 
 
 def bytes_of(memory: str | int) -> int:
-    """A number of bytes, or text such as "1GB", "500 MB" or "2GiB", as bytes.
+    """Convert a number of bytes, or text such as "1GB", "500 MB" or "2GiB", to bytes.
 
     Raises:
         ValueError: for anything else.
@@ -41,7 +41,7 @@ def bytes_of(memory: str | int) -> int:
 
 
 def in_words(size: float) -> str:
-    """Bytes in words, rounded up.
+    """Format a number of bytes, rounded up.
 
     >>> in_words(1_230_000_000), in_words(1e5)
     ('1.3GB', '1MB')
@@ -53,18 +53,18 @@ def in_words(size: float) -> str:
 
 @dataclass(frozen=True)
 class StreamedTable:
-    """A table of which some rows are in memory at a time.
+    """A table of which only some rows are in memory at a time.
 
     Attributes:
-        name: of the table, for messages.
-        groups: its row groups.
-        memory: bytes that rows may take; a quarter for the sample, one for the pool, and one for what is
-            on its way into it.
-        split: which rows of a row group are set apart, the same ones whenever it is asked.
-        schema: of the sample.
-        train: rows of the sample to learn from.
-        valid: rows of the sample that are set apart.
-        weights: none.
+        name: name of the table, for messages.
+        groups: row groups of the table.
+        memory: bytes that rows may take; a quarter each for the sample, for the pool, and for rows on
+            their way into the pool.
+        split: function that selects the held-out rows of a row group, the same ones at each call.
+        schema: schema of the sample.
+        train: training rows of the sample.
+        valid: held-out rows of the sample.
+        weights: None.
     """
 
     name: str
@@ -78,11 +78,11 @@ class StreamedTable:
 
     @property
     def rows(self) -> int:
-        """Those to learn from, in the mean over what is set apart; counting them would read all."""
+        """Expected number of training rows; an exact count would need to read the whole table."""
         return self.groups.rows - round(self.split.share * self.groups.rows)
 
     def describe(self) -> list[str]:
-        """What the table was found to be, for people."""
+        """Description of the table and of its sample."""
         return [
             f"{self.name}: {self.groups.rows:,} rows in {len(self.groups.groups):,} row groups;"
             f" {len(self.train) + len(self.valid):,} of them, drawn from"
@@ -91,10 +91,10 @@ class StreamedTable:
         ]
 
     def stream(self, model: TableFlow) -> RowStream:
-        """Data frames of the rows to learn from.
+        """Data frames of the training rows.
 
         Raises:
-            ValueError: for memory that a row group or two fill.
+            ValueError: if the memory has no room for the pool beside one row group.
         """
         columns = [column.name for column in (*self.schema.modeled, *self.schema.context)]
         pooled = _pooled_bytes(model)
@@ -119,7 +119,7 @@ class StreamedTable:
         return RowStream(load, len(parts), self.rows, min(int(most / largest), len(parts)))
 
     def _parts(self, rows: float) -> list[list[int]]:
-        """The row groups in random order, cut where so many rows are together."""
+        """The row groups in random order, divided into parts of a given number of rows."""
         parts: list[list[int]] = [[]]
         together = 0
         order = np.random.default_rng(self.split.seed).permutation(len(self.groups.groups))
@@ -135,14 +135,14 @@ class StreamedTable:
 
 @dataclass(frozen=True)
 class Split:
-    """A share of the rows of each row group, drawn by the seed."""
+    """A random fraction of the rows of each row group, determined by the seed."""
 
     groups: RowGroups
     seed: int
     share: float
 
     def __call__(self, k: int) -> NDArray[np.bool_]:
-        """Which rows of row group k are in it (rows,)."""
+        """Mask (rows,) of the rows of row group k that are selected."""
         return (
             np.random.default_rng((self.seed, k)).random(self.groups.groups[k].rows) < self.share
         )
@@ -161,22 +161,22 @@ def streamed_table(
     kinds: Mapping[str, str],
     **options: Any,
 ) -> StreamedTable | None:
-    """A table of more rows than fit into memory; None for one that fits.
+    """A table that is larger than the memory; None for one that fits.
 
     Args:
         data: path of a file or a folder, or a pattern.
         memory: see `bytes_of`.
         columns: names of the columns to model; empty for all.
         context: names of columns that the density is conditioned on.
-        infer: from a frame to its schema.
-        seed: of all that is drawn at random.
-        holds_out: whether a tenth of the rows is set apart.
+        infer: function from a data frame to its schema.
+        seed: random seed.
+        holds_out: whether a tenth of the rows is held out.
         ignore: columns that are left out.
         kinds: types of columns by name.
-        **options: missing and array, as `read_typed_table` takes them.
+        **options: missing and array, as in `read_typed_table`.
 
     Raises:
-        ValueError: for memory of too few rows.
+        ValueError: if the memory holds too few rows.
         TableError: for a table that cannot be modeled, or files whose columns differ.
     """
     size = bytes_of(memory)
@@ -196,7 +196,7 @@ def streamed_table(
 def _sample(
     groups: RowGroups, memory: int, split: Split
 ) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
-    """Rows of row groups that are drawn at random, and which of them are set apart."""
+    """Rows of randomly drawn row groups, with a mask of the held-out ones."""
     row_bytes = float(defaults.TYPED_CELL_BYTES * len(groups.columns))
     most = min(int(memory / 4 / row_bytes), defaults.STREAM_SAMPLE_ROWS)
     if most < (fewest := min(defaults.STREAM_FEWEST_ROWS, groups.rows)):
@@ -224,13 +224,13 @@ def _chunk_rows(memory: int, row_bytes: float) -> int:
 
 
 def _row_bytes(schema: Schema) -> float:
-    """Bytes that a row takes at most on its way into a fit."""
+    """Largest number of bytes of a row during a fit."""
     cell = defaults.PLAIN_CELL_BYTES if schema.plain else defaults.TYPED_CELL_BYTES
     return float(cell * len(schema.columns))
 
 
 def _pooled_bytes(model: TableFlow) -> float:
-    """Bytes of a row in the pool: its numbers and their context, or its states, and its place."""
+    """Bytes of a row in the pool: its numbers and their context, or its states, and its index."""
     flow, states = model.flow, len(model.schema.modeled)
     numbers = 0 if flow is None else flow.base.dim + flow.context_dim
     return float(defaults.POOLED_NUMBER_BYTES * (numbers + 2 * states))
