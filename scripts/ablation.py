@@ -1,14 +1,14 @@
-"""Each ingredient of the recipe off in turn: what does it gain, in held-out nats and evaluations?
+"""How much does each ingredient of the recipe gain, in held-out nats and in evaluations?
 
     python scripts/ablation.py                    # writes figures/ablation.json, prints a table
 
-The baseline is the recipe as it is. Every fit, with one ingredient off or none, has the same rows,
-the same seeds and the same number of updates as the baseline beside it; their negative
-log-likelihoods are compared row by row. What its updates cost is measured in units of a small
-computation that is timed between them, so that other work on the machine does not count. Real
-tables are judged on the rows that the benchmarks validate on, so that no choice is bought by test
-rows; a ninth of the training rows validates here. A fit is written down as soon as it is done, and
-a rerun goes on where the last one stopped. The table of ingredients is in scripts/ingredients.py.
+The baseline is the full recipe. A fit with one ingredient switched off has the same rows, the same
+seeds and the same number of training steps as its baseline, and their negative log-likelihoods are
+compared row by row. The cost of training steps is measured relative to a small computation that is
+timed between them, so that other work on the machine does not matter. Real tables are scored on the
+validation rows of the benchmarks, and never on test rows; a ninth of the training rows validates
+each fit. Every finished fit is saved, and a rerun continues after the last one. The ingredients are
+listed in scripts/ingredients.py.
 """
 
 from __future__ import annotations
@@ -237,15 +237,17 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--cells", type=Path, default=root / "demo" / "ablation", help="folder of the baselines"
     )
     parser.add_argument("--only", nargs="+", choices=DATA, help="which data sets")
-    parser.add_argument("--ingredients", nargs="+", help="parts of the names of those wanted")
+    parser.add_argument("--ingredients", nargs="+", help="parts of the names of ingredients")
     budget = {"type": int, "nargs": 2, "metavar": ("MATCHING", "LIKELIHOOD")}
-    parser.add_argument("--updates", default=(250, 100), help="of a fit to a table", **budget)
-    parser.add_argument("--toy-updates", default=(250, 150), help="of a fit to a toy", **budget)
     parser.add_argument(
-        "--toy-rows", type=int, default=TOY_ROWS, help="rows of a toy to learn from"
+        "--updates", default=(250, 100), help="training steps of a fit to a table", **budget
     )
+    parser.add_argument(
+        "--toy-updates", default=(250, 150), help="training steps of a fit to a toy", **budget
+    )
+    parser.add_argument("--toy-rows", type=int, default=TOY_ROWS, help="training rows of a toy")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--table", type=Path, help="file that has the table so far")
+    parser.add_argument("--table", type=Path, help="file with the table of earlier runs")
     parser.add_argument(
         "--quick", action="store_true", help="a trial run: one toy, one ingredient"
     )

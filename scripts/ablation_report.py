@@ -1,6 +1,6 @@
-"""What an ablation found, as tables.
+"""The results of an ablation, as tables.
 
-A difference is off minus on, in nats a row: where it is positive, the ingredient helps.
+A difference is off minus on, in nats per row: if it is positive, the ingredient helps.
 """
 
 from __future__ import annotations

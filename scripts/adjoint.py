@@ -1,16 +1,16 @@
 """The adjoint method, formula by formula
 ======================================
 
-Each formula of the method stands beside automatic and finite differences.
+Each formula of the method is compared with automatic differentiation and finite differences.
 
 Run it with::
 
     python scripts/adjoint.py            # writes figures/adjoint.png and figures/adjoint.json
 
 A damped pendulum, z = (angle φ, speed ω), dφ/dt = ω, dω/dt = −g sin φ − c ω, starts at t₀ = 0 and
-is to reach a target at t₁ = 4: L = ½|z(t₁) − target|². The adjoint a(t) = ∂L/∂z(t) obeys da/dt =
-−aᵀ∂f/∂z, and ∂L/∂θ = ∫ aᵀ∂f/∂θ dt for θ = (g, c). Each formula is checked along the way, solved
-finely, and then by Euler.
+should reach a target at t₁ = 4: L = ½|z(t₁) − target|². The adjoint a(t) = ∂L/∂z(t) obeys da/dt =
+−aᵀ∂f/∂z, and ∂L/∂θ = ∫ aᵀ∂f/∂θ dt for θ = (g, c). Each formula is checked along the trajectory,
+first with an accurate solve, then with Euler's method.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/adjoint.png"

@@ -1,20 +1,20 @@
-"""Odd rows and odd cells: a fitted density beside detectors of outliers, on ten tables.
+"""Detection of odd rows and odd cells: a fitted density against outlier detectors, on ten tables.
 
-    pip install pyod        # the detectors; without it, the density stands alone
+    pip install pyod        # the detectors; without it, only the density is scored
     CNF_SHARED_DATA=... python scripts/anomalies.py            # figures/anomalies.json
 
-Each table (see `odd_tables`) has ordinary and odd rows. Of the ordinary ones 60 % are learned from, 20 %
-are the reference of `explain`, and 20 % are held out beside as many odd rows. Area under the curve
-(AUC): how well a score tells the two apart, 1 is always, ½ by chance. The scores are ours (−log p of
-the row, its conformal p-value, the sum of the surprises of its cells, its worst cell's rank) and those
-of the detectors of pyod at their defaults, in columns standardized by the rows they learn from.
+Each table (see `odd_tables`) has ordinary and odd rows. Of the ordinary rows, 60 % are for training, 20 %
+are the reference of `explain`, and 20 % are held out together with as many odd rows. The area under the
+curve (AUC) says how well a score separates the two: 1 is perfect, ½ is chance. Our scores are −log p of
+the row, its conformal p-value, the sum of the surprises of its cells, and the rank of its worst cell. The
+detectors of pyod run at their defaults, on columns standardized by the training rows.
 
-False alarms: the share of held-out ordinary rows with a p-value of at most α, beside the standard
-error that test rows and reference have. Corrupted cells: in ordinary rows one cell, its column drawn at
-random, is moved by five standard deviations up or down, or swapped for that of another ordinary row,
-and `explain` names a column. A swapped cell may well be an ordinary one in its new row.
+The false alarm rate is the fraction of held-out ordinary rows with a p-value of at most α. It is shown
+with the standard error from the test rows and the reference. For corrupted cells, one random cell of an
+ordinary row is shifted by five standard deviations up or down, or swapped with that of another ordinary
+row, and `explain` names a column. A swapped cell may be an ordinary one in its new row.
 
-A fit has a budget of processor seconds, one thread."""
+Each fit has a budget of processor seconds on one thread."""
 
 from __future__ import annotations
 
@@ -147,9 +147,11 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
     parser.add_argument("--only", nargs="+", choices=TABLES, help="which tables")
-    parser.add_argument("--seconds", type=float, default=20, help="of the processor, for a fit")
+    parser.add_argument("--seconds", type=float, default=20, help="processor seconds per fit")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="a trial run: one table, few updates")
+    parser.add_argument(
+        "--quick", action="store_true", help="a trial run: one table, few training steps"
+    )
     return parser.parse_args(argv)
 
 

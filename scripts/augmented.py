@@ -1,18 +1,18 @@
 """What more dimensions allow
 ==========================
 
-Nested spheres and separable points: what a flow cannot do in its own dimensions.
+Nested spheres and separable points show what a flow cannot do in its own dimensions.
 
 Run it with::
 
     python scripts/augmented.py            # writes figures/augmented.png and figures/augmented.json
 
-The function of Dupont et al. (2019) is −1 where |x| < ½ and 1 where 1 < |x| < 1.5, in one and two
-dimensions. An ODE block and a linear layer are fitted to it by least squares, plain and with five
-zeros beside x, in equal training; losses are those of a tight solve. In one dimension a flow keeps
-the order of points, so no plain network gets below the best monotone fit. Both networks are also
-fitted to two moons, which a flow of the plane can separate: there they differ in their price, the
-evaluations of a solve.
+The function of Dupont et al. (2019) is −1 for |x| < ½ and 1 for 1 < |x| < 1.5, in one and two
+dimensions. An ODE block with a linear layer is fitted to it by least squares, plain and with five
+zeros appended to x, with equal training. Losses are measured with an accurate solve. In one dimension
+a flow preserves the order of points, so that no plain network beats the best monotone fit. Both
+networks are also fitted to two moons, which a planar flow can separate; there they differ in the
+number of evaluations of a solve.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/augmented.png"

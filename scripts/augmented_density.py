@@ -1,16 +1,16 @@
 """How tight the bound of an augmented flow is
 ===========================================
 
-An augmented flow has no density, but a lower bound, which is checked here against the truth.
+An augmented flow has only a lower bound of its density, which is compared here with the exact one.
 
 Run it with::
 
     python scripts/augmented_density.py            # writes figures/augmented_density.png and .json
 
-A flow over the plane and one noise column e is fitted to the circles. The bound of K draws, log
-(1/K) Σ p(x, eₖ)/q(eₖ), is compared on fresh points with the log-density of the same model by
-quadrature over e, which one column allows, with the exact density of the toy, and with a plain
-flow in equal training."""
+A flow over the plane and one noise column e is fitted to the circles. The bound from K draws, log
+(1/K) Σ p(x, eₖ)/q(eₖ), is evaluated on fresh points. It is compared with the log-density of the same
+model by quadrature over e, which is possible for one column, with the exact density of the toy, and
+with a plain flow with equal training."""
 
 # sphinx_gallery_thumbnail_path = "../figures/augmented_density.png"
 from __future__ import annotations
@@ -185,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
-    parser.add_argument("--steps", type=int, default=1_500, help="updates of each fit")
+    parser.add_argument("--steps", type=int, default=1_500, help="training steps of each fit")
     parser.add_argument("--quick", action="store_true", help="short fits, few draws")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)

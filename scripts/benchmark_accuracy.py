@@ -1,20 +1,20 @@
-"""Accuracy beside other density estimators
-========================================
+"""Accuracy compared with other density estimators
+===============================================
 
-Held-out likelihood with the same rows, the same seconds, and one thread each.
+Held-out likelihood with the same rows, the same seconds and one thread for each method.
 
 Run it with::
 
     python scripts/benchmark_accuracy.py                  # toys, and the tables of CNF_SHARED_DATA
     python scripts/benchmark_accuracy.py --only magic_gamma --methods cnf NSF mixture --seconds 600
 
-Every cell, one method on one data set with one seed, is kept as JSON in --cells as soon as it is
-done; a rerun goes on where the last one stopped. A cell does not record the code that made it:
-after a change of the recipe, give another folder. Peers run with the first seed only. Prints a
-table: NLL in nats a row (for a toy, the gap to its exact density), and the paired difference of
-ours to the best peer with its standard error; the tables of all runs so far are in
-figures/benchmark_accuracy.json, a picture beside it. Methods that a run leaves out keep the
-figures of the run before; differences are paired within one run."""
+A cell is one method on one data set with one seed. Every finished cell is saved as JSON in --cells,
+and a rerun continues after the last one. A cell does not record the code that produced it: after a
+change of the recipe, choose another folder. Peers run with the first seed only. The script prints a
+table with the NLL in nats per row (for a toy, the gap to its exact density), and the paired
+difference between ours and the best peer with its standard error. It writes the tables of all runs
+to figures/benchmark_accuracy.json, with a picture beside it. Methods that a run leaves out keep
+their earlier results; differences are paired within one run."""
 
 # sphinx_gallery_thumbnail_path = "../figures/benchmark_accuracy.png"
 from __future__ import annotations
@@ -226,17 +226,27 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--only", nargs="+", choices=(*TOYS, *TABLES), help="which data sets")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seconds", type=float, default=150, help="budget of a table's cell")
-    parser.add_argument("--toy-seconds", type=float, default=60, help="budget of a toy's cell")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1], help="of ours; peers have the first"
+        "--seconds", type=float, default=150, help="seconds of each fit to a table"
     )
-    parser.add_argument("--workers", type=int, default=2, help="cells at a time, one thread each")
+    parser.add_argument(
+        "--toy-seconds", type=float, default=60, help="seconds of each fit to a toy"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1],
+        help="seeds of our fits; peers use the first",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=2, help="cells in parallel, one thread each"
+    )
     parser.add_argument(
         "--clock",
         choices=("wall", "cpu"),
         default="wall",
-        help="cpu: for machines that other work shares",
+        help="cpu: for machines with other work",
     )
     parser.add_argument("--quick", action="store_true", help="a trial run: one toy, two methods")
     return parser.parse_args(argv)

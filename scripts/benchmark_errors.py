@@ -1,11 +1,11 @@
-"""Does the error bar cover the true error of a score, and how many evaluations does accuracy take?
+"""Does the error bound of a score cover its true error, and how many evaluations does it take?
 
     python scripts/benchmark_errors.py            # writes figures/benchmark_errors.json, error_bars.json
 
-Flows are fitted to the eight toys, to a conditional density and, where their folder is there, to
-three real tables, each with few and with many updates. Rows held out, rows and contexts far away,
-and rows of low precision are scored on the calibrated grid; the truth is dopri8 at 1e-10 in
-float64. Beside the longer fits stands torchdiffeq's dopri5, as `odeint` runs it, at the loosest
+Flows are fitted to the eight toys, to a conditional density and, if their folder exists, to three
+real tables, each with few and with many training steps. Held-out rows, rows and contexts far away,
+and rows of low precision are scored on the calibrated grid; the reference is dopri8 at 1e-10 in
+float64. The longer fits are compared with torchdiffeq's dopri5, as `odeint` runs it, at the loosest
 tolerance whose mean error is no larger.
 """
 
@@ -149,12 +149,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
     parser.add_argument(
-        "--steps", type=int, nargs="+", default=[60, 3_000], help="updates of the fits"
+        "--steps", type=int, nargs="+", default=[60, 3_000], help="training steps of the fits"
     )
     parser.add_argument(
-        "--models", type=Path, help="folder that keeps fitted flows and truths for the next run"
+        "--models", type=Path, help="folder in which fitted flows and references are kept"
     )
-    parser.add_argument("--flows", nargs="+", help="some of the flows alone")
+    parser.add_argument("--flows", nargs="+", help="which flows")
     parser.add_argument("--rows", type=int, default=500, help="held-out rows scored")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a trial run on one toy")

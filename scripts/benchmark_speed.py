@@ -1,19 +1,19 @@
-"""Speed beside zuko and torchdiffeq
-=================================
+"""Speed compared with zuko and torchdiffeq
+========================================
 
-Speed and error of scoring, gradients and sampling, beside zuko's CNF and FFJORD's way with
-torchdiffeq.
+Speed and error of scoring, gradients and sampling, compared with zuko's CNF and with the FFJORD method
+on torchdiffeq.
 
 Run it with::
 
     python scripts/benchmark_speed.py            # writes figures/benchmark_speed.json and .png
-    python scripts/benchmark_speed.py --compile  # what torch.compile makes of it: writes compiled_speed.json
+    python scripts/benchmark_speed.py --compile  # effect of torch.compile: writes compiled_speed.json
 
-One process, one thread. The same trained weights are on every side: a network with two hidden
-layers of 64 and tanh. Sides are timed in turns; what is printed are medians, with the smallest and
-largest time beside them. Errors are against dopri8 at 1e-10 in float64: of log_prob in nats, of
-samples the distance from where their base points belong. Peers run at their defaults, and zuko
-once more at the loosest tolerance whose error is still no larger than ours."""
+All measurements run in one process with one thread. All methods use the same trained weights: a network
+with two hidden layers of 64 units and tanh. They are timed in turn; the script prints medians, with the
+smallest and largest time. Errors are relative to dopri8 at 1e-10 in float64: of log_prob in nats, and of
+samples as the distance from the exact images of their base points. Peers run at their defaults, and
+zuko also at the loosest tolerance whose error is no larger than ours."""
 
 # sphinx_gallery_thumbnail_path = "../figures/benchmark_speed.png"
 from __future__ import annotations
@@ -49,7 +49,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
     parser.add_argument("--quick", action="store_true", help="two columns, few rows and repeats")
     parser.add_argument(
-        "--compile", action="store_true", help="two columns, with and without, and no peers"
+        "--compile",
+        action="store_true",
+        help="two columns, with and without compilation, no peers",
     )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)

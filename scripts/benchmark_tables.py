@@ -1,16 +1,17 @@
-"""Speed of typed tables: what a row costs to score and to draw, and how budgets in seconds hold.
+"""Speed of typed tables: the cost of scoring and drawing a row, and the accuracy of time budgets.
 
     python scripts/benchmark_tables.py            # writes figures/benchmark_tables.json
     python scripts/benchmark_tables.py --quick    # few rows and steps
-    python scripts/benchmark_tables.py --parts budgets   # the other part stays as it was measured
+    python scripts/benchmark_tables.py --parts budgets   # the results of the other part are kept
 
-A table like a census is made: eight categories, five integers (an age, years of school, hours that
-heap at forty, weeks, children) and two real columns. One thread; medians of processor time.
+The table is generated and resembles a census: eight categories, five integers (an age, years of school,
+hours with a heap at forty, weeks, children) and two real columns. Results are medians of processor time
+on one thread.
 
-Budgets are commands `cnf fit --seconds`, each in a process of its own, imports and reading included. Their
-tables have real, integer and categorical columns in turn; of those with holes, each cell is missing
-with a probability of a tenth. The clock of these processes is their processor time, so that other
-work on the machine does not shorten a fit."""
+Budgets are measured with `cnf fit --seconds`, each in its own process, and include imports and reading.
+Their tables alternate real, integer and categorical columns; in those with missing cells, each cell is
+missing with probability 0.1. The clock of these processes is their processor time, so that other work
+on the machine does not shorten a fit."""
 
 from __future__ import annotations
 

@@ -1,18 +1,18 @@
 """Accuracy against processor seconds
 ==================================
 
-Held-out likelihood of ours and of three peers at each budget.
+Held-out likelihood of our fits and of three peers at each budget.
 
 Run it with::
 
     CNF_SHARED_DATA=... python scripts/benchmark_time.py             # figures/benchmark_time.json and .png
     python scripts/benchmark_time.py --only magic_gamma --budgets 2 15
 
-Every method gets each budget anew, in seconds of its process and on one thread, choices and
-calibration included. Prints NLL in nats a row, the seconds that ours took, and the first budget at
-which ours is ahead of the best peer at its largest. Cells are kept as those of
-benchmark_accuracy.py are, and a rerun goes on where the last one stopped. Methods and budgets that
-a run leaves out keep the figures of the run before."""
+Every method is run separately for each budget, in seconds of its process on one thread, including model
+selection and calibration. The script prints the NLL in nats per row, the seconds of our fit, and the
+first budget at which our fit beats the best peer at its largest budget. Cells are saved as in
+benchmark_accuracy.py, and a rerun continues after the last one. Methods and budgets that a run leaves
+out keep their earlier results."""
 
 # sphinx_gallery_thumbnail_path = "../figures/benchmark_time.png"
 from __future__ import annotations
@@ -129,7 +129,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=TABLES, help="which tables")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--budgets", nargs="+", type=float, default=BUDGETS, help="seconds")
-    parser.add_argument("--workers", type=int, default=2, help="cells at a time, one thread each")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="cells in parallel, one thread each"
+    )
     parser.add_argument("--quick", action="store_true", help="a trial run: one toy, two budgets")
     return parser.parse_args(argv)
 

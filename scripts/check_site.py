@@ -1,7 +1,8 @@
 """Checks the built documentation: `python scripts/check_site.py build/site`.
 
-Every internal link must lead to a file, and to a place in it; nothing but links may leave the site, so that
-it opens without a network; every page but the root's must be reached from it, and found by the search.
+Every internal link must lead to an existing file and anchor. The site may load nothing from elsewhere, so
+that it works without a network. Every page must be reachable from the root page, and the search must find
+it.
 """
 
 from __future__ import annotations

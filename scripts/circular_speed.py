@@ -1,12 +1,12 @@
-"""What a row on circles or a sphere costs to score, beside a row of as many ordinary columns.
+"""The cost of scoring a row on circles or a sphere, compared with as many ordinary columns.
 
     python scripts/circular_speed.py            # figures/circular_speed.json
 
-Five clouds in 2 and in 7 columns, and the same wrapped around circles and laid on a sphere. All
-fits have one width, one number of training steps, and the plainest base, from which all has to
-move. Sides are timed in turns, in one thread: as fitted, each on its own calibrated grid, and all
-on one grid, where an evaluation is compared with an evaluation. Printed are medians of processor
-time, with the smallest and largest.
+The data are five clusters in 2 and in 7 columns, and the same clusters wrapped around circles and
+projected to a sphere. All fits have the same width, the same number of training steps, and the plainest
+base, so that the flow has to do all the work. They are timed in turn on one thread: first each on its
+own calibrated grid, then all on one grid, which compares the cost of an evaluation. The script prints
+medians of processor time, with the smallest and largest.
 """
 
 from __future__ import annotations

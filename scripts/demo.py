@@ -1,10 +1,9 @@
-"""The first run: fit a toy and a table by the commands of `cnf`, and compare with what can be
-known.
+"""A first run: fit a toy and a table with the `cnf` commands, and compare with known results.
 
     python scripts/demo.py --out demo
 
-Takes under five minutes and writes nothing outside its folder. The toy has an exact entropy, which
-no model can beat; the table, one that scikit-learn brings along, has Gaussians to compare with.
+The script takes under five minutes and writes only to its folder. The toy has an exact entropy, which no
+model can beat. The table comes with scikit-learn and is compared with Gaussians.
 """
 
 from __future__ import annotations

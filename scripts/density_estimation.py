@@ -7,9 +7,9 @@ Run it with::
 
     python scripts/density_estimation.py --out figures --seconds 60
 
-Prints the gap of every toy, the mean of log p_true − log p_model over held-out points in nats ±
-its standard error (zero for a perfect model), and writes density_estimation.png (data, learned
-density, samples) and density_estimation.json (the numbers).
+The script prints the gap of every toy, the mean of log p_true − log p_model over held-out points in nats
+± its standard error (zero for a perfect model). It writes density_estimation.png (data, learned density,
+samples) and density_estimation.json (the numbers).
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/density_estimation.png"

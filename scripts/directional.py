@@ -1,12 +1,12 @@
-"""Known densities on circles, a torus of seven angles and the sphere: how near is a fit?
+"""How accurate are fits to known densities on circles, a torus of seven angles and the sphere?
 
     python scripts/directional.py              # eight fits of 60 s of one core: figures/directional.json
     python scripts/directional.py --quick      # one fit of a few steps
 
-Each law has 20,000 rows to learn from and as many fresh ones to judge by. The gap is the mean of
-log p − log q over the fresh rows, in nats, with its standard error: the Kullback-Leibler divergence
-of the fit q from the law p, zero where they are one. Angles are in degrees, places in longitude and
-latitude; densities are per degree, and per unit area of the unit sphere.
+Each law has 20,000 training rows and as many fresh test rows. The gap is the mean of log p − log q over
+the fresh rows, in nats, with its standard error. It estimates the Kullback-Leibler divergence of the fit q
+from the law p, which is zero if they agree. Angles are in degrees, places in longitude and latitude;
+densities are per degree, and per unit area of the unit sphere.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
     parser.add_argument("--only", nargs="+", choices=LAWS, default=list(LAWS))
-    parser.add_argument("--seconds", type=float, default=60.0, help="of one core, for each fit")
+    parser.add_argument("--seconds", type=float, default=60.0, help="processor seconds per fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a trial run")
     options = parser.parse_args()

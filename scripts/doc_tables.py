@@ -1,10 +1,10 @@
-"""The tables of README, CHANGELOG and docs/, written from the numbers in figures/.
+"""Writes the tables of README, CHANGELOG and docs/ from the numbers in figures/.
 
     python scripts/doc_tables.py            # rewrites every table between its two comments
     python scripts/doc_tables.py --check    # changes nothing; exit 1 if a table is not up to date
 
-A page marks a table by `<!-- table: NAME -->` before it and `<!-- end of table -->` after it; NAME
-is one of `figure_tables.TABLES`.
+A page marks a table with the comments `<!-- table: NAME -->` before it and `<!-- end of table -->` after
+it, where NAME is one of `figure_tables.TABLES`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if it would")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 if a table is outdated"
+    )
     check = parser.parse_args().check
     stale = []
     for page in pages():

@@ -1,7 +1,7 @@
 """Domain shift on real tables
 ===========================
 
-Are rows that were carried told from rows of the target, and do weights by the density ratio help a
+Can transported rows be distinguished from rows of the target, and do density-ratio weights improve a
 regression?
 
 Run it with::
@@ -9,13 +9,13 @@ Run it with::
     python scripts/domain_shift.py            # two tables of CNF_SHARED_DATA, about a minute of one core each
     python scripts/domain_shift.py --quick    # a generated table, a few training steps
 
-California inland to coast, and Beijing 2010 to 2014. Half of the rows of each side fit a model of the
-covariates, from source to target; all figures are of the other halves. Written to
-figures/domain_shift.json: how well boosted trees tell source rows from target rows (AUC,
-cross-validated; ½ is not at all) before and after they are carried, and how well they tell two halves
-of the target, by chance and by days; and the root mean square error, on target rows, of regressions
-that learn from source rows, unweighted, with the weights of a logistic regression, and with those of
-the density ratio. Rounded columns are spread over their steps. figures/domain_shift.png shows both.
+The tables are California, inland to coast, and Beijing, 2010 to 2014. Half of the rows of each side train
+a model of the covariates, from source to target; all results are for the other halves.
+figures/domain_shift.json contains the AUC of boosted trees that separate source rows from target rows
+(cross-validated; ½ is chance), before and after transport, and of trees that separate two halves of the
+target, split at random and by days. It also contains the root mean square error, on target rows, of
+regressions trained on source rows: unweighted, with the weights of a logistic regression, and with those
+of the density ratio. Rounded columns are dequantized. figures/domain_shift.png shows both results.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/domain_shift.png"

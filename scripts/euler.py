@@ -7,10 +7,10 @@ Run it with::
 
     python scripts/euler.py            # writes figures/euler.png and figures/euler.json
 
-The equation is dx/dt = 2 cos(t) x (1 − x) from t = 0 to 6, solved from 50 starts; its solution is
-known, x/(1 − x) = x₀/(1 − x₀) exp(2 sin t). An error is the largest at t = 6, in float64. The
-order of a method is the slope of log error on log step size; adaptive solvers take a
-tolerance instead.
+The equation is dx/dt = 2 cos(t) x (1 − x) from t = 0 to 6, solved from 50 initial values. Its exact
+solution is x/(1 − x) = x₀/(1 − x₀) exp(2 sin t). The error is the largest one at t = 6, in float64. The
+order of a method is the slope of log error against log step size; adaptive solvers take a tolerance
+instead.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/euler.png"

@@ -1,17 +1,17 @@
-"""Exported models beside the models: the largest difference on unseen rows, and the speed.
+"""Exported models compared with the originals: the largest difference on unseen rows, and the speed.
 
     CNF_SHARED_DATA=... python scripts/export_parity.py     # writes figures/export_parity.json
     python scripts/export_parity.py --quick                 # one small model, few rows
 
-Fits tables of 2 to 43 columns from the folder CNF_SHARED_DATA and two that are made here, one with
-ranges and one with integers, exports each, and scores held-out rows and fresh draws of the model with
-onnxruntime, in blocks of 1,024, in a process that has no torch. Differences count in rows that the
-file vouches for and that needed no second look of the model. The limit is 1e-4 nats or 1e-5 of the
-value. Rows beyond it are counted: their bars have to cover the difference, and beside them stands what
-single precision does to the model's own scores. A model whose field moves no row proves nothing and is
-refused. Speeds are rows a second of processor time on one thread, medians of interleaved runs; second
-looks of torch are left out for plain tables, and for typed ones torch reads a data frame. Below 1e-4 of
-the rows of a plain table, a bar that lies on the tolerance may be judged differently."""
+The script fits tables of 2 to 43 columns from the folder CNF_SHARED_DATA and two generated ones, one with
+ranges and one with integers. It exports each model, and scores held-out rows and fresh draws of the model
+with onnxruntime, in blocks of 1,024, in a process without torch. Differences are counted for rows that
+the file accepts and that the model did not have to solve again. The limit is 1e-4 nats, or 1e-5 of the
+value. Rows beyond it are counted: their error bounds must cover the difference, which is compared with
+the effect of single precision on the model's own scores. A model whose field is zero tests nothing and is
+rejected. Speeds are rows per second of processor time on one thread, medians of interleaved runs. For
+plain tables, torch does no second solves; for typed ones, it reads a data frame. For fewer than 1e-4 of
+the rows of a plain table, an error bound close to the tolerance may fall on either side of it."""
 
 from __future__ import annotations
 

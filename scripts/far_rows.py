@@ -1,4 +1,4 @@
-"""Rows and contexts near and far, in several precisions: do bars cover the errors of their scores?
+"""Do error bounds cover the errors of scores, for rows and contexts near and far, in several precisions?
 
 `benchmark_errors.py` runs it.
 """

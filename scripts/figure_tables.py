@@ -1,4 +1,4 @@
-"""Each table of README and docs/, from the JSON files in figures/; `doc_tables.py` puts them in place."""
+"""The tables of README and docs/, from the JSON files in figures/; `doc_tables.py` inserts them."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""The files of the package that two walks of docs/architecture.md enter, in the order of entry.
+"""The files of the package that two walks of docs/architecture.md enter, in order of entry.
 
     python scripts/files_entered.py             # writes figures/files_entered.json
 
-One walk is `log_prob` of a fitted `CNF`; the other is `cnf fit` of a table of five types of columns,
-up to the end of its first training step. A file counts when one of its functions is called; what runs
-on import does not.
+One walk is `log_prob` of a fitted `CNF`. The other is `cnf fit` of a table with five column types, up to
+the end of its first training step. A file counts if one of its functions is called; code that runs on
+import does not count.
 """
 
 from __future__ import annotations

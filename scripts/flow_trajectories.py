@@ -1,14 +1,14 @@
 """A flow on its way
 =================
 
-Fit a toy and watch the flow at work: particles, velocity and density on the way from base to data.
+Fit a toy and watch the flow: particles, velocity and density between base and data.
 
 Run it with::
 
     python scripts/flow_trajectories.py --toy pinwheel --out figures
 
-Prints the gap to the exact density; writes flow_trajectories.png, the paths of particles beside
-density and velocity at four times, and the film flow_trajectories.gif."""
+The script prints the gap to the exact density. It writes flow_trajectories.png, the paths of particles
+with density and velocity at four times, and the animation flow_trajectories.gif."""
 
 # sphinx_gallery_thumbnail_path = "../figures/flow_trajectories.png"
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""From one Gaussian to another: is the map optimal, are both densities exact?
+"""From one Gaussian to another: is the map optimal, and are both densities exact?
 
     python scripts/gaussian_transport.py              # 2 and 10 columns, 20 s of one core each
     python scripts/gaussian_transport.py --quick      # 2 columns, a few training steps
 
-The optimal map between Gaussians is known, x ↦ m + A x with A = S₀^−½ (S₀^½ S₁ S₀^½)^½ S₀^−½. Written
-to figures/gaussian_transport.json: the distance of the map from it beside the distance that points
-are moved (root mean squares), the Kullback-Leibler divergence of either density, the mean error of
-their log-ratio on rows of both tables, in nats, and the share of rows whose error bound covers what
-dopri8 at 1e-8 in float64 finds. Beside map and ratio stand those of two Gaussians fitted to the same
-rows by maximum likelihood, which know the shape of the law.
+The optimal map between Gaussians is known: x ↦ m + A x with A = S₀^−½ (S₀^½ S₁ S₀^½)^½ S₀^−½.
+figures/gaussian_transport.json contains the distance between the two maps and the distance that points
+move (root mean squares), the Kullback-Leibler divergence of either density, and the mean error of their
+log-ratio on rows of both tables, in nats. It also contains the fraction of rows whose error bound covers
+the difference from dopri8 at 1e-8 in float64. Map and ratio are compared with those of two Gaussians
+fitted to the same rows by maximum likelihood, a family that contains the true law.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of one core, for each fit")
+    parser.add_argument("--seconds", type=float, default=20.0, help="processor seconds per fit")
     parser.add_argument("--quick", action="store_true", help="a trial run")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,19 +1,19 @@
 """Snapshots of mass that grows
 ============================
 
-The law of the growth is known, and one snapshot is left out: are growth and density found?
+The law of the growth is known, and one snapshot is left out: does the fit recover growth and density?
 
 Run it with::
 
     python scripts/growth.py            # 3 fits of 1,500 training steps, two minutes of a core each
     python scripts/growth.py --quick    # one fit of a few training steps
 
-One cloud splits into two that move apart, and one of them grows six times as fast. Each snapshot
-has as many rows as its mass says; each between the first and the last is left out once. Written to
-figures/growth.json: at the time left out and at the last one, the Kullback-Leibler divergence and
-its standard error, in nats, the relative error of the rate of growth, for rows (root mean squares)
-and for the whole, and the mean rate of either branch. figures/growth.png shows densities at a row
-of times, and paths in the color of the rate.
+One cluster splits into two that move apart, and one of them grows six times as fast. The number of rows of
+a snapshot is proportional to its mass. Each snapshot between the first and the last is left out once.
+figures/growth.json contains results at the time left out and at the last one: the Kullback-Leibler
+divergence and its standard error, in nats; the relative error of the growth rate, over rows (root mean
+squares) and in total; and the mean rate of either branch. figures/growth.png shows densities at several
+times, and paths colored by the rate.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/growth.png"
@@ -122,7 +122,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
-    parser.add_argument("--steps", type=int, default=1_500, help="of each fit")
+    parser.add_argument("--steps", type=int, default=1_500, help="training steps of each fit")
     parser.add_argument(
         "--left", type=float, nargs="+", default=TIMES[1:-1], help="times left out"
     )

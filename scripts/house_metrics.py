@@ -1,13 +1,13 @@
-"""Size and shape of the source of `cnf`, beside that of an installed zuko.
+"""Size and structure of the source of `cnf`, compared with an installed zuko.
 
     python scripts/house_metrics.py                       # writes figures/house_metrics.json
     python scripts/house_metrics.py PATH [PATH ...]       # prints any other packages instead
 
-Everything is read from the syntax trees, so the figures are the same on every machine. A function
-is measured from its first to its last line, docstring included. The cyclomatic number is one plus
-the branches, loops, handlers, assertions, comprehensions and Boolean operators of the function's
-own body; nested functions count for themselves. The share of typed arguments leaves out those with
-stars. Odd numbers are literals other than 0, 1, 2, 3, ½ and −1.
+All numbers come from the syntax trees, so that they are the same on every machine. A function is
+measured from its first to its last line, including its docstring. The cyclomatic number is one plus
+the number of branches, loops, handlers, assertions, comprehensions and Boolean operators in the
+function's own body; nested functions are counted separately. The fraction of typed arguments excludes
+starred ones. Odd numbers are literals other than 0, 1, 2, 3, ½ and −1.
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("paths", nargs="*", type=Path, help="folders to measure instead of ours")
+    parser.add_argument("paths", nargs="*", type=Path, help="packages to measure instead")
     parser.add_argument(
         "--out", type=Path, default=ROOT / "figures", help="folder of the JSON file"
     )

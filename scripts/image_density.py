@@ -1,16 +1,16 @@
 """A picture as a density
 ======================
 
-The darker a place of a picture, the higher its density.
+The darker a part of a picture, the higher its density.
 
 Run it with::
 
     python scripts/image_density.py --image portrait.png --out figures
 
-Draws points from the darkness of a PNG's pixels, fits a flow to them, and prints held-out NLL
-beside that of the picture itself, whose density is known pixel by pixel. Writes image_density.png:
-the picture, points drawn from the flow, its density. Without --image, three letters are the
-picture.
+The script draws points in proportion to the darkness of a PNG's pixels, fits a flow to them, and prints
+its held-out NLL and that of the picture itself, whose density is known for each pixel. It writes
+image_density.png with the picture, points drawn from the flow, and its density. Without --image, the
+picture shows three letters.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/image_density.png"
@@ -116,8 +116,8 @@ def draw(flow: cnf.CNF, dark: np.ndarray, *, resolution: int) -> Figure:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to")
-    parser.add_argument("--image", type=Path, help="a PNG of your own; default: three letters")
-    parser.add_argument("--steps", type=int, default=2000, help="budget of the fit, in updates")
+    parser.add_argument("--image", type=Path, help="path of a PNG; default: three letters")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps of the fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a trial run of a few seconds")
     return parser.parse_args(argv)

@@ -1,17 +1,17 @@
-"""Hidden cells of three tables drawn anew, beside miceforest and scikit-learn's IterativeImputer.
+"""Imputation of masked cells in three tables, compared with miceforest and scikit-learn.
 
-    pip install miceforest "lightgbm<4.7"        # without them, miceforest is left out
+    pip install miceforest "lightgbm<4.7"        # without them, miceforest is skipped
     CNF_SHARED_DATA=... python scripts/imputation.py        # figures/imputation.json
 
-Tables, split and hidden cells are those of `tables.py`: a fifth of the rows is held out, and 20 % of
-the cells of 1,000 of these are hidden. Each imputer learns from the other rows and completes the
-held-out ones 19 times. CRPS: the continuous ranked probability score of the draws of a hidden number, in
-standard deviations of its column, the mean over the cells of a column and then over the columns.
-Covered: the share of hidden numbers between the lowest and the highest of the draws, ties broken at
-random; of draws from the true law, 18 / 20 = 90 %.
+Tables, split and masked cells are those of `tables.py`: a fifth of the rows is held out, and 20 % of the
+cells of 1,000 held-out rows are masked. Each imputer is trained on the other rows and completes the
+held-out ones 19 times. CRPS is the continuous ranked probability score of the draws of a masked number, in
+standard deviations of its column, averaged over the cells of a column and then over the columns. Coverage
+is the fraction of masked numbers between the lowest and the highest draw, with ties broken at random; draws
+from the true law have 18 / 20 = 90 %. The scikit-learn method is IterativeImputer.
 
-Our fit has a budget of processor seconds; the others take what they take at their defaults. One
-thread. `--methods cnf` replaces our entries and leaves those of the others."""
+Our fit has a budget of processor seconds; the others run at their defaults, without a limit. All use one
+thread. `--methods cnf` replaces our results and keeps those of the others."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
     parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seconds", type=float, default=150, help="of the processor, for our fit")
+    parser.add_argument("--seconds", type=float, default=150, help="processor seconds of our fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a generated table and few steps")
     return parser.parse_args(argv)

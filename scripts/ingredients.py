@@ -1,7 +1,7 @@
-"""The ingredients of the recipe, each with what switches it off.
+"""The ingredients of the recipe, each with a switch that removes it.
 
-A switch is a setting of `cnf.fit`, or a replacement of a module-level name, or both. Most replace a
-number of `cnf.recipe.defaults`. Every name of the package that is replaced stands in this file.
+A switch is a setting of `cnf.fit`, a replacement of a module-level name, or both. Most replace a number
+of `cnf.recipe.defaults`. Every replaced name of the package is listed in this file.
 """
 
 from __future__ import annotations

@@ -1,25 +1,24 @@
 """Latent ODEs on irregular series
 ===============================
 
-Latent ODEs beside recurrent networks of the same size, trained in the same run.
+Latent ODEs compared with recurrent networks of the same size, trained in the same run.
 
 Run it with::
 
     python scripts/latent_ode.py --out figures
 
-Two-spiral data of the Neural ODE paper: 1,000 spirals of 100 points, of which 30, 50 or 100 are
-observed at random times with noise 0.1 (the radius goes from 0.2 to 2.1); RMSE of the forecast of
-100 further points against the noise-free curve, beside an RNN (tanh) and a GRU that are told the
-gaps. All sides learn from the same noisy observations, none of them beyond the observed range: the
-latent ODE by its lower bound and the agreement of its readings; the networks, as in the paper, by
-the likelihood of each next observation. The RNN is trained at two learning rates, and the better
-of its forecasts counts. Settings were chosen on the spirals of seed 0; seed 5 is the default. The
-paper does not state its generator, scale or noise, so its figures stand beside but are not
-comparable.
+The data are the spirals of the Neural ODE paper: 1,000 spirals of 100 points, of which 30, 50 or 100 are
+observed at random times with noise 0.1 (the radius grows from 0.2 to 2.1). The result is the RMSE of the
+forecast of 100 further points against the noise-free curve. The peers are an RNN (tanh) and a GRU that
+receive the gaps between times. All models are trained on the same noisy observations, none of them beyond
+the observed range: the latent ODE on its lower bound and the agreement of its readings, the networks, as
+in the paper, on the likelihood of each next observation. The RNN is trained at two learning rates, and the
+better forecast counts. Settings were chosen on the spirals of seed 0; seed 5 is the default. The paper
+does not state its generator, scale or noise, so that its results are shown but are not comparable.
 
-Then daily weather of Rhode Island (see weather.py), where CNF_SHARED_DATA has it: 20 days with
-half of the values removed, mean squared error of the next 10 days. Writes latent_ode and
-latent_ode_weather, each .png and .json."""
+The second part is daily weather of Rhode Island (see weather.py), if CNF_SHARED_DATA contains it: 20 days
+with half of the values removed, and the mean squared error of the next 10 days. The script writes
+latent_ode and latent_ode_weather, each as .png and .json."""
 
 # sphinx_gallery_thumbnail_path = "../figures/latent_ode.png"
 from __future__ import annotations
@@ -273,11 +272,11 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to")
     parser.add_argument(
-        "--cells", type=Path, help="folder to keep what is done, for a rerun to go on"
+        "--cells", type=Path, help="folder of finished results, from which a rerun continues"
     )
-    parser.add_argument("--only", choices=("spirals", "weather"), help="one part of the two")
+    parser.add_argument("--only", choices=("spirals", "weather"), help="which of the two parts")
     parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="a trial run with a few updates")
+    parser.add_argument("--quick", action="store_true", help="a trial run with few training steps")
     return parser.parse_args(argv)
 
 

@@ -1,14 +1,14 @@
-"""A table of more rows than memory: fitted, and a part of it scored, by the commands.
+"""A table larger than memory, fitted and partly scored with the `cnf` commands.
 
     python scripts/many_rows.py            # writes figures/many_rows.json
     python scripts/many_rows.py --quick    # few rows
 
-Writes generated rows of ten columns to Parquet files in a temporary folder, a gigabyte or so, and runs
-`cnf fit --memory` and `cnf score`. Of the fit: seconds from its start to its first update, and its peak
-memory, that of the program itself included. Of reading: milliseconds to open a file, and rows a second
-that one process reads. Of the scores of a tenth of the files: rows a second by the
-clock, over all and in the slowest and the fastest file, rows a second of processors, the start of the
-program included, and the peak memory of a process."""
+The script writes generated rows of ten columns to Parquet files in a temporary folder, about a gigabyte,
+and runs `cnf fit --memory` and `cnf score`. For the fit, it measures the seconds until the first training
+step, and the peak memory including the program itself. For reading, it measures the milliseconds to open a
+file, and the rows per second of one process. For the scores of a tenth of the files, it measures the
+rows per second of elapsed time, in total and for the slowest and the fastest file, the rows per second of
+processor time, including the start of the program, and the peak memory of a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables in Markdown, and the numbers in figures/ that they show."""
+"""Tables in Markdown, and the numbers in figures/ that they contain."""
 
 from __future__ import annotations
 

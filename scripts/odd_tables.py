@@ -1,7 +1,7 @@
-"""Ten tables with ordinary rows and odd ones: one class or one subgroup is ordinary, another is odd.
+"""Ten tables with ordinary and odd rows: one class or subgroup is ordinary, and another one is odd.
 
-Eight come from the folder that CNF_SHARED_DATA names, two with scikit-learn. Cells are spread over
-the grid they were rounded to, as in `real_tables`."""
+Eight come from the folder named by CNF_SHARED_DATA, and two from scikit-learn. Cells are dequantized over
+the grid to which they were rounded, as in `real_tables`."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
 """A classifier of continuous depth
 ================================
 
-An ODE block against a residual network with as many parameters, on 8x8 digits.
+An ODE block compared with a residual network of equal size, on 8x8 digits.
 
 Run it with::
 
     python scripts/ode_classifier.py            # writes figures/ode_classifier.png and .json
 
-Both networks are Linear(64, 32), a trunk of 6,368 parameters, Linear(32, 10): the trunk is four
-residual blocks with hidden layers of 24 units, or an ODE whose velocity has one of 96 and is
-trained by the adjoint. Five seeds, each with its own fifth of scikit-learn's 1,797 digits held
-out, so that every image is tested once. Memory is the largest number of bytes in live tensors
+Both networks consist of Linear(64, 32), a trunk of 6,368 parameters, and Linear(32, 10). The trunk is four
+residual blocks with hidden layers of 24 units, or an ODE whose velocity has one hidden layer of 96 units
+and is trained by the adjoint. There are five seeds, each with its own held-out fifth of scikit-learn's
+1,797 digits, so that every image is tested once. Memory is the largest number of bytes in live tensors
 during one forward and backward pass."""
 
 # sphinx_gallery_thumbnail_path = "../figures/ode_classifier.png"

@@ -1,10 +1,10 @@
-"""A training loop by hand beside `cnf.fit` and zuko: what an update costs, and where it leads.
+"""A hand-written training loop compared with `cnf.fit` and zuko: cost per step, and final likelihood.
 
     python scripts/own_loop.py            # writes figures/own_loop.json
 
-The cost is that of one update of 512 rows in two columns, in processor time; every median is of
-interleaved rounds. Then `cnf.fit` gets some seconds on moons, and the loop of docs/training.md as
-much processor time; both are scored on rows that neither saw.
+The cost is that of one training step of 512 rows in two columns, in processor time; every median is over
+interleaved rounds. Then `cnf.fit` gets a number of seconds on moons, and the loop of docs/training.md gets
+as much processor time; both are scored on fresh rows.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of the fit")
+    parser.add_argument("--seconds", type=float, default=60.0, help="budget of the fit in seconds")
     parser.add_argument("--quick", action="store_true", help="a trial run")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Pictures of many small panels, kept small."""
+"""Small files for pictures of many small panels."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Density estimators to stand beside, each fitted within a budget of seconds and judged on
-held-out rows.
+"""Peer density estimators, each fitted within a budget of seconds and scored on held-out rows.
 
-A mixture that is being fitted when the seconds are over is fitted to its end; kernels take what
-they take.
+A mixture whose fit is running when the seconds are over is fitted to the end; kernel density estimates
+have no time limit.
 
 Every function takes a table in standardized units and returns log-densities of its test rows, with
 notes."""

@@ -7,10 +7,9 @@ Run it with::
 
     CNF_SHARED_DATA=... python scripts/point_maps.py --out figures
 
-Fits the longitudes and latitudes of two tables (us_zipcodes, baja_bathymetry) that lie in the
-folder CNF_SHARED_DATA; prints held-out NLL beside that of a Gaussian mixture, in nats a row;
-writes point_maps.png, the points beside the density. Without that folder, and with --quick, the
-moons stand in for the places.
+The script fits the longitudes and latitudes of two tables (us_zipcodes, baja_bathymetry) in the folder
+CNF_SHARED_DATA. It prints the held-out NLL and that of a Gaussian mixture, in nats per row, and writes
+point_maps.png, the points beside the density. Without that folder, or with --quick, it uses the moons.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/point_maps.png"
@@ -101,7 +100,7 @@ def draw(flows: dict[str, cnf.CNF], tables: dict[str, Tensor], *, resolution: in
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to")
-    parser.add_argument("--steps", type=int, default=2000, help="budget of each fit, in updates")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps of each fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a trial run of a few seconds")
     return parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""The posterior of a Bayesian logistic regression, by a flow and by pyro's NUTS; `variational.py`
+"""The posterior of a Bayesian logistic regression, from a flow and from pyro's NUTS; `variational.py`
 runs it."""
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""Likelihood updates by one process and by two, which share out each batch.
+"""Likelihood training steps on one process and on two, which divide each batch.
 
     python scripts/processes.py            # writes figures/processes.json
-    python scripts/processes.py --quick    # few updates
+    python scripts/processes.py --quick    # few training steps
 
-One thread a process. Of each run: seconds an update by the clock, and those of the processor in the
-first process. The gain by the clock is what a user has, and a busy machine spoils it. The gain by the
-processor leaves out all waiting; it may be above two, since a smaller part of a batch fits the cache."""
+Each process has one thread. For each run, the script measures the elapsed seconds per training step, and
+the processor seconds of the first process. The gain in elapsed time is what users see, but it suffers on a
+busy machine. The gain in processor time excludes all waiting; it may exceed two, since a smaller part of
+a batch fits the cache."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Conditionals of tables whose law is known: how near the amortized and the exact answers are.
+"""Accuracy of amortized and exact conditionals, on tables with a known law.
 
     python scripts/questions.py --steps 800 --out figures/questions.json
 
-The tables are a Gaussian and a mixture of four Gaussians in 6 and in 10 columns. For each, a flow
-is fitted alone and with `any_subset=True`, and asked for random columns given random others: mean
-of log p − log q over test rows (the Kullback-Leibler divergence) of the amortized answer; of the
-exact one the distance to a long run of the same joint density, how many bars cover it, and the
-effective sample size; the integral of one-column answers on a grid; and the time of a marginal
-beside that of `log_prob`."""
+The tables are a Gaussian and a mixture of four Gaussians in 6 and in 10 columns. For each, a flow is fitted
+alone and with `any_subset=True`, and is asked for random columns given random others. For the amortized
+answer, the script measures the mean of log p − log q over test rows (the Kullback-Leibler divergence). For
+the exact one, it measures the distance to a long run of the same joint density, the fraction of error
+bounds that cover it, and the effective sample size. It also measures the integral of one-column answers on
+a grid, and the time of a marginal compared with that of `log_prob`."""
 
 from __future__ import annotations
 

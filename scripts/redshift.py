@@ -1,20 +1,21 @@
-"""p(redshift | six magnitudes) of galaxies: a flow that is asked after its fit, beside its peers.
+"""p(redshift | six magnitudes) of galaxies: a flow that is conditioned after its fit, and its peers.
 
-    pip install pzflow        # without it, pzflow is left out
+    pip install pzflow        # without it, pzflow is skipped
     CNF_SHARED_DATA=... python scripts/redshift.py        # figures/redshift.json
 
-Rows are those of `real_tables`. Every method answers for held-out galaxies with a density on one grid of
-redshifts, normalized there. Ours: a joint density fitted with `any_subset=True`, asked amortized
-(`posterior`) and as pzflow does, by the joint density on the grid; and a flow of the redshift alone with
-the magnitudes as its context. The peers: pzflow at its defaults; a neural spline flow of the redshift
-given the magnitudes, as neural posterior estimation has it (zuko, trained as in `peers`); and quantile
-regression forests (Meinshausen 2006), their weights smoothed by the kernel that validation rows prefer.
+Rows are those of `real_tables`. Every method returns a density for each held-out galaxy on one grid of
+redshifts, on which it is normalized. Ours are a joint density fitted with `any_subset=True` and a flow of
+the redshift alone with the magnitudes as context. The joint density is evaluated amortized (`posterior`)
+and as in pzflow, by its values on the grid. The peers are pzflow at its defaults, a neural spline flow of
+the redshift given the magnitudes, as in neural posterior estimation (zuko, trained as in `peers`), and
+quantile regression forests (Meinshausen 2006), whose weights are smoothed by the kernel that validation
+rows select.
 
-CDE loss: the mean of ∫ p(z)² dz − 2 p(z of the galaxy) (Izbicki & Lee 2017). CRPS: the mean of
-∫ (F(z) − 1[z ≥ that of the galaxy])² dz. PIT: the largest distance between the distribution of F(z of
-the galaxy) and the uniform one. The flows have a budget of processor seconds, one thread; pzflow trains
-so many epochs that it takes no less, its compiling apart. The seconds that are kept are those of fit and
-answers."""
+The CDE loss is the mean of ∫ p(z)² dz − 2 p(z of the galaxy) (Izbicki & Lee 2017). The CRPS is the mean of
+∫ (F(z) − 1[z ≥ that of the galaxy])² dz. PIT is the largest distance between the distribution of F(z of
+the galaxy) and the uniform one. The flows have a budget of processor seconds on one thread; pzflow trains
+for enough epochs to take at least as long, without its compilation. The reported seconds are those of fit
+and evaluation."""
 
 from __future__ import annotations
 
@@ -183,9 +184,11 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
-    parser.add_argument("--seconds", type=float, default=40, help="of the processor, for a fit")
+    parser.add_argument("--seconds", type=float, default=40, help="processor seconds per fit")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="made rows and few updates")
+    parser.add_argument(
+        "--quick", action="store_true", help="generated rows and few training steps"
+    )
     return parser.parse_args(argv)
 
 

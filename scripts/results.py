@@ -1,5 +1,5 @@
-"""Results as files: numbers as JSON, and cells, kept so that a run that was stopped goes on where
-it was."""
+"""Results as files: numbers as JSON, and cells, which are saved so that an interrupted run can
+continue."""
 
 from __future__ import annotations
 

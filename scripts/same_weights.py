@@ -1,4 +1,4 @@
-"""The same velocity on every side: peers that carry the weights of a trained flow."""
+"""The same velocity in every library: peers that use the weights of a trained flow."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Samples beside data
 ===================
 
-Fit a toy, draw samples, and compare them with the data by eye, by clock and by a two-sample
+Fit a toy, draw samples, and compare them with the data by eye, by speed and by a two-sample
 statistic.
 
 Run it with::
@@ -9,8 +9,8 @@ Run it with::
     python scripts/sample_flow.py --toy 2spirals --out figures
     python scripts/sample_flow.py --toy 2spirals --model 2spirals.safetensors
 
-Prints samples per second and the squared energy distance between samples and data beside that of
-data and data, which has mean zero; writes sample_flow.png."""
+The script prints samples per second, and the squared energy distance between samples and data beside
+that between two data sets, which has mean zero. It writes sample_flow.png."""
 
 # sphinx_gallery_thumbnail_path = "../figures/sample_flow.png"
 from __future__ import annotations
@@ -103,7 +103,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to")
     parser.add_argument("--toy", choices=TOYS, default="2spirals")
-    parser.add_argument("--model", type=Path, help="a flow fitted to the toy already")
+    parser.add_argument("--model", type=Path, help="file of a flow already fitted to the toy")
     parser.add_argument("--seconds", type=float, default=60, help="budget of the fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a trial run of a few seconds")

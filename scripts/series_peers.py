@@ -1,4 +1,4 @@
-"""The recurrent networks that the latent ODE is compared with: they are told the gaps between
+"""The recurrent networks with which the latent ODE is compared; they receive the gaps between
 times."""
 
 from __future__ import annotations

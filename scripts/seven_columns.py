@@ -1,17 +1,17 @@
 """Seven columns of galaxies
 =========================
 
-A table of seven columns, seen in pairs, in slices, and on its way.
+A table of seven columns in pairs, in slices, and as a motion.
 
 Run it with::
 
     CNF_SHARED_DATA=... python scripts/seven_columns.py --out figures
 
-Fits 80,000 galaxies (redshift and six magnitudes) from the folder CNF_SHARED_DATA; prints held-out
-NLL beside that of a Gaussian mixture; writes seven_columns_pairs.png (data and samples),
+The script fits 80,000 galaxies (redshift and six magnitudes) from the folder CNF_SHARED_DATA, and prints
+the held-out NLL and that of a Gaussian mixture. It writes seven_columns_pairs.png (data and samples),
 seven_columns_slices.png (log-densities along every column, and two columns given the others) and
-seven_columns_flow.png (particles in two columns and in principal axes). Without that folder, and
-with --quick, a bundled table's columns do.
+seven_columns_flow.png (particles in two columns and in principal axes). Without that folder, or with
+--quick, it uses columns of a bundled table.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/seven_columns_flow.png"
@@ -125,7 +125,7 @@ def draw_flow(flow: cnf.CNF, names: list[str]) -> Figure:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to")
-    parser.add_argument("--steps", type=int, default=3000, help="budget of the fit, in updates")
+    parser.add_argument("--steps", type=int, default=3000, help="training steps of the fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a trial run of a few seconds")
     return parser.parse_args(argv)

@@ -1,18 +1,17 @@
 """Small tables
 ============
 
-Held-out likelihood by ten-fold cross-validation, beside a Gaussian and a Gaussian mixture.
+Held-out likelihood by ten-fold cross-validation, compared with a Gaussian and a Gaussian mixture.
 
 Run it with::
 
     python scripts/small_tables.py            # writes figures/small_tables.json and .png
 
-Every choice is made inside the training folds: `CNFDensity` at its defaults holds out rows of its
-own, and the mixture's number of components and shape of covariance are chosen by five-fold cross-
-validation. (The principal components of the digits are those of all rows, for every density alike:
-they are the table.) Scores are nats a row in units standardized by the training fold; the
-differences are paired, row by row, to the better of Gaussian and mixture, positive where the flow
-is worse."""
+Every choice is made inside the training folds: `CNFDensity` at its defaults holds out some of its rows,
+and five-fold cross-validation chooses the mixture's number of components and shape of covariance. (The
+principal components of the digits are those of all rows, for every method: they define the table.) Scores
+are in nats per row, in units standardized by the training fold. The differences to the better of Gaussian
+and mixture are paired row by row, and positive if the flow is worse."""
 
 # sphinx_gallery_thumbnail_path = "../figures/small_tables.png"
 from __future__ import annotations
@@ -133,8 +132,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
     parser.add_argument("--only", nargs="+", choices=TABLES, help="which tables")
-    parser.add_argument("--workers", type=int, default=2, help="folds at a time, one thread each")
-    parser.add_argument("--quick", action="store_true", help="a trial run: one table, few updates")
+    parser.add_argument(
+        "--workers", type=int, default=2, help="folds in parallel, one thread each"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a trial run: one table, few training steps"
+    )
     return parser.parse_args(argv)
 
 

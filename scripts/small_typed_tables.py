@@ -1,13 +1,13 @@
-"""Small tables with a category: held-out likelihood by ten-fold cross-validation, beside Gaussians and
-mixtures of each class.
+"""Small tables with a category: held-out likelihood by ten-fold cross-validation, compared with Gaussians
+and mixtures per class.
 
     python scripts/small_typed_tables.py            # writes figures/small_typed_tables.json
 
-All densities are held to one measure: a cell is the probability of its step of the column's grid,
-the smallest power of ten that all its numbers are multiples of. `cnf.fit_table` has its defaults.
-The Gaussian of each class has a covariance of its own; the mixtures' number of components and shape
-of covariance are chosen by five-fold cross-validation in the training fold, for all classes alike.
-Differences are paired, row by row, to the better of the two, positive where the flow is worse."""
+All densities are compared with the same measure: a cell counts by the probability of its step of the
+column's grid, the largest power of ten of which all its numbers are multiples. `cnf.fit_table` runs at its
+defaults. Each class has a Gaussian with its own covariance. Five-fold cross-validation in the training fold
+chooses the mixtures' number of components and shape of covariance, which all classes share. Differences to
+the better of the two are paired row by row, and positive if the flow is worse."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def table(name: str) -> pd.DataFrame:
 
 
 def step(column: pd.Series) -> float:
-    """The smallest power of ten that all numbers are multiples of."""
+    """The largest power of ten of which all numbers are multiples."""
     for digits in range(-3, 9):
         if np.allclose(column, column.round(digits), rtol=0, atol=1e-9):
             return 10.0**-digits
@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
     parser.add_argument("--only", nargs="+", choices=TABLES, help="which tables")
-    parser.add_argument("--folds", type=int, default=FOLDS, help="how many of the ten are run")
+    parser.add_argument("--folds", type=int, default=FOLDS, help="number of folds to run, of ten")
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)

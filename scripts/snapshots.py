@@ -1,20 +1,20 @@
 """Snapshots of a known law
 ========================
 
-One snapshot is left out: how near is the flow there?
+One snapshot is left out: how accurate is the flow at its time?
 
 Run it with::
 
     python scripts/snapshots.py            # 6 fits of 20 s of one core each, and as long for OT-CFM
     python scripts/snapshots.py --quick    # one fit of a few training steps
 
-Two laws whose density is known at every time: an Ornstein-Uhlenbeck process in the plane, and one
-Gaussian that splits into two. Each snapshot between the first and the last is left out once.
-Written to figures/snapshots.json: the Kullback-Leibler divergence there and its standard error, in
-nats, and the 1-Wasserstein distance of 1,000 rows from as many of the law, beside those of fresh
-rows of the law, of linear interpolation of optimal transport between the two neighbors, and of
-OT-CFM (Tong et al. 2024) where torchcfm is installed, in as much time. figures/snapshots.png shows
-densities at a row of times, each by the flow that has not seen it.
+Two laws have a known density at every time: an Ornstein-Uhlenbeck process in the plane, and one Gaussian
+that splits into two. Each snapshot between the first and the last is left out once. figures/snapshots.json
+contains the Kullback-Leibler divergence at that time and its standard error, in nats, and the
+1-Wasserstein distance between 1,000 rows and as many of the law. The latter is compared with that of fresh
+rows of the law, of linear interpolation of optimal transport between the two neighbors, and of OT-CFM
+(Tong et al. 2024) in as much time, if torchcfm is installed. figures/snapshots.png shows densities at
+several times, each by the flow that was trained without that snapshot.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/snapshots.png"
@@ -200,7 +200,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of one core, for each fit")
+    parser.add_argument("--seconds", type=float, default=20.0, help="processor seconds per fit")
     parser.add_argument(
         "--left", type=float, nargs="+", default=TIMES[1:-1], help="times left out"
     )

@@ -1,15 +1,15 @@
-"""Synthetic tables: how far draws are from the rows they were made from, after a benchmark's protocol.
+"""Synthetic tables: how far draws are from their training rows, in the protocol of a published benchmark.
 
     CNF_SHARED_DATA=... python scripts/synthetic.py               # MAGIC and Beijing, five seeds
     python scripts/synthetic.py --only magic --seeds 0 --seconds 300
-    python scripts/synthetic.py --quick                           # a generated table, seconds
+    python scripts/synthetic.py --quick                           # a generated table, a few seconds
 
-The protocol of TabPC (arXiv 2603.23016): nine tenths of the rows to learn from (split of seed 1234),
-rows with missing cells left out, as many rows drawn, and the measures of `cnf compare` between
-the training rows and the draws; the other tenth judges memorization. Ours gets default options and
-so many processor seconds; beside it stand a Gaussian copula with empirical columns and independent
-columns. Prints the mean over seeds and its spread, and keeps every seed in figures/synthetic.json; a
-rerun computes what is not there."""
+The protocol is that of TabPC (arXiv 2603.23016). Nine tenths of the rows are for training (split of seed
+1234), rows with missing cells are left out, and as many rows are drawn. Training rows and draws are
+compared by the measures of `cnf compare`; the other tenth of the rows measures memorization. Our fit has
+default options and a budget of processor seconds. It is compared with a Gaussian copula with empirical
+columns, and with independent columns. The script prints the mean over seeds and its spread, and saves
+every seed in figures/synthetic.json; a rerun computes the missing ones."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=root / "figures")
     parser.add_argument("--only", nargs="+", choices=("magic", "beijing"), help="which tables")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--seconds", type=float, default=300.0, help="of a fit")
+    parser.add_argument("--seconds", type=float, default=300.0, help="processor seconds per fit")
     parser.add_argument("--quick", action="store_true", help="a generated table, 3 s, one seed")
     return parser.parse_args(argv)
 

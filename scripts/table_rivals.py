@@ -1,5 +1,4 @@
-"""What typed tables are compared with: a Gaussian copula, independent columns, chained
-equations."""
+"""Baselines for typed tables: a Gaussian copula, independent columns, chained equations."""
 
 from __future__ import annotations
 

@@ -1,17 +1,18 @@
 """Typed tables
 ============
 
-Do samples pass for real rows?
+Can samples be distinguished from real rows?
 
 Run it with::
 
     python scripts/tables.py                       # the tables of CNF_SHARED_DATA, 150 s of one core each
     python scripts/tables.py --only diamonds --seconds 60
-    python scripts/tables.py --quick               # a generated table, seconds
+    python scripts/tables.py --quick               # a generated table, a few seconds
 
-For each table: boosted trees tell held-out rows from samples of ours, of a Gaussian copula with
-empirical columns and of independent columns (AUC, ½ is best). Seconds are those of the processor.
-Writes figures/tables.png and tables.json, one entry a table; a rerun replaces what it computed.
+For each table, boosted trees separate held-out rows from our samples, from those of a Gaussian copula with
+empirical columns, and from those of independent columns (AUC, ½ is best). Seconds are processor seconds.
+The script writes figures/tables.png and tables.json, with one entry per table; a rerun replaces its own
+entries.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/tables.png"
@@ -150,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures"))
     parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES))
-    parser.add_argument("--seconds", type=float, default=150, help="of the processor, for a fit")
+    parser.add_argument("--seconds", type=float, default=150, help="processor seconds per fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a generated table and few steps")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Flows fitted to toys, as the pictures show them."""
+"""Fits of flows to toys for the pictures."""
 
 from __future__ import annotations
 

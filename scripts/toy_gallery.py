@@ -1,15 +1,15 @@
 """Every kind of picture for the eight toys
 ========================================
 
-Each toy has a row of pictures.
+One row of pictures for each toy.
 
 Run it with::
 
     python scripts/toy_gallery.py --out figures
 
-Fits each toy; prints the gap to its exact density; writes toy_gallery.png: data, the density on
-its way from base to data, contours, particles colored by the log-density where they are, the
-velocity half-way.
+The script fits each toy and prints the gap to its exact density. It writes toy_gallery.png: data, the
+density at several times between base and data, contours, particles colored by their log-density, and the
+velocity at half time.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/toy_gallery.png"

@@ -1,20 +1,20 @@
 """From one toy to another
 =======================
 
-Transport beside torchcfm, with the same network and processor time.
+Transport compared with torchcfm, with the same network and processor time.
 
 Run it with::
 
     python scripts/transport_peers.py            # 6 fits of 12 s of one core, and 18 of torchcfm
     python scripts/transport_peers.py --quick    # one fit of a few training steps
 
-Eight Gaussians to two moons, back, and a Gaussian to two spirals, in the sizes of torchcfm's toys,
-10,000 rows each. CFM, OT-CFM and SB-CFM (Tong et al. 2024) are those of torchcfm, at its defaults. They
-train a new network of ours in the coordinates of ours, for the processor seconds that our whole fit
-took, the density of the source included. Written to figures/transport_peers.json, of held-out rows:
-the 2-Wasserstein distance of the carried ones from as many of the target, beside that of fresh rows;
-by how much paths are longer than optimal, ∫ |v|² dt / W₂² − 1; and the Kullback-Leibler divergence of
-our density from that of the target. figures/transport_peers.png shows paths.
+The tasks are eight Gaussians to two moons, the reverse, and a Gaussian to two spirals, in the sizes of
+torchcfm's toys, with 10,000 rows each. CFM, OT-CFM and SB-CFM (Tong et al. 2024) are those of torchcfm at
+its defaults. They train a new copy of our network in our coordinates, for the processor seconds of our
+whole fit, including the density of the source. figures/transport_peers.json contains results for held-out
+rows: the 2-Wasserstein distance between transported rows and as many of the target, compared with that of
+fresh rows; the relative excess length of paths, ∫ |v|² dt / W₂² − 1; and the Kullback-Leibler divergence
+of our density from that of the target. figures/transport_peers.png shows paths.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/transport_peers.png"
@@ -175,7 +175,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
-    parser.add_argument("--seconds", type=float, default=12.0, help="of one core, for each fit")
+    parser.add_argument("--seconds", type=float, default=12.0, help="processor seconds per fit")
     parser.add_argument("--quick", action="store_true", help="a trial run")
     options = parser.parse_args()
     torch.set_num_threads(1)

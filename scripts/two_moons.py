@@ -1,12 +1,12 @@
-"""The posterior of the two moons, at equal seconds: a conditional flow beside sbi's NPE and FMPE.
+"""The posterior of the two moons at equal time: a conditional flow against sbi's NPE and FMPE.
 
     python scripts/two_moons.py            # writes figures/two_moons.json
 
-The simulator is that of Greenberg et al. (2019), "Automatic posterior transformation": θ uniform on
-[−1, 1]², and x = p + (−|θ₁ + θ₂|, θ₂ − θ₁)/√2 with p on half a circle of radius N(0.1, 0.01²) around
-(0.25, 0). Its posterior is known, so that the mean of log p(θ | x) − log q(θ | x) over new pairs is
-the distance to it, in nats, with no more than the error of the mean. `cnf.fit` gets some seconds,
-the others as much processor time as that took, or less where their held-out loss no longer falls.
+The simulator is that of Greenberg et al. (2019), "Automatic posterior transformation": θ is uniform on
+[−1, 1]², and x = p + (−|θ₁ + θ₂|, θ₂ − θ₁)/√2, with p on a half circle of radius N(0.1, 0.01²) around
+(0.25, 0). Its posterior is known, so that the mean of log p(θ | x) − log q(θ | x) over new pairs estimates
+the divergence in nats, up to the standard error of the mean. `cnf.fit` gets a number of seconds; the
+others get as much processor time, or less if their held-out loss stops improving.
 """
 
 from __future__ import annotations
@@ -127,7 +127,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "figures")
-    parser.add_argument("--seconds", type=float, default=120.0, help="of `cnf.fit`")
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, help="budget of `cnf.fit` in seconds"
+    )
     parser.add_argument("--simulations", type=int, default=10_000)
     parser.add_argument(
         "--rows", type=int, default=1_000, help="new pairs; FMPE takes half a second for each"

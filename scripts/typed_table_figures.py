@@ -1,4 +1,4 @@
-"""The tables of README and docs/ on typed tables; see `figure_tables.py`."""
+"""The tables on typed tables in README and docs/; see `figure_tables.py`."""
 
 from __future__ import annotations
 

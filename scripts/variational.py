@@ -7,12 +7,12 @@ Run it with::
 
     python scripts/variational.py --out figures
 
-The four energies of Rezende and Mohamed (2015), by planar flows with K = 8 and K = 32 maps (the
-baseline of the Neural ODE paper) and by CNFs of width 8 and 32, all trained by reverse KL in this
-run; then the posterior of a Bayesian logistic regression on scikit-learn's breast-cancer table,
-beside a long run of pyro's NUTS. Prints KL(q ‖ p) in nats ± its standard error, the effective
-sample size as a share of the draws, Pareto k and the parameters; writes variational and
-variational_posterior, each .png and .json.
+The first targets are the four energies of Rezende and Mohamed (2015). Planar flows with K = 8 and K = 32
+transforms (the baseline of the Neural ODE paper) and CNFs of width 8 and 32 are trained by reverse KL in
+this run. The second target is the posterior of a Bayesian logistic regression on scikit-learn's
+breast-cancer table, compared with a long run of pyro's NUTS. The script prints KL(q ‖ p) in nats ± its
+standard error, the effective sample size as a fraction of the draws, Pareto k and the parameters. It
+writes variational and variational_posterior, each as .png and .json.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/variational.png"
@@ -206,9 +206,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to")
     parser.add_argument(
-        "--cells", type=Path, help="folder to keep what is done, for a rerun to go on"
+        "--cells", type=Path, help="folder of finished results, from which a rerun continues"
     )
-    parser.add_argument("--only", choices=("energies", "posterior"), help="one part of the two")
+    parser.add_argument("--only", choices=("energies", "posterior"), help="which of the two parts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a trial run on two energies")
     return parser.parse_args(argv)

@@ -1,7 +1,7 @@
 """Daily weather of Rhode Island (USHCN), as irregular windows with missing channels.
 
-The table is found through CNF_SHARED_DATA: ushcn_rhode_island/data.csv.gz with the columns
-station, date, PRCP, SNOW, SNWD, TMAX and TMIN, empty where missing.
+The table is in the folder CNF_SHARED_DATA: ushcn_rhode_island/data.csv.gz with the columns station, date,
+PRCP, SNOW, SNWD, TMAX and TMIN, empty where missing.
 """
 
 from __future__ import annotations

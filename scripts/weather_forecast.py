@@ -1,4 +1,4 @@
-"""Ten days of weather by a latent ODE and by a GRU, beside forecasts that need no training."""
+"""Ten-day weather forecasts by a latent ODE and by a GRU, and baselines without training."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
 """A context swept
 ===============
 
-A conditional flow: what two columns would be if a third had a given value.
+A conditional flow shows the density of two columns for each value of a third one.
 
 Run it with::
 
     CNF_SHARED_DATA=... python scripts/what_if.py --out figures
 
-Fits the colors g − r and r − i of galaxies given their redshift, from the folder CNF_SHARED_DATA;
-prints held-out NLL beside that of a Gaussian mixture given the redshift; writes what_if.png: the
-density of the colors at a row of redshifts, and the quantiles of each color as the redshift is
-swept. Without that folder, and with --quick, an ellipse that turns with its context does.
+The script fits the colors g − r and r − i of galaxies given their redshift, from the folder
+CNF_SHARED_DATA. It prints the held-out NLL and that of a Gaussian mixture given the redshift. It writes
+what_if.png: the density of the colors at several redshifts, and the quantiles of each color as a function
+of redshift. Without that folder, or with --quick, it uses an ellipse that turns with its context.
 """
 
 # sphinx_gallery_thumbnail_path = "../figures/what_if.png"
@@ -121,7 +121,7 @@ def draw(flow: cnf.CNF, table: Table, *, resolution: int, draws: int) -> Figure:
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("figures"), help="folder to write to")
-    parser.add_argument("--steps", type=int, default=1000, help="budget of the fit, in updates")
+    parser.add_argument("--steps", type=int, default=1000, help="training steps of the fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="a trial run of a few seconds")
     return parser.parse_args(argv)
