@@ -1,15 +1,15 @@
-"""The training engine: a module, an objective, rows. It knows no tables, no mixtures and no
-defaults.
+"""The training engine, for a module, an objective and rows. It is independent of tables, mixtures and
+the defaults of the recipe.
 
-Trainer, Phase, Settings, History      the loop, what it is told, what it tells
+Trainer, Phase, Settings, History      the loop, its settings, and its records
 Objective                              what a phase minimizes: FlowMatching, MaximumLikelihood
 SnapshotMatching                       flow matching through rows at several times, on a SplinePath
 LinearPath                             a probability path (z, y, t) -> (x_t, u_t)
-IndependentCoupling, MinibatchOT       which source point is paired with which row
+IndependentCoupling, MinibatchOT       pairings of source points with rows
 RowStream                              rows that do not fit into memory together
-EMAValidator                           what judges weights on held-out rows
-WarmupCosine                           the learning rate
-ProgressBar                            a callback that shows how far a fit is
+EMAValidator                           validation of averaged weights on held-out rows
+WarmupCosine                           a learning-rate schedule
+ProgressBar                            a callback that shows the progress of a fit
 minimize                               a plain loop for other models
 """
 

@@ -19,10 +19,10 @@ def in_model_coordinates(flow: CNF, rows: Rows) -> Rows:
 
 
 class Sampler(Protocol):
-    """Where the batches of a fit come from."""
+    """The source of the batches of a fit."""
 
     def __len__(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         raise NotImplementedError
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Any, ...]:
@@ -30,11 +30,11 @@ class Sampler(Protocol):
         raise NotImplementedError
 
     def identity(self) -> list[Any]:
-        """What is another list for other rows, ready for JSON."""
+        """A list for JSON that identifies the rows: it differs for other rows."""
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """What has changed since the start of the fit."""
+        """The state that has changed since the start of the fit."""
         raise NotImplementedError
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -43,16 +43,16 @@ class Sampler(Protocol):
 
 
 class Batches(Sampler):
-    """Rows, and batches drawn in proportion to their weights and spread evenly over the data.
+    """Batches that are drawn in proportion to weights and are spread evenly over the data.
 
-    The less chance there is in a batch, the less noise in its gradient.
+    Even batches have less random variation, and therefore less noise in their gradients.
 
     Args:
         y: rows in model coordinates (rows, dim).
-        context: of the rows, in model coordinates (rows, context_dim), or None.
-        weights: of the rows (rows,), or None for equal ones.
-        beside: what else goes with each row, (rows, …).
-        cells: of equal weight over which a batch is spread.
+        context: their context in model coordinates (rows, context_dim), or None.
+        weights: their weights (rows,), or None for equal ones.
+        beside: further tensors with one entry per row (rows, …).
+        cells: number of cells of equal weight over which a batch is spread.
     """
 
     def __init__(
@@ -74,22 +74,22 @@ class Batches(Sampler):
         return len(self.y)
 
     def draw(self, size: int, generator: torch.Generator) -> tuple[Any, ...]:
-        """`size` rows, their context, and what else goes with them."""
+        """`size` rows, their context, and their further tensors."""
         return self.at(stratified_uniform(size, generator, self.y.device))
 
     def at(self, levels: Tensor) -> tuple[Any, ...]:
-        """What `draw` returns, of the rows at levels (n,) in [0, 1)."""
+        """The result of `draw` for the rows at levels (n,) in [0, 1)."""
         places = self.strata.places(levels)
         context = None if self.context is None else self.context[places]
         return self.y[places], context, *(part[places] for part in self.beside)
 
     def identity(self) -> list[Any]:
-        """What is another list for other rows, ready for JSON."""
+        """A list for JSON that identifies the rows: it differs for other rows."""
         parts = (self.y, self.context, self.weights)
         return [None if part is None else digest(part) for part in parts]
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: rows stay where they are."""
+        """An empty state, since the rows do not change."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -97,6 +97,6 @@ class Batches(Sampler):
 
 
 def digest(numbers: Tensor) -> float:
-    """A sum that other numbers, or the same in another order, would hardly have."""
+    """A checksum that depends on the numbers and on their order."""
     flat = numbers.double().flatten()
     return (flat @ torch.linspace(1, 2, len(flat), dtype=flat.dtype, device=flat.device)).item()

@@ -26,7 +26,7 @@ def renamed_callbacks(
     training steps.
 
     Raises:
-        TypeError: for any other keyword that is left in `given`.
+        TypeError: for any other keyword in `given`.
     """
     watch: Callable[[int], None] | None = given.pop("watch", None)
     if watch is not None:

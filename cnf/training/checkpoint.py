@@ -1,5 +1,5 @@
-"""The whole state of a fit in one file, so that an interrupted fit goes on as if nothing had
-happened."""
+"""The whole state of a fit in one file, so that a resumed fit gives the same result as an uninterrupted
+one."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ SECONDS_BETWEEN_CHECKPOINTS = 10.0
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint that could not be written or read; the one before it is still there."""
+    """A checkpoint could not be written or read; the previous one still exists."""
 
 
 class CheckpointWriter:
-    """A callback that writes the state of a fit to a file every so often, atomically.
+    """A callback that writes the state of a fit to a file at regular intervals, atomically.
 
-    The state before it stays beside it, for the case that the newest is damaged. A full disk or a
-    closed folder does not stop the fit: a warning says so, and the next write tries again.
+    The previous state is kept beside it, in case the newest file is damaged. If the disk is full or the
+    folder is read-only, the fit continues with a warning, and the next write tries again.
 
     Args:
-        path: of the file.
-        seconds: between two writes.
+        path: path of the file.
+        seconds: time between two writes.
     """
 
     def __init__(self, path: Path, seconds: float = SECONDS_BETWEEN_CHECKPOINTS) -> None:
@@ -45,13 +45,13 @@ class CheckpointWriter:
         self.last = time.monotonic()
 
     def __call__(self, trainer: Trainer) -> None:
-        """Write, if it is time or the fit is about to stop."""
+        """Write, if a write is due or the fit is about to stop."""
         if trainer.stopping or time.monotonic() - self.last >= self.seconds:
             self.write(trainer)
             self.last = time.monotonic()
 
     def write(self, trainer: Trainer) -> None:
-        """Write now; a failure is a warning."""
+        """Write now; a failure causes a warning."""
         try:
             write_checkpoint(self.path, trainer)
         except (OSError, SafetensorError, ValueError) as failure:
@@ -70,13 +70,13 @@ def generations(path: Path) -> tuple[Path, Path]:
 
 
 def discard(path: Path) -> None:
-    """Delete the checkpoints of a fit that is finished, or that shall start afresh."""
+    """Delete the checkpoints of a fit that is finished, or that should start anew."""
     for generation in generations(path):
         generation.unlink(missing_ok=True)
 
 
 def write_checkpoint(path: Path, trainer: Trainer) -> None:
-    """Write the state of a trainer that has started; keep the state before."""
+    """Write the state of a started trainer; the previous state is kept."""
     tensors: dict[str, Tensor] = {}
     configuration = {
         "fit": fingerprint(trainer),
@@ -86,15 +86,15 @@ def write_checkpoint(path: Path, trainer: Trainer) -> None:
     with atomic_path(newest) as temporary:
         write_model(temporary, configuration, tensors)
         if newest.exists():
-            with atomic_path(previous) as copy:  # not moved: at every moment there is a newest
+            with atomic_path(previous) as copy:  # a copy, so that a newest file always exists
                 shutil.copyfile(newest, copy)
 
 
 def resume(path: Path, trainer: Trainer) -> bool:
-    """Put a trainer in the newest sound state, and say whether there was one.
+    """Load the newest valid state into a trainer, and return whether there was one.
 
     Raises:
-        ModelFileError: if no file is sound, or one belongs to another fit.
+        ModelFileError: if no file is valid, or if one belongs to another fit.
     """
     found = [generation for generation in generations(path) if generation.exists()]
     for generation in found:
@@ -113,8 +113,8 @@ def resume(path: Path, trainer: Trainer) -> bool:
 
 
 def extent(path: Path) -> tuple[int, int, float] | None:
-    """The rows, the held-out rows and the seconds of the fit that the newest sound checkpoint belongs
-    to; None where there is none, or updates count."""
+    """The rows, the held-out rows and the seconds of the fit of the newest valid checkpoint; None if
+    there is no checkpoint, or if the budget is in training steps."""
     for generation in generations(path):
         try:
             fit = read_model(generation)[0]["fit"]
@@ -128,7 +128,7 @@ def extent(path: Path) -> tuple[int, int, float] | None:
 def _load(
     path: Path, configuration: dict[str, Any], tensors: dict[str, Tensor], trainer: Trainer
 ) -> None:
-    """Put a trainer, made for the same rows and settings, in the state that was written."""
+    """Load the written state into a trainer with the same rows and settings."""
     if configuration.get("fit") != fingerprint(trainer):
         raise ModelFileError(
             f"{path}: belongs to a fit with other rows, settings, seed or width;"
@@ -142,7 +142,7 @@ def _load(
 
 
 def fingerprint(trainer: Trainer) -> dict[str, Any]:
-    """What must agree between two fits for one to go on from the other's state."""
+    """The facts that must agree between two fits for one to resume from the state of the other."""
     batches, valid = trainer.batches, trainer.valid.x
     shapes = {name: list(p.shape) for name, p in trainer.flow.field.named_parameters()}
     facts = {
@@ -151,9 +151,9 @@ def fingerprint(trainer: Trainer) -> dict[str, Any]:
         "rows": [len(batches), len(valid), *batches.identity(), digest(valid)],
         "field": shapes,
     }
-    return json.loads(json.dumps(facts))  # as it comes back from a file
+    return json.loads(json.dumps(facts))  # in the form in which a file returns them
 
 
 def checkpoint_beside(model: Path) -> Path:
-    """Where the state of an unfinished fit of a model file is kept."""
+    """The path of the checkpoint of an unfinished fit, beside its model file."""
     return model.with_name(f"{model.name}.checkpoint")

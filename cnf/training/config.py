@@ -59,8 +59,8 @@ class Settings:
     """Settings of a `Trainer`.
 
     Attributes:
-        phases: one after the other.
-        weight_decay: of the optimizers, decoupled from the gradient.
+        phases: phases, in order.
+        weight_decay: decoupled weight decay of the optimizers.
         clip: largest norm of a gradient.
         patience: number of validations without progress after which a phase ends.
         validator: makes the validator from flow, decay, held-out rows and pilot rows.
@@ -70,7 +70,7 @@ class Settings:
     phases: tuple[Phase, ...]
     weight_decay: float = 0.1
     clip: float = 5.0
-    # A phase is at its best when the learning rate has come down.
+    # Early stopping is slow by default: a phase is best once the learning rate has decreased.
     patience: int = 10
     validator: Callable[[CNF, float, Rows, Rows], Validator] = EMAValidator
     clock: Clock = field(default=shared_seconds, compare=False)
@@ -87,8 +87,8 @@ class Settings:
 
 
 def described(value: Any) -> Any:
-    """Settings as data for JSON, equal for equal settings; fields left out of comparisons have no
-    part in it."""
+    """Settings as data for JSON; equal settings give equal data. Fields that are excluded from
+    comparison are left out."""
     if is_dataclass(value) and not isinstance(value, type):
         compared = [f.name for f in fields(value) if f.compare]
         inner = {name: described(getattr(value, name)) for name in compared}

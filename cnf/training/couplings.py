@@ -12,8 +12,8 @@ from torch import Tensor
 
 from cnf.fields import Geometry
 
-# Of unbalanced plans: the weight of their entropy, as a squared distance, the sweeps of Sinkhorn,
-# and what stands for no mass.
+# Unbalanced plans: the weight of their entropy, as a squared distance, the number of Sinkhorn
+# iterations, and a lower limit of masses that are divided by.
 BLUR, UNBALANCED_SWEEPS, LEAST_MASS = 0.01, 100, 1e-200
 
 
@@ -48,10 +48,10 @@ class MinibatchOT:
     geometry: Geometry | None = None
 
     def __call__(self, z: Tensor, y: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The pairs.
+        """Pair source points with rows.
 
         Raises:
-            ValueError: for rows with a context; they cannot change places with each other.
+            ValueError: for rows with a context, which must stay with their rows.
         """
         if context is not None:
             raise ValueError("coupling: expected IndependentCoupling for a flow with a context")
@@ -59,8 +59,8 @@ class MinibatchOT:
 
 
 def couple(z: Tensor, y: Tensor, block: int, geometry: Geometry | None = None) -> Tensor:
-    """The rows of y, permuted within blocks so that Σ |z − y|² is smallest; on circles and spheres,
-    that of the chords.
+    """The rows of y, permuted within blocks to minimize Σ |z − y|²; on circles and spheres, distances
+    are chords.
 
     Args:
         z: source points (rows, dim).
@@ -95,7 +95,7 @@ def assignment(z: Tensor, y: Tensor, geometry: Geometry | None = None) -> Tensor
 
 
 def unbalanced_odds(z: Tensor, y: Tensor, reach: float) -> Tensor:
-    """The odds (rows, rows of y) of the destinations of each row of z, by the entropic plan of
+    """The odds (rows, rows of y) of the destinations of each row of z, from the entropic plan of
     unbalanced optimal transport (Chizat et al. 2018),
 
         min over π ≥ 0 of Σ |z − y|² π + r² KL(π 1 | a) + r² KL(πᵀ 1 | b) + ε KL(π | a bᵀ),

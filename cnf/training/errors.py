@@ -1,4 +1,4 @@
-"""How a fit may fail, or end before its time."""
+"""Errors of a fit, and its interruption."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from cnf.training.history import History
 
 
 class TrainingError(RuntimeError):
-    """Training diverged and could not be brought back."""
+    """Training diverged and could not recover."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A fit that was stopped; its flow has the best weights so far.
+    """The user stopped a fit; its flow has the best weights so far.
 
     Attributes:
-        history: of the fit so far.
+        history: history of the fit so far.
     """
 
     def __init__(self, history: History) -> None:

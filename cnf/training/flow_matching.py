@@ -1,4 +1,4 @@
-"""Flow matching: regression of the velocity, without a solve."""
+"""Flow matching: regression of the velocity, without an ODE solve."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Pairs = tuple[Tensor, Tensor, Tensor | None]  # source points, rows and their co
 class FlowMatching(Objective):
     """The flow-matching objective, E |v(t, x_t) − u_t|² (Lipman et al. 2023).
 
-    Its minimizer carries the source to the data.
+    Its minimizer transports the source distribution to the data.
 
     Attributes:
         path: the conditional path, (z, y, t) → (x_t, u_t); None is the shortest path in the space
@@ -33,7 +33,7 @@ class FlowMatching(Objective):
         pairs: number of pairs made at the start of a phase, from which batches are drawn, because
             the coupling of large blocks costs more than a training step. None makes new pairs for
             every batch.
-        name: of the stage, in the history and in progress displays.
+        name: name of the phase in the history and in progress displays.
     """
 
     path: Path | None = None
@@ -73,7 +73,7 @@ class FlowMatching(Objective):
         return Loss(value, value.item())
 
     def _pool(self, count: int, generator: torch.Generator) -> Batches:
-        """At least so many pairs, of batches that are each spread evenly over both ends."""
+        """At least `count` pairs, in batches that are each spread evenly over both ends."""
         batch = self.task.batch
         starts, rows, contexts = zip(
             *(self._paired(batch, generator) for _ in range(-(-count // batch)))
@@ -117,8 +117,8 @@ def flow_matching_loss(
         flow: the flow whose field is trained.
         z: source points (rows, dim), rows a multiple of `times`.
         y: the rows paired with them, in model coordinates (rows, dim).
-        context: of the rows, in model coordinates (rows, context_dim).
-        generator: the source of times.
+        context: context of the rows, in model coordinates (rows, context_dim).
+        generator: generator of the times.
         path: (z, y, t) → (x_t, u_t).
         times: number of distinct times.
     """
@@ -130,6 +130,6 @@ def flow_matching_loss(
 
 
 def stratified_times(times: int, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Times (times, 1) in [0, 1], one at random in each of equally many equal parts."""
+    """Times (times, 1) in [0, 1], one at random in each of `times` equal intervals."""
     u = torch.rand(times, generator=generator, device=like.device, dtype=like.dtype)
     return ((torch.arange(times, device=like.device) + u) / times)[:, None]

@@ -21,21 +21,21 @@ from cnf.training.objectives import Loss, Task
 from cnf.training.snapshots import SnapshotMatching
 from cnf.training.validation import VALIDATION_STEPS
 
-# Base points of which each training step carries some, and those of them that a validation does.
+# Size of the pool of base points from which a training step draws, and of its part for validation.
 POOL, JUDGED = 8_192, 2_048
-# Factor by which a row's mass grows or shrinks from one snapshot to the next, at most: beyond, a few
-# rows on the edge of a plan would lead the others.
+# Largest factor of growth or decay of a row's mass between two snapshots. Beyond it, a few rows at the
+# edge of a plan would dominate.
 MOST_GROWTH = 8.0
 
 
 @dataclass(frozen=True)
 class Totals:
-    """The total mass of a growing flow, Z = ∫ ρ(x, t) dx = E exp ∫ g dt over the base.
+    """Estimates of the total mass of a growing flow, Z = ∫ ρ(x, t) dx = E exp ∫ g dt over the base.
 
     Attributes:
-        pool: draws of the base (draws, dim), in model coordinates.
+        pool: draws from the base (draws, dim), in model coordinates.
         times: times of Z, in [0, 1].
-        counts: of the rows at each of them.
+        counts: number of rows at each of these times.
     """
 
     pool: Tensor
@@ -44,7 +44,7 @@ class Totals:
 
     @classmethod
     def of(cls, task: Task, times: tuple[float, ...], counts: tuple[int, ...]) -> Totals:
-        """Totals whose draws depend on the seed alone."""
+        """Totals whose draws depend only on the seed."""
         flow, seed = task.flow, task.generator.initial_seed()
         generator = torch.Generator(flow.device).manual_seed(seed)
         pool = flow.base.sample((POOL,), generator, dtype=flow.dtype, device=flow.device)
@@ -53,12 +53,12 @@ class Totals:
     def integrals(
         self, flow: CNF, z: Tensor, solver: Solver, probe: Tensor | None = None
     ) -> Tensor:
-        """The integrals of `carried` from base points z (rows, dim) to each of the times."""
+        """The integrals in `carried`, from base points z (rows, dim) to each of the times."""
         assert isinstance(flow.field, ThroughTime) and isinstance(flow.field.field, GrowingField)
         return carried(flow.field.field, z, (0.0, *self.times), solver, probe)[1][1:]
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean over rows of values at the times (times,)."""
+        """The mean of values at the times (times,), weighted by their rows."""
         return (values * values.new_tensor(self.counts)).sum() / sum(self.counts)
 
     @torch.no_grad()
@@ -103,7 +103,7 @@ class GrowthMatching(SnapshotMatching):
         return (field(t, x) - u).square().sum(-1) + (field.growth(t, x) - rate).square() + slope
 
     def selection_penalty(self, flow: CNF) -> float:
-        """Nats by which ρ is too large to be a density."""
+        """Nats by which the mass of ρ exceeds one."""
         return self.totals.log_mean(flow, Grid.uniform(VALIDATION_STEPS, "adams"))
 
 
@@ -138,7 +138,7 @@ def _growing_block(
     for before, after in pairwise(drawn):
         odds = unbalanced_odds(before, after, reach)
         places = torch.multinomial(odds[places], 1, generator=generator)[:, 0]
-        # What arrives in a place and is too much or too little for it has to shrink or grow.
+        # If a plan sends too much or too little mass to a row, it has to shrink or grow.
         grown = odds.sum(0).reciprocal().clamp(1 / MOST_GROWTH, MOST_GROWTH).to(log_mass)
         log_mass = log_mass + grown.log()[places]
         chain.append(torch.cat([after[places], log_mass[:, None]], 1))
@@ -151,14 +151,14 @@ class GrowingLikelihood(MaximumLikelihood):
 
         −E log ρ(x, t) + Σₖ wₖ (Zₖ − 1),    Zₖ = ∫ ρ(x, tₖ) dx,
 
-    for snapshots k with the share wₖ of the rows. Its minimum has Z = 1, since log Z ≤ Z − 1, and
+    for snapshots k with the fraction wₖ of the rows. Its minimum has Z = 1, since log Z ≤ Z − 1, and
     a few draws give unbiased estimates of Z and its gradient (Barlow 1990). A penalty on ∫ |∇g|²
     dt gives neighbors similar rates, so that growth does not replace motion.
 
     Attributes:
-        times: of the snapshots except the first, in [0, 1].
-        counts: of the rows at each of them.
-        slope_weight: of ∫ |∇g|² dt.
+        times: times of the snapshots except the first, in [0, 1].
+        counts: number of rows at each of these times.
+        slope_weight: weight of ∫ |∇g|² dt.
     """
 
     times: tuple[float, ...] = (1.0,)
@@ -174,7 +174,7 @@ class GrowingLikelihood(MaximumLikelihood):
         """The loss of new rows and base points.
 
         Raises:
-            SolverError: where the largest grid cannot follow the field.
+            SolverError: if the largest grid cannot solve the field.
         """
         found, totals, task = super().loss(step, progress), self.totals, self.task
         draws, pool = task.generator, totals.pool
@@ -188,7 +188,7 @@ class GrowingLikelihood(MaximumLikelihood):
         return Loss(value, found.reported + excess.item())
 
     def selection_penalty(self, flow: CNF) -> float | None:
-        """Nats by which ρ is too large to be a density."""
+        """Nats by which the mass of ρ exceeds one."""
         penalty = super().selection_penalty(flow)
         if penalty is None:
             return None

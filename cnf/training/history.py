@@ -8,14 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Record:
-    """One moment of training.
+    """The state of training at one step.
 
     Attributes:
         phase: name of the objective, such as "flow matching" or "likelihood".
         step: training steps so far.
         seconds: time spent training so far.
         objective: value of the objective, averaged since the last record.
-        learning_rate: of the next training step.
+        learning_rate: learning rate of the next training step.
         valid_nll: held-out NLL in nats per row, units of the data, by a verified solve; None if it
             was not computed.
         valid_se: its standard error.
@@ -37,7 +37,7 @@ class History:
     """Records of a fit, the choices of the recipe, and the final results.
 
     Attributes:
-        records: in order of time.
+        records: records in order of time.
         choices: the choices of the recipe, by name.
         valid_nll: held-out NLL of the finished flow, nats per row in the units of the data; None
             until then.
@@ -46,8 +46,8 @@ class History:
             the flow overfits.
         train_se: its standard error.
         rollbacks: time and reason of each return to an earlier state.
-        refit: whether the flow was replaced by a mixture that, once judged by the held-out rows,
-            was fitted to them too; they cannot judge it any more.
+        refit: whether a mixture replaced the flow and was refitted to the held-out rows after they
+            had scored it; they cannot score it any more.
     """
 
     records: list[Record] = field(default_factory=list)

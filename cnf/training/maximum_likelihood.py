@@ -18,11 +18,11 @@ from cnf.training.objectives import Loss, Objective, Task
 from cnf.training.penalties import NO_PENALTIES, Regularizers
 from cnf.training.solver_control import StepController
 
-# Training steps between two placements of the grid.
+# Training steps between two adaptations of the grid.
 CONTROL_EVERY = 25
-# Nats a column above the largest of a calm window at which a likelihood is lost.
+# Nats per column above the largest loss of a stable window at which training has diverged.
 LOST_NATS = 10.0
-# The continuous adjoint solves by an adaptive method; training needs no more digits.
+# The continuous adjoint needs an adaptive solver; training needs no higher accuracy.
 ADJOINT_SOLVER = Torchdiffeq("dopri5", rtol=1e-3, atol=1e-3)
 
 
@@ -43,8 +43,7 @@ class MaximumLikelihood(Objective):
             it, have their full weights at four fifths of the budget, and up to ten times these
             beyond, where evaluations also count in the selection of weights. With None, penalties
             always have their full weights, and evaluations do not count.
-        tolerance: of the finished flow's error bounds, in nats; evaluations are counted at this
-            tolerance.
+        tolerance: error bound of the finished flow in nats, at which evaluations are counted.
     """
 
     gradient: Gradient = "discrete"
@@ -68,10 +67,10 @@ class MaximumLikelihood(Objective):
         )  # fmt: skip
 
     def loss(self, step: int, progress: float) -> Loss:
-        """The loss of new rows.
+        """The loss of a new batch.
 
         Raises:
-            SolverError: where the largest grid cannot follow the field.
+            SolverError: if the largest grid cannot solve the field.
         """
         self.step = step
         parts = self.evaluate(self._solver(progress))
@@ -79,7 +78,7 @@ class MaximumLikelihood(Objective):
         return Loss(value, parts.nll.item())
 
     def evaluate(self, solver: Solver) -> Likelihood:
-        """The parts of the loss of new rows."""
+        """The parts of the loss of a new batch."""
         task = self.task
         y, context = task.own(*task.batches.draw(task.batch, task.generator))
         return likelihood_loss(
@@ -150,8 +149,8 @@ def likelihood_loss(
     Args:
         flow: the flow.
         y: rows in model coordinates (rows, dim).
-        context: of the rows, in model coordinates (rows, context_dim).
-        generator: the source of probes.
+        context: context of the rows, in model coordinates (rows, context_dim).
+        generator: generator of the probes.
         solver: the solver of the rows, without re-solves.
         gradient: the gradient of the solve; None means that of the flow.
         regularizers: penalties along the paths.

@@ -15,7 +15,7 @@ from cnf.training.modes import with_gradients
 from cnf.training.processes import shared_seconds
 from cnf.training.schedules import Schedule, WarmupCosine
 
-MOST_RECORDS = 100  # of a run, or of a phase
+MOST_RECORDS = 100  # per run or phase
 GRADIENT_CLIP = 5.0  # largest norm of a gradient
 
 
@@ -55,14 +55,14 @@ def minimize(
     """Minimize an objective by AdamW with clipped gradients.
 
     Args:
-        parameters: changed in place.
+        parameters: parameters, changed in place.
         objective: called with the number of the training step, from 1; returns two scalars, the
             loss and the recorded value.
         phase: name of the objective in records and errors.
         steps: number of training steps.
         learning_rate: the peak learning rate.
-        schedule: the learning rate as a function of its peak and the share of the steps.
-        weight_decay: decoupled from the gradient.
+        schedule: the learning rate as a function of its peak and the fraction of the steps.
+        weight_decay: decoupled weight decay.
         clip: largest norm of a gradient.
         callbacks: called after every training step with the `Minimization`.
         clock: function that returns the time of records in seconds.

@@ -1,4 +1,4 @@
-"""Fits need gradients, whatever the caller has switched off."""
+"""A decorator that enables gradients during a fit, whatever mode the caller has set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def with_gradients(function: Function) -> Function:
-    """Decorator: the function runs with gradients on, under `no_grad` and `inference_mode` too.
+    """Decorator: the function runs with gradients enabled, even under `no_grad` and `inference_mode`.
 
     Example:
         >>> @with_gradients
@@ -38,7 +38,7 @@ def with_gradients(function: Function) -> Function:
 
 
 def _make_trainable(module: nn.Module) -> None:
-    """Replace the tensors that inference mode has made by copies, which can be trained."""
+    """Replace tensors that were created in inference mode by copies, which can be trained."""
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None and parameter.is_inference():

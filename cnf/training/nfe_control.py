@@ -10,12 +10,12 @@ from cnf.flows import CNF
 from cnf.flows.calibration import calibrated
 from cnf.rows import Rows
 
-# Parts of the budget between which the share of the penalties rises from FIRST_SHARE to one, by the
-# same factor for every evaluation; beyond, it goes on to rise, up to MOST_SHARE. Below, penalties
-# are not computed. It is one well before the budget is reached: a table takes more evaluations than
-# the pilot rows, and fields turn steeper when the learning rate comes down.
+# The factor of the penalties rises geometrically from FIRST_SHARE to one between these fractions of
+# the budget, and further up to MOST_SHARE. Below them, penalties are not computed. The factor is one
+# well below the budget, for two reasons: a table takes more evaluations than the pilot rows, and the
+# cost of the field rises when the learning rate decreases.
 SHARE_STARTS, SHARE_IS_ONE, FIRST_SHARE, MOST_SHARE = 0.6, 0.8, 0.0075, 10.0
-# Nats of held-out likelihood that an evaluation above SHARE_IS_ONE of the budget counts for.
+# Nats of held-out likelihood that each evaluation above SHARE_IS_ONE of the budget costs.
 NATS_AN_EVALUATION = 0.1
 
 
@@ -23,10 +23,10 @@ class PenaltyController:
     """The factor of the regularizers' weights, and the penalty on evaluations in nats.
 
     Args:
-        pilot: rows; every other row is used for calibration, and evaluations are counted on the
-            rest, because a grid fits its calibration rows best.
+        pilot: training rows; every other one is used for calibration, and evaluations are counted on
+            the rest, because a grid fits its calibration rows best.
         budget: evaluations per row; None keeps the factor at 1.
-        tolerance: of the finished flow's error bounds, in nats.
+        tolerance: error bound of the finished flow, in nats.
     """
 
     def __init__(self, pilot: Rows, budget: int | None, tolerance: float) -> None:

@@ -19,12 +19,12 @@ def check_optimizer(name: str) -> None:
 def optimizers(
     module: nn.Module, name: OptimizerName, *, weight_decay: float
 ) -> tuple[Optimizer, ...]:
-    """The optimizers that share out the parameters of a module; their learning rate is still zero.
+    """Optimizers that divide the parameters of a module; their learning rate is still zero.
 
     "adam" is AdamW. "muon" replaces the averaged gradient of every matrix by the nearest orthogonal
-    one, scaled to the size of a step of Adam (Jordan et al. 2024; Liu et al. 2025), and leaves the
-    other parameters to AdamW. A step costs a few products of the matrices with themselves and goes
-    further, which pays where the gradient itself is expensive.
+    one, scaled to the size of a step of Adam (Jordan et al. 2024; Liu et al. 2025), and leaves the other
+    parameters to AdamW. Such a step costs a few products of the matrices with themselves, but makes more
+    progress, which pays if the gradient itself is expensive.
 
     Example:
         >>> [type(part).__name__ for part in optimizers(nn.Linear(2, 3), "muon", weight_decay=0.0)]

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-# Keys of objects that stand for what JSON has no word for.
+# Keys of objects that represent values without a JSON type.
 TENSOR_KEY, ITEMS_KEY, NUMBER_KEY = "tensor:", "items:", "number:"
 
 
@@ -38,10 +38,10 @@ def packed(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def unpacked(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The value that `packed` took apart; tuples come back as lists.
+    """Restore a value from `packed`; tuples become lists.
 
     Raises:
-        KeyError: for a tensor that is not there.
+        KeyError: for a missing tensor.
     """
     if isinstance(value, list):
         return [unpacked(part, tensors) for part in value]

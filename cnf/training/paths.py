@@ -67,7 +67,7 @@ class SplinePath:
     """Cubic splines through points at more than two times; straight lines through two.
 
     Attributes:
-        times: of the points, increasing from 0 to 1.
+        times: times of the points, increasing from 0 to 1.
         ends: "natural", the curves of least mean squared acceleration (Rohbeck et al. 2025), which
             is zero at the ends; or "not-a-knot", whose first two pieces are one cubic, as are the
             last two.
@@ -93,8 +93,8 @@ class SplinePath:
         return _combined(basis, points, t)
 
     def through(self, points: Tensor, slopes: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with known slopes at the points (Hermite splines); NaN slopes are those of the
-        spline without them.
+        """The spline with known slopes at the points (a Hermite spline); NaN slopes are replaced by
+        those of the spline without slopes.
 
         Args:
             points: (len(self.times), times, rows, dim).
@@ -111,8 +111,8 @@ class SplinePath:
 
 
 def _combined(basis: PPoly, points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """A spline and its slope at t (times, 1, 1), as they are linear in points (points, times, rows,
-    dim)."""
+    """A spline and its slope at t (times, 1, 1), computed as linear functions of points (points, times,
+    rows, dim)."""
     at = t.flatten().numpy(force=True)
     weights = (torch.from_numpy(basis(at, order)).to(points) for order in (0, 1))
     x, u = (torch.einsum("tk,ktnd->tnd", weight, points) for weight in weights)
@@ -120,5 +120,5 @@ def _combined(basis: PPoly, points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def shortest_path(geometry: Geometry) -> Path:
-    """The shortest path of flow matching in a space."""
+    """The shortest path of flow matching in a geometry."""
     return LinearPath() if geometry.flat else GeodesicPath(geometry)

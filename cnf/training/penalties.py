@@ -11,13 +11,13 @@ from torch import Tensor
 
 from cnf.ode import System, SystemAt
 
-# Step of the finite differences along the path, in time and in model coordinates.
+# Step of the finite differences along a trajectory, in time and in model coordinates.
 DIFFERENCE = 1e-2
 
 
 @dataclass(frozen=True)
 class Regularizers:
-    """Weights of penalties, each an integral over time along the path of a row.
+    """Weights of penalties, each an integral over time along the trajectory of a row.
 
     Attributes:
         kinetic: weight of ∫ |v|² dt, for short paths (Finlay et al. 2020).
@@ -48,8 +48,8 @@ class Regularizers:
 
         Args:
             system: velocity and divergence.
-            like: rows (rows, dim) that the solve starts from.
-            generator: of the probe ε in |∂v/∂x|² = E|(∂v/∂x) ε|², drawn once for the solve.
+            like: initial rows (rows, dim) of the solve.
+            generator: generator of the probe ε in |∂v/∂x|² = E|(∂v/∂x) ε|², drawn once per solve.
         """
         probe = torch.randn(like.shape, generator=generator, device=like.device, dtype=like.dtype)
 

@@ -1,7 +1,7 @@
-"""The processes of a fit: one alone, or those of torch.distributed, which train as one.
+"""The processes of a fit: a single one, or those of torch.distributed, which train as one.
 
 Every process has all rows, makes the same choices from the same seed and draws the same batches. It
-computes the loss of its own part of a batch; the mean of their gradients is that of the whole.
+computes the loss of its own part of a batch; the mean of their gradients is that of the whole batch.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from cnf.training.errors import TrainingError
 
 
 class Processes:
-    """One process, to which everything belongs.
+    """A single process, which handles all rows.
 
     Attributes:
-        rank: of this process.
-        count: of the processes.
+        rank: rank of this process.
+        count: number of processes.
 
     Example:
         >>> alone = Processes()
@@ -33,31 +33,31 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes files and messages."""
         return self.rank == 0
 
     def part(self, rows: Tensor) -> Tensor:
-        """This process's rows of a batch (rows, …)."""
+        """The rows of this process in a batch (rows, …)."""
         return rows
 
     def mean(self, module: nn.Module, value: Tensor, reported: float) -> tuple[Tensor, float]:
-        """The means of a loss and of what it is reported as; the gradients of the module become
-        theirs."""
+        """The means of a loss and of its reported value over all processes; the gradients of the module
+        are replaced by their means."""
         return value, reported
 
     def agreed(self, number: float) -> float:
-        """The number of the first process, with which all go on."""
+        """The number of the first process, which all processes use."""
         return number
 
     def share(self, module: nn.Module) -> None:
-        """Let all have the numbers of the first process."""
+        """Copy parameters and buffers of the first process to all others."""
 
 
 class ProcessGroup(Processes):
     """The processes of the default group of torch.distributed.
 
     Raises:
-        TrainingError: by every method, where another process has ended.
+        TrainingError: by every method, if another process has ended.
     """
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class ProcessGroup(Processes):
         return rows[self.rank :: self.count]
 
     def mean(self, module: nn.Module, value: Tensor, reported: float) -> tuple[Tensor, float]:
-        """One sum over everything; a loss that is not finite anywhere is so for all."""
+        """The means in one reduction; a loss that is not finite in one process is so in all."""
         moved = [parameter for parameter in module.parameters() if parameter.requires_grad]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in moved]
         numbers = moved[0].new_tensor([value.item(), reported])
@@ -100,7 +100,7 @@ class ProcessGroup(Processes):
 
     @torch.no_grad()
     def share(self, module: nn.Module) -> None:
-        """Parameters and buffers of the first process take the place of the others'."""
+        """Replace parameters and buffers of the other processes by those of the first one."""
         for tensor in (*module.parameters(), *module.buffers()):
             if tensor.is_floating_point():
                 told = tensor.contiguous()
@@ -110,20 +110,20 @@ class ProcessGroup(Processes):
 
 
 def processes() -> Processes:
-    """The processes that this one trains with."""
+    """The processes of the current fit."""
     if distributed.is_available() and distributed.is_initialized():
         return ProcessGroup()
     return Processes()
 
 
 def shared_seconds() -> float:
-    """The clock of budgets: that of the first process, so that phases end for all at once."""
+    """The clock of budgets: that of the first process, so that phases end at the same step in all."""
     return processes().agreed(time.perf_counter())
 
 
 @contextmanager
 def _whole() -> Iterator[None]:
-    """Say in one line that another process has ended."""
+    """Raise a one-line error if another process has ended."""
     try:
         yield
     except RuntimeError as error:

@@ -10,7 +10,7 @@ from typing import Any
 from cnf.training.trainer import Trainer
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # In a notebook without ipywidgets the bar is one of text.
+    warnings.simplefilter("ignore")  # Without ipywidgets, a notebook gets a bar of text.
     from tqdm.auto import tqdm
 
 LAYOUT = "{percentage:3.0f}%|{bar}| {desc}"
@@ -59,7 +59,7 @@ class ProgressBar:
         if self.drawn:
             self.close()
             self.stage = name
-            columns, lines = shutil.get_terminal_size()  # sensible where a terminal says nothing
+            columns, lines = shutil.get_terminal_size()  # has a fallback for unknown sizes
             size = {"ncols": columns, "nrows": lines} if sys.stderr.isatty() else {}
             self.bar = tqdm(
                 desc=name, total=1.0, bar_format=LAYOUT, leave=False, file=sys.stderr, **size
@@ -69,7 +69,7 @@ class ProgressBar:
 
 
 def state_of(trainer: Trainer) -> str:
-    """The last held-out NLL, what scoring costs, and the time that the phase has left."""
+    """The last held-out NLL, the evaluations of scoring, and the remaining time of the phase."""
     validated = [record for record in trainer.history.records if record.valid_nll is not None]
     last = f"NLL {validated[-1].valid_nll:.3f}  NFE {validated[-1].nfe}  " if validated else ""
     left = trainer.state.phase.seconds * (1 / trainer.phase_done - 1)

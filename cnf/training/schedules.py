@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-# Exponent of the clock of validations: the smaller, the more of them are late in a phase.
+# Exponent of the validation clock: a smaller one moves validations later in a phase.
 LATE_EXPONENT = 2 / 3
 
 
@@ -14,7 +14,7 @@ class Schedule(Protocol):
     """The learning rate as a function of progress."""
 
     def __call__(self, peak: float, done: float) -> float:
-        """The rate at a share `done` in [0, 1] of a phase whose largest rate is `peak`."""
+        """The rate at a fraction `done` in [0, 1] of a phase with peak rate `peak`."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class WarmupCosine:
     peak · min(1, (done + offset) / warm_up) · (1 + cos π done) / 2
 
     Attributes:
-        warm_up: share of the phase in which the rate rises; 0 for none.
-        offset: added to `done` during warm-up, so that a first step at 0 is not lost.
+        warm_up: fraction of the phase in which the rate rises; 0 for none.
+        offset: added to `done` during warm-up, so that the first step, at 0, changes the weights.
 
     Example:
         >>> schedule = WarmupCosine(warm_up=0.1)
@@ -37,14 +37,14 @@ class WarmupCosine:
     offset: float = 0.0
 
     def __call__(self, peak: float, done: float) -> float:
-        """The rate at a share of a phase; beyond 1 it stays zero."""
+        """The rate at a fraction of a phase; beyond 1 it stays zero."""
         done = min(done, 1.0)
         warm = min(1.0, (done + self.offset) / self.warm_up) if self.warm_up else 1.0
         return peak * warm * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def crosses_milestone(before: float, done: float, parts: int) -> bool:
-    """Whether one of `parts` equal parts of a budget ends between two shares of it.
+    """Whether one of `parts` equal parts of a budget ends between two fractions of it.
 
     Example:
         >>> [crosses_milestone(before, before + 0.1, 2) for before in (0.3, 0.45, 0.9)]
@@ -54,9 +54,9 @@ def crosses_milestone(before: float, done: float, parts: int) -> bool:
 
 
 def late_weighted_progress(done: float) -> float:
-    """Progress on the clock of validations, 1 − (1 − done)^⅔, which is slow at first.
+    """Progress on the validation clock, 1 − (1 − done)^⅔, which is slow at first.
 
-    A field is at its best, and its solve changes most, when the learning rate comes down.
+    The field is best, and the cost of its solve changes most, when the learning rate decreases.
 
     Example:
         >>> [round(late_weighted_progress(done), 2) for done in (0.0, 0.5, 0.97, 1.0)]

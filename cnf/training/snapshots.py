@@ -17,16 +17,16 @@ from cnf.training.paths import SplinePath
 
 @dataclass
 class SnapshotMatching(Objective):
-    """E |v(t, x_t) − u_t|² along splines through chains of rows, one of each snapshot.
+    """E |v(t, x_t) − u_t|² along splines through chains of rows, one row of each snapshot.
 
     Each chain pairs rows of neighboring snapshots by optimal transport within blocks (Tong et al.
-    2020; Rohbeck et al. 2025). The field is the one that a `ThroughTime` runs.
+    2020; Rohbeck et al. 2025). The trained field is the one inside a `ThroughTime`.
 
     Attributes:
         snapshots: rows of each time (rows, dim), in the units of the data.
-        path: through the points of a chain, with the times of the snapshots.
-        chains: made at the start; batches are drawn from them.
-        block: rows of a snapshot that are assigned among each other.
+        path: path through the points of a chain, with the times of the snapshots.
+        chains: number of chains made at the start, from which batches are drawn.
+        block: number of rows of a snapshot that are paired together.
         times: number of distinct times in a batch, stratified. The batch is a multiple of it.
     """
 
@@ -39,7 +39,7 @@ class SnapshotMatching(Objective):
     name = "flow matching"
 
     def start(self, task: Task) -> None:
-        """Begin a phase; the chains depend on the seed alone."""
+        """Begin a phase; the chains depend only on the seed."""
         assert isinstance(task.flow.field, ThroughTime)
         self.task, self.field = task, task.flow.field.field
         rows = [task.flow.to_model_coordinates(rows)[0] for rows in self._on(task.flow.device)]
@@ -51,14 +51,14 @@ class SnapshotMatching(Objective):
         return chained(rows, self.chains, self.block, generator)
 
     def along(self, points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Where chains are at t, and the velocity of each column (times, rows, columns)."""
+        """The positions of chains at t, and the velocity of each column (times, rows, columns)."""
         return self.path(points, t[..., None])
 
     def _on(self, device: torch.device) -> list[Tensor]:
         return [rows.to(device) for rows in self.snapshots]
 
     def loss(self, step: int, progress: float) -> Loss:
-        """The loss of new chains."""
+        """The loss of a new batch of chains."""
         task = self.task
         places = torch.randint(
             self.points.shape[1],
@@ -86,7 +86,7 @@ def chained(
 
     Args:
         snapshots: rows of each time, in model coordinates (rows, dim).
-        count: of the chains.
+        count: number of chains.
         block: number of rows that are paired together; fewer if a snapshot has fewer.
         generator: draws the rows of a block.
 
@@ -107,15 +107,15 @@ def chained_places(
     block: int,
     generator: torch.Generator,
 ) -> list[Tensor]:
-    """The indices of the rows of `chained`, (chains,) for each snapshot, if a row has one position
-    for the comparison with the next snapshot and another for the one before.
+    """The indices of the rows of `chained`, (chains,) for each snapshot. A row has one position for the
+    comparison with the next snapshot and another one for the comparison with the previous snapshot.
 
     Args:
         ahead: positions for the comparison with the next snapshot (rows, dim).
-        behind: positions for the comparison with the snapshot before.
-        count: see `chained`; likewise `block` and `generator`.
-        block: see `count`.
-        generator: see `count`.
+        behind: positions for the comparison with the previous snapshot.
+        count: see `chained`.
+        block: see `chained`.
+        generator: see `chained`.
     """
     block = min(block, *(len(rows) for rows in behind))
     blocks = [_block(ahead, behind, block, generator) for _ in range(-(-count // block))]

@@ -15,17 +15,17 @@ from cnf.flows.error_model import SolveResult
 from cnf.ode import Grid, Solver
 from cnf.training.validation import exact
 
-# Largest gap, in nats a row and column, between the moved grid of training and the grid with every
-# step halved, at the start of a phase and at its end: errors that are small beside what is still to
-# be learned cost less than a finer grid, and more columns have more to learn.
+# Largest difference, in nats per row and column, between the perturbed training grid and the grid of
+# half the step size, at the start and at the end of a phase. An error that is small compared with what
+# remains to be learned costs less than a finer grid, and more columns have more to learn.
 ACCURATE_FIRST, ACCURATE_LAST = 0.006, 0.001
-# Below this part of it, one step fewer will do.
+# Below this fraction of that difference, one step fewer suffices.
 AMPLE = 0.3
-# Above this gap the field exploits the solver. At the start of a phase it is less than what counts
-# as accurate: the error first weighs more, and only later is the grid made finer.
+# Above this difference the field exploits the solver. At the start of a phase, the limit is stricter
+# than that of accuracy: first the error gets more weight, and only then is the grid refined.
 EXPLOITED = 0.005
 MORE_STEPS, FEWEST_TRAINING_STEPS, MOST_TRAINING_STEPS = 3, 6, 128
-# Above this gap on the largest grid, the solver has lost the field for good.
+# Above this difference on the largest grid, the solver can no longer solve the field.
 LOST_GAP = 0.5
 ERROR_WEIGHT_RISE, ERROR_WEIGHT_FALL = 2.0, 1 / 1.1
 LEAST_ERROR_WEIGHT, MOST_ERROR_WEIGHT = 1.0, 1e3
@@ -96,7 +96,7 @@ class StepController:
         and decreases otherwise.
 
         Args:
-            done: finished share of the phase.
+            done: finished fraction of the phase.
         """
         off = self.log_prob(self.training_grid()) - self.log_prob(self.grid.refined())
         gap = off.abs().mean().item() / self.dim
@@ -117,7 +117,7 @@ class StepController:
 
 
 def steps_after(steps: int, gap: float, done: float) -> int:
-    """Steps of the next grid, where one of `steps` steps is off by `gap` nats a column at a share
+    """Steps of the next grid, if a grid of `steps` steps differs by `gap` nats per column at a fraction
     of a phase.
 
     Example:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 from cnf.training.schedules import crosses_milestone, late_weighted_progress
 
-# Part of a phase's seconds left that one validation may take, and of all its seconds that all of
-# them may take, spent no faster than the clock of validations runs.
+# Largest fraction of a phase's remaining seconds for one validation, and of all its seconds for all
+# validations. The latter is released in proportion to the validation clock.
 VALIDATION_SHARE_OF_REST, VALIDATION_SHARE = 0.5, 0.08
-MOST_SPENT = 0.5  # part of a phase that what came before the first may have used up
-LOSS_WINDOW = 20  # training steps that are judged together for divergence
+MOST_SPENT = 0.5  # largest fraction of a phase that earlier work may use
+LOSS_WINDOW = 20  # training steps in a check for divergence
 
 
 @dataclass
@@ -19,18 +19,18 @@ class PhaseState:
     """The state of one phase.
 
     Attributes:
-        index: of the phase.
+        index: index of the phase.
         unspent: seconds left by the phase before; if negative, seconds by which this phase is
             shortened.
         step: training steps of the phase.
-        seconds: of the phase.
-        validation_seconds: of all its validations.
+        seconds: seconds of the phase so far.
+        validation_seconds: seconds of all its validations.
         rate_scale: factor of the learning rate, halved by every rollback.
-        stale: validations without progress.
+        stale: number of validations without progress.
         best: the best held-out NLL of the phase, including the penalty. Early stopping compares
             within a phase, because a high learning rate worsens the NLL at first.
         good_steps: training steps since the start or the last rollback.
-        losses: reported since the last record.
+        losses: losses reported since the last record.
         window: losses since the last check for divergence.
         baseline: the largest loss of the most stable window.
     """
@@ -67,12 +67,12 @@ class PhaseState:
 
 @dataclass
 class TrainerState:
-    """The numbers of a fit.
+    """The counters of a fit.
 
     Attributes:
-        phase: those of the present phase.
+        phase: state of the present phase.
         step: training steps so far.
-        seconds: spent so far.
+        seconds: seconds spent so far.
         last_validation: seconds of the last validation.
         overdrawn: seconds beyond the budget that no phase has compensated.
         best_nll: held-out NLL of the best weights.
@@ -110,8 +110,8 @@ class TrainerState:
         return self.phase.affords_validation(self.last_validation, clock(done), left)
 
     def before_last_validation(self, seconds: float) -> float:
-        """Seconds of a phase of so many, beside those left by the one before, up to the validation at
-        its end, which takes about as long as the last one did."""
+        """Seconds of a phase, including those left by the previous one, that may pass before its last
+        validation, which takes about as long as the one before."""
         whole = seconds + self.phase.unspent
         return whole - min(self.last_validation, VALIDATION_SHARE_OF_REST * whole)
 
@@ -122,8 +122,8 @@ class TrainerState:
         self.overdrawn -= gone
 
     def improved(self, nll: float, penalty: float | None) -> bool:
-        """Whether a validation is better than the best so far, which it then is; the same in its
-        phase, penalty included."""
+        """Record a validation, and return whether it is the best so far; the best of the phase is
+        recorded as well, penalty included."""
         more, worth = 0.0, nll + (penalty or 0.0)
         if penalty is not None and self.best_penalty is not None:
             more = penalty - self.best_penalty

@@ -6,23 +6,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Cells that an order of rows tells apart: no batch is larger by much.
+# Number of cells of the order; batches are hardly ever larger.
 STRATA_CELLS = 2048
-# Rows of a cell by which its widest column is found.
+# Rows of a cell from which its widest column is determined.
 WIDTH_ROWS = 500
 
 
 class StratifiedRows:
-    """Stratified draws of rows: one from each of as many cells of equal weight as are asked for.
+    """Stratified draws of rows: one from each of several cells of equal weight.
 
-    Every row comes up as often as its weight says, as in independent draws. The variance of a batch
+    Every row is drawn in proportion to its weight, as in independent draws. The variance of a batch
     mean is the within-cell variance only (stratified sampling with proportional allocation;
     Cochran, "Sampling Techniques", 5.6).
 
     Args:
-        x: columns by which rows are near each other (rows, columns).
-        weights: (rows,), or None for equal ones.
-        cells: that the order tells apart.
+        x: columns that define which rows are close (rows, columns).
+        weights: weights (rows,), or None for equal ones.
+        cells: number of cells of the order.
 
     Example:
         >>> strata = StratifiedRows(torch.randn(1000, 2), None)
@@ -35,11 +35,12 @@ class StratifiedRows:
         self.cumulative = None if weights is None else weights[self.order].double().cumsum(0)
 
     def draw(self, size: int, generator: torch.Generator) -> Tensor:
-        """Places of `size` rows, in random order."""
+        """Indices of `size` rows, in random order."""
         return self.places(stratified_uniform(size, generator, self.order.device))
 
     def places(self, levels: Tensor) -> Tensor:
-        """Places of the rows at levels (n,) in [0, 1) of their weight, near ones at near levels."""
+        """Indices of the rows at levels (n,) in [0, 1) of the cumulative weight; close levels give close
+        rows."""
         if self.cumulative is None:
             at = (levels * len(self.order)).long()
         else:
@@ -58,8 +59,8 @@ def stratified_uniform(size: int, generator: torch.Generator, device: torch.devi
 def kd_tree_order(x: Tensor, cells: int = STRATA_CELLS) -> Tensor:
     """The order of the rows of x, all finite, in the leaves of a k-d tree (Bentley 1975).
 
-    The tree halves the rows at the median of the column with the largest variance, and the halves
-    likewise, so that near rows follow each other.
+    The tree splits the rows at the median of the column with the largest variance, and the halves in the
+    same way, so that close rows follow each other.
 
     Example:
         >>> x = torch.tensor([[5.0], [1.0], [4.0], [2.0]])

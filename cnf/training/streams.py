@@ -22,7 +22,7 @@ class RowStream:
     """Rows in parts, of which some are in memory at a time.
 
     Attributes:
-        load: chunks of the rows of part k, which are the same at every call.
+        load: function that returns the chunks of part k, the same ones at every call.
         parts: number of parts.
         rows: number of rows in all parts.
         held: number of parts in memory.
@@ -69,10 +69,10 @@ class PooledBatches(Sampler):
     rows drawn determine the content of the pool.
 
     Args:
-        stream: of the rows.
+        stream: stream of the rows.
         prepare: maps a chunk to the tensors of a batch: rows in model coordinates, their context
             or None, and any further tensors.
-        seed: of the order.
+        seed: seed of the order.
         processes: the processes that share the parts.
 
     Example:
@@ -114,7 +114,7 @@ class PooledBatches(Sampler):
         return tuple(_joined(each, order) for each in zip(*found))
 
     def identity(self) -> list[Any]:
-        """The description of how parts are shared."""
+        """A list for JSON that identifies how parts are divided."""
         return [self.stream.parts, self.stream.held, self.processes.count]
 
     def state_dict(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class PooledBatches(Sampler):
         self.drawn = state["drawn"]
 
     def _refill(self) -> None:
-        """Bring the pool to the turn that the rows drawn have come to."""
+        """Load the parts that the number of rows drawn requires."""
         first = self.drawn * self.stream.parts // self.stream.rows
         turns = range(first, first + self.stream.held)
         for turn in [turn for turn in self.pool if turn not in turns]:
@@ -151,12 +151,12 @@ def _counts(which: Tensor, parts: int) -> list[int]:
 
 
 def _together(parts: Sequence[Any]) -> Any:
-    """The rows of all parts, None where they are."""
+    """The rows of all parts; None if the parts are None."""
     return None if parts[0] is None else torch.cat(tuple(parts))
 
 
 def _joined(parts: Sequence[Any], order: Tensor) -> Any:
-    """What parts gave, in the order in which the rows were drawn."""
+    """The rows of all parts, in the order in which they were drawn."""
     rows = _together(parts)
     return None if rows is None else torch.empty_like(rows).index_copy_(0, order, rows)
 

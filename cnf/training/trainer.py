@@ -27,8 +27,8 @@ from cnf.training.state import PhaseState, TrainerState
 from cnf.training.streams import RowStream, sampler
 from cnf.training.validation import ValidationResult, Validator, snapshot
 
-PILOT_ROWS = 256  # by which solvers are placed while training
-GOOD_STEPS = 5  # after which the moving average is far from what led to a rollback
+PILOT_ROWS = 256  # training rows on which solvers are calibrated during training
+GOOD_STEPS = 5  # steps after which the moving average has left the cause of a rollback behind
 SMALLEST_RATE_SCALE = 1e-3  # ten rollbacks: training diverges whatever the rate
 
 
@@ -43,18 +43,18 @@ class Trainer:
         train: training rows.
         valid: validation rows.
         settings: phases and optimization.
-        seed: of all randomness in training.
+        seed: seed of all randomness in training.
         metadata: the caller's data for JSON, kept with the state.
         spent: seconds of the budget already used; phases are shortened by them, to half of their
             time at most.
         callbacks: called after every training step.
-        stream: of training rows that do not fit into memory; `train` is then a sample of them, for
-            the calibration of solvers.
+        stream: stream of training rows that do not fit into memory; `train` is then a sample of them,
+            for the calibration of solvers.
 
     Attributes:
         history: the history so far.
         pilot: a few of the training rows, in the units of the data.
-        batches: of the training rows, in model coordinates.
+        batches: training rows, in model coordinates.
         best: weights of the field with the best held-out likelihood.
         initial: weights of the field at the start.
 
@@ -105,7 +105,7 @@ class Trainer:
 
     @property
     def phase_done(self) -> float:
-        """The spent share of the phase's budget."""
+        """The spent fraction of the phase's budget."""
         state = self.state.phase
         if self.phase.seconds is None:
             return state.step / ((self.phase.steps or 0) + state.unspent)
@@ -113,7 +113,7 @@ class Trainer:
 
     @property
     def seconds_left(self) -> float:
-        """Seconds left of the phase; infinite if its budget is training steps."""
+        """Remaining seconds of the phase; infinite if its budget is in training steps."""
         if self.phase.seconds is None:
             return math.inf
         return self.phase.seconds + self.state.phase.unspent - self.state.phase.seconds
@@ -178,8 +178,8 @@ class Trainer:
         return self.history
 
     def _paused(self, until: int) -> History:
-        """The history with the held-out score at this step, unless the fit goes on from a later
-        one. It chooses no weights: one more look at few rows is one more chance to be misled."""
+        """The history with the held-out score at this step, unless the fit was resumed from a later one.
+        The score selects no weights, since every additional selection on few rows adds bias."""
         if self.step == until:
             start = self.settings.clock()
             self._record(self.validator.validate())
@@ -187,18 +187,18 @@ class Trainer:
         return self.history
 
     def stop(self) -> None:
-        """End the fit like Ctrl-C, but after this training step and its callbacks."""
+        """End the fit as Ctrl-C does, but after this training step and its callbacks."""
         self.stopping = True
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Give the flow the best weights so far, including the present average."""
+        """Give the flow the best weights so far; the present average is a candidate."""
         self._validate()
         self.flow.field.load_state_dict(self.best)
         self.flow.eval()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the fit depends on: tensors and plain values, nested."""
+        """Everything that the rest of the fit depends on: nested tensors and plain values."""
         return {
             "state": asdict(self.state),
             "history": self.history.as_dict(),
@@ -216,7 +216,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state of a trainer with the same rows, settings and seed."""
-        # The base was fitted to the rows; on another machine it may come out a little different.
+        # The base was fitted to the rows; on another machine it may differ by rounding.
         self.flow.base.load_state_dict(state["base"])
         numbers = state["state"]
         self.state = TrainerState(**{**numbers, "phase": PhaseState(**numbers["phase"])})
@@ -226,7 +226,7 @@ class Trainer:
         self.generator.set_state(state["generator"])
         self.batches.load_state_dict(state.get("batches", {}))
         self.best, self.initial = state["best"], state["initial"]
-        for weights in (self.best, self.initial, state["field"]):  # each must fit the field
+        for weights in (self.best, self.initial, state["field"]):  # each must match the field
             self.flow.field.load_state_dict(weights)
         self.objective.load_state_dict(state["objective"])
         self.validator.load_state_dict(state["validator"])
@@ -281,20 +281,20 @@ class Trainer:
         return self._watch(loss)
 
     def _watch(self, loss: Loss) -> None:
-        """Roll back where a whole window of losses says that training has diverged."""
+        """Roll back if a whole window of losses shows that training has diverged."""
         state = self.state.phase
         state.good_steps += 1
         state.losses.append(loss.reported)
         if not (window := state.window_with(loss.reported)):
             return
         if self.objective.diverged(window, state.baseline):
-            state.good_steps = 0  # the average is of the weights that led there
+            state.good_steps = 0  # the average contains the weights that diverged
             self._roll_back("the loss exploded")
         else:
             state.baseline = min(state.baseline, max(window))
 
     def _roll_back(self, reason: str) -> None:
-        """Return with half the learning rate to the average, or to the best weights if it is unsound."""
+        """Halve the learning rate, and return to the average, or to the best weights if it is invalid."""
         state, name = self.state.phase, self.objective.name
         self.history.rollbacks.append(f"{name}, update {self.step}: {reason}")
         state.rate_scale /= 2

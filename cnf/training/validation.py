@@ -18,12 +18,12 @@ from cnf.ode import Grid
 from cnf.rows import Rows, evenly_spaced, weighted_nll
 from cnf.training.batches import in_model_coordinates
 
-# Rows of a validation, or numbers if that is more rows: with few rows, chance decides between
-# weights that are a few thousandths of a nat apart, and a solve of few columns is cheap.
+# Number of validation rows, or of their numbers if that allows more rows. With few rows, sampling
+# error decides between weights that differ by a few thousandths of a nat; few columns are cheap to solve.
 VALIDATION_ROWS, VALIDATION_NUMBERS = 2_048, 8_192
-# Tolerance of a validation's solves, in nats; the finished flow is held to a stricter one.
+# Tolerance of a validation's solves, in nats; that of the finished flow is stricter.
 VALIDATION_TOLERANCE = 1e-2
-# Steps of their grid: enough for the tolerance; fewer would leave more rows to a second solve.
+# Steps of their grid: with fewer, more rows would need to be solved again.
 VALIDATION_STEPS = 20
 
 
@@ -69,7 +69,7 @@ class EMAValidator(Validator):
 
     Args:
         flow: the flow in training.
-        decay: of the average; it starts low, so that early weights are forgotten.
+        decay: decay of the average; it is smaller at first, so that early weights are forgotten.
         valid: held-out rows, in the units of the data.
         pilot: training rows for the calibration of the grid, in the units of the data.
     """
@@ -129,7 +129,7 @@ def fill_unsolved_with_worst(log_prob: Tensor) -> Tensor:
 
 
 def validation_subset(rows: Rows) -> Rows:
-    """The rows of a validation: at most a fixed number, evenly spaced."""
+    """The rows for a validation: at most a fixed number, evenly spaced."""
     most = max(VALIDATION_ROWS, VALIDATION_NUMBERS // rows.x.shape[1])
     return rows.take(evenly_spaced(rows.x, most))
 

@@ -1,4 +1,4 @@
-"""Velocities that are known at some rows, beside what another objective minimizes."""
+"""Known velocities at some rows, as an additional term of an objective."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from cnf.training.snapshots import SnapshotMatching, chained_places
 
 @dataclass
 class GuidedMatching(SnapshotMatching):
-    """`SnapshotMatching` of rows whose velocities are known: splines have these slopes, and rows are
-    paired by where they lead half of the time to the next snapshot, and half of the time back to the
-    one before.
+    """`SnapshotMatching` of rows with known velocities. Splines have these slopes, and rows are paired by
+    extrapolated positions: those of a snapshot half of the interval ahead, and those of the next one
+    half of it back.
 
     Attributes:
-        velocities: of the rows of each snapshot (rows, dim), in model coordinates, NaN where they
-            are not known.
+        velocities: velocities of the rows of each snapshot (rows, dim), in model coordinates, NaN if
+            unknown.
     """
 
     velocities: tuple[Tensor, ...] = ()
 
     def chain(self, rows: list[Tensor], generator: torch.Generator) -> Tensor:
-        """Chains of rows in model coordinates, with their velocities as more columns."""
+        """Chains of rows in model coordinates, with their velocities as additional columns."""
         times, moves = self.path.times, [u.nan_to_num(0.0) for u in self.velocities]
         spans = [(after - before) / 2 for before, after in pairwise(times)]
         ahead = [x + span * u for x, span, u in zip(rows, (*spans, 0.0), moves)]
@@ -42,24 +42,24 @@ class GuidedMatching(SnapshotMatching):
         return torch.stack([x[there] for x, there in zip(both, places)])
 
     def along(self, points: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Where chains are at t, and their velocity (times, rows, dim)."""
+        """The positions of chains at t, and their velocity (times, rows, dim)."""
         x, velocities = points.chunk(2, -1)
         return self.path.through(x, velocities, t[..., None])
 
 
 @dataclass
 class KnownVelocities(Objective):
-    """L + w E |v(t, x) − u|² over rows x that are known to move at the velocity u at the time t.
+    """L + w E |v(t, x) − u|² over rows x with known velocities u at times t.
 
-    The field is the one that a `ThroughTime` runs.
+    The trained field is the one inside a `ThroughTime`.
 
     Attributes:
-        objective: L.
-        times: of the rows, in [0, 1] (rows,).
-        x: the rows, in the units of the data (rows, dim).
-        velocities: u, in model coordinates (rows, dim).
-        weight: w.
-        nats: that count against weights in their selection, for a mean squared difference of one.
+        objective: objective L.
+        times: times of the rows, in [0, 1] (rows,).
+        x: rows, in the units of the data (rows, dim).
+        velocities: velocities u, in model coordinates (rows, dim).
+        weight: weight w.
+        nats: penalty in the selection of weights, for a mean squared difference of one.
     """
 
     objective: Objective
@@ -81,10 +81,10 @@ class KnownVelocities(Objective):
         self.y = task.flow.to_model_coordinates(self.x)[0]
 
     def loss(self, step: int, progress: float) -> Loss:
-        """The loss of L and of fresh rows.
+        """The loss L of a batch, with the term for a new draw of rows with known velocities.
 
         Raises:
-            SolverError: as L.
+            SolverError: as for L.
         """
         found, task = self.objective.loss(step, progress), self.task
         places = torch.randint(
@@ -95,7 +95,7 @@ class KnownVelocities(Objective):
         return Loss(found.value + self.weight * misfit, found.reported)
 
     def _misfit(self, field: VelocityField, places: Tensor | slice) -> Tensor:
-        """The mean squared difference from the velocities of some rows."""
+        """The mean squared difference from the known velocities of some rows."""
         v = field(self.times[places].to(self.y), self.y[places])
         return (v - self.velocities[places].to(v)).square().sum(-1).mean()
 
@@ -104,7 +104,7 @@ class KnownVelocities(Objective):
         return self.objective.diverged(window, baseline)
 
     def selection_penalty(self, flow: CNF) -> float:
-        """That of L, and nats for what differs from the velocities."""
+        """The penalty of L, and nats for the difference from the known velocities."""
         assert isinstance(flow.field, ThroughTime)
         with torch.no_grad():
             misfit = self._misfit(flow.field.field, slice(None)).item()
