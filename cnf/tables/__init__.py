@@ -6,12 +6,12 @@ files, row_groups                                  folders and patterns; rows be
 columns, column_types, inference, redundancy       the columns and their types
 schema, cells, dataframes                          rows as numbers and discrete states, and back
 features, quadrature                               states as features; masses of integer cells
-conditioning, discrete, masked_flow, imputation    what a `TableFlow` is made of
+conditioning, discrete, masked_flow, imputation    the parts of a `TableFlow`
 model, numeric_view, metadata, loading, upgrades   `TableFlow`, and models from files
-told                                               models in a few words
+told                                               short descriptions of models
 
-An error about a table is a `TableError`: one line with the file, the column, the line or row, what
-was expected and what to do. Files are written whole or not at all.
+An error about a table is a `TableError`: one line with the file, the column, the line or row, what was
+expected and what to do. Incomplete files are never left behind.
 """
 
 from cnf.tables.column_types import NumericType

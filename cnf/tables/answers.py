@@ -19,7 +19,7 @@ from cnf.transforms.marginals import MarginalTransform
 
 @dataclass(frozen=True)
 class TableAnswers(Answers):
-    """The answers of a `TableFlow` with states and its imputer.
+    """The answers of a `TableFlow` with discrete states, computed by its imputer.
 
     Attributes:
         model: the `TableFlow`.
@@ -104,7 +104,7 @@ class TableAnswers(Answers):
         self, cells: Cells, free: Tensor, given: Tensor, context: Tensor | None,
         z: Tensor, t: Tensor | Sequence[float],
     ) -> Tensor:  # fmt: skip
-        """Paths of numbers, which a row with states does not have."""
+        """Raise an error, since a row with states has no path."""
         raise ValueError("trajectory: expected a table of numbers alone; this one has states")
 
 

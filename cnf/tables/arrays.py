@@ -23,19 +23,18 @@ from cnf.tables.formats import (
 
 
 def read_npy(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
-    """The chosen columns of a rows × columns array, called x0, x1, ..., labeled by row; read as
-    needed."""
-    # numpy's parser raises whatever it stumbles over in a damaged header.
+    """The selected columns of a rows × columns array, named x0, x1, ..., labeled by row; parts are read
+    as needed."""
+    # numpy's parser raises many kinds of errors for a damaged header.
     with damage_reported(path, "npy of numbers", Exception):
         array = np.lib.format.open_memmap(path, mode="r")
     yield from _frames(array, _numbered(array), path, options)
 
 
 def read_npz(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
-    """The chosen columns of one array, named by the array `columns` if there is one, labeled by
-    row.
+    """The selected columns of one array, named by the array `columns` if there is one, labeled by row.
 
-    The array is that of the options, else `X`, else the only one of rows × columns.
+    The array is the one in the options, otherwise `X`, otherwise the only one of rows × columns.
     """
     kind = "npz of numbers, names as dtype=str"
     with damage_reported(path, kind, Exception), path.open("rb") as file, NpzFile(file) as archive:
@@ -47,7 +46,7 @@ def read_npz(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
 
 
 def _table_in(archive: NpzFile, path: Path, asked: str | None) -> str:
-    """The name of the array that is the table."""
+    """The name of the array that holds the table."""
     held = [name for name in archive.files if name != "columns"]
     name = asked or ("X" if "X" in held else held[0] if len(held) == 1 else None)
     if name not in held:
@@ -98,7 +97,7 @@ def _frames(
 
 @contextmanager
 def write_npy(path: Path) -> Iterator[Append]:
-    """Holds the frames until the end, then saves one array; the names are lost."""
+    """Collect the frames until the end, then save one array; the names are lost."""
     frames: list[pd.DataFrame] = []
     yield frames.append
     np.save(path, _array(frames, path), allow_pickle=False)
@@ -106,7 +105,7 @@ def write_npy(path: Path) -> Iterator[Append]:
 
 @contextmanager
 def write_npz(path: Path) -> Iterator[Append]:
-    """Holds the frames until the end, then saves the array `X` and its names, `columns`."""
+    """Collect the frames until the end, then save the array `X` and its names, `columns`."""
     frames: list[pd.DataFrame] = []
     yield frames.append
     np.savez(path, X=_array(frames, path), columns=np.array(frames[0].columns, dtype=str))

@@ -1,4 +1,4 @@
-"""The numbers of rows: densities of continuous cells, and probabilities of integer cells."""
+"""The likelihood of the numbers of rows: densities of continuous cells, probabilities of integer cells."""
 
 from __future__ import annotations
 
@@ -18,54 +18,53 @@ from cnf.tables.gaussian_cells import REACH, GaussianCells, NumberRows, log_widt
 from cnf.tables.quadrature import Rule, axes_rule, cell_rule, cell_rules, finest_rule
 from cnf.transforms.patterns import by_pattern
 
-# Solves of one row at several points of its cell go together, in parts of about this many.
+# Rows are solved at several points of their cells in parts of about this many points.
 AT_ONCE = 2**16
-# Nats that the quadrature of a cell may err by before it takes more points.
+# Quadrature error of a cell, in nats, above which it gets more points.
 TOLERANCE = 1e-2
-# Rows that the error of a single point is measured on, with cells that are narrower than this many
-# squared deviations; the share of them that its estimate has to cover, and how much larger it is
-# made for the rest. What is smaller than the last may be the solver's.
+# Calibration of the error estimate of a single point: the number of training rows, the largest squared
+# width of their cells in deviations, the fraction of rows that the estimate must cover, and a safety
+# factor. Errors below SMALLEST_ERROR may come from the solver.
 MEASURED_ROWS, NARROW, COVERED, MARGIN, SMALLEST_ERROR = 128, 1.0, 0.98, 2.0, 5e-4
-# The bar of a rule is so many times what its check says where nobody measured it: at an end of the
-# support a check alone is too small for one cell in ten. Wide cells that it is measured on, the smallest
-# scale that is believed, and the fewest cells that either measurement is believed from.
+# The error bound of a rule is a factor times its check. RULE_MARGIN is the factor without calibration: at
+# an end of the support, the check alone is too small for one cell in ten. Then the number of wide cells
+# for its calibration, its smallest value, and the fewest cells for either calibration.
 RULE_MARGIN, MEASURED_WIDE, SMALLEST_SCALE, FEWEST_MEASURED = 2.0, 64, 1e-3, 8
-# The scales of rules along one, two, three, four and more columns are measured apart: a product of nodes
-# errs by far less than its check, Sobol points in five columns err by more.
+# Rules along one, two, three, four and more columns have separate factors: the error of a product rule is
+# far below its check, while that of Sobol points in five columns exceeds it.
 SCALES = 5
 # The narrowest columns of a cell stay at their center while others are integrated, as long as their
-# errors together take no more than this share of the tolerance.
+# total error is at most this fraction of the tolerance.
 NARROW_SHARE = 0.8
-# Nats beyond which a single point's estimate says that the axes alone will not do either.
+# Error estimate of a single point, in nats, above which a rule along the axes is skipped.
 VERY_WIDE = 0.1
-# Places of rows, and the rules for their cells, each with more points than the one before.
+# Indices of rows, and the rules for their cells, each with more points than the one before.
 Job: TypeAlias = tuple[Tensor, list[Rule]]
 
 
 class CellIntegrals:
     """log p(x | s) of rows: the flow's density, integrated over the integer cells of each row.
 
-    Where a cell is narrow, one point is enough. At its center c, a Gaussian g with the mean and
-    covariance that the flow starts from says, column by column, how the integral differs from the
-    density there:
+    For a narrow cell, one point suffices. At its center c, a Gaussian g with the initial mean and
+    covariance of the flow predicts, column by column, how the integral differs from the density at
+    the center:
 
         log ∫ p dx ≈ log p(c) + Σⱼ log (∫ g(xⱼ | c₋ⱼ) dxⱼ / g(cⱼ | c₋ⱼ))
 
-    What that leaves is of second order in the width wⱼ of the cell in deviations of g(xⱼ | c₋ⱼ).
-    Where the estimate κ Σⱼ wⱼ² (1 + |eⱼ| + |eⱼ|³ / 16) of it, with the standardized residuals e of the
-    center, is above the tolerance, rules with more and more points in the wide columns take over,
-    until their own checks, scaled as was measured, are below it. Their nodes divide the mass of the
-    cell under g, so that ends of the support, where y has no end, are nothing special; the error of a
-    node counts by its share of the integral.
+    The remainder is of second order in the width wⱼ of the cell in deviations of g(xⱼ | c₋ⱼ). It is
+    estimated by κ Σⱼ wⱼ² (1 + |eⱼ| + |eⱼ|³ / 16), where e are the standardized residuals of the center.
+    If the estimate exceeds the tolerance, rules with an increasing number of points in the wide columns
+    are applied, until their own checks, multiplied by calibrated factors, are below the tolerance. The
+    nodes of the rules divide the mass of the cell under g, so that unbounded y at an end of the support
+    needs no special treatment. The error of a node counts in proportion to its part of the integral.
 
     Args:
         columns: the numeric columns.
 
     Attributes:
-        kappa: κ, measured on training rows; None for a model that was not: then one rule of fixed
-            size serves every cell.
-        check_scales: the error of a rule per unit of its check, likewise, by the number of columns that
-            it integrates along: one, two, three, four, more.
+        kappa: κ, calibrated on training rows; if it is None, one rule of fixed size serves every cell.
+        check_scales: calibrated ratios of a rule's error to its check, by the number of columns along
+            which it integrates: one, two, three, four, more.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -77,17 +76,17 @@ class CellIntegrals:
 
     @property
     def measured(self) -> list[float] | None:
-        """κ and the scales of checks, as a model file keeps them; None where nothing was measured."""
+        """κ and the scales of checks, as stored in a model file; None without calibration."""
         return None if self.kappa is None else [self.kappa, *self.check_scales]
 
     @property
     def fewest_points(self) -> int:
-        """Points of a cell whose columns are all integers, at least."""
+        """The smallest number of points for a cell whose columns are all integers."""
         return 1 if self.kappa is not None else len(cell_rule(self.steps).weights)
 
     def evaluate(self, flow: CNF, rows: NumberRows, count: int | None = None) -> Evaluation:
-        """log-probability, error, NFE and verdict (rows,), in float64; where those beyond `count` only
-        fill a block, NaN for these."""
+        """log-probability, error, NFE and verdict (rows,), in float64; NaN for rows beyond `count`, which
+        only fill a block."""
         on_grid, result = self._on_grid(rows), _blank(rows)
         if self.kappa is None or not on_grid.any():
             correction = rows.values.new_zeros(len(rows), dtype=torch.float64)
@@ -108,8 +107,7 @@ class CellIntegrals:
 
     @torch.no_grad()
     def measure(self, flow: CNF, rows: NumberRows) -> None:
-        """Estimate κ on some training rows of a default flow, and the reliability of the checks of
-        rules."""
+        """Calibrate κ and the factors of the rules' checks on some training rows of a default flow."""
         self.kappa, self.check_scales = 1.0, [RULE_MARGIN] * SCALES
         correction, sizes = self.from_center(GaussianCells.of(flow, self.steps, rows))
         size = sizes.sum(1)
@@ -127,8 +125,8 @@ class CellIntegrals:
     def _measured_kappa(
         self, flow: CNF, rows: NumberRows, size: Tensor, correction: Tensor
     ) -> float:
-        """κ from cells that are integrated along each column through the center, which is the mean
-        over the cell but for terms of fourth order."""
+        """κ from integrals along each column through the center; their sum equals the mean over the cell
+        up to terms of fourth order."""
         rule = axes_rule(self.steps)
         found = flow.evaluate(*rows.at(rule.offsets)).log_prob.double().view(len(rows), -1).T
         whole = rule.log_mean(found)[0] + self._log_steps(rows)
@@ -137,8 +135,8 @@ class CellIntegrals:
         return MARGIN * _covering(ratio, otherwise=1.0)
 
     def _measured_scales(self, flow: CNF, rows: NumberRows, jobs: list[Job]) -> list[float]:
-        """What the first rules of jobs err by per unit of their checks, by rules of more points; of
-        all together where there are too few along so many columns."""
+        """Ratios of errors to checks of the first rules of jobs, from rules with more points; with too few
+        cells for a number of columns, the ratio of all cells together is used."""
         self.check_scales = [1.0] * SCALES
         ratios = [[rows.values.new_zeros(0, dtype=torch.float64)] for _ in range(SCALES)]
         first = self._solve(flow, rows, jobs)
@@ -165,7 +163,7 @@ class CellIntegrals:
         return cells.log_ratio(e, cells.log_slope), errors
 
     def _on_grid(self, rows: NumberRows) -> Tensor:
-        """Which numbers are integers (rows, numeric)."""
+        """Mask of the integer cells (rows, numeric)."""
         return rows.present & (self.steps > 0).to(rows.present.device)
 
     def _log_steps(self, rows: NumberRows) -> Tensor:
@@ -174,7 +172,7 @@ class CellIntegrals:
         return (rows.present * logs).sum(1)
 
     def _jobs(self, errors: Tensor, places: Tensor) -> list[Job]:
-        """The rows at `places` by which of their columns, of these errors (rows, numeric), are wide."""
+        """Jobs for the rows at `places`, grouped by their wide columns, from errors (rows, numeric)."""
         jobs, errors = [], errors[places]
         very = (errors > VERY_WIDE).any(1, keepdim=True)
         for pattern, found in by_pattern(torch.cat((_wide(errors), very), 1)):
@@ -184,8 +182,8 @@ class CellIntegrals:
         return jobs
 
     def _by_rules(self, flow: CNF, rows: NumberRows, jobs: list[Job], result: Evaluation) -> None:
-        """Integrate cells by one rule after the other, as long as they err; their errors beside
-        those of the rules stand in `result`."""
+        """Integrate cells by increasingly large rules until their error is small enough; `result` holds
+        the errors from other sources."""
         beside = result.error.clone()
         while jobs:
             left = []
@@ -199,8 +197,8 @@ class CellIntegrals:
     def _solve(
         self, flow: CNF, rows: NumberRows, jobs: list[Job]
     ) -> Iterator[tuple[Evaluation, Tensor]]:
-        """The integrals over the cells of jobs by the first rule of each, and the errors of the
-        rules alone; all points in one solve."""
+        """The integrals over the cells of jobs by the first rule of each, and the quadrature errors; all
+        points are scored in one solve."""
         if not jobs:
             return
         sizes = [len(places) * len(rules[0].weights) for places, rules in jobs]
@@ -223,8 +221,8 @@ class CellIntegrals:
     def _points(
         self, flow: CNF, rows: NumberRows, jobs: list[Job]
     ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The points of the rules in the cells of jobs, those of a row side by side, filled up to whole
-        blocks; their context, and what the density there is multiplied by, in nats."""
+        """The points of the rules in the cells of jobs, with those of a row next to each other, padded to
+        whole blocks; their context, and the log of the factors of the density, in nats."""
         places = torch.cat([places for places, _ in jobs])
         counts = [len(rules[0].weights) for some, rules in jobs for _ in range(len(some))]
         repeats = torch.tensor(counts, device=places.device)
@@ -247,20 +245,20 @@ class CellIntegrals:
 
 
 def _along(rule: Rule) -> int:
-    """The place of a rule's scale."""
+    """The index of the scale of a rule."""
     return min(int(rule.moved.sum()), SCALES) - 1
 
 
 def _wide(errors: Tensor) -> Tensor:
-    """Which columns cells with these errors (rows, numeric) are integrated along."""
+    """Mask of the columns along which cells with these errors (rows, numeric) are integrated."""
     sizes, order = errors.sort(1)
     wide = ~(sizes.cumsum(1) <= NARROW_SHARE * TOLERANCE)
     return torch.empty_like(wide).scatter_(1, order, wide)
 
 
 def _covering(ratios: Tensor, otherwise: float) -> float:
-    """What covers most ratios (n,) of errors to their estimates, if there are enough; a cell that cannot
-    be solved says nothing."""
+    """A quantile of the ratios (n,) of errors to their estimates that covers most of them, or a default for
+    too few ratios; cells that could not be solved are excluded."""
     known = ratios[ratios.isfinite()]
     return otherwise if len(known) < FEWEST_MEASURED else known.quantile(COVERED).item()
 
@@ -268,8 +266,8 @@ def _covering(ratios: Tensor, otherwise: float) -> float:
 def _evaluated(
     flow: CNF, x: Tensor, context: Tensor | None, shares: Callable[[Tensor], Tensor]
 ) -> Evaluation:
-    """Points (points, numeric) by one solve, those again whose error weighs as much as the tolerance by
-    their share of an integral, which `shares` computes."""
+    """Scores of points (points, numeric) from one solve. Points are solved again if their error, weighted
+    by their part of an integral from `shares`, exceeds the tolerance."""
     tolerance = flow.error_model.tolerance
     found = flow.bind(context, tolerance=torch.inf).evaluate(x)
     found = replace(found, log_prob=found.log_prob.double(), error=found.error.double())
@@ -282,8 +280,8 @@ def _evaluated(
 
 
 def _shares(log_density: Tensor, sizes: list[int], rules: list[Rule]) -> Tensor:
-    """The part of each point (points,) in the integral of its row, by the rules of jobs of so many
-    points; those that fill a block have none."""
+    """The part of each point (points,) in the integral of its row, by the rules of jobs with these numbers
+    of points; points that fill a block have part zero."""
     parts = []
     for rule, part in zip(rules, log_density[: sum(sizes)].split(sizes)):
         density = part.view(-1, len(rule.weights)).softmax(1) * rule.weights.to(part).abs()
@@ -292,7 +290,7 @@ def _shares(log_density: Tensor, sizes: list[int], rules: list[Rule]) -> Tensor:
 
 
 def _batches(jobs: list[Job]) -> Iterator[list[Job]]:
-    """Jobs, the large ones in parts, so that a batch has about as many points as go together."""
+    """Jobs in batches of similar numbers of points; large jobs are divided."""
     batch: list[Job] = []
     points = 0
     for places, rules in jobs:

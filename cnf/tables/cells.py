@@ -26,7 +26,7 @@ def numbers(series: pd.Series, *, finite: bool = True) -> np.ndarray:
     """Cells as float64, NaN where missing.
 
     Raises:
-        TableError: for a cell that is not a number or, unless `finite` is false, infinite, naming it.
+        TableError: for a cell that is not a number, or is infinite unless `finite` is false; names it.
     """
     series = plain_cells(series)
     if not is_numeric(series):
@@ -41,7 +41,7 @@ def numbers(series: pd.Series, *, finite: bool = True) -> np.ndarray:
 
 
 def require_workable(series: pd.Series) -> None:
-    """Refuse numbers so large that nothing can be computed from them.
+    """Raise an error for numbers that are too large for computations.
 
     Raises:
         TableError: naming the first of them.
@@ -58,7 +58,7 @@ def require_workable(series: pd.Series) -> None:
 
 
 def _parsed(series: pd.Series) -> pd.Series:
-    """Numbers out of booleans or text."""
+    """Numbers from booleans or text."""
     if pd.api.types.is_bool_dtype(series):
         return series.astype("Float64")
     parsed = pd.to_numeric(series.astype(object), errors="coerce")
@@ -74,14 +74,14 @@ def _parsed(series: pd.Series) -> pd.Series:
 
 
 def _doubles(series: pd.Series) -> np.ndarray:
-    """Numbers as float64; those of 32 bits by their decimals."""
+    """Numbers as float64; 32-bit numbers are converted by their decimals."""
     if str(series.dtype).lower() in ("float16", "float32"):
         return as_float64(series.to_numpy(dtype=str(series.dtype).lower(), na_value=np.nan))
     return series.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def levels(series: pd.Series) -> np.ndarray:
-    """Cells as str, bool, int or float objects, None where missing; whole numbers are ints."""
+    """Cells as str, bool, int or float objects, None where missing; whole numbers become int."""
     series = plain_cells(series)
     if is_numeric(series):
         values = numbers(series)

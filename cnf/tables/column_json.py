@@ -16,7 +16,7 @@ WORD, NUMBERS, WORDS, LEVELS = (
     ([TEXT], (NONE,)),
     ([LEVEL], (NONE,)),
 )
-# The form of a column as JSON, see `cnf.tables.forms`.
+# The form of a column as JSON; see `cnf.tables.forms`.
 COLUMN: dict[str, Any] = {
     **{"name": TEXT, "kind": TEXT, "role": WORD, "dtype": WORD, "reason": WORD},
     **{"lower": MAYBE, "upper": MAYBE, "step": MAYBE, "places": COUNT, "missing": (bool, NONE)},
@@ -37,10 +37,10 @@ def column_as_json(column: Column) -> dict[str, Any]:
 
 
 def column_from_json(data: dict[str, Any]) -> Column:
-    """The column that `column_as_json` described.
+    """The column from a result of `column_as_json`.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for any other data.
     """
     if not fits(data, COLUMN) or not data.keys() <= COLUMN.keys() or None in data.values():
         raise ValueError(f"not a column: {data!r:.100}")

@@ -20,10 +20,10 @@ Role = Literal["modeled", "context"]
 Level = str | int | float | bool
 Support = tuple[float | None, float | None]
 Encoded = tuple[np.ndarray | None, np.ndarray]
-# States of cells that have none: missing in a column that never had a missing cell, a number
-# outside the support, and a category that was never seen.
+# States of invalid cells: missing in a column that had no missing cells, a number outside the support,
+# and an unseen category.
 NO_STATE, OUTSIDE, UNSEEN = -1, -2, -3
-# Atoms and levels that a description names one by one.
+# Largest number of atoms and levels that a description names.
 FEW_SHOWN = 6
 
 
@@ -40,8 +40,8 @@ class Column:
         kind: name of its `ColumnType`: real, positive, bounded, integer, categorical, ignored, or
             one of your own.
         role: "context" if the density is conditioned on the column.
-        lower: end of the support, None for −∞. That of an integer lies half a step outside its
-            smallest value.
+        lower: end of the support, None for −∞; that of an integer is half a step below its smallest
+            value.
         upper: other end, None for ∞.
         step: width of the cells of a column on a grid, None for a continuous column.
         levels: the categories of a column without numbers.
@@ -57,7 +57,7 @@ class Column:
         reason: why the column is not modeled.
 
     Raises:
-        ValueError: for parts that do not fit together.
+        ValueError: for inconsistent attributes.
 
     Example:
         >>> Column("age", "integer", lower=-0.5, step=1.0, dtype="int64").describe()

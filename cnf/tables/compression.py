@@ -1,4 +1,4 @@
-"""Files of text, plain or compressed."""
+"""Text files, plain or compressed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def _only_member(path: Path, mode: str) -> Any:
-    """The one file of a zip archive; what a Macintosh adds to it does not count."""
+    """The only file of a zip archive; files that macOS adds are ignored."""
     with zipfile.ZipFile(path) as archive:
         held = [
             name
@@ -22,7 +22,7 @@ def _only_member(path: Path, mode: str) -> Any:
         ]
         if len(held) != 1:
             raise zipfile.BadZipFile(f"expected one file in the archive, found {len(held)}")
-        return archive.open(held[0])  # closes the archive with itself
+        return archive.open(held[0])  # closing it closes the archive
 
 
 OPENERS: dict[str, Callable[[Path, str], Any]] = {
@@ -31,15 +31,15 @@ OPENERS: dict[str, Callable[[Path, str], Any]] = {
     ".xz": lzma.open,
     ".zip": _only_member,
 }
-# What opening and reading a damaged file raises.
+# Errors from opening and reading a damaged file.
 DAMAGE: tuple[type[Exception], ...] = (
     OSError,
     EOFError,
     zlib.error,
     lzma.LZMAError,
     zipfile.BadZipFile,
-    NotImplementedError,  # a method of compression that zipfile does not know
-    RuntimeError,  # an archive with a password
+    NotImplementedError,  # for a compression method that zipfile lacks
+    RuntimeError,  # for an archive with a password
 )
 
 
@@ -60,7 +60,7 @@ def bare_name(path: Path) -> str:
 
 
 def compressed(*extensions: str) -> list[str]:
-    """The extensions, and each with that of every compression.
+    """The extensions, and each of them with the extension of every compression.
 
     >>> compressed(".csv")
     ['.csv', '.csv.gz', '.csv.bz2', '.csv.xz', '.csv.zip']

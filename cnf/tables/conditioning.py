@@ -11,13 +11,13 @@ from cnf.tables.schema import Schema
 
 
 class PlainConditioning(nn.Module):
-    """The numbers of the context columns, for a schema of continuous columns alone.
+    """The numbers of the context columns, for a schema with continuous columns only.
 
     Args:
-        schema: without categories, grids, atoms and missing cells.
+        schema: schema without categories, grids, atoms and missing cells.
 
     Raises:
-        ValueError: for another schema.
+        ValueError: for any other schema.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -50,7 +50,7 @@ class StateConditioning(nn.Module):
         super().__init__()
         self.numeric = [i for i, column in enumerate(schema.modeled) if column.numeric]
         charts = schema.charts
-        # Of each coordinate of the flow, the column that it is there with.
+        # The column on whose presence each coordinate of the flow depends.
         self.coordinates = (
             self.numeric
             if charts is None
@@ -64,7 +64,7 @@ class StateConditioning(nn.Module):
         self.width = len(self.coordinates) + self.features_width
 
     def fit(self, cells: Cells, context: Cells, weights: Tensor) -> None:
-        """Fit the scores of atoms and the maps of context numbers to rows with weights (rows,)."""
+        """Fit the scores of atoms and the transforms of context numbers to rows with weights (rows,)."""
         self.of_context.fit(context, weights)
         self.states.fit(cells.states, weights)
 
@@ -86,8 +86,8 @@ class StateConditioning(nn.Module):
 def conditioning_of(
     schema: Schema, context_dim: int | None
 ) -> PlainConditioning | StateConditioning:
-    """The conditioning of a flow for the schema: the numbers of a plain context if the flow takes
-    this number of columns and no mask, else the states; None means a flow that is not yet made."""
+    """The conditioning of a flow for the schema. It is the numbers of a plain context if the flow takes
+    that number of columns and no mask, otherwise the states; None is a flow that is not yet built."""
     if schema.plain and context_dim == len(schema.context):
         return PlainConditioning(schema)
     return StateConditioning(schema)

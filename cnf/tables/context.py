@@ -1,4 +1,4 @@
-"""The context of rows that are to be drawn, as a user gives it."""
+"""The context of rows to be drawn, in the forms that a user may give it."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def context_frame(schema: Schema, given: Given | None, rows: int) -> pd.DataFram
     """The context columns of a number of rows, with one row for all or one for each.
 
     Raises:
-        TableError: for a context that is missing or not wanted, or has another number of rows.
-        TypeError: for a number of rows that is none.
+        TableError: for a context that is missing or not expected, or has another number of rows.
+        TypeError: for an invalid number of rows.
     """
     as_count("rows", rows, 0)
     names = [column.name for column in schema.context]
@@ -63,7 +63,7 @@ def context_frame(schema: Schema, given: Given | None, rows: int) -> pd.DataFram
 
 
 def _require_sensible(schema: Schema, given: Mapping[str, Any]) -> None:
-    """Refuse a column that was set aside, and a value that its column cannot hold."""
+    """Raise an error for a column that was set aside, or an invalid value for its column."""
     for name in given:
         require_not_set_aside(schema, name)
     values = {name: part for name, part in given.items() if not pd.api.types.is_list_like(part)}
@@ -71,10 +71,10 @@ def _require_sensible(schema: Schema, given: Mapping[str, Any]) -> None:
 
 
 def complete(context: Tensor) -> Tensor:
-    """A context (rows, width) that is known altogether.
+    """A context (rows, width) without missing values.
 
     Raises:
-        TableError: for a row where it is not.
+        TableError: for a row with a missing value.
     """
     if len(lost := (~context.isfinite().all(1)).nonzero()):
         raise TableError(

@@ -32,8 +32,8 @@ def as_pandas(table: Any) -> pd.DataFrame | None:
 
 
 def rows_of(given: Any, name: str = "given") -> pd.DataFrame:
-    """Rows that a user gives as a data frame, a mapping of names to values or lists, a Series of
-    one row, or a list of mappings.
+    """Rows as a data frame, from a data frame, a mapping of names to values or lists, a Series of one row,
+    or a list of mappings.
 
     Raises:
         TableError: for anything else; `name` says which argument it is.
@@ -59,12 +59,12 @@ def rows_of(given: Any, name: str = "given") -> pd.DataFrame:
 
 
 def path_or_rows(source: Any, name: str) -> Any:
-    """The path of a file as it is, and anything else as `rows_of` has it."""
+    """A path unchanged, and anything else as converted by `rows_of`."""
     return source if isinstance(source, str | os.PathLike) else rows_of(source, name)
 
 
 def from_arrow(column: pa.Array | pa.ChunkedArray) -> pd.Series:
-    """An Arrow column as one of pandas; whole numbers and booleans with missing cells stay such.
+    """An Arrow column as a pandas one; integers and booleans with missing cells keep their type.
 
     >>> from_arrow(pa.array([1, None])).dtype
     Int64Dtype()

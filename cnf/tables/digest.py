@@ -15,10 +15,10 @@ from cnf.rows import FEWEST_ROWS
 from cnf.tables.model import TableFlow
 from cnf.tables.schema import Cells
 
-# Hashes of training rows that a file holds, to tell which share of a table is among them, and of
-# rows that were set apart, to find them again.
+# Numbers of hashes in a file: those of training rows estimate the fraction of a table that was used for
+# training, and those of held-out rows find these rows again.
 TRAIN_HASHES, VALID_HASHES = 256, 2048
-# A table with this share of training rows is taken for that of the fit.
+# A table with at least this fraction of training rows is treated as the table of the fit.
 SEEN = 0.05
 Hashes = NDArray[np.uint32]
 
@@ -36,7 +36,7 @@ def row_hashes(cells: Cells) -> Hashes:
 
 
 class SmallestHashes:
-    """The smallest hashes of training rows that come in parts."""
+    """The smallest hashes of training rows that arrive in parts."""
 
     def __init__(self) -> None:
         self.hashes = np.zeros(0, np.uint32)
@@ -48,7 +48,7 @@ class SmallestHashes:
 
     @property
     def text(self) -> str:
-        """As a digest holds them."""
+        """The hashes in the form of a digest."""
         return _text(self.hashes)
 
 
@@ -63,9 +63,9 @@ class Judges:
     """Rows of a table for the evaluation of a model.
 
     Attributes:
-        places: of these rows in the table.
+        places: indices of these rows in the table.
         words: a statement about them; empty if they are new to the model.
-        apart: whether the fit set them apart.
+        apart: whether the fit held them out.
     """
 
     places: NDArray[np.int64]
@@ -76,19 +76,19 @@ class Judges:
 def judges_of(model: TableFlow, table: pd.DataFrame) -> Judges:
     """The rows of a table that a model was not trained on, according to its digest.
 
-    For the table of the fit, these are its validation rows. If too few of them are in the table, or
-    the model was fitted to them too in the end, all rows are used, and the words state that the
-    model was trained on them.
+    For the table of the fit, these are its validation rows. If too few of them are in the table, or if
+    the model was finally refitted to them, all rows are used, and the words state that the model was
+    trained on them.
 
     Raises:
-        TableError: for a table that does not fit the model.
+        TableError: for a table that does not match the model.
     """
     everything = np.arange(len(table))
     digest: dict[str, Any] | None = model.metadata.digest
     if digest is None or not len(table):
         return Judges(everything)
     hashes, train = row_hashes(model.encode(table)[0]), _hashes(digest["train"])
-    # Below the largest hash that is kept, all hashes of training rows are.
+    # Below the largest stored hash, the hashes of training rows are complete.
     known = hashes if len(train) < TRAIN_HASHES else hashes[hashes <= train[-1]]
     seen = float(np.isin(known, train).mean()) if len(known) else 0.0
     if seen < SEEN:

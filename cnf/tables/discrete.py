@@ -1,5 +1,5 @@
-"""An exact distribution over the states of a row: categories, atoms and which cells are
-missing."""
+"""An exact distribution over the discrete states of a row: categories, atoms and the pattern of missing
+cells."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 class DiscreteModel(nn.Module):
     """p(states | known states, extra) = ∏ⱼ p(stateⱼ | states before j, known states, extra).
 
-    One network with two hidden layers gives every factor: it reads the states that are known,
-    one-hot, with a flag for each, and answers a softmax for the next (as orderless autoregressive
-    networks do: Uria, Murray & Larochelle 2014). Each factor is normalized, so the product is,
-    whichever states are known. It starts from the frequencies of single columns that `start_from`
-    is given.
+    One network with two hidden layers computes every factor. It reads the known states, one-hot encoded
+    with a flag for each, and returns a softmax for the next state, as orderless autoregressive networks
+    do (Uria, Murray & Larochelle 2014). Each factor is normalized, and therefore also the product, for
+    every set of known states. The initial distribution consists of the frequencies of single columns
+    from `start_from`.
 
     Args:
-        sizes: how many states each column has; those with one are certain.
+        sizes: number of states of each column; a column with one state is certain.
         extra: number of further columns that the network reads.
         hidden: width of the hidden layers.
 
@@ -49,8 +49,8 @@ class DiscreteModel(nn.Module):
 
     @torch.no_grad()
     def start_from(self, states: Tensor, weights: Tensor) -> None:
-        """Let every column start from how often its states (rows, columns) occur, one row added
-        to each."""
+        """Initialize every column with the frequencies of its states (rows, columns), plus one row for
+        each state."""
         parts = []
         for j in self.non_constant:
             seen = states[:, j] >= 0
@@ -61,13 +61,12 @@ class DiscreteModel(nn.Module):
             bias.copy_(torch.cat(parts))
 
     def log_prob(self, states: Tensor, extra: Tensor, known: Tensor | None = None) -> Tensor:
-        """Log-probability (rows,) of the states (rows, columns) that are not known, given those
-        that are.
+        """Log-probability (rows,) of the unknown states (rows, columns) given the known ones.
 
         Args:
             states: −1 for states that are neither known nor requested.
-            extra: (rows, extra)
-            known: which states are given (rows, columns).
+            extra: further inputs (rows, extra).
+            known: mask of the given states (rows, columns).
         """
         total = extra.new_zeros(len(states))
         known = torch.zeros_like(states, dtype=torch.bool) if known is None else known
@@ -89,7 +88,7 @@ class DiscreteModel(nn.Module):
         return logits[:, start : start + self.sizes[column]].log_softmax(1)
 
     def _inputs(self, states: Tensor, known: Tensor) -> Tensor:
-        """The known states, one-hot, and which they are (rows, width + columns)."""
+        """The one-hot encoded known states, and their mask (rows, width + columns)."""
         sizes = torch.tensor([self.sizes[j] for j in self.non_constant], device=states.device)
         known = known[:, self.non_constant]
         places = sizes.cumsum(0) - sizes + states[:, self.non_constant].clamp(min=0)
@@ -106,12 +105,12 @@ class DiscreteModel(nn.Module):
         generator: torch.Generator | None,
         excluded: Sequence[int | None] | None = None,
     ) -> Tensor:
-        """The states (rows, columns) with those that are not known drawn, column by column.
+        """The states (rows, columns), with unknown ones drawn column by column.
 
         Args:
-            states: (rows, columns); read where `known`.
-            extra: (rows, extra)
-            known: (rows, columns)
+            states: states (rows, columns); used where `known`.
+            extra: further inputs (rows, extra).
+            known: mask of the given states (rows, columns).
             generator: source of the draws.
             excluded: for each column a state that is never drawn, or None.
         """
@@ -136,11 +135,11 @@ class DiscreteModel(nn.Module):
         their log-probability (rows,).
 
         Args:
-            states: (rows, columns); read where `known`.
-            free: which states are drawn (rows, columns).
-            known: which are given (rows, columns).
-            extra: (rows, extra)
-            uniform: (rows, columns)
+            states: states (rows, columns); used where `known`.
+            free: mask of the states to draw (rows, columns).
+            known: mask of the given states (rows, columns).
+            extra: further inputs (rows, extra).
+            uniform: uniform random numbers (rows, columns).
         """
         states, known = states.where(known, -1), known.clone()
         total = uniform.new_zeros(len(states), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Imputation of missing cells from similar rows, which random forests find."""
+"""Imputation of missing cells from similar rows, which are found by random forests."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cnf.rows import Cells
 from cnf.tables.columns import Column
 from cnf.transforms.float64 import Float64Module
 
-# Each pass draws every missing cell anew, given the others of its row: what one pass leaves of the
-# first draws, the next ones do not.
+# Each pass redraws every missing cell given the others of its row (Gibbs sampling). A few passes
+# remove the influence of the first draws.
 PASSES = 3
 # The feature of a node without children.
 LEAF = -1
@@ -86,7 +86,7 @@ class Forest(nn.Module):
         return nodes
 
     def draw(self, numbers: Tensor, generator: torch.Generator | None) -> Tensor:
-        """For each row (rows,) a random member of its leaf in a random tree."""
+        """A random member (rows,) of each row's leaf in a random tree."""
         size, device = (2, len(numbers)), numbers.device
         chance = torch.rand(size, generator=generator, device=device, dtype=torch.float64)
         first, end = self.branches[self.leaves(numbers, (chance[0] * len(self.roots)).long())].T
@@ -101,8 +101,8 @@ class Donors(Float64Module):
 
         p(x_j | x_rest) = mean over trees t of the law of x_j in the leaf of t that x_rest lies in,
 
-    so it is that of a training row. Doove, van Buuren and Dusseldorp, Computational Statistics &
-    Data Analysis 72 (2014); the law of a leaf is that of Meinshausen, JMLR 7 (2006).
+    so that it is a cell of a training row. Doove, van Buuren and Dusseldorp, Computational Statistics &
+    Data Analysis 72 (2014); the distribution in a leaf follows Meinshausen, JMLR 7 (2006).
 
     Args:
         rows: number of rows.
@@ -114,7 +114,7 @@ class Donors(Float64Module):
         groups: the columns of each forest.
         center: the number subtracted from each column (columns,).
         numbers: cells from `as_numbers` minus the center (rows, columns).
-        values, states: of the rows, as in `cnf.rows.Cells`.
+        values, states: cells of the rows, as in `cnf.rows.Cells`.
     """
 
     center: Tensor
@@ -134,7 +134,7 @@ class Donors(Float64Module):
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """The constructor's arguments, ready for JSON."""
+        """The constructor's arguments as data for JSON."""
         rows, columns = self.states.shape
         forests = [forest.sizes for forest in self.forests]
         return {
@@ -148,7 +148,7 @@ class Donors(Float64Module):
 
         Args:
             columns: the modeled columns.
-            pairs: places of each longitude and its latitude among them.
+            pairs: indices of each longitude and its latitude among them.
             context: number of features of the context.
 
         Raises:
@@ -172,14 +172,14 @@ class Donors(Float64Module):
         pairs: list[tuple[int, int]],
         generator: torch.Generator | None,
     ) -> Cells:
-        """Completed cells with the missing ones redrawn given the others of their row.
+        """Complete cells, in which the missing ones are redrawn given the others of their row.
 
         Args:
-            cells: the rows.
-            missing: which cells were missing (rows, columns).
+            cells: rows whose missing cells were filled before.
+            missing: mask of the missing cells (rows, columns).
             context: features of the context (rows, width).
             columns: the modeled columns.
-            pairs: places of each longitude and its latitude among them.
+            pairs: indices of each longitude and its latitude among them.
             generator: source of the draws.
         """
         values, states = cells.values.clone(), cells.states.clone()

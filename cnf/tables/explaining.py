@@ -14,14 +14,14 @@ import torch
 from cnf.tables.questions import table_density
 
 Callback = Callable[[float], None]
-# Reference rows whose single cells are compared: medians and ranks need no more. All of them count for
-# p-values.
+# Reference rows for comparisons of single cells: medians and ranks need no more. P-values use all
+# reference rows.
 COMPARED = 200
-DRAWS = 256  # rows from the model
+DRAWS = 256  # rows drawn from the model
 
 
 def silent(done: float) -> None:
-    """Say nothing of the finished share."""
+    """Ignore the finished fraction."""
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,22 @@ class Explanation:
 
 @dataclass(frozen=True)
 class PresenceEffects:
-    """Effects on values of rows, such as log-densities, of which numeric cells hold a number.
+    """Effects of the presence of numeric cells on values of rows, such as log-densities.
 
-    A cell with a number contributes a density, which changes with the units; an atom or a missing
-    cell contributes a probability. Without these effects, rows of all kinds are comparable, in
-    whatever units.
+    A cell with a number contributes a density, which depends on the units; an atom or a missing cell
+    contributes a probability. Without these effects, rows with any pattern of cells are comparable, in
+    any units.
 
     Attributes:
-        slopes: by least squares (numeric, values).
+        slopes: least-squares slopes (numeric, values).
     """
 
     slopes: np.ndarray
 
     @classmethod
     def fit(cls, present: np.ndarray, values: np.ndarray) -> PresenceEffects:
-        """Those in rows with the presence (rows, numeric) and values (rows, values); values that
-        are not finite are left out."""
+        """The effects in rows with presence (rows, numeric) and values (rows, values); values that are
+        not finite are left out."""
         slopes = np.zeros((present.shape[1], values.shape[1]))
         for k, column in enumerate(values.T):
             known = np.isfinite(column)
@@ -96,15 +96,15 @@ class PresenceEffects:
 
 
 class Leveled(NamedTuple):
-    """Values of reference rows without the effects of presence, each column in rising order, and
-    these effects."""
+    """Values of reference rows without the effects of presence, each column sorted in increasing order,
+    and these effects."""
 
     values: np.ndarray
     effects: PresenceEffects
 
     @classmethod
     def of(cls, present: np.ndarray, values: np.ndarray) -> Leveled:
-        """Those of rows with this presence (rows, numeric) and these values (rows, values)."""
+        """From rows with this presence (rows, numeric) and these values (rows, values)."""
         effects = PresenceEffects.fit(present, values)
         return cls(np.sort(effects.removed(present, values), axis=0), effects)
 
@@ -114,10 +114,10 @@ class Reference:
     """Statistics of ordinary rows, for comparison with other rows.
 
     Attributes:
-        surprise: of the cells of some of the rows.
+        surprise: surprises of the cells of some of the rows.
         rest: log-probabilities of these rows without each column.
-        log_prob: of all rows, rising (rows,), without the effects of presence.
-        effects: of presence on log-probabilities, in draws from the model.
+        log_prob: log-probabilities of all rows without the effects of presence, sorted (rows,).
+        effects: effects of presence on log-probabilities, estimated from draws of the model.
     """
 
     surprise: Leveled
@@ -127,12 +127,12 @@ class Reference:
 
     @classmethod
     def of(cls, model: Any, table: pd.DataFrame, *, callback: Callback = silent) -> Reference:
-        """That of the rows of a table.
+        """The statistics of the rows of a table.
 
         Args:
             model: the `TableFlow`.
             table: the rows.
-            callback: is called with the finished share.
+            callback: called with the finished fraction.
 
         Raises:
             ValueError: for a model without a conditional network, or a table without rows.
@@ -155,7 +155,7 @@ class Reference:
     def explain(
         self, model: Any, table: pd.DataFrame, *, callback: Callback = silent
     ) -> Explanation:
-        """Explain rows of a table by comparison with these."""
+        """Explain rows of a table by comparison with the reference rows."""
         present = _present(model, table)
         found = surprises(model, table, callback=lambda done: callback(done / 2))
         cells = self.surprise.effects.removed(present, found.to_numpy())
@@ -173,8 +173,8 @@ class Reference:
 
 
 def surprises(model: Any, table: pd.DataFrame, *, callback: Callback = silent) -> pd.DataFrame:
-    """−log p(cell | the other cells of its row) of every modeled column (rows, columns), nats, by
-    the conditional network; of a longitude and its latitude, that of the place.
+    """−log p(cell | the other cells of its row) of every modeled column (rows, columns), in nats, by the
+    conditional network; a longitude and its latitude share the value of their point.
 
     It is infinite for an invalid cell, and the other cells of that row are scored as if the cell
     were missing."""
@@ -195,7 +195,7 @@ def surprises(model: Any, table: pd.DataFrame, *, callback: Callback = silent) -
 
 def rests(model: Any, table: pd.DataFrame, *, callback: Callback = silent) -> pd.DataFrame:
     """Log-probability of every row without each modeled column (rows, columns), by the conditional
-    network; of a longitude and its latitude, without the place."""
+    network; a longitude and its latitude are removed together."""
     whole = table_density(model)
     found = pd.DataFrame(0.0, index=table.index, columns=list(whole.columns))
     for names in _asked_together(model, whole.columns, callback):
@@ -209,7 +209,7 @@ def rests(model: Any, table: pd.DataFrame, *, callback: Callback = silent) -> pd
 def _asked_together(
     model: Any, columns: tuple[str, ...], callback: Callback
 ) -> Iterator[list[str]]:
-    """Each column by itself, and a longitude with its latitude; the finished share is told."""
+    """Each column alone, and a longitude with its latitude; reports the finished fraction."""
     modeled = [column.name for column in model.schema.modeled]
     pairs = [[modeled[place] for place in pair] for pair in model.schema.pairs]
     alone = [[name] for name in columns if not any(name in pair for pair in pairs)]
@@ -220,13 +220,13 @@ def _asked_together(
 
 
 def _present(model: Any, table: pd.DataFrame) -> np.ndarray:
-    """Which numeric cells hold a number, one or zero (rows, numeric)."""
+    """Presence of a number in numeric cells, as one or zero (rows, numeric)."""
     return model.present(model.encode(table)[0].states).double().cpu().numpy()
 
 
 def _effects_in_draws(model: Any, table: pd.DataFrame) -> PresenceEffects:
-    """The effects of presence on log-probabilities in draws from the model: they do not depend on
-    the rows that are compared, so that p-values keep their level."""
+    """The effects of presence on log-probabilities in draws from the model. They do not depend on the rows
+    that are compared, so that p-values keep their level."""
     numeric = model.numeric_columns
     if all(column.n_states == 1 for column in numeric):
         return PresenceEffects(np.zeros((len(numeric), 1)))
@@ -242,7 +242,7 @@ def _effects_in_draws(model: Any, table: pd.DataFrame) -> PresenceEffects:
 
 
 def _scores(model: Any, table: pd.DataFrame, effects: PresenceEffects) -> np.ndarray:
-    """Log-probabilities of rows (rows,) without the effects of presence; −∞ for a row without one,
-    and for a category that was not in training."""
+    """Log-probabilities of rows (rows,) without the effects of presence; −∞ for a row without a score, and
+    for an unseen category."""
     found = model.log_prob(table, unseen="impossible").nan_to_num(nan=-torch.inf).cpu().numpy()
     return effects.removed(_present(model, table), found[:, None])[:, 0]

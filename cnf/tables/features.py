@@ -1,4 +1,4 @@
-"""States and context as columns of numbers that a network reads."""
+"""States and context as numeric inputs of a network."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from cnf.transforms import Charts
 from cnf.transforms.float64 import Float64Module
 from cnf.transforms.marginals import MarginalTransform
 
-# Atoms beyond so many are told by their place; that of the first and the last ends here.
+# Columns with more atoms are encoded by normal scores, which are limited to this absolute value.
 MOST_ONE_HOT, MOST_SCORE = 16, 3.0
 
 
 class StateFeatures(Float64Module):
-    """States as numbers: one-hot, or for a numeric column with many atoms in four numbers.
+    """States as numbers: one-hot, or four numbers for a numeric column with many atoms.
 
-    Those are whether the cell shows a plain number, whether nothing, and for an atom its normal
-    score (the quantile of its rank among the atoms) and the square of that. A column with one
-    state has none, and where the state is not known (−1) all are zero.
+    The four numbers are a flag for an ordinary number, a flag for a missing cell, and for an atom its
+    normal score (the quantile of its rank among the atoms) and the square of the score. A column with
+    one state has no features. If the state is unknown (−1), all features are zero.
 
     Args:
         columns: the modeled columns of a schema.
@@ -57,7 +57,7 @@ class StateFeatures(Float64Module):
 
     @torch.no_grad()
     def fit(self, states: Tensor, weights: Tensor) -> None:
-        """Find the scores of atoms from states (rows, columns) and the weights of rows
+        """Determine the scores of atoms from states (rows, columns) and the weights of rows
         (rows,)."""
         for j in self.coarse:
             atoms = (states[:, j] > 0) & (states[:, j] != self.missing[j])
@@ -84,7 +84,7 @@ class StateFeatures(Float64Module):
 
 
 def one_hot(states: Tensor, size: int) -> Tensor:
-    """States (rows,) as (rows, size) of zeros and ones in float64; all zeros for −1."""
+    """States (rows,) one-hot encoded as (rows, size) in float64; all zeros for −1."""
     return (states[:, None] == torch.arange(size, device=states.device)).double()
 
 
@@ -106,15 +106,15 @@ class ContextFeatures(nn.Module):
         self.width = self.states.width + len(self.reals) + width_around(self.charts)
 
     def fit(self, cells: Cells, weights: Tensor) -> None:
-        """Fit the maps of the numbers."""
+        """Fit the transforms of the numbers."""
         self.states.fit(cells.states, weights)
         present = cells.states[:, self.numeric] == 0
         self.marginals.fit(cells.values[:, self.reals], present[:, self.reals], weights)
 
     def forward(self, cells: Cells) -> Tensor:
-        """Features (rows, width) in float64; an absent number is zero. All are NaN if a cell is
-        missing in a column that had no missing cells in training. An angle is its cosine and its
-        sine, a point on a sphere its unit vector."""
+        """Features (rows, width) in float64; an absent number is zero. All features are NaN if a cell is
+        missing in a column that had no missing cells in training. An angle is encoded by cosine and sine, a
+        point on a sphere by its unit vector."""
         present = cells.states[:, self.numeric] == 0
         numbers = self.marginals.by_cell(cells.values[:, self.reals])[0]
         numbers = numbers.where(present[:, self.reals], 0.0)

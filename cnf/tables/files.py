@@ -11,7 +11,7 @@ from cnf.tables.formats import TableError, choose_columns, extensions_told, show
 
 
 def is_folder(data: str | os.PathLike[str]) -> bool:
-    """Whether DATA is a folder or a pattern, which many files may belong to.
+    """Whether DATA is a folder or a pattern, which may refer to many files.
 
     >>> is_folder("day=*/part.parquet"), is_folder("table.csv")
     (True, False)
@@ -25,7 +25,7 @@ def files_of(data: str | os.PathLike[str], extensions: Collection[str]) -> tuple
     extensions, in order.
 
     Raises:
-        TableError: if there is none.
+        TableError: if there are no such files.
     """
     path = Path(data)
     if path.is_dir():
@@ -45,10 +45,10 @@ def files_of(data: str | os.PathLike[str], extensions: Collection[str]) -> tuple
 
 
 class SameColumns:
-    """The choice of columns of several files, which all have those of the first.
+    """The selection of columns in several files, which all must have the columns of the first one.
 
     Args:
-        columns: names, in the order wanted; None for all.
+        columns: names, in the requested order; None for all.
         ignore: names that are left out.
     """
 
@@ -57,7 +57,7 @@ class SameColumns:
         self.first: tuple[Path, list[str]] | None = None
 
     def of(self, path: Path, names: Sequence[str]) -> list[str]:
-        """The chosen among the names of a file's columns.
+        """The selected names among the columns of a file.
 
         Raises:
             TableError: naming the file and a column that it lacks, or that the first file lacks.

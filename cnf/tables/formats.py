@@ -1,4 +1,4 @@
-"""What the file formats share: their error, the choice by extension and the choice of columns."""
+"""Shared parts of the file formats: the error, the choice by extension, and the choice of columns."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from cnf.tables.storage import as_float64
 
 T = TypeVar("T")
 Choose = Callable[[Sequence[str]], list[str]]
-"""From the names of a file's columns to those wanted, in the order wanted."""
+"""A function from the names of a file's columns to the requested ones, in the requested order."""
 
 Kept = Container[str]
-"""Names of the columns whose cells stay what they are instead of becoming numbers."""
+"""Names of the columns whose cells are not converted to numbers."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,12 @@ class ReadOptions:
     """Options for reading a file.
 
     Attributes:
-        choose: the wanted columns.
+        choose: function that selects the columns.
         chunk_rows: number of rows per frame.
         kept: columns whose cells are not converted to numbers.
-        missing: words for missing cells in csv, instead of the usual ones.
-        array: name of the array of an npz file that is the table.
-        judged: whether a schema judges each cell afterwards, so that text among numbers stays.
+        missing: words for missing cells in csv, which replace the usual ones.
+        array: name of the array in an npz file that holds the table.
+        judged: whether a schema checks each cell afterwards, so that text among numbers is kept.
     """
 
     choose: Choose
@@ -49,11 +49,11 @@ Append = Callable[[pd.DataFrame], object]
 
 
 class TableError(ValueError):
-    """A table that cannot be used: one line with the file, the place, what was expected and what
-    to do."""
+    """A table that cannot be used: one line with the file, the position, what was expected and what to
+    do."""
 
     def __init__(self, message: str) -> None:
-        # What a damaged file is quoted with must not break the line, nor a terminal.
+        # Quoted content of a damaged file must not break the line or the terminal.
         super().__init__("".join(x if x.isprintable() else ascii(x)[1:-1] for x in message))
 
 
@@ -76,7 +76,7 @@ def by_extension(path: Path, formats: Mapping[str, T]) -> T:
 
 
 def extensions_told(formats: Collection[str]) -> str:
-    """The extensions in a few words.
+    """The extensions in a short text.
 
     >>> extensions_told([".csv", ".csv.gz", ".npy"])
     '.csv, .npy; .csv also with .gz'
@@ -108,12 +108,12 @@ def block(values: np.ndarray, names: list[str], labels: pd.Index) -> pd.DataFram
 
 
 def row_labels(start: int, count: int) -> pd.RangeIndex:
-    """The labels of `count` rows of a file that counts rows, not lines."""
+    """The labels of `count` rows of a file whose positions are rows, not lines."""
     return pd.RangeIndex(start, start + count, name="row")
 
 
 def names_of(names: str | Iterable[str]) -> list[str]:
-    """Names of columns; one text is one name, not its letters.
+    """Names of columns; a single string is one name, not a sequence of letters.
 
     >>> names_of("age"), names_of(("age", "height"))
     (['age'], ['age', 'height'])
@@ -128,7 +128,7 @@ def choose_columns(
     columns: Sequence[str] | None,
     ignore: Collection[str],
 ) -> list[str]:
-    """The names in `names` that are requested and not ignored."""
+    """The requested names that are not ignored."""
     _refuse_repeated(names, f"{path}: the table")
     _refuse_repeated(columns or (), f"{path}: the choice of columns")
     for name in (*(columns or ()), *ignore):
@@ -151,7 +151,7 @@ def _refuse_repeated(names: Sequence[str], where: str) -> None:
 
 
 def alternatives(name: object, names: Sequence[object]) -> str:
-    """What the name of a column may have meant.
+    """A hint about an unknown column name.
 
     >>> alternatives("regoin", ["age", "region"]), alternatives("x", ["age", "region"])
     ("did you mean 'region'?", "the columns are 'age', 'region'")

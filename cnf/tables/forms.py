@@ -1,4 +1,4 @@
-"""The form of JSON data, as a file is trusted to have it once it was compared."""
+"""Patterns of JSON data, against which a file is checked before it is used."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 from cnf.rows import LARGEST
 
-# A pattern is types, a list of one pattern, a dict of patterns whose missing keys count as None,
-# or a tuple of patterns of which one must fit.
+# A pattern is types, a list of one pattern, a dict of patterns whose missing keys count as None, or a
+# tuple of alternative patterns.
 NONE = type(None)
 NUMBER, MAYBE, TEXT, COUNT = (int, float), (int, float, NONE), (str,), (int, NONE)
-# Nothing that is written here has larger numbers, or nests deeper: readers print and add them.
+# Limits of numbers and of nesting. Files of this package stay far below them, and readers are safe.
 LARGEST_NUMBER, DEEPEST = LARGEST, 12
 
 
 def plain(data: Any) -> Any:
-    """Data as JSON has it: None for a number that is not finite.
+    """Data in a form that JSON allows: numbers that are not finite become None.
 
     >>> plain({"nll": [1.0, float("nan")]})
     {'nll': [1.0, None]}
@@ -29,7 +29,7 @@ def plain(data: Any) -> Any:
 
 
 def is_bounded(data: Any) -> bool:
-    """Whether numbers are of a size that readers can print, and nothing is nested too deep.
+    """Whether numbers are small enough for readers, and nesting is not too deep.
 
     >>> is_bounded({"rows": 90}), is_bounded({"rows": 10**400}), is_bounded([[[]]] * 3)
     (True, False, True)
@@ -65,7 +65,7 @@ def fits(value: Any, pattern: Any) -> bool:
 
 
 def filled(value: Any, pattern: Any) -> Any:
-    """Data that fits a pattern, with None for the keys that it lacks.
+    """Data that matches a pattern, with None for missing keys.
 
     >>> filled({"nll": 1.0}, {"nll": MAYBE, "error": MAYBE})
     {'nll': 1.0, 'error': None}

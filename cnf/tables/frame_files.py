@@ -1,4 +1,4 @@
-"""Tables of other programs, which keep the types of columns: Arrow, Stata, JSON and Excel files."""
+"""Table files of other programs, which store the types of columns: Arrow, Stata, JSON and Excel."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from cnf.tables.formats import (
 from cnf.tables.storage import as_float64, plain_cells
 from cnf.tables.text import LONGEST_LINE
 
-# A workbook is a zip archive: a few megabytes may hold gigabytes.
+# Limit of the unpacked size: a workbook is a zip archive, and a few megabytes may hold gigabytes.
 MOST_UNPACKED = 2**30
 
 
 def read_arrow(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
-    """The chosen columns of an Arrow or Feather file, labeled by row, a batch at a time."""
+    """The selected columns of an Arrow or Feather file, labeled by row, one batch at a time."""
     with damage_reported(path, "Arrow", pa.ArrowException, OSError), pa.OSFile(str(path)) as file:
         reader = ipc.open_file(file)
         batches = map(reader.get_batch, range(reader.num_record_batches))
@@ -45,7 +45,7 @@ def _of_arrow(batch: pa.RecordBatch | pa.Table) -> pd.DataFrame:
 def _stata(path: Path) -> pd.DataFrame:
     try:
         return pd.read_stata(path)
-    except ValueError as error:  # two codes of a column have one label
+    except ValueError as error:  # for two codes of a column with the same label
         if "not unique" not in str(error):
             raise
         return pd.read_stata(path, convert_categoricals=False)
@@ -63,7 +63,7 @@ def _json_lines(path: Path) -> pd.DataFrame:
 
 
 def _of_records(found: Any) -> pd.DataFrame:
-    """A list of objects, or an object of columns, as a table; objects inside become columns
+    """A list of objects, or an object of columns, as a table; nested objects become columns
     "outer.inner"."""
     if isinstance(found, dict):
         columns = {name: _listed(cells) for name, cells in found.items()}
@@ -79,7 +79,7 @@ def _of_records(found: Any) -> pd.DataFrame:
 
 
 def _listed(cells: Any) -> list[Any]:
-    """The cells of a column: a list, or as pandas writes them, an object from row to cell."""
+    """The cells of a column, from a list or from pandas' form, an object from row to cell."""
     if not isinstance(cells, list | dict):
         raise ValueError("expected a list of objects, or an object of columns")
     return list(cells.values()) if isinstance(cells, dict) else cells
@@ -94,7 +94,7 @@ def _flat(row: dict[str, Any], outer: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _column(cells: list[Any]) -> pd.Series:
-    """Cells of one type as a column of it, whole numbers and booleans with holes too."""
+    """Cells of one type as a typed column; integers and booleans may have missing cells."""
     try:
         return from_arrow(pa.array(cells))
     except (pa.ArrowException, OverflowError, UnicodeError):  # cells of several types
@@ -118,10 +118,10 @@ def _excel(path: Path) -> pd.DataFrame:
 def _whole(
     load: Callable[[Path], pd.DataFrame], kind: str
 ) -> Callable[[Path, ReadOptions], Iterator[pd.DataFrame]]:
-    """A reader of a format whose files are read whole."""
+    """A reader of a format whose files are read as a whole."""
 
     def read(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
-        # The parsers raise whatever they stumble over in a damaged file.
+        # The parsers raise many kinds of errors for a damaged file.
         with damage_reported(path, kind, Exception):
             table = load(path)
         table.columns = table.columns.map(str)
@@ -141,8 +141,8 @@ read_excel = _whole(_excel, "an Excel workbook")
 def _chosen(
     parts: Iterator[pd.DataFrame], empty: pd.DataFrame, path: Path, options: ReadOptions
 ) -> Iterator[pd.DataFrame]:
-    """The chosen columns of the parts of a table, labeled by row; those that are not kept are
-    numbers. One empty part where there is no row."""
+    """The selected columns of the parts of a table, labeled by row. Cells are converted to numbers except
+    in kept columns. A table without rows gives one empty part."""
     names = options.choose(list(empty))
     start = 0
     for part in parts:

@@ -1,4 +1,4 @@
-"""The cells of integer columns under the Gaussian that a flow starts from."""
+"""The cells of integer columns under the initial Gaussian of a flow."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from cnf.tables.masked_flow import gaussianizing_maps
 from cnf.transforms.marginals import MarginalTransform
 from cnf.transforms.whitening import HALF_LOG_2PI
 
-# Deviations from its mean within which the Gaussian that a flow starts from is believed. For a cell
-# beyond, it is made so wide that the nearer end lies there: tails as light as those of a Gaussian
-# say nothing of the flow, whose map is logarithmic far off.
+# Distance from the mean, in deviations, up to which the initial Gaussian is used. For a cell further
+# out, its deviation is increased until the nearer end lies at this distance: the tails of the flow, whose
+# transform is logarithmic far out, are heavier than those of a Gaussian.
 REACH = 4.0
-# Deviations: the mass of a narrower cell is its width times the density in it, to 1e-12.
+# Deviations: the mass of a narrower cell equals width times density to 1e-12.
 NARROWEST = 1e-6
 
 
 @dataclass(frozen=True)
 class NumberRows:
-    """Rows of numbers, as a flow over typed columns takes them.
+    """Rows of numbers in the form that a flow over typed columns takes.
 
     Attributes:
-        values: (rows, numeric), in the units of the table.
-        present: which cells hold an ordinary number (rows, numeric).
+        values: numbers (rows, numeric), in the units of the table.
+        present: mask of the cells that hold an ordinary number (rows, numeric).
         conditions: context of the flow (rows, width), or None.
     """
 
@@ -43,8 +43,8 @@ class NumberRows:
         return NumberRows(self.values[places], self.present[places], context)
 
     def at(self, offsets: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Every row at each of some offsets (points, numeric): x (rows · points, numeric) and its
-        context, those of a row side by side."""
+        """Every row shifted by each of some offsets (points, numeric): x (rows · points, numeric) and its
+        context; the points of a row are adjacent."""
         x = (self.values[:, None] + offsets.to(self.values)).flatten(0, 1)
         context = self.conditions
         return x, None if context is None else context.repeat_interleave(len(offsets), 0)
@@ -52,22 +52,22 @@ class NumberRows:
 
 @dataclass(frozen=True)
 class GaussianCells:
-    """The cells of rows under the Gaussian g that a flow starts from, column by column.
+    """The cells of rows under the initial Gaussian g of a flow, column by column.
 
-    Everything is in deviations of g(yⱼ | c₋ⱼ) from its mean, y the flow's nearly Gaussian
+    All quantities are in deviations of g(yⱼ | c₋ⱼ) from its mean, where y are the flow's nearly Gaussian
     coordinates.
 
     Attributes:
-        flow: with a gaussianizing transform.
-        rows: the numbers.
-        on_grid: which of them are integers (rows, numeric).
+        flow: flow with a gaussianizing transform.
+        rows: rows of numbers.
+        on_grid: mask of the integers (rows, numeric).
         low: lower end of each cell (rows, numeric).
         high: upper end.
-        center: its center.
+        center: center of the cell.
         log_slope: log dy/dx at the center.
-        mean: of g (rows, numeric), in y.
-        deviation: of g, in y.
-        log_step: log of the width of each cell, in the units of the table; 0 where there is none.
+        mean: mean of g (rows, numeric), in y.
+        deviation: deviation of g, in y.
+        log_step: log of the width of each cell, in the units of the table; 0 for other numbers.
     """
 
     flow: CNF
@@ -83,7 +83,7 @@ class GaussianCells:
 
     @classmethod
     def of(cls, flow: CNF, steps: Tensor, rows: NumberRows) -> GaussianCells:
-        """The cells of these steps around the numbers of rows."""
+        """The cells with these steps around the numbers of rows."""
         marginals, whitening = gaussianizing_maps(flow)
         half = (steps / 2).to(rows.values)
         y, log_slope, low, high = _mapped(marginals, rows.values, half)
@@ -96,7 +96,7 @@ class GaussianCells:
         return cls(flow, rows, on_grid, low, high, center, log_slope, mean, deviation, log_step)
 
     def within_reach(self) -> GaussianCells:
-        """The same cells under a Gaussian that is wide enough for the nearer end of each."""
+        """The same cells under a Gaussian that is wide enough to reach the nearer end of each."""
         ends = self.low.clamp(min=0.0) - self.high.clamp(max=0.0)
         wider = (ends / REACH).clamp(min=1.0)
         low, high, center = (part / wider for part in (self.low, self.high, self.center))
@@ -108,7 +108,7 @@ class GaussianCells:
         (rows,)."""
         log_density = log_slope - 0.5 * e.square() - HALF_LOG_2PI - self.deviation.log()
         ratio = _log_mass(self.low, self.high) - log_density
-        # The ends of a cell far narrower than the column are told apart by their last digits, if at all.
+        # The ends of a cell far narrower than the column differ at most in their last digits.
         ratio = ratio.where(self.high - self.low > NARROWEST, self.log_step)
         return ratio.where(self.on_grid, 0.0).sum(-1)
 
@@ -118,8 +118,8 @@ class GaussianCells:
         return GaussianCells(self.flow, self.rows.take(places), *parts)
 
     def at(self, shares: Tensor, moved: Tensor) -> tuple[Tensor, Tensor]:
-        """The numbers (rows, numeric) that have shares (rows, numeric) of the mass of their cells
-        below them, the centers where they are not `moved`, and their `log_ratio` (rows,)."""
+        """The numbers (rows, numeric) below which a fraction `shares` (rows, numeric) of the mass of their
+        cells lies, or the centers where they are not `moved`, and their `log_ratio` (rows,)."""
         marginals, _ = gaussianizing_maps(self.flow)
         x, e, log_slope = self.rows.values.clone(), self.center.clone(), self.log_slope.clone()
         for j in moved.any(0).nonzero().squeeze(1).tolist():
@@ -136,15 +136,15 @@ class GaussianCells:
 
 
 def log_widths(steps: Tensor) -> Tensor:
-    """log of the steps of columns, 0 where a column has none."""
+    """log of the steps of columns, 0 for a column without a step."""
     return steps.where(steps > 0, 1.0).log()
 
 
 def _mapped(
     marginals: MarginalTransform, x: Tensor, half: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Coordinates y and log dy/dx at numbers x (rows, numeric), and y at either end of their cells, which
-    are of so many units to either side."""
+    """Coordinates y and log dy/dx at numbers x (rows, numeric), and y at both ends of their cells, which
+    extend by these units to either side."""
     y, log_slope = torch.empty_like(x), torch.empty_like(x)
     wide, points = (half > 0).nonzero().squeeze(1), (half == 0).nonzero().squeeze(1)
     y[:, points], log_slope[:, points] = marginals.of_columns(points).by_cell(x[:, points])
@@ -156,7 +156,7 @@ def _mapped(
 
 
 def _quantile(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """Where a normal variable between a and b has this share of its mass below it."""
+    """The value between a and b below which a normal variable there has this fraction of its mass."""
     flipped = a > 0
     share = torch.where(flipped, 1 - share, share)
     a, b = torch.where(flipped, -b, a), torch.where(flipped, -a, b)
@@ -167,7 +167,7 @@ def _quantile(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
 
 
 def _log_mass(a: Tensor, b: Tensor) -> Tensor:
-    """log (Φ(b) − Φ(a)), for a < b, with its digits in both tails."""
+    """log (Φ(b) − Φ(a)), for a < b, accurate in both tails."""
     flipped = a > 0
     a, b = torch.where(flipped, -b, a), torch.where(flipped, -a, b)
     log_a, log_b = torch.special.log_ndtr(a), torch.special.log_ndtr(b)

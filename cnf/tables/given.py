@@ -18,7 +18,7 @@ from cnf.tables.schema import Schema
 
 
 def no_constraints(schema: Schema, rows: int, device: torch.device) -> Constraints:
-    """No conditions on a number of rows."""
+    """Empty conditions for a number of rows."""
     numbers = torch.zeros(
         rows, sum(c.numeric for c in schema.modeled), dtype=torch.float64, device=device
     )
@@ -27,12 +27,12 @@ def no_constraints(schema: Schema, rows: int, device: torch.device) -> Constrain
 
 
 class FrameRows(NamedTuple):
-    """What the modeled columns of a frame tell of each of its rows.
+    """The information of a frame about the modeled columns, for each of its rows.
 
     Attributes:
-        constraints: the known cells; nothing is known of an invalid one.
-        outside: which rows have a cell outside the support of its column (rows,).
-        unseen: which cells have a category that was not in training (rows, modeled columns).
+        constraints: known cells; an invalid cell counts as unknown.
+        outside: mask of the rows with a cell outside the support of its column (rows,).
+        unseen: mask of the cells with an unseen category (rows, modeled columns).
     """
 
     constraints: Constraints
@@ -46,10 +46,10 @@ def of_frame(
     """The conditions from the modeled columns of a frame, for each of its rows.
 
     Args:
-        schema: of the model.
+        schema: schema of the model.
         table: rows with some of its columns.
-        device: of the model.
-        missing: whether a missing cell is a state of its own, or nothing is known of it.
+        device: device of the model.
+        missing: whether a missing cell is a state of its own; otherwise it is unknown.
     """
     chosen = [i for i, c in enumerate(schema.modeled) if c.name in table.columns]
     columns = tuple(schema.modeled[i] for i in chosen)
@@ -75,10 +75,10 @@ def of_frame(
 def require_names(
     schema: Schema, given: Iterable[str], known: Sequence[str], where: str = "given"
 ) -> None:
-    """Refuse a name that is none of the known columns; `where` says who gave it.
+    """Raise an error for an unknown name; `where` says which argument contains it.
 
     Raises:
-        TableError: naming it, with the reason if it is not modeled.
+        TableError: with the name, and with the reason if it is not modeled.
     """
     for name in given:
         require_not_set_aside(schema, name)
@@ -87,10 +87,10 @@ def require_names(
 
 
 def require_not_set_aside(schema: Schema, name: str) -> None:
-    """Refuse the name of a column that the model lacks.
+    """Raise an error for the name of a column that was set aside.
 
     Raises:
-        TableError: saying why it has none.
+        TableError: with the reason.
     """
     if column := schema.set_aside.get(name):
         raise TableError(
@@ -99,7 +99,7 @@ def require_not_set_aside(schema: Schema, name: str) -> None:
 
 
 def require_on_grid(columns: Iterable[Column], given: Mapping[str, Any]) -> None:
-    """Refuse a value between two of a column on a grid, such as 3.5 of whole numbers. Rows of a
+    """Raise an error for a value between two grid points of a column, such as 3.5 for integers. Rows of a
     table are rounded to the nearest value, but given values must be exact.
 
     Raises:
@@ -111,11 +111,11 @@ def require_on_grid(columns: Iterable[Column], given: Mapping[str, Any]) -> None
 
 
 def of_mapping(schema: Schema, given: Mapping[str, Any], device: torch.device) -> Constraints:
-    """The conditions from a mapping: name -> a value, a list of levels, or a range (low, high)
-    with None for no end.
+    """The conditions from a mapping: name -> a value, a list of levels, or a range (low, high) with None
+    for no end.
 
     Raises:
-        TableError: for a value that is invalid for its column, or a range of one without numbers.
+        TableError: for a value that is invalid for its column, or a range of a column without numbers.
     """
     sets = {name: part for name, part in given.items() if isinstance(part, list | tuple | set)}
     points = {name: [part] for name, part in given.items() if name not in sets}
@@ -146,7 +146,7 @@ def of_mapping(schema: Schema, given: Mapping[str, Any], device: torch.device) -
 
 
 def _range(column: Column, low: Any, high: Any) -> tuple[tuple[float, float], list[int]]:
-    """The ends of the numbers in a range, and the states that a cell there may have."""
+    """The ends of the numbers in a range, and the possible states of a cell in it."""
     low = -math.inf if low is None else _number(column, low)
     high = math.inf if high is None else _number(column, high)
     if not low < high:
@@ -168,7 +168,7 @@ def _range(column: Column, low: Any, high: Any) -> tuple[tuple[float, float], li
 
 
 def _number(column: Column, end: Any) -> float:
-    """The end of a range as a number: of a time, that of a cell that holds it."""
+    """The end of a range as a number; a time is converted as in a cell."""
     cell = column.type.reads_cells(column) and not isinstance(end, Real)
     try:
         number = float(column.numbers(pd.Series([end]))[0] if cell else end)
@@ -183,7 +183,8 @@ def _number(column: Column, end: Any) -> float:
 
 
 def _cells(column: Column, low: float, high: float) -> tuple[float, float]:
-    """The ends of the cells of a grid whose values lie in a range; heaped values take no room."""
+    """The ends of the grid cells whose values lie in a range, on the compacted grid without heaped
+    values."""
     step, heaped = column.step or 1.0, column.heaped_values
     lower, upper = column.support
     if math.isfinite(low):

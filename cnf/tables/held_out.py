@@ -1,4 +1,4 @@
-"""Rows of a table that a model was not fitted to."""
+"""Rows of a table on which a model was not trained."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from cnf.tables.model import TableFlow
 
 
 def held_out_rows(model: TableFlow, table: pd.DataFrame) -> tuple[Rows, Rows | None]:
-    """The rows of a table with all numbers, with the flow's context, and the rows of the fit.
+    """The held-out rows of a table that have all numbers, with the flow's context, and the training rows.
 
-    Where the table is the one that the model was fitted to, only the rows that validated the fit
-    come first, and then those that it learned from; else all rows, and None. The training table is
-    recognized by its digest; for a plain model by its number of rows and the quantiles of its
-    columns, so that every row set apart is found.
+    If the table is the one of the fit, the first result contains only its validation rows, and the
+    second one its training rows. Otherwise the first contains all rows, and the second is None. The
+    table of the fit is recognized by its digest. For a plain model, it is recognized by its number of
+    rows and the quantiles of its columns, which find every held-out row.
 
     Raises:
-        TableError: for a table that does not fit the model.
+        TableError: for a table that does not match the model.
     """
     if not model.plain:
         judges = judges_of(model, table)

@@ -30,11 +30,11 @@ class Observed(NamedTuple):
     """The observed cells of rows.
 
     Attributes:
-        states: −1 where not known (rows, columns).
-        mask: which states are known (rows, columns).
-        y: numbers in nearly Gaussian coordinates, zero where not known (rows, numeric).
-        given: which numbers are known (rows, numeric).
-        features: inputs of the networks from those numbers (rows, width).
+        states: discrete states, −1 where unknown (rows, columns).
+        mask: mask of the known states (rows, columns).
+        y: numbers in nearly Gaussian coordinates, zero where unknown (rows, numeric).
+        given: mask of the known numbers (rows, numeric).
+        features: inputs of the networks from these numbers (rows, width).
     """
 
     states: Tensor
@@ -58,7 +58,7 @@ class Imputer(nn.Module):
         context: number of columns of context features.
         features: number of columns of features of states and context.
         hidden: widths of the flow's field.
-        charts: of angles and spheres among the numbers; None where all are real.
+        charts: transform of angles and spheres among the numbers; None if all are real.
 
     Attributes:
         donors: random forests that redraw missing cells given the others and the first draws; None
@@ -86,12 +86,12 @@ class Imputer(nn.Module):
 
     @property
     def donor_sizes(self) -> dict[str, Any] | None:
-        """The sizes of the donors, ready for JSON; None if there are no donors."""
+        """The sizes of the donors as data for JSON; None if there are no donors."""
         return None if self.donors is None else self.donors.sizes
 
     def make_room(self, sizes: Mapping[str, Any] | None) -> Imputer:
-        """The imputer itself with donors of these sizes, if any, whose tensors are loaded
-        later."""
+        """Add untrained donors of these sizes, if any, whose tensors are loaded later, and return the
+        imputer."""
         if sizes != self.donor_sizes:
             self.donors = None if sizes is None else Donors(**sizes)
         return self
@@ -101,7 +101,7 @@ class Imputer(nn.Module):
         return torch.cat((context, observed.features, observed.given.to(observed.y.dtype)), 1)
 
     def conditions(self, shown: Tensor, features: Tensor, observed: Observed) -> Tensor:
-        """The context of the flow over the coordinates that are shown (rows, coordinates)."""
+        """The context of the flow over the drawn coordinates (rows, coordinates)."""
         given = observed.given.to(observed.y.dtype)
         return torch.cat((shown.to(observed.y.dtype), features, observed.features, given), 1)
 
@@ -125,8 +125,8 @@ class Imputation:
     """An `Imputer` with the parts of its model.
 
     Attributes:
-        imputer: draws states, and numbers in model coordinates.
-        conditioning: makes features of states.
+        imputer: network that draws states, and numbers in model coordinates.
+        conditioning: module that computes features of states.
         maps: the transforms of the model's flow; None without numeric columns.
         columns: the modeled columns.
         pairs: indices of each longitude and its latitude among them.
@@ -149,7 +149,7 @@ class Imputation:
             self.imputer.donors.require_sound(self.columns, self.pairs, width)
 
     def observed(self, cells: Cells, masked: Tensor | None = None) -> Observed:
-        """What is known of rows: the cells that are neither missing nor masked (rows, columns)."""
+        """The observed cells of rows: those that are neither missing nor masked (rows, columns)."""
         missing = torch.tensor(
             [column.missing_state for column in self.columns], device=cells.states.device
         )
@@ -159,7 +159,7 @@ class Imputation:
         return self.known(cells, together(mask, self.pairs))
 
     def known(self, cells: Cells, mask: Tensor) -> Observed:
-        """What is known of rows whose cells in a mask (rows, columns) are."""
+        """The observed cells of rows, given by a mask (rows, columns)."""
         states = cells.states.where(mask, -1)
         given = states[:, self.conditioning.numeric] == 0
         y = self.gaussianize(cells.values).where(given, 0.0)
@@ -194,22 +194,22 @@ class Imputation:
     def conditions(
         self, states: Tensor, context: Tensor, observed: Observed
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Which numbers are drawn (rows, numeric), the features of the states, and the context of
-        the imputer's flow."""
+        """Mask of the numbers to draw (rows, numeric), the features of the states, and the context of the
+        imputer's flow."""
         free = self.free(states, observed)
         features = self.conditioning.features(states, context)
         shown = free if self.maps is None else self.maps.coordinates(free)
         return free, features, self.imputer.conditions(shown, features, observed)
 
     def free(self, states: Tensor, observed: Observed) -> Tensor:
-        """Which numbers are there but not known (rows, numeric)."""
+        """Mask of the numbers that are present but unknown (rows, numeric)."""
         return (states[:, self.conditioning.numeric] == 0) & ~observed.given
 
     def numbers(
         self, values: Tensor, states: Tensor, context: Tensor, observed: Observed, base: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Numbers (rows, numeric) with those that are not known carried from base points, and the
-        log-density of these (rows,)."""
+        """Numbers (rows, numeric), with unknown ones transported from base points, and the log-density of
+        these (rows,)."""
         assert self.maps is not None and self.imputer.flow is not None, "there are numbers"
         maps = self.maps
         free, features, conditions = self.conditions(states, context, observed)
@@ -222,7 +222,7 @@ class Imputation:
         return drawn.where(free, values), log_prob[0].double() + log_det + log_slope
 
     def complete(self, cells: Cells, context: Tensor, generator: torch.Generator | None) -> Cells:
-        """The cells with missing ones drawn given the others of their row: by the networks, then
+        """The cells, with missing ones drawn given the others of their row: first by the networks, then
         from donors if there are any."""
         observed, donors = self.observed(cells), self.imputer.donors
         drawn = self.drawn(cells, observed, context, generator)
@@ -234,7 +234,7 @@ class Imputation:
     def drawn(
         self, cells: Cells, observed: Observed, context: Tensor, generator: torch.Generator | None
     ) -> Cells:
-        """The cells with unobserved ones drawn by the networks."""
+        """The cells, with unobserved ones drawn by the networks."""
         excluded = excluded_states(self.columns)
         states = self.imputer.draw_states(observed, context, excluded, generator)
         states = alike(states, self.pairs)
@@ -247,7 +247,7 @@ class Imputation:
 
 
 def together(mask: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
-    """A mask (rows, columns) with longitude and latitude only where both are in it."""
+    """A mask (rows, columns) that contains longitude and latitude only if it contains both."""
     mask = mask.clone()
     for pair in pairs:
         mask[:, pair] &= mask[:, pair].all(1, keepdim=True)
@@ -255,7 +255,7 @@ def together(mask: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
 
 
 def alike(states: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
-    """States (rows, columns) with each latitude in the state of its longitude."""
+    """States (rows, columns), with each latitude in the state of its longitude."""
     states = states.clone()
     for longitude, latitude in pairs:
         states[:, latitude] = states[:, longitude]
@@ -263,6 +263,6 @@ def alike(states: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
 
 
 def excluded_states(columns: tuple[Column, ...]) -> list[int | None]:
-    """The state of a missing cell in each column, which is never drawn; None where there is
-    none."""
+    """The state of a missing cell in each column, which must not be drawn; None for a column without
+    missing cells."""
     return [column.missing_state if column.missing else None for column in columns]

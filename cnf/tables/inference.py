@@ -1,17 +1,17 @@
 """The type of a column, inferred from its cells.
 
 text, booleans                         categorical
-few whole numbers, each frequent       categorical
-other whole numbers                    integer
-multiples of 0.1 … 0.0001, repeating   integer times that step; one cell in a thousand may lie
-                                       beside, and counts as the nearest multiple
-other numbers                          positive or bounded (0 to 1, 0 to 100) where the logarithm or
-                                       the logit is clearly nearer to a Gaussian, else real
+few distinct integers, each frequent   categorical
+other integers                         integer
+multiples of 0.1 … 0.0001, repeating   integer times that step; one cell in a thousand may lie off the
+                                       grid, and counts as the nearest multiple
+other numbers                          positive or bounded (0 to 1, 0 to 100) if the logarithm or the
+                                       logit is clearly closer to a Gaussian, otherwise real
 dates, times, durations                time
 
-Numbers and times may be stored as text (see `cnf.tables.recognition`). A value with 3 % of the
-cells of a continuous column is an atom; in few rows, a value must also be prominent. Such an end
-of an integer column is also an atom, and so are the frequent values of a heaped one (see
+Numbers and times may be stored as text (see `cnf.tables.recognition`). A value with 3 % of the cells of
+a continuous column is an atom; with few rows, it must also be prominent. An end of an integer column
+with as many cells is also an atom, and so are the frequent values of a heaped column (see
 `cnf.tables.column_types.heaping`).
 """
 
@@ -36,17 +36,17 @@ from cnf.tables.recognition import Recognized, recognized, without
 from cnf.tables.spelling import MOST_PLACES
 from cnf.tables.storage import storage_of
 
-# Whole numbers are categories where so few differ, each with this share and number of the rows.
+# Integers are categories if at most this many differ, each with this fraction and number of rows.
 FEW_VALUES, FREQUENT, FREQUENT_ROWS = 12, 0.02, 10
-# Values beside the atoms that a continuous column needs.
+# Fewest values besides the atoms in a continuous column.
 FEWEST_CONTINUOUS = 2
-# The finest step that is looked for is 10 to this power.
+# The finest step that is tested is 10 to minus this power.
 DECIMALS = 4
-# Real numbers repeat by chance. On a grid that matters, each value occurs five times or more.
+# Real numbers repeat by chance. On a relevant grid, each value occurs on average five times or more.
 REPEATED = 0.2
-# Beside another column on the same grid, each value occurs twice or more.
+# If another column is on the same grid, an average of two suffices.
 REPEATED_ALIKE = 0.5
-# Share of the cells that may lie beside the grid.
+# Largest fraction of the cells that may lie off the grid.
 BESIDE = 1e-3
 
 
@@ -62,10 +62,10 @@ def infer(
         series: its cells.
         kind: its type if the user declares one, with parameters: "real", "bounded:0:1".
         role: "modeled" or "context".
-        missing: the words that stand for missing cells; None recognizes them among numbers.
+        missing: words for missing cells; None recognizes them among numbers.
 
     Raises:
-        TableError: for cells that do not fit the type, or a column that cannot be modeled.
+        TableError: for cells that do not match the type, or a column that cannot be modeled.
 
     Example:
         >>> infer(pd.Series(["a", "b", None], name="group")).describe()
@@ -94,13 +94,13 @@ def infer(
 
 
 def _as_text(series: pd.Series, missing: Collection[str] | None) -> Recognized:
-    """Cells that are names, whatever numbers they spell."""
+    """Cells as text, even if they look like numbers."""
     words = tuple(missing or ())
     return Recognized(without(series, words) if words else series, None, words)
 
 
 def _fitting(found: Recognized, role: Role) -> Column:
-    """The column of the type that fits the cells."""
+    """The column with the type that fits the cells."""
     cells = found.cells
     if is_time(cells):
         return Time().declare(cells, [CLOCK] if found.of_day else [], role)
@@ -114,27 +114,27 @@ def _fitting(found: Recognized, role: Role) -> Column:
 
 
 def _all_frequent(distinct: np.ndarray, counts: np.ndarray) -> bool:
-    """Whether a continuous column would be left with nothing beside its atoms."""
+    """Whether a continuous column would have no values besides its atoms."""
     frequent = atoms_among(counts, counts.sum())
     off_grid = decimal_step(distinct, counts) is None
     return bool(off_grid and frequent.any() and (~frequent).sum() < FEWEST_CONTINUOUS)
 
 
 def _counted(cells: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """The different cells and how often each occurs."""
+    """The distinct cells, and how often each occurs."""
     values = numbers(cells) if is_numeric(cells) else cells.to_numpy()
     return np.unique(values[~pd.isna(values)], return_counts=True)
 
 
 def _few(cells: pd.Series) -> bool:
-    """Whether so few cells differ, each of them frequent, that they are categories."""
+    """Whether the cells have so few distinct values, each of them frequent, that they are categories."""
     distinct, counts = _counted(cells)
     fewest = max(FREQUENT * counts.sum(), FREQUENT_ROWS)
     return len(distinct) <= FEW_VALUES and bool(counts.min() >= fewest)
 
 
 def numeric_column(cells: Numbers) -> Column:
-    """A column of whole numbers, of numbers on a grid, or of continuous numbers."""
+    """A column of integers, of numbers on a grid, or of continuous numbers."""
     distinct, counts = np.unique(cells.values, return_counts=True)
     step = decimal_step(distinct, counts)
     if step is not None:
@@ -145,7 +145,7 @@ def numeric_column(cells: Numbers) -> Column:
 
 
 def _as_stored(column: Column, series: pd.Series, found: Recognized) -> Column:
-    """The column with how the table stores and spells its cells, and which count as missing."""
+    """The column, with the storage and the spelling of its cells, and the words for missing ones."""
     mixed = found.words and found.spelling is None and series.dtype == object
     dtype = storage_of(found.cells if mixed else series)
     if column.numeric and column.step is None and "int" in dtype.lower():
@@ -157,7 +157,7 @@ def _as_stored(column: Column, series: pd.Series, found: Recognized) -> Column:
 
 
 def _places(column: Column, found: Recognized) -> int | None:
-    """The decimals of a continuous column, None where it has none or too many."""
+    """The decimals of a continuous column; None if there are none or too many."""
     if not column.numeric or column.step is not None or not is_numeric(found.cells):
         return None
     return decimal_places(_counted(found.cells)[0])
@@ -166,13 +166,13 @@ def _places(column: Column, found: Recognized) -> int | None:
 def same_grids(
     columns: tuple[Column, ...], table: pd.DataFrame, kinds: Collection[str]
 ) -> tuple[Column, ...]:
-    """The columns, with those of equally many decimals treated alike: if one is on that grid, so
-    are the others whose values repeat.
+    """The columns, with those of equal numbers of decimals treated alike: if one is on that grid, so are
+    the others whose values repeat.
 
     Args:
-        columns: as inferred one by one.
-        table: the cells.
-        kinds: names of the columns whose type is declared.
+        columns: columns as inferred separately.
+        table: table with the cells.
+        kinds: names of the columns with a declared type.
     """
     steps = {column.step for column in columns if column.step is not None and column.step < 1}
 
@@ -186,7 +186,7 @@ def same_grids(
 
 
 def _repeats(column: Column, table: pd.DataFrame) -> bool:
-    """Whether a value of a continuous column occurs several times, in the mean."""
+    """Whether the values of a continuous column occur several times on average."""
     cells = column.numbers(table[column.name])
     present = cells[~np.isnan(cells)]
     return len(np.unique(present)) <= REPEATED_ALIKE * len(present)
@@ -227,8 +227,8 @@ def decimal_step(distinct: np.ndarray, counts: np.ndarray) -> float | None:
 
 
 def _beside(values: np.ndarray, decimals: int) -> np.ndarray:
-    """Which values have more than so many decimals."""
+    """Mask of the values with more decimals than these."""
     scaled = values * 10.0**decimals
-    # What rounding leaves of zero counts as zero, but not where all numbers are as small.
+    # A rounding residue near zero counts as zero, unless all numbers are as small.
     rounding = 8 * np.finfo(float).eps * np.maximum(np.abs(scaled), min(np.abs(scaled).max(), 1.0))
     return np.abs(scaled - np.round(scaled)) > rounding

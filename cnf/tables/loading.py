@@ -1,4 +1,4 @@
-"""Models from files of any kind."""
+"""Loading of models from files of any kind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cnf.tables.model import TableFlow
 from cnf.tables.schema import Schema
 from cnf.tables.upgrades import upgraded
 
-# Flows through time, by the names that files have for them.
+# Flows through time, by their names in files.
 MOVING = {"SnapshotFlow": SnapshotFlow, "GrowingFlow": GrowingFlow}
 
 
@@ -32,9 +32,9 @@ def load(
     """The model that its `save` wrote to `path`, on `device` and in eval mode.
 
     Args:
-        path: the file.
-        device: where the model is put.
-        classes: of parts of your own that are not registered; a file imports nothing.
+        path: path of the file.
+        device: device of the model.
+        classes: unregistered classes of custom parts; a file imports nothing.
 
     Raises:
         ModelFileError: if the file is missing, damaged, of an unknown format, or its tensors do
@@ -49,7 +49,7 @@ def load(
     with misfits_reported(path):
         config, tensors = upgraded(config, tensors)
         require_bounded(config)
-        with torch.device("meta"):  # where a model of any size takes no memory
+        with torch.device("meta"):  # on which a model of any size takes no memory
             checked(_build(config), tensors)
         model = _build(config)
         load_tensors(model, tensors)
@@ -63,7 +63,7 @@ def load_table_flow(path: str | Path, *, device: str | torch.device = "cpu") -> 
     names in its metadata.
 
     Raises:
-        ModelFileError: as `load`.
+        ModelFileError: as in `load`.
     """
     model = load(path, device=device)
     if isinstance(model, TableFlow):
@@ -74,12 +74,12 @@ def load_table_flow(path: str | Path, *, device: str | torch.device = "cpu") -> 
 
 
 def wrapped(flow: CNF) -> TableFlow:
-    """A flow as the model of a table of real columns.
+    """Wrap a flow as the model of a table of real columns.
 
-    Their names are those in the flow's metadata, else x0, x1, …, and c0, c1, … for the context.
+    Column names come from the flow's metadata; the defaults are x0, x1, …, and c0, c1, … for the context.
 
     Raises:
-        ValueError: for another number of names than the flow has columns.
+        ValueError: if the number of names differs from the number of columns of the flow.
 
     Example:
         >>> wrapped(CNF(2, context_dim=1)).schema.lines()
@@ -92,8 +92,8 @@ def wrapped(flow: CNF) -> TableFlow:
 
 
 def _schema_of(flow: CNF, known: FitMetadata) -> Schema:
-    """Real columns for those of a flow; the types that a plain table was found to have, where the
-    metadata holds them."""
+    """Real columns for those of a flow, or the inferred types of a plain table if the metadata contains
+    them."""
     names = known.columns or [f"x{i}" for i in range(flow.dim)]
     context = known.context or [f"c{i}" for i in range(flow.context_dim)]
     for what, found, count in (
@@ -110,11 +110,11 @@ def _schema_of(flow: CNF, known: FitMetadata) -> Schema:
 
 
 def _build(config: dict[str, Any]) -> TableFlow:
-    with torch.random.fork_rng(devices=()):  # fresh weights are drawn only to be replaced
+    with torch.random.fork_rng(devices=()):  # the random initial weights are replaced later
         flow = None if config["flow"] is None else build({"metadata": {}, **config["flow"]})
         model = TableFlow(Schema.from_json(config["schema"]), flow)
         if config["imputer"]:
-            model.with_imputer(config.get("donors"))  # which models of release 0.1 lack
+            model.with_imputer(config.get("donors"))  # absent in models of release 0.1
     if (measured := config.get("cell_error")) is not None:
         model.integrals.kappa, *model.integrals.check_scales = _cell_error(measured)
     model.metadata = FitMetadata.from_json(config["metadata"])
@@ -122,11 +122,11 @@ def _build(config: dict[str, Any]) -> TableFlow:
 
 
 def _cell_error(value: Any) -> list[float]:
-    """What a model measured of its cells: the error of a single point, and the scales of the checks of
-    rules, of which the first files of 0.2 have none or one.
+    """The cell calibration of a model: the error of a single point, and the scales of the checks of rules,
+    of which the first files of release 0.2 have none or one.
 
     Raises:
-        ValueError: for anything that is not so many numbers of at least zero.
+        ValueError: for anything other than the expected count of nonnegative numbers.
     """
     numbers = value if isinstance(value, list) else [value, RULE_MARGIN]
     sound = all(type(number) in (int, float) and 0 <= number < math.inf for number in numbers)

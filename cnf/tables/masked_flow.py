@@ -1,4 +1,4 @@
-"""Flows over whichever columns a row has."""
+"""Flows over a different set of columns in each row."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def masked_flow(
     frequency: float = 1.0,
     preprocess: Transform | None = None,
 ) -> CNF:
-    """A flow over the columns that a mask says are present, conditioned on features.
+    """A flow over the columns that a mask marks as present, conditioned on features.
 
     Args:
         dim: number of columns.
-        features: number of columns of the context after those of the mask.
+        features: number of context columns after those of the mask.
         hidden: widths of the field.
-        frequency: scale of the frequencies that the field starts with.
-        preprocess: map from the units of the data; None for data in model coordinates.
+        frequency: scale of the initial frequencies of the field.
+        preprocess: transform from the units of the data; None for data in model coordinates.
     """
     preprocess = Affine.identity(dim) if preprocess is None else preprocess
     space = preprocess.geometry
@@ -45,8 +45,8 @@ def masked_flow(
 
 
 def gaussianizing_transform(columns: Sequence[Column], features: int) -> Transform:
-    """From numbers in the units of the table to nearly Gaussian coordinates: each column by itself,
-    then all of them given the features; angles and spheres as they are."""
+    """A transform from numbers in the units of the table to nearly Gaussian coordinates: first each column
+    separately, then all of them given the features; angles and spheres are unchanged."""
     charts = charts_of(columns)
     real = columns if charts is None else [columns[place] for place in charts.reals]
     marginals = MarginalTransform([column.support for column in real])
@@ -55,7 +55,7 @@ def gaussianizing_transform(columns: Sequence[Column], features: int) -> Transfo
 
 
 def gaussianizing_maps(flow: CNF) -> tuple[MarginalTransform, Whitening]:
-    """The two maps of the `gaussianizing_transform` that a flow has."""
+    """The two parts of a flow's `gaussianizing_transform`."""
     preprocess = flow.preprocess
     chain = preprocess.rest if isinstance(preprocess, Charts) else preprocess
     assert isinstance(chain, Chain), "the flow has a gaussianizing transform"

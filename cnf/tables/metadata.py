@@ -11,7 +11,7 @@ from torch import Tensor
 from cnf.tables.columns import Column
 from cnf.tables.forms import COUNT, MAYBE, NONE, NUMBER, TEXT, filled, fits, is_bounded, plain
 
-# Quantiles of the training rows that a file holds: limits of pictures that are drawn without data.
+# Levels of the stored quantiles of training rows, which set the axis limits of pictures without data.
 LEVELS = (0.005, 0.025, 0.25, 0.5, 0.75, 0.975, 0.995)
 
 SCORE = {"nll": MAYBE, "standard_error": MAYBE}
@@ -50,7 +50,7 @@ PATTERNS: dict[str, Any] = {
     "orders": ([[TEXT]], (NONE,)),
     "quantiles": ({"levels": [NUMBER], "columns": (dict,)}, (NONE,)),
 }
-# A part that is present needs these beside it.
+# Entries that require other entries.
 NEEDS = {
     "rows": ("valid_rows",),
     "gaussian": ("rows", "valid_rows", "seed"),
@@ -74,8 +74,8 @@ class FitMetadata:
         digest: hashes that identify training rows and held-out rows, see `cnf.tables.digest`.
         history: the history of the fit, as `cnf.History.as_dict` returns it.
         interrupted: whether the fit was stopped before its end.
-        seed: of the fit.
-        version: of the package that made the fit.
+        seed: seed of the fit.
+        version: version of the package that made the fit.
         choices: the options of the user.
         units: name -> unit of a column, for plots.
         others: further entries of the user.
@@ -103,7 +103,7 @@ class FitMetadata:
 
     @property
     def refit(self) -> bool:
-        """Whether the model was fitted to the held-out rows too, after they had judged it."""
+        """Whether the model was finally refitted to the held-out rows, after they had scored it."""
         return bool((self.history or {}).get("refit"))
 
     def as_json(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class FitMetadata:
         """The metadata from the result of `as_json`.
 
         Raises:
-            ValueError: naming an invalid entry.
+            ValueError: with the name of an invalid entry.
         """
         if not (isinstance(data, dict) and is_bounded(data)):
             raise ValueError("its record of the fit is damaged; fit it again")
@@ -133,10 +133,10 @@ class FitMetadata:
         return cls(**known, others={k: v for k, v in data.items() if k not in names})
 
     def require_complete(self) -> None:
-        """Refuse inconsistent metadata.
+        """Raise an error for inconsistent metadata.
 
         Raises:
-            ValueError: naming the missing or inconsistent entry.
+            ValueError: with the name of the missing or inconsistent entry.
         """
         for name, needs in NEEDS.items():
             missing = [need for need in needs if getattr(self, need) is None]

@@ -55,7 +55,7 @@ class TableMethods(ToldTable, ABC):
     @property
     @abstractmethod
     def imputation(self) -> Imputation:
-        """The imputer with the parts of the model that it works with."""
+        """The imputer with the parts of the model that it uses."""
 
     @abstractmethod
     def encode(self, table: pd.DataFrame) -> tuple[Cells, Tensor]:
@@ -78,8 +78,8 @@ class TableMethods(ToldTable, ABC):
         """Scores of the rows of a frame."""
 
     def reasons(self, table: pd.DataFrame, *, unseen: Unseen = "other") -> list[str]:
-        """Why each row of a frame has no ordinary score, by its first invalid cell; "" for a row
-        that has one.
+        """The reason why each row of a frame has no ordinary score, from its first invalid cell; "" for a
+        row with a score.
 
         Raises:
             TableError: for an unknown column.
@@ -94,8 +94,7 @@ class TableMethods(ToldTable, ABC):
         *,
         seed: int = 0,
     ) -> NumericView:
-        """The numeric columns given all others, as one flow with its context, for plots and
-        reports.
+        """The numeric columns given all others, as one flow with its context, for plots and reports.
 
         Every numeric cell holds an ordinary number. Categories in `levels` are fixed. The others
         are drawn from the model given these, and `NumericView.given` records them.
@@ -103,10 +102,10 @@ class TableMethods(ToldTable, ABC):
         Args:
             given: the context, as a mapping or a frame of one row.
             levels: the chosen level of categorical columns, by name.
-            seed: of the drawn categories.
+            seed: seed of the drawn categories.
 
         Raises:
-            TableError: for a context or a level that does not fit the columns.
+            TableError: for a context or a level that does not match the columns.
             ValueError: for a model without numeric columns.
         """
         if self.flow is None:
@@ -132,7 +131,7 @@ class TableMethods(ToldTable, ABC):
         table, with the flow's context of each.
 
         Raises:
-            TableError: as `log_prob`.
+            TableError: as in `log_prob`.
         """
         cells, context = self.encode(table)
         known = (cells.states >= 0).all(1) & context.isfinite().all(1)
@@ -140,12 +139,12 @@ class TableMethods(ToldTable, ABC):
         return Rows(cells.values[whole], self.conditions(cells.states[whole], context[whole]))
 
     def in_order(self, table: pd.DataFrame) -> np.ndarray:
-        """Which rows of a frame (rows,) satisfy the orders between columns that hold in the
+        """Mask (rows,) of the rows of a frame that satisfy the orders between columns that hold in the
         training rows.
 
         Raises:
             TableError: for a frame that lacks a column of an order.
-            ValueError: for a model that recorded none, such as one of release 0.1.
+            ValueError: for a model without recorded orders, such as one of release 0.1.
         """
         table = rows_of(table, "table")
         if self.metadata.orders is None:
@@ -176,7 +175,7 @@ class TableMethods(ToldTable, ABC):
 
         Raises:
             TableError: for an unknown column, or a value that is invalid for it.
-            ValueError: as `marginal`.
+            ValueError: as in `marginal`.
         """
         return table_density(self).conditional(given)
 
@@ -191,20 +190,20 @@ class TableMethods(ToldTable, ABC):
         seed: int = 0,
     ) -> np.ndarray:
         """p(column | the other columns of a row) on a grid (points,), for each row of a table (rows,
-        points), with integral one on the grid.
+        points), normalized on the grid.
 
         Args:
             table: rows with some of the other columns.
             column: a numeric column.
-            grid: its values.
-            errors: names of columns of the table with the standard errors of others: {"u": "u_err"}.
-                The posterior is then the mean over draws of the values within their errors.
-            draws: how many, for each row.
-            seed: of the draws.
+            grid: values of the column.
+            errors: columns of the table with the standard errors of others, by name: {"u": "u_err"}. The
+                posterior is then averaged over draws of the values within their errors.
+            draws: number of draws for each row.
+            seed: seed of the draws.
 
         Raises:
             TableError: for an unknown column, or a value that is invalid for it.
-            ValueError: as `marginal`.
+            ValueError: as in `marginal`.
         """
         return posterior(self, rows_of(table, "table"), column, grid, errors or {}, draws, seed)
 
@@ -230,7 +229,7 @@ class TableMethods(ToldTable, ABC):
             reference: ordinary rows.
 
         Raises:
-            ValueError: as `marginal`.
+            ValueError: as in `marginal`.
         """
         known, rows = rows_of(reference, "reference"), rows_of(table, "table")
         return Reference.of(self, known).explain(self, rows)
@@ -239,8 +238,8 @@ class TableMethods(ToldTable, ABC):
     def impute(
         self, table: pd.DataFrame, n: int = 1, *, generator: torch.Generator | None = None
     ) -> list[pd.DataFrame]:
-        """The table n times, each with its missing cells drawn given the observed cells of their
-        row.
+        """n copies of the table, in each of which the missing cells are drawn given the observed cells of
+        their row.
 
         One conditional model handles all patterns of observed cells: the `Imputer`, or for a plain
         table the network of `any_subset=True`; without it, draws of a plain table are exact. A
@@ -262,7 +261,7 @@ class TableMethods(ToldTable, ABC):
         imputation = self.imputation
         unseen = self._unseen(table)
         known = table.mask(unseen.reindex(columns=table.columns, fill_value=False))
-        self.schema.encode(known, self.schema.modeled)  # refuses numbers outside the support
+        self.schema.encode(known, self.schema.modeled)  # raises for numbers outside the support
         cells, context = self.encode(known)
         context = complete(context)
         drawn = (imputation.complete(cells, context, generator) for _ in range(n))
@@ -275,15 +274,15 @@ class TableMethods(ToldTable, ABC):
         ]
 
     def _unseen(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Which modeled cells have a category that was not in training (rows, columns)."""
+        """Mask of the modeled cells with an unseen category (rows, columns)."""
         names = [column.name for column in self.schema.modeled]
         states = self.encode(table)[0].states.cpu().numpy()
         return pd.DataFrame(states == UNSEEN, index=table.index, columns=names)
 
     @torch.no_grad()
     def transport(self, table: pd.DataFrame, *, reverse: bool = False) -> pd.DataFrame:
-        """The rows to which the model carries rows of its source, as a frame; with `reverse`, rows
-        of its table carried back.
+        """The rows to which the model transports rows of its source, as a frame; with `reverse`, rows of
+        its table are transported to the source.
 
         Raises:
             TableError: for an unknown column, or a cell that is not a number.
@@ -295,8 +294,8 @@ class TableMethods(ToldTable, ABC):
         return self.schema.rows(Cells(moved, states)).set_index(table.index)
 
     def log_density_ratio(self, table: pd.DataFrame) -> tuple[Tensor, Tensor]:
-        """log p₁ − log p₀ of the rows of a frame, between the table and its source, and a bound of
-        the error, each (rows,), in nats.
+        """log p₁ − log p₀ of the rows of a frame, between the table and its source, and an error bound,
+        each (rows,), in nats.
 
         Raises:
             TableError: for an unknown column, or a cell that is not a number.
@@ -306,7 +305,7 @@ class TableMethods(ToldTable, ABC):
 
     @property
     def _moving(self) -> CNF:
-        """The flow of a model that starts from the density of a source."""
+        """The flow of a model whose base is the density of a source."""
         if self.flow is None or self.time or not isinstance(self.flow.base, SourceBase):
             raise ValueError(
                 "the model starts from no table: fit it with source=, or cnf fit --source"
@@ -314,5 +313,5 @@ class TableMethods(ToldTable, ABC):
         return self.flow
 
     def _numbers(self, table: pd.DataFrame) -> Tensor:
-        """The rows of a plain table (rows, columns), complete."""
+        """The rows of a plain table (rows, columns), without missing cells."""
         return complete(self.encode(table)[0].values)

@@ -62,7 +62,7 @@ class TableFlow(TableMethods, WholeState):
         history: the `cnf.History` of the fit; None for a model from a file.
 
     Raises:
-        ValueError: for a flow that does not fit the schema.
+        ValueError: for a flow that does not match the schema.
 
     Example:
         >>> table = pd.DataFrame({"x": torch.randn(60).tolist(), "group": list("aab") * 20})
@@ -88,8 +88,8 @@ class TableFlow(TableMethods, WholeState):
         self.integrals = CellIntegrals(self.numeric_columns)
         self.conditioning = conditioning_of(schema, None if flow is None else flow.context_dim)
         self.discrete: DiscreteModel | None = None
-        # Made for the default flow even where no column has two states: the first weights of that
-        # flow are drawn after it.
+        # It is built for the default flow even if no column has two states, because the initial weights
+        # of that flow are drawn after it and would change.
         if flow is None or max(self.sizes) > 1:
             discrete = DiscreteModel(self.sizes, self.conditioning.context_width)
             self.discrete = discrete if discrete.non_constant else None
@@ -106,7 +106,7 @@ class TableFlow(TableMethods, WholeState):
         self.history: Any = None
 
     def _require_fit(self) -> None:
-        """Raise an error where the flow has other numbers of columns than the schema."""
+        """Raise an error if the flow has other numbers of columns than the schema."""
         expected = len(self.numeric_places), self.conditioning.width
         if self.flow is not None and (self.flow.dim, self.flow.context_dim) != expected:
             raise ValueError(
@@ -126,7 +126,7 @@ class TableFlow(TableMethods, WholeState):
 
     @property
     def amortized(self) -> bool:
-        """Whether a conditional network was fitted beside the joint density."""
+        """Whether a conditional network was fitted in addition to the joint density."""
         subsets = None if self.flow is None else self.flow.subsets
         return self.imputer is not None or (self.plain and subsets is not None)
 
@@ -169,8 +169,8 @@ class TableFlow(TableMethods, WholeState):
         return states[:, self.numeric_places] == 0
 
     def conditions(self, states: Tensor, context: Tensor) -> Tensor | None:
-        """The context of `flow` for states (rows, columns) and context (rows, width), in float64;
-        None where it takes none."""
+        """The context of `flow` for states (rows, columns) and context (rows, width), in float64; None if
+        it takes none."""
         return self.conditioning(states, context)
 
     def log_prob(self, table: pd.DataFrame, *, unseen: Unseen = "other") -> Tensor:
@@ -255,10 +255,10 @@ class TableFlow(TableMethods, WholeState):
         return self.schema.rows(Cells(values, states))
 
     def context_of(self, table: pd.DataFrame) -> Tensor:
-        """The context (rows, width) of a frame, complete.
+        """The context (rows, width) of a frame, without missing cells.
 
         Raises:
-            TableError: for a context column or cell that is missing.
+            TableError: for a missing context column or cell.
         """
         names = [c.name for c in self.schema.context if c.name in table]
         return self.drawn_context(table[names], len(table))
@@ -305,7 +305,7 @@ class TableFlow(TableMethods, WholeState):
         return {"schema": self.schema.as_json(), "imputer": bool(self.imputer), "donors": donors}
 
     def restore(self, settings: dict[str, Any]) -> None:
-        """Check that the schema is the same, and build the imputer if there was one."""
+        """Check that the schema is the same, and build the imputer if the saved model had one."""
         if Schema.from_json(settings["schema"]) != self.schema:
             raise TableError(
                 "state: expected the schema that it was taken with; construct the TableFlow with that"

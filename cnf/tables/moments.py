@@ -1,4 +1,4 @@
-"""Tables whose rows were seen at several times: the column that says when."""
+"""Tables whose rows were observed at several times, which one column contains."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def with_moments(schema: Schema, series: pd.Series, place: int) -> Schema:
 
 
 def _moves(column: Column) -> bool:
-    """Whether rows can be carried along a column."""
+    """Whether a column is continuous, so that rows can move along it."""
     return column.role == "modeled" and column.plain and column.type.circle(column) is None
 
 
@@ -55,7 +55,7 @@ def moment_column(series: pd.Series) -> Column:
     """The column of the times of rows: dates and moments, or numbers, from the first to the last.
 
     Raises:
-        TableError: for cells that are neither, or missing.
+        TableError: for missing cells, or cells of another type.
     """
     cells = recognized(series).cells
     if cells.isna().any():

@@ -1,4 +1,4 @@
-"""The numbers of a table in the coordinates of an imputer: reals nearly Gaussian, angles and
+"""The numbers of a table in the coordinates of an imputer: real columns nearly Gaussian, angles and
 positions unchanged."""
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from cnf.transforms.whitening import HALF_LOG_2PI, Whitening
 
 @dataclass(frozen=True)
 class NumberMaps:
-    """The maps of a model's flow, for any set of known numbers.
+    """The transforms of a model's flow, for any set of known numbers.
 
     Attributes:
-        marginals: of the real columns, each by itself.
-        whitening: of the real columns given the features of states and context.
-        charts: of angles and spheres; None where all numbers are real.
+        marginals: transform of each real column separately.
+        whitening: transform of the real columns given the features of states and context.
+        charts: transform of angles and spheres; None if all numbers are real.
     """
 
     marginals: MarginalTransform
@@ -33,7 +33,7 @@ class NumberMaps:
 
     @classmethod
     def of(cls, flow: CNF, charts: Charts | None) -> NumberMaps:
-        """Those of a flow with a `gaussianizing_transform`."""
+        """The transforms of a flow with a `gaussianizing_transform`."""
         charts = None if charts is None else charts.to(flow.device)
         return cls(*gaussianizing_maps(flow), charts)
 
@@ -43,8 +43,8 @@ class NumberMaps:
         return list(range(self.marginals.dim)) if self.charts is None else self.charts.reals
 
     def by_cell(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers y (rows, numeric), the real ones nearly Gaussian, and the logarithm of each
-        slope; that of an angle is zero."""
+        """Numbers y (rows, numeric), the real ones nearly Gaussian, and the logarithm of each slope, which
+        is zero for an angle."""
         if self.charts is None:
             return self.marginals.by_cell(values)
         y, log_slope = values.double().clone(), torch.zeros_like(values, dtype=torch.float64)
@@ -60,22 +60,22 @@ class NumberMaps:
         return values
 
     def features(self, y: Tensor, given: Tensor) -> Tensor:
-        """What a network reads of the numbers that are given (rows, width): y of reals, then cosine
-        and sine of angles and unit vectors of places."""
+        """The network inputs from the given numbers (rows, width): y of real columns, then cosine and sine
+        of angles and unit vectors of positions."""
         if self.charts is None:
             return y
         return torch.cat((y[:, self.reals], around(self.charts, y, given)), 1)
 
     def coordinates(self, shown: Tensor) -> Tensor:
-        """Which coordinates of the flow there are (rows, coordinates), of numbers (rows,
+        """Mask of the coordinates of the flow (rows, coordinates), from a mask of numbers (rows,
         numeric)."""
         return shown if self.charts is None else shown[:, self.charts.coordinates]
 
     def whiten(
         self, y: Tensor, free: Tensor, features: Tensor, given: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The free numbers z (rows, numeric) given the others, and log |det ∂z/∂y| (rows,) with ½
-        log 2π for every real number that is not free."""
+        """The free numbers z (rows, numeric) given the others, and log |det ∂z/∂y| (rows,) plus ½ log 2π
+        for every real number that is not free."""
         reals = self.reals
         parts = (y[:, reals], free[:, reals], features, given[:, reals])
         white, log_det = self.whitening.whiten(*parts)
@@ -86,15 +86,15 @@ class NumberMaps:
     def unwhiten(
         self, z: Tensor, y: Tensor, free: Tensor, features: Tensor, given: Tensor
     ) -> Tensor:
-        """y (rows, numeric) with the free numbers put where z is; the others stay."""
+        """y (rows, numeric), with the free numbers computed from z; the others stay."""
         reals, found = self.reals, torch.where(free, z, y)
         parts = (z[:, reals], y[:, reals], free[:, reals], features, given[:, reals])
         found[:, reals] = self.whitening.unwhiten(*parts)
         return found
 
     def base_points(self, normal: Tensor) -> Tensor:
-        """Points of the flow's base (rows, numeric), in its units, from normal numbers (rows,
-        numeric): even on circles and spheres."""
+        """Base points of the flow (rows, numeric), in its units, from normal numbers (rows, numeric);
+        they are uniform on circles and spheres."""
         if self.charts is None:
             return normal
         found, even = normal.clone(), torch.special.ndtr(normal)

@@ -18,13 +18,13 @@ from cnf.tables.schema import Schema
 
 @dataclass(frozen=True)
 class NumericView:
-    """p(numeric columns | all other cells, context) as a flow and the context that holds.
+    """p(numeric columns | all other cells, context), as a flow with a fixed context.
 
     Attributes:
-        flow: a `CNF` in the units of the table; of an integer column it is the density over the
-            grid, compacted where values are heaped.
+        flow: a `CNF` in the units of the table; for an integer column, it is the density over the grid,
+            which is compacted over heaped values.
         columns: names of the numeric columns.
-        context: of the flow, (context_dim,), or None.
+        context: context of the flow (context_dim,), or None.
         given: the fixed categories as text, and which of them were drawn; empty if there are none.
     """
 
@@ -35,8 +35,8 @@ class NumericView:
 
 
 def chosen_states(schema: Schema, levels: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """One row of states (1, columns), and which of them are chosen: every numeric cell is an
-    ordinary number, and the named categories have their levels.
+    """One row of states (1, columns), and a mask of the chosen ones. Every numeric cell is an ordinary
+    number, and the named categories have their levels.
 
     Raises:
         TableError: for an unknown categorical column, or an unknown level.

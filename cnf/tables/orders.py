@@ -1,4 +1,4 @@
-"""Orders between columns that every row keeps: a ≤ b."""
+"""Orders a ≤ b between columns that hold in every row."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cnf.tables.formats import TableError, listed
 if TYPE_CHECKING:
     from cnf.tables.schema import Schema
 
-# Share of rows that breaks an order where the columns are shuffled: less, and the order says nothing.
+# Smallest fraction of rows that violate an order once columns are shuffled; below it, it is trivial.
 BROKEN_BY_CHANCE = 0.01
-SOME_ROWS = 1_000  # among these, most pairs are out of order already
-TOLD = 6  # orders that a line names
+SOME_ROWS = 1_000  # rows of a first test, which excludes most pairs
+TOLD = 6  # number of orders that a line names
 
 
 def broken(a: np.ndarray, b: np.ndarray) -> float:
-    """The share of rows with a > b among rows with both; NaN if there are none.
+    """The fraction of rows with a > b among rows with both; NaN if there are none.
 
     >>> broken(np.array([1.0, 3.0, np.nan]), np.array([2.0, 2.0, 0.0]))
     0.5
@@ -75,7 +75,7 @@ def broken_orders(
 
 
 def in_words(orders: Sequence[Sequence[str]]) -> str:
-    """The first few orders.
+    """A text with the first few orders.
 
     >>> in_words([["a", "b"]] * 8)
     'a ≤ b; a ≤ b; a ≤ b; a ≤ b; a ≤ b; a ≤ b; 2 more'

@@ -25,8 +25,8 @@ from cnf.tables.storage import as_float64
 
 
 def read_parquet(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
-    """The chosen columns, labeled by row; those that are not kept are real, integer, decimal or
-    boolean."""
+    """The selected columns, labeled by row. Columns that are not kept must be real, integer, decimal or
+    boolean, and become numbers."""
     damage = pa.ArrowException, OSError, UnicodeDecodeError
     with damage_reported(path, "parquet", *damage), parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
@@ -43,7 +43,7 @@ def read_parquet(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
 
 
 def stored_names(schema: pa.Schema) -> list[str]:
-    """The names of the columns, without those under which pandas stores a frame's index."""
+    """The names of the columns, without those in which pandas stores the index of a frame."""
     return [name for name in schema.names if not name.startswith("__index_level_")]
 
 
@@ -79,7 +79,7 @@ def _numbers(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
 
 @contextmanager
 def write_parquet(path: Path) -> Iterator[Append]:
-    """Appends frames as row groups; the first one fixes the types."""
+    """Append frames as row groups; the first one determines the types."""
     with ExitStack() as stack:
         writers: list[parquet.ParquetWriter] = []
 

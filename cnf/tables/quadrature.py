@@ -1,4 +1,4 @@
-"""The mass of an integer cell: rules for the mean of a density over the cell."""
+"""Quadrature rules for the mean of a density over an integer cell."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 
 from cnf.rows import row_products
 
-# Nodes of the Gauss-Legendre rule in each of up to two integer columns, and points of the rule for
-# more.
+# Nodes of the Gauss-Legendre rule for one and two integer columns, and number of points of the rule for
+# more columns.
 NODES = {1: 12, 2: 8}
 POINTS = 32
-# Where points are added until they are enough, nodes in each of up to four integer columns, after a rule
-# along the axes, and points for more.
+# Successive rules with an increasing number of points, after a rule along the axes: nodes for one to
+# four integer columns, and points for more columns.
 NODES_IN_TURN = {1: (8, 24), 2: (5, 10), 3: (4, 7), 4: (4,)}
 POINTS_IN_TURN = (16, 64)
-# What the last of these are measured by.
+# The reference for the errors of the last of these rules.
 FINEST_NODES, FINEST_POINTS = {1: 48, 2: 20, 3: 10, 4: 6}, 512
 
 
@@ -29,13 +29,12 @@ class Rule:
     """Points of a cell and their weights.
 
     Attributes:
-        offsets: (points, columns), in the units of the columns; zero for a column without
+        offsets: positions (points, columns), in the units of the columns; zero for a column without
             integers.
-        weights: (points,), their sum 1.
-        checks: (rules, points): other weights whose results, relative to the mean, bound its
-            error.
-        slopes: (rules, points): weights for what else the density does along the column of each check,
-            where no point sees two columns at once: then the products of any two add to the error.
+        weights: weights (points,) with sum 1.
+        checks: other weights (rules, points); their results, relative to the mean, bound its error.
+        slopes: weights (rules, points) for the slope of the density along the column of each check, for
+            rules without points off the axes: products of two slopes then add to the error.
     """
 
     offsets: Tensor
@@ -45,12 +44,12 @@ class Rule:
 
     @property
     def moved(self) -> Tensor:
-        """The columns that the points spread along (columns,)."""
+        """Mask of the columns along which the points differ (columns,)."""
         return (self.offsets != 0).any(0)
 
     def log_mean(self, log_density: Tensor) -> tuple[Tensor, Tensor]:
-        """Logarithm of the mean density (rows,) from those at the points (points, rows), and its
-        error."""
+        """Logarithm of the mean density (rows,) from the log-densities at the points (points, rows), and
+        its error."""
         peak = log_density.amax(0).clamp(min=torch.finfo(log_density.dtype).min)
         density = (log_density - peak).exp()
         (mean,) = _sums(self.weights[None], density)
@@ -64,12 +63,12 @@ class Rule:
 
 
 def _sums(weights: Tensor, density: Tensor) -> Tensor:
-    """Σ of the density at the points (points, rows) by each of some weights (rules, points)."""
+    """Σ of the density at the points (points, rows) with each of several weights (rules, points)."""
     return row_products(density.T, weights.to(density)).T
 
 
 def cell_rules(steps: Tensor) -> list[Rule]:
-    """Rules for a cell of these steps, each with more points than the one before."""
+    """Rules for a cell with these steps, each with more points than the one before."""
     count = int((steps > 0).sum())
     if count in NODES_IN_TURN:
         return [axes_rule(steps), *(end_rule(steps, nodes) for nodes in NODES_IN_TURN[count])]
@@ -85,13 +84,13 @@ def finest_rule(steps: Tensor) -> Rule:
 
 
 def cell_rule(steps: Tensor, size: int | None = None) -> Rule:
-    """The rule for a cell of these steps (columns,), zero for a column without integers.
+    """The rule for a cell with these steps (columns,), zero for a column without integers.
 
-    One or two integer columns take the Gauss-Legendre product; the check is the highest Legendre
-    coefficient that its nodes can see, far above the rule's error where the coefficients fall.
-    More take a Sobol sequence; the check is the difference to its first half. Without integer
-    columns the cell is a point. `size` is the number of nodes in each of up to two integer columns,
-    or of points for more.
+    For one or two integer columns, it is the Gauss-Legendre product. Its check is the highest Legendre
+    coefficient that the nodes determine, which is far above the error of the rule if the coefficients
+    decay. For more columns, it is a Sobol sequence, and the check is the difference from its first half.
+    Without integer columns, the cell is a point. `size` is the number of nodes in each of up to two
+    integer columns, or the number of points for more.
 
     >>> rule = cell_rule(torch.tensor([1.0]))
     >>> x = rule.offsets[:, 0]
@@ -116,11 +115,11 @@ def cell_rule(steps: Tensor, size: int | None = None) -> Rule:
 
 
 def axes_rule(steps: Tensor) -> Rule:
-    """Three Gauss-Legendre nodes along each integer column through the center, which comes first.
+    """Three Gauss-Legendre nodes along each integer column through the center, which is the first point.
 
-    Exact to third order in the widths of the cell; the weight of the center is negative beyond one
-    column. With f₊ and f₋ beside the center f₀, the check of a column is its second Legendre coefficient,
-    √5/9 (f₊ + f₋ − 2 f₀), and its slope the first, 5/18 √1.8 (f₊ − f₋).
+    The rule is exact to third order in the widths of the cell; with more than one column, the weight of
+    the center is negative. With f₊ and f₋ beside the center f₀, the check of a column is its second
+    Legendre coefficient, √5/9 (f₊ + f₋ − 2 f₀), and its slope the first one, 5/18 √1.8 (f₊ − f₋).
     """
     steps = steps.double().cpu()
     integers = steps.nonzero().squeeze(1)
@@ -137,11 +136,11 @@ def axes_rule(steps: Tensor) -> Rule:
 
 
 def end_rule(steps: Tensor, nodes: int) -> Rule:
-    """The Gauss-Legendre product in v, where shares u = v² (3 − 2v) of the cell lie below the nodes.
+    """The Gauss-Legendre product in v, where a fraction u = v² (3 − 2v) of the cell lies below each node.
 
-    At an end of the support the density over a Gaussian's goes like a power of u, which no polynomial
-    follows; where u starts like v², few nodes do. The checks are the highest two coefficients of each
-    column: of one alone every other may vanish.
+    At an end of the support, the ratio of the density to a Gaussian behaves like a power of u, which a
+    polynomial in u approximates poorly; since u is proportional to v² there, few nodes in v suffice. The
+    checks are the highest two coefficients of each column, because a single one may vanish by symmetry.
 
     >>> rule = end_rule(torch.tensor([1.0]), 5)
     >>> round(float(rule.weights @ rule.offsets[:, 0].square()), 6)
@@ -174,7 +173,7 @@ def _gauss_legendre(nodes: int, dim: int, tops: int = 1) -> tuple[Tensor, Tensor
 
 
 def _product(*factors: Tensor) -> Tensor:
-    """The products of every choice of one number from each factor."""
+    """All products of one number from each factor."""
     return torch.cartesian_prod(*factors).view(-1, len(factors)).prod(1)
 
 

@@ -31,8 +31,8 @@ class TableDensity:
         model: the `TableFlow`.
         question: the question about encoded rows; its context is that of the given values.
         columns: names of the columns.
-        refused: which of the given rows hold a number outside the support of its column: nothing
-            has a density given these; None where no frame is given.
+        refused: mask of the given rows that hold a number outside the support of its column, for which
+            no conditional density exists; None if no frame is given.
     """
 
     model: Any
@@ -41,7 +41,7 @@ class TableDensity:
     refused: Tensor | None = None
 
     def __repr__(self) -> str:
-        """One line: which columns given which, and how."""
+        """One line with the columns, the given ones, and the method."""
         known = self.question.given.known.any(0).tolist()
         names = [c.name for c, is_known in zip(self.model.schema.modeled, known) if is_known]
         if self.question.context is not None:
@@ -73,7 +73,7 @@ class TableDensity:
         return self._asking(kept)
 
     def conditional(self, given: Given) -> TableDensity:
-        """p(the other columns | given, and everything given before).
+        """p(the other columns | given, and everything given earlier).
 
         Args:
             given: name -> a value, a list of levels, or a range (low, high) with None for no end;
@@ -131,7 +131,7 @@ class TableDensity:
         if question.context is None and schema.context:
             question = replace(question, context=self.model.context_of(table))
         found = question.evaluate(rows)
-        spoilt = rows.lower.isinf().any(1)  # a cell that is no number
+        spoilt = rows.lower.isinf().any(1)  # mask of rows with a cell that is not a number
         asked = (rows.known | unseen)[:, question.asked].all(1) & ~spoilt
         outside = outside & ~spoilt
         log_prob = found.log_prob + log_unseen(self.model.metadata.rows or 0, unseen)
@@ -143,8 +143,8 @@ class TableDensity:
 
     @torch.no_grad()
     def sample(self, rows: int = 1, *, generator: torch.Generator | None = None) -> pd.DataFrame:
-        """Draws of the columns: `rows` for each given row; the first draws of all given rows come
-        first.
+        """Draws of the columns: `rows` draws for each given row. The first draws of all given rows precede
+        the second ones.
 
         Raises:
             TableError: for a model with context columns whose values are not given.
@@ -153,7 +153,7 @@ class TableDensity:
 
     @torch.no_grad()
     def draw(self, rows: int = 1, *, generator: torch.Generator | None = None) -> pd.DataFrame:
-        """`sample` with the given columns, as drawn within their sets."""
+        """`sample` together with the given columns, whose values are drawn within given sets."""
         if self.refused is not None and self.refused.any():
             place = int(self.refused.nonzero()[0, 0])
             raise TableError(
@@ -175,7 +175,7 @@ class TableDensity:
     def completed(
         self, table: pd.DataFrame, n: int, *, generator: torch.Generator | None = None
     ) -> list[pd.DataFrame]:
-        """The rows of a frame n times, with their missing cells drawn given the others.
+        """n copies of the rows of a frame, with their missing cells drawn given the others.
 
         Raises:
             TableError: for a value that is invalid for its column.
@@ -186,8 +186,8 @@ class TableDensity:
 
     @torch.no_grad()
     def posterior(self, column: str, grid: Any) -> np.ndarray:
-        """p(column | given) on a grid (points,), for each given row (rows, points), with integral
-        one on the grid by the trapezoidal rule.
+        """p(column | given) on a grid (points,), for each given row (rows, points), normalized on the grid
+        by the trapezoidal rule.
 
         Raises:
             TableError: for a column outside this density.
@@ -208,12 +208,12 @@ class TableDensity:
             .log_prob.reshape(count, -1)
         )
         density = (log_density - log_density.amax(1, keepdim=True)).exp().cpu().numpy()
-        # numpy calls its trapezoidal rule otherwise before release 2.
+        # The trapezoidal rule has another name before numpy 2.
         mass = (np.diff(points) * (density[:, 1:] + density[:, :-1]) / 2).sum(1, keepdims=True)
         return density / mass
 
     def _context(self, values: Mapping[str, Any], table: pd.DataFrame | None) -> Tensor:
-        """The context that values give, or else that of each row of a frame."""
+        """The context from given values, otherwise that of each row of a frame."""
         model, names = self.model, [column.name for column in self.model.schema.context]
         if table is not None:
             return model.context_of(table)

@@ -127,12 +127,12 @@ def read_typed_table(
     array: str | None = None,
     rows_needed: int = 1,
 ) -> pd.DataFrame:
-    """The columns of a file as numbers, booleans or text, with rows labeled by line or row. A
-    folder or a pattern means the rows of all its files, which have one format.
+    """The columns of a file as numbers, booleans or text, with rows labeled by line or row. A folder or a
+    pattern gives the rows of all its files, which must have one format.
 
-    In csv a column is numeric if its cells are numbers in the format of Python, unless it is one
-    of `texts`. A cell is missing if it is empty or NA, NaN or null, or one of the words `missing`
-    instead. Other words among numbers are left to `Schema.infer`.
+    In csv a column is numeric if its cells are numbers in the format of Python, unless it is one of
+    `texts`. A cell is missing if it is empty or NA, NaN or null; `missing` replaces these words. Other
+    words among numbers are left to `Schema.infer`.
 
     Raises:
         TableError: for an invalid file or column, or fewer rows than `rows_needed`.
@@ -158,12 +158,12 @@ def read_typed_chunks(
     array: str | None = None,
     judged: bool = False,
 ) -> Iterator[pd.DataFrame]:
-    """The columns of a schema in chunks of bounded memory, rows labeled by line or row. Text among
-    numbers is an error, or, where it is `judged` by the schema afterwards, stays as it is."""
+    """The columns of a schema in chunks of bounded memory, rows labeled by line or row. Text among numbers
+    is an error, unless it is `judged` by the schema afterwards; then it is kept."""
     columns = [*schema.modeled, *schema.context]
     chosen = SameColumns([column.name for column in columns], ())
     kept = {column.name for column in columns if column.type.reads_cells(column)}
-    # A word that is a level is no missing cell.
+    # A word that is a level of a column does not mark a missing cell.
     levels = {str(level).lower() for column in columns for level in column.levels}
     missing = [word for word in MISSING if word not in levels]
     options = {"kept": kept, "missing": missing, "array": array, "judged": judged}
@@ -201,7 +201,7 @@ def is_text_file(path: Path) -> bool:
 
 
 class _Every:
-    """A collection that holds every name."""
+    """A collection that contains every name."""
 
     def __contains__(self, name: object) -> bool:
         return True
@@ -213,7 +213,7 @@ EVERY = _Every()
 def read_frames(
     files: Sequence[Path], chosen: SameColumns, **options: Any
 ) -> Iterator[pd.DataFrame]:
-    """The chosen columns of files in chunks; `options` are those of `ReadOptions`."""
+    """The selected columns of files in chunks; `options` are those of `ReadOptions`."""
     for path in files:
         reader = by_extension(path, READERS)
         _check_file(path)

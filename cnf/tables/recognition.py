@@ -11,15 +11,15 @@ import pandas as pd
 from cnf.tables.spelling import NumberSpelling, Spelling, TimeSpelling
 from cnf.tables.storage import CLOCK, plain_cells, storage_of
 
-# Words that stand for a missing number, as far as they are no spelling of one.
+# Words for a missing number, unless they spell a number.
 MISSING_NUMBERS = {
     "?", "-", "--", "---", ".", "..", "*", "none", "missing", "unknown", "#n/a", "#na", "#value!",
     "#div/0!", "#num!", "na", "n/a", "nan", "null",
 }  # fmt: skip
-# Any other word does where numbers hold this share of the cells, or differ so much.
+# Any other word is one as well if numbers have this fraction of the cells, or this many values.
 MOST_SPOILT, MOST_OFTEN, MANY_NUMBERS = 0.1, 0.5, 12
 INFINITE = (float("inf"), float("-inf"))
-# So many words at most.
+# Largest number of such words.
 MOST_WORDS = 5
 
 
@@ -72,7 +72,7 @@ def recognized(series: pd.Series, missing: Collection[str] | None = None) -> Rec
 
 
 def _finite(found: Recognized) -> Recognized:
-    """Cells whose infinities are missing."""
+    """Cells with infinities replaced by missing cells."""
     if not pd.api.types.is_float_dtype(found.cells) or not found.cells.isin(INFINITE).any():
         return found
     words = tuple(
@@ -82,7 +82,7 @@ def _finite(found: Recognized) -> Recognized:
 
 
 def _read(series: pd.Series, words: tuple[str, ...]) -> Recognized:
-    """The cells of a series without words for missing ones."""
+    """The cells of a series that contains no words for missing cells."""
     if is_text(series):
         distinct = [str(cell) for cell in pd.unique(series[series.notna()])]
         spelling = _spelling(distinct) if distinct else None
@@ -95,12 +95,12 @@ def _read(series: pd.Series, words: tuple[str, ...]) -> Recognized:
 
 
 def _spelling(distinct: Sequence[str]) -> Spelling | None:
-    """How texts spell numbers or times, None where they do not."""
+    """The spelling of numbers or times in texts; None if they have none."""
     return NumberSpelling.of(distinct) or TimeSpelling.of(distinct)
 
 
 def without(series: pd.Series, words: Collection[str]) -> pd.Series:
-    """A series in which such words, and numbers written like them, are missing."""
+    """A series in which these words, and numbers of the same spelling, are missing."""
     if pd.api.types.is_bool_dtype(series) or isinstance(series.dtype, pd.CategoricalDtype):
         return series
     if pd.api.types.is_numeric_dtype(series):
@@ -109,7 +109,7 @@ def without(series: pd.Series, words: Collection[str]) -> pd.Series:
         texts = series.map(str, na_action="ignore").str.strip()
         hit = texts.isin(list(words))
         infinite = [number for number in map(_number, words) if number in INFINITE]
-        if infinite:  # which R spells Inf
+        if infinite:  # R writes it as Inf
             hit |= texts.map(_number, na_action="ignore").isin(infinite)
     return series.mask(hit) if hit.any() else series
 

@@ -13,10 +13,10 @@ from cnf.tables.columns import Column
 from cnf.tables.formats import listed, shown
 
 MOST_ROWS = 20_000
-# A correlation matrix whose smallest eigenvalue is below this has columns that depend on each
-# other.
+# If the smallest eigenvalue of a correlation matrix is below this limit, its columns are linearly
+# dependent.
 DEPENDENT = 1e-9
-SHARES = 1e-3  # of the null vector's largest entry, for a column to belong to the dependence
+SHARES = 1e-3  # smallest entry of a dependent column, relative to the null vector's largest entry
 
 
 def dependent_columns(
@@ -44,7 +44,7 @@ def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], 
     values, context = _standardized(rows[names]), _standardized(rows[given])
     values = values - context @ (
         np.linalg.pinv(context) @ values
-    )  # what the context does not tell already
+    )  # the part that the context does not determine
     eigenvalues, vectors = np.linalg.eigh(values.T @ values / len(values))
     if eigenvalues[0] > DEPENDENT:
         return None
@@ -67,7 +67,7 @@ def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], 
 def _standardized(rows: pd.DataFrame) -> np.ndarray:
     """Columns (rows, columns) of mean zero and variance one."""
     values = rows.to_numpy()
-    values = values / np.abs(values).max(0, initial=0)  # the square of 1e-170 is zero
+    values = values / np.abs(values).max(0, initial=0)  # otherwise the square of 1e-170 underflows
     return (values - values.mean(0)) / values.std(0)
 
 
@@ -79,8 +79,8 @@ def _equal_categories(
     for column in columns:
         if column.role != "modeled" or len(column.levels) < 2:
             continue
-        # Levels numbered in the order of their first row: equal for columns that only differ in
-        # their names.
+        # Levels are numbered in the order of their first row, so that columns that differ only in the
+        # names of their levels are equal.
         order = pd.factorize(levels(table[column.name]))[0].tobytes()
         if order in codes:
             names = [codes[order], column.name]
@@ -90,8 +90,8 @@ def _equal_categories(
 
 
 def _one_order(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], str] | None:
-    """Two columns whose numbers correspond one to one and rise or fall together, as those of a
-    logarithm or a square do; the second is modeled."""
+    """Two columns whose numbers correspond one to one and increase or decrease together, such as a number
+    and its logarithm or square; the second one is modeled."""
     seen: dict[bytes, Column] = {}
     for column in sorted(columns, key=lambda column: column.role == "modeled"):
         if not column.numeric:
@@ -105,8 +105,8 @@ def _one_order(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str
 
 
 def _ranks(values: np.ndarray) -> bytes:
-    """The rank of every number among the different ones (rows,), from whichever end that of the first
-    row is smaller; missing ones are the last."""
+    """The rank of every number among the distinct ones (rows,), from the end at which the rank of the first
+    row is smaller; missing ones come last."""
     distinct, ranks = np.unique(values, return_inverse=True)
     present = ~np.isnan(values)
     top = np.count_nonzero(~np.isnan(distinct)) - 1

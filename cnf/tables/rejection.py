@@ -12,9 +12,9 @@ from cnf.tables.context import given_by_row
 from cnf.tables.dataframes import Given
 from cnf.tables.schema import Schema
 
-# Draws for each wanted row at most, and at once.
+# Largest number of draws per requested row, and the range of the number of simultaneous draws.
 MOST_DRAWS, FEWEST_AT_ONCE, MOST_AT_ONCE = 1_000, 256, 65_536
-# Which rows of a frame are wanted (rows,), as booleans, by the name that the user knows each condition by.
+# For each condition, by its name for the user, a function from a frame to booleans (rows,).
 Conditions: TypeAlias = Mapping[str, Callable[[pd.DataFrame], Any]]
 
 
@@ -23,16 +23,16 @@ def accepted(
     conditions: Conditions,
     rows: int,
 ) -> pd.DataFrame:
-    """The first `rows` draws that satisfy every condition; `attrs["acceptance"]` is the share of
-    draws that did.
+    """The first `rows` draws that satisfy every condition; `attrs["acceptance"]` is the fraction of draws
+    that did.
 
     Args:
-        draw: function that makes a number of rows.
-        conditions: at least one; a missing answer counts as false.
-        rows: how many.
+        draw: function that draws a number of rows.
+        conditions: at least one condition; a missing answer counts as false.
+        rows: number of rows.
 
     Raises:
-        ValueError: once a thousand draws a wanted row were not enough.
+        ValueError: if a thousand draws per requested row do not suffice.
 
     Example:
         >>> frame = pd.DataFrame({"x": [1, 2, 3, 4]})
@@ -73,12 +73,12 @@ def accepted_given(
 def accepted_by_row(
     draw: Callable[[np.ndarray], pd.DataFrame], conditions: Conditions, rows: int
 ) -> pd.DataFrame:
-    """`accepted` where every row has something else given.
+    """`accepted` draws with different given values for each row.
 
     Args:
-        draw: makes a row for each of these places (n,).
+        draw: function that draws one row for each of these indices (n,).
         conditions: see `accepted`.
-        rows: how many places there are, one at least.
+        rows: number of indices, at least one.
     """
     left, tries, drawn = np.arange(rows), 0, 0
     parts: list[pd.DataFrame] = []
@@ -98,7 +98,7 @@ def accepted_by_row(
 
 
 def _satisfied(frame: pd.DataFrame, conditions: Conditions) -> np.ndarray:
-    """Which rows satisfy every condition (rows,)."""
+    """Mask of the rows that satisfy every condition (rows,)."""
     wanted = np.ones(len(frame), bool)
     for name, condition in conditions.items():
         answers = pd.Series(condition(frame)).eq(1).fillna(value=False)

@@ -27,10 +27,10 @@ class RowGroup:
     """Rows of a Parquet file that are read together.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         start: index of its first row.
-        rows: how many there are.
-        fragment: that reads them.
+        rows: number of rows.
+        fragment: pyarrow fragment that reads them.
     """
 
     path: Path
@@ -39,9 +39,9 @@ class RowGroup:
     fragment: dataset.ParquetFileFragment
 
     def frames(self, columns: Sequence[str], chunk_rows: int) -> Iterator[pd.DataFrame]:
-        """These columns with their types, in chunks, labeled by row."""
+        """Typed columns in chunks, labeled by row."""
         start, schema = self.start, self.fragment.physical_schema
-        # More readahead would hold more rows in memory.
+        # More readahead would keep more rows in memory.
         options = {"batch_size": chunk_rows, "batch_readahead": 1, "columns": list(columns)}
         with damage_reported(self.path, "parquet", pa.ArrowException, OSError):
             for batch in self.fragment.to_batches(schema=schema, **options):
@@ -53,19 +53,19 @@ class RowGroup:
 class RowGroups:
     """The row groups of a file, a folder or a pattern.
 
-    Files of other formats than Parquet are written as such first, in a temporary folder. Cells of csv
-    stay text there.
+    Files of other formats are first rewritten as Parquet, in a temporary folder, in which csv cells remain
+    text.
 
     Args:
-        data: as `read_typed_table` takes it.
+        data: path of a file or a folder, or a pattern, as in `read_typed_table`.
         columns: names; None for all.
         ignore: names that are left out.
-        **options: missing and array, as `read_typed_table` takes them.
+        **options: missing and array, as in `read_typed_table`.
 
     Attributes:
-        columns: the chosen ones.
-        groups: those with rows.
-        rows: in all of them.
+        columns: names of the selected columns.
+        groups: row groups that are not empty.
+        rows: number of rows in all of them.
 
     Raises:
         TableError: for files whose columns differ in name or kind.
@@ -118,7 +118,7 @@ class RowGroups:
 
 
 def _require_kind(field: pa.Field, kinds: dict[str, str], path: Path, first: Path) -> None:
-    """Refuse a column that holds something else than that of the files before."""
+    """Raise an error for a column whose kind differs from that in earlier files."""
     numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
     kind = "numbers" if any(is_kind(field.type) for is_kind in numbers) else str(field.type)
     if pa.types.is_null(field.type):

@@ -69,12 +69,12 @@ class Schema:
             context: columns that the density is conditioned on.
             ignore: columns that are left out.
             missing: words for missing cells; None recognizes them among numbers.
-            strict: whether to refuse a column that would not be modeled, and angles outside one
-                turn.
+            strict: whether to raise an error for a column that would not be modeled, and for angles
+                outside one turn.
 
         Raises:
-            TableError: for a column that does not fit its declared type, for unknown or repeated
-                names, if no column is left to model, or if `strict` refuses a column.
+            TableError: for a column that does not match its declared type, for unknown or repeated
+                names, if no column is left to model, or if `strict` rejects a column.
         """
         table, context, ignore = rows_of(table, "table"), names_of(context), names_of(ignore)
         kinds = {**with_pairs(kinds or {}), **dict.fromkeys(ignore, "ignored")}
@@ -101,7 +101,7 @@ class Schema:
         return schema
 
     def _without(self, names: list[str], how: str) -> Schema:
-        """The schema without the last of some columns that depend on each other."""
+        """The schema without the last of several dependent columns."""
         aside = {column.name: column for column in self.columns}[names[-1]]
         ignored = Column(aside.name, "ignored", dtype=aside.dtype, reason=how)
         return replace(self, columns=tuple(ignored if c is aside else c for c in self.columns))
@@ -123,14 +123,14 @@ class Schema:
 
     @property
     def plain(self) -> bool:
-        """Whether every column is continuous, without atoms or missing cells, as a `CNF` alone
-        takes them; of the context, without angles too."""
+        """Whether every column is continuous, without atoms or missing cells, as a `CNF` alone requires; in
+        the context, angles are excluded as well."""
         straight = charts_of([column for column in self.context if column.numeric]) is None
         return straight and all(column.plain for column in (*self.modeled, *self.context))
 
     @property
     def charts(self) -> Charts | None:
-        """The map of the modeled numbers if they include angles or spheres."""
+        """The transform of the modeled numbers if they include angles or spheres."""
         return charts_of([column for column in self.modeled if column.numeric])
 
     def with_real_context(self) -> Schema:
@@ -174,12 +174,12 @@ class Schema:
         Args:
             table: rows with these columns.
             columns: columns of the schema.
-            strict: whether to refuse invalid cells; otherwise they have states of their own, see
-                `Column.encode`.
+            strict: whether to raise an error for invalid cells; otherwise they have states of their own,
+                see `Column.encode`.
 
         Raises:
-            TableError: for an unknown column, or an invalid cell: an
-                unseen category, an infinity, a number outside the support.
+            TableError: for an unknown column, or an invalid cell: an unseen category, an infinity, or a
+                number outside the support.
         """
         table = rows_of(table, "table")
         if columns:
@@ -232,10 +232,10 @@ class Schema:
 
     @classmethod
     def from_json(cls, data: list[dict[str, Any]]) -> Schema:
-        """The schema that `as_json` wrote.
+        """The schema from a result of `as_json`.
 
         Raises:
-            ValueError: for anything else.
+            ValueError: for any other data.
         """
         if not isinstance(data, list) or not data:
             raise ValueError("a schema is a list of columns")
@@ -256,8 +256,8 @@ def _require_held(series: pd.Series, states: np.ndarray, column: Column) -> None
 
 
 def _mark_halves(longitudes: np.ndarray, latitudes: np.ndarray) -> None:
-    """Give a missing cell beside one that is there the state `NO_STATE`: of longitude and latitude a
-    row has both or neither."""
+    """Mark a longitude without a latitude, or the reverse, as invalid (`NO_STATE`): a row must have both or
+    neither."""
     here, there = ((states == 0) | (states == OUTSIDE) for states in (longitudes, latitudes))
     longitudes[there & ~here] = NO_STATE
     latitudes[here & ~there] = NO_STATE
@@ -286,7 +286,7 @@ def unheld(cell: Any, state: int, column: Column) -> str:
 
 
 def _check_names(table: pd.DataFrame, named: list[str]) -> None:
-    """The table can be modeled at all, and the columns that the user named are there."""
+    """Raise an error if the table cannot be modeled, or if a column named by the user does not exist."""
     names = list(table.columns)
     if odd := [name for name in names if not isinstance(name, str)]:
         raise TableError(

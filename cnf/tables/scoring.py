@@ -1,4 +1,4 @@
-"""Scores of encoded rows, each for itself: one that the columns cannot hold costs no other."""
+"""Scores of encoded rows; an invalid row does not affect the others."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ UNSOLVED = "no solve within the tolerance"
 
 @dataclass(frozen=True)
 class RowScorer:
-    """log p of rows: of their states, and of their numbers given those.
+    """log p of rows: of their states, and of their numbers given the states.
 
-    A category that was never seen is either "impossible", or some "other" one: of n rows none had
-    it, so the next one does with probability 1 / (n + 2), the rule of succession. The other cells
-    of the row are then scored as if that category were not known.
+    An unseen category is either "impossible", or some "other" one. In n rows it did not occur, so that its
+    probability is 1 / (n + 2), by the rule of succession. The other cells of the row are then scored as if
+    that category were unknown.
 
     Attributes:
-        conditioning: of the flow.
-        discrete: of the states, or None where no column has two.
-        flow: of the numbers, or None.
-        integrals: of the integer cells.
-        rows: that the model was fitted to.
+        conditioning: conditioning of the flow.
+        discrete: distribution of the states, or None if no column has two states.
+        flow: flow of the numbers, or None.
+        integrals: integrals over integer cells.
+        rows: number of rows that the model was fitted to.
     """
 
     conditioning: PlainConditioning | StateConditioning
@@ -60,7 +60,7 @@ class RowScorer:
         impossible = known & outside
         log_prob[impossible], error[impossible], ok = -torch.inf, 0.0, impossible.clone()
         rows = (known & ~outside).nonzero().squeeze(1)
-        # Rows of one pattern, and of one state in it, side by side: they are solved together.
+        # Rows with the same pattern and states are adjacent, because they are solved together.
         held = cells.states[rows]
         rows = rows[side_by_side(torch.cat([self._present(held).long(), held], 1))]
         whole, count = in_blocks(rows), len(rows)
@@ -75,8 +75,8 @@ class RowScorer:
         return states[:, self.conditioning.numeric] == 0
 
     def _evaluate(self, cells: Cells, context: Tensor, count: int) -> Evaluation:
-        """Scores of rows that the columns can hold, `count` of them and others that fill a block; what
-        a column is not known to be, none asks for."""
+        """Scores of valid rows: the first `count` are real ones, and the others fill a block. Unknown
+        states are not scored."""
         log_states = context.new_zeros(len(cells), dtype=torch.float64)
         if self.discrete is not None:
             extra = context.to(self.discrete.dtype)
@@ -91,19 +91,19 @@ class RowScorer:
 
 
 def log_unseen(rows: int, unseen: Tensor) -> Tensor:
-    """Log-probability (rows,) of the cells with categories (rows, columns) that none of so many
-    training rows had, by the rule of succession."""
+    """Log-probability (rows,) of the cells with unseen categories (rows, columns), by the rule of
+    succession after this number of training rows."""
     return -math.log(rows + 2) * unseen.sum(1, dtype=torch.float64)
 
 
 def reasons(schema: Schema, table: pd.DataFrame, found: Evaluation) -> list[str]:
-    """Why rows have no ordinary score, each by its first cell that a column cannot hold; "" where
-    a row has one.
+    """The reasons why rows have no ordinary score, each from its first invalid cell; "" for a row with a
+    score.
 
     Args:
-        schema: of the model.
-        table: the rows.
-        found: their scores.
+        schema: schema of the model.
+        table: table with the rows.
+        found: scores of the rows.
     """
     columns = (*schema.modeled, *schema.context)
     states = schema.encode(table, columns, strict=False).states

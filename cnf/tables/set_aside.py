@@ -1,4 +1,4 @@
-"""Columns that a model leaves out: constants, counters, identifiers, free text, and why."""
+"""Columns that a model leaves out (constants, counters, identifiers, free text), and the reasons."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from cnf.tables.formats import TableError, shown
 from cnf.tables.recognition import is_text, recognized
 from cnf.tables.storage import plain_cells, storage_of
 
-# Rows from which on a column that counts them, or has another cell in each, is no chance.
+# With fewer rows, a counter or all-different cells may occur by chance.
 FEWEST_COUNTED = 10
-# Text is free where more than this share of its cells differ.
+# Text is free if more than this fraction of its cells differ.
 FREE = 0.5
-# The square of a smaller spread is not a number.
+# The square of a smaller spread underflows.
 SMALLEST_SPREAD = 1e-150
-# Names of whole numbers that tell rows apart.
+# Names of integer columns that identify rows.
 IDENTIFIER = re.compile(
     r"(?i:(?:.*[\s_.-])?(?:id|key|uuid|guid|index|rownames?|serial))|.*[a-z](?:Id|ID)|Unnamed: \d+"
 )
 
 
 def set_aside(series: pd.Series, role: Role) -> Column | None:
-    """The column that a series is where nothing can be learned from it; None for any other.
+    """A column description if nothing can be learned from a series; None otherwise.
 
     Args:
         series: its cells.
-        role: "context" for a column that the user conditions on, which may count or name rows.
+        role: "context" for a column that the user conditions on; it may count or identify rows.
 
     >>> set_aside(pd.Series(["x"] * 20, name="a"), "modeled").describe()
     'constant, x'
@@ -50,7 +50,7 @@ def set_aside(series: pd.Series, role: Role) -> Column | None:
 
 
 def refuse_set_aside(column: Column) -> None:
-    """Raise the error for a column that is set aside where nothing may be."""
+    """Raise the error for a column that would be set aside, if that is not allowed."""
     raise TableError(
         f"column {shown(column.name)}: {column.describe()}; leave the column out with --ignore,"
         " or declare its type"
@@ -58,7 +58,7 @@ def refuse_set_aside(column: Column) -> None:
 
 
 def _constant(series: pd.Series) -> Column | None:
-    """The column of a series whose cells are all the same value that a schema can hold."""
+    """The column of a series whose cells are all equal, if a schema can represent their value."""
     if series.isna().any() or not _comparable(series):
         return None
     if len(series) < 2 or not (series.iloc[1:] == series.iloc[0]).all():
@@ -79,7 +79,7 @@ def _empty(series: pd.Series) -> str:
 
 
 def _reason(series: pd.Series) -> str:
-    """Why a column cannot be learned, in words; "" where it can."""
+    """The reason why a column cannot be learned, as text; "" if it can."""
     if odd := _unknown_type(series):
         return f"holds cells of the type {odd}"
     if is_row_counter(series):
@@ -104,7 +104,7 @@ def _reason(series: pd.Series) -> str:
 
 
 def _odd_scale(present: pd.Series) -> str:
-    """Why numbers are too large, or too near to each other, to be told apart."""
+    """The reason why numbers are too large, or too close to each other, for a density; "" if none."""
     spread = np.ptp(present.to_numpy(dtype=np.float64))
     if spread == 0 and present.nunique() > 1:
         return "whole numbers beyond 2^53, too large for a density"
@@ -114,7 +114,7 @@ def _odd_scale(present: pd.Series) -> str:
 
 
 def _unknown_type(series: pd.Series) -> str:
-    """The type of cells that are no numbers, times, booleans or text; "" where there are none."""
+    """The type of cells that are not numbers, times, booleans or text; "" if there are none."""
     if pd.api.types.is_complex_dtype(series):
         return "complex"
     cells = plain_cells(series)
@@ -126,7 +126,7 @@ def _unknown_type(series: pd.Series) -> str:
 
 
 def _is_identifier(present: pd.Series, different: int) -> bool:
-    """Whether whole numbers, all different, go by the name of an identifier."""
+    """Whether the column holds distinct integers and has the name of an identifier."""
     numeric = is_numeric(present) and different == len(present) >= FEWEST_COUNTED
     if not (numeric and IDENTIFIER.fullmatch(str(present.name))):
         return False
@@ -134,7 +134,7 @@ def _is_identifier(present: pd.Series, different: int) -> bool:
 
 
 def is_row_counter(series: pd.Series) -> bool:
-    """Whether a column is the number of the row: whole, and one more in every row.
+    """Whether a column counts the rows: integers that increase by one in every row.
 
     >>> is_row_counter(pd.Series(range(100))), is_row_counter(pd.Series(range(0, 200, 2)))
     (True, False)

@@ -1,4 +1,4 @@
-"""The space that the numbers of a table move in."""
+"""The geometry of the numbers of a table."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from cnf.transforms import Charts
 
 
 def charts_of(columns: Sequence[Column]) -> Charts | None:
-    """The map of numeric columns with angles or spheres among them; None where all are real.
+    """The transform of numeric columns that include angles or spheres; None if all are real.
 
     Raises:
-        TableError: for a longitude or a latitude without the other, or one that may be missing
-            alone.
+        TableError: for a longitude without a latitude or the reverse, or if only one of them may be
+            missing.
     """
     places = {column.name: place for place, column in enumerate(columns)}
     periods, starts, pairs = {}, {}, []
@@ -33,7 +33,7 @@ def charts_of(columns: Sequence[Column]) -> Charts | None:
 
 
 def pairs_of(columns: Sequence[Column]) -> list[tuple[int, int]]:
-    """Places of each longitude and its latitude among columns."""
+    """Indices of each longitude and its latitude among columns."""
     places = {column.name: place for place, column in enumerate(columns)}
     partners = [(place, column.type.partner(column)) for place, column in enumerate(columns)]
     return [(place, places[name]) for place, name in partners if name in places]

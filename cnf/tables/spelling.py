@@ -1,4 +1,4 @@
-"""Numbers and times spelled as text: how a column spells them, recognized, read and written."""
+"""Numbers and times stored as text: their spelling is recognized, read and written."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-# Between groups of three digits, and before the decimals. The first pair that spells all cells
-# counts.
+# Separators of thousands and of decimals. The first pair that matches all cells is used.
 MARKS = (
     ("", "."), (",", "."), ("", ","), (".", ","), (" ", ","), (" ", "."),
     ("\u00a0", ","), ("\u202f", ","), ("'", "."), ("\u2019", "."),
@@ -25,37 +24,37 @@ BEFORE = re.compile(rf"(?:{CURRENCIES})\s?")
 # A percent sign, a currency or a short unit ends a number: 12%, 12 kg, 12 €.
 AFTER = re.compile(rf"\s?(?:[%‰°]|{CURRENCIES}|[A-Za-zµ°]{{1,4}}(?:[/²³][A-Za-z\d]{{0,3}})?)")
 SHARES = ("%", "‰")
-# Digits beyond these are those of binary fractions, not of a spelling.
+# Numbers with more digits come from binary fractions, not from a spelling.
 MOST_PLACES = 10
 
 
 class Spelling(Protocol):
-    """How the cells of a column are spelled."""
+    """The spelling of the cells of a column."""
 
     def read(self, texts: pd.Series) -> pd.Series:
-        """Text as numbers, times or durations; NaN or NaT where the cell is none."""
+        """Convert text to numbers, times or durations; NaN or NaT for other cells."""
 
     def write(self, cells: pd.Series) -> pd.Series:
-        """Numbers, times or durations as text, None where they are missing."""
+        """Convert numbers, times or durations to text, None where missing."""
 
     @property
     def bare(self) -> bool:
-        """Whether any program reads such cells as they are."""
+        """Whether any program can read such cells without the spelling."""
 
     def describe(self) -> str:
-        """The spelling, by an example."""
+        """Describe the spelling by an example."""
 
 
 @dataclass(frozen=True)
 class NumberSpelling:
-    """Numbers with signs around them and marks between their digits.
+    """Numbers with prefixes, suffixes and separators between their digits.
 
     Attributes:
-        before: what stands before the digits: "$".
-        after: what stands after them: "%", " kg".
-        thousands: the mark between groups of three digits.
-        decimal: the mark before the decimals.
-        places: the number of decimals where all cells have as many; None where they differ.
+        before: text before the digits, such as "$".
+        after: text after the digits, such as "%" or " kg".
+        thousands: separator of groups of three digits.
+        decimal: separator of the decimals.
+        places: number of decimals if it is the same in all cells; None otherwise.
 
     Example:
         >>> texts = pd.Series(["$1,200.50", "-$3.00"])
@@ -72,9 +71,9 @@ class NumberSpelling:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> NumberSpelling | None:
-        """The spelling of different texts, None where they do not spell numbers in one way.
+        """The spelling of distinct texts; None if they do not spell numbers in one way.
 
-        A zero before other digits makes a code, not a number.
+        A number with a leading zero is a code.
         """
         texts = [text.strip() for text in texts]
         before = _common(BEFORE, texts[0].lstrip("+-"), texts, str.startswith)
@@ -94,12 +93,12 @@ class NumberSpelling:
 
     @property
     def bare(self) -> bool:
-        """Whether any program reads such numbers as they are."""
+        """Whether any program can read such numbers without the spelling."""
         return not (self.before or self.after or self.thousands or self.decimal != ".")
 
     def read(self, texts: pd.Series) -> pd.Series:
-        """Text as numbers, NaN where the cell is none; numbers as any program spells them are read
-        too, but for shares: 12 beside 12 % may be twelve or twelve hundredths."""
+        """Convert text to numbers, NaN for other cells. Plain numbers are read as well, except for
+        percentages: next to 12 %, the text 12 may mean twelve or twelve hundredths."""
         distinct = pd.unique(texts[texts.notna()])
         values = {text: self._number(text) for text in distinct}
         return texts.map(values).astype("float64")
@@ -120,7 +119,7 @@ class NumberSpelling:
         return float(digits) if _form("", ".").fullmatch(digits) else math.nan
 
     def write(self, cells: pd.Series) -> pd.Series:
-        """Numbers as text, None where they are missing."""
+        """Convert numbers to text, None where missing."""
         spelled = [None if math.isnan(cell) else self._text(cell) for cell in cells.astype(float)]
         return pd.Series(spelled, index=cells.index, dtype=object)
 
@@ -137,12 +136,12 @@ class NumberSpelling:
         return f"{sign}{self.before}{digits.translate(marks)}{self.after}"
 
     def describe(self) -> str:
-        """The spelling, by an example."""
+        """Describe the spelling by an example."""
         return f"spelled {self._text(1234.5)}"
 
 
 def _form(thousands: str, decimal: str) -> re.Pattern[str]:
-    """What numbers with these marks look like; no zero stands before other digits."""
+    """A pattern for numbers with these separators, without leading zeros."""
     groups = rf"[1-9]\d{{0,2}}(?:{re.escape(thousands)}\d{{3}})+|" if thousands else ""
     point = re.escape(decimal)
     return re.compile(
@@ -151,18 +150,18 @@ def _form(thousands: str, decimal: str) -> re.Pattern[str]:
 
 
 def _common(pattern: re.Pattern[str], first: str, texts: Sequence[str], has: Any) -> str:
-    """What the pattern finds at the beginning or the end of all texts; "" where it does not."""
+    """The match of the pattern at the beginning or the end of all texts; "" if they differ."""
     at_start = has is str.startswith
     found = pattern.match(first) if at_start else re.search(rf"(?:{pattern.pattern})$", first)
     sign = found.group() if found else ""
-    # A number of its own form, such as 1e5 or the word "nan", has no unit.
+    # Some texts are plain numbers, such as 1e5 or the word "nan", and have no unit.
     if not sign or _form("", ".").fullmatch(first) or sign == first:
         return ""
     stripped = (text.lstrip("+-") if at_start else text for text in texts)
     return sign if all(has(text, sign) for text in stripped) else ""
 
 
-# Formats of dates and times, the frequent ones first; of day and month the first that fits all.
+# Formats of dates and times, the frequent ones first; the first that fits all cells sets day and month.
 DATES = (
     "%Y-%m-%d", "%Y/%m/%d", "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y",
     "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%y", "%m/%d/%y", "%d/%m/%y", "%d.%m.%y",
@@ -178,13 +177,13 @@ LONG_CLOCK = re.compile(r"\d{1,4}:[0-5]\d:[0-5]\d")
 
 @dataclass(frozen=True)
 class TimeSpelling:
-    """Dates, times of day or both, spelled in a format; durations in days or hours.
+    """Dates, times of day or both in a fixed format; durations in days or hours.
 
     Attributes:
-        format: of `strftime`; "days" for durations as pandas has them, "hours" for H:MM:SS.
-        zone: what all cells end with: "Z", "+02:00".
-        padded: whether days, months and hours below ten start with a zero.
-        fraction: digits of fractions of a second.
+        format: format of `strftime`; "days" for durations as in pandas, "hours" for H:MM:SS.
+        zone: common suffix of all cells, such as "Z" or "+02:00".
+        padded: whether days, months and hours below ten have a leading zero.
+        fraction: number of digits of fractions of a second.
 
     Example:
         >>> texts = pd.Series(["1/5/2020", "12/31/2020"])
@@ -200,7 +199,7 @@ class TimeSpelling:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> TimeSpelling | None:
-        """The spelling of different texts, None where they are no times or durations in one."""
+        """The spelling of distinct texts; None if they are not times or durations in one format."""
         texts = [text.strip() for text in texts]
         if not all(len(text) < 40 and text[-1:] and re.search(r"\d", text) for text in texts):
             return None
@@ -217,7 +216,7 @@ class TimeSpelling:
 
     @property
     def bare(self) -> bool:
-        """Whether any program reads such times as they are."""
+        """Whether any program can read such times without the spelling."""
         return self.format == "%Y-%m-%d" and not self.zone
 
     @property
@@ -226,8 +225,8 @@ class TimeSpelling:
         return self.format in CLOCKS
 
     def read(self, texts: pd.Series) -> pd.Series:
-        """Text as times, or as durations, which a time of day is too; NaT where it is neither. What
-        ends early, as a date without hours does, counts from there: from midnight."""
+        """Convert text to times, or to durations (including times of day); NaT for other cells. Omitted
+        parts are zero: a date without hours is midnight."""
         if self.format in ("days", "hours"):
             return pd.to_timedelta(texts, errors="coerce")
         bare = texts.map(
@@ -241,7 +240,7 @@ class TimeSpelling:
         return moments - pd.Timestamp("1900-01-01") if self.of_day else moments
 
     def write(self, cells: pd.Series) -> pd.Series:
-        """Times or durations as text, None where they are missing."""
+        """Convert times or durations to text, None where missing."""
         spelled = [None if pd.isna(cell) else self._text(cell) for cell in cells]
         return pd.Series(spelled, index=cells.index, dtype=object)
 
@@ -257,7 +256,7 @@ class TimeSpelling:
         return (text if self.padded else re.sub(r"(?<![\d:.])0(?=\d)", "", text)) + self.zone
 
     def describe(self) -> str:
-        """The spelling, by an example."""
+        """Describe the spelling by an example."""
         moment = pd.Timestamp("2020-12-31 23:59:00")
         held = {"days": moment - pd.Timestamp("2020-12-30"), "hours": timedelta(hours=26)}
         day = moment - pd.Timestamp("2020-12-31")
@@ -266,7 +265,7 @@ class TimeSpelling:
 
 @cache
 def _formats() -> dict[str, list[str]]:
-    """The formats by the shape of what they write: most texts have the shape of none."""
+    """The formats, grouped by the shape of their texts; a text of any other shape matches none."""
     moment, shapes = pd.Timestamp("2020-10-31 11:59:58.123456"), defaultdict(list)
     for form in (*CLOCKS, *DATES, *MOMENTS):
         shapes[_shape(moment.strftime(form))].append(form)
@@ -274,7 +273,7 @@ def _formats() -> dict[str, list[str]]:
 
 
 def _shape(text: str) -> str:
-    """A text with a sign for each number, word and gap.
+    """A text with one sign for each number, word and gap.
 
     >>> _shape("31 Oct 2020, 9:05"), _shape("1 May 1999,  11:59")
     ('0 a 0, 0:0', '0 a 0, 0:0')
@@ -284,7 +283,7 @@ def _shape(text: str) -> str:
 
 
 def _shorter(form: str) -> Iterator[str]:
-    """The format without fractions, then seconds, then all hours, where it has them.
+    """The format without fractions, then also without seconds, then without hours, as far as it has them.
 
     >>> list(_shorter("%d %b %Y, %H:%M:%S"))
     ['%d %b %Y, %H:%M', '%d %b %Y']
@@ -303,7 +302,7 @@ def _parsed(texts: pd.Series, form: str) -> pd.Series:
 
 
 def _exact(spelling: TimeSpelling, texts: pd.Series) -> TimeSpelling:
-    """The variant of a spelling that writes texts as they are, else the spelling itself."""
+    """The variant of a spelling that reproduces the texts; otherwise the spelling itself."""
     cells = spelling.read(texts)
     for fraction in (6, 3, 2, 1) if "%f" in spelling.format else (6,):
         for padded in (True, False):
@@ -314,10 +313,10 @@ def _exact(spelling: TimeSpelling, texts: pd.Series) -> TimeSpelling:
 
 
 def spelling_from_json(data: dict[str, Any]) -> Spelling:
-    """The spelling that has these attributes.
+    """The spelling with these attributes.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for any other data.
     """
     try:
         spelling: Any = (TimeSpelling if "format" in data else NumberSpelling)(**data)

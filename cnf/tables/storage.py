@@ -1,4 +1,4 @@
-"""How a table stores the cells of a column, and the same storage for cells that a model draws."""
+"""The storage of the cells of a column in a table, and the same storage for drawn cells."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-# Words of a `Column.dtype` beside the names that pandas has for its own.
+# Values of `Column.dtype` in addition to the names of pandas dtypes.
 CATEGORY, ORDERED = "category", "ordered"
 DATE, CLOCK, DECIMAL = "date", "time", "decimal"
 OBJECTS = {"date": DATE, "time": CLOCK, "decimal": DECIMAL}
-# Decimal digits that tell all numbers of 32 bits apart, and the largest power of ten that one of 64
-# bits holds exactly.
+# Decimal digits that distinguish all 32-bit numbers, and the largest power of ten that a 64-bit number
+# represents exactly.
 SINGLE_DIGITS, EXACT_POWER = 9, 22
 
 
 def storage_of(series: pd.Series) -> str:
-    """How the cells of a series are stored, as a `Column.dtype`.
+    """The storage of the cells of a series, as a `Column.dtype`.
 
     >>> storage_of(pd.Series([1, 2])), storage_of(pd.Series([Decimal("1.50"), None]))
     ('int64', 'decimal:2')
@@ -36,10 +36,10 @@ def storage_of(series: pd.Series) -> str:
 
 
 def plain_cells(series: pd.Series) -> pd.Series:
-    """The cells as numbers, booleans, times, durations or text, however they are stored.
+    """The cells as numbers, booleans, times, durations or text, independent of their storage.
 
-    Python's own numbers, decimals, booleans, dates and times become columns of those; a time of day
-    is the duration since midnight, and a period its first moment.
+    Python's numbers, decimals, booleans, dates and times become pandas columns. A time of day becomes the
+    duration since midnight, and a period its first moment.
 
     >>> plain_cells(pd.Series([Decimal("1.5"), None])).tolist()
     [1.5, nan]
@@ -56,7 +56,7 @@ def plain_cells(series: pd.Series) -> pd.Series:
 
 
 def _from_arrow(series: pd.Series) -> pd.Series:
-    """A series of an Arrow type as one of numpy's or of objects."""
+    """A series of an Arrow type, converted to a numpy type or to objects."""
     cells: pd.Series = pa.chunked_array(pa.array(series)).to_pandas()
     return cells.set_axis(series.index).rename(series.name)
 
@@ -82,12 +82,12 @@ CONVERTED = {
 
 
 def stored(cells: pd.Series, dtype: str, categories: Sequence[Any] = ()) -> pd.Series:
-    """Plain cells stored as the column of a table; where they cannot be, as something near.
+    """Plain cells in the storage of a table's column; if that is not possible, in a similar one.
 
     Args:
-        cells: numbers, levels, times or durations; what is missing is None, NaN or NaT.
-        dtype: as `storage_of` names it.
-        categories: all of a categorical column, in order.
+        cells: numbers, levels, times or durations; missing cells are None, NaN or NaT.
+        dtype: a result of `storage_of`.
+        categories: all categories of a categorical column, in order.
 
     >>> stored(pd.Series([1.0, None]), "int64").dtype, stored(pd.Series([1.5]), "decimal:2")[0]
     (Int64Dtype(), Decimal('1.50'))
@@ -110,7 +110,7 @@ def stored(cells: pd.Series, dtype: str, categories: Sequence[Any] = ()) -> pd.S
 
 
 def _objects(present: list[Any], missing: pd.Series) -> pd.Series:
-    """Python objects, None in the cells that are missing."""
+    """Python objects, with None in missing cells."""
     cells = np.full(len(missing), None, dtype=object)
     places = (~missing).to_numpy().nonzero()[0]
     for place, cell in zip(places, present):
@@ -119,7 +119,7 @@ def _objects(present: list[Any], missing: pd.Series) -> pd.Series:
 
 
 def _places(series: pd.Series) -> int:
-    """The most digits behind the point of decimals."""
+    """The largest number of decimals."""
     exponents = [cell.as_tuple().exponent for cell in series.dropna()]
     return max([-exponent for exponent in exponents if isinstance(exponent, int)] + [0])
 
@@ -133,7 +133,7 @@ OBJECT_CELLS: dict[str, Any] = {
     CLOCK: _time_of_day,
     DECIMAL: lambda cell, places: Decimal(f"{cell:.{places}f}"),
 }
-# Types without a place for missing cells, and those that have one.
+# Types that cannot hold missing cells, and the corresponding types that can.
 NULLABLE = {"bool": "boolean"} | {
     f"{sign}int{bits}": f"{sign.upper()}Int{bits}"
     for sign in ("", "u")
@@ -142,8 +142,8 @@ NULLABLE = {"bool": "boolean"} | {
 
 
 def as_text(cells: pd.Series) -> pd.Series:
-    """Cells as text, a missing one as pandas has it in such a column; before pandas 3, which has
-    a type of text, str(None) would be a word."""
+    """Cells as text, with missing cells as in a pandas text column; before pandas 3, which has a text type,
+    str(None) would be a word."""
     text = cells.astype("str")
     if text.isna().sum() == cells.isna().sum():
         return text
@@ -151,22 +151,22 @@ def as_text(cells: pd.Series) -> pd.Series:
 
 
 def as_whole(cells: pd.Series) -> pd.Series:
-    """Whole numbers as such, where 64 bits hold them."""
+    """Whole numbers as integers, if 64 bits suffice."""
     with suppress(TypeError, ValueError, OverflowError):
         return cells.astype("Int64" if cells.hasnans else "int64")
     return cells
 
 
 def as_cells(cells: np.ndarray) -> pd.Series:
-    """Levels as a series of the type that they have; a missing one stays missing."""
+    """Levels as a series of their type; a missing level stays missing."""
     return pd.Series(cells, dtype=object).infer_objects()
 
 
 def as_float64(values: np.ndarray) -> np.ndarray:
-    """Numbers in double precision; of fewer bits, those with the shortest decimals.
+    """Numbers in double precision; numbers of fewer bits are converted by their shortest decimals.
 
-    0.1 in float32 is 0.1, not 0.10000000149: the same decimals are the same numbers however they
-    are stored.
+    0.1 in float32 becomes 0.1, not 0.10000000149, so that equal decimals are equal numbers in any
+    storage.
 
     >>> as_float64(np.array([0.1, 2.5], dtype=np.float32)).tolist()
     [0.1, 2.5]
@@ -179,7 +179,7 @@ def as_float64(values: np.ndarray) -> np.ndarray:
         exponents = np.where(left, np.floor(np.log10(np.abs(wide))), 0)
         for digits in range(1, SINGLE_DIGITS + 1):
             power = digits - 1 - exponents
-            # A whole number times or over a power of ten that is exact: rounded once.
+            # An integer times or divided by an exact power of ten is rounded only once.
             whole = np.round(wide * 10.0**power)
             short = np.where(power < 0, whole * 10.0**-power, whole / 10.0**power)
             fits = left & (short.astype(values.dtype) == values) & (np.abs(power) <= EXACT_POWER)

@@ -1,4 +1,4 @@
-"""Tables as text with a sign between the cells, plain or compressed."""
+"""Tables as text files with a separator between cells, plain or compressed."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from cnf.tables.formats import Append, ReadOptions, TableError, damage_reported,
 from cnf.tables.recognition import missing_words
 from cnf.tables.storage import as_text
 
-# Words that stand for a missing cell whatever the column holds; an empty cell does too.
+# Words for a missing cell in any column; an empty cell is missing as well.
 MISSING = ("na", "n/a", "nan", "null")
 WORDS = dict.fromkeys(("", *MISSING, "none"), math.nan) | {"true": 1.0, "false": 0.0}
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars", " ": "spaces"}
-# Cells of csv may hold spaces: only files of these kinds have them between cells.
+# Cells of csv files may contain spaces: only these extensions use spaces as separators.
 SPACED = (".txt", ".dat", ".data")
-# A line with more signs is no line of a table: a few megabytes of gzip may hold gigabytes of one.
+# Longer lines are an error: a few megabytes of gzip may hold a line of gigabytes.
 LONGEST_LINE = 2**24
-# What is looked at to see how a file is written.
+# The part of a file from which its dialect is determined.
 SNIFFED_BYTES, SNIFFED_ROWS = 2**16, 50
 BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a file of text is written.
+    """The format of a text file.
 
     Attributes:
         separator: the sign between cells.
         encoding: UTF-8 or UTF-16.
-        latin: whether its first part holds bytes that are not UTF-8; such cells are read as
+        latin: whether its first part has bytes that are not UTF-8; such cells are read as
             Windows-1252.
     """
 
@@ -51,7 +51,7 @@ class Dialect:
     latin: bool = False
 
     def lines(self) -> list[str]:
-        """What is unusual about it, for people."""
+        """The unusual properties of the format, as text."""
         of_encoding = {"utf-16": "encoded in UTF-16"}.get(self.encoding, "")
         told = [
             "" if self.separator == "," else f"separated by {SEPARATORS[self.separator]}",
@@ -61,7 +61,7 @@ class Dialect:
 
 
 def dialect_of(path: Path) -> Dialect:
-    """How a file is written, seen from its first rows."""
+    """The format of a file, from its first rows."""
     with damage_reported(path, "csv", *DAMAGE), open_bytes(path) as file:
         head = file.read(SNIFFED_BYTES)
     encoding = BYTE_ORDER_MARKS.get(head[:2], "utf-8-sig")
@@ -76,8 +76,8 @@ def dialect_of(path: Path) -> Dialect:
 
 
 def _separator(text: str, signs: Sequence[str], *, whole: bool) -> str:
-    """The first of the signs that cuts the first rows into equally many cells, or where none does,
-    the one that cuts the header into most."""
+    """The first separator that divides the first rows into equally many cells; otherwise, the one that
+    divides the header into most cells."""
     widths = {sign: _widths(text, sign, whole=whole) for sign in signs}
     for sign, found in widths.items():
         if len(set(found)) == 1 and found[0] > 1:
@@ -86,7 +86,7 @@ def _separator(text: str, signs: Sequence[str], *, whole: bool) -> str:
 
 
 def _widths(text: str, sign: str, *, whole: bool) -> list[int]:
-    """Cells in each of the first rows."""
+    """The number of cells in each of the first rows."""
     rows: list[int] = []
     try:
         for row in _cells(io.StringIO(text, newline=""), sign):
@@ -99,7 +99,7 @@ def _widths(text: str, sign: str, *, whole: bool) -> list[int]:
 
 
 def _cells(lines: Iterable[str], separator: str) -> Any:
-    """A reader of rows; between cells may be several spaces, but one of each other separator."""
+    """A reader of rows; several spaces count as one separator, but not several other signs."""
     several = separator == " "
     if several:
         lines = (line.rstrip(" \r\n") + "\n" for line in lines)
@@ -107,8 +107,8 @@ def _cells(lines: Iterable[str], separator: str) -> Any:
 
 
 def read_csv(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
-    """The chosen columns, labeled by line; rows are as wide as the header and chosen cells are
-    numbers, but in columns that are kept, which may hold any text, None where a cell is missing.
+    """The selected columns, labeled by line. All rows must be as wide as the header. Cells are converted to
+    numbers except in kept columns, which may hold any text, None where missing.
     """
     dialect = dialect_of(path)
     with (
@@ -139,13 +139,13 @@ def read_csv(path: Path, options: ReadOptions) -> Iterator[pd.DataFrame]:
 
 
 def _opened(path: Path, encoding: str) -> TextIO:
-    # Bytes that are not UTF-8 become lone surrogates, which `_readable` takes for Windows-1252.
+    # Bytes that are not UTF-8 become lone surrogates, which `_readable` decodes as Windows-1252.
     errors = "surrogateescape" if encoding == "utf-8-sig" else "strict"
     return io.TextIOWrapper(open_bytes(path), encoding=encoding, errors=errors, newline="")
 
 
 def _rows(file: TextIO, path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """The line a row starts on and its cells; blank lines are passed over."""
+    """The first line of each row, and its cells; blank lines are skipped."""
     reader = _cells(_lines(file, path), separator)
     line = 1
     try:
@@ -180,14 +180,14 @@ def _header(rows: Iterator[tuple[int, list[str]]], path: Path) -> list[str]:
         raise TableError(
             f"{path}: line {line}: expected names of columns, found only numbers; add a header"
         )
-    # As pandas names them, a counter of rows that `to_csv` wrote for instance.
+    # Empty names are replaced as in pandas, for example that of a row index from `to_csv`.
     return [_readable(name) or f"Unnamed: {i}" for i, name in enumerate(names)]
 
 
 def _cells_at(
     rows: Iterator[tuple[int, list[str]]], wanted: Sequence[int], width: int, path: Path
 ) -> Iterator[tuple[int, list[str]]]:
-    """The wanted cells alone of rows that have the width of the header."""
+    """The selected cells of rows, after a check that rows are as wide as the header."""
     for line, cells in rows:
         if len(cells) != width:
             raise TableError(
@@ -213,19 +213,20 @@ def _numbers(
 
 
 def _texts(texts: Sequence[str], lines: pd.Index, words: Collection[str]) -> pd.Series:
-    """Cells as text, None where they are empty or a word for missing."""
+    """Cells as text, None where they are empty or a word for a missing cell."""
     cells = [
         None if (word := text.strip().lower()) in words or not word else _readable(text)
         for text in texts
     ]
-    return pd.Series(cells, lines, dtype=object)  # pandas would choose a type of its own
+    return pd.Series(cells, lines, dtype=object)  # otherwise pandas would infer a type
 
 
 def typed(cells: pd.Series) -> pd.Series:
-    """A column of text as what it spells: booleans, whole or other numbers; else the text itself.
+    """A column of text converted to booleans, integers or other numbers if it spells them; otherwise the
+    text itself.
 
-    Numbers among which words stand for missing cells stay beside these words. A zero before other
-    digits makes a code, which is text.
+    Words for missing cells among numbers are kept. A number with a leading zero is a code, and remains
+    text.
     """
     present = cells[cells.notna()]
     if len(present) and present.str.strip().str.lower().isin(("true", "false")).all():
@@ -246,8 +247,8 @@ def typed(cells: pd.Series) -> pd.Series:
 
 
 def _beside_words(cells: pd.Series, present: pd.Series) -> pd.Series:
-    """Text in which, but for words that stand for missing cells, all are numbers: those, and the
-    words; else the text."""
+    """Text in which all cells are numbers, except for words for missing cells: the numbers, and the words;
+    otherwise the text."""
     words = missing_words(present)
     if not words:
         return as_text(cells)
@@ -267,14 +268,14 @@ def _is_whole(text: str) -> bool:
 
 
 def _plain(texts: Sequence[str]) -> list[float]:
-    # Python reads 2014_01 as a number; in a table it is a label.
+    # Python reads 2014_01 as a number, but in a table it is a label.
     if "_" in "".join(texts):
         raise ValueError("an underscore")
     return list(map(float, texts))
 
 
 def _number(text: str) -> float | str:
-    """The number that a cell spells, or its text if it spells none."""
+    """The number in a cell, or its text if it is not a number."""
     word = text.strip().lower()
     if word in WORDS:
         return WORDS[word]
@@ -289,7 +290,7 @@ def _is_number(text: str) -> bool:
 
 
 def _readable(text: str) -> str:
-    """Text whose bytes are not UTF-8 as Windows-1252 has them."""
+    """Text, with bytes that are not UTF-8 decoded as Windows-1252."""
     if _is_unicode(text):
         return text
     return text.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
@@ -301,8 +302,8 @@ def _is_unicode(text: str) -> bool:
 
 @contextmanager
 def write_csv(path: Path) -> Iterator[Append]:
-    """Appends frames as text: the shortest digits that read back as the same number, empty cells
-    for NaN."""
+    """Append frames as text: the shortest digits that read back as the same number, and empty cells for
+    NaN."""
     with _created(path) as file:
         yield lambda frame: frame.to_csv(
             file,
@@ -315,7 +316,7 @@ def write_csv(path: Path) -> Iterator[Append]:
 
 
 def _created(path: Path) -> TextIO:
-    # No time stamp: the same table gives the same bytes.
+    # Without a time stamp, the same table gives the same bytes.
     file = (
         gzip.GzipFile(path, "wb", compresslevel=6, mtime=0)
         if path.suffix.lower() == ".gz"
@@ -325,5 +326,5 @@ def _created(path: Path) -> TextIO:
 
 
 def _quoting(names: pd.Index) -> int:
-    # The csv module leaves a lone carriage return bare, although it ends a line when read.
+    # The csv module does not quote a lone carriage return, although it ends a line when read.
     return csv.QUOTE_NONNUMERIC if any("\r" in name for name in names) else csv.QUOTE_MINIMAL

@@ -1,4 +1,4 @@
-"""A model of a table in a few words."""
+"""Short descriptions of the model of a table."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from cnf.card import Told, card, fit_facts
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.schema import Schema
 
-NAMES = 60  # letters of the names of columns on a line
+NAMES = 60  # length of the column names on a line
 
 
 class ToldTable(Told):
-    """The line and the card of a model of a table: its columns, and what the fit found."""
+    """The one-line description and the notebook card of a table model, with its columns and results."""
 
     schema: Schema
     parameters: Any
@@ -29,7 +29,7 @@ class ToldTable(Told):
         return type(self).__name__
 
     def facts(self) -> dict[str, object]:
-        """Its columns and the result of the fit."""
+        """The columns, and the results of the fit."""
         modeled, context = (
             in_short([column.name for column in part])
             for part in (self.schema.modeled, self.schema.context)
@@ -40,7 +40,7 @@ class ToldTable(Told):
         return {"columns": modeled, **given, "weights": f"{weights:,}", **fit}
 
     def _repr_html_(self) -> str:
-        """A card for notebooks: what the fit found, its course, and the columns."""
+        """A card for notebooks with the results and the history of the fit, and the columns."""
         records = (self.metadata.history or {}).get("records", [])
         curve = [record["valid_nll"] for record in records if record["valid_nll"] is not None]
         columns = {str(column.name): column.describe() for column in self.schema.columns}
@@ -48,7 +48,7 @@ class ToldTable(Told):
 
 
 def in_short(names: list[str]) -> str:
-    """The first of the names of columns.
+    """A text with the first few column names.
 
     >>> in_short(["age", "height"])
     'age, height'

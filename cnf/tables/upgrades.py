@@ -1,4 +1,4 @@
-"""Table models of earlier releases, read as those of this one."""
+"""Conversion of table models of earlier releases to the present form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from cnf.tables.schema import Schema
 from cnf.transforms.whitening import Whitening
 
-# Beginnings of names of tensors in release 0.1, and their names since.
+# Prefixes of tensor names in release 0.1, and their present names.
 RENAMED = {
     "symbols.": "discrete.",
     "symbol_features.": "conditioning.states.",
@@ -19,14 +19,14 @@ RENAMED = {
     "marginals.": "flow.preprocess.maps.0.",
     "whitening.": "flow.preprocess.maps.1.",
 }
-# The identity that stood between the transforms of a table and its flow.
+# The prefix of the identity between the transforms of a table and its flow in earlier releases.
 IDENTITY = "flow.preprocess."
 
 
 def upgraded(
     config: dict[str, Any], tensors: dict[str, Tensor]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Configuration and tensors of a table's model in their present form."""
+    """Configuration and tensors of a table model in their present form."""
     if "hidden" not in config:
         return config, tensors
     schema, flow = Schema.from_json(config["schema"]), config["flow"]
@@ -39,7 +39,7 @@ def upgraded(
         return config, _without(tensors, "flow.")
     ranges = [column.support for column in schema.modeled if column.numeric]
     features = flow["context_dim"] - flow["dim"]
-    # Earlier files have one covariance for all patterns of cells and no bent tails.
+    # Earlier files have one covariance for all patterns of cells, and no correction of the tails.
     fresh = Whitening(flow["dim"], features).state_dict()
     if "flow.preprocess.maps.1.bend" not in tensors:
         tensors |= {

@@ -45,8 +45,8 @@ class TableWriter:
 
 @contextmanager
 def table_writer(path: str | os.PathLike[str]) -> Iterator[TableWriter]:
-    """A writer of csv, tsv, either with .gz, parquet, npy or npz, by extension; the file appears if the block
-    ends well.
+    """A writer of csv, tsv, either with .gz, parquet, npy or npz, by extension. The file appears only if
+    the block ends without an error.
 
     Numbers are read back bit for bit. npy and npz keep the rows in memory until the end; npy drops
     the names.

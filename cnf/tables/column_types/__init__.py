@@ -1,4 +1,4 @@
-"""The types of columns; importing this package registers them.
+"""The column types; importing this package registers them.
 
 continuous     real, positive, bounded
 integer        multiples of a step, and `heaping`: values that occur far too often
@@ -6,7 +6,7 @@ time           dates, times of day, moments, durations; the moments of snapshots
 circular       angles, and longitude with latitude
 categorical    categories
 unmodeled      constants, and columns that are left out
-numeric        what types with numbers share
+numeric        the common base of types with numbers
 """
 
 # The order of the imports is the order in which help and messages name the types.

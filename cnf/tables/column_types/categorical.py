@@ -22,26 +22,26 @@ from cnf.tables.columns import (
 from cnf.tables.formats import TableError, shown
 from cnf.tables.storage import as_cells, storage_of, stored
 
-# More categories than this cannot be learned one by one.
+# Largest number of categories that can be learned.
 MOST_LEVELS = 1000
 
 
 @register_column_type
 class Categorical(ColumnType):
-    """Text, booleans, or numbers that are names."""
+    """Text, booleans, or numbers that are labels."""
 
     name = "categorical"
     usage = ("categorical",)
     reads_text = True
 
     def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
-        """A column whose levels are the different cells."""
+        """A column whose levels are the distinct cells."""
         if parameters:
             raise self.misused(str(series.name), parameters)
         return categorical_column(series, role)
 
     def validate(self, column: Column) -> None:
-        """A categorical column has levels."""
+        """Check that a categorical column has levels."""
         super().validate(column)
         if not column.levels:
             raise ValueError("a categorical column needs distinct levels")
@@ -53,13 +53,13 @@ class Categorical(ColumnType):
         return [f"{len(column.levels)} levels: {few}{more}"]
 
     def encode(self, series: pd.Series, column: Column) -> Encoded:
-        """No numbers, and the place of each cell among the levels (rows,)."""
+        """No numbers, and the index of each cell among the levels (rows,)."""
         places: dict[Any, int] = {level: i for i, level in enumerate(column.levels)}
         places[None] = column.missing_state
         cells = levels(series)
         named = isinstance(column.levels[0], str)
         if named:
-            # Another table may hold these names as numbers, such as one of a few rows; 2 before 02.
+            # Another table may store these labels as numbers, for example if it has few rows; 2 precedes 02.
             for i, level in sorted(enumerate(column.levels), key=lambda each: len(str(each[1]))):
                 places.setdefault(_as_level(level, column), i)
         spelled = cells if named else [_as_level(cell, column) for cell in cells]
@@ -67,7 +67,7 @@ class Categorical(ColumnType):
         return None, np.array(states, dtype=np.int64)
 
     def decode(self, values: np.ndarray | None, states: np.ndarray, column: Column) -> pd.Series:
-        """The levels at these places, with the dtype of the column."""
+        """The levels at these indices, with the dtype of the column."""
         missing = (states == column.missing_state) | (states == -1)
         cells = np.empty(len(states), dtype=object)
         table = np.empty(len(column.levels), dtype=object)
@@ -77,10 +77,10 @@ class Categorical(ColumnType):
 
 
 def categorical_column(series: pd.Series, role: Role) -> Column:
-    """A column whose levels are the different cells of a series.
+    """A column whose levels are the distinct cells of a series.
 
     Raises:
-        TableError: for more of them than can be learned.
+        TableError: for too many levels.
     """
     name, cells = str(series.name), levels(series)
     present = [cell for cell in cells if cell is not None]
@@ -106,13 +106,13 @@ def categorical_column(series: pd.Series, role: Role) -> Column:
 
 
 def _as_level(cell: object, column: Column) -> object:
-    """Text that spells a level which is a number or a boolean, as that level."""
+    """The number or boolean level that a text spells; otherwise the text."""
     if not isinstance(cell, str):
         return cell
     words = {str(level).lower(): level for level in column.levels if isinstance(level, bool)}
     if words or "_" in cell:  # Python reads 2014_01 as a number; in a table it is a label
         return words.get(cell.strip().lower(), cell)
     try:
-        return float(cell)  # as a key, 1.0 is 1
+        return float(cell)  # as a key, 1.0 equals 1
     except ValueError:
         return cell

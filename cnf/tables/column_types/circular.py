@@ -1,4 +1,4 @@
-"""Columns that come back to themselves: angles, and longitude with latitude."""
+"""Periodic columns: angles, and longitude with latitude."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cnf.tables.column_types.numeric import Numbers, NumericType, is_atom, param
 from cnf.tables.columns import OUTSIDE, Circle, Column, Encoded, Role, register_column_type
 from cnf.tables.formats import TableError, shown
 
-# Names that say which of two columns is the latitude, or the longitude.
+# Column names that identify the latitude and the longitude.
 LATITUDE = re.compile(r"^(lat|dec)|latitude|declination", re.IGNORECASE)
 LONGITUDE = re.compile(r"^(lon|lng|ra$)|longitude|right.?ascension", re.IGNORECASE)
 # Names of columns that may be angles, with the period of their values.
@@ -27,17 +27,16 @@ USUAL = (
 
 @register_column_type
 class Angle(NumericType):
-    """Numbers on a circle; whole ones have probabilities, and their steps go around.
+    """Numbers on a circle; integers have probabilities, and their grid is periodic.
 
-    Cells are taken into [start, start + period): start is 0, minus half a period where cells are
-    negative, and the first step where whole numbers run up to the period, as months do.
+    Cells are reduced to [start, start + period). The start is 0, minus half a period if cells are
+    negative, or the first step if integers run up to the period, as months do.
     """
 
     name, usage = "angle", ("angle:PERIOD",)
 
     def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
-        """A column of these cells with the period that the parameter names, such as 360, 24 or
-        2pi."""
+        """A column of these cells; the parameter is the period, such as 360, 24 or 2pi."""
         name = str(series.name)
         if len(parameters) != 1:
             raise self.misused(name, parameters)
@@ -54,7 +53,7 @@ class Angle(NumericType):
         return cells.column(self.name, parameters=circle, step=step, atoms=atoms)
 
     def validate(self, column: Column) -> None:
-        """An angle has a period above zero, a start and a count, and no ends."""
+        """Check that an angle has a positive period, a start and a count, and no bounds."""
         known = column.parameters
         if len(known) != 3 or not all(type(number) in (int, float) for number in known):
             raise ValueError("expected a period, a start and the count of wrapped cells")
@@ -76,12 +75,12 @@ class Angle(NumericType):
         return np.where(np.isinf(values), values, wrapped)
 
     def write(self, values: np.ndarray, column: Column) -> pd.Series:
-        """Cells in [start, start + period): rounding may have led to its end."""
+        """Cells in [start, start + period); values that rounding moved to its end are wrapped."""
         circle = self.circle(column)
         return super().write(_wrapped(values, circle.start, circle.period), column)
 
     def details(self, column: Column) -> list[str]:
-        """Period and step, and how many cells lay beyond."""
+        """The period, the step, and the number of wrapped cells."""
         period, start, beyond = column.parameters
         step = [] if column.step is None else [f"times {column.step:g}"]
         wrapped = [f"{beyond:g} cells wrapped"] if beyond else []
@@ -95,7 +94,7 @@ class Sphere(NumericType):
     name, usage = "sphere", ("sphere (of two columns: lon,lat=sphere)",)
 
     def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
-        """The longitude or the latitude that the parameters say, and the other column's name."""
+        """The longitude or the latitude, as the parameters say, with the other column's name."""
         name = str(series.name)
         if len(parameters) < 2:
             raise TableError(
@@ -111,7 +110,7 @@ class Sphere(NumericType):
         return cells.column(self.name, parameters=(which, other, start))
 
     def validate(self, column: Column) -> None:
-        """A side, the other column, and where longitudes start."""
+        """Check that a column has a side, the other column, and the start of longitudes."""
         known = column.parameters
         sound = len(known) == 3 and known[0] in ("longitude", "latitude")
         if not sound or not isinstance(known[1], str) or type(known[2]) not in (int, float):
@@ -128,7 +127,7 @@ class Sphere(NumericType):
         return Circle(360.0, start) if column.parameters[0] == "longitude" else None
 
     def line(self, column: Column) -> None:
-        """None: neither coordinate is more than another's."""
+        """None, since coordinates on a sphere have no order."""
 
     def encode(self, series: pd.Series, column: Column) -> Encoded:
         """Numbers and states; latitudes beyond a pole are outside."""
@@ -138,7 +137,7 @@ class Sphere(NumericType):
         return values, np.where(beyond, OUTSIDE, states)
 
     def write(self, values: np.ndarray, column: Column) -> pd.Series:
-        """Longitudes within the turn of the table; given values may lie outside it."""
+        """Longitudes within the period of the table; drawn values may lie outside it."""
         circle = self.circle(column)
         if circle is not None:
             turn = _wrapped(values, circle.start, circle.period)
@@ -158,7 +157,7 @@ def with_pairs(kinds: Mapping[Any, str]) -> dict[str, str]:
     Names identify longitude and latitude if possible; otherwise, the longitude comes first.
 
     Raises:
-        TableError: for a number of columns that a type does not take.
+        TableError: for a wrong number of columns.
 
     Example:
         >>> with_pairs({"dec,ra": "sphere"})
@@ -177,15 +176,15 @@ def with_pairs(kinds: Mapping[Any, str]) -> dict[str, str]:
             found[longitude] = f"{kind}:longitude:{latitude}"
             found[latitude] = f"{kind}:latitude:{longitude}"
         else:
-            found |= dict.fromkeys(pair, kind)  # which the type refuses
+            found |= dict.fromkeys(pair, kind)  # the type raises an error for it
     return found
 
 
 def refuse_wrapped(columns: Sequence[Column]) -> None:
-    """Refuse angles with cells beyond a turn.
+    """Raise an error for angles outside one period.
 
     Raises:
-        TableError: naming the first such column.
+        TableError: with the name of the first such column.
     """
     for column in columns:
         if column.kind == Angle.name and (beyond := int(column.parameters[2])):
@@ -226,7 +225,7 @@ def _period(name: str, text: str) -> float:
 
 
 def _step(values: np.ndarray, period: float) -> float | None:
-    """The largest whole number that all values and the period are multiples of, None for
+    """The largest integer of which all values and the period are multiples; None if there is
     none."""
     if period != round(period) or (values != np.round(values)).any():
         return None
@@ -235,7 +234,7 @@ def _step(values: np.ndarray, period: float) -> float | None:
 
 
 def _start(values: np.ndarray, period: float, step: float | None) -> float:
-    """Where the values of a turn start."""
+    """The first value of a period."""
     low, high = values.min(), values.max()
     if low < 0 and max(-low, high) <= period / 2:
         return -period / 2

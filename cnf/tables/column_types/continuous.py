@@ -17,9 +17,9 @@ from cnf.tables.column_types.numeric import (
 from cnf.tables.columns import Column, Role, register_column_type
 from cnf.tables.formats import TableError, shown
 
-# Nats a cell by which another transform must be nearer to a Gaussian than none.
+# Nats per cell by which a transform must be closer to a Gaussian than the identity.
 NEARER_BY = 0.05
-# Upper ends that are tried for a bounded column: shares and percentages.
+# Upper bounds that are tested for a bounded column: fractions and percentages.
 TOPS = (1.0, 100.0)
 
 
@@ -31,7 +31,7 @@ class Real(NumericType):
     usage = ("real",)
 
     def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
-        """A column of these cells without ends."""
+        """A column of these cells without bounds."""
         if parameters:
             raise self.misused(str(series.name), parameters)
         cells = Numbers.of(self.read(series), str(series.name), role)
@@ -48,7 +48,7 @@ class Positive(NumericType):
     usage = ("positive",)
 
     def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
-        """A column of these cells that ends at zero."""
+        """A column of these cells with lower bound zero."""
         if parameters:
             raise self.misused(str(series.name), parameters)
         cells = Numbers.of(self.read(series), str(series.name), role)
@@ -59,13 +59,13 @@ class Positive(NumericType):
 
 @register_column_type
 class Bounded(NumericType):
-    """Numbers between two ends; cells on an end are an atom."""
+    """Numbers between two bounds; cells on a bound are an atom."""
 
     name = "bounded"
     usage = ("bounded:LOW:HIGH",)
 
     def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
-        """A column of these cells between the two ends that the parameters name."""
+        """A column of these cells between the two bounds in the parameters."""
         name = str(series.name)
         cells = Numbers.of(self.read(series), name, role)
         ends = parameter_numbers(name, parameters)
@@ -78,7 +78,7 @@ class Bounded(NumericType):
         return cells.column(self.name, lower=lower, upper=upper, atoms=atoms)
 
     def validate(self, column: Column) -> None:
-        """A bounded column has both ends."""
+        """Check that a bounded column has both bounds."""
         super().validate(column)
         if column.lower is None or column.upper is None:
             raise ValueError("a bounded column needs two bounds: bounded:0:1")
@@ -89,7 +89,7 @@ class Bounded(NumericType):
 
 
 def continuous_column(cells: Numbers, atoms: tuple[float, ...]) -> Column:
-    """A real, positive or bounded column, whichever is nearest to a Gaussian after its transform.
+    """A real, positive or bounded column, whichever is closest to a Gaussian after its transform.
 
     Raises:
         TableError: if only atoms are left.
@@ -119,8 +119,8 @@ def continuous_column(cells: Numbers, atoms: tuple[float, ...]) -> Column:
 
 
 def gaussian_score(transformed: np.ndarray, log_slope: np.ndarray) -> float:
-    """Mean log-density (nats) of the best Gaussian in transformed coordinates, less a constant."""
-    # The square of a cell of 1e200 overflows, and the infinite spread says so.
+    """Mean log-density (nats) of the best Gaussian in transformed coordinates, minus a constant."""
+    # The square of a cell of 1e200 overflows, and the score is then minus infinity.
     with np.errstate(over="ignore"):
         spread = transformed.std()
     return float(log_slope.mean() - math.log(spread)) if spread > 0 else -math.inf

@@ -1,9 +1,9 @@
 """Heaping: values of an integer column that occur far more often than their neighbors, or are few.
 
-Prices end in nines, and weights are rounded to halves. A smooth density cannot represent that, nor
-the few values of a count of children. Such values become atoms, and the rest of the grid is
-compacted: it moves down by one step for every atom below. Every value then has one probability,
-and the probabilities sum to one.
+Prices end in nines, and weights are rounded to halves. A smooth density cannot represent that, nor the
+few values of a count of children. Such values become atoms, and the rest of the grid is compacted: it
+moves down by one step for every atom below. Every value then has one probability, and the
+probabilities sum to one.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ import numpy as np
 
 from cnf.tables.columns import Column
 
-# A value stands out with so many times the mean rows of the values around it, which lie within this
-# share of the interquartile range on either side.
+# A value is prominent if it has this many times the mean rows of the values around it, which lie within
+# this fraction of the interquartile range on either side.
 LEAD, AROUND = 3.0, 0.1
-# A column is heaped where values that stand out hold this share of its rows.
+# A column is heaped if prominent values have this fraction of its rows.
 HEAPED = 0.2
-# A column of few values is coarse: its interquartile range has fewer steps than this, and values with
-# so many rows hold this share of all.
+# A column is coarse if its interquartile range has fewer steps than this, and if values with this many
+# rows have this fraction of all rows.
 COARSE_STEPS, COARSE_ROWS, COARSE_SHARE = 6, 100, 0.9
-# Rows that a value needs to be learned by itself, and that are left to the density at least.
+# Fewest rows of an atom, as a fraction and as a number; as many must remain for the density.
 SHARE, ROWS = 5e-4, 20
-# Atoms of one column.
+# Largest number of atoms in a column.
 MOST = 256
 
 
 def heaped_values(steps: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The values that become atoms: the frequent ones of a column with prominent values or few
-    values; else none.
+    values; none otherwise.
 
     Args:
-        steps: the different values, in steps of the grid, increasing (values,).
-        counts: rows of each of them (values,).
+        steps: the distinct values, in steps of the grid, increasing (values,).
+        counts: number of rows of each value (values,).
 
     >>> heaped_values(np.arange(100), np.where(np.arange(100) % 10, 2, 80)).nonzero()[0].tolist()
     [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]
@@ -54,7 +54,7 @@ def heaped_values(steps: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _around(steps: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Mean rows of the grid's values around each value, itself left out."""
+    """Mean rows of the grid values around each value, without the value itself."""
     total = np.concatenate(([0], counts.cumsum()))
     reach = max(2, round(AROUND * _interquartile_range(steps, counts)))
     first, last = np.maximum(steps - reach, steps[0]), np.minimum(steps + reach, steps[-1])
@@ -82,6 +82,6 @@ def compact(values: np.ndarray, column: Column) -> np.ndarray:
 
 
 def expand_compacted(steps: np.ndarray, column: Column) -> np.ndarray:
-    """The whole steps that `compact` came from, in whole steps."""
+    """The integer steps before `compact`, from compacted integer steps."""
     heaped = np.round(np.array(column.heaped_values) / (column.step or 1.0))
     return steps + np.searchsorted(heaped - np.arange(len(heaped)), steps, "right")

@@ -1,4 +1,4 @@
-"""Columns on a grid: whole numbers, or multiples of a step."""
+"""Columns on a grid: integers, or multiples of a step."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from cnf.tables.column_types.numeric import (
 from cnf.tables.columns import Column, Role, register_column_type
 from cnf.tables.formats import TableError, shown
 
-# A value at an end is an atom if it has so many times the rows of any other.
+# An end value is an atom if it has this many times the rows of any other value.
 ATOM_LEAD = 3.0
-# A column ends where its last value has this share of the rows, and so many rows.
+# A column has a bound at its last value if that has this fraction and this number of rows.
 END_SHARE, END_ROWS = 0.01, 5
 
 
@@ -36,7 +36,7 @@ class Integer(NumericType):
     on_grid = True
 
     def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
-        """A column of multiples of one, or of the step that the parameter names."""
+        """A column of multiples of one, or of the step in the parameter."""
         name = str(series.name)
         cells = Numbers.of(self.read(series), name, role)
         if len(parameters) > 1:
@@ -64,10 +64,10 @@ def integer_column(cells: Numbers, step: float, *, ends: bool = True) -> Column:
     values, are atoms.
 
     Args:
-        cells: the numbers.
-        step: between neighbors on the grid.
-        ends: whether its first and last values may be the ends of the column; numbers from zero on
-            are counts then, which have no negative values.
+        cells: cells of the column.
+        step: distance of neighbors on the grid.
+        ends: whether the first and last values may be bounds of the column; then, nonnegative numbers
+            are counts, which cannot be negative.
     """
     rows = len(cells.values)
     distinct, repeats = np.unique(np.round(cells.values / step), return_counts=True)
@@ -96,8 +96,8 @@ def _is_heavy_end(counts: np.ndarray, end: int, rows: int) -> bool:
 def _ends(
     distinct: np.ndarray, counts: np.ndarray, heavy: Sequence[int]
 ) -> tuple[float | None, float | None]:
-    """The ends of the density: half a step inside a heavy end, which is an atom, and half a step
-    outside a frequent one."""
+    """The ends of the density: half a step inside an end value that is an atom, and half a step outside a
+    frequent one."""
     fewest = max(END_SHARE * counts.sum(), END_ROWS)
     lower = distinct[0] - 0.5 if counts[0] >= fewest else None
     upper = distinct[-1] + 0.5 if counts[-1] >= fewest else None

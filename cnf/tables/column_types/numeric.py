@@ -1,4 +1,4 @@
-"""Columns of numbers: cells as numbers and states, and back."""
+"""Numeric columns: conversion of cells to numbers and states, and back."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from cnf.tables.columns import OUTSIDE, Column, ColumnType, Encoded, Role
 from cnf.tables.formats import TableError, shown
 from cnf.tables.storage import as_whole, stored
 
-# Further from zero than so many steps, floating-point numbers are no grid.
+# Beyond this number of steps from zero, floating-point numbers cannot represent a grid.
 MOST_STEPS = 2.0**53
-# What a step may leave of a cell, in steps.
+# Largest deviation of a cell from the grid, in steps.
 ROUNDING = 1e-6
-# A value is an atom of a continuous column with this share of the rows, and so many rows.
+# A value of a continuous column is an atom if it has this fraction and this number of the rows.
 ATOM_SHARE, ATOM_ROWS = 0.03, 5
-# With fewer rows than this and more values, it also has so many times the rows of a value that is more
-# frequent than this share of them.
+# With fewer rows than FEW_ROWS and more values than FEW_VALUES, its number of rows must also exceed the
+# USUAL quantile of the values' numbers of rows by the factor FEW_ROWS_LEAD.
 FEW_ROWS, FEW_VALUES, FEW_ROWS_LEAD, USUAL = 1_000, 20, 3.0, 0.9
 
 
@@ -42,7 +42,7 @@ class NumericType(ColumnType):
     on_grid: ClassVar[bool] = False
 
     def validate(self, column: Column) -> None:
-        """A column of numbers has no levels, and a step if it is on a grid."""
+        """Check that a column of numbers has no levels, and a step if it is on a grid."""
         super().validate(column)
         if self.on_grid != (column.step is not None):
             wanted = "a step" if self.on_grid else "no step"
@@ -57,8 +57,8 @@ class NumericType(ColumnType):
         return numbers(series, finite=False)
 
     def numbers(self, series: pd.Series, column: Column) -> np.ndarray:
-        """The cells for `read` after text has been parsed; infinite for a cell in another
-        format, and for text that is no number."""
+        """The cells for `read` after text has been parsed; infinite for a cell in another format, and for
+        text that is not a number."""
         cells = column.read(series)
         try:
             values = self.read(cells)
@@ -68,7 +68,7 @@ class NumericType(ColumnType):
         return np.where(spoilt, np.inf, values)
 
     def _readable(self, cells: pd.Series) -> pd.Series:
-        """The cells, those missing that `read` refuses; equal cells are tried once."""
+        """The cells, with those missing that `read` rejects; equal cells are tried once."""
         numbers = cells.map(lambda cell: isinstance(cell, Real)).to_numpy(bool)
         texts = np.where(numbers, "", cells.map(str).to_numpy())
         _, first, group = np.unique(texts.astype(str), return_index=True, return_inverse=True)
@@ -83,7 +83,7 @@ class NumericType(ColumnType):
         return False
 
     def between(self, series: pd.Series, column: Column) -> np.ndarray:
-        """Which cells (rows,) are not multiples of the step."""
+        """Mask of the cells (rows,) that are not multiples of the step."""
         if column.step is None:
             return super().between(series, column)
         steps = self.numbers(series, column) / column.step
@@ -104,7 +104,7 @@ class NumericType(ColumnType):
         """Numbers (rows,), zero for a cell without one, and states (rows,)."""
         values = self.numbers(series, column)
         missing = np.isnan(values)
-        if column.step is not None:  # what lies between counts as the nearest
+        if column.step is not None:  # other values count as the nearest grid value
             values = np.round(values / column.step) * column.step
         states = np.zeros(len(values), dtype=np.int64)
         for i, atom in enumerate(column.atoms):
@@ -118,7 +118,7 @@ class NumericType(ColumnType):
         """The cells that `encode` would turn into these values and states."""
         assert values is not None, "a numeric column has numbers"
         missing = (states == column.missing_state) | (states == -1)
-        exact = np.array([0.0, *column.atoms, 0.0])  # the last for missing cells
+        exact = np.array([0.0, *column.atoms, 0.0])  # the last entry is for missing cells
         dense = _inside(values, column)
         if column.step is not None:
             dense = expand_compacted(np.round(dense / column.step), column) * column.step
@@ -126,7 +126,7 @@ class NumericType(ColumnType):
             dense = _on_grid(dense, column)
         cells = np.where(states == 0, dense, exact[states])
         if column.step is not None and column.step < 1:
-            cells = np.round(cells, 10)  # 0.29 rather than 29 · 0.01, which is another number
+            cells = np.round(cells, 10)  # 0.29 instead of 29 · 0.01, which differs from it
         return self.write(np.where(missing, np.nan, cells), column)
 
 
@@ -135,9 +135,9 @@ class Numbers:
     """The cells of a numeric column, for a declaration.
 
     Attributes:
-        name: of the column.
+        name: name of the column.
         values: the numbers that are present (cells,).
-        role: of the column.
+        role: role of the column.
         missing: whether cells are missing.
     """
 
@@ -151,7 +151,7 @@ class Numbers:
         """The cells with these values, NaN where missing.
 
         Raises:
-            TableError: for a column of one number only.
+            TableError: for a constant column.
         """
         present = ~np.isnan(values)
         if np.isinf(values).any():
@@ -169,7 +169,7 @@ class Numbers:
         return Column(self.name, kind, self.role, missing=self.missing, **parts)
 
     def require(self, fits: np.ndarray, wanted: str) -> None:
-        """Refuse cells that do not fit, naming the first."""
+        """Raise an error for cells that do not match; it names the first one."""
         if not fits.all():
             raise TableError(
                 f"column {shown(self.name)}: expected {wanted}, found {self.values[~fits][0]:.12g};"
@@ -181,7 +181,7 @@ def parameter_numbers(name: str, parameters: Sequence[str]) -> list[float]:
     """The parameters of a declaration as numbers.
 
     Raises:
-        TableError: for one that is none.
+        TableError: for a parameter that is not a number.
     """
     found = []
     for text in parameters:
@@ -195,14 +195,14 @@ def parameter_numbers(name: str, parameters: Sequence[str]) -> list[float]:
 
 
 def is_atom(counts: np.ndarray, rows: int) -> np.ndarray:
-    """Which values occur so often that they are atoms."""
+    """Mask of the values that are frequent enough to be atoms."""
     return counts >= max(ATOM_SHARE * rows, ATOM_ROWS)
 
 
 def atoms_among(counts: np.ndarray, rows: int) -> np.ndarray:
     """The atoms among the values of a continuous column, from their frequencies.
 
-    In few rows with many values, rounded values repeat by chance, so an atom must be prominent.
+    With few rows and many values, rounded values repeat by chance, so that an atom must be prominent.
 
     >>> many, one = np.array([9] + [1, 2, 4] * 40), np.array([60] + [1] * 240)
     >>> atoms_among(many, 300).any().item(), atoms_among(one, 300).any().item()
@@ -215,7 +215,7 @@ def atoms_among(counts: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _outside(values: np.ndarray, column: Column) -> np.ndarray:
-    """Which numbers are infinite, or lie on an end of the support or beyond."""
+    """Mask of the numbers that are infinite, or lie on a bound of the support or outside it."""
     infinite = np.isinf(values)
     below = np.zeros(len(values), bool) if column.lower is None else values <= column.lower
     above = np.zeros(len(values), bool) if column.upper is None else values >= column.upper
@@ -223,7 +223,7 @@ def _outside(values: np.ndarray, column: Column) -> np.ndarray:
 
 
 def _on_grid(values: np.ndarray, column: Column) -> np.ndarray:
-    """Values rounded to the decimals of a continuous column, and still inside its support."""
+    """Values rounded to the decimals of a continuous column, but kept inside its support."""
     assert column.places is not None
     grid = 10.0**-column.places
     rounded = np.round(values, column.places)
@@ -235,8 +235,8 @@ def _on_grid(values: np.ndarray, column: Column) -> np.ndarray:
 
 
 def _inside(values: np.ndarray, column: Column) -> np.ndarray:
-    """Values just inside the support where rounding put them on its end, on a grid on its last
-    steps; none so large that rounding it would overflow."""
+    """Values moved inside the support if rounding put them on a bound, on a grid to its last steps, and
+    limited so that rounding does not overflow."""
     values = np.clip(values.astype(np.float64), -LARGEST, LARGEST)
     margin = 0.0 if column.step is None else 0.5 * column.step
     if column.step is not None:

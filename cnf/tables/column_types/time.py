@@ -1,4 +1,4 @@
-"""Dates, times of day, moments and durations: whole numbers of their resolution."""
+"""Dates, times of day, moments and durations, as integer multiples of their resolution."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from cnf.tables.formats import TableError, shown
 from cnf.tables.recognition import is_text, recognized
 from cnf.tables.storage import plain_cells, stored
 
-# Resolutions as numpy names them, the coarsest first, and in words.
+# Resolutions by their names in numpy, the coarsest first, with their words for users.
 UNITS = {
     "Y": "years", "M": "months", "D": "days", "h": "hours", "m": "minutes", "s": "seconds",
     "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds",
 }  # fmt: skip
 CALENDAR = ("Y", "M", "D")
-# What stands in place of a time zone in the parameters of a column of durations, and of times of
-# day, which lie between midnight and midnight.
+# Values in place of a time zone in the parameters of a column of durations, and of times of day, which
+# lie between two midnights.
 DURATION, CLOCK = "duration", "clock"
-# Decimals of a moment that is a number, where it is shown.
+# Displayed decimals of a moment that is a number.
 SHOWN_PLACES = 9
-# Years that Python's dates hold, and those of nanoseconds in 64 bits.
+# Range of years of Python's dates, and of nanoseconds in 64 bits.
 YEARS, YEARS_OF_NANOSECONDS = ("0001", "9999"), ("1678", "2262")
 
 
 @register_column_type
 class Time(NumericType):
-    """Dates, times of day, moments and durations. A cell has a probability: the density integrated
-    over the resolution of the column, a day or a minute.
+    """Dates, times of day, moments and durations. A cell has a probability, the integral of the density
+    over the resolution of the column, such as a day or a minute.
 
     The parameters of a column are its resolution, its origin in this unit, and its time zone, or
     "duration" or "clock".
@@ -47,7 +47,7 @@ class Time(NumericType):
     ticks_as_cells = True
 
     def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
-        """A column of times or durations in steps of the coarsest unit that holds them all."""
+        """A column of times or durations in steps of the coarsest unit that represents them all."""
         if parameters not in ([], [CLOCK]):
             raise self.misused(str(series.name), parameters)
         cells = plain_cells(series)
@@ -64,7 +64,7 @@ class Time(NumericType):
         return _counted(_times(series, column), unit, origin)
 
     def between(self, series: pd.Series, column: Column) -> np.ndarray:
-        """Which cells (rows,) lie between two of the resolution."""
+        """Mask of the cells (rows,) that lie between two multiples of the resolution."""
         if column.step is None:
             return np.zeros(len(series), dtype=bool)
         times = _times(series, column).to_numpy()
@@ -91,7 +91,7 @@ class Time(NumericType):
         return stored(cells, column.dtype)
 
     def details(self, column: Column) -> list[str]:
-        """Resolution, zone, ends and spelling."""
+        """The resolution, the time zone, the bounds and the spelling."""
         unit, _, zone = _parameters(column)
         what = {DURATION: "durations in ", CLOCK: "of day in "}.get(zone, "in ") + UNITS[unit]
         ends = [
@@ -103,25 +103,25 @@ class Time(NumericType):
         return [what, *known, *ends]
 
     def line(self, column: Column) -> tuple[str, float] | None:
-        """That of its resolution and zone."""
+        """The line of its resolution and time zone."""
         unit, origin, zone = _parameters(column)
         return f"{unit} {zone}", float(origin)
 
     def reads_cells(self, column: Column) -> bool:
-        """No file stores times as numbers."""
+        """True, since no file stores times as numbers."""
         return True
 
     def show(self, value: float, column: Column) -> str:
-        """A number of the column as the cell that it stands for."""
+        """A number of the column as a cell."""
         return str(self.write(np.array([value]), column).iloc[0]).removesuffix(" 00:00:00")
 
 
 @register_column_type
 class Moment(Time):
-    """When a row was seen, a date, a moment or a number: a place on a line from the first to the
-    last, both included, that nobody asks the density of.
+    """The observation time of a row: a date, a moment or a number between the first and the last time,
+    inclusive. It has no density.
 
-    The parameters of a column are those of times; there are none where it holds numbers.
+    The parameters of a column are those of times; a column of numbers has none.
     """
 
     name = "moment"
@@ -129,7 +129,7 @@ class Moment(Time):
     on_grid = False
 
     def declare(self, series: pd.Series, parameters: Sequence[str], role: Role) -> Column:
-        """A column of times, or numbers, that ends with the first and the last of them."""
+        """A column of times or numbers, bounded by the first and the last of them."""
         if parameters:
             raise self.misused(str(series.name), parameters)
         column = Column(str(series.name), self.name, role)
@@ -151,17 +151,17 @@ class Moment(Time):
         return super().line(column) if column.parameters else NumericType.line(self, column)
 
     def details(self, column: Column) -> list[str]:
-        """The first and the last."""
+        """The first and the last time."""
         return [
             f"from {self.show(column.lower or 0.0, column)}",
             f"to {self.show(column.upper or 0.0, column)}",
         ]
 
     def show(self, value: float, column: Column) -> str:
-        """A number of the column as the cell that it stands for."""
+        """A number of the column as a cell."""
         if column.parameters:
             return super().show(value, column)
-        return f"{round(value, SHOWN_PLACES) + 0.0:.12g}"  # no −0
+        return f"{round(value, SHOWN_PLACES) + 0.0:.12g}"  # + 0.0 avoids −0
 
 
 def is_time(series: pd.Series) -> bool:
@@ -175,7 +175,7 @@ def is_time(series: pd.Series) -> bool:
 
 
 def _require_times(cells: pd.Series, name: str) -> None:
-    """Refuse cells that are no times, naming the first."""
+    """Raise an error for cells that are not times; it names the first one."""
     if is_time(cells):
         return
     first = cells.notna().to_numpy().nonzero()[0][0]
@@ -217,7 +217,7 @@ def _times(series: pd.Series, column: Column) -> pd.Series:
 
 
 def _local(cells: pd.Series, unit: str, zone: str) -> pd.Series:
-    """Times without a zone: days and longer begin at midnight of the zone, hours are those of
+    """Times without a zone: days and longer units begin at midnight of the zone, hours are those of
     UTC."""
     if getattr(cells.dt, "tz", None) is not None:
         known = zone if zone not in ("", DURATION, CLOCK) and unit in CALENDAR else "UTC"
@@ -226,7 +226,7 @@ def _local(cells: pd.Series, unit: str, zone: str) -> pd.Series:
 
 
 def _holds(cells: pd.Series, unit: str) -> bool:
-    """Whether times or durations are whole numbers of a unit."""
+    """Whether times or durations are multiples of a unit."""
     values = cells.dropna().to_numpy()
     if values.dtype.kind == "m" and unit in CALENDAR[:2]:
         return False
@@ -234,13 +234,13 @@ def _holds(cells: pd.Series, unit: str) -> bool:
 
 
 def _whole(values: np.ndarray, unit: str) -> np.ndarray:
-    """Which times or durations are whole numbers of a unit."""
+    """Mask of the times or durations that are multiples of a unit."""
     found: np.ndarray = values.astype(f"{values.dtype.name.split('[')[0]}[{unit}]") == values
     return found
 
 
 def _counted(cells: pd.Series, unit: str, origin: int) -> np.ndarray:
-    """Times or durations in a unit, from a number of it, as float64; NaN where missing."""
+    """Times or durations in a unit, relative to an origin, as float64; NaN where missing."""
     values = cells.to_numpy()
     kind = "timedelta64" if values.dtype.kind == "m" else "datetime64"
     steps = values.astype(f"{kind}[{unit}]").astype(np.int64) - origin
@@ -248,7 +248,7 @@ def _counted(cells: pd.Series, unit: str, origin: int) -> np.ndarray:
 
 
 def _within(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Times within the years that their storage holds."""
+    """Times clipped to the years that their storage can represent."""
     first, last = YEARS_OF_NANOSECONDS if "[ns" in dtype else YEARS
     held = np.clip(
         values, np.datetime64(first).astype(values.dtype), np.datetime64(last).astype(values.dtype)

@@ -1,4 +1,4 @@
-"""Columns that take no part in a density: constants, and columns that are left out."""
+"""Columns outside the density: constants, and columns that are left out."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from cnf.tables.storage import as_cells, storage_of, stored
 
 
 class Unmodeled(ColumnType):
-    """A type whose columns no model has cells of."""
+    """A type whose cells are not modeled."""
 
     modeled = False
 
     def encode(self, series: pd.Series, column: Column) -> Encoded:
-        """No cell of it is modeled."""
+        """Raise an error, since its cells are not modeled."""
         _refuse(column)
 
     def decode(self, values: np.ndarray | None, states: np.ndarray, column: Column) -> pd.Series:
-        """No cell of it is modeled."""
+        """Raise an error, since its cells are not modeled."""
         _refuse(column)
 
 
 @register_column_type
 class Ignored(Unmodeled):
-    """A column that is left out, because the user said so or nothing can be learned from it."""
+    """A column that is left out, by the user or because nothing can be learned from it."""
 
     name = "ignored"
     usage = ("ignored",)
@@ -48,7 +48,7 @@ class Ignored(Unmodeled):
 
 @register_column_type
 class Constant(Unmodeled):
-    """A column whose cells are all the same; samples have the same again."""
+    """A column whose cells are all equal; samples contain the same value."""
 
     name = "constant"
     usage = ("constant",)
@@ -57,7 +57,7 @@ class Constant(Unmodeled):
         """A column of one level.
 
         Raises:
-            TableError: for cells that differ.
+            TableError: for cells with several values.
         """
         name = str(series.name)
         if parameters:
@@ -68,7 +68,7 @@ class Constant(Unmodeled):
         return Column(name, self.name, levels=(level,), dtype=storage_of(series))
 
     def validate(self, column: Column) -> None:
-        """A constant column has its one value."""
+        """Check that a constant column has exactly one value."""
         if len(column.levels) != 1:
             raise ValueError("a constant column needs its one value as level")
 
@@ -77,7 +77,7 @@ class Constant(Unmodeled):
         return [str(column.levels[0])]
 
     def repeated(self, column: Column, rows: int) -> pd.Series | None:
-        """The constant in so many rows."""
+        """The constant, repeated for a number of rows."""
         cells = np.full(rows, column.levels[0], dtype=object)
         return stored(as_cells(cells), column.dtype, column.levels)
 
