@@ -1,4 +1,4 @@
-"""How much work a number of seconds affords."""
+"""Estimates of how much work can be done in a number of seconds."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from cnf.training.config import Clock
 def calibrate(
     flow: CNF, rows: Rows, tolerance: float, *, seconds: float | None, clock: Clock
 ) -> None:
-    """Calibrate a flow on as many rows as the seconds afford; without a limit, on the rows that
+    """Calibrate a flow on as many rows as time allows; without a limit, on the rows that
     `CNF.calibrate` chooses."""
     if seconds is not None:
         some = rows.take(evenly_spaced(rows.x, CALIBRATION_ROWS))

@@ -98,7 +98,7 @@ def _share(seconds: float | None, share: float) -> float | None:
 def _conditioned_rows(
     flow: CNF, subsets: SubsetFlow, rows: Rows, seconds: float | None, clock: Clock
 ) -> int:
-    """Number of rows, in copies, to train on: as many as a fraction of the seconds affords."""
+    """Number of rows, in copies, to train on: as many as a fraction of the time allows."""
     copies = min(defaults.SUBSET_MOST_COPIES, math.ceil(defaults.SUBSET_ROWS / len(rows)))
     most = min(copies * len(rows), max(len(rows), defaults.SUBSET_ROWS))
     if seconds is None:

@@ -252,7 +252,7 @@ class ColumnType(ABC):
         return np.where((states < 0) | (states == column.missing_state), np.nan, states)
 
     def validate(self, column: Column) -> None:
-        """Refuse a column whose properties do not fit this type.
+        """Raise an error for a column whose properties do not match this type.
 
         Raises:
             ValueError: saying what was expected.

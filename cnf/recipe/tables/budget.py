@@ -78,7 +78,7 @@ class Budget:
         return max(left, defaults.SMALLEST_SHARE * self.seconds)
 
     def rows(self, most: int, share: float, work: Callable[[int], object], *, fewest: int) -> int:
-        """The number of rows that a fraction of the seconds affords; all if the budget is in steps. See
+        """The number of rows that a fraction of the time allows; all if the budget is in steps. See
         `cnf.recipe.affordable.affordable_rows`."""
         if self.seconds is None:
             return most

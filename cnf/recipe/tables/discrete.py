@@ -94,7 +94,7 @@ def affordable(
     seconds: float,
     clock: Clock,
 ) -> int:
-    """Number of training steps, with their validations, that the seconds afford; two steps are timed."""
+    """Number of training steps, with their validations, that the time allows; two steps are timed."""
     rows = torch.arange(defaults.DISCRETE_BATCH, device=train.weights.device) % len(train.weights)
     times = [clock()]
     for _ in range(2):

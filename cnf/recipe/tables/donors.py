@@ -23,7 +23,7 @@ from cnf.tables.model import TableFlow
 
 
 def fit_donors(model: TableFlow, train: TableRows, budget: Budget, *, seed: int) -> Donors:
-    """Donors among the training rows, as many as a fraction of the seconds affords; the networks of the
+    """Donors among the training rows, as many as a fraction of the time allows; the networks of the
     imputer complete their missing cells."""
 
     @cache

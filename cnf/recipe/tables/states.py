@@ -192,7 +192,7 @@ def _install(model: TableFlow, fallback: Fallback, rows: Numbers, history: Histo
 
 
 def _measure(model: TableFlow, train: TableRows, budget: Budget) -> None:
-    """Measure the error of a single quadrature point per cell, on as many rows as the seconds afford. Its
+    """Measure the error of a single quadrature point per cell, on as many rows as time allows. Its
     Gaussian model does not apply to circles, where all cells use one rule."""
     flow = model.flow
     if flow is None or model.schema.charts is not None:
@@ -211,7 +211,7 @@ def _measure(model: TableFlow, train: TableRows, budget: Budget) -> None:
 
 def _mean_nll(model: TableFlow, rows: TableRows, budget: Budget) -> tuple[float, float]:
     """Mean of −log p over whole rows, in the units of the table, and its standard error; as many rows
-    are scored as the seconds afford."""
+    are scored as time allows."""
 
     @cache
     def nll(count: int) -> tuple[float, float]:
@@ -274,7 +274,7 @@ def _affordable(
     model: TableFlow, train: TableRows, valid: TableRows, budget: Budget
 ) -> tuple[int, int]:
     """Number of rows that the flow is trained on, counting each dequantized copy, and number of validation
-    rows: as many as the seconds afford to transform."""
+    rows: as many as time allows to transform."""
     flow = model.flow
     assert flow is not None, "there are numbers"
     generator = torch.Generator(model.device).manual_seed(0)
