@@ -282,11 +282,10 @@ class BoundFlow:
     def _path(
         self, start: Tensor, given: Given, span: list[float], equation: FlowEquation
     ) -> tuple[Tensor, Tensor]:
-        """States (time, rows, dim) and quadratures (time, rows, 1) at the times of the span, the
-        first of which, the start, may stand there twice.
+        """States (time, rows, dim) and quadratures (time, rows, 1) at the times of the span, whose
+        first, the start, may occur twice.
 
-        The flow's own grid is placed for densities; with its steps halved, paths lead back to where
-        they came from too."""
+        The flow's grid is placed for densities. With its steps halved, paths are reversible too."""
         start = start.to(self.flow.dtype)
         span = span if span[0] != span[1] else span[1:]
         if len(span) == 1:
