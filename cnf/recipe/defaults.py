@@ -128,7 +128,7 @@ BASE_ERRORS = 2.0  # standard errors by which the gain must exceed zero
 BASE_COMPONENTS, BASE_WIDTH = 32, 1.5  # with more or narrower ones, the flow has gaps to fill
 BASE_ITERATIONS = 20
 STUDENT_DF = (3.0, 6.0)
-STUDENT_GAIN = 0.1  # nats per column: it fits independent heavy columns worse
+STUDENT_GAIN = 0.1  # nats per column: independent columns change more than the tails
 
 # Bases of angles and of points on a sphere: the held-out likelihood chooses the component count.
 PERIODIC_ROWS, PERIODIC_MOST_ROWS = 500, 10_000

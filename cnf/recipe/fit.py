@@ -104,8 +104,8 @@ def fit(
             newest valid one, with the same result as an uninterrupted fit. They are not deleted.
         callbacks: called with the `cnf.training.Trainer` after every training step.
         any_subset: whether to fit a conditional network as well, with which `CNF.marginal` and
-            `CNF.conditional` need one solve. It takes a fifth of the seconds, or additional time
-            equal to a quarter of that of the steps.
+            `CNF.conditional` need one solve. It takes a fifth of the seconds; with a budget in
+            steps, it takes a quarter of their time in addition.
         source: rows (rows, dim) to transport to those of x, or a fitted flow of their density. The
             density of the source, fitted with a third of the budget, is then the base of the flow, and
             flow matching pairs rows by optimal transport.

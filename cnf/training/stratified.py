@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Number of cells of the order; batches are hardly ever larger.
+# Number of cells of the order; no batch is much larger.
 STRATA_CELLS = 2048
 # Rows of a cell from which its widest column is determined.
 WIDTH_ROWS = 500
