@@ -23,9 +23,11 @@ from cnf.report.page import Callback
 from cnf.tables import Column, TableFlow
 from cnf.tables.digest import judges_of
 from cnf.tables.explaining import Reference
+from cnf.tables.formats import shown
 from cnf.tables.held_out import held_out_rows
 
 ODD = 10  # rows that the page lists
+FEW_NUMBERS = 0.5  # fraction of rows with a number below which a column is named as the cause
 
 
 def report_model(path: Path, data: str, output: Path, *, with_calculator: bool) -> None:
@@ -45,7 +47,7 @@ def report_model(path: Path, data: str, output: Path, *, with_calculator: bool) 
     if len(rows) < FEWEST_ROWS:
         raise ValueError(
             f"{data}: a report needs held-out rows with a number in every numeric column; "
-            f"expected at least {FEWEST_ROWS}, got {len(rows)}: give a table with more rows"
+            f"expected at least {FEWEST_ROWS}, got {len(rows)}: {_remedy(table_flow, table)}"
         )
     source, whole = Path(data).name, None
     if not table_flow.plain:
@@ -83,6 +85,19 @@ def report_model(path: Path, data: str, output: Path, *, with_calculator: bool) 
         )
     say(
         f"{output}: {len(rows):,} rows, {output.stat().st_size / 1e6:.1f} MB; open it in a browser"
+    )
+
+
+def _remedy(model: TableFlow, table: pd.DataFrame) -> str:
+    """What to do if too few rows hold a number in every numeric column."""
+    present = model.present(model.encode(table)[0].states).double().mean(0)
+    rarest = int(present.argmin())
+    if present[rarest] > FEW_NUMBERS:
+        return "give a table with more rows"
+    name = model.numeric_columns[rarest].name
+    return (
+        f"column {shown(name)} holds a number in {present[rarest]:.1%} of the rows, and else a missing cell"
+        f" or a repeated value: fit without it, or with it as --context {name}"
     )
 
 

@@ -206,6 +206,12 @@ def _trained(
         trainer.settle()
         raise Interrupted(_finish(trainer, settings)) from stop
     mixture = fall_back_to_mixture(trainer, settings, stack, grown, refit=refit)
+    if mixture is None and settings.budget[1] and trainer.step < FEWEST_STEPS_IN_TIME:
+        warnings.warn(
+            f"the seconds allowed {trainer.step} training steps; expected at least"
+            f" {FEWEST_STEPS_IN_TIME}: the flow is hardly trained, give more seconds",
+            stacklevel=2,
+        )
     return _finish(trainer, settings, mixture)
 
 
@@ -222,12 +228,6 @@ def _finish(
     history.choices = {**FitPlan(**trainer.metadata).choices, **mixture.choices}
     if flow.field.resting:
         history.choices["field"] = AT_REST
-    elif settings.budget[1] and trainer.step < FEWEST_STEPS_IN_TIME:
-        warnings.warn(
-            f"the seconds allowed {trainer.step} training steps; expected at least"
-            f" {FEWEST_STEPS_IN_TIME}: the flow is hardly trained, give more seconds",
-            stacklevel=2,
-        )
     history.refit = mixture.refit
     if settings.scored:
         history.valid_nll, history.valid_se = mixture.held_out or mean_nll(flow, trainer.valid)
