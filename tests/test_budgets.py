@@ -156,7 +156,7 @@ def test_a_conditional_network_is_within_the_seconds():
     x = x + 2 * x[:, :1].sign() * x.roll(1, 1).abs()
     start = time.process_time()
     cnf.fit(cnf.CNF(10), x, seconds=2.0, any_subset=True, clock=time.process_time)
-    assert time.process_time() - start < 1.1 * 2 + 4
+    assert time.process_time() - start < 1.1 * 2 + 8  # what does not scale, on a slow machine
 
 
 @pytest.mark.parametrize(("budget", "warned"), [({"seconds": 12.0}, True), ({"steps": 5}, False)])

@@ -94,7 +94,7 @@ def test_numbers_that_are_not_finite_are_null(room, capsys, monkeypatch):
     ("words", "told"),
     [
         (["nowhere", "own.csv"], "nowhere"),
-        (["own.csv", "own.csv"], "not a model"),
+        (["own.csv", "own.csv"], "MODEL comes before DATA"),
         (["m", "nowhere.csv"], "nowhere.csv"),
         (["m", "hole.csv"], "line 22"),
         (["m", "few.csv"], "got 9"),

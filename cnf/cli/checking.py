@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cnf.cli.bar import bar
 from cnf.cli.model import Model, load_model
 from cnf.cli.output import say, say_json
-from cnf.cli.progress import bar
 from cnf.diagnostics import CheckResult, check_table
 from cnf.tables.digest import judges_of
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from cnf.cli.bar import bar
 from cnf.cli.model import load_model
 from cnf.cli.output import require_writable, say, say_json, writing
-from cnf.cli.progress import bar
 from cnf.diagnostics.comparison import Measure, compare
 from cnf.report.comparison import write_comparison
 from cnf.tables import read_typed_table

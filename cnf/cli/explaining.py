@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from cnf.cli.bar import bar
 from cnf.cli.model import Model, load_model
 from cnf.cli.output import require_writable, say, say_json, writing
-from cnf.cli.progress import bar
 from cnf.tables import table_writer
 from cnf.tables.explaining import Reference
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from cnf import plotting
+from cnf.cli.bar import bar
 from cnf.cli.model import load_model
 from cnf.cli.options import Color
 from cnf.cli.output import require_writable, writing
 from cnf.cli.plot_context import PlotOptions, plot_context
-from cnf.cli.progress import bar
 from cnf.pictures import KINDS, PlotKind
 from cnf.pictures.animations import AnimationOptions
 from cnf.pictures.context import PlotContext
