@@ -38,7 +38,7 @@ def notebook(page: str) -> str:
 def cell(found: re.Match[str]) -> str:
     """A block with its output; a block that needs a missing package stays as it is."""
     code = as_block(found)
-    if code.skipped:
+    if code.missing:
         return found[0]
     if code.language == "python":
         return f"```{{code-cell}}\n{code.text}```\n"
