@@ -148,4 +148,4 @@ def test_a_report_names_the_column_that_hardly_ever_holds_a_number(tmp_path, cap
         capsys, "fit", tmp_path / "t.csv", "-o", tmp_path / "m", "--steps", "2", "--width", "4"
     )
     line = refused(capsys, "report", tmp_path / "m", tmp_path / "t.csv", "-o", tmp_path / "r.html")
-    assert "column 'snow' holds a number in" in line and "--context snow" in line
+    assert "column 'snow' holds an ordinary number in" in line and "--context snow" in line

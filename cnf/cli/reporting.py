@@ -96,8 +96,8 @@ def _remedy(model: TableFlow, table: pd.DataFrame) -> str:
         return "give a table with more rows"
     name = model.numeric_columns[rarest].name
     return (
-        f"column {shown(name)} holds a number in {present[rarest]:.1%} of the rows, and else a missing cell"
-        f" or a repeated value: fit without it, or with it as --context {name}"
+        f"column {shown(name)} holds an ordinary number in {present[rarest]:.1%} of the rows; its other"
+        f" cells are missing, or a value that repeats: fit with --ignore {name} or --context {name}"
     )
 
 
