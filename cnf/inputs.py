@@ -151,6 +151,49 @@ def as_count(name: str, value: Any, least: int) -> int:
     return count
 
 
+def as_seed(seed: Any) -> int:
+    """A seed for torch's generators.
+
+    Raises:
+        TypeError: for anything other than a whole number.
+        ValueError: for one of more than 63 bits.
+    """
+    count = as_count("seed", seed, -(2**63))
+    if count >= 2**63:
+        raise ValueError(f"seed: expected a number below 2^63; got {brief(seed)}")
+    return count
+
+
+def require_generator(generator: Any) -> None:
+    """Refuse a seed where a generator is expected.
+
+    Raises:
+        TypeError: naming the call that makes one.
+    """
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(
+            f"generator: expected a torch.Generator; got {brief(generator)}:"
+            " torch.Generator().manual_seed(0) makes one"
+        )
+
+
+def as_device(device: Any) -> torch.device:
+    """A device of torch.
+
+    Raises:
+        TypeError: for anything other than a device or its name.
+        ValueError: for a name that torch does not know.
+    """
+    try:
+        return torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"device: expected a device of torch, such as 'cpu' or 'cuda'; got {brief(device)}"
+        ) from None
+    except TypeError:
+        raise TypeError(f"device: expected the name of a device; got {brief(device)}") from None
+
+
 def as_widths(hidden: Sequence[int]) -> tuple[int, ...]:
     """Widths of hidden layers.
 

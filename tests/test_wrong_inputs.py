@@ -152,6 +152,9 @@ PARTS = {
     "hidden=64": ({"hidden": 64}, "such as hidden=(64, 64); got 64"),
     "hidden=text": ({"hidden": "64"}, "got '64'"),
     "hidden=floats": ({"hidden": (8.0, 8.0)}, "got (8.0, 8.0)"),
+    "periods": ({"periods": 360.0}, "periods: expected a mapping such as {0: 360.0}; got 360.0"),
+    "spheres=pair": ({"spheres": (0, 1)}, "such as [(0, 1)]; got (0, 1)"),
+    "spheres=text": ({"spheres": "a"}, "such as [(0, 1)]; got 'a'"),
     "three widths": ({"hidden": (8, 8, 8)}, "expected two widths; got (8, 8, 8): an MLPField"),
     "no width": ({"hidden": (0, 8)}, "expected one or more positive widths; got (0, 8)"),
     "dim=0": ({"dim": 0}, "dim: expected at least 1; got 0"),
@@ -200,6 +203,11 @@ FITS = {
     "tolerance=text": (lambda: cnf.fit(flow(), X, tolerance="a"), "number of nats; got 'a'"),
     "weights=text": (lambda: cnf.fit(flow(), X, weights="w"), "weights: expected a tensor"),
     "valid=path": (lambda: cnf.fit(flow(), X, "a.csv"), "x_valid: expected a tensor"),
+    "seed=text": (lambda: cnf.fit(flow(), X, seed="a"), "seed: expected a whole number; got 'a'"),
+    "seed=float": (lambda: cnf.fit(flow(), X, seed=1.5), "seed: expected a whole number; got 1.5"),
+    "seed=long": (lambda: cnf.fit(flow(), X, seed=2**70), "seed: expected a number below 2^63"),
+    "one callback": (lambda: cnf.fit(flow(), X, callbacks=print), "list of functions of the loop"),
+    "no callback": (lambda: cnf.fit(flow(), X, callbacks=[3]), "list of functions of the loop"),
     "context=path": (lambda: cnf.fit(flow(), X, context="a.csv"), "context: expected a tensor"),
 }
 
@@ -208,3 +216,29 @@ FITS = {
 def test_arguments_of_a_fit_that_are_none_are_refused(name):
     call, told = FITS[name]
     assert told in refusal(call)
+
+
+FRAME = pd.DataFrame(X, columns=["a", "b"])
+TABLE_FITS = {
+    "device": ({"device": "gpu"}, "device: expected a device of torch, such as 'cpu' or 'cuda'"),
+    "device=5.5": ({"device": 5.5}, "device: expected the name of a device; got 5.5"),
+    "kinds=text": ({"kinds": "integer"}, "kinds: expected a mapping of column to type"),
+    "seed": ({"seed": "a"}, "seed: expected a whole number; got 'a'"),
+    "one callback": ({"callbacks": print}, "list of functions of the loop"),
+}
+
+
+@pytest.mark.parametrize("name", TABLE_FITS)
+def test_arguments_of_the_fit_of_a_table_that_are_none_are_refused(name):
+    options, told = TABLE_FITS[name]
+    assert told in refusal(lambda: cnf.fit_table(FRAME, **options))
+
+
+@pytest.mark.parametrize("method", ["sample", "rsample", "sample_and_log_prob", "sample_base"])
+def test_a_seed_is_no_generator(method):
+    told = refusal(lambda: getattr(FLOW, method)(3, generator=0))
+    assert "got 0: torch.Generator().manual_seed(0) makes one" in told
+
+
+def test_a_bound_flow_takes_a_solver():
+    assert "solver: expected a Solver; got 10" in refusal(lambda: FLOW.bind(solver=10))

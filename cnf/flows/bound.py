@@ -26,9 +26,11 @@ from cnf.inputs import (
     Numbers,
     as_shape,
     as_tensor,
+    brief,
     joint_shape,
     require_columns,
     require_context,
+    require_generator,
 )
 from cnf.ode import Gradient, Solver, System
 from cnf.precision import outside_autocast
@@ -53,6 +55,11 @@ class SolveOptions:
     tolerance: float | None = None
     gradient: Gradient | None = None
     generator: torch.Generator | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.solver, Solver | None):
+            raise TypeError(f"solver: expected a Solver; got {brief(self.solver)}")
+        require_generator(self.generator)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from typing import Any
 from cnf.deprecation import renamed_argument
 from cnf.fields import AT_REST
 from cnf.flows import CNF
+from cnf.inputs import as_seed
 from cnf.ode import Gradient
 from cnf.recipe.calibration import calibrate
 from cnf.recipe.defaults import (
@@ -33,7 +34,7 @@ from cnf.recipe.settings import FitSettings, default_settings
 from cnf.recipe.source import source_of, start_at, start_displaced, with_source
 from cnf.recipe.stacking import Stack
 from cnf.recipe.subsets import fit_subsets
-from cnf.training.callbacks import Callback
+from cnf.training.callbacks import Callback, as_callbacks
 from cnf.training.checkpoint import CheckpointWriter, resume
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
@@ -134,6 +135,7 @@ def fit(
     """
     if stream is not None and (x_valid is None or weights is not None):
         raise ValueError("stream: expected x_valid beside it, and no weights")
+    seed, callbacks = as_seed(seed), as_callbacks(callbacks)
     train, valid = checked_rows(flow, (x, context, weights), (x_valid, context_valid), seed)
     rows = len(train) if stream is None else stream.rows
     whole, flow.subsets = seconds, None

@@ -14,6 +14,7 @@ from torch import Tensor
 from cnf.fields import ThroughTime
 from cnf.flows import CNF, Evaluation
 from cnf.flows.source_base import SourceBase
+from cnf.inputs import as_count, require_generator
 from cnf.rows import Cells, Rows
 from cnf.tables.columns import UNSEEN, Column
 from cnf.tables.context import complete
@@ -255,7 +256,8 @@ class TableMethods(ToldTable, ABC):
             ValueError: if the model of a typed table was fitted without an imputer.
             TableError: for an unknown column, or a number outside the support of its column.
         """
-        table = rows_of(table, "table")
+        require_generator(generator)
+        n, table = as_count("n", n, 0), rows_of(table, "table")
         if self.plain:
             return table_density(self).completed(table, n, generator=generator)
         imputation = self.imputation

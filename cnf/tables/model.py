@@ -16,6 +16,7 @@ from cnf.flows import CNF, Evaluation
 from cnf.flows.model_file import write_model
 from cnf.flows.serialization import describe
 from cnf.flows.state import WholeState, tensors_of
+from cnf.inputs import as_count, require_generator
 from cnf.rows import Cells
 from cnf.tables.cell_integrals import CellIntegrals
 from cnf.tables.columns import Column
@@ -232,6 +233,8 @@ class TableFlow(TableMethods, WholeState):
             ValueError: for conditions on modeled columns if the model has no conditional network,
                 or a condition that hardly any row satisfies.
         """
+        rows = as_count("rows", rows, 0)
+        require_generator(generator)
         wanted = {"where": where, "keep_orders": self.in_order if keep_orders else None}
         if any(wanted.values()):
             asked = {name: condition for name, condition in wanted.items() if condition}

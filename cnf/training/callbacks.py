@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from cnf.deprecation import warn_renamed
+from cnf.inputs import brief
 
 
 class Callback(Protocol):
@@ -17,6 +18,20 @@ class Callback(Protocol):
 
     def __call__(self, loop: Any, /) -> None:
         """Called after every training step with the loop: a `Trainer` or a `Minimization`."""
+
+
+def as_callbacks(callbacks: Any) -> tuple[Callback, ...]:
+    """The callbacks of a fit.
+
+    Raises:
+        TypeError: for anything other than a sequence of functions, such as a function alone.
+    """
+    found = tuple(callbacks) if isinstance(callbacks, Iterable) else (None,)
+    if not all(map(callable, found)):
+        raise TypeError(
+            f"callbacks: expected a list of functions of the loop; got {brief(callbacks)}"
+        )
+    return found
 
 
 def renamed_callbacks(

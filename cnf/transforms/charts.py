@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cnf.fields.geometry import Geometry, unit, wrap
+from cnf.inputs import as_count, brief
 from cnf.registry import described, rebuild, register
 from cnf.transforms.affine import Affine, Transform
 
@@ -61,9 +62,13 @@ class Charts(Transform):
         rest: Transform | None = None,
     ) -> None:
         super().__init__(dim)
+        if not isinstance(periods, Mapping | None):
+            raise TypeError(
+                f"periods: expected a mapping such as {{0: 360.0}}; got {brief(periods)}"
+            )
         periods, starts = periods or {}, starts or {}
         self.angles = list(periods)
-        self.spheres = [(longitude, latitude) for longitude, latitude in spheres]
+        self.spheres = _pairs(spheres)
         taken = [*self.angles, *(place for pair in self.spheres for place in pair)]
         _check(dim, taken, periods)
         self.reals = [place for place in range(dim) if place not in taken]
@@ -221,6 +226,19 @@ class Charts(Transform):
         angular, on_sphere = mask[..., count : count + width], mask[..., count + width :: 3]
         angles = torch.where(angular, slopes, math.log(2 * math.pi)).sum(-1)
         return angles + math.log(4 * math.pi) * (~on_sphere).sum(-1)
+
+
+def _pairs(spheres: Any) -> list[tuple[int, int]]:
+    try:
+        return [
+            (as_count("spheres", longitude, 0), as_count("spheres", latitude, 0))
+            for longitude, latitude in spheres
+        ]
+    except (TypeError, ValueError):
+        raise TypeError(
+            "spheres: expected pairs of columns (longitude, latitude), such as [(0, 1)]; got"
+            f" {brief(spheres)}"
+        ) from None
 
 
 def _check(dim: int, taken: Sequence[int], periods: Mapping[int, float]) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from cnf.deprecation import removed_argument, renamed_argument
+from cnf.inputs import as_device, as_seed
 from cnf.recipe.architecture import default_moving_table, default_table_flow
 from cnf.recipe.tables.model_fit import fit_table_flow
 from cnf.recipe.tables.reading import (
@@ -137,6 +138,7 @@ def fit_table(
         None if rows is None and name != "table" else path_or_rows(rows, name)
         for name, rows in (("table", table), ("valid", valid), ("source", source))
     )
+    seed, device = as_seed(seed), as_device(device)
     columns, context, ignore = map(names_of, (columns, context, ignore))
     if time is not None:
         _require_alone(

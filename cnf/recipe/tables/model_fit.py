@@ -20,7 +20,7 @@ from cnf.tables.metadata import FitMetadata, quantiles
 from cnf.tables.model import TableFlow
 from cnf.tables.orders import orders_of
 from cnf.tables.schema import Cells
-from cnf.training.callbacks import Callback
+from cnf.training.callbacks import Callback, as_callbacks
 from cnf.training.config import Clock
 from cnf.training.errors import Interrupted
 from cnf.training.history import History
@@ -74,6 +74,7 @@ def fit_table_flow(
         True
     """
     start = clock()
+    callbacks = as_callbacks(callbacks)
     options: dict[str, Any] = {
         "seed": seed,
         "steps": steps,

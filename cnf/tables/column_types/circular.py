@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cnf.inputs import brief
 from cnf.tables.column_types.numeric import Numbers, NumericType, is_atom, parameter_numbers
 from cnf.tables.columns import OUTSIDE, Circle, Column, Encoded, Role, register_column_type
 from cnf.tables.formats import TableError, shown
@@ -157,12 +158,14 @@ def with_pairs(kinds: Mapping[Any, str]) -> dict[str, str]:
     Names identify longitude and latitude if possible; otherwise, the longitude comes first.
 
     Raises:
-        TableError: for a wrong number of columns.
+        TableError: for a wrong number of columns, or anything other than a mapping.
 
     Example:
         >>> with_pairs({"dec,ra": "sphere"})
         {'ra': 'sphere:longitude:dec', 'dec': 'sphere:latitude:ra'}
     """
+    if not isinstance(kinds, Mapping):
+        raise TableError(f"kinds: expected a mapping of column to type; got {brief(kinds)}")
     found: dict[str, str] = {}
     for names, kind in kinds.items():
         if kind != Sphere.name:
