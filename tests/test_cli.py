@@ -545,7 +545,7 @@ def test_colors_of_trajectories_are_for_their_pictures_alone(room, tmp_path, cap
             "--colour",
             "log-density",
         )
-        assert "--colour: is for pictures of trajectories" in line
+        assert "--colour: applies to pictures of trajectories" in line
 
 
 @pytest.mark.parametrize("kind", ["contours", "density"])

@@ -355,5 +355,5 @@ def test_functions_of_common_operators_are_those_of_scipy():
 def test_a_model_that_starts_from_a_source_is_refused():
     flow = moving(cnf.CNF(2, hidden=(4, 4)), torch.randn(50, 2))
     flow.base = SourceBase(cnf.CNF(2), Affine.identity(2))
-    with pytest.raises(ExportError, match=r"that of a source.*score with cnf\.Scorer"):
+    with pytest.raises(ExportError, match=r"flow of a source.*score with cnf\.Scorer"):
         ScoreProgram(wrapped(flow))

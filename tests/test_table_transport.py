@@ -60,7 +60,7 @@ def test_what_cannot_be_carried_is_refused(room, tmp_path, capsys):
     typed = pd.DataFrame({"a": np.arange(40.0) ** 1.5, "g": list("xy") * 20})
     turned = pd.DataFrame({"a": np.arange(40.0) ** 1.5, "w": np.linspace(0.5, 359.5, 40) ** 0.99})
     for table, kinds in ((typed, {}), (turned, {"w": "angle:360"})):
-        with pytest.raises(ValueError, match="source: rows are carried along continuous"):
+        with pytest.raises(ValueError, match="source: expected continuous columns"):
             cnf.fit_table(table, source=table, kinds=kinds, steps=4)
     fit = ["fit", room / "there.csv", "-o", tmp_path / "m", "--steps", 4, "--width", 8]
     other = tmp_path / "other.csv"

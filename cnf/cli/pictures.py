@@ -73,4 +73,6 @@ def require_options_of(kind: PlotKind, options: PlotOptions, *, animated: bool) 
         raise ValueError(f"--sweep: {kind.name} has one context: give it by --given")
     if options.color is not Color.time and (animated or not kind.particles):
         what = f"an animation of {kind.name}" if animated else kind.name
-        raise ValueError(f"--colour: is for pictures of trajectories; {what} has its own colors")
+        raise ValueError(
+            f"--colour: applies to pictures of trajectories only; {what} has its own colors"
+        )

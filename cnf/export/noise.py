@@ -43,7 +43,7 @@ def drawing(base: Base) -> Drawing:
                 [ 9.5000]])
     """
     raise ValueError(
-        f"base: expected one that is drawn from normal numbers; got {base.describe()}:"
+        f"base: expected one that transforms normal draws; got {base.describe()}:"
         " export its scores alone, or register a function with cnf.export.noise.drawing"
     )
 

@@ -207,8 +207,8 @@ def _require_grid(flow: CNF) -> None:
         )
     if flow.base.solves:
         raise ExportError(
-            "base: expected a density of a few operations to export; got that of a source, which"
-            " is solved again row by row: score with cnf.Scorer"
+            "base: expected a base in closed form to export; got the flow of a source, which needs"
+            " a solve of its own: score with cnf.Scorer"
         )
     condition = torch.zeros(1, flow.context_dim, dtype=flow.dtype) if flow.context_dim else None
     if flow.divergence != AUTO or not flow.field.bind(condition).closed_form:

@@ -112,8 +112,8 @@ class GrowingField(VelocityField):
     def __init__(self, field: VelocityField, growth: Growth) -> None:
         if field.context_dim or not field.geometry.flat or not field.bind().closed_form:
             raise ValueError(
-                "growth: expected a field of real columns without a context, whose divergence is in"
-                f" closed form, as that of GatedField; got {type(field).__name__}"
+                "growth: expected a field without angles or context and with a divergence in closed"
+                f" form, such as GatedField; got {type(field).__name__}"
             )
         super().__init__(field.dim)
         self.field, self.growth = field, growth

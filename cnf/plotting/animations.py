@@ -279,5 +279,5 @@ def checked_frames(
         wanted = "cells, cells, 2" if velocity else "rows, columns"
         raise ValueError(f"{name}: expected shape ({count}, {wanted}), got {values.shape}")
     if limits is None:
-        raise ValueError(f"limits: expected those of the grid that {name} fill, got none")
+        raise ValueError(f"limits: expected the limits of the grid of {name}, got none")
     return values

@@ -158,7 +158,7 @@ def _fit_transform(
         raise ValueError(f"ranges: expected one for each of {flow.dim} columns; got {len(ranges)}")
     if ranges is not None and not free:
         raise ValueError(
-            'ranges: expected none, the flow\'s map is given; leave it at "auto" to have ends'
+            'ranges: expected none beside a given preprocess; preprocess="auto" takes ranges'
         )
     if not free:
         return {}

@@ -178,7 +178,8 @@ def _with_objective(phase: Phase, objectives: Iterable[Objective]) -> Phase:
     if not isinstance(phase.objective, str):
         return phase
     warnings.warn(
-        "Phase takes an objective, such as cnf.training.FlowMatching(); names go in release 0.3",
+        "Phase takes an objective, such as cnf.training.FlowMatching(); names of objectives will be"
+        " removed in release 0.3",
         DeprecationWarning,
         stacklevel=4,
     )

@@ -26,7 +26,9 @@ AT_REST = 1e-3
 def known_velocities(pooled: Rows, velocities: Mapping[float, Any]) -> Rows:
     """The velocities of all rows as `Rows`, NaN where they are unknown."""
     if not isinstance(velocities, Mapping):
-        raise ValueError("velocities: expected a dict from time to those of the rows at that time")
+        raise ValueError(
+            "velocities: expected a dict from each time to the velocities of its rows"
+        )
     assert pooled.context is not None
     known = torch.full_like(pooled.x, math.nan)
     for time, given in velocities.items():
@@ -35,8 +37,8 @@ def known_velocities(pooled: Rows, velocities: Mapping[float, Any]) -> Rows:
         found = as_rows(name, given, None, None, known.device).x
         if found.shape != known[here].shape:
             raise ValueError(
-                f"{name}: expected one for each of the {len(here)} rows of {known.shape[1]} columns"
-                f" of the snapshot; got {len(found)} rows of {found.shape[1]}"
+                f"{name}: expected shape {tuple(known[here].shape)}, as the snapshot has;"
+                f" got {tuple(found.shape)}"
             )
         known[here] = found.to(known)
     return Rows(known)

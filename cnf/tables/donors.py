@@ -72,7 +72,7 @@ class Forest(nn.Module):
         inner &= (self.feature >= 0) & (self.feature < features)
         sound = torch.where(self.feature == LEAF, leaf, inner).all()
         if not (sound and _within(self.roots, len(own)) and _within(self.members, rows)):
-            raise ValueError("donors: expected trees whose ways down end in leaves with rows")
+            raise ValueError("donors: expected trees whose paths end in leaves with rows")
 
     def leaves(self, numbers: Tensor, trees: Tensor) -> Tensor:
         """The leaf of one tree (rows,) for the numbers (rows, columns) of each row."""

@@ -234,8 +234,8 @@ def _former_call(
 ) -> History:
     """The call `fit_table(model, table, valid)` of release 0.1."""
     warnings.warn(
-        "cnf.fit_table(model, table) is now cnf.fit_table(table), which returns the model; fit one"
-        " that was made already with cnf.recipe.fit_table_flow. The old call goes in release 0.3",
+        "cnf.fit_table(model, table) is now cnf.fit_table(table), which returns the model; fit an"
+        " existing one with cnf.recipe.fit_table_flow. The old call will be removed in release 0.3",
         DeprecationWarning,
         stacklevel=4,
     )

@@ -115,7 +115,7 @@ def source_table(source: Any, schema: Schema) -> pd.DataFrame:
     for column in schema.columns:
         if column.role == "context" or not column.plain or column.type.circle(column):
             raise TableError(
-                f"source: rows are carried along continuous columns alone; {column.name!r} is"
+                f"source: expected continuous columns; {column.name!r} is"
                 f" {column.describe()}: leave it out, or declare it real"
             )
     return validation_table(source, schema)

@@ -65,8 +65,8 @@ def held_rows(model: TableFlow, table: pd.DataFrame) -> TableRows:
     columns = (*model.schema.modeled, *model.schema.context)
     for place in (states < 0).any(0).nonzero().flatten().tolist():
         warnings.warn(
-            f"column {shown(columns[place].name)}: rows are left out whose cell is like none of the"
-            " sample (another category, beyond the range, missing); declare its type, or give more"
+            f"column {shown(columns[place].name)}: rows with a cell unlike those of the sample (a new"
+            " category, beyond the range, missing) are left out; declare its type, or give more"
             " memory",
             stacklevel=2,
         )
