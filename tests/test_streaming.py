@@ -211,7 +211,7 @@ def test_rows_unlike_the_sample_are_left_out_and_told_of():
     model, table = TableFlow(schema, hidden=(4, 4)), typed(5, 1)
     table.loc[1, "kind"] = "black"
     table.loc[3, "x"] = np.inf
-    with pytest.warns(UserWarning, match="rows are left out"):
+    with pytest.warns(UserWarning, match="rows with a cell unlike"):
         assert len(held_rows(model, table)) == 3
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -98,12 +98,15 @@ def test_splines_have_the_slopes_that_are_known():
     [
         (
             {0.0: normal(199, 2)},
-            "velocities at 0.0: expected .* 200 rows of 2 .*; got 199 rows of 2",
+            "velocities at 0.0: expected shape .200, 2.*; got .199, 2",
         ),
-        ({0.5: normal(200, 3)}, "velocities at 0.5: .*; got 200 rows of 3"),
-        ({0.7: normal(200, 2)}, "velocities at 0.7: expected .* 0 rows"),
+        ({0.5: normal(200, 3)}, "velocities at 0.5: .*; got .200, 3"),
+        (
+            {0.7: normal(200, 2)},
+            "velocities at 0.7: expected the time of a snapshot; they are at 0, 0.5",
+        ),
         ({0.0: normal(200, 2) / 0}, "velocities at 0.0: row 0, column 0"),
-        ([normal(200, 2)], "velocities: expected a dict from time"),
+        ([normal(200, 2)], "velocities: expected a dict from each time"),
     ],
 )
 def test_velocities_that_do_not_fit_are_refused_in_one_line(given, told):

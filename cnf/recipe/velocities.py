@@ -34,6 +34,9 @@ def known_velocities(pooled: Rows, velocities: Mapping[float, Any]) -> Rows:
     for time, given in velocities.items():
         name = f"velocities at {time!r:.40}"
         here = (pooled.context[:, 0] == time).nonzero()[:, 0]
+        if not len(here):
+            times = ", ".join(f"{known:g}" for known in pooled.context[:, 0].unique().tolist())
+            raise ValueError(f"{name}: expected the time of a snapshot; they are at {times}")
         found = as_rows(name, given, None, None, known.device).x
         if found.shape != known[here].shape:
             raise ValueError(
