@@ -359,6 +359,24 @@ def test_what_is_set_aside(cells, told):
     assert told in Schema.infer(table).column("it").describe()
 
 
+@pytest.mark.parametrize(
+    ("numbers", "kind"),
+    [
+        (RANDOM.permutation(400), "ignored"),  # shuffled
+        (np.sort(RANDOM.permutation(400)[:320]), "ignored"),  # a part
+        (RANDOM.permutation(400)[:320] + 1.0, "ignored"),
+        (RANDOM.permutation(400)[:320] / 10, "real"),  # a grid of tenths
+        (RANDOM.permutation(1000)[:320], "integer"),
+        (RANDOM.integers(400, size=320), "integer"),  # some twice
+        (RANDOM.permutation(400)[:320] - 200, "integer"),
+    ],
+)
+def test_a_counter_that_was_shuffled_or_split_is_set_aside(numbers, kind):
+    table = pd.DataFrame({"it": numbers, "y": np.tile(NORMAL, 9)[: len(numbers)]})
+    assert Schema.infer(table).column("it").kind == kind
+    assert Schema.infer(table, kinds={"it": "real"}).column("it").kind == "real"
+
+
 def test_whole_numbers_that_are_named_identifiers_are_set_aside():
     table = pd.DataFrame({"it": RANDOM.permutation(40), "y": NORMAL[:40]})
     for name in ("id", "user_id", "userId", "ID", "Unnamed: 3"):

@@ -18,6 +18,10 @@ from cnf.tables.storage import plain_cells, storage_of
 
 # With fewer rows, a counter or all-different cells may occur by chance.
 FEWEST_COUNTED = 10
+# In a smaller table, whole numbers may all differ by chance; 100 draws out of 200 do once in 10¹³.
+FEWEST_NUMBERED = 100
+# The rows of a part of a table have at least this fraction of the numbers that counted all of them.
+NUMBERED = 0.5
 # Text is free if more than this fraction of its cells differ.
 FREE = 0.5
 # The square of a smaller spread underflows.
@@ -84,6 +88,8 @@ def _reason(series: pd.Series) -> str:
         return f"holds cells of the type {odd}"
     if is_row_counter(series):
         return "it is a row counter"
+    if numbers_rows(series):
+        return "it numbers the rows of a table that was shuffled or split"
     present = series[series.notna()]
     if is_numeric(series) and (odd := _odd_scale(present)):
         return odd
@@ -143,3 +149,17 @@ def is_row_counter(series: pd.Series) -> bool:
         return False
     values = series.to_numpy(dtype=np.float64)
     return bool(values[0] in (0, 1) and np.array_equal(values, values[0] + np.arange(len(values))))
+
+
+def numbers_rows(series: pd.Series) -> bool:
+    """Whether a column counted the rows of a table before it was shuffled or split: many different
+    whole numbers from 0 on, which fill most of their range.
+
+    >>> numbers_rows(pd.Series(range(200))[::-1]), numbers_rows(pd.Series(range(0, 2000, 10)))
+    (True, False)
+    """
+    if not is_numeric(series) or len(series) < FEWEST_NUMBERED or series.isna().any():
+        return False
+    values = series.to_numpy(dtype=np.float64)
+    whole = values.min() >= 0 and len(values) > NUMBERED * values.max() and (values % 1 == 0).all()
+    return bool(whole and len(np.unique(values)) == len(values))
