@@ -136,16 +136,3 @@ def test_what_cannot_be_given_is_refused(room, tmp_path, capsys, given, message)
 def test_a_column_is_given_once(room, tmp_path, capsys):
     given = ["--given", "age=30", "--given", "age=40"]
     assert "each name once" in refused(capsys, "sample", room / "m", *given, "-o", tmp_path / "s")
-
-
-def test_a_report_names_the_column_that_hardly_ever_holds_a_number(tmp_path, capsys):
-    random = np.random.default_rng(0)
-    snow = np.where(random.uniform(size=200) < 0.97, 0.0, random.gamma(2.0, 1.0, 200))
-    pd.DataFrame({"x": random.normal(size=200), "snow": snow}).to_csv(
-        tmp_path / "t.csv", index=False
-    )
-    outcome(
-        capsys, "fit", tmp_path / "t.csv", "-o", tmp_path / "m", "--steps", "2", "--width", "4"
-    )
-    line = refused(capsys, "report", tmp_path / "m", tmp_path / "t.csv", "-o", tmp_path / "r.html")
-    assert "column 'snow' holds an ordinary number in" in line and "--context snow" in line

@@ -5,21 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import compress
 from typing import Literal
 
+import pandas as pd
 import torch
+from torch import Tensor
 
 from cnf.cli.model import Model
 from cnf.cli.options import Color
 from cnf.cli.reporting import judging_table
+from cnf.flows.present_columns import flow_of_present
 from cnf.pictures import PlotKind
 from cnf.pictures.context import PRINCIPAL, ROWS, Pair, PlotContext, Sweep, TableRows, seeded
 from cnf.pictures.tables import some_rows, table_rows
+from cnf.tables import Column, TableFlow
 from cnf.tables.held_out import held_out_rows
 from cnf.tables.numeric_view import NumericView
 from cnf.tables.spaces import pairs_of
 
 SWEPT = 41  # values of a context column that is swept
+FEWEST_COLUMNS = {"pair": 2, "sphere": 2}  # that a kind of picture needs, by its axes
 
 
 @dataclass(frozen=True)
@@ -41,21 +47,25 @@ def plot_context(model: Model, kind: PlotKind, options: PlotOptions) -> PlotCont
     """
     if kind.data and options.data is None:
         raise ValueError(f"{kind.name}: needs rows of a table: --data DATA")
-    flow, columns = model.table_flow, model.numeric_columns
+    flow, judges, sweep, given = model.table_flow, None, None, None
+    table = _rows_to_draw(model, kind, options)
+    present = _present(model, kind, options.axes, table)
+    columns = list(compress(flow.numeric_columns, present))
+    names = [column.name for column in columns]
     show_time: Callable[[float], str] = str
     if kind.context == "time":
         show_time = flow.schema.spelling(model.time)
-    axes = chosen_axes(model, kind, options.axes)
-    numeric = None if flow.flow is None else NumericView(flow.flow, columns)
-    judges, sweep, given, table = None, None, None, None
+    axes = chosen_axes(model, kind, options.axes, columns)
+    numeric = None if flow.flow is None else NumericView(flow.flow, names)
     if kind.context == "swept":
         sweep = _sweep(model, options)
-    if kind.context == "rows" and options.data is not None:
-        judges = held_out_rows(flow, judging_table(model, options.data))[0]
+    if kind.context == "rows" and table is not None:
+        judges = held_out_rows(flow, table, present)[0]
+        if flow.flow is not None:
+            numeric = NumericView(flow_of_present(flow.flow, judges.context), names)
     if kind.context == "fixed":
         given = model.given(options.given)
-        numeric = None if flow.flow is None else flow.numeric(given)
-        table = None if options.data is None else some_rows(flow.schema, model.table(options.data))
+        numeric = None if flow.flow is None else flow.numeric(given, present=present)
 
     def whole() -> TableRows:
         samples = flow.sample(ROWS, given, generator=seeded())
@@ -63,10 +73,10 @@ def plot_context(model: Model, kind: PlotKind, options: PlotOptions) -> PlotCont
 
     return PlotContext(
         str(model.path),
-        columns,
+        names,
         numeric,
         flow.metadata.as_json(),
-        None if table is None else flow.numeric_rows(table).x,
+        _numbers(flow, table, present) if kind.context == "fixed" else None,
         axes,
         options.color.value,
         sweep,
@@ -74,6 +84,35 @@ def plot_context(model: Model, kind: PlotKind, options: PlotOptions) -> PlotCont
         whole,
         show_time,
     )
+
+
+def _rows_to_draw(model: Model, kind: PlotKind, options: PlotOptions) -> pd.DataFrame | None:
+    """The rows of --data for a picture that has a use for them."""
+    if options.data is None:
+        return None
+    if kind.context == "rows":
+        return judging_table(model, options.data)
+    schema = model.table_flow.schema
+    return some_rows(schema, model.table(options.data)) if kind.context == "fixed" else None
+
+
+def _present(
+    model: Model, kind: PlotKind, names: tuple[str, ...], table: pd.DataFrame | None
+) -> Tensor:
+    """The numeric columns (numeric,) that are drawn: those that rows of --data hold together, and all if
+    these are too few for the kind of picture."""
+    columns = model.numeric_columns
+    every = torch.ones(len(columns), dtype=torch.bool)
+    if table is None or kind.table or kind.axes == "plane" or not columns:
+        return every
+    present = model.table_flow.most_numbers(table, [name for name in names if name in columns])
+    return present.cpu() if present.sum() >= FEWEST_COLUMNS.get(kind.axes, 1) else every
+
+
+def _numbers(flow: TableFlow, table: pd.DataFrame | None, present: Tensor) -> Tensor | None:
+    """The rows to draw that hold these numbers; None if there are none."""
+    rows = None if table is None else flow.numeric_rows(table, present).x
+    return rows if rows is not None and len(rows) else None
 
 
 def _sweep(model: Model, options: PlotOptions) -> Sweep:
@@ -114,17 +153,17 @@ def _range(text: str | None) -> tuple[str, float, float]:
 
 
 def chosen_axes(
-    model: Model, kind: PlotKind, names: tuple[str, ...]
+    model: Model, kind: PlotKind, names: tuple[str, ...], shown: list[Column]
 ) -> Pair | Literal["principal"]:
-    """The places of the columns to show.
+    """The places of the columns to show, among those that are drawn.
 
     Raises:
         ValueError: for other columns than the kind of picture needs.
     """
-    path, columns, count = model.path, model.numeric_columns, len(model.numeric_columns)
+    path, columns, count = model.path, [column.name for column in shown], len(shown)
     modeled = model.table_flow.schema.modeled
     if kind.axes == "sphere":
-        return _sphere(model, kind, names)
+        return _sphere(model, kind, names, shown)
     if kind.axes == "angles" and not any(column.kind == "angle" for column in modeled):
         raise ValueError(f"{path}: {kind.name} needs angles: cnf fit --type NAME=angle:360")
     if kind.axes == "plane" and count != 2:
@@ -148,10 +187,9 @@ def chosen_axes(
     return first, second
 
 
-def _sphere(model: Model, kind: PlotKind, names: tuple[str, ...]) -> Pair:
+def _sphere(model: Model, kind: PlotKind, names: tuple[str, ...], shown: list[Column]) -> Pair:
     """The places of the longitude and the latitude to show, the first ones if none are named."""
-    columns = model.numeric_columns
-    pairs = pairs_of(model.table_flow.numeric_columns)
+    columns, pairs = [column.name for column in shown], pairs_of(shown)
     known = {frozenset(columns[place] for place in pair): pair for pair in pairs}
     if not pairs:
         raise ValueError(

@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
+from torch import Tensor
 
 from cnf.cli.data import TOY, toy_table
 from cnf.cli.model import Model, load_model
 from cnf.cli.output import require_writable, say, writing
 from cnf.diagnostics import check_table
 from cnf.diagnostics.checking import FEWEST_ROWS
+from cnf.flows.present_columns import flow_of_present
 from cnf.pictures.tables import beside_samples
 from cnf.report import write_report
 from cnf.report.calculator import calculator
@@ -23,11 +26,10 @@ from cnf.report.page import Callback
 from cnf.tables import Column, TableFlow
 from cnf.tables.digest import judges_of
 from cnf.tables.explaining import Reference
-from cnf.tables.formats import shown
+from cnf.tables.formats import listed
 from cnf.tables.held_out import held_out_rows
 
 ODD = 10  # rows that the page lists
-FEW_NUMBERS = 0.5  # fraction of rows with a number below which a column is named as the cause
 
 
 def report_model(path: Path, data: str, output: Path, *, with_calculator: bool) -> None:
@@ -43,17 +45,18 @@ def report_model(path: Path, data: str, output: Path, *, with_calculator: bool) 
     if table_flow.flow is None:
         raise ValueError(f"{path}: a report needs numeric columns; the model has only categories")
     table = judging_table(model, data)
-    rows, train = held_out_rows(table_flow, table)
+    judges, time = judges_of(table_flow, table), table_flow.time
+    present = table_flow.most_numbers(table.iloc[judges.places])
+    rows, train = held_out_rows(table_flow, table, present)
     if len(rows) < FEWEST_ROWS:
         raise ValueError(
-            f"{data}: a report needs held-out rows with a number in every numeric column; "
-            f"expected at least {FEWEST_ROWS}, got {len(rows)}: {_remedy(table_flow, table)}"
+            f"{data}: a report needs held-out rows with numbers in the same columns; expected at least"
+            f" {FEWEST_ROWS}, got {len(rows)}: give a table with more rows"
         )
     source, whole = Path(data).name, None
     if not table_flow.plain:
-        source = f"{source} that hold every number, given the other cells"
+        source = f"{source} that hold {_held(table_flow, present)}, given the other cells"
         whole = beside_samples(table_flow, table)
-    judges, time = judges_of(table_flow, table), table_flow.time
     if judges.apart:
         source = f"{source} ({judges.words})"
     with writing(output), telling() as callback:
@@ -68,11 +71,11 @@ def report_model(path: Path, data: str, output: Path, *, with_calculator: bool) 
             callback("The form that scores a row")
             form = calculator(load_model(path).table_flow, table)  # in its own precision
         write_report(
-            table_flow.flow,
+            flow_of_present(table_flow.flow, rows.context),
             rows,
             output,
             train=train,
-            names=[named(column) for column in table_flow.numeric_columns],
+            names=[named(column) for column in compress(table_flow.numeric_columns, present)],
             title=path.stem,
             source=source,
             whole=whole,
@@ -88,17 +91,10 @@ def report_model(path: Path, data: str, output: Path, *, with_calculator: bool) 
     )
 
 
-def _remedy(model: TableFlow, table: pd.DataFrame) -> str:
-    """What to do if too few rows hold a number in every numeric column."""
-    present = model.present(model.encode(table)[0].states).double().mean(0)
-    rarest = int(present.argmin())
-    if present[rarest] > FEW_NUMBERS:
-        return "give a table with more rows"
-    name = model.numeric_columns[rarest].name
-    return (
-        f"column {shown(name)} holds an ordinary number in {present[rarest]:.1%} of the rows; its other"
-        f" cells are missing, or a value that repeats: fit with --ignore {name} or --context {name}"
-    )
+def _held(model: TableFlow, present: Tensor) -> str:
+    """The numbers that rows of the report hold, in words."""
+    absent = listed([column.name for column in compress(model.numeric_columns, ~present)])
+    return f"every number but {absent}, which few rows hold too" if absent else "every number"
 
 
 def odd_rows(model: TableFlow, table: pd.DataFrame) -> list[OddRow]:

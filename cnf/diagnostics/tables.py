@@ -21,10 +21,12 @@ from cnf.diagnostics.result import CheckResult
 from cnf.diagnostics.subsets import consistent
 from cnf.diagnostics.two_sample import indistinguishable
 from cnf.flows import Evaluation
+from cnf.flows.present_columns import flow_of_present
 from cnf.rows import FEWEST_ROWS, Cells, Rows
 from cnf.tables import TableError, TableFlow
 from cnf.tables.cells import place
 from cnf.tables.columns import NO_STATE
+from cnf.tables.numeric_view import most_numbers
 
 # A row with integer cells costs a solve for each point of its cell.
 MOST_ROWS = 600
@@ -52,7 +54,7 @@ def check_table(
 ) -> tuple[CheckResult, ...]:
     """Test every claim of a model of a typed table on rows that it was not fitted to; see `check`.
 
-    The flow over the numbers is checked for correctness on rows that hold every number, given the
+    The flow over the numbers is checked for correctness on rows that hold the same numbers, given the
     other cells; whole rows are checked for fit. A plain table is checked as `check` does.
 
     Args:
@@ -143,16 +145,18 @@ def _beside(given: pd.DataFrame | None) -> list[pd.DataFrame]:
 def _case(
     model: TableFlow, trial: TableCheckContext, seed: int, *, strict: bool
 ) -> CheckContext | None:
-    """The flow over the numbers of rows that hold all of them; None where there are too few."""
+    """The flow over the numbers that many rows hold together, and these rows; None for too few of them."""
     if model.flow is None:
         return None
-    present = model.present(trial.rows.states)
-    whole = ((trial.rows.states >= 0).all(1) & present.all(1)).nonzero().squeeze(1)
+    known, present = (trial.rows.states >= 0).all(1), model.present(trial.rows.states)
+    columns = most_numbers(present[known])
+    whole = (known & (present == columns).all(1)).nonzero().squeeze(1)
     if len(whole) < FEWEST_ROWS:
         return None
     rows = trial.rows.take(whole)
     conditions = model.conditions(rows.states, trial.context[whole])
-    return CheckContext(model.flow, Rows(rows.values, conditions), seed, strict)
+    flow = flow_of_present(model.flow, conditions)
+    return CheckContext(flow, Rows(rows.values[:, columns], conditions), seed, strict)
 
 
 def _fit(

@@ -98,6 +98,10 @@ class VelocityField(nn.Module, ABC):
         """Whether the velocity is known to be zero at all points and times."""
         return False
 
+    def describe(self) -> str:
+        """The field in words."""
+        return type(self).__name__
+
     def mask(self, context: Tensor | None) -> Tensor | None:
         """The columns that each row of the context has (*batch, dim); None if every row has all
         columns."""

@@ -27,7 +27,7 @@ def model_card(flow: CNF, names: Sequence[str]) -> dict[str, str]:
 def velocity(flow: CNF) -> str:
     """The field."""
     rest = f"; {AT_REST}" if flow.field.resting else ""
-    return f"{type(flow.field).__name__}, {parameters_of(flow):,} parameters{rest}"
+    return f"{flow.field.describe()}, {parameters_of(flow):,} parameters{rest}"
 
 
 def solver(flow: CNF) -> str:

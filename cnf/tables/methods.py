@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,32 +15,23 @@ from cnf.fields import ThroughTime
 from cnf.flows import CNF, Evaluation
 from cnf.flows.source_base import SourceBase
 from cnf.inputs import as_count, require_generator
-from cnf.rows import Cells, Rows
-from cnf.tables.columns import UNSEEN, Column
+from cnf.rows import Cells
+from cnf.tables.columns import UNSEEN
 from cnf.tables.context import complete
 from cnf.tables.dataframes import Given, rows_of
-from cnf.tables.discrete import DiscreteModel
 from cnf.tables.explaining import Explanation, Reference
 from cnf.tables.formats import TableError
-from cnf.tables.imputation import Imputation, excluded_states
-from cnf.tables.numeric_view import NumericView, chosen_states, in_words
+from cnf.tables.imputation import Imputation
+from cnf.tables.numeric_methods import NumericMethods
 from cnf.tables.orders import broken_orders
 from cnf.tables.questions import TableDensity, posterior, table_density
 from cnf.tables.scoring import Unseen, reasons
 from cnf.tables.told import ToldTable
 
 
-class TableMethods(ToldTable, ABC):
+class TableMethods(NumericMethods, ToldTable):
     """Methods for numeric columns alone, any columns given any others, unusual rows, missing
     cells, and transport to another table."""
-
-    flow: CNF | None
-    discrete: DiscreteModel | None
-
-    @property
-    @abstractmethod
-    def numeric_columns(self) -> list[Column]:
-        """The modeled columns with numbers."""
 
     @property
     @abstractmethod
@@ -59,22 +50,6 @@ class TableMethods(ToldTable, ABC):
         """The imputer with the parts of the model that it uses."""
 
     @abstractmethod
-    def encode(self, table: pd.DataFrame) -> tuple[Cells, Tensor]:
-        """The modeled cells of a data frame, and its context."""
-
-    @abstractmethod
-    def present(self, states: Tensor) -> Tensor:
-        """Which numeric cells hold an ordinary number."""
-
-    @abstractmethod
-    def conditions(self, states: Tensor, context: Tensor) -> Tensor | None:
-        """The context of `flow` for states and context."""
-
-    @abstractmethod
-    def drawn_context(self, given: Given | None, rows: int) -> Tensor:
-        """The context of rows to be drawn."""
-
-    @abstractmethod
     def evaluate(self, table: pd.DataFrame, *, unseen: Unseen = "other") -> Evaluation:
         """Scores of the rows of a frame."""
 
@@ -87,57 +62,6 @@ class TableMethods(ToldTable, ABC):
         """
         table = rows_of(table, "table")
         return reasons(self.schema, table, self.evaluate(table, unseen=unseen))
-
-    def numeric(
-        self,
-        given: Given | None = None,
-        levels: Mapping[str, Any] | None = None,
-        *,
-        seed: int = 0,
-    ) -> NumericView:
-        """The numeric columns given all others, as one flow with its context, for plots and reports.
-
-        Every numeric cell holds an ordinary number. Categories in `levels` are fixed. The others
-        are drawn from the model given these, and `NumericView.given` records them.
-
-        Args:
-            given: the context, as a mapping or a frame of one row.
-            levels: the chosen level of categorical columns, by name.
-            seed: seed of the drawn categories.
-
-        Raises:
-            TableError: for a context or a level that does not match the columns.
-            ValueError: for a model without numeric columns.
-        """
-        if self.flow is None:
-            raise ValueError("the model has no numeric columns; draw its marginals")
-        context = self.drawn_context(given, 1)
-        states, known = chosen_states(self.schema, levels or {})
-        states, known = states.to(context.device), known.to(context.device)
-        if self.discrete is not None:
-            extra = context.to(self.discrete.dtype)
-            generator = torch.Generator(context.device).manual_seed(seed)
-            excluded = excluded_states(self.schema.modeled)
-            states = self.discrete.sample(
-                states, extra, known, generator=generator, excluded=excluded
-            )
-        conditions = self.conditions(states, context)
-        row = None if conditions is None else conditions[0]
-        words = in_words(self.schema.modeled, states[0].tolist(), known[0].tolist())
-        names = [column.name for column in self.numeric_columns]
-        return NumericView(self.flow, names, row, words)
-
-    def numeric_rows(self, table: pd.DataFrame) -> Rows:
-        """The rows of a frame that have a number in every numeric column, in the units of the
-        table, with the flow's context of each.
-
-        Raises:
-            TableError: as in `log_prob`.
-        """
-        cells, context = self.encode(table)
-        known = (cells.states >= 0).all(1) & context.isfinite().all(1)
-        whole = (known & self.present(cells.states).all(1)).nonzero().squeeze(1)
-        return Rows(cells.values[whole], self.conditions(cells.states[whole], context[whole]))
 
     def in_order(self, table: pd.DataFrame) -> np.ndarray:
         """Mask (rows,) of the rows of a frame that satisfy the orders between columns that hold in the
