@@ -1,13 +1,18 @@
 """The check of conditionals: it passes where they are those of the joint, and fails elsewhere."""
 
+import ast
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import norm
 
 import cnf
 from cnf.diagnostics import check_table
 from cnf.diagnostics.subsets import consistent
+from cnf.tables import TableError
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +38,27 @@ def test_a_network_that_goes_astray_fails(model, table, tmp_path):
         spoiled.flow.subsets.mixture.means.add_(1.0)
     found = next(consistent(spoiled, table, 0, strict=False))
     assert found.value > 0.5 and not found.passed
+    # The first columns that it names are those of the largest difference.
+    first = re.search(r"marginal\(\['(\w)'\]\)", found.detail)[1]
+    rows = table.iloc[:100]
+    rest = spoiled.conditional(rows[[first]]).log_prob(rows)
+    apart = spoiled.marginal([first]).log_prob(rows) + rest - spoiled.log_prob(rows)
+    assert apart.abs().mean().item() == pytest.approx(found.value, abs=1e-6)
+
+
+def test_a_score_of_some_columns_leads_to_their_marginal(model, table):
+    with pytest.raises(TableError, match="no column 'b'; to score these columns alone") as caught:
+        model.log_prob({"a": [0.1]})
+    advised = re.search(r"model\.marginal\((.*)\)", str(caught.value))[1]
+    found = model.marginal(ast.literal_eval(advised)).log_prob(pd.DataFrame({"a": [0.1]}))
+    sigma = table.a.std()
+    assert found.item() == pytest.approx(norm.logpdf(0.1, table.a.mean(), sigma), abs=0.3)
+
+
+@pytest.mark.parametrize("columns", [["a", "bb"], ["c"]])
+def test_another_column_is_a_wrong_name_and_no_marginal(model, columns):
+    with pytest.raises(TableError, match=r"no column 'a'|did you mean 'bb'"):
+        model.log_prob(pd.DataFrame(0.0, index=[0], columns=columns))
 
 
 def test_a_model_without_a_network_claims_nothing(table):

@@ -33,6 +33,7 @@ from cnf.datasets import toy
 from cnf.pictures import KINDS
 from cnf.recipe.tables import plain
 from cnf.rows import RunningMean
+from cnf.scale import ScoreSummary
 
 TINY = ["--steps", "20", "--width", "8"]
 COMMAND = [sys.executable, "-c", "import sys; from cnf.cli import main; sys.exit(main())"]
@@ -795,6 +796,29 @@ def test_an_interrupted_command_says_so_and_leaves_nothing(room, tmp_path, capsy
     assert code == 130 and only_a_schema(out)
     assert err == "cnf: interrupted; no output was written, and --resume continues a fit\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_only_a_fit_is_resumed(room, tmp_path, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    def one_file(*_, **__):
+        yield ScoreSummary()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cnf.cli.scoring.write_scores", interrupt)
+    monkeypatch.setattr("cnf.cli.scoring.ScoredFolder.run", one_file)
+    score = "score", room / "plane.safetensors", room / "table.csv", "-o", tmp_path / "s.csv"
+    code, _, err = outcome(capsys, *score)
+    assert (code, err) == (130, "cnf: interrupted; no output was written\n")
+    assert not (tmp_path / "s.csv").exists()
+    (tmp_path / "in").mkdir()
+    folders = tmp_path / "in", "-o", tmp_path / "out"
+    code, _, err = outcome(capsys, "score", room / "plane.safetensors", *folders)
+    assert code == 130
+    assert err.endswith(
+        "out keeps the scores of finished files, and the same command scores the rest\n"
+    )
 
 
 def test_a_line_plays_no_tricks(tmp_path, capsys):

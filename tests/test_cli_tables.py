@@ -64,7 +64,7 @@ def test_fit_and_info_show_the_schema(room, capsys):
         "region  categorical, 2 levels: north, south, far",
         "age     integer, from 0",
         "member  categorical, 2 levels: False, True",
-        "debt    positive, exactly 0 at times",
+        "debt    positive, often exactly 0",
         "mood    real, with missing cells",
         "held-out NLL",
     ]:

@@ -55,9 +55,9 @@ def test_heaps_become_atoms_and_the_rest_a_density():
     assert {0.51, 1.01, 1.51} <= set(column.atoms)
     assert list(column.atoms) == sorted(column.atoms)
     described = column.describe()
-    assert described.startswith("integer, times 0.01, from 0, exactly 0.") and described.endswith(
-        "at times"
-    )
+    assert described.startswith(
+        "integer, multiples of 0.01, from 0, often exactly 0."
+    ) and described.endswith("other values")
 
 
 def test_context_keeps_its_values_as_numbers():

@@ -31,14 +31,14 @@ KINDS = {
     "counts": (RANDOM.poisson(9, ROWS), "integer, from 0"),
     "ends": (RANDOM.integers(1, 25, ROWS), "integer, from 1, to 24"),
     "negative": (np.round(30 * NORMAL), "integer"),
-    "hundredths": (RANDOM.integers(120, 180, ROWS) / 100, "integer, times 0.01"),
+    "hundredths": (RANDOM.integers(120, 180, ROWS) / 100, "integer, multiples of 0.01"),
     "stray cell": (np.r_[np.tile(RANDOM.integers(990, 1040, 999), 2), 1003.3333], "integer"),
     "rating": (RANDOM.integers(1, 6, ROWS), "categorical, 5 levels: 1, 2, 3, 4, 5"),
     "text": (np.array(list("ab") * (ROWS // 2)), "categorical, 2 levels: a, b"),
     "flag": (NORMAL > 0, "categorical, 2 levels: False, True"),
     "holes": (np.where(NORMAL > 1, np.nan, NORMAL), "real, with missing cells"),
-    "zeros": (np.where(NORMAL > 1, 0.0, np.exp(NORMAL)), "positive, exactly 0 at times"),
-    "rare events": (np.where(NORMAL > 1.5, RANDOM.integers(1, 40, ROWS), 0), "exactly 0 at times"),
+    "zeros": (np.where(NORMAL > 1, 0.0, np.exp(NORMAL)), "positive, often exactly 0"),
+    "rare events": (np.where(NORMAL > 1.5, RANDOM.integers(1, 40, ROWS), 0), "often exactly 0"),
     "counter": (np.arange(1, ROWS + 1), "ignored"),
 }
 

@@ -72,7 +72,8 @@ def _run(arguments: list[str]) -> int:
             raise
         return _failed("out of memory; use fewer rows at once, or a smaller width")
     except KeyboardInterrupt as stop:
-        default = "interrupted; no output was written, and --resume continues a fit"
+        resumes = ", and --resume continues a fit" if arguments[:1] == ["fit"] else ""
+        default = f"interrupted; no output was written{resumes}"
         return _failed(str(stop) or default, 130)
     return 0
 

@@ -42,13 +42,19 @@ def score_folder(
 
     Raises:
         ValueError: as `score_table`, and for an engine that is not installed.
+        KeyboardInterrupt: saying that the same command goes on, if it is interrupted.
     """
     load_model(path, device)
     summary, files = ScoreSummary(), 0
-    with writing(output):
-        for found in ScoredFolder(path, data, output, device, options).run(*run):
-            summary.merge(found)
-            files += 1
+    try:
+        with writing(output):
+            for found in ScoredFolder(path, data, output, device, options).run(*run):
+                summary.merge(found)
+                files += 1
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; {output} keeps the scores of finished files, and the same command scores the rest"
+        ) from None
     _tell(output, summary, as_json=as_json, files=files)
 
 

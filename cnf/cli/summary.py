@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,15 +113,29 @@ def lines_of(summary: dict[str, Any], *, columns: bool = True) -> list[str]:
         "integers": f"the mean over {points} points of each cell" if points > 1 else "",
         **(_training(summary) if summary["rows"] is not None else {}),
         **_gaussian(summary),
-        "orders": in_words(summary["orders"]),
-        "may be angles": "; ".join(
-            f"--type {name}={kind} has no seam"
-            for name, kind in summary["possible_angles"].items()
-        ),
+        "in every row": in_words(summary["orders"]),
+        "may be cyclic": _cyclic(summary["possible_angles"]),
     }
     listed = [f"  {line}" for line in schema.lines() if columns]
     told = [f"  {name:<13} {fact}" for name, fact in facts.items() if fact]
     return [summary["model"], *listed, *told]
+
+
+def _cyclic(kinds: Mapping[str, str]) -> str:
+    """How to fit columns as cycles, by their names and types.
+
+    >>> _cyclic({"hour": "angle:24"})
+    'hour: fit with --type hour=angle:24 if its last value is next to its first'
+    """
+    if not kinds:
+        return ""
+    types, they = ",".join(f"{name}={kind}" for name, kind in kinds.items()), len(kinds) > 1
+    its = (
+        "their last values are next to their first"
+        if they
+        else "its last value is next to its first"
+    )
+    return f"{', '.join(kinds)}: fit with --type {types} if {its}"
 
 
 def _flow_facts(summary: dict[str, Any]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from cnf.flows.mixtures import fitted_mixture
 from cnf.report.data import SEED, ReportData
 from cnf.rows import Rows, weighted_nll
 
-COMPONENTS = (2, 5, 10, 20, 40)
+COMPONENTS = (1, 2, 5, 10, 20, 40)
 MOST_ROWS = 10_000  # from which a mixture learns
 ROWS_A_COMPONENT = 25
 HELD_OUT = 0.1  # share of a mixture's own rows that choose its number of components
@@ -45,12 +45,11 @@ class Score:
 
 def compare(data: ReportData) -> list[Score]:
     """The flow and its baselines on the rows of the report."""
-    gaussian, mixture, components = baseline_scores(data)
-    contestants = {
-        "the flow": data.log_prob,
-        f"Gaussian mixture, {components}": mixture,
-        "one Gaussian": gaussian,
-    }
+    gaussian, mixture, sizes = baseline_scores(data)
+    words = " and ".join(map(str, sorted(sizes)))
+    # A mixture of one component is the Gaussian.
+    several = {} if sizes == {1} else {f"Gaussian mixture, {words} components": mixture}
+    contestants = {"the flow": data.log_prob, **several, "one Gaussian": gaussian}
     return [score_of(name, log_prob, data) for name, log_prob in contestants.items()]
 
 
@@ -62,23 +61,26 @@ def score_of(name: str, log_prob: Tensor, data: ReportData) -> Score:
     return Score(name, *weighted_nll(log_prob[known], weights), behind, behind_error)
 
 
-def baseline_scores(data: ReportData) -> tuple[Tensor, Tensor, str]:
+def baseline_scores(data: ReportData) -> tuple[Tensor, Tensor, set[int]]:
     """Log-densities (rows,) of a Gaussian and of a mixture that were not fitted to the row, and
-    the size of the mixture.
+    the numbers of components of the mixture.
 
     They learn from the training rows, or, where these are not at hand, from the half of the rows
     that a row is not in.
     """
     gaussian, mixture = torch.empty_like(data.log_prob), torch.empty_like(data.log_prob)
-    sizes = set()
+    sizes: set[int] = set()
     for train, places in folds(data):
         judged, several = data.rows.take(places), chosen_mixture(drawn(train))
         area = data.flow.preprocess.log_area(judged.x.double())
         gaussian[places] = (LinearGaussian.fit(train).log_prob(judged) - area).to(gaussian)
-        found = torch.as_tensor(several.log_prob(joint(judged), data.dim))
-        mixture[places] = (found - area.to(found)).to(mixture)
+        if several.components == 1:  # the Gaussian above learned from all rows
+            mixture[places] = gaussian[places]
+        else:
+            found = torch.as_tensor(several.log_prob(joint(judged), data.dim))
+            mixture[places] = (found - area.to(found)).to(mixture)
         sizes.add(several.components)
-    return gaussian, mixture, " and ".join(map(str, sorted(sizes))) + " components"
+    return gaussian, mixture, sizes
 
 
 def folds(data: ReportData) -> list[tuple[Rows, Tensor]]:
@@ -159,11 +161,12 @@ def chosen_mixture(train: np.ndarray) -> ConditionalMixture:
     held = max(1, round(HELD_OUT * len(train)))
     rows, valid = train[held:], train[:held]
     most = max(1, len(rows) // ROWS_A_COMPONENT)
-    best, best_score = ConditionalMixture.fit(rows, 1), -np.inf
+    best, best_score = None, -np.inf
     for components in (k for k in COMPONENTS if k <= most):
         found = ConditionalMixture.fit(rows, components)
         score = found.log_prob(valid, valid.shape[1]).mean()
-        if score < best_score:
+        if best is not None and score < best_score:
             break
         best, best_score = found, score
+    assert best is not None, "there are rows for one component"
     return best

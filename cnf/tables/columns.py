@@ -178,7 +178,7 @@ class Column:
         if self.spelling is not None and not self.spelling.bare:
             parts.append(self.spelling.describe())
         if self.atoms:
-            parts.append(f"exactly {self._atoms()} at times")
+            parts.append(f"often exactly {self._atoms()}")
         if self.missing:
             parts.append(" or ".join(("with missing cells", *map(shown, self.missing_words))))
         return ", ".join(parts) + (" (context)" if self.role == "context" else "")
@@ -186,7 +186,8 @@ class Column:
     def _atoms(self) -> str:
         few = [self.type.show(atom, self) for atom in self.atoms[:FEW_SHOWN]]
         more = len(self.atoms) - len(few)
-        return f"{', '.join(few)} or {more} more" if more else " or ".join(few)
+        others = f"one of {more} other values" if more > 1 else "one other value"
+        return f"{', '.join(few)} or {others}" if more else " or ".join(few)
 
 
 class Circle(NamedTuple):

@@ -20,7 +20,7 @@ from cnf.tables.columns import UNSEEN
 from cnf.tables.context import complete
 from cnf.tables.dataframes import Given, rows_of
 from cnf.tables.explaining import Explanation, Reference
-from cnf.tables.formats import TableError
+from cnf.tables.formats import TableError, shown
 from cnf.tables.imputation import Imputation
 from cnf.tables.numeric_methods import NumericMethods
 from cnf.tables.orders import broken_orders
@@ -52,6 +52,29 @@ class TableMethods(NumericMethods, ToldTable):
     @abstractmethod
     def evaluate(self, table: pd.DataFrame, *, unseen: Unseen = "other") -> Evaluation:
         """Scores of the rows of a frame."""
+
+    @property
+    @abstractmethod
+    def amortized(self) -> bool:
+        """Whether a conditional network was fitted in addition to the joint density."""
+
+    def with_columns(self, table: Any) -> pd.DataFrame:
+        """Rows as a frame.
+
+        Raises:
+            TableError: for rows of some of the modeled columns and no other, which `marginal` can score.
+        """
+        table, schema = rows_of(table, "table"), self.schema
+        held = [column.name for column in schema.modeled if column.name in table]
+        context = [column.name for column in schema.context if column.name in table]
+        lacking = [column.name for column in schema.modeled if column.name not in table]
+        alone = len(held) + len(context) == len(table.columns)
+        if held and lacking and alone and (self.plain or self.amortized):
+            raise TableError(
+                f"table: no column {shown(lacking[0])}; to score these columns alone, use"
+                f" model.marginal({held})"
+            )
+        return table
 
     def reasons(self, table: pd.DataFrame, *, unseen: Unseen = "other") -> list[str]:
         """The reason why each row of a frame has no ordinary score, from its first invalid cell; "" for a

@@ -195,7 +195,7 @@ class TableFlow(TableMethods, WholeState):
 
     def evaluate(self, table: pd.DataFrame, *, unseen: Unseen = "other") -> Evaluation:
         """`log_prob` with a bound of the error of solver and quadrature, the NFE and a verdict."""
-        return self.evaluate_cells(*self.encode(table), unseen=unseen)
+        return self.evaluate_cells(*self.encode(self.with_columns(table)), unseen=unseen)
 
     def evaluate_cells(
         self, cells: Cells, context: Tensor, *, unseen: Unseen = "other"

@@ -53,7 +53,7 @@ class Integer(NumericType):
         """The step and the ends."""
         width = column.step or 1.0
         half = width / 2
-        step = [] if width == 1 else [f"times {width:.12g}"]
+        step = [] if width == 1 else [f"multiples of {width:.12g}"]
         first = [] if column.lower is None else [f"from {column.lower + half:.12g}"]
         last = [] if column.upper is None else [f"to {column.upper - half:.12g}"]
         return [*step, *first, *last]
