@@ -31,7 +31,7 @@ from cnf.recipe.mixture_fallback import (
 )
 from cnf.recipe.preparation import FitPlan, checked_rows, prepare, stays_mixture
 from cnf.recipe.settings import FitSettings, default_settings
-from cnf.recipe.source import source_of, start_at, start_displaced, with_source
+from cnf.recipe.source import start_from
 from cnf.recipe.stacking import Stack
 from cnf.recipe.subsets import fit_subsets
 from cnf.training.callbacks import Callback, as_callbacks
@@ -150,13 +150,10 @@ def fit(
     )  # fmt: skip
     start = settings.clock()
     if source is not None:
-        origin = source_of(
-            source, flow, fit, steps=steps, seconds=seconds, checkpoint=checkpoint,
-            seed=seed, ranges=settings.ranges, clock=settings.clock,
+        settings = start_from(
+            source, flow, train, settings, fit,
+            steps=steps, seconds=seconds, checkpoint=checkpoint, seed=seed,
         )  # fmt: skip
-        start_at(flow, origin, train, settings.ranges)
-        start_displaced(flow, origin, train, seed=seed)
-        settings = with_source(settings, origin)
     given = rows + (len(valid) if x_valid is None else 0)
     free = likelihood_share is None and "phases" not in chosen
     as_mixture = free and stays_mixture(flow, train, valid, settings)

@@ -84,6 +84,29 @@ def source_of(
     return Source(source, rows)
 
 
+def start_from(
+    given: Any,
+    flow: CNF,
+    train: Rows,
+    settings: FitSettings,
+    fit: Callable[..., Any],
+    *,
+    steps: int | None,
+    seconds: float | None,
+    checkpoint: str | Path | None,
+    seed: int,
+) -> FitSettings:
+    """Make the source the base of a flow, and its displacement the start of the field; return the
+    settings of the fit that follows. For the arguments, see `source_of`."""
+    source = source_of(
+        given, flow, fit, steps=steps, seconds=seconds, checkpoint=checkpoint,
+        seed=seed, ranges=settings.ranges, clock=settings.clock,
+    )  # fmt: skip
+    start_at(flow, source, train, settings.ranges)
+    start_displaced(flow, source, train, seed=seed)
+    return with_source(settings, source)
+
+
 def start_at(
     flow: CNF, source: Source, train: Rows, ranges: Sequence[Range] | None = None
 ) -> None:
