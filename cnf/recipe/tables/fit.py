@@ -168,13 +168,9 @@ def fit_table(
     if announce is not None:
         lines = (f"  {line}" for line in schema.lines())
         announce(*unusual_lines(table), *read.describe(), *lines)
-    if time is None:
-        # The imputer answers questions about angles and spheres, and it needs the default flow.
-        asks = imputer or (any_subset and schema.charts is not None)
-        model = default_table_flow(schema, read.rows, hidden=hidden, imputer=bool(asks), seed=seed)
-    else:
-        span = ends_of(schema.column(time), read.train[time])
-        model = default_moving_table(schema, read.rows, span, hidden=hidden, seed=seed)
+    # The imputer answers questions about angles and spheres, and it needs the default flow.
+    asks = imputer or (any_subset and schema.charts is not None)
+    model = _new_model(read, time, hidden=hidden, imputer=bool(asks), seed=seed)
     stream = read.stream(model)
     try:
         fit_table_flow(
@@ -227,6 +223,22 @@ def _read(
         if streamed is not None:
             return streamed
     return whole_table(table, *asked, weights=weights, time=time, **options)
+
+
+def _new_model(
+    read: WholeTable | StreamedTable,
+    time: str | None,
+    *,
+    hidden: tuple[int, int] | None,
+    imputer: bool,
+    seed: int,
+) -> TableFlow:
+    """The model to fit, whose size follows from the rows."""
+    schema = read.schema
+    if time is None:
+        return default_table_flow(schema, read.rows, hidden=hidden, imputer=imputer, seed=seed)
+    span = ends_of(schema.column(time), read.train[time])
+    return default_moving_table(schema, read.rows, span, hidden=hidden, seed=seed)
 
 
 def _former_call(
