@@ -18,6 +18,7 @@ Callback = Callable[[float], None]
 # reference rows.
 COMPARED = 200
 DRAWS = 256  # rows drawn from the model
+SCORED_TOGETHER = 2048  # reference rows between two reports of the progress
 
 
 def silent(done: float) -> None:
@@ -142,9 +143,13 @@ class Reference:
         effects = _effects_in_draws(model, table)
         some = table.iloc[:: math.ceil(len(table) / COMPARED)]
         present = _present(model, some)
-        found = surprises(model, some, callback=lambda done: callback(done / 2)).to_numpy()
-        rest = rests(model, some, callback=lambda done: callback((1 + done) / 2)).to_numpy()
-        scores = _scores(model, table, effects)
+        found = surprises(model, some, callback=lambda done: callback(done / 3)).to_numpy()
+        rest = rests(model, some, callback=lambda done: callback((1 + done) / 3)).to_numpy()
+        parts = []
+        for start in range(0, len(table), SCORED_TOGETHER):
+            callback((2 + start / len(table)) / 3)
+            parts.append(_scores(model, table.iloc[start : start + SCORED_TOGETHER], effects))
+        scores = np.concatenate(parts)
         return cls(Leveled.of(present, found), Leveled.of(present, rest), np.sort(scores), effects)
 
     def p_values(self, model: Any, table: pd.DataFrame) -> pd.Series:

@@ -19,7 +19,7 @@ from cnf.rows import Cells
 from cnf.tables.columns import UNSEEN
 from cnf.tables.context import complete
 from cnf.tables.dataframes import Given, rows_of
-from cnf.tables.explaining import Explanation, Reference
+from cnf.tables.explaining import Callback, Explanation, Reference, silent
 from cnf.tables.formats import TableError, shown
 from cnf.tables.imputation import Imputation
 from cnf.tables.numeric_methods import NumericMethods
@@ -165,7 +165,9 @@ class TableMethods(NumericMethods, ToldTable):
             raise TableError(f"given: expected 1 or {rows} rows; found {held}")
         return density.draw(rows // held, generator=generator)
 
-    def explain(self, table: pd.DataFrame, reference: pd.DataFrame) -> Explanation:
+    def explain(
+        self, table: pd.DataFrame, reference: pd.DataFrame, *, callback: Callback = silent
+    ) -> Explanation:
         """Which column makes each row unusual, and how unusual the row is compared with reference
         rows.
 
@@ -175,12 +177,14 @@ class TableMethods(NumericMethods, ToldTable):
         Args:
             table: the rows.
             reference: ordinary rows.
+            callback: called with the finished fraction, such as `print`.
 
         Raises:
             ValueError: as in `marginal`.
         """
         known, rows = rows_of(reference, "reference"), rows_of(table, "table")
-        return Reference.of(self, known).explain(self, rows)
+        found = Reference.of(self, known, callback=lambda done: callback(done / 2))
+        return found.explain(self, rows, callback=lambda done: callback((1 + done) / 2))
 
     @torch.no_grad()
     def impute(
