@@ -221,7 +221,7 @@ def test_ctrl_c_while_an_imputer_is_fitted_leaves_the_state_of_the_flow_alone(
     tmp_path, capsys, monkeypatch
 ):
     table = tmp_path / "t.csv"
-    frame = pd.DataFrame(ROWS.numpy(), columns=["a", "b"])
+    frame = pd.DataFrame(ROWS.numpy().copy(), columns=["a", "b"])
     frame.loc[::5, "b"] = math.nan
     frame.to_csv(table, index=False)
     fit = ["fit", str(table), "--steps", "6", "--width", "8", "-o"]

@@ -37,8 +37,8 @@ def density_grid(log_prob: Function, limits: Limits, *, resolution: int = 200) -
 
     `log_prob` maps points (n, 2) to (n,), in nats. Raises ValueError for another shape.
 
-    >>> density_grid(lambda x: 0 * x[:, 0], ((0, 1), (0, 1)), resolution=2).sum()
-    np.float64(4.0)
+    >>> density_grid(lambda x: 0 * x[:, 0], ((0, 1), (0, 1)), resolution=2).sum().item()
+    4.0
     """
     x, y = centers(limits, resolution)
     with np.errstate(over="ignore"):

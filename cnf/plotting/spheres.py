@@ -64,8 +64,8 @@ def sphere_map(
 def sphere_points(points: Array, *, ax: Axes | None = None, color: str = INK) -> Axes:
     """Draw longitudes and latitudes (n, 2) in degrees in the same projection; return its axes.
 
-    >>> sphere_points(np.array([[190.0, 45.0]])).collections[0].get_offsets()[0, 0].round(3)
-    np.float64(-2.967)
+    >>> sphere_points(np.array([[190.0, 45.0]])).collections[0].get_offsets()[0, 0].round(3).item()
+    -2.967
     """
     ax = sphere_figure()[1] if ax is None else ax
     longitude, latitude = table(points, "points", columns=2).T

@@ -111,7 +111,7 @@ def counted(crowd: np.ndarray, box: list[tuple[float, float]]) -> np.ndarray:
     """log p of one pair of columns."""
     (left, right), (bottom, top) = box
     area = (right - left) * (top - bottom) / COUNTED_CELLS**2
-    counts = [np.histogram2d(x, y, COUNTED_CELLS, range=box)[0].T for x, y in crowd.mT]
+    counts = [np.histogram2d(x, y, COUNTED_CELLS, range=box)[0].T for x, y in crowd.swapaxes(1, 2)]
     with np.errstate(divide="ignore"):
         return np.log([gaussian_filter(count, BLUR) / (crowd.shape[1] * area) for count in counts])
 

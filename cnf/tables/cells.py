@@ -70,7 +70,11 @@ def _parsed(series: pd.Series) -> pd.Series:
             f"{place(series, bad[0])}: expected a number, found {shown(str(series.iloc[bad[0]]))}; "
             "correct the cell, or declare the column categorical"
         )
-    return parsed
+    # pandas before release 3 may be off in the last digit of text.
+    exact = [
+        float(cell) if isinstance(cell, str) else number for cell, number in zip(series, parsed)
+    ]
+    return pd.Series(exact, series.index, dtype=parsed.dtype)
 
 
 def _doubles(series: pd.Series) -> np.ndarray:

@@ -70,6 +70,9 @@ def from_arrow(column: pa.Array | pa.ChunkedArray) -> pd.Series:
     Int64Dtype()
     """
     mapper = NULLABLE_OF.get if column.null_count else None
+    if pa.types.is_dictionary(column.type):  # pyarrow 14 converts signed indices alone
+        kind = column.type
+        column = column.cast(pa.dictionary(pa.int32(), kind.value_type, kind.ordered))
     return column.to_pandas(types_mapper=mapper)
 
 

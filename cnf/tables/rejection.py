@@ -38,8 +38,8 @@ def accepted(
         >>> frame = pd.DataFrame({"x": [1, 2, 3, 4]})
         >>> where = {"where": lambda f: f["x"] > 2}
         >>> kept = accepted(lambda n: frame.loc[frame.index.repeat(n)], where, 5)
-        >>> kept["x"].gt(2).all(), len(kept), kept.attrs["acceptance"]
-        (np.True_, 5, 0.5)
+        >>> set(kept["x"]) <= {3, 4}, len(kept), kept.attrs["acceptance"]
+        (True, 5, 0.5)
     """
     parts: list[pd.DataFrame] = []
     drawn = kept = 0
