@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
+import pandas as pd
 from rich.console import Console
 from rich.progress import Progress
+
+PART_ROWS = (
+    2_048  # after which the number of rows is told; a slow table takes half a minute for them
+)
+SOON = 2.0  # seconds, before which nothing is told
 
 
 @contextmanager
@@ -22,3 +29,20 @@ def bar(task: str) -> Iterator[Callable[[float], None]]:
     with Progress(console=Console(stderr=True), transient=True) as shown:
         number = shown.add_task(task, total=1.0)
         yield lambda done: shown.update(number, completed=done)
+
+
+def counted(
+    chunks: Iterable[pd.DataFrame], *, clock: Callable[[], float] = time.monotonic
+) -> Iterator[pd.DataFrame]:
+    """Chunks in parts, while the number of finished rows is told on standard error: on a terminal in a
+    line that changes, elsewhere in a line after two seconds and whenever the time has doubled."""
+    terminal, done, start, due = sys.stderr.isatty(), 0, clock(), SOON
+    with Console(stderr=True, quiet=not terminal).status("reading") as shown:
+        for chunk in chunks:
+            for first in range(0, max(len(chunk), 1), PART_ROWS):
+                yield (part := chunk.iloc[first : first + PART_ROWS])
+                done += len(part)
+                shown.update(f"{done:,} rows scored")
+                if not terminal and clock() - start >= due:
+                    print(f"cnf: {done:,} rows scored", file=sys.stderr, flush=True)
+                    due = 2 * (clock() - start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cnf.cli.bar import counted
 from cnf.cli.model import load_model
 from cnf.cli.output import require_writable, say, say_json, writing
 from cnf.scale import ScoredFolder, ScoreOptions, ScoreSummary, write_scores
@@ -22,7 +23,7 @@ def score_table(
     model = load_model(path, device)
     require_writable(output, path, data)
     with writing(output):
-        chunks = model.chunks(data, judged=True)
+        chunks = counted(model.chunks(data, judged=True))
         summary = write_scores(model.table_flow, chunks, output, data, options, rows_needed=1)
     _tell(output, summary, as_json=as_json)
 
