@@ -79,7 +79,7 @@ def sentence(report: dict[str, Any]) -> str:
             f"{report['unseen']:,} have a category that was not in training, treated as rare"
         )
     if report["not_ok"]:
-        why = "cells are missing or invalid, or no solve reached the tolerance"
+        why = "cells are missing or invalid, or no solve reached the tolerance (see --reason)"
         parts.append(f"{report['not_ok']:,} have no log-density: {why}")
     if report["rows"] > left_out:
         of = "mean log-density of the others" if left_out else "mean log-density"
