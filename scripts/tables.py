@@ -62,7 +62,7 @@ def generated(rows: int = 1500) -> pd.DataFrame:
 
 
 def study(table: pd.DataFrame, seed: int, **budget: Any) -> dict[str, Any]:
-    """All figures of one table; a counter of its rows is no counter once they are shuffled."""
+    """All figures of one table, of the columns that are modeled before its rows are shuffled."""
     schema = cnf.Schema.infer(table)
     table = table[[column.name for column in schema.modeled]]
     order = np.random.default_rng(seed).permutation(len(table))

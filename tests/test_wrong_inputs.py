@@ -218,6 +218,32 @@ def test_arguments_of_a_fit_that_are_none_are_refused(name):
     assert told in refusal(call)
 
 
+def energy(x):
+    return -x.square().sum(-1)
+
+
+SEEDED = {
+    "snapshots": lambda seed: cnf.fit_snapshots(flow(), {0.0: X, 1.0: X}, seed=seed),
+    "reverse KL": lambda seed: cnf.variational.fit_reverse_kl(flow(), energy, steps=1, seed=seed),
+    "check": lambda seed: cnf.diagnostics.check(FLOW, X, seed=seed),
+}
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_text_is_no_seed(name):
+    assert "seed: expected a whole number; got 'a'" in refusal(lambda: SEEDED[name]("a"))
+
+
+def test_every_loop_wants_a_list_of_callbacks():
+    fit = cnf.variational.fit_reverse_kl
+    told = refusal(lambda: fit(flow(), energy, steps=1, callbacks=print))
+    assert "list of functions of the loop" in told
+
+
+def test_a_tolerance_is_a_number():
+    assert "number of nats; got 'a'" in refusal(lambda: flow().calibrate(X, tolerance="a"))
+
+
 FRAME = pd.DataFrame(X, columns=["a", "b"])
 TABLE_FITS = {
     "device": ({"device": "gpu"}, "device: expected a device of torch, such as 'cpu' or 'cuda'"),
@@ -238,6 +264,11 @@ def test_arguments_of_the_fit_of_a_table_that_are_none_are_refused(name):
 def test_a_seed_is_no_generator(method):
     told = refusal(lambda: getattr(FLOW, method)(3, generator=0))
     assert "got 0: torch.Generator().manual_seed(0) makes one" in told
+
+
+def test_questions_want_a_generator_too():
+    told = refusal(lambda: FLOW.conditional({0: 0.0}).sample((3,), generator=0))
+    assert told.startswith("generator: expected a torch.Generator; got 0")
 
 
 def test_a_bound_flow_takes_a_solver():

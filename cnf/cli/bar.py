@@ -1,4 +1,4 @@
-"""The progress of a task that is no fit, on standard error."""
+"""The progress of commands that do not fit, on standard error."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import Progress
 
-PART_ROWS = (
-    2_048  # after which the number of rows is told; a slow table takes half a minute for them
-)
-SOON = 2.0  # seconds, before which nothing is told
+# Rows between two reports; a slow table takes half a minute for them.
+PART_ROWS = 2_048
+# Seconds before the first report.
+SOON = 2.0
 
 
 @contextmanager
 def bar(task: str) -> Iterator[Callable[[float], None]]:
-    """What takes the share of a task that is done: a bar on standard error, where that is a
-    terminal; elsewhere a line as the task begins."""
+    """A callback that takes the finished fraction of a task: it moves a bar on a terminal, and prints
+    a line elsewhere as the task begins."""
     if not sys.stderr.isatty():
         begin = cache(lambda: print(f"cnf: {task}", file=sys.stderr, flush=True))
         yield lambda done: begin()
@@ -34,8 +34,8 @@ def bar(task: str) -> Iterator[Callable[[float], None]]:
 def counted(
     chunks: Iterable[pd.DataFrame], *, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[pd.DataFrame]:
-    """Chunks in parts, while the number of finished rows is told on standard error: on a terminal in a
-    line that changes, elsewhere in a line after two seconds and whenever the time has doubled."""
+    """The chunks in parts; reports the number of finished rows, on a terminal in a line that changes,
+    elsewhere in a line after two seconds and whenever the time has doubled."""
     terminal, done, start, due = sys.stderr.isatty(), 0, clock(), SOON
     with Console(stderr=True, quiet=not terminal).status("reading") as shown:
         for chunk in chunks:

@@ -27,7 +27,7 @@ from cnf.diagnostics.numerics import (
 from cnf.diagnostics.result import CheckResult, Kind
 from cnf.diagnostics.two_sample import two_sample
 from cnf.flows import CNF
-from cnf.inputs import as_rows
+from cnf.inputs import as_rows, as_seed
 from cnf.ode import SolverError
 from cnf.plugins import Registry
 from cnf.rows import FEWEST_ROWS, Rows
@@ -153,7 +153,7 @@ def _rows(flow: CNF, x: Any, context: Any, seed: int) -> Rows:
     rows = as_rows("x", x, context, None, flow.device)
     if len(rows) < FEWEST_ROWS:
         raise ValueError(f"x: expected at least {FEWEST_ROWS} rows; got {len(rows)}")
-    generator = torch.Generator(rows.x.device).manual_seed(seed)
+    generator = torch.Generator(rows.x.device).manual_seed(as_seed(seed))
     order = torch.randperm(len(rows), generator=generator, device=rows.x.device)
     none = rows.take(order[:0])
     flow.log_prob(none.x, none.context)  # says what is wrong with columns or context

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
+from numbers import Real
 from typing import Any
 
 import torch
@@ -101,8 +102,8 @@ def calibrated(bound: BoundFlow, x: Tensor, tolerance: float) -> tuple[Grid, Err
     Raises:
         ValueError: for a tolerance that is not positive, or no finite row.
     """
-    if not tolerance > 0:
-        raise ValueError(f"tolerance: expected a positive number of nats; got {tolerance}")
+    if not (isinstance(tolerance, Real) and tolerance > 0):
+        raise ValueError(f"tolerance: expected a positive number of nats; got {tolerance!r}")
     y, given = _chosen(bound, x)
     usual = copy.deepcopy(bound.flow).eval()
     exact = copy.deepcopy(usual).double()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from cnf.inputs import as_seed
 from cnf.neural_ode.latent_ode import LatentODE
 from cnf.neural_ode.latent_series import Series
 from cnf.training import Callback, History, WarmupCosine, minimize
@@ -153,7 +154,7 @@ def fit_latent_ode(
             f" from 0 on; got {steps}, {batch}, {len(observed)}; {anneal}; {beta}, {agree}"
         )
     targets = observed if targets is None else targets
-    generator = torch.Generator(observed.times.device).manual_seed(seed)
+    generator = torch.Generator(observed.times.device).manual_seed(as_seed(seed))
 
     def objective(step: int) -> tuple[Tensor, Tensor]:
         weight = beta * (min(1.0, step / steps / anneal) if anneal > 0 else 1.0)

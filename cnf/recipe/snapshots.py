@@ -16,7 +16,7 @@ from torch import Tensor
 import cnf.recipe.defaults as defaults
 from cnf.fields import SumField
 from cnf.flows import CNF, SnapshotFlow
-from cnf.inputs import as_rows
+from cnf.inputs import as_rows, as_seed
 from cnf.recipe.architecture import default_field
 from cnf.recipe.fit import fit
 from cnf.recipe.preparation import at_rest
@@ -105,7 +105,7 @@ def fit_snapshots(
         >>> moving.log_prob(torch.zeros(5, 2), time=1.5).shape
         torch.Size([5])
     """
-    snapshots = _by_time(snapshots)
+    seed, snapshots = as_seed(seed), _by_time(snapshots)
     pooled = _pooled(flow, snapshots)
     known = known_velocities(pooled, velocities or {})
     (train, valid), (known, _) = (held_out_split(rows, seed) for rows in (pooled, known))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cnf.flows.questions.question import Answer, Question
 from cnf.flows.questions.subset_density import DRAWS, subset_density
+from cnf.inputs import as_seed
 from cnf.rows import Cells
 from cnf.tables.answers import TableAnswers
 from cnf.tables.dataframes import Given, rows_of
@@ -249,7 +250,7 @@ def posterior(
     known = table[[name for name in names if name in table and name != column]]
     times = draws if errors else 1
     rows = known.loc[known.index.repeat(times)].astype(dict.fromkeys(errors, float))
-    noise = np.random.default_rng(seed)
+    noise = np.random.default_rng(as_seed(seed))
     for name, error in errors.items():
         rows[name] += noise.normal(size=len(rows)) * table[error].repeat(times).to_numpy()
     found = table_density(model).conditional(rows).posterior(column, grid)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from cnf.training.callbacks import Callback
+from cnf.training.callbacks import Callback, as_callbacks
 from cnf.training.config import Clock
 from cnf.training.errors import TrainingError
 from cnf.training.history import History, Record
@@ -85,7 +85,7 @@ def minimize(
     """
     if steps < 1:
         raise ValueError(f"steps: expected at least one training step; got {steps}")
-    parameters = list(parameters)
+    parameters, callbacks = list(parameters), as_callbacks(callbacks)
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
     run, values, start = Minimization(steps), [], clock()
     while run.step < steps and not run.stopping:

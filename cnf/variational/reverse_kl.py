@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cnf.flows import CNF
+from cnf.inputs import as_seed
 from cnf.ode import Solver
 from cnf.training import Callback, History, TrainingError, minimize
 from cnf.training.callbacks import renamed_callbacks
@@ -78,7 +79,7 @@ def fit_reverse_kl(
         raise ValueError(
             f"expected steps, batch >= 1, anneal in [0, 1); got {steps}, {batch}, {anneal}"
         )
-    generator = torch.Generator(next(iter(flow.parameters())).device).manual_seed(seed)
+    generator = torch.Generator(next(iter(flow.parameters())).device).manual_seed(as_seed(seed))
     draw = _draws(flow, log_density, batch, generator)
 
     def objective(step: int) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cnf.inputs import require_generator
+
 # Keeps normal scores of uniform numbers finite.
 EDGE = 1e-12
 
@@ -37,6 +39,7 @@ class Noise(NamedTuple):
         generator: torch.Generator | None,
     ) -> Noise:  # fmt: skip
         """Independent numbers from a generator."""
+        require_generator(generator)
         size = (draws, 2 * numeric + columns)
         uniform = torch.rand(size, generator=generator, device=device, dtype=torch.float64)
         return cls._of(uniform, numeric)
