@@ -22,44 +22,17 @@ from cnf.flows.scoring import (
     evaluate_rows,
     warn_of_unsolved,
 )
+from cnf.flows.solve_options import SolveOptions
 from cnf.inputs import (
     Numbers,
     as_shape,
     as_tensor,
-    brief,
     joint_shape,
     require_columns,
     require_context,
-    require_generator,
 )
 from cnf.ode import Gradient, Solver, System
 from cnf.precision import outside_autocast
-
-
-@dataclass(frozen=True)
-class SolveOptions:
-    """Options of the solves of a `BoundFlow`; None means the option of the flow.
-
-    Attributes:
-        solver: the solver.
-        divergence: "auto", "exact" or a `Hutchinson`.
-        error_model: of the error bounds.
-        tolerance: of the error bounds, in place of that of the error model, nats.
-        gradient: "direct", "discrete" or "adjoint".
-        generator: source of all randomness.
-    """
-
-    solver: Solver | None = None
-    divergence: Hutchinson | str | None = None
-    error_model: ErrorModel | None = None
-    tolerance: float | None = None
-    gradient: Gradient | None = None
-    generator: torch.Generator | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.solver, Solver | None):
-            raise TypeError(f"solver: expected a Solver; got {brief(self.solver)}")
-        require_generator(self.generator)
 
 
 @dataclass(frozen=True, eq=False)

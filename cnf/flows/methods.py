@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnf.flows.bound import BoundFlow, SolveOptions
+from cnf.flows.bound import BoundFlow
 from cnf.flows.divergence import Hutchinson
 from cnf.flows.error_model import ErrorModel, SolveResult
 from cnf.flows.questions.subset_density import GivenNumber, SubsetDensity, subset_density
 from cnf.flows.scoring import Evaluation
+from cnf.flows.solve_options import SolveOptions
 from cnf.flows.start_points import warn_of_model_coordinates
 from cnf.inputs import Numbers, as_tensor
 from cnf.ode import Gradient, Solver, System

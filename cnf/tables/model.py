@@ -219,13 +219,11 @@ class TableFlow(TableMethods, WholeState):
 
         Args:
             rows: number of rows.
-            given: conditions: name -> a value, a list of levels, or a range (low, high) with None
-                for no end; or a frame, a Series or a list of mappings with one row for all, or
-                with `rows` rows. Context columns are required; any modeled column is allowed.
+            given: a mapping from name to a value, a list of levels, or a range (low, high) with None
+                for no end; or 1 or `rows` rows. Context columns are required.
             where: a function from a frame to booleans (rows,); other rows are drawn again.
                 `attrs["acceptance"]` of the result is the share that was kept.
-            keep_orders: whether to redraw rows that violate an order a ≤ b of `metadata.orders`,
-                which hold in every row of the table.
+            keep_orders: whether to redraw rows that violate an order a ≤ b of `metadata.orders`.
             generator: source of all randomness.
 
         Raises:
@@ -236,8 +234,7 @@ class TableFlow(TableMethods, WholeState):
         rows = as_count("rows", rows, 0)
         require_generator(generator)
         wanted = {"where": where, "keep_orders": self.in_order if keep_orders else None}
-        if any(wanted.values()):
-            asked = {name: condition for name, condition in wanted.items() if condition}
+        if asked := {name: condition for name, condition in wanted.items() if condition}:
             sample = partial(self.sample, generator=generator)
             return accepted_given(sample, self.schema, given, asked, rows)
         if gives_modeled(self.schema, given):
