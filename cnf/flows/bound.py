@@ -49,7 +49,7 @@ class BoundFlow:
 
     flow: Any
     context: Tensor | None = field(default=None, repr=False)
-    options: SolveOptions = SolveOptions()
+    options: SolveOptions = field(default_factory=SolveOptions)
 
     @property
     def device(self) -> torch.device:

@@ -51,8 +51,7 @@ class FlowMethods:
             generator: source of all randomness.
 
         Returns:
-            An object with `log_prob`, `evaluate`, `sample` and the other methods of the flow. The
-            flow itself is not changed.
+            An object with the methods of the flow, which itself is not changed.
 
         Example:
             >>> import cnf
