@@ -98,7 +98,7 @@ def report_model(path: Path, data: str, output: Path, *, with_calculator: bool) 
 def _held(model: TableFlow, present: Tensor) -> str:
     """The numbers that rows of the report hold, in words."""
     absent = listed([column.name for column in compress(model.numeric_columns, ~present)])
-    return f"every number but {absent}, which few rows hold too" if absent else "every number"
+    return f"every number but those of {absent}, which few rows hold" if absent else "every number"
 
 
 def _scored(model: TableFlow, rows: int) -> slice:
