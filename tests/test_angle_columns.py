@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import cnf
@@ -229,6 +229,7 @@ def test_cells_beyond_a_turn_are_wrapped_and_counted(weather):
     st.lists(st.floats(-1e6, 1e6), min_size=3, max_size=20, unique=True),
     st.sampled_from(["360", "2pi", "24", "0.5"]),
 )
+@example(values=[0.0, 7.0, 1.5], period="2pi")
 @settings(max_examples=40, deadline=None)
 def test_cells_come_back_up_to_whole_turns(values, period):
     series = pd.Series([*values, np.nan], name="x")

@@ -157,10 +157,11 @@ def _as_stored(column: Column, series: pd.Series, found: Recognized) -> Column:
 
 
 def _places(column: Column, found: Recognized) -> int | None:
-    """The decimals of a continuous column; None if there are none or too many."""
+    """The decimals of a continuous column; None if there are none or too many. Angles count as they are
+    after wrapping: 7 has no decimals, 7 − 2π has many."""
     if not column.numeric or column.step is not None or not is_numeric(found.cells):
         return None
-    return decimal_places(_counted(found.cells)[0])
+    return decimal_places(np.unique(column.numbers(found.cells.dropna())))
 
 
 def same_grids(

@@ -83,7 +83,7 @@ class Angle(NumericType):
     def details(self, column: Column) -> list[str]:
         """The period, the step, and the number of wrapped cells."""
         period, start, beyond = column.parameters
-        step = [] if column.step is None else [f"times {column.step:g}"]
+        step = [] if column.step is None else [f"multiples of {column.step:g}"]
         wrapped = [f"{beyond:g} cells wrapped"] if beyond else []
         return [f"period {period:g} from {start:g}", *step, *wrapped]
 
