@@ -650,7 +650,7 @@ BAD_FITS = {
     "unknown ending": (["table.foo", "-o", "m"], ["table.foo", ".parquet"]),
     "unknown toy": (["toy:nope", "-o", "m"], ["'nope'", "moons"]),
     "no steps": (["toy:moons", "-o", "m", "--steps", "0"], ["--steps"]),
-    "negative seconds": (["toy:moons", "-o", "m", "--seconds", "-1"], ["positive"]),
+    "negative seconds": (["toy:moons", "-o", "m", "--seconds", "-1"], ["--seconds", "above 0"]),
     "endless": (["toy:moons", "-o", "m", "--seconds", "inf"], ["--seconds", "finite"]),
     "not a number": (["toy:moons", "-o", "m", "--seconds", "nan"], ["--seconds", "finite"]),
     "two budgets": (["toy:moons", "-o", "m", "--steps", "5", "--seconds", "5"], ["not both"]),

@@ -427,7 +427,7 @@ def test_validation_judges_weighted_rows_and_splits_do_not_overlap():
         ({"x": torch.full((50, 2), torch.nan)}, "row 0, column 0"),
         ({"x": torch.ones(50, 2)}, "constant"),
         ({"x": torch.randn(50, 1).expand(50, 2)}, "linearly dependent"),
-        ({"steps": 0}, "must be positive"),
+        ({"steps": 0}, "expected a budget above 0"),
         ({"steps": 5, "seconds": 1.0}, "not both"),
         ({"likelihood_share": 2.0}, r"\[0, 1\]"),
         ({"weights": -torch.ones(50)}, "weights"),

@@ -77,7 +77,7 @@ def is_finished(output: Path) -> bool:
 
 def check_budget(options: FitOptions) -> None:
     """Refuse an impossible budget before anything is read."""
-    if options.seconds is not None and not math.isfinite(options.seconds):
+    if options.seconds is not None and not 0 < options.seconds < math.inf:
         raise ValueError(f"--seconds: expected a finite number above 0, got {options.seconds}")
     default_settings(
         rows=FEWEST_ROWS,

@@ -230,7 +230,7 @@ def default_phases(
         steps = default_steps(rows)
     budget = seconds if steps is None else steps
     if not (isinstance(budget, Real) and budget > 0):
-        raise ValueError(f"the budget must be positive; got steps={steps!r}, seconds={seconds!r}")
+        raise ValueError(f"expected a budget above 0; got steps={steps!r}, seconds={seconds!r}")
     share = likelihood_share
     share = default_likelihood_share(rows, seconds) if share is None else share
     if not (isinstance(share, Real) and 0 <= share <= 1):
