@@ -1,6 +1,7 @@
 """Probabilities of integer cells, and rows that a model cannot hold."""
 
 import copy
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -8,10 +9,10 @@ import pytest
 import torch
 
 import cnf
-from cnf.tables.cell_integrals import TOLERANCE
+from cnf.tables.cell_integrals import PLANES_SCALE, TOLERANCE
 from cnf.tables.gaussian_cells import _log_mass
 from cnf.tables.loading import _cell_error
-from cnf.tables.quadrature import axes_rule, cell_rule, cell_rules, end_rule
+from cnf.tables.quadrature import cell_rule, cell_rules, end_rule, sparse_rule
 from cnf.transforms.marginals import MarginalTransform
 
 
@@ -95,15 +96,30 @@ def test_scores_do_not_depend_on_the_rows_beside(model, table):
 
 
 def test_the_rule_along_axes_is_exact_to_third_order():
-    rule = axes_rule(torch.tensor([2.0, 0.0, 4.0]))
+    rule = sparse_rule(torch.tensor([2.0, 0.0, 4.0]), together=1)
     x, _, z = rule.offsets.T
     for values, mean in ((x**2, 1 / 3), (z**2, 4 / 3), (x**3 + x * z, 0.0), (x**4, 1 / 5)):
         assert (rule.weights @ values).item() == pytest.approx(mean)
 
 
-def test_the_first_files_that_measured_cells_have_one_number():
-    assert _cell_error(0.25)[0] == 0.25
-    for wrong in ([1.0, -1.0], [1.0], "1", [1.0, float("nan")], True):
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_the_rule_in_planes_is_exact_to_fifth_order_and_along_axes_to_eleventh(count):
+    """Means of monomials over (-1, 1) are products of 1 / (degree + 1) for even degrees."""
+    rule = sparse_rule(torch.full((count,), 2.0), together=2)
+    x = rule.offsets
+    assert (rule.weights @ x[:, 0] ** 10).item() == pytest.approx(1 / 11)
+    for degrees in product(range(6), repeat=count):
+        if sum(degrees) <= 5:
+            mean = np.prod([(1 - degree % 2) / (degree + 1) for degree in degrees])
+            found = rule.weights @ (x ** torch.tensor(degrees)).prod(1)
+            assert found.item() == pytest.approx(mean, abs=1e-12)
+
+
+def test_early_files_that_measured_cells_have_other_numbers():
+    assert [_cell_error(found)[0] for found in (0.25, [0.25], [0.25, 3.0], [0.25] * 6)] == [
+        0.25
+    ] * 4
+    for wrong in ([1.0, -1.0], [], "1", [1.0, float("nan")], True):
         with pytest.raises(ValueError, match="cell_error"):
             _cell_error(wrong)
 
@@ -113,25 +129,31 @@ def test_a_density_that_goes_like_a_power_at_an_end_takes_few_nodes(power):
     """The mean of uᵖ is 1 / (1 + p); the checks bound what the rule errs by."""
     rule = end_rule(torch.tensor([0.0, 2.0]), 8)
     share = rule.offsets[:, 1] / 2 + 0.5
-    log_mean, check = rule.log_mean(power * share.log()[:, None])
+    log_density = power * share.log()[:, None]
+    log_mean = rule.log_mean(log_density)
+    check, _ = rule.errors(log_density - log_mean, torch.ones(1, 2))
     assert abs(log_mean.item() + np.log(1 + power)) < min(2e-3, check.item())
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3, 4])
-def test_checks_see_what_a_rule_errs_by_where_columns_depend_on_each_other(dim):
-    """Cells of two deviations of a Gaussian, against 12 nodes in each column."""
+@pytest.mark.parametrize("dim", [1, 2, 3, 4, 5])
+def test_errors_are_seen_where_columns_depend_on_each_other(dim):
+    """Cells of two deviations of a Gaussian, against 9 nodes in each column. The widths are those of the
+    conditional Gaussians, in which the columns depend less on each other than here."""
     steps = torch.full((dim,), 2.0)
     precision = (torch.eye(dim) + 0.6 * (1 - torch.eye(dim))).double().inverse()
+    widths = (steps * precision.diagonal().sqrt())[None]
 
     def log_density(x):
         return -0.5 * ((x - 1) @ precision * (x - 1)).sum(1)
 
-    exact = end_rule(steps, 12)
-    mean = exact.log_mean(log_density(exact.offsets)[:, None])[0]
+    exact = end_rule(steps, 9)
+    mean = exact.log_mean(log_density(exact.offsets)[:, None])
     for rule in cell_rules(steps):
-        found, check = rule.log_mean(log_density(rule.offsets)[:, None])
+        at_points = log_density(rule.offsets)[:, None]
+        found = rule.log_mean(at_points)
+        check, indicator = rule.errors(at_points - found, widths)
         error = (found - mean).abs().item()
-        assert error <= check.item() + 1e-4
+        assert error <= check.item() + PLANES_SCALE * indicator.item() + 1e-4
     assert error < 0.05
 
 

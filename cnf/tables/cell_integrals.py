@@ -15,7 +15,12 @@ from cnf.flows import CNF, Evaluation
 from cnf.rows import evenly_spaced, in_blocks
 from cnf.tables.columns import Column
 from cnf.tables.gaussian_cells import REACH, GaussianCells, NumberRows, log_widths
-from cnf.tables.quadrature import Rule, axes_rule, cell_rule, cell_rules, finest_rule
+from cnf.tables.quadrature import (
+    Rule,
+    cell_rule,
+    cell_rules,
+    sparse_rule,
+)
 from cnf.transforms.patterns import by_pattern
 
 # Rows are solved at several points of their cells in parts of about this many points.
@@ -26,18 +31,14 @@ TOLERANCE = 1e-2
 # width of their cells in deviations, the fraction of rows that the estimate must cover, and a safety
 # factor. Errors below SMALLEST_ERROR may come from the solver.
 MEASURED_ROWS, NARROW, COVERED, MARGIN, SMALLEST_ERROR = 128, 1.0, 0.98, 2.0, 5e-4
-# The error bound of a rule is a factor times its check. RULE_MARGIN is the factor without calibration: at
-# an end of the support, the check alone is too small for one cell in ten. Then the number of wide cells
-# for its calibration, its smallest value, and the fewest cells for either calibration.
-RULE_MARGIN, MEASURED_WIDE, SMALLEST_SCALE, FEWEST_MEASURED = 2.0, 64, 1e-3, 8
-# Rules along one, two, three, four and more columns have separate factors: the error of a product rule is
-# far below its check, while that of Sobol points in five columns exceeds it.
-SCALES = 5
+# The factor of the indicators of rules along the axes is calibrated, that of rules in planes is fixed. Then
+# the former without calibration, the number of wide cells for its calibration, its smallest value, and the
+# fewest cells for any calibration.
+PLANES_SCALE = 0.05
+AXES_SCALE, MEASURED_WIDE, SMALLEST_SCALE, FEWEST_MEASURED = 1.0, 64, 1e-3, 8
 # The narrowest columns of a cell stay at their center while others are integrated, as long as their
 # total error is at most this fraction of the tolerance.
 NARROW_SHARE = 0.8
-# Error estimate of a single point, in nats, above which a rule along the axes is skipped.
-VERY_WIDE = 0.1
 # Indices of rows, and the rules for their cells, each with more points than the one before.
 Job: TypeAlias = tuple[Tensor, list[Rule]]
 
@@ -63,8 +64,7 @@ class CellIntegrals:
 
     Attributes:
         kappa: κ, calibrated on training rows; if it is None, one rule of fixed size serves every cell.
-        check_scales: calibrated ratios of a rule's error to its check, by the number of columns along
-            which it integrates: one, two, three, four, more.
+        axes_scale: calibrated ratio of the error of a rule along the axes to its indicator.
     """
 
     def __init__(self, columns: Sequence[Column]) -> None:
@@ -72,12 +72,12 @@ class CellIntegrals:
             steps = [column.step or 0.0 for column in columns]
             self.steps = torch.tensor(steps, dtype=torch.float64)
         self.kappa: float | None = None
-        self.check_scales = [RULE_MARGIN] * SCALES
+        self.axes_scale = AXES_SCALE
 
     @property
     def measured(self) -> list[float] | None:
-        """κ and the scales of checks, as stored in a model file; None without calibration."""
-        return None if self.kappa is None else [self.kappa, *self.check_scales]
+        """κ and the other scale, as stored in a model file; None without calibration."""
+        return None if self.kappa is None else [self.kappa, self.axes_scale]
 
     @property
     def fewest_points(self) -> int:
@@ -108,7 +108,7 @@ class CellIntegrals:
     @torch.no_grad()
     def measure(self, flow: CNF, rows: NumberRows) -> None:
         """Calibrate κ and the factors of the rules' checks on some training rows of a default flow."""
-        self.kappa, self.check_scales = 1.0, [RULE_MARGIN] * SCALES
+        self.kappa = 1.0
         correction, sizes = self.from_center(GaussianCells.of(flow, self.steps, rows))
         size = sizes.sum(1)
         narrow = ((size > SMALLEST_ERROR) & (size < NARROW)).nonzero().squeeze(1)
@@ -118,38 +118,31 @@ class CellIntegrals:
             self.kappa = self._measured_kappa(flow, some, size[chosen], correction[chosen])
         wide = (self.kappa * size > TOLERANCE).nonzero().squeeze(1)
         chosen = wide[evenly_spaced(wide, MEASURED_WIDE)]
-        self.check_scales = self._measured_scales(
-            flow, rows, self._jobs(self.kappa * sizes, chosen)
-        )
+        self.axes_scale = self._measured_scale(flow, rows, self._jobs(self.kappa * sizes, chosen))
 
     def _measured_kappa(
         self, flow: CNF, rows: NumberRows, size: Tensor, correction: Tensor
     ) -> float:
         """κ from integrals along each column through the center; their sum equals the mean over the cell
         up to terms of fourth order."""
-        rule = axes_rule(self.steps)
+        rule = sparse_rule(self.steps, 1)
         found = flow.evaluate(*rows.at(rule.offsets)).log_prob.double().view(len(rows), -1).T
-        whole = rule.log_mean(found)[0] + self._log_steps(rows)
+        whole = rule.log_mean(found) + self._log_steps(rows)
         error = (found[0] + correction - whole).abs()
         ratio = (error - SMALLEST_ERROR).clamp(min=0) / (size - SMALLEST_ERROR)
         return MARGIN * _covering(ratio, otherwise=1.0)
 
-    def _measured_scales(self, flow: CNF, rows: NumberRows, jobs: list[Job]) -> list[float]:
-        """Ratios of errors to checks of the first rules of jobs, from rules with more points; with too few
-        cells for a number of columns, the ratio of all cells together is used."""
-        self.check_scales = [1.0] * SCALES
-        ratios = [[rows.values.new_zeros(0, dtype=torch.float64)] for _ in range(SCALES)]
-        first = self._solve(flow, rows, jobs)
-        finer = [
-            (some, rules[1:] or [finest_rule(self.steps * rules[0].moved)]) for some, rules in jobs
-        ]
-        second = self._solve(flow, rows, finer)
-        for (_, rules), (found, check), (better, _) in zip(jobs, first, second):
-            error = (found.log_prob - better.log_prob).abs() - SMALLEST_ERROR
-            ratios[_along(rules[0])].append(error.clamp(min=0) / check)
-        groups = [torch.cat(group) for group in ratios]
-        usual = _covering(torch.cat(groups), otherwise=RULE_MARGIN / MARGIN)
-        return [MARGIN * max(_covering(group, usual), SMALLEST_SCALE) for group in groups]
+    def _measured_scale(self, flow: CNF, rows: NumberRows, jobs: list[Job]) -> float:
+        """Ratio of errors to indicators of rules along the axes, from rules in planes."""
+        few = [(some, rules) for some, rules in jobs if rules[0].together]
+        many = [(some, rules[1:]) for some, rules in few]
+        ratios = [rows.values.new_zeros(0, dtype=torch.float64)]
+        for (found, _, indicator), (better, *_) in zip(
+            self._solve(flow, rows, few), self._solve(flow, rows, many)
+        ):
+            apart = (found.log_prob - better.log_prob).abs() - SMALLEST_ERROR
+            ratios.append(apart.clamp(min=0) / indicator)
+        return MARGIN * max(_covering(torch.cat(ratios), 1 / MARGIN), SMALLEST_SCALE)
 
     def from_center(self, cells: GaussianCells) -> tuple[Tensor, Tensor]:
         """The log of the factor for the density at the center of each cell (rows,), in nats, and
@@ -173,12 +166,11 @@ class CellIntegrals:
 
     def _jobs(self, errors: Tensor, places: Tensor) -> list[Job]:
         """Jobs for the rows at `places`, grouped by their wide columns, from errors (rows, numeric)."""
-        jobs, errors = [], errors[places]
-        very = (errors > VERY_WIDE).any(1, keepdim=True)
-        for pattern, found in by_pattern(torch.cat((_wide(errors), very), 1)):
-            steps = self.steps * pattern[:-1].cpu()
+        jobs = []
+        for pattern, found in by_pattern(_wide(errors[places])):
+            steps = self.steps * pattern.cpu()
             rules = [cell_rule(steps)] if self.kappa is None else cell_rules(steps)
-            jobs.append((places[found], rules[1:] if pattern[-1] and rules[1:] else rules))
+            jobs.append((places[found], rules))
         return jobs
 
     def _by_rules(self, flow: CNF, rows: NumberRows, jobs: list[Job], result: Evaluation) -> None:
@@ -188,41 +180,45 @@ class CellIntegrals:
         while jobs:
             left = []
             for some in _batches(jobs):
-                for (places, rules), (found, error) in zip(some, self._solve(flow, rows, some)):
-                    nfe, bar = result.nfe[places] + found.nfe, found.error + beside[places]
-                    _put(result, places, replace(found, nfe=nfe, error=bar))
+                for (places, rules), (found, error, _) in zip(some, self._solve(flow, rows, some)):
+                    _put_better(result, places, replace(found, error=found.error + beside[places]))
                     left.append((places[error > TOLERANCE], rules[1:]))
             jobs = [(places, rules) for places, rules in left if len(places) and rules]
 
     def _solve(
         self, flow: CNF, rows: NumberRows, jobs: list[Job]
-    ) -> Iterator[tuple[Evaluation, Tensor]]:
-        """The integrals over the cells of jobs by the first rule of each, and the quadrature errors; all
-        points are scored in one solve."""
+    ) -> Iterator[tuple[Evaluation, Tensor, Tensor]]:
+        """The integrals over the cells of jobs by the first rule of each, their quadrature errors and
+        indicators; all points are scored in one solve."""
         if not jobs:
             return
         sizes = [len(places) * len(rules[0].weights) for places, rules in jobs]
-        x, context, log_ratio = self._points(flow, rows, jobs)
+        x, context, log_ratio, widths = self._points(flow, rows, jobs)
         shares = partial(_shares, sizes=sizes, rules=[rules[0] for _, rules in jobs])
         found = _evaluated(flow, x, context, lambda log_prob: shares(log_prob + log_ratio))
         parts = (*vars(found).values(), shares(found.log_prob + log_ratio), log_ratio)
-        solved = zip(*(part[: sum(sizes)].split(sizes) for part in parts))
-        for (places, rules), points in zip(jobs, solved):
+        solved = zip(*(part[: sum(sizes)].split(sizes) for part in (*parts, widths)))
+        for (places, rules), (*points, wide) in zip(jobs, solved):
             whole = in_blocks(torch.arange(len(places), device=places.device))
             log_density, bound, nfe, ok, share, log_there = (
                 part.view(len(places), -1)[whole].T for part in points
             )
-            log_mean, check = rules[0].log_mean(log_density + log_there)
-            error = self.check_scales[_along(rules[0])] * check + SMALLEST_ERROR
+            wide = wide.view(len(places), -1, wide.shape[1])[whole, 0]
+            log_points = log_density + log_there
+            log_mean = rules[0].log_mean(log_points)
+            check, indicator = rules[0].errors(log_points - log_mean, wide)
+            scale = self.axes_scale if rules[0].together == 1 else PLANES_SCALE
+            error = check + scale * indicator + SMALLEST_ERROR
             integral = Evaluation(log_mean, (share * bound).sum(0) + error, nfe.sum(0), ok.all(0))
-            kept = [part[: len(places)] for part in (*vars(integral).values(), error)]
-            yield Evaluation(*kept[:-1]), kept[-1]
+            kept = [part[: len(places)] for part in (*vars(integral).values(), error, indicator)]
+            yield Evaluation(*kept[:-2]), kept[-2], kept[-1]
 
     def _points(
         self, flow: CNF, rows: NumberRows, jobs: list[Job]
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         """The points of the rules in the cells of jobs, with those of a row next to each other, padded to
-        whole blocks; their context, and the log of the factors of the density, in nats."""
+        whole blocks; their context, the log of the factors of the density, in nats, and the widths of
+        their cells (points, numeric), in deviations."""
         places = torch.cat([places for places, _ in jobs])
         counts = [len(rules[0].weights) for some, rules in jobs for _ in range(len(some))]
         repeats = torch.tensor(counts, device=places.device)
@@ -237,16 +233,12 @@ class CellIntegrals:
         some = rows.take(in_blocks(places))
         context = None if some.conditions is None else some.conditions[row]
         if self.kappa is None:
-            return some.values[row] + offsets, context, self._log_steps(some)[row]
+            x = some.values[row] + offsets
+            return x, context, self._log_steps(some)[row], torch.ones_like(x)
         steps = self.steps.to(offsets)
         cells = GaussianCells.of(flow, self.steps, some).within_reach().take(row)
         x, log_ratio = cells.at(0.5 + offsets / steps.where(steps > 0, 1.0), moved & cells.on_grid)
-        return x, context, log_ratio
-
-
-def _along(rule: Rule) -> int:
-    """The index of the scale of a rule."""
-    return min(int(rule.moved.sum()), SCALES) - 1
+        return x, context, log_ratio, cells.high - cells.low
 
 
 def _wide(errors: Tensor) -> Tensor:
@@ -309,6 +301,14 @@ def _blank(rows: NumberRows) -> Evaluation:
     nothing = rows.values.new_full((len(rows),), torch.nan, dtype=torch.float64)
     zero = torch.zeros_like(nothing, dtype=torch.long)
     return Evaluation(nothing, nothing.clone(), zero, zero.bool())
+
+
+def _put_better(into: Evaluation, places: Tensor, found: Evaluation) -> None:
+    """Put scores in where none stands or one with a larger error bound; the evaluations of both count."""
+    nfe = into.nfe[places] + found.nfe
+    better = into.log_prob[places].isnan() | (found.error < into.error[places])
+    _put(into, places[better], Evaluation(*(part[better] for part in vars(found).values())))
+    into.nfe[places] = nfe
 
 
 def _put(into: Evaluation, places: Tensor, found: Evaluation) -> None:

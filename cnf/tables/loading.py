@@ -15,7 +15,7 @@ from cnf.flows.model_file import read_model
 from cnf.flows.serialization import DTYPES, misfits_reported, require_bounded
 from cnf.flows.state import checked, load_tensors
 from cnf.registry import known_classes
-from cnf.tables.cell_integrals import RULE_MARGIN, SCALES
+from cnf.tables.cell_integrals import AXES_SCALE
 from cnf.tables.columns import Column
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.model import TableFlow
@@ -116,21 +116,20 @@ def _build(config: dict[str, Any]) -> TableFlow:
         if config["imputer"]:
             model.with_imputer(config.get("donors"))  # absent in models of release 0.1
     if (measured := config.get("cell_error")) is not None:
-        model.integrals.kappa, *model.integrals.check_scales = _cell_error(measured)
+        model.integrals.kappa, model.integrals.axes_scale = _cell_error(measured)
     model.metadata = FitMetadata.from_json(config["metadata"])
     return model.to(DTYPES[config["dtype"]])
 
 
-def _cell_error(value: Any) -> list[float]:
-    """The cell calibration of a model: the error of a single point, and the scales of the checks of rules,
-    of which the first files of release 0.2 have none or one.
+def _cell_error(value: Any) -> tuple[float, float]:
+    """The cell calibration of a model: the error of a single point, and of a rule along the axes. Early files
+    of release 0.2 hold one number or many, of other rules.
 
     Raises:
-        ValueError: for anything other than the expected count of nonnegative numbers.
+        ValueError: for anything other than nonnegative numbers.
     """
-    numbers = value if isinstance(value, list) else [value, RULE_MARGIN]
+    numbers = value if isinstance(value, list) else [value]
     sound = all(type(number) in (int, float) and 0 <= number < math.inf for number in numbers)
-    if len(numbers) not in (2, 1 + SCALES) or not sound:
+    if not numbers or not sound:
         raise ValueError(f"cell_error: expected numbers of at least zero; got {value!r:.100}")
-    numbers = [float(number) for number in numbers]
-    return numbers if len(numbers) > 2 else [numbers[0], *numbers[1:] * SCALES]
+    return float(numbers[0]), float(numbers[1]) if len(numbers) == 2 else AXES_SCALE

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations, product
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -16,12 +20,29 @@ from cnf.rows import row_products
 # more columns.
 NODES = {1: 12, 2: 8}
 POINTS = 32
-# Successive rules with an increasing number of points, after a rule along the axes: nodes for one to
-# four integer columns, and points for more columns.
-NODES_IN_TURN = {1: (8, 24), 2: (5, 10), 3: (4, 7), 4: (4,)}
-POINTS_IN_TURN = (16, 64)
-# The reference for the errors of the last of these rules.
-FINEST_NODES, FINEST_POINTS = {1: 48, 2: 20, 3: 10, 4: 6}, 512
+# The rule that follows the sparse ones: nodes in each of one to three integer columns, and points for more.
+# Beyond MOST_SPARSE columns, whose planes have too many points, rules have these numbers of points.
+LAST_NODES, LAST_POINTS, MOST_SPARSE, POINTS_OF_MANY = {1: 24, 2: 10, 3: 7}, 256, 10, (16, 64)
+# Rules along one column of a cell of width 1 around 0: weights of nodes. Gauss's has three nodes, Kronrod's
+# extends it to seven (QUADPACK, 1983).
+SIDE, FAR, NEAR = math.sqrt(0.15), 0.9604912687080202 / 2, 0.4342437493468026 / 2
+GAUSS = {0.0: 4 / 9, SIDE: 5 / 18, -SIDE: 5 / 18}
+KRONROD = {
+    0.0: 0.4509165386584741 / 2,
+    **dict.fromkeys((SIDE, -SIDE), 0.2684880898683334 / 2),
+    **dict.fromkeys((FAR, -FAR), 0.1046562260264673 / 2),
+    **dict.fromkeys((NEAR, -NEAR), 0.4013974147759622 / 2),
+}
+KRONROD_LESS_GAUSS = {node: weight - GAUSS.get(node, 0.0) for node, weight in KRONROD.items()}
+# The first two Legendre coefficients by Gauss's nodes: 5/18 √1.8 (f₊ − f₋), and √5/9 (f₊ + f₋ − 2 f₀).
+SLOPE = {SIDE: 5 / 18 * math.sqrt(1.8), -SIDE: -5 / 18 * math.sqrt(1.8)}
+BEND = {0.0: -2 * math.sqrt(5) / 9, SIDE: math.sqrt(5) / 9, -SIDE: math.sqrt(5) / 9}
+# Coordinates in a cell, the columns of a rule along some, and the weights of its points.
+Point: TypeAlias = tuple[float, ...]
+Columns: TypeAlias = tuple[int, ...]
+Weights: TypeAlias = dict[Point, float]
+# The error of a rule with points everywhere is at most this multiple of its check.
+FULL_MARGIN = 2.0
 
 
 @dataclass(frozen=True)
@@ -33,33 +54,63 @@ class Rule:
             integers.
         weights: weights (points,) with sum 1.
         checks: other weights (rules, points); their results, relative to the mean, bound its error.
-        slopes: weights (rules, points) for the slope of the density along the column of each check, for
-            rules without points off the axes: products of two slopes then add to the error.
+        indicators: other weights (rules, points), whose results are proportional to its error.
+        coefficients: weights (columns, 2, points) for the first two Legendre coefficients of the density
+            along each column, for a sparse rule; products of the variations along `together` + 1 columns
+            are another indicator.
+        together: the largest number of columns along which a point of a sparse rule is away from the
+            center; zero for a rule with points everywhere, which has no indicators.
     """
 
     offsets: Tensor
     weights: Tensor
     checks: Tensor
-    slopes: Tensor | None = None
+    indicators: Tensor
+    coefficients: Tensor
+    together: int
+
+    @classmethod
+    def full(cls, offsets: Tensor, weights: Tensor, checks: Tensor) -> Rule:
+        """A rule with points everywhere."""
+        none = weights.new_zeros(0, len(weights))
+        return cls(offsets, weights, FULL_MARGIN * checks, none, none[:, None].expand(0, 2, -1), 0)
 
     @property
     def moved(self) -> Tensor:
         """Mask of the columns along which the points differ (columns,)."""
         return (self.offsets != 0).any(0)
 
-    def log_mean(self, log_density: Tensor) -> tuple[Tensor, Tensor]:
-        """Logarithm of the mean density (rows,) from the log-densities at the points (points, rows), and
-        its error."""
+    def log_mean(self, log_density: Tensor) -> Tensor:
+        """Logarithm of the mean density (rows,), from the log-densities at the points (points, rows)."""
         peak = log_density.amax(0).clamp(min=torch.finfo(log_density.dtype).min)
-        density = (log_density - peak).exp()
-        (mean,) = _sums(self.weights[None], density)
-        mean = mean.clamp(min=torch.finfo(density.dtype).tiny)
-        found = _sums(self.checks, density).abs() / mean
-        error = found.sum(0)
-        if self.slopes is not None:
-            varied = found + _sums(self.slopes, density).abs() / mean
-            error = error + (varied.sum(0).square() - varied.square().sum(0)) / 2
-        return peak + mean.log(), error.where(~error.isnan() | mean.isnan(), torch.inf)
+        (mean,) = _sums(self.weights[None], (log_density - peak).exp())
+        return peak + mean.clamp(min=torch.finfo(mean.dtype).tiny).log()
+
+    def errors(self, log_ratio: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
+        """Part of the error of `log_mean` (rows,), and an indicator of the rest of it, which is this times a
+        factor to be calibrated.
+
+        Args:
+            log_ratio: log-densities at the points, minus that mean (points, rows).
+            widths: widths of the cells (rows, columns) in deviations of the density. Variations along wide
+                columns depend more on each other.
+        """
+        density = log_ratio.exp()
+        error = _sums(self.checks, density).abs().sum(0)
+        found = _sums(self.coefficients.flatten(0, 1), density).abs()
+        varied = found.unflatten(0, (len(self.coefficients), 2)).sum(1)
+        indicator = _products(widths[:, self.moved].T[: len(varied)] * varied, self.together + 1)
+        indicator = indicator + _sums(self.indicators, density).abs().sum(0)
+        return error.where(~error.isnan() | log_ratio.isnan().all(0), torch.inf), indicator
+
+
+def _products(factors: Tensor, count: int) -> Tensor:
+    """The sum of the products of every `count` of some factors (factors, rows)."""
+    sums = [factors.new_ones(factors.shape[1:]), *factors.new_zeros(count, *factors.shape[1:])]
+    for factor in factors:
+        for k in range(count, 0, -1):
+            sums[k] = sums[k] + factor * sums[k - 1]
+    return sums[count]
 
 
 def _sums(weights: Tensor, density: Tensor) -> Tensor:
@@ -70,17 +121,14 @@ def _sums(weights: Tensor, density: Tensor) -> Tensor:
 def cell_rules(steps: Tensor) -> list[Rule]:
     """Rules for a cell with these steps, each with more points than the one before."""
     count = int((steps > 0).sum())
-    if count in NODES_IN_TURN:
-        return [axes_rule(steps), *(end_rule(steps, nodes) for nodes in NODES_IN_TURN[count])]
-    return [cell_rule(steps, points) for points in POINTS_IN_TURN]
-
-
-def finest_rule(steps: Tensor) -> Rule:
-    """A rule with more points than the last of `cell_rules`."""
-    count = int((steps > 0).sum())
-    if count in FINEST_NODES:
-        return end_rule(steps, FINEST_NODES[count])
-    return cell_rule(steps, FINEST_POINTS)
+    if count > MOST_SPARSE:
+        return [cell_rule(steps, points) for points in POINTS_OF_MANY]
+    last = (
+        end_rule(steps, LAST_NODES[count])
+        if count in LAST_NODES
+        else cell_rule(steps, LAST_POINTS)
+    )
+    return [sparse_rule(steps, 1), sparse_rule(steps, 2), last]
 
 
 def cell_rule(steps: Tensor, size: int | None = None) -> Rule:
@@ -100,7 +148,7 @@ def cell_rule(steps: Tensor, size: int | None = None) -> Rule:
     steps = steps.double().cpu()
     integers = steps.nonzero().squeeze(1)
     if len(integers) == 0:
-        return Rule(
+        return Rule.full(
             torch.zeros(1, len(steps)).double(),
             torch.ones(1).double(),
             torch.zeros(1, 1).double(),
@@ -111,28 +159,71 @@ def cell_rule(steps: Tensor, size: int | None = None) -> Rule:
         unit, weights, checks = _sobol(len(integers), size or POINTS)
     offsets = torch.zeros(len(unit), len(steps), dtype=torch.float64)
     offsets[:, integers] = unit * steps[integers]
-    return Rule(offsets, weights, checks)
+    return Rule.full(offsets, weights, checks)
 
 
-def axes_rule(steps: Tensor) -> Rule:
-    """Three Gauss-Legendre nodes along each integer column through the center, which is the first point.
+def sparse_rule(steps: Tensor, together: int) -> Rule:
+    """A rule whose points have at most one or two integer columns away from the center, the first point.
 
-    The rule is exact to third order in the widths of the cell; with more than one column, the weight of
-    the center is negative. With f₊ and f₋ beside the center f₀, the check of a column is its second
-    Legendre coefficient, √5/9 (f₊ + f₋ − 2 f₀), and its slope the first one, 5/18 √1.8 (f₊ − f₋).
+    With Gⱼ the rule of three nodes along column j, Kⱼ Kronrod's extension of it, and E the value at the
+    center, the rule is E + Σⱼ (Gⱼ − E) for one column, exact to third order in the widths of the cell; for
+    two, it is E + Σⱼ (Kⱼ − E) + Σᵢⱼ (Gᵢ − E) (Gⱼ − E), exact to fifth order. The weight of the center may
+    be negative. The second Legendre coefficient of every column indicates the error of the first, that of
+    every two columns the error of the second, and the differences of Kⱼ and Gⱼ are its checks.
+
+    >>> rule = sparse_rule(torch.ones(2), together=2)
+    >>> round(float(rule.weights @ rule.offsets.square().prod(1)), 6)  # the mean of x² y²
+    0.006944
     """
     steps = steps.double().cpu()
     integers = steps.nonzero().squeeze(1)
-    offsets = torch.zeros(1 + 2 * len(integers), len(steps), dtype=torch.float64)
-    bends, slopes = offsets.new_zeros(2, len(integers), len(offsets))
-    for k, j in enumerate(integers.tolist()):
-        up, down = 1 + 2 * k, 2 + 2 * k
-        offsets[[up, down], j] = math.sqrt(0.15) * steps[j] * steps.new_tensor([1.0, -1.0])
-        bends[k, [0, up, down]] = math.sqrt(5) / 9 * steps.new_tensor([-2.0, 1.0, 1.0])
-        slopes[k, [up, down]] = 5 / 18 * math.sqrt(1.8) * steps.new_tensor([1.0, -1.0])
-    weights = torch.full((len(offsets),), 5 / 18, dtype=torch.float64)
-    weights[0] = 1 - 5 / 9 * len(integers)
-    return Rule(offsets, weights, bends, slopes if len(integers) > 1 else None)
+    unit, weights, checks, indicators, coefficients = _sparse(len(integers), together)
+    offsets = torch.zeros(len(unit), len(steps), dtype=torch.float64)
+    offsets[:, integers] = unit * steps[integers]
+    return Rule(offsets, weights, checks, indicators, coefficients, together)
+
+
+@cache
+def _sparse(count: int, together: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Points (points, count) of the unit cube around 0, their weights, the checks, the indicators and the
+    coefficients."""
+    columns: list[Columns] = [(j,) for j in range(count)]
+    pairs: list[Columns] = [*combinations(range(count), 2)]
+    checks: list[Weights] = []
+    if together == 1:
+        terms, indicated = [(column, GAUSS) for column in columns], columns
+    else:
+        terms, indicated = [(column, KRONROD) for column in columns], pairs
+        terms += [(pair, GAUSS) for pair in pairs]
+        checks = [_along(count, column, KRONROD_LESS_GAUSS) for column in columns]
+    rule = defaultdict(float, {(0.0,) * count: 1.0})
+    for some, along in terms:
+        for point, weight in _along(count, some, {**along, 0.0: along[0.0] - 1}).items():
+            rule[point] += weight
+    indicators = [_along(count, some, BEND) for some in indicated]
+    coefficients = [_along(count, column, each) for column in columns for each in (SLOPE, BEND)]
+    points = [*rule]
+    whole, *others = (_at(points, part) for part in ([rule], checks, indicators, coefficients))
+    unit = torch.tensor(points, dtype=torch.float64)
+    return unit, whole[0], others[0], others[1], others[2].view(count, 2, -1)
+
+
+def _at(points: list[Point], rules: Sequence[Weights]) -> Tensor:
+    """Weights (rules, points) of several rules."""
+    weights = [[rule.get(point, 0.0) for point in points] for rule in rules]
+    return torch.tensor(weights, dtype=torch.float64).view(-1, len(points))
+
+
+def _along(count: int, columns: Columns, rule: dict[float, float]) -> Weights:
+    """The weights of points in the product of a rule along some of `count` columns, with the others at the
+    center."""
+    found = {}
+    for nodes in product(rule, repeat=len(columns)):
+        point = [0.0] * count
+        for column, node in zip(columns, nodes):
+            point[column] = node
+        found[tuple(point)] = math.prod(rule[node] for node in nodes)
+    return found
 
 
 def end_rule(steps: Tensor, nodes: int) -> Rule:
@@ -153,7 +244,7 @@ def end_rule(steps: Tensor, nodes: int) -> Rule:
     density = (6 * v * (1 - v)).prod(1)
     offsets = torch.zeros(len(unit), len(steps), dtype=torch.float64)
     offsets[:, integers] = (v.square() * (3 - 2 * v) - 0.5) * steps[integers]
-    return Rule(offsets, weights * density, checks * density)
+    return Rule.full(offsets, weights * density, checks * density)
 
 
 @cache
