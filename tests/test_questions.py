@@ -12,6 +12,7 @@ from torch.distributions import MultivariateNormal
 import cnf
 from cnf.flows import MixtureBase
 from cnf.flows.questions.importance import log_mean
+from cnf.flows.questions.noise import Noise
 from cnf.flows.questions.subset_density import stand_in
 from cnf.ode import Grid
 from cnf.transforms import ConditionalMixture
@@ -237,9 +238,20 @@ def test_questions_without_an_answer(whole, ask, message):
         ask(whole)
 
 
+def test_the_bar_of_even_draws_covers_and_is_smaller():
+    """Mean of exp(a · x) over a cell: the product of sinh(a / 2) / (a / 2)."""
+    for columns, less in ((1, 4), (2, 3), (4, 1.5)):
+        x = Noise.sobol(16, columns, 3, torch.device("cpu")).within - 0.5
+        a = 0.5 * torch.randn(500, columns, generator=seeded(15)).double()
+        weights, exact = x @ a.T, (torch.sinh(a / 2) / (a / 2)).log().sum(1)
+        found, independent = (log_mean(weights, even=even) for even in (True, False))
+        assert ((found.value - exact).abs() <= found.error).double().mean() > 0.99
+        assert found.error.mean() < independent.error.mean() / less
+
+
 def test_the_bar_of_a_mean_of_weights_covers_it():
     weights = torch.randn(64, 4000, generator=seeded(14)).double() * 0.5  # E exp(w) = exp(1/8)
-    found = log_mean(weights)
+    found = log_mean(weights, even=False)
     assert ((found.value - 0.125).abs() <= found.error).double().mean() > 0.99
     share = 1 / math.exp(0.25)  # (E w)² / E w²
     assert found.ess.mean().item() == pytest.approx(share, abs=0.03)

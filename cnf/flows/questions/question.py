@@ -26,9 +26,8 @@ AT_ONCE = 2**16
 # matter.
 NEARLY_EQUAL = 0.9
 # Draws of a range, a set of levels or an integer cell, over which the amortized density is averaged.
-# Few are enough within most cells; rows whose bar is then wider than this, in nats, get all.
-FEW_DRAWS, WITHIN_DRAWS = 4, 64
-WIDE_BAR = 0.05
+# Few are enough within most cells; rows whose bar is then wider than this, in nats, get more in turn.
+WITHIN_DRAWS, WIDE_BAR = (4, 16, 64), 0.05
 # A draw is chosen by its weight among so many candidates for each, and at least so many.
 CANDIDATES, FEWEST_CANDIDATES = 4, 256
 
@@ -94,14 +93,17 @@ class Question:
             return Answer(none, none, none.long(), none.bool(), none, none)
         if self.draws is not None:
             return self._averaged(rows, self.draws)
-        found = self._averaged(rows, FEW_DRAWS)
-        wide = (found.error > WIDE_BAR).nonzero().squeeze(1)
-        drawn = any(self._needed(known, FEW_DRAWS) > 1 for known in (rows, self._known))
-        if not (drawn and len(wide)):
+        found = self._averaged(rows, WITHIN_DRAWS[0])
+        if all(self._needed(known, 2) == 1 for known in (rows, self._known)):
             return found
-        again = self._take(wide, len(found.error))._averaged(rows.take(wide), WITHIN_DRAWS)
-        pairs = zip(vars(found).values(), vars(again).values())
-        return Answer(*(part.index_copy(0, wide, new) for part, new in pairs))
+        for draws in WITHIN_DRAWS[1:]:
+            wide = (found.error > WIDE_BAR).nonzero().squeeze(1)
+            if len(wide):
+                some = self._take(wide, len(found.error))
+                again = some._averaged(rows.take(wide), draws)
+                pairs = zip(vars(found).values(), vars(again).values())
+                found = Answer(*(part.index_copy(0, wide, new) for part, new in pairs))
+        return found
 
     def _averaged(self, rows: Constraints, draws: int) -> Answer:
         """The log-density of rows, averaged over this number of draws where a cell is a set."""
@@ -195,7 +197,8 @@ class Question:
         context = None if context is None else context.expand(rows, -1).repeat(draws, 1)
         cells, log_volume = many.draw(answers.marginals, answers.numeric, noise)
         _, log_weights, score = self._weigh(cells, many.known, context, noise)
-        return _answer((log_weights.double() + log_volume).unflatten(0, (draws, rows)), score)
+        log_weights = (log_weights.double() + log_volume).unflatten(0, (draws, rows))
+        return _answer(log_weights, score, even=self.draws is None)
 
     def _chosen(self, count: int, generator: torch.Generator | None) -> Cells:
         """`count` of many candidates for each row, chosen by their weights."""
@@ -225,10 +228,10 @@ class Question:
         return Noise.random(rows, len(answers.numeric), answers.columns, device, generator)
 
 
-def _answer(log_weights: Tensor, score: Score) -> Answer:
-    """The mean of log-weights (draws, rows) with its bar, and the solver's in it."""
+def _answer(log_weights: Tensor, score: Score, *, even: bool) -> Answer:
+    """The mean of log-weights (draws, rows) of even draws or others, with a bar that includes the solver's."""
     draws = len(log_weights)
-    mean = log_mean(log_weights)
+    mean = log_mean(log_weights, even=even)
     shares = log_weights.softmax(0)
     error, nfe, ok = (part.unflatten(0, log_weights.shape) for part in score[1:])
     tails = [-torch.inf] * log_weights.shape[1]
