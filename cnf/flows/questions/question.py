@@ -229,7 +229,7 @@ class Question:
 
 
 def _answer(log_weights: Tensor, score: Score, *, even: bool) -> Answer:
-    """The mean of log-weights (draws, rows) of even draws or others, with a bar that includes the solver's."""
+    """The mean of log-weights (draws, rows) of even draws or others, with a bar that includes the solver."""
     draws = len(log_weights)
     mean = log_mean(log_weights, even=even)
     shares = log_weights.softmax(0)
