@@ -32,8 +32,8 @@ TOLERANCE = 1e-2
 # factor. Errors below SMALLEST_ERROR may come from the solver.
 MEASURED_ROWS, NARROW, COVERED, MARGIN, SMALLEST_ERROR = 128, 1.0, 0.98, 2.0, 5e-4
 # The factor of the indicators of rules along the axes is calibrated, that of rules in planes is fixed. Then
-# the former without calibration, the number of wide cells for its calibration, its smallest value, and the
-# fewest cells for any calibration.
+# the former without calibration, above which these rules hardly ever suffice and are skipped, the number of
+# wide cells for its calibration, its smallest value, and the fewest cells for any calibration.
 PLANES_SCALE = 0.05
 AXES_SCALE, MEASURED_WIDE, SMALLEST_SCALE, FEWEST_MEASURED = 1.0, 64, 1e-3, 8
 # The narrowest columns of a cell stay at their center while others are integrated, as long as their
@@ -108,7 +108,7 @@ class CellIntegrals:
     @torch.no_grad()
     def measure(self, flow: CNF, rows: NumberRows) -> None:
         """Calibrate κ and the factors of the rules' checks on some training rows of a default flow."""
-        self.kappa = 1.0
+        self.kappa, self.axes_scale = 1.0, AXES_SCALE
         correction, sizes = self.from_center(GaussianCells.of(flow, self.steps, rows))
         size = sizes.sum(1)
         narrow = ((size > SMALLEST_ERROR) & (size < NARROW)).nonzero().squeeze(1)
@@ -170,7 +170,8 @@ class CellIntegrals:
         for pattern, found in by_pattern(_wide(errors[places])):
             steps = self.steps * pattern.cpu()
             rules = [cell_rule(steps)] if self.kappa is None else cell_rules(steps)
-            jobs.append((places[found], rules))
+            few = rules[0].together == 1 and self.axes_scale > AXES_SCALE
+            jobs.append((places[found], rules[few:]))
         return jobs
 
     def _by_rules(self, flow: CNF, rows: NumberRows, jobs: list[Job], result: Evaluation) -> None:
