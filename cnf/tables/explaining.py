@@ -118,12 +118,14 @@ class Reference:
         surprise: surprises of the cells of some of the rows.
         rest: log-probabilities of these rows without each column.
         log_prob: log-probabilities of all rows without the effects of presence, sorted (rows,).
+        order: places of the rows, the least likely first (rows,).
         effects: effects of presence on log-probabilities, estimated from draws of the model.
     """
 
     surprise: Leveled
     rest: Leveled
     log_prob: np.ndarray
+    order: np.ndarray
     effects: PresenceEffects
 
     @classmethod
@@ -145,12 +147,14 @@ class Reference:
         present = _present(model, some)
         found = surprises(model, some, callback=lambda done: callback(done / 3)).to_numpy()
         rest = rests(model, some, callback=lambda done: callback((1 + done) / 3)).to_numpy()
-        parts = []
+        scored = []
         for start in range(0, len(table), SCORED_TOGETHER):
             callback((2 + start / len(table)) / 3)
-            parts.append(_scores(model, table.iloc[start : start + SCORED_TOGETHER], effects))
-        scores = np.concatenate(parts)
-        return cls(Leveled.of(present, found), Leveled.of(present, rest), np.sort(scores), effects)
+            scored.append(_scores(model, table.iloc[start : start + SCORED_TOGETHER], effects))
+        scores = np.concatenate(scored)
+        order = scores.argsort(kind="stable")
+        parts = Leveled.of(present, found), Leveled.of(present, rest)
+        return cls(*parts, scores[order], order, effects)
 
     def p_values(self, model: Any, table: pd.DataFrame) -> pd.Series:
         """The conformal p-value of each row of a table."""
