@@ -138,6 +138,7 @@ def test_points_on_a_sphere_are_two_columns_in_any_order(places):
     assert (drawn["dec"] > 0).mean() > 0.6
 
 
+@pytest.mark.slow
 def test_mass_on_a_sphere_in_a_typed_table_is_one(places):
     places = places.drop(columns="size")
     missing = places.copy()

@@ -50,6 +50,11 @@ def holed(weather):
 
 @pytest.fixture(scope="module")
 def model(holed):
+    return cnf.fit_table(holed, kinds=KINDS, steps=60, hidden=(8, 8), seed=0)
+
+
+@pytest.fixture(scope="module")
+def trained(holed):
     return cnf.fit_table(holed, kinds=KINDS, steps=200, hidden=(8, 8), seed=0)
 
 
@@ -120,8 +125,9 @@ def test_missing_cells_are_drawn_from_what_is_left(model, weather, holed):
     assert (drawn["wind"] != again["wind"])[hidden].mean() > 0.8  # a donor may come twice
 
 
-def test_a_fitted_model_knows_the_wind_of_a_group(model):
-    drawn = model.sample(2000, given={"group": "a"}, generator=seeded(0))["wind"].dropna()
+@pytest.mark.slow
+def test_a_fitted_model_knows_the_wind_of_a_group(trained):
+    drawn = trained.sample(2000, given={"group": "a"}, generator=seeded(0))["wind"].dropna()
     assert (
         kstest(np.radians(drawn) - 2 * np.pi * (drawn > 180), vonmises(4, 0.2).cdf).statistic
         < 0.15
@@ -155,6 +161,7 @@ def test_the_imputer_survives_its_file(model, holed, tmp_path):
     pd.testing.assert_frame_equal(first, second)
 
 
+@pytest.mark.slow
 def test_angles_alone_are_asked_too(tmp_path):
     rng = np.random.default_rng(2)
     table = pd.DataFrame({"a": rng.uniform(0, 360, 300)})

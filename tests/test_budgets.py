@@ -86,6 +86,7 @@ def test_phases_make_up_for_what_is_gone_and_keep_half_of_their_time(spent, left
     assert trainer.seconds_left == pytest.approx(left[1])
 
 
+@pytest.mark.slow
 def test_the_stack_of_a_short_fit_is_part_of_its_seconds(monkeypatch):
     """On a clock that folds of the cross-validation take a tenth of a second of."""
     ticks = itertools.count()
@@ -150,6 +151,7 @@ def test_things_are_gone_through_as_seconds_allow():
     assert "".join(AsSecondsAllow("abcdef", None)) == "abcdef"
 
 
+@pytest.mark.slow
 def test_a_conditional_network_is_within_the_seconds():
     """To look for mixtures, condition 50,000 rows and calibrate would take longer than the fit."""
     x = torch.randn(4000, 10, generator=torch.Generator().manual_seed(0))

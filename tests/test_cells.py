@@ -169,6 +169,7 @@ def test_values_that_repeat_are_mapped_once():
         torch.testing.assert_close(found, known[:, [2, 0]])
 
 
+@pytest.mark.slow
 def test_cells_of_many_wide_integers_are_measured_and_scored():
     random = np.random.default_rng(0)
     for count in (4, 6):
@@ -180,6 +181,7 @@ def test_cells_of_many_wide_integers_are_measured_and_scored():
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_bars_hold_where_five_integer_columns_are_wide():
     """Points of a Sobol sequence err by more than their check; they had the scale of products."""
     random = np.random.default_rng(0)

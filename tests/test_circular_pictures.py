@@ -124,6 +124,7 @@ def test_a_table_of_places_and_winds_is_drawn(events, kind, data, tmp_path, monk
 
 
 @pytest.mark.parametrize("name", ["t.png", "t.gif"])
+@pytest.mark.slow
 def test_paths_of_particles_across_a_seam_are_drawn(events, name, tmp_path):
     words = ["plot", str(events / "events.safetensors"), "trajectories", "--axes", "wind,size"]
     assert main([*words, "-o", str(tmp_path / name)]) == 0

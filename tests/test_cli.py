@@ -585,6 +585,7 @@ def test_help_lists_every_kind_of_picture_and_each_has_a_drawing(capsys):
 @pytest.mark.parametrize(
     "kind", ["samples", "trajectories", "field", "streamlines", "conditional", "marginals"]
 )
+@pytest.mark.slow
 def test_flows_of_more_columns_show_two_of_them(kind, room, tmp_path, coarse):
     ran("plot", room / "space.safetensors", kind, "-o", tmp_path / "p.svg", "--axes", "c,a")
     text = (tmp_path / "p.svg").read_text()

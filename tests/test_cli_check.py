@@ -66,6 +66,7 @@ def lost(path, **parts):
 
 
 @pytest.mark.parametrize("solver", ["auto", cnf.Torchdiffeq(max_evaluations=500)])
+@pytest.mark.slow
 def test_a_model_that_cannot_be_solved_fails_line_by_line_and_soon(room, capsys, solver):
     lost(room / "lost", solver=solver)
     start = time.process_time()

@@ -220,6 +220,7 @@ def test_pictures_need_their_columns_and_options(room, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", ["conditional", "trajectories", "field", "slices", "calibration"])
+@pytest.mark.slow
 def test_the_numbers_of_a_typed_table_have_every_picture(room, tmp_path, capsys, kind):
     picture = tmp_path / "p.png"
     command = "plot", room / "all", kind, "-o", picture, "--data", room / "t.csv"

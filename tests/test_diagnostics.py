@@ -86,6 +86,7 @@ def test_a_sound_flow_passes(name):
     )
 
 
+@pytest.mark.slow
 def test_a_check_is_repeatable_and_strict_is_stricter():
     flow, rows = sound("mlp", dim=1, rows=100)
     usual, again, strict = (check(flow, rows.x, strict=s) for s in (False, False, True))
@@ -355,6 +356,7 @@ MUTANTS = {
 
 
 @pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.slow
 def test_a_mutant_is_caught(name):
     make, measure, line = MUTANTS[name]
     flow, rows = make()
@@ -398,6 +400,7 @@ def mass_of(flow, dim):
     return claim
 
 
+@pytest.mark.slow
 def test_a_mass_that_cannot_be_told_is_not_decided():
     """Heavy tails in twenty columns: no proposal comes near, and nothing is claimed of right or
     wrong."""

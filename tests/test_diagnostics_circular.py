@@ -44,6 +44,7 @@ def moving(name: str) -> tuple[cnf.CNF, Rows]:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "all")) for name in FLOWS]
 )
+@pytest.mark.slow
 def test_a_sound_flow_passes(name):
     flow, rows = moving(name)
     claims = check(flow, rows.x)
@@ -122,6 +123,7 @@ def test_the_volume_of_the_data_is_that_of_its_units():
     )
 
 
+@pytest.mark.slow
 def test_kernels_are_a_density_and_their_draws_follow_it():
     geometry = Geometry(0, 1, 1)
     turn = 0.5 * normal(600, 1).double()

@@ -59,6 +59,7 @@ def test_the_worst_column_is_named_in_plain_tables_too():
     assert found["columns"] == "worst is 'weight'; 60 rows"
 
 
+@pytest.mark.slow
 def test_rows_of_another_table_are_told(sound):
     model, rows = sound
     assert {"columns", "two samples"} <= failed(model, rows.assign(x=rows.x + 1.5))
@@ -66,6 +67,7 @@ def test_rows_of_another_table_are_told(sound):
     assert {"columns", "overfitting"} <= failed(model, rows.assign(n=0, x=3 * rows.x))
 
 
+@pytest.mark.slow
 def test_a_broken_flow_inside_is_told(sound):
     model, rows = copy.deepcopy(sound[0]), sound[1]
     with torch.no_grad():

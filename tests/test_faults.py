@@ -217,6 +217,7 @@ def test_ctrl_c_leaves_a_model_and_resume_goes_on_to_the_same_end(tmp_path, caps
     same(cnf.load(tmp_path / "m"), cnf.load(tmp_path / "whole").state_dict())
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_an_imputer_is_fitted_leaves_the_state_of_the_flow_alone(
     tmp_path, capsys, monkeypatch
 ):
@@ -322,6 +323,7 @@ def test_a_field_that_the_solver_cannot_follow_goes_back():
     ("phase", "reason"),
     [("flow matching", "the loss exploded"), ("likelihood", "the loss was not finite")],
 )
+@pytest.mark.slow
 def test_weights_that_jump_together_with_their_average_go_back_to_the_best(phase, reason):
     """Finite and senseless, both of them: what is left is what validation saw."""
 

@@ -147,6 +147,7 @@ print([name for name in sys.modules if name.startswith(("cnf.training", "cnf.rec
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.slow
 def test_a_typed_fit_by_seconds_goes_on_after_it_was_stopped(tmp_path):
     """What its parts take is measured, and differs between two runs; the flow goes on regardless."""
     random = np.random.default_rng(0)

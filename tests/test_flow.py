@@ -411,6 +411,7 @@ def test_paths_come_with_the_log_density_where_they_are(solver, context_dim, tim
 # options
 
 
+@pytest.mark.slow
 def test_options_are_bound_and_the_flow_stays_as_it_is():
     torch.manual_seed(0)
     flow = cnf.CNF(2, hidden=(8, 8)).double()

@@ -120,6 +120,7 @@ def branches() -> GrowingFlow:
     return cnf.fit_snapshots(flow, rows, growth=True, steps=240, likelihood_share=0.01)
 
 
+@pytest.mark.slow
 def test_a_fit_finds_which_part_grows(branches):
     right, left = torch.tensor([[1.5]]), torch.tensor([[-1.5]])
     for time in (0.5, 1.0, 1.5):
@@ -130,6 +131,7 @@ def test_a_fit_finds_which_part_grows(branches):
     assert branches.mass(1.0) == pytest.approx(450)
 
 
+@pytest.mark.slow
 def test_its_density_is_normalized_and_its_bounds_cover(branches):
     x = torch.linspace(-5, 5, 2001, dtype=F64)[:, None]
     for time in (0.0, 0.7, 2.0):
@@ -142,22 +144,29 @@ def test_its_density_is_normalized_and_its_bounds_cover(branches):
     assert ((found.log_prob - fine.log_prob(rows)).abs() <= found.error).double().mean() > 0.95
 
 
-def test_a_file_holds_growth_and_masses(branches, tmp_path):
-    branches.save(tmp_path / "m.safetensors")
+@pytest.fixture(scope="module")
+def young() -> GrowingFlow:
+    """A growing flow after a few training steps."""
+    rows = {time: normal(40, 1, seed=time) for time in (0, 2)}
+    return cnf.fit_snapshots(cnf.CNF(1, hidden=(4, 4)), rows, growth=True, steps=4)
+
+
+def test_a_file_holds_growth_and_masses(young, tmp_path):
+    young.save(tmp_path / "m.safetensors")
     loaded = cnf.load(tmp_path / "m.safetensors")
     x = torch.linspace(-3, 3, 9)[:, None]
     assert isinstance(loaded, GrowingFlow)
-    assert loaded.mass(1.3) == branches.mass(1.3)
-    assert loaded.growth(x, 1.3).equal(branches.growth(x, 1.3))
-    assert loaded.log_prob(x, 1.3).equal(branches.log_prob(x, 1.3))
+    assert loaded.mass(1.3) == young.mass(1.3)
+    assert loaded.growth(x, 1.3).equal(young.growth(x, 1.3))
+    assert loaded.log_prob(x, 1.3).equal(young.log_prob(x, 1.3))
 
 
-def test_beyond_the_snapshots_nothing_is_said(branches):
-    for question in (branches.mass, lambda t: branches.growth(torch.zeros(1, 1), t)):
+def test_beyond_the_snapshots_nothing_is_said(young):
+    for question in (young.mass, lambda t: young.growth(torch.zeros(1, 1), t)):
         with pytest.raises(ValueError, match="expected 0 to 2, between the snapshots; got 3"):
             question(3.0)
     with pytest.raises(ValueError, match="extrapolate: expected False"):
-        branches.log_prob(torch.zeros(1, 1), 3.0, extrapolate=True)
+        young.log_prob(torch.zeros(1, 1), 3.0, extrapolate=True)
 
 
 def test_draws_are_kept_with_the_odds_of_their_weights():

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,7 @@ def imported(node: ast.AST, importer: str) -> list[str]:
     return [name for name in names if name.split(".")[0] == "cnf"]
 
 
+@cache
 def edges() -> set[tuple[str, str]]:
     found = set()
     for path in modules():

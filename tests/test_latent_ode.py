@@ -336,6 +336,7 @@ def test_predictions_follow_the_curve_between_and_beyond(fitted):
     assert 0.75 < inside.float().mean() <= 1
 
 
+@pytest.mark.slow
 def test_training_for_agreement_gives_it():
     """Of two trainings that differ in it alone, and on series that neither has seen."""
     (seen, _), (series, _), gaps = waves(300, 10), waves(50, 90), []

@@ -58,6 +58,7 @@ def test_gaussians_too_unlike_for_splines_have_none():
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_fit_starts_with_the_motion_of_its_moments():
     """A Gaussian that moves on a bend and grows: after one training step the law between is known."""
     width = {0.0: 1.0, 1.0: 1.5, 2.0: 2.0}

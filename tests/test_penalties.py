@@ -104,6 +104,7 @@ def test_a_budget_of_evaluations_is_held_by_stronger_penalties():
     assert held.solver.nfe <= 17 <= free.solver.nfe - 3
 
 
+@pytest.mark.slow
 def test_steering_follows_the_evaluations_and_lets_a_given_solver_be():
     flow = cnf.CNF(2, hidden=(8, 8), base=cnf.NormalBase(2))
     with torch.no_grad():

@@ -524,6 +524,7 @@ def test_the_first_frame_is_the_base_and_the_middle_one_the_data(tmp_path: Path)
         assert pixels.std() / scale == pytest.approx(spread, abs=0.15)
 
 
+@pytest.mark.slow
 def test_a_film_shows_the_density_of_every_time(tmp_path: Path):
     images = np.zeros((5, 10, 10))
     images[0, :, :3] = 1
@@ -554,6 +555,7 @@ def test_the_paper_of_a_film_is_white_beside_the_palest_density(tmp_path: Path):
             assert still.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
+@pytest.mark.slow
 def test_a_film_of_the_default_size_is_quick(tmp_path: Path):
     start = time.perf_counter()
     flow_animation(*moving(500), tmp_path / "flow.gif")

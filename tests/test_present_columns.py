@@ -52,6 +52,7 @@ def run(*words):
     assert main([str(word) for word in words]) == 0
 
 
+@pytest.mark.slow
 def test_a_report_judges_the_numbers_that_rows_hold_together(model):
     run("report", model / "m", model / "new.csv", "-o", model / "r.html")
     text = " ".join((model / "r.html").read_text().split())
@@ -105,6 +106,7 @@ def moving(dim, space, features, preprocess):
     return flow.double().eval()
 
 
+@pytest.mark.slow
 def test_the_density_is_normalized_over_the_present_columns():
     flow = moving(3, Geometry(3), 1, Whitening(3, features=1))
     context = torch.tensor([[0.0, 1.0, 0.0, 0.7]], dtype=torch.float64)

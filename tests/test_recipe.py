@@ -219,6 +219,7 @@ def test_few_rows_fall_back_on_the_mixture_that_leads():
         )
 
 
+@pytest.mark.slow
 def test_stacked_mixtures_are_better_than_the_best_of_them():
     """On rows that none has seen, which is more than the best of them could know."""
     x, fresh = (
@@ -303,6 +304,7 @@ def test_no_time_chooses_little():
     assert len(stacked(two_clusters(200), seconds=0.0).mixture.weights) <= 2
 
 
+@pytest.mark.slow
 def test_a_flow_that_learns_few_rows_by_heart_ends_early(tmp_path, monkeypatch):
     """It is behind the stack and falls back; a fit that was interrupted on the way ends alike."""
     steps = 240
@@ -402,6 +404,7 @@ def test_what_would_be_ignored_is_refused():
         )
 
 
+@pytest.mark.slow
 def test_a_phase_that_starts_behind_the_one_before_goes_on_while_it_gets_better(monkeypatch):
     """And what is kept is the best of all phases."""
     nll = iter([0.5, *[2.0 - 0.1 * k for k in range(10)], *[1.5] * 10])
@@ -439,6 +442,7 @@ def test_seconds_that_a_phase_leaves_go_to_the_next():
 
 
 @pytest.mark.parametrize("seconds", [2.0, 20.0])
+@pytest.mark.slow
 def test_a_short_fit_is_no_worse_than_a_mixture(seconds):
     x = two_clusters(3000).double()
     x = torch.cat([x, 0.5 * x + 0.1 * normal(3000, 2, seed=7)], 1)

@@ -276,6 +276,7 @@ def test_the_tables_own_fit_is_judged_by_the_rows_it_set_apart(table, capsys):
     assert found[-2] == pytest.approx(known["gaussian"]["nll"], abs=2e-3)
 
 
+@pytest.mark.slow
 def test_other_rows_are_all_taken_to_be_new(table):
     rows = pd.read_csv(table / "t.csv").iloc[:60] * 1.001
     rows.to_csv(table / "new.csv", index=False)
@@ -293,6 +294,7 @@ def test_the_same_model_and_rows_give_the_same_page(table):
     assert (table / "again.html").read_bytes() == (table / "r.html").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_conditional_flow_of_one_column_without_metadata(tmp_path):
     flow = stirred(cnf.CNF(1, hidden=(8, 8), context_dim=1))
     told = []
@@ -331,6 +333,7 @@ def test_what_is_packed_is_the_library_and_the_scene(table):
     assert json.loads(scene)["names"] == ["a<b>&", "size (cm)", "c", "log-density"]
 
 
+@pytest.mark.slow
 def test_a_typed_table_is_reported_by_its_numbers_and_checked_whole(tmp_path):
     n = 90
     ages = torch.randint(18, 80, (n,), generator=torch.Generator().manual_seed(0)).tolist()

@@ -221,6 +221,7 @@ def test_each_row_alone_gives_the_same():
         torch.testing.assert_close(alone.error, together.error[k], rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_row_that_never_gets_there_is_reported():
     flow, x = hard_and_easy()
     flow.error_model = ErrorModel(tolerance=1e-15)
@@ -269,6 +270,7 @@ def test_a_second_solve_gives_the_bar_where_there_is_no_estimate(solver):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_an_adjoint_solve_is_judged_by_itself_and_not_by_the_grid():
     flow, x = make_flow(), normal(40, 2)
     found = flow.evaluate(x, gradient="adjoint")
@@ -319,6 +321,7 @@ def away(rows, times, count=60):
         *(pytest.param(*both, marks=pytest.mark.slow) for both in ((3, F64), (10, torch.float32))),
     ],
 )
+@pytest.mark.slow
 def test_the_bar_covers_the_true_error_far_from_the_data(calibrated, times, dtype):
     """Out there an error in the state moves the log-density many times more than on the rows that
     the bars were measured on."""
@@ -350,6 +353,7 @@ def test_rows_like_those_of_the_calibration_are_judged_as_they_were(calibrated):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_bars_hold_for_contexts_far_from_those_of_the_calibration():
     flow = make_flow("gated-sine", context_dim=1)
     known, x = normal(400, 1, seed=5), normal(300, 2)
@@ -399,6 +403,7 @@ def test_the_bar_holds_in_single_precision(calibrated):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_tolerance_below_rounding_neither_narrows_bars_nor_costs_evaluations_without_end():
     steep = make_flow("gated-tanh").double()
     steep.field.W3.mul_(6)
@@ -633,6 +638,7 @@ def test_calibrate_uses_the_context():
     assert flow.evaluate(normal(50, 2), normal(50, 1)).ok.double().mean() > 0.9
 
 
+@pytest.mark.slow
 def test_many_rows_that_cannot_be_solved_are_given_up_in_bounded_time():
     """Every row but eight explodes; the eight have their answers, and few solves were spent on the
     rest."""
@@ -649,6 +655,7 @@ def test_many_rows_that_cannot_be_solved_are_given_up_in_bounded_time():
     assert len(calls) < 60 * 100
 
 
+@pytest.mark.slow
 def test_second_looks_end_at_the_cap_and_without_a_tolerance():
     """However long the grid of a file, no finer one takes more evaluations than the cap."""
     long = make_flow(solver=cnf.Grid.uniform(1200))

@@ -85,8 +85,6 @@ WRITTEN = {
         "breast_cancer_valid.csv",
     },
 }
-# What `make demo` runs; each of the others takes 10 to 20 seconds, and `make slow` has them.
-ALWAYS = {"demo"}
 
 
 def state_of_repository() -> str:
@@ -126,10 +124,8 @@ def run(request, tmp_path_factory):
 
 
 def each(scripts):
-    """Runs a test for the trial run of each of these scripts."""
-    marked = [
-        name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in scripts
-    ]
+    """Runs a test for the trial run of each of these scripts, which takes 10 to 50 seconds."""
+    marked = [pytest.param(name, marks=pytest.mark.slow) for name in scripts]
     return pytest.mark.parametrize("run", marked, indirect=True)
 
 

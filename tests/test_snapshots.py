@@ -199,6 +199,7 @@ def test_the_flow_itself_goes_from_the_first_snapshot_to_the_last(drifting):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_bounds_cover_the_error_between_the_snapshots(drifting):
     moving = drifting[1]
     for time in (0.4, 2.2, 3.0):

@@ -26,6 +26,7 @@ def step_control(
     )
 
 
+@pytest.mark.slow
 def test_where_the_grid_is_honest_the_error_weighs_less_and_less_but_never_nothing():
     calm, weights = step_control(scale=0.05), []
     for _ in range(60):
@@ -36,6 +37,7 @@ def test_where_the_grid_is_honest_the_error_weighs_less_and_less_but_never_nothi
 
 
 @pytest.mark.parametrize(("done", "off"), [(0.0, 0.012), (1.0, 0.002)])
+@pytest.mark.slow
 def test_the_grid_has_as_many_steps_as_it_takes_whatever_it_starts_with(done, off):
     """As told by a grid that is finer still, and more of them towards the end."""
     few, many = step_control(steps=6, scale=6.0), step_control(steps=60, scale=6.0)
@@ -50,6 +52,7 @@ def test_the_grid_has_as_many_steps_as_it_takes_whatever_it_starts_with(done, of
     assert 6 < few.grid.steps < 1.4 * many.grid.steps < 1.4**2 * few.grid.steps
 
 
+@pytest.mark.slow
 def test_where_it_is_not_the_error_weighs_more_and_steps_are_added():
     fast = step_control(steps=4, scale=20.0)
     fast.update(0.0)

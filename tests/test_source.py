@@ -72,6 +72,7 @@ def started(seed: int = 0) -> tuple[cnf.CNF, cnf.CNF]:
     return source, flow
 
 
+@pytest.mark.slow
 def test_a_flow_at_rest_has_the_density_of_its_source_at_all_times():
     source, flow = started()
     x = source.sample((100,), generator=generator(1))

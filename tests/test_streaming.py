@@ -126,6 +126,7 @@ def test_two_ranks_read_different_parts_and_together_all():
     assert torch.cat(parts).unique().tolist() == list(range(12))
 
 
+@pytest.mark.slow
 def test_a_plain_table_beyond_memory_is_fitted_as_one_in_memory(many):
     told = []
     model = cnf.fit_table(
@@ -190,6 +191,7 @@ def typed_fit():
 
 
 @pytest.mark.parametrize("kind", ["parquet", pytest.param("csv", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_typed_table_beyond_memory_is_fitted_as_one_in_memory(typed_fit, tmp_path, kind):
     frames, options, whole = typed_fit
     if kind == "parquet":

@@ -254,6 +254,7 @@ def test_scores_do_not_depend_on_the_order_of_columns_or_rows(fitted):
     torch.testing.assert_close(exact.log_prob(turned).flip(0), scores, rtol=0, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_fits_do_not_depend_on_order_nor_on_whether_weights_or_repetition_count_a_row():
     table = people(80)
     counts = np.random.default_rng(0).integers(0, 4, 80)

@@ -147,6 +147,7 @@ def test_what_cannot_be_asked_is_said_in_one_line(model, table):
         bare.marginal(["x"])
 
 
+@pytest.mark.slow
 def test_a_corrupted_cell_is_named_and_false_alarms_keep_their_level():
     rng = np.random.default_rng(2)
     a, b = rng.normal(size=(2, 700))
@@ -199,6 +200,7 @@ def test_rows_with_a_number_where_others_have_an_atom_are_not_odd_for_that(unit)
     assert 0.3 < (rain[odd] > 0).mean() < 0.8  # 0.4 of all rows; all or none by density alone
 
 
+@pytest.mark.slow
 def test_a_posterior_widens_by_the_errors_of_what_is_given():
     """Of a Gaussian y = a x + noise, the mean posterior over x ± e has variance s² + a² e²."""
     rng = np.random.default_rng(0)

@@ -117,6 +117,7 @@ def test_a_picture_shows_densities_at_times_and_paths_between(room, dated, monke
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_report_moves_through_the_times_of_the_table(room, dated):
     """Particles, heights and maps are those of the flow at the times that the clock tells."""
     rows, _ = held_out_rows(dated, pd.read_csv(room / "dated.csv"))

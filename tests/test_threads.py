@@ -75,6 +75,7 @@ def scored_by(path, queue):
 @pytest.mark.filterwarnings(
     "ignore:This process:DeprecationWarning"
 )  # Python's own, where threads have run
+@pytest.mark.slow
 def test_other_processes_get_the_same(how, tmp_path):
     flow = flow_of("gated-sine")
     flow.save(tmp_path / "m")

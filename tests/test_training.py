@@ -124,6 +124,7 @@ def cheated(x, entropy, seed):
     return seen, true
 
 
+@pytest.mark.slow
 def test_a_coarse_grid_is_cheated_and_the_guard_holds_it():
     """On two steps likelihood training drives its objective below the entropy, while the truth
     gets worse."""
@@ -272,6 +273,7 @@ def test_weights_count_like_repeated_rows():
     assert nll == pytest.approx(2.5) and se > 0
 
 
+@pytest.mark.slow
 def test_a_conditional_fit_follows_its_context():
     source = generator()
     context = torch.randint(0, 2, (3000, 1), generator=source).float()
@@ -463,6 +465,7 @@ def test_arrays_of_any_number_type_are_taken():
         assert torch.equal(rows.x, torch.tensor(numpy.asarray(given).copy()).double())
 
 
+@pytest.mark.slow
 def test_a_held_out_likelihood_that_is_not_finite_does_not_stop_the_checkpoints(tmp_path):
     x = toy("moons").sample(100, generator())
     far = torch.cat([x[:5], torch.full((1, 2), 1e25)])

@@ -81,6 +81,7 @@ def test_one_bad_update_costs_the_updates_of_the_average_and_no_others(update):
     assert torch.equal(kept["after"], kept["average"])
 
 
+@pytest.mark.slow
 def test_a_fit_that_was_stopped_goes_on_with_the_same_flow(tmp_path):
     """What was free when it began may still give way to a mixture at its end."""
     x = 0.2 * torch.randn(60, 2, generator=seeded()).double()

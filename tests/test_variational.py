@@ -190,6 +190,7 @@ def test_pareto_k_needs_a_tail():
 
 
 @pytest.mark.parametrize("kind", ["planar", "cnf"])
+@pytest.mark.slow
 def test_reverse_kl_falls(kind):
     flow = (
         PlanarFlow(2, 8)
@@ -229,6 +230,7 @@ def test_reverse_kl_leaves_the_grid_as_it_was(solved):
 
 
 @pytest.mark.parametrize(("given", "energy", "last"), [(1, "U1", 5), (40, "U2", 40)])
+@pytest.mark.slow
 def test_reverse_kl_takes_more_steps_where_the_solver_errs_and_never_fewer_than_given(
     given, energy, last, solved
 ):

@@ -53,6 +53,7 @@ def test_rows_alone_do_not_tell_that_a_round_cloud_turns():
     assert found.square().mean() < 0.1 * expected.square().mean()
 
 
+@pytest.mark.slow
 def test_known_velocities_turn_a_round_cloud():
     """At the snapshots and between them; the density stays what it is."""
     moving = fitted(velocities={time: turning(rows) for time, rows in CLOUDS.items()})
