@@ -62,8 +62,9 @@ def imported(node: ast.AST, importer: str) -> list[str]:
 def edges() -> set[tuple[str, str]]:
     found = set()
     for path in modules():
+        name = name_of(path)
         for node in ast.walk(ast.parse(path.read_text())):
-            found |= {(name_of(path), target) for target in imported(node, name_of(path))}
+            found |= {(name, target) for target in imported(node, name)}
     return found
 
 
