@@ -52,7 +52,7 @@ NO_TABLES = {
     "lazy frame": (pl.from_pandas(TABLE).lazy(), "found LazyFrame"),
 }
 WRONG_COLUMNS = {
-    "misspelt": (TABLE.rename(columns={"height": "heigth"}), "did you mean 'heigth'?"),
+    "misspelt": (TABLE.rename(columns={"height": "heigth"}), "'heigth'?"),
     "missing": (TABLE[["group"]], "the columns are 'group'"),
     "numbered": (TABLE.set_axis([0, 1, 2], axis=1), "the columns are '0', '1', '2'"),
     "none": (pd.DataFrame(), "the table has no columns"),
@@ -193,7 +193,7 @@ def test_files_lose_one_row(suffix, tmp_path, capsys):
     table.to_csv(data, index=False) if suffix == "csv" else table.to_excel(data, index=False)
     paths = [str(path) for path in (tmp_path / "m.safetensors", data, "-o", output)]
     assert main(["score", *paths, "--reason"]) == 0
-    assert "1 have no log-density: cells are missing or invalid" in capsys.readouterr().out
+    assert "1 have no log-density, the first for this reason: column" in capsys.readouterr().out
     scores = pd.read_csv(output)
     expected = TYPED.log_prob(TABLE[:3]).numpy()
     np.testing.assert_allclose(scores["log_prob"][[0, 2]], expected[[0, 2]], rtol=0, atol=1e-12)

@@ -58,7 +58,7 @@ def report_model(path: Path, data: str, output: Path, *, with_calculator: bool) 
         )
     source, whole = Path(data).name, None
     if not table_flow.plain:
-        source = f"{source} that hold {_held(table_flow, present)}, given the other cells"
+        source = f"{source} {_held(table_flow, present, len(rows) / len(judges.places))}"
         whole = beside_samples(table_flow, table)
     if judges.apart:
         source = f"{source} ({judges.words})"
@@ -95,10 +95,16 @@ def report_model(path: Path, data: str, output: Path, *, with_calculator: bool) 
     )
 
 
-def _held(model: TableFlow, present: Tensor) -> str:
-    """The numbers that rows of the report hold, in words."""
-    absent = listed([column.name for column in compress(model.numeric_columns, ~present)])
-    return f"every number but those of {absent}, which few rows hold" if absent else "every number"
+def _held(model: TableFlow, present: Tensor, share: float) -> str:
+    """The rows of the report, and what is judged of them, in words."""
+    names = [column.name for column in model.numeric_columns]
+    there, absent = (listed([*compress(names, mask)]) for mask in (present, ~present))
+    if not absent:
+        return f"that hold every number ({share:.0%} of the rows): numbers given the other cells"
+    return (
+        f"with a number in {there} and none in {absent}, which are missing or at a repeated value"
+        f" ({share:.0%} of the rows): {there} given the other cells"
+    )
 
 
 def _scored(model: TableFlow, rows: int) -> slice:

@@ -79,8 +79,10 @@ def sentence(report: dict[str, Any]) -> str:
             f"{report['unseen']:,} have a category that was not in training, treated as rare"
         )
     if report["not_ok"]:
-        why = "cells are missing or invalid, or no solve reached the tolerance (see --reason)"
-        parts.append(f"{report['not_ok']:,} have no log-density: {why}")
+        why = f", the first for this reason: {report['left_out']}" if report["left_out"] else ""
+        parts.append(
+            f"{report['not_ok']:,} have no log-density{why} (--reason writes all reasons)"
+        )
     if report["rows"] > left_out:
         of = "mean log-density of the others" if left_out else "mean log-density"
         parts.append(f"{of} {report['mean_log_prob']:.4f} ± {report['standard_error']:.4f} nats")

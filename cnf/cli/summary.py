@@ -18,6 +18,8 @@ from cnf.tables.column_types.circular import possible_angle
 from cnf.tables.metadata import FitMetadata
 from cnf.tables.orders import in_words
 
+WHY_AT_REST = "no flow was better on held-out rows"
+
 
 def inform(path: Path, *, as_json: bool, columns: bool = True) -> None:
     """Describe the model in a file; `columns` includes a description of each column.
@@ -143,9 +145,13 @@ def _flow_facts(summary: dict[str, Any]) -> dict[str, str]:
         return {}
     solver, adaptive = summary["solver"], summary["nfe"] is None
     steps = "adaptive" if adaptive else f"{len(solver['nodes'])} nodes, NFE {summary['nfe']}"
+    rest = f", {AT_REST}" if summary["at_rest"] else ""
+    base = summary["base"]["description"]
+    if rest and summary["rows"] is not None:
+        rest, base = f"{rest}; {WHY_AT_REST}", f"{base}, in transformed columns"
     return {
-        "field": _name(summary["field"]) + (f", {AT_REST}" if summary["at_rest"] else ""),
-        "base": summary["base"]["description"],
+        "field": _name(summary["field"]) + rest,
+        "base": base,
         "solver": f"{solver['method']}, {steps}, error bound below {summary['tolerance']:g} nats",
     }
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cnf.fields.geometry import Geometry
 from cnf.registry import arguments
 
-AT_REST = "at rest, so that the base alone is the density"  # of a field whose velocity is zero
+AT_REST = "velocity zero: the base is the density"  # of a field whose velocity is zero
 
 
 class FieldAt(NamedTuple):

@@ -6,13 +6,14 @@ import hashlib
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 
+from cnf.flows import Evaluation
 from cnf.scale.batches import as_frame, with_columns
-from cnf.tables import TableError, TableFlow, load_table_flow
+from cnf.tables import Schema, TableError, TableFlow, load_table_flow
 from cnf.tables.columns import UNSEEN
 from cnf.tables.scoring import Unseen, reasons
 
@@ -84,7 +85,7 @@ class Scorer:
                 that its column cannot hold.
         """
         frame = as_frame(batch)
-        found, _ = score_rows(self.model, frame, self.options)
+        found = score_rows(self.model, frame, self.options).table
         if taken := [name for name in found if name in frame.columns]:
             raise TableError(f"batch: it has a column {taken[0]!r} already; rename it")
         return with_columns(batch, found)
@@ -124,11 +125,22 @@ class Scorer:
         return torch.Generator(self.model.device).manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def score_rows(
-    model: TableFlow, frame: pd.DataFrame, options: ScoreOptions
-) -> tuple[pd.DataFrame, int]:
-    """The columns `log_prob` and `error`, and `reason` if requested, of the rows of a data frame;
-    and the number of rows that have a score although a category was not in training."""
+class Scored(NamedTuple):
+    """Scores of some rows.
+
+    Attributes:
+        table: columns `log_prob` and `error`, and `reason` if requested.
+        unseen: number of rows with a score and a category that was not in training.
+        left_out: why the first row without a log-density has none; empty if there is no such row.
+    """
+
+    table: pd.DataFrame
+    unseen: int
+    left_out: str
+
+
+def score_rows(model: TableFlow, frame: pd.DataFrame, options: ScoreOptions) -> Scored:
+    """Scores of the rows of a data frame."""
     cells, context = model.encode(frame)
     found = model.evaluate_cells(cells, context, unseen=options.unseen)
     log_prob = found.log_prob.masked_fill(~found.ok, torch.nan)
@@ -136,7 +148,16 @@ def score_rows(
     if options.reason:
         table["reason"] = reasons(model.schema, frame, found)
     new = (cells.states == UNSEEN).any(1) & log_prob.isfinite()
-    return table, int(new.sum())
+    return Scored(table, int(new.sum()), _first_reason(model.schema, frame, found))
+
+
+def _first_reason(schema: Schema, frame: pd.DataFrame, found: Evaluation) -> str:
+    """Why the first row without a log-density has none; empty if there is no such row."""
+    left_out = (~found.ok).nonzero().squeeze(1)[:1]
+    if not len(left_out):
+        return ""
+    one = Evaluation(*(part[left_out] for part in vars(found).values()))
+    return reasons(schema, frame.iloc[left_out.cpu().numpy()], one)[0]
 
 
 @lru_cache(KEPT_MODELS)

@@ -25,20 +25,23 @@ class ScoreSummary:
         outside: how many of them lie outside the ranges of their columns, with density zero.
         unseen: number of rows with a score and a category that was not in training; known only for
             newly scored rows.
+        left_out: why the first row without an answer has none; known only for newly scored rows.
         answers: the mean of the other log-densities, but for rows without an answer.
     """
 
     rows: int = 0
     outside: int = 0
     unseen: int = 0
+    left_out: str = ""
     answers: RunningMean = field(default_factory=RunningMean)
 
-    def add(self, log_prob: pd.Series, unseen: int = 0) -> None:
+    def add(self, log_prob: pd.Series, unseen: int = 0, left_out: str = "") -> None:
         """Take scores in: −∞ for a row outside, NaN for one without an answer."""
         values = torch.tensor(log_prob.to_numpy(dtype="float64"))
         self.rows += len(values)
         self.outside += int(values.isneginf().sum())
         self.unseen += unseen
+        self.left_out = self.left_out or left_out
         self.answers.add(values[values.isfinite()])
 
     def merge(self, other: ScoreSummary) -> None:
@@ -46,6 +49,7 @@ class ScoreSummary:
         self.rows += other.rows
         self.outside += other.outside
         self.unseen += other.unseen
+        self.left_out = self.left_out or other.left_out
         self.answers.merge(other.answers)
 
     def as_json(self) -> dict[str, Any]:
@@ -56,6 +60,7 @@ class ScoreSummary:
             "standard_error": self.answers.standard_error,
             "outside": self.outside,
             "unseen": self.unseen,
+            "left_out": self.left_out,
             "not_ok": self.rows - self.outside - self.answers.count,
         }
 
@@ -87,11 +92,11 @@ def write_scores(
     with table_writer(output) as writer:
         for chunk in chunks:
             try:
-                found, unseen = score_rows(model, chunk, options)
+                found = score_rows(model, chunk, options)
             except TableError as error:
                 raise TableError(f"{source}: {error}") from error
-            writer.write(found)
-            summary.add(found["log_prob"], unseen)
+            writer.write(found.table)
+            summary.add(found.table["log_prob"], *found[1:])
         if summary.rows < rows_needed:
             raise TableError(
                 f"{source}: expected at least one row below the header; found none; add rows"

@@ -50,10 +50,13 @@ class SameColumns:
     Args:
         columns: names, in the requested order; None for all.
         ignore: names that are left out.
+        needed: whether a model requests the columns.
     """
 
-    def __init__(self, columns: Sequence[str] | None, ignore: Collection[str]) -> None:
-        self.columns, self.ignore = columns, ignore
+    def __init__(
+        self, columns: Sequence[str] | None, ignore: Collection[str], *, needed: bool = False
+    ) -> None:
+        self.columns, self.ignore, self.needed = columns, ignore, needed
         self.first: tuple[Path, list[str]] | None = None
 
     def of(self, path: Path, names: Sequence[str]) -> list[str]:
@@ -62,7 +65,9 @@ class SameColumns:
         Raises:
             TableError: naming the file and a column that it lacks, or that the first file lacks.
         """
-        chosen = choose_columns(names, path=path, columns=self.columns, ignore=self.ignore)
+        chosen = choose_columns(
+            names, path=path, columns=self.columns, ignore=self.ignore, needed=self.needed
+        )
         first, expected = self.first = self.first or (path, chosen)
         for one, other, name in (
             *((path, first, name) for name in expected if name not in chosen),

@@ -127,13 +127,16 @@ def choose_columns(
     path: str | os.PathLike[str],
     columns: Sequence[str] | None,
     ignore: Collection[str],
+    needed: bool = False,
 ) -> list[str]:
-    """The requested names that are not ignored."""
+    """The requested names that are not ignored; `needed` if a model requests them."""
     _refuse_repeated(names, f"{path}: the table")
     _refuse_repeated(columns or (), f"{path}: the choice of columns")
     for name in (*(columns or ()), *ignore):
         if name not in names:
-            raise TableError(f"{path}: no column {shown(str(name))}; {alternatives(name, names)}")
+            why, ask = (", which the model needs", "is it") if needed else ("", "did you mean")
+            hint = alternatives(name, names, ask)
+            raise TableError(f"{path}: no column {shown(str(name))}{why}; {hint}")
     chosen = [name for name in (columns or names) if name not in ignore]
     if not chosen:
         raise TableError(f"{path}: no columns are left; choose at least one of {listed(names)}")
@@ -150,7 +153,7 @@ def _refuse_repeated(names: Sequence[str], where: str) -> None:
         seen.add(name)
 
 
-def alternatives(name: object, names: Sequence[object]) -> str:
+def alternatives(name: object, names: Sequence[object], ask: str = "did you mean") -> str:
     """A hint about an unknown column name.
 
     >>> alternatives("regoin", ["age", "region"]), alternatives("x", ["age", "region"])
@@ -158,5 +161,5 @@ def alternatives(name: object, names: Sequence[object]) -> str:
     """
     known = [str(name) for name in names]
     if near := difflib.get_close_matches(str(name), known):
-        return f"did you mean {listed(near)}?"
+        return f"{ask} {listed(near)}?"
     return f"the columns are {listed(known)}" if known else "the table has no columns"

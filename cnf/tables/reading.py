@@ -161,7 +161,7 @@ def read_typed_chunks(
     """The columns of a schema in chunks of bounded memory, rows labeled by line or row. Text among numbers
     is an error, unless it is `judged` by the schema afterwards; then it is kept."""
     columns = [*schema.modeled, *schema.context]
-    chosen = SameColumns([column.name for column in columns], ())
+    chosen = SameColumns([column.name for column in columns], (), needed=True)
     kept = {column.name for column in columns if column.type.reads_cells(column)}
     # A word that is a level of a column does not mark a missing cell.
     levels = {str(level).lower() for column in columns for level in column.levels}

@@ -183,8 +183,9 @@ class Schema:
         """
         table = rows_of(table, "table")
         if columns:
+            names = [column.name for column in columns]
             choose_columns(
-                list(table.columns), path="table", columns=[c.name for c in columns], ignore=()
+                list(table.columns), path="table", columns=names, ignore=(), needed=True
             )
         parts = [column.encode(table[column.name]) for column in columns]
         if strict:

@@ -22,7 +22,7 @@ from cnf.tables.schema import Schema, unheld
 from cnf.transforms.patterns import side_by_side
 
 Unseen = Literal["other", "impossible"]
-UNSOLVED = "no solve within the tolerance"
+UNSOLVED = "the solver did not reach the tolerance"
 
 
 @dataclass(frozen=True)

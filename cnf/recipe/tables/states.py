@@ -143,7 +143,7 @@ def _fit_flow(
     copies = rows // len(train)
     x, context = _dequantized_copies(model, train, copies, generator)
     x_valid, context_valid = _dequantized_copies(model, valid, 1, generator)
-    return fit(
+    history = fit(
         model.flow, x, x_valid,
         context=context, context_valid=context_valid,
         weights=None if stream is not None else train.weights.repeat(copies), seed=seed,
@@ -153,6 +153,10 @@ def _fit_flow(
         tolerance=defaults.TYPED_TOLERANCE, checkpoint=checkpoint, scored=False,
         stream=None if stream is None else _flow_stream(model, stream, seed), **options,
     )  # fmt: skip
+    # The transform and the base are those of every table with states; rows were drawn several times.
+    known = {key: choice for key, choice in history.choices.items() if choice != "given"}
+    history.choices = {**known, "rows": known["rows"] // copies}
+    return history
 
 
 def _flow_stream(model: TableFlow, stream: RowStream, seed: int) -> RowStream:
