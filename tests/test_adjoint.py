@@ -51,6 +51,7 @@ def test_adjoint_is_the_gradient_of_the_state_at_every_time(solver):
         torch.testing.assert_close(found.a[k], exact, rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_adjoint_agrees_with_finite_differences_of_the_loss():
     f, h = network(), 1e-5
     states, found = solved(f, normal(1, 2))

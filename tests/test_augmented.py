@@ -48,6 +48,7 @@ def test_mean_bound_of_one_draw_is_that_of_the_closed_form():
     assert expected < marginal(model.flow.field.gaussian()).log_prob(POINT).item() - 0.1
 
 
+@pytest.mark.slow
 def test_bound_stays_below_the_truth_and_tightens_with_the_draws():
     model = linear_model()
     truth = marginal(model.flow.field.gaussian()).log_prob(POINT).item()
@@ -60,6 +61,7 @@ def test_bound_stays_below_the_truth_and_tightens_with_the_draws():
     assert truth - means[-1] < 0.1 * (truth - means[0])
 
 
+@pytest.mark.slow
 def test_many_draws_reach_the_marginal_row_by_row():
     model = linear_model()
     x = normal(5, 1)

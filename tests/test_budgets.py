@@ -162,6 +162,7 @@ def test_a_conditional_network_is_within_the_seconds():
 
 
 @pytest.mark.parametrize(("budget", "warned"), [({"seconds": 12.0}, True), ({"steps": 5}, False)])
+@pytest.mark.slow
 def test_seconds_that_allow_few_steps_are_told(budget, warned):
     ticks = itertools.count()
     flow, x = cnf.CNF(2, field=MLPField(2, (4,)), base=NormalBase(2)), normal(300, 2)

@@ -133,6 +133,7 @@ def found():
     }
 
 
+@pytest.mark.slow
 def test_another_sample_is_as_good_as_the_real_rows(found):
     sample = found["sample"]
     assert sample["shape"].value > 0.95

@@ -99,6 +99,7 @@ def jumping() -> cnf.TableFlow:
     return cnf.fit_table(steps(ROWS), imputer=True, steps=20, hidden=(8, 8))
 
 
+@pytest.mark.slow
 def test_what_the_networks_have_not_learned_the_donors_know(jumping):
     truth = steps(200, seed=1)
     drawn = jumping.impute(truth.assign(level=np.nan), 19, generator=seeded())

@@ -120,6 +120,7 @@ def fitted() -> cnf.TableFlow:
     return model
 
 
+@pytest.mark.slow
 def test_drawn_heaps_are_as_frequent_as_real_ones(fitted):
     real, drawn = (
         weights_of_stones(3000, seed=1),

@@ -122,6 +122,7 @@ def survive(folder: Path, kills: int, seed: int) -> Counter:
     return found
 
 
+@pytest.mark.slow
 def test_a_few_kills(tmp_path):
     found = survive(tmp_path, kills=2, seed=0)
     assert found["updates"] >= 1

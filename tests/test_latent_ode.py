@@ -314,6 +314,7 @@ def fitted():
     return model, history
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(fitted):
     records = fitted[1].records
     assert records[-1].step == 250

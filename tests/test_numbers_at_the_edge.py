@@ -42,6 +42,7 @@ def scores(folder, model, data) -> pd.DataFrame:
         ([["true", "False", "TRUE"][k] for k in RANDOM.integers(0, 3, 300)], []),
     ],
 )
+@pytest.mark.slow
 def test_a_model_scores_the_table_it_was_fitted_to_and_its_samples(tmp_path, cells, options):
     data, model = fitted(tmp_path, pd.DataFrame({"x": NORMAL, "code": cells}), *options)
     assert scores(tmp_path, model, data).log_prob.notna().all()
@@ -197,6 +198,7 @@ def test_options_that_say_something_twice_or_to_no_purpose_are_refused(tmp_path,
     assert "omit --type" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_draws_of_a_plain_table_keep_to_the_ranges_of_its_columns(tmp_path, capsys):
     share = 1 / (1 + np.exp(-2 * RANDOM.normal(size=300)))
     table = pd.DataFrame({"price": np.exp(NORMAL), "share": share, "x": NORMAL[::-1]})

@@ -71,6 +71,7 @@ def shifted(rows=2000, shift=2.0, seed=0):
 
 
 @pytest.mark.parametrize("coupling", [IndependentCoupling(), MinibatchOT(64)])
+@pytest.mark.slow
 def test_source_rows_are_carried_to_the_data(coupling):
     """From a narrow cloud at −3, of which the base knows nothing; a validator of one's own judges."""
     source = 0.3 * shifted(500, 0.0, seed=2) - 3

@@ -59,7 +59,9 @@ def test_a_report_judges_the_numbers_that_rows_hold_together(model):
     new = seldom(1)
     dry = int(((new.rain == 0) & (new.snow == 0)).sum())
     assert f"over 2 columns, judged on {dry} rows of new.csv" in text
-    assert "none in &#39;rain&#39;, &#39;snow&#39;, which are missing or at a repeated value" in text
+    assert (
+        "none in &#39;rain&#39;, &#39;snow&#39;, which are missing or at a repeated value" in text
+    )
     assert all(f"Histograms of {name}:" in text for name in new)
     headings = "Held-out likelihood", "The flow, from base to data", "Calibration", "Checks"
     assert all(heading in text for heading in headings)

@@ -212,6 +212,7 @@ def test_fit_learns_a_gaussian_in_its_own_units():
     assert abs(history.valid_nll - truth.entropy().item()) < 5 * history.valid_se + 0.05
 
 
+@pytest.mark.slow
 def test_the_flow_keeps_the_best_weights_that_validation_saw():
     x = toy("moons").sample(1000, generator())
     flow = small_flow(base=cnf.NormalBase(2))
@@ -244,6 +245,7 @@ def test_what_the_user_gave_is_kept():
     )
 
 
+@pytest.mark.slow
 def test_a_second_fit_keeps_the_map_and_places_the_grid_anew():
     x = toy("moons").sample(300, generator())
     flow = small_flow()
@@ -254,6 +256,7 @@ def test_a_second_fit_keeps_the_map_and_places_the_grid_anew():
 
 
 @pytest.mark.parametrize("gradient", ["discrete", "direct", "adjoint"])
+@pytest.mark.slow
 def test_every_gradient_trains(gradient):
     x = toy("moons").sample(500, generator())
     flow = small_flow()

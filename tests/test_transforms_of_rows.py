@@ -122,6 +122,7 @@ def test_one_row_and_a_batch_of_any_shape():
     torch.testing.assert_close(shaped.flatten(), together)
 
 
+@pytest.mark.slow
 def test_calibration_takes_rows_with_absent_cells():
     flow, (x, context) = masked_flow(still=False), rows(200)
     flow.calibrate(x.masked_fill(context[:, :DIM] == 0, math.nan), 1e-4, context=context)

@@ -48,6 +48,7 @@ def test_rows_of_weight_zero_are_as_if_they_were_not_there():
         cnf.fit(small_flow(), x, weights=torch.cat([torch.ones(5), torch.zeros(195)]), steps=STEPS)
 
 
+@pytest.mark.slow
 def test_one_row_that_is_lost_counts_as_the_worst_of_the_others():
     x, far = moons(200), torch.full((1, 2), 1e25).double()
     flow = small_flow(preprocess=cnf.Affine.whiten(x), base=cnf.NormalBase(2))

@@ -51,6 +51,7 @@ def test_strips_have_their_closed_form_normalizer(name):
     assert ENERGIES[name].log_normalizer == pytest.approx(math.log(STRIPS[name]), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_ring_has_the_normalizer_of_another_quadrature():
     def density(angle, radius):
         point = torch.tensor([radius * math.cos(angle), radius * math.sin(angle)], dtype=F64)

@@ -60,6 +60,7 @@ def test_rows_are_as_far_as_from_a_mean_that_was_fitted_without_them():
 
 
 @pytest.mark.parametrize("rows, columns", [(60, 30), (100, 95)])
+@pytest.mark.slow
 def test_a_plain_table_is_as_good_as_a_shrunken_gaussian(rows, columns):
     names = [f"x{j}" for j in range(columns)]
     train, fresh = (
@@ -71,6 +72,7 @@ def test_a_plain_table_is_as_good_as_a_shrunken_gaussian(rows, columns):
     assert model.log_prob(fresh).mean() > best.mean() - 2
 
 
+@pytest.mark.slow
 def test_a_typed_table_is_better_than_independent_columns():
     """Categories are features of the mean, one for each level: more of them than rows."""
     tables = []
