@@ -121,9 +121,9 @@ def report(
 ) -> None:
     """Write an HTML report on a model and on how well it fits a table.
 
-    The report describes the model, its training, columns and calibration, compares it with a Gaussian
-    and a mixture, and has an animation of the flow. Give rows that are new to the model, or the table
-    of the fit, whose held-out rows are then used.
+    The report describes the model, its training, columns and calibration, compares it with a Gaussian,
+    and with a mixture where that is better, and has an animation of the flow. Give rows that are new to
+    the model, or the table of the fit, whose held-out rows are then used.
     """
     from cnf.cli.model import use_threads
     from cnf.cli.reporting import report_model
