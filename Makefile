@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread a process: two threads inside torch on a busy machine are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-lowest slow types figures tables bench accuracy metrics pages docs look lint clean
+.PHONY: demo test test-lowest slow slow-short types figures tables bench accuracy metrics pages docs look lint clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -38,6 +38,12 @@ types: .venv/installed
 
 slow: .venv/installed
 	$(BIN)/pytest -m slow --numprocesses=auto --dist=worksteal
+
+# The slow tests of files in which none takes many minutes.
+LONG := clients corpus docs fuzz galaxies hostile_strings house_metrics kills scale scripts site_browser soak
+
+slow-short: .venv/installed
+	$(BIN)/pytest -m slow $(LONG:%=--ignore=tests/test_%.py) --numprocesses=auto --dist=worksteal
 
 # The pictures of the flows first, then those of the other systems; real tables are drawn where CNF_SHARED_DATA is.
 GALLERY := density_estimation sample_flow flow_trajectories toy_gallery image_density tables \

@@ -153,7 +153,7 @@ def calibrations(found: dict) -> Iterator[str]:
             sides.setdefault(BASELINE.name, []).append(cell["on"])
             sides.setdefault(name, []).append(cell["off"])
     if sides:
-        yield "| calibration without | bar / error | covered, mean | covered, least | evaluations |"
+        yield "| calibration without | error bound / error | covered, mean | covered, least | evaluations |"
         yield "|---|---|---|---|---|"
     for name, runs in sides.items():
         ratio, covered, nfe = (

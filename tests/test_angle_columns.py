@@ -173,6 +173,7 @@ def test_half_a_point_costs_its_row_alone(places):
         fit_table_flow(model, table, steps=2)
 
 
+@pytest.mark.slow
 def test_angles_and_places_may_be_context(places, weather):
     model = cnf.fit_table(
         places[["ra", "dec", "size"]], kinds={"ra,dec": "sphere"}, context=["ra", "dec"],

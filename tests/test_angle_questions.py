@@ -146,6 +146,7 @@ def test_longitude_and_latitude_go_together(model):
         model.conditional({"lat": 3.0})
 
 
+@pytest.mark.slow
 def test_a_place_is_odd_as_a_whole(model, weather):
     strange = weather.iloc[:10].copy()
     strange.loc[0, ["lon", "lat"]] = [strange.loc[0, "lon"] + 180, -80.0]

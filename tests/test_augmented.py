@@ -39,6 +39,7 @@ def bounds(model, x, *, draws, repeats, seed=0):
     return model.log_prob_bound(x.expand(repeats, *x.shape), draws=draws, generator=seeded(seed))
 
 
+@pytest.mark.slow
 def test_mean_bound_of_one_draw_is_that_of_the_closed_form():
     model = linear_model()
     found = bounds(model, POINT, draws=1, repeats=20_000)
@@ -71,6 +72,7 @@ def test_many_draws_reach_the_marginal_row_by_row():
     torch.testing.assert_close(found, exact, rtol=0, atol=0.1)
 
 
+@pytest.mark.slow
 def test_density_of_the_mean_weight_integrates_to_one_and_that_of_the_bound_to_less():
     model = linear_model()
     exact = marginal(model.flow.field.gaussian())
@@ -109,6 +111,7 @@ def test_context_moves_bound_and_samples():
         )
 
 
+@pytest.mark.slow
 def test_one_row_has_a_bound_under_each_of_many_contexts():
     model, context = (
         linear_model(context_dim=1),

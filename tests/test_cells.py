@@ -63,6 +63,7 @@ def test_most_cells_need_one_point_and_bars_hold(model, table):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_cells_far_from_all_that_the_fit_saw_have_the_mass_of_the_density(table):
     """The Gaussian that a flow starts from is no guide there: its tails are far lighter."""
     kinds = {"age": "integer", "pay": "real", "mood": "real"}

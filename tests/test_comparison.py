@@ -145,6 +145,7 @@ def test_another_sample_is_as_good_as_the_real_rows(found):
     assert sample["constraints"].value == 0
 
 
+@pytest.mark.slow
 def test_copied_rows_are_told_by_memorization_alone(found):
     copies = found["copies"]
     assert copies["shape"].value == pytest.approx(1) == copies["trend"].value

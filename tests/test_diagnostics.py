@@ -57,7 +57,7 @@ FLOWS = {
     "given": {"context_dim": 1},
     "automatic": {"name": "mlp-silu"},
 }
-SLOW = {"plane", "automatic"}  # "given" and "space" check the same and more
+SLOW = {"plane", "automatic", "given"}  # "space" checks the same and more
 
 
 @pytest.mark.parametrize(

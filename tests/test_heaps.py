@@ -136,6 +136,7 @@ def test_drawn_heaps_are_as_frequent_as_real_ones(fitted):
     assert stats.chi2_contingency(counts).pvalue > 1e-4
 
 
+@pytest.mark.slow
 def test_what_follows_from_a_heaped_column_still_does(fitted):
     drawn = fitted.sample(2000, generator=torch.Generator().manual_seed(0))
     off = np.log(drawn["size"] / (6 * np.cbrt(drawn.weight + 0.01)))

@@ -321,6 +321,7 @@ def test_training_lowers_the_loss(fitted):
     assert sum(record.objective for record in records[-8:]) / 8 < 0.1 * records[0].objective
 
 
+@pytest.mark.slow
 def test_predictions_follow_the_curve_between_and_beyond(fitted):
     model, _ = fitted
     series, phase = waves(50, 90)

@@ -312,7 +312,10 @@ def test_trap_context_missing_from_the_adjoints_parameters(name):
         torch.testing.assert_close(a, d, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("solver", "gradient"), KINDS)
+@pytest.mark.parametrize(
+    ("solver", "gradient"),
+    [pytest.param(*kind, marks=[pytest.mark.slow] * (kind[0] == "dopri5")) for kind in KINDS],
+)
 @pytest.mark.parametrize("name", ["gated-sine", "gated-tanh", "mlp", "concatsquash"])
 def test_parameter_gradients_against_finite_differences(name, solver, gradient):
     """The derivative along one direction that moves all parameters."""

@@ -57,7 +57,13 @@ def test_output_and_every_gradient_are_those_of_the_closed_form(kind):
         torch.testing.assert_close(ours, truth, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=[pytest.mark.slow] * (kind in {"adjoint", "adaptive"}))
+        for kind in KINDS
+    ],
+)
 def test_gradients_of_a_network_agree_with_finite_differences(kind):
     solver, gradient = KINDS[kind]
     f = velocity()

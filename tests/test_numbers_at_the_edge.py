@@ -60,6 +60,7 @@ def test_declared_categories_keep_their_zeros(tmp_path):
     assert set(drawn.zip) == set(cells)
 
 
+@pytest.mark.slow
 def test_columns_that_are_ignored_are_not_modeled(tmp_path):
     table = pd.DataFrame({"id": range(300), "x": NORMAL, "y": NORMAL**2 + RANDOM.normal(size=300)})
     data, model = fitted(tmp_path, table)

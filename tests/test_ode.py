@@ -441,7 +441,11 @@ def test_gradcheck_on_grids_in_state_times_and_parameters(method, gradient, time
 @pytest.mark.parametrize("times", [(0.1, 0.4, 1.2), (1.2, 0.1)], ids=len)
 @pytest.mark.parametrize("gradient", ["direct", "adjoint"])
 @pytest.mark.parametrize(
-    "solver", [Torchdiffeq("dopri5", 1e-7, 1e-7), Torchdiffeq("dopri8", 1e-7, 1e-7)]
+    "solver",
+    [
+        Torchdiffeq("dopri5", 1e-7, 1e-7),
+        pytest.param(Torchdiffeq("dopri8", 1e-7, 1e-7), marks=pytest.mark.slow),
+    ],
 )
 def test_gradcheck_with_torchdiffeq_in_state_times_and_parameters(solver, gradient, times):
     def run(x, t, weight):

@@ -124,6 +124,7 @@ def test_a_field_through_time_has_its_divergence(name):
     )
 
 
+@pytest.mark.slow
 def test_weights_rows_and_times_have_the_gradients_of_finite_differences():
     moving = SnapshotFlow.around(make_flow(), FIRST, LAST)
     weight = moving.flow.field.field.W3
