@@ -133,7 +133,7 @@
     const ink = color("--ink");
     const axis = (index) => ({
       title: { text: plain(scene.names[index]) }, range: scene.limits[index], color: ink, gridcolor: "rgba(0,0,0,0)",
-      zeroline: false, linecolor: color("--soft"), ticks: "outside", constrain: "domain", fixedrange: true,
+      zeroline: false, linecolor: color("--soft"), ticks: "outside", constrain: "domain", fixedrange: true, automargin: true,
     });
     const span = (index) => scene.limits[index][1] - scene.limits[index][0];
     const ratio = span(state.across) / span(state.up);
