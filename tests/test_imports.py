@@ -134,6 +134,24 @@ def test_importing_is_quiet_and_light():
     assert python(code).strip() == "[]"
 
 
+@pytest.mark.parametrize("command", [[], ["fit"], ["score"], ["plot"], ["info"]], ids=str)
+def test_help_answers_without_torch(command):
+    code = f"""
+import sys, cnf.cli
+assert cnf.cli.main({[*command, "--help"]}) == 0
+print("torch" in sys.modules)
+"""
+    assert python(code).splitlines()[-1] == "False"
+
+
+def test_help_names_the_types_that_are_registered():
+    code = """
+import cnf.tables.columns, cnf.cli.fitting_commands
+print(cnf.tables.columns.type_usage() == cnf.cli.fitting_commands.BUILT_IN_TYPES)
+"""
+    assert python(code).strip() == "True"
+
+
 def test_importing_changes_no_setting_of_torch():
     code = """
 import warnings, torch, numpy

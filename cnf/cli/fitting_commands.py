@@ -3,6 +3,7 @@ no torch."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,18 +22,24 @@ from cnf.cli.options import (
 )
 
 TYPE_HELP = "Column types that override the inferred ones: age=integer,share=bounded:0:1."
+# As `type_usage` says it. The types themselves need torch, whose import takes seconds.
+BUILT_IN_TYPES = (
+    "real, positive, bounded:LOW:HIGH, integer, integer:STEP, time, time:clock, moment, angle:PERIOD,"
+    " sphere (of two columns: lon,lat=sphere), categorical, ignored or constant"
+)
 
 
 class FitCommand(TyperCommand):
-    """`cnf fit`. Its help names the registered types of columns, which are imported for it."""
+    """`cnf fit`. Its help names the registered types of columns."""
 
     def get_help(self, ctx: Any) -> str:
         """The help text, complete."""
-        from cnf.tables.columns import type_usage
-
+        # A plugin that adds a type has imported the module of the registry.
+        columns = sys.modules.get("cnf.tables.columns")
+        usage = columns.type_usage() if columns else BUILT_IN_TYPES
         for option in self.params:
             if isinstance(option, TyperOption) and option.name == "kinds":
-                option.help = f"{TYPE_HELP} One of {type_usage()}."
+                option.help = f"{TYPE_HELP} One of {usage}."
         return super().get_help(ctx)
 
 
