@@ -160,31 +160,35 @@ def chosen_axes(
     Raises:
         ValueError: for other columns than the kind of picture needs.
     """
-    path, columns, count = model.path, [column.name for column in shown], len(shown)
-    modeled = model.table_flow.schema.modeled
     if kind.axes == "sphere":
         return _sphere(model, kind, names, shown)
-    if kind.axes == "angles" and not any(column.kind == "angle" for column in modeled):
-        raise ValueError(f"{path}: {kind.name} needs angles: cnf fit --type NAME=angle:360")
-    if kind.axes == "plane" and count != 2:
-        other = "conditional" if count > 2 else "marginals"
-        raise ValueError(
-            f"{path}: {kind.name} is drawn for 2 columns, the model has {count}; draw {other}"
-        )
-    if kind.axes == "pair" and count < 2:
-        raise ValueError(
-            f"{path}: {kind.name} needs two numeric columns, the model has {count}; draw marginals"
-        )
-    if not columns and not kind.table:
-        raise ValueError(f"{path}: {kind.name} needs a numeric column; draw marginals")
+    need = _lacking(model, kind, len(shown))
+    if need:
+        raise ValueError(f"{model.path}: {kind.name} {need}")
     if names == (PRINCIPAL,) and kind.particles:
         return PRINCIPAL
+    columns = [column.name for column in shown]
     if names and (len(names) != 2 or not set(names) <= set(columns)):
         raise ValueError(
             f"--axes: expected two numeric columns of {', '.join(columns)}; got {', '.join(names)}"
         )
-    first, second = map(columns.index, names) if names else (0, min(1, max(count - 1, 0)))
+    first, second = map(columns.index, names) if names else (0, int(len(columns) > 1))
     return first, second
+
+
+def _lacking(model: Model, kind: PlotKind, count: int) -> str | None:
+    """What a kind of picture needs that a model with so many numeric columns has not."""
+    modeled = model.table_flow.schema.modeled
+    if kind.axes == "angles" and not any(column.kind == "angle" for column in modeled):
+        return "needs angles: cnf fit --type NAME=angle:360"
+    if kind.axes == "plane" and count != 2:
+        other = "conditional" if count > 2 else "marginals"
+        return f"is drawn for 2 columns, the model has {count}; draw {other}"
+    if kind.axes == "pair" and count < 2:
+        return f"needs two numeric columns, the model has {count}; draw marginals"
+    if not count and not kind.table:
+        return "needs a numeric column; draw marginals"
+    return None
 
 
 def _sphere(model: Model, kind: PlotKind, names: tuple[str, ...], shown: list[Column]) -> Pair:

@@ -30,38 +30,41 @@ def dependent_columns(
 
 
 def _linear(columns: Sequence[Column], table: pd.DataFrame) -> tuple[list[str], str] | None:
+    """Equal columns, or columns of which one is a linear combination of the others and the context."""
+    rows = _moving_numbers(columns, table)
+    role = {column.name: column.role for column in columns}
+    names = [name for name in rows if role[name] == "modeled"]
+    given = [name for name in rows if role[name] == "context"]
+    if not names or len(names) + len(given) < 2:
+        return None
+    values, context = _standardized(rows[names]), _standardized(rows[given])
+    values -= context @ (np.linalg.pinv(context) @ values)  # what the context determines
+    eigenvalues, vectors = np.linalg.eigh(values.T @ values / len(values))
+    if eigenvalues[0] > DEPENDENT:
+        return None
+    for a, b in itertools.combinations(names, 2):
+        if (rows[a] == rows[b]).all():
+            return [a, b], f"columns {shown(a)} and {shown(b)} are equal"
+    share = np.abs(vectors[:, 0]) / np.abs(vectors[:, 0]).max()
+    found = [name for name, part in zip(names, share) if part > SHARES]
+    how = (
+        f"follow from the context {listed(given)} and from each other"
+        if given
+        else "are dependent, one is a linear combination of the others"
+    )
+    return found, f"columns {listed(found)} {how}"
+
+
+def _moving_numbers(columns: Sequence[Column], table: pd.DataFrame) -> pd.DataFrame:
+    """The numeric columns that vary, at some of the rows that are complete; none if there are too few
+    such rows to tell."""
     numeric = [column for column in columns if column.numeric]
     cells = {column.name: column.numbers(table[column.name]) for column in numeric}
     rows = pd.DataFrame(cells).replace([np.inf, -np.inf], np.nan).dropna()
     if len(rows) <= len(numeric) + 1:
-        return None
+        return pd.DataFrame()
     rows = rows.iloc[np.linspace(0, len(rows) - 1, min(MOST_ROWS, len(rows))).astype(int)]
-    moving = [column for column in numeric if np.ptp(rows[column.name]) > 0]
-    names = [column.name for column in moving if column.role == "modeled"]
-    given = [column.name for column in moving if column.role == "context"]
-    if not names or len(moving) < 2:
-        return None
-    values, context = _standardized(rows[names]), _standardized(rows[given])
-    values = values - context @ (
-        np.linalg.pinv(context) @ values
-    )  # the part that the context does not determine
-    eigenvalues, vectors = np.linalg.eigh(values.T @ values / len(values))
-    if eigenvalues[0] > DEPENDENT:
-        return None
-    equal = [(a, b) for a, b in itertools.combinations(names, 2) if (rows[a] == rows[b]).all()]
-    if equal:
-        return list(equal[0]), f"columns {shown(equal[0][0])} and {shown(equal[0][1])} are equal"
-    share = np.abs(vectors[:, 0]) / np.abs(vectors[:, 0]).max()
-    found = [name for name, part in zip(names, share) if part > SHARES]
-    if given:
-        return (
-            found,
-            f"columns {listed(found)} follow from the context {listed(given)} and from each other",
-        )
-    return (
-        found,
-        f"columns {listed(found)} are dependent, one is a linear combination of the others",
-    )
+    return rows.loc[:, [np.ptp(rows[name]) > 0 for name in rows]]
 
 
 def _standardized(rows: pd.DataFrame) -> np.ndarray:
