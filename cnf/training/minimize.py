@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from cnf.training.callbacks import Callback, as_callbacks
@@ -12,6 +11,7 @@ from cnf.training.config import Clock
 from cnf.training.errors import TrainingError
 from cnf.training.history import History, Record
 from cnf.training.modes import with_gradients
+from cnf.training.optimizers import Adam
 from cnf.training.processes import shared_seconds
 from cnf.training.schedules import Schedule, WarmupCosine
 
@@ -76,6 +76,7 @@ def minimize(
             before that step.
 
     Example:
+        >>> import torch
         >>> x = nn.Parameter(torch.tensor(3.0))
         >>> history = minimize(
         ...     [x], lambda step: ((x - 1) ** 2,) * 2, phase="x", steps=300, learning_rate=0.1
@@ -86,7 +87,7 @@ def minimize(
     if steps < 1:
         raise ValueError(f"steps: expected at least one training step; got {steps}")
     parameters, callbacks = list(parameters), as_callbacks(callbacks)
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
+    optimizer = Adam(parameters, lr=learning_rate, weight_decay=weight_decay)
     run, values, start = Minimization(steps), [], clock()
     while run.step < steps and not run.stopping:
         run.step += 1
