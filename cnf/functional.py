@@ -1,8 +1,9 @@
-"""Whether torch transforms the code that runs."""
+"""Whether torch transforms the code that runs, and an identity matrix for any device."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 
@@ -29,3 +30,16 @@ def transformed() -> bool:
 def recorded() -> bool:
     """Whether a derivative of the result may be required."""
     return torch.is_grad_enabled() or transformed()
+
+
+def identity(dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """The identity matrix (dim, dim), for the parts of a model.
+
+    A model from a file is first built on the device "meta". There, `torch.eye` is a function in
+    Python that imports torch's compiler, which takes every process two seconds.
+
+    >>> identity(2)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    return torch.zeros(dim, dim, dtype=dtype).fill_diagonal_(1.0)

@@ -46,6 +46,35 @@ def test_whoever_loads_a_model_knows_every_part_of_the_package():
     assert written and written <= set(done.stdout.split())
 
 
+def test_models_are_loaded_and_score_without_the_compiler(tmp_path):
+    """On the device "meta", where a model from a file is built first, some functions of torch import
+    its compiler, which takes seconds. Angles, whose frequencies are rounded, still do."""
+    made = {
+        "plain": cnf.CNF(2),
+        "sphere": cnf.CNF(2, spheres=[(0, 1)]),
+        "mlp": cnf.CNF(2, field=cnf.MLPField(2, (4, 4)), context_dim=0),
+        "given": cnf.CNF(2, context_dim=1, hidden=(8, 8)),
+    }
+    for name, flow in made.items():
+        flow.save(tmp_path / f"{name}.safetensors")
+    kept = Path(__file__).parent / "models" / "1"
+    code = """
+import sys, torch, cnf
+from cnf.tables.loading import load
+for path in sys.argv[1:]:
+    model = load(path)
+    if isinstance(model, cnf.CNF):
+        model.log_prob(torch.zeros(1, model.dim), *[torch.zeros(1, 1)] * (model.context_dim == 1))
+    if "torch._dynamo" in sys.modules:
+        sys.exit(path)
+"""
+    paths = [*tmp_path.iterdir(), *kept.glob("*.safetensors")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_distribution_is_refused_at_save(tmp_path):
     base = distributions.MultivariateNormal(torch.zeros(2), torch.eye(2))
     with pytest.raises(ValueError, match="write the density as a Base") as caught:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cnf.fields.base import BoundField, FieldAt, VelocityField
+from cnf.functional import identity
 from cnf.registry import register
 from cnf.rows import row_products
 
@@ -73,7 +74,7 @@ class DisplacementField(VelocityField):
     @classmethod
     def from_config(cls, config: dict[str, Any], dim: int, context_dim: int) -> DisplacementField:
         """A zero field, whose tensors are then read from a file."""
-        return cls(torch.zeros(dim), torch.eye(dim))
+        return cls(torch.zeros(dim), identity(dim))
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Velocity (*batch, dim) at times t () or (*batch,) and states x (*batch, dim)."""

@@ -88,12 +88,12 @@ class GatedField(VelocityField):
         self._geometry = Geometry(dim - angles - 3 * spheres, angles, spheres)
         units, second = widths
         scale = frequency / math.sqrt(dim)
-        self.W1 = nn.Parameter(torch.randn(units, dim - angles) * scale)
+        self.W1 = nn.Parameter(torch.randn(units, dim - angles).mul_(scale))
         if angles:
             alone = dim == angles
             found = whole_frequencies(units, angles, frequency, alone=alone)
             self.register_buffer("angular", found)
-        self.W2 = nn.Parameter(torch.randn(second, units) / math.sqrt(units))
+        self.W2 = nn.Parameter(torch.randn(second, units).div_(math.sqrt(units)))
         # A field that starts at rest makes the flow start as its base: training can only improve
         # on that.
         self.W3 = nn.Parameter(torch.zeros(dim, second))
@@ -109,7 +109,7 @@ class GatedField(VelocityField):
             self.outer.weight.mul_(0.5)
             self.outer.bias.zero_()
             self.outer.bias[: units + second] = 1.0
-            self.outer.bias[units + second : 2 * units + second].normal_(std=math.pi)
+            self.outer.bias[units + second : 2 * units + second] = torch.randn(units).mul_(math.pi)
             self.outer.weight[-2 * self.dim :].zero_()  # offset and skip
 
     @torch.no_grad()

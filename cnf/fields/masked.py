@@ -80,7 +80,7 @@ class MaskedField(GatedField):
 
     def mask(self, context: Tensor | None) -> Tensor | None:
         """Which columns each row has (*batch, dim)."""
-        return None if context is None else context[..., : self.dim] != 0
+        return None if context is None else context[..., : self.dim].bool()
 
     def bind(self, context: Tensor | None = None) -> BoundField:
         """The field for one context (*batch, context_dim), with rows grouped by pattern."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cnf.deprecation import renamed_argument
+from cnf.functional import identity, transformed
 from cnf.registry import arguments, described, rebuild, register
 from cnf.rows import row_products
 
@@ -53,7 +54,16 @@ class Base(nn.Module, ABC):
     def steepness(self, z: Tensor) -> Tensor:
         """|∇ log p₀(z)| (*batch,) at z (*batch, dim): the change of the log-density, in nats, per
         unit of error in z."""
-        return torch.func.grad(lambda z: self.log_prob(z).sum())(z).norm(dim=-1)
+        if transformed():
+            return torch.func.grad(lambda z: self.log_prob(z).sum())(z).norm(dim=-1)
+        # The first use of torch.func takes seconds, as it imports torch's compiler.
+        with torch.inference_mode(mode=False), torch.enable_grad():
+            z = z.detach().clone().requires_grad_()
+            total = self.log_prob(z).sum()
+            if not total.requires_grad:  # a uniform density
+                return z.detach().new_zeros(z.shape[:-1])
+            (gradient,) = torch.autograd.grad(total, z)
+        return gradient.norm(dim=-1)
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments, except columns and tensors, that rebuild the base; ready
@@ -183,7 +193,8 @@ class MixtureBase(Base):
 
     def __init__(self, weights: Tensor, means: Tensor, factors: Tensor) -> None:
         super().__init__(means.shape[-1])
-        self.register_buffer("weights", weights / weights.sum())
+        weights = weights.to(torch.promote_types(weights.dtype, means.dtype), copy=True)
+        self.register_buffer("weights", weights.div_(weights.sum()))
         self.register_buffer("means", means)
         self.register_buffer("factors", factors)
 
@@ -195,7 +206,7 @@ class MixtureBase(Base):
     def from_config(cls, config: dict[str, Any], dim: int) -> MixtureBase:
         """A mixture with this number of components, whose tensors are then read from a file."""
         count = config["components"]
-        unit = torch.eye(dim).expand(count, dim, dim).clone()
+        unit = identity(dim).expand(count, dim, dim).clone()
         return cls(torch.ones(count), torch.zeros(count, dim), unit)
 
     def require_drawable(self) -> None:

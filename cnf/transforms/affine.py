@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnf.fields.geometry import Geometry
+from cnf.functional import identity
 from cnf.registry import arguments, described, rebuild, register
 from cnf.rows import row_products
 from cnf.transforms.covariances import ROWS_A_COLUMN, shrinkage
@@ -128,7 +129,7 @@ class Affine(Transform):
     @classmethod
     def identity(cls, dim: int) -> Affine:
         """x = y."""
-        return cls(torch.zeros(dim), torch.eye(dim))
+        return cls(torch.zeros(dim), identity(dim))
 
     @classmethod
     def standardize(cls, x: Tensor, weights: Tensor | None = None) -> Affine:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from cnf.functional import identity
 from cnf.registry import register
 from cnf.rows import distinct_rows
 from cnf.transforms.affine import Transform
@@ -86,7 +87,7 @@ class ConditionalMixture(Transform):
     def from_config(cls, config: dict[str, Any], dim: int) -> ConditionalMixture:
         """A mixture with this number of components, whose tensors are then read from a file."""
         count, width = config["components"], dim + config["features"]
-        unit = torch.eye(width).expand(count, width, width).clone()
+        unit = identity(width).expand(count, width, width).clone()
         return cls(torch.ones(count), torch.zeros(count, width), unit, config["features"])
 
     def forward(

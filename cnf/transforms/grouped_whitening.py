@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cnf.functional import identity
 from cnf.registry import register
 from cnf.transforms.covariances import sound_covariance
 from cnf.transforms.whitening import Whitening
@@ -39,7 +40,9 @@ class GroupedWhitening(Whitening):
     def __init__(self, dim: int, features: int, *, first: int, groups: int, prior: float) -> None:
         super().__init__(dim, features)
         self.first, self.groups, self.prior = first, groups, prior
-        self.register_buffer("by_group", torch.eye(dim, dtype=torch.float64).repeat(groups, 1, 1))
+        self.register_buffer(
+            "by_group", identity(dim, torch.float64).expand(groups, dim, dim).clone()
+        )
 
     def _fit_gaussian(
         self,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cnf.functional import identity
 from cnf.registry import register
 from cnf.rows import distinct_rows, in_blocks, row_products
 from cnf.transforms.affine import Transform
@@ -80,11 +81,13 @@ class Whitening(Transform):
         super().__init__(dim)
         self.features = features
         self.register_buffer("slopes", torch.zeros(dim, 1 + features, dtype=torch.float64))
-        self.register_buffer("covariance", torch.eye(dim, dtype=torch.float64))
+        self.register_buffer("covariance", identity(dim, torch.float64))
         self.register_buffer("bend", torch.zeros(dim, dtype=torch.float64))
         kept = min(MOST_PATTERNS, MOST_NUMBERS // dim**2) if dim else 0
         self.register_buffer("patterns", torch.full((kept, dim), -1.0, dtype=torch.float64))
-        self.register_buffer("covariances", torch.eye(dim, dtype=torch.float64).repeat(kept, 1, 1))
+        self.register_buffer(
+            "covariances", identity(dim, torch.float64).expand(kept, dim, dim).clone()
+        )
 
     @torch.no_grad()
     def fit(self, y: Tensor, present: Tensor, features: Tensor, weights: Tensor) -> None:
