@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from problems import F64, logistic, logistic_solution, normal
 from torch.autograd import gradcheck
+from torchdiffeq._impl.odeint import SOLVERS
+from torchdiffeq._impl.solvers import FixedGridODESolver
 
 from cnf.ode import Grid, SolverError, System, Torchdiffeq, place, solve
 from cnf.ode.grid import METHODS
@@ -309,6 +311,13 @@ def test_place_leaves_even_errors_alone_and_follows_the_law_of_powers():
     nodes = place(torch.tensor([1.0, 32.0]), (0.0, 0.5, 1.0), 30, order=5)
     first = sum(b <= 0.5 for b in nodes[1:])
     assert first == pytest.approx(30 * (1 / 3 + 0.15) / 1.3, abs=1)
+
+
+def test_the_methods_are_those_of_torchdiffeq():
+    known = {name for name in SOLVERS if name != "scipy_solver"}
+    assert set(TORCHDIFFEQ_METHODS) == known
+    fixed = {name for name in known if issubclass(SOLVERS[name], FixedGridODESolver)}
+    assert set(FIXED_STEP) == fixed
 
 
 @pytest.mark.parametrize("method", TORCHDIFFEQ_METHODS)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import lazy_loader
 import torch
-from scipy.interpolate import CubicSpline
 from torch import Tensor, nn
 
 from cnf.fields.activations import tanh
 from cnf.fields.base import BoundField, FieldAt, TimeFeatures, VelocityField
 from cnf.registry import described, rebuild, register
 
+# Imported where a spline is asked for: it takes half a second.
+interpolate = lazy_loader.load("scipy.interpolate", suppress_warning=True)
 # Of the polynomial in time that holds the mean rate.
 MEAN_DEGREE = 12
 
@@ -83,7 +85,7 @@ class Growth(nn.Module):
     def log_mass(self, t: float, order: int = 0) -> float:
         """log M(t), or its derivative."""
         known = (part.numpy(force=True) for part in (self.times, self.log_masses))
-        return float(CubicSpline(*known, bc_type="natural")(t, order))
+        return float(interpolate.CubicSpline(*known, bc_type="natural")(t, order))
 
 
 @register

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.polynomial import chebyshev as series
-from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from cnf.fields.base import BoundField, FieldAt, VelocityField
 from cnf.fields.displacement import DisplacementField, root
-from cnf.fields.growing import chebyshev
+from cnf.fields.growing import chebyshev, interpolate
 from cnf.registry import register
 
 # Of the polynomials in time, and the times at which they meet the splines.
@@ -71,7 +70,9 @@ class LinearMotion(VelocityField):
             roots.append(DisplacementField.between(before, after).matrix @ roots[-1])
         means = np.stack([mean.numpy(force=True) for mean, _ in gaussians])
         known = np.stack([part.numpy(force=True) for part in roots])
-        m, R = (CubicSpline(times, part, bc_type="not-a-knot") for part in (means, known))
+        m, R = (
+            interpolate.CubicSpline(times, part, bc_type="not-a-knot") for part in (means, known)
+        )
         t = (1 - np.cos(np.pi * np.arange(TIMES) / (TIMES - 1))) / 2
         narrowest = np.linalg.svd(R(t), compute_uv=False).min()
         if narrowest < NARROWEST * np.linalg.svd(known, compute_uv=False).min():

@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import lazy_loader
 import torch
 from torch import Tensor
-from torchdiffeq import odeint, odeint_adjoint
-from torchdiffeq._impl.odeint import SOLVERS
-from torchdiffeq._impl.solvers import FixedGridODESolver
 
 from cnf.functional import transformed
 from cnf.ode.solver import Solver
 from cnf.ode.system import Gradient, Solution, SolverError, System, check_gradient, no_rates
 from cnf.registry import register
 
-# scipy_solver is left out: it leaves the graph, the device and the cap on evaluations behind.
-TORCHDIFFEQ_METHODS = tuple(name for name in SOLVERS if name != "scipy_solver")
-FIXED_STEP = tuple(
-    name for name in TORCHDIFFEQ_METHODS if issubclass(SOLVERS[name], FixedGridODESolver)
-)
+# Imported for the first solve: with scipy, that takes most of a second, and grids need neither.
+torchdiffeq = lazy_loader.load("torchdiffeq")
+FIXED_STEP = (
+    "euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "implicit_adams", "fixed_adams",
+)  # fmt: skip
+# All of its methods but scipy_solver, which leaves the graph, the device and the cap on evaluations behind.
+TORCHDIFFEQ_METHODS = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun", *FIXED_STEP)
 # Evaluations of an easy solve.
 EASY = 500
 
@@ -148,13 +148,13 @@ class Torchdiffeq(Solver):
             "options": options,
         }
         if gradient == "direct" or not torch.is_grad_enabled():
-            return odeint(derivative, start, t, **settings)
+            return torchdiffeq.odeint(derivative, start, t, **settings)
         backwards = {**options, "norm": "seminorm"} if self.step_size is None else options
         # torchdiffeq cannot take a tensor without entries.
         tensors = tuple(
             part for part in derivative.system.tensors if part.requires_grad and part.numel()
         )
-        solution = odeint_adjoint(
+        solution = torchdiffeq.odeint_adjoint(
             derivative, start, t, **settings, adjoint_params=tensors, adjoint_options=backwards
         )
         return _DifferentiableOnce.apply(*solution)
