@@ -10,8 +10,9 @@ the file accepts and that the model did not have to solve again. The limit is 1e
 value. Rows beyond it are counted: their error bounds must cover the difference, which is compared with
 the effect of single precision on the model's own scores. A model whose field is zero tests nothing and is
 rejected. Speeds are rows per second of processor time on one thread, medians of interleaved runs. For
-plain tables, torch does no second solves; for typed ones, it reads a data frame. For fewer than 1e-4 of
-the rows of a plain table, an error bound close to the tolerance may fall on either side of it."""
+plain tables, torch does no second solves; for typed ones, it reads a data frame. The script counts the
+rows of a plain table whose error bound, close to the tolerance, falls on either side of it; they must be
+fewer than 1e-3 of all."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ from cnf.tables.loading import wrapped
 
 TABLES = ("us_zipcodes", "galaxy_photometry", "magic_gamma", "miniboone_partial")
 BLOCK, TIMED, REPEATS, WORST = 1024, 20_480, 3, 200
-NATS, RELATIVE, MOVED, SAME_VERDICT = 1e-4, 1e-5, 1.0, 1 - 1e-4
+NATS, RELATIVE, MOVED, SAME_VERDICT = 1e-4, 1e-5, 1.0, 1 - 1e-3
 WITHOUT_TORCH = """
 import sys
 import numpy as np
@@ -161,7 +162,7 @@ def beside(model: cnf.TableFlow, held_out: pd.DataFrame, rows: int) -> dict[str,
         "base": flow.base.describe(), "transform": choices.get("preprocess", "by column"),
         "farthest_move": moved, "compared": int(once.sum()), "largest_difference": apart.max(),
         "beyond_the_limit": int((apart > allowed).sum()), "rounding_of_torch": rounding,
-        "flagged": 1 - float(found["ok"].mean()),
+        "flagged": 1 - float(found["ok"].mean()), "other_verdicts": 1 - verdicts if model.plain else None,
         "export_seconds": exported, "bytes": size,
         "torch_rows_a_second": len(few) / ours, "onnx_rows_a_second": len(few) / theirs,
         "speed_beside_torch": ours / theirs,

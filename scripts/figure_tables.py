@@ -177,6 +177,24 @@ def costs() -> str:
     return table(("rows scored at once", "microseconds a row"), rows)
 
 
+def optimizer_steps() -> str:
+    """Milliseconds of a step of each optimizer."""
+    found = figures("overheads")["steps"]
+    widths = sorted({int(name.rpartition(" ")[2]) for name in found})
+    rows = [
+        (f"`{name}`", *(number(found[f"{name}, width {width}"][0], 2) for width in widths))
+        for name in ("Adam", "torch.optim.AdamW", "Muon", "torch.optim.Muon")
+    ]
+    return table(("milliseconds a step", *(f"width {width}" for width in widths)), rows)
+
+
+def command_seconds() -> str:
+    """Processor seconds of commands on a small table."""
+    found = figures("overheads")["commands"]
+    rows = [(f"`{name}`", number(seconds, 1)) for name, (seconds, *_) in found.items()]
+    return table(("command", "processor seconds"), rows)
+
+
 def orders() -> str:
     rows = [
         (name, number(order, 2), f"{expected}")
@@ -395,6 +413,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "typed-tables": typed_tables,
     "speed": speed,
     "speed-errors": speed_errors,
+    "optimizer-steps": optimizer_steps,
+    "command-seconds": command_seconds,
     "costs": costs,
     "typed-speed": typed_speed,
     "budgets": budgets,

@@ -68,6 +68,7 @@ WRITTEN = {
     "earth_events": {"earth_events.json"},
     "real_angles": {"real_angles.json"},
     "circular_speed": {"circular_speed.json"},
+    "overheads": {"overheads.json"},
     "demo": {
         "checkerboard.safetensors",
         "checkerboard_density.png",
@@ -387,3 +388,14 @@ def test_benchmark_of_speed_times_every_side_at_equal_error(run):
     assert found["error"]["zuko"]["mean"] < 1e-4 and found["sample_error"]["zuko"] < 1e-3
     assert found["gradient_difference"] < 1e-10
     assert "a row" in run.printed and (run.out / "benchmark_speed.png").stat().st_size > 10_000
+
+
+@each(["overheads"])
+def test_overheads_are_those_of_commands_and_of_optimizers(run):
+    found = json.loads((run.out / "overheads.json").read_text())
+    commands, steps = found["commands"], found["steps"]
+    assert 0 < commands["cnf --help"][0] < commands["cnf info m"][0]
+    assert {name.split(",")[0] for name in steps} == {
+        *("Adam", "torch.optim.AdamW", "Muon", "torch.optim.Muon"),
+    }
+    assert all(0 < least <= median <= most for median, least, most in steps.values())
