@@ -38,6 +38,7 @@ def solved(f, start, times=TIMES, solver=FINE, fine=FINE):
     return states, adjoint(f, states[-1], a, times, tensors=tuple(f.parameters()), solver=solver)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "solver", [FINE, Torchdiffeq("dopri8", 1e-10, 1e-10)], ids=["grid", "adaptive"]
 )
@@ -86,6 +87,7 @@ def test_gradients_of_parameters_and_end_times_are_those_of_autograd():
         torch.testing.assert_close(ours, truth, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_euler_reaches_the_adjoint_with_order_one():
     f, start = network(), normal(2, 2)
     ends = TIMES[[0, -1]]

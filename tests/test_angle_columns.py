@@ -76,6 +76,7 @@ def test_a_turn_changes_no_score(weather, weather_model):
     torch.testing.assert_close(*found, atol=1e-9, rtol=0)
 
 
+@pytest.mark.slow
 def test_probabilities_of_whole_angles_sum_to_one():
     rng = np.random.default_rng(2)
     hours = pd.DataFrame({"hour": rng.integers(20, 28, 300) % 24})

@@ -55,6 +55,7 @@ def same_scores(interpreter, graph, model, table):
     return found
 
 
+@pytest.mark.slow
 @needs_node
 def test_the_page_scores_rows_as_the_model_does(interpreter, model):
     table = pd.DataFrame(prices(25, seed=3).numpy(), columns=["price", "share", "height"])
@@ -111,6 +112,7 @@ def test_the_page_scores_rows_of_fitted_models(interpreter, make, kinds):
     same_scores(interpreter, graph, fitted, make(200, seed=5)[:100])
 
 
+@pytest.mark.slow
 def test_the_first_row_of_the_form_has_the_median_score(model):
     table = model.sample(400, generator=torch.Generator().manual_seed(0))
     program, columns = ScoreProgram(model), model.schema.modeled
@@ -178,6 +180,7 @@ def number(text):
     return float(text.replace("−", "-").removeprefix("± ").removesuffix(" nats"))
 
 
+@pytest.mark.slow
 @needs_browser
 def test_the_form_shows_the_score_of_what_is_typed(page, model):
     assert page.get_log("browser") == []

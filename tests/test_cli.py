@@ -182,6 +182,7 @@ def test_fit_is_reproducible_under_its_seed(room, tmp_path):
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_fitting_leaves_the_generator_of_torch_alone(room, tmp_path):
     before = torch.get_rng_state()
     ran("fit", room / "table.csv", "-o", tmp_path / "m", *TINY)
@@ -228,6 +229,7 @@ def test_weights_count_as_rows_would(tmp_path, capsys):
     assert flow.preprocess.shift[0].item() == pytest.approx(100, abs=1)
 
 
+@pytest.mark.slow
 def test_validation_rows_of_their_own(room, tmp_path, capsys):
     valid = write(tmp_path, normal_table(57, seed=3)[["c", "b", "a"]], "valid.csv")
     _, out, _ = outcome(
@@ -265,6 +267,7 @@ def test_a_toy_can_be_fitted_and_scored(tmp_path, capsys, monkeypatch):
     assert code == 0 and json.loads(out)["rows"] == 300
 
 
+@pytest.mark.slow
 def test_resume_stops_at_a_finished_model_and_starts_afresh_without_one(room, tmp_path, capsys):
     fit = ["fit", room / "table.csv", "-o", tmp_path / "m", "--ignore", "w", *TINY, "--resume"]
     assert outcome(capsys, *fit)[0] == 0
@@ -467,6 +470,7 @@ def test_given_sets_the_context(room, tmp_path):
 # plot
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [
@@ -515,6 +519,7 @@ def test_calibration_is_of_rows_and_their_own_context(room, tmp_path, capsys):
     assert "--data" in message
 
 
+@pytest.mark.slow
 def test_what_if_sweeps_a_context(room, tmp_path, capsys):
     model = room / "given.safetensors"
     ran("plot", model, "what-if", "-o", tmp_path / "w.svg", "--sweep", "c=-3:3")
@@ -602,6 +607,7 @@ def test_a_conditional_flow_is_drawn_for_its_context(room, tmp_path, monkeypatch
     assert (tmp_path / "-3.png").read_bytes() != (tmp_path / "3.png").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["density", "trajectories", "field"])
 def test_films_have_frames(kind, room, tmp_path, monkeypatch):
     monkeypatch.setattr("cnf.pictures.animations.CELLS", 10)
@@ -862,6 +868,7 @@ def on_a_tiny_disk(folder: Path, *arguments: object) -> str:
     return last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ending", ["csv", *(pytest.param(word, marks=pytest.mark.slow) for word in ("parquet", "npy"))]
 )

@@ -43,6 +43,7 @@ def test_a_sound_model_passes(room, capsys):
     assert sorted(room.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_model_of_something_else_fails(room, capsys):
     code, out, _ = outcome(capsys, "check", "m", "other.csv", "--json")
     told = json.loads(out)

@@ -58,6 +58,7 @@ def test_samples_lie_in_what_is_given(room, tmp_path, capsys):
     assert drawn["age"].between(30, 40).all() and set(drawn["region"]) <= {"north", "south"}
 
 
+@pytest.mark.slow
 def test_the_column_that_makes_a_row_odd_is_named(room, tmp_path, capsys):
     table = pd.read_csv(room / "t.csv")[:4]
     table.loc[1, "income"] = 1e4

@@ -188,6 +188,7 @@ def test_a_table_that_cannot_be_modeled_is_refused(tmp_path, capsys, name):
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.slow
 def test_dependent_columns_are_set_aside(tmp_path, capsys):
     z = np.random.default_rng(0).normal(size=60)
     pd.DataFrame({"a": z, "b": z**2, "c": 2 * z, "g": list("xy") * 30}).to_csv(

@@ -295,6 +295,7 @@ def files(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_measures_and_writes_a_page(files, capsys):
     names = [str(files / f"{name}.csv") for name in ("real", "fake", "held")]
     page = files / "page.html"

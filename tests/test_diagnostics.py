@@ -60,6 +60,7 @@ FLOWS = {
 SLOW = {"plane", "automatic", "given"}  # "space" checks the same and more
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in FLOWS]
 )

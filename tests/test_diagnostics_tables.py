@@ -32,6 +32,7 @@ def failed(model, table):
     return {claim.name for claim in check_table(model, table) if not claim.passed}
 
 
+@pytest.mark.slow
 def test_a_sound_model_passes_and_stays_as_it_is(sound):
     model, rows = sound
     before = copy.deepcopy(model.state_dict())
@@ -96,6 +97,7 @@ def test_a_model_of_symbols_alone(sound):
     }
 
 
+@pytest.mark.slow
 def test_cnf_check_takes_a_typed_model(sound, tmp_path, capsys):
     model, rows = sound
     model.save(tmp_path / "m")

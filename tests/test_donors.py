@@ -108,6 +108,7 @@ def test_what_the_networks_have_not_learned_the_donors_know(jumping):
     assert np.median(np.abs(distance)) < 1.0  # of a normal law: 0.67
 
 
+@pytest.mark.slow
 def test_intervals_of_draws_cover_as_often_as_they_say(jumping):
     truth = steps(400, seed=2)
     draws = jumping.impute(truth.assign(level=np.nan), 19, generator=seeded())
@@ -126,6 +127,7 @@ def test_cells_come_from_training_rows_and_others_stay(jumping):
     assert drawn[["a", "kind"]].equals(holes[["a", "kind"]])
 
 
+@pytest.mark.slow
 def test_longitude_and_latitude_come_from_one_row():
     random = np.random.default_rng(0)
     table = pd.DataFrame({

@@ -240,6 +240,7 @@ def test_holes_are_filled(typed):
     )
 
 
+@pytest.mark.slow
 def test_a_frame_of_polars_comes_back_as_one(typed):
     polars = pytest.importorskip("polars")
     table = polars.DataFrame({"size": people(60)["size"].to_list(), "team": ["red", "blue"] * 30})
@@ -252,6 +253,7 @@ def test_a_frame_of_polars_comes_back_as_one(typed):
     assert plain.sample(2).columns == ["size", "wave"]
 
 
+@pytest.mark.slow
 def test_a_density_given_other_columns(typed):
     table = people(200)
     density = clone(TINY).set_params(context=["team", "size"]).fit(table)

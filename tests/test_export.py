@@ -174,6 +174,7 @@ def traceable(request, model):
     return wrapped(flow), x.double()
 
 
+@pytest.mark.slow
 def test_a_traced_program_takes_any_number_of_rows(traceable):
     """As the files of ONNX do, which the other tests score with."""
     program, x = ScoreProgram(traceable[0]), traceable[1]

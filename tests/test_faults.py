@@ -129,6 +129,7 @@ def test_where_no_checkpoint_is_sound_the_file_is_named(tmp_path):
         fitted(checkpoint=newest)
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_stop_the_fit(tmp_path, whole, monkeypatch):
     write, full = checkpoints.write_model, []
 
@@ -184,6 +185,7 @@ def test_an_interrupted_fit_leaves_a_flow_that_can_be_used():
     )  # calibrated
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_model_and_resume_goes_on_to_the_same_end(tmp_path, capsys, monkeypatch):
     table = tmp_path / "t.csv"
     pd.DataFrame(ROWS.numpy(), columns=["a", "b"]).to_csv(table, index=False)
@@ -300,6 +302,7 @@ def test_a_loss_that_is_not_finite_goes_back_and_says_so(act):
     assert math.isfinite(fit.state.best_nll)
 
 
+@pytest.mark.slow
 def test_a_field_that_the_solver_cannot_follow_goes_back():
     """The most steps and nats apart: what exploding evaluations look like from inside."""
 

@@ -44,6 +44,7 @@ def test_a_plain_table_has_the_fit_of_its_tensor(plain):
         assert torch.equal(plain.log_prob(PLAIN), flow.log_prob(torch.tensor(X)))
 
 
+@pytest.mark.slow
 def test_a_context_of_numbers_is_that_of_the_flow():
     model = cnf.fit_table(PLAIN, context=["a"], steps=20, hidden=(8, 8))
     flow = default_flow(270, 1, context_dim=1, hidden=(8, 8), seed=0)
@@ -54,6 +55,7 @@ def test_a_context_of_numbers_is_that_of_the_flow():
     assert list(model.sample(3, {"a": 1.0})) == ["b"]
 
 
+@pytest.mark.slow
 def test_a_file_and_its_frame_give_one_model(tmp_path, mixed):
     MIXED.assign(w=1.0).to_csv(tmp_path / "t.csv", index=False)
     again = cnf.fit_table(
@@ -73,6 +75,7 @@ def test_a_model_keeps_what_is_known_of_its_fit(tmp_path, mixed):
     assert cnf.load(tmp_path / "m").metadata == FitMetadata.from_json(known.as_json())
 
 
+@pytest.mark.slow
 def test_the_former_call_works_with_a_warning():
     model = TableFlow(Schema.infer(MIXED), hidden=(4, 4))
     with pytest.warns(DeprecationWarning, match="fit_table_flow"):
@@ -131,6 +134,7 @@ def test_the_training_table_is_known_again(plain):
     assert held_out_rows(plain, PLAIN + 1e-3)[1] is None
 
 
+@pytest.mark.slow
 def test_scoring_and_sampling_load_no_training(tmp_path, mixed):
     mixed.save(tmp_path / "m")
     MIXED.to_csv(tmp_path / "t.csv", index=False)

@@ -56,6 +56,7 @@ FLOWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FLOWS)
 def test_torch_func_agrees_with_backpropagation(name):
     flow, x = FLOWS[name](), normal(3, 2, seed=5)

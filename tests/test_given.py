@@ -150,6 +150,7 @@ def test_columns_of_rows_that_were_set_aside_say_nothing(plain):
     assert density.columns == ("y",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", [False, True], ids=["plain", "typed"])
 def test_every_stage_of_a_fit_has_a_name_of_its_own(table, typed):
     stages = []

@@ -83,6 +83,7 @@ def test_a_particle_grows_by_the_integral_of_its_rate(tilting):
         torch.testing.assert_close(factor.log(), expected, rtol=0, atol=0.04)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_mass_is_neither_lost_nor_made_but_by_its_rate():
     """∂ρ/∂t + div(ρ v) = g ρ by finite differences, in the units of the data and of time."""

@@ -144,6 +144,7 @@ print("torch" in sys.modules)
     assert python(code).splitlines()[-1] == "False"
 
 
+@pytest.mark.slow
 def test_help_names_the_types_that_are_registered():
     code = """
 import cnf.tables.columns, cnf.cli.fitting_commands
@@ -152,6 +153,7 @@ print(cnf.tables.columns.type_usage() == cnf.cli.fitting_commands.BUILT_IN_TYPES
     assert python(code).strip() == "True"
 
 
+@pytest.mark.slow
 def test_importing_changes_no_setting_of_torch():
     code = """
 import warnings, torch, numpy

@@ -66,6 +66,7 @@ def test_rows_of_integers_are_recognized_unless_new_rows_repeat_them(highest, to
     assert not judges_of(model, new).apart
 
 
+@pytest.mark.slow
 def test_rows_that_a_mixture_was_fitted_to_in_the_end_do_not_judge_it(model):
     """A fit of few rows that ends as a mixture learns the rows that it was judged by."""
     known = model.metadata

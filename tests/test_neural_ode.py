@@ -57,6 +57,7 @@ def test_output_and_every_gradient_are_those_of_the_closed_form(kind):
         torch.testing.assert_close(ours, truth, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [
@@ -110,6 +111,7 @@ def test_an_euler_block_is_a_residual_network_with_tied_weights(blocks):
         torch.testing.assert_close(ours, truth, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_it_drops_into_a_sequence_and_learns():
     torch.manual_seed(0)
     net = nn.Sequential(

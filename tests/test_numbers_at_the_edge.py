@@ -50,6 +50,7 @@ def test_a_model_scores_the_table_it_was_fitted_to_and_its_samples(tmp_path, cel
     assert scores(tmp_path, model, tmp_path / "drawn.csv").log_prob.notna().all()
 
 
+@pytest.mark.slow
 def test_declared_categories_keep_their_zeros(tmp_path):
     cells = [f"0213{k}" for k in RANDOM.integers(1, 4, 300)]
     _, model = fitted(

@@ -117,6 +117,7 @@ def test_a_state_of_other_parameters_is_refused():
         )
 
 
+@pytest.mark.slow
 def test_a_fit_does_not_load_the_compiler():
     code = """
 import sys, torch, cnf

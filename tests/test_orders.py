@@ -100,6 +100,7 @@ def test_angles_places_and_times_of_another_kind_have_no_order():
     assert orders_of(Schema.infer(frame, kinds=kinds), frame) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(arrays(float, (40, 3), elements=st.integers(0, 12).map(lambda k: k / 4 + 0.01)))
 def test_orders_are_those_of_every_pair(values):

@@ -164,6 +164,7 @@ def test_a_line_without_end_is_refused_in_bounded_memory(tmp_path, start):
     assert most < 120 * 2**20
 
 
+@pytest.mark.slow
 def test_of_a_wide_table_only_the_columns_asked_for_are_held(tmp_path):
     path, names = tmp_path / "wide.csv", [f"x{i}" for i in range(500)]
     line = ",".join("0.123456789" for _ in names)

@@ -127,6 +127,7 @@ def test_mass_is_one_on_the_torus():
     assert density.mean().item() * 24 * 2 * math.pi == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_mass_is_one_on_the_sphere():
     flow = globe()
@@ -303,6 +304,7 @@ def test_bases_keep_far_cells_finite():
     assert uniform.item() == pytest.approx(-math.log(4 * math.pi))
 
 
+@pytest.mark.slow
 def test_a_fit_comes_near_the_entropy_of_a_von_mises_density():
     known = stats.vonmises(4.0)
     x = known.rvs(2000, random_state=0)[:, None] * 180 / math.pi
@@ -315,6 +317,7 @@ def test_a_fit_comes_near_the_entropy_of_a_von_mises_density():
     assert gap < 0.03, history.choices
 
 
+@pytest.mark.slow
 def test_a_fit_comes_near_the_entropy_of_a_density_on_the_sphere():
     known = stats.vonmises_fisher([0, 0.6, 0.8], 10.0)
 

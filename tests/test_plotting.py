@@ -450,6 +450,7 @@ def test_what_if_shows_the_quantiles_under_each_context():
     assert (axes[1].get_xlabel(), axes[1].get_ylabel()) == ("income", "b")
 
 
+@pytest.mark.slow
 def test_a_film_turns_the_arrows_of_the_field(tmp_path: Path):
     winds = np.zeros((5, 8, 8, 2))
     winds[:, ..., 0] = np.linspace(1, 0, 5)[:, None, None]
@@ -505,6 +506,7 @@ def test_a_film_goes_to_the_data_and_back_for_ever(tmp_path: Path):
     assert (stills[0][0, 0] == 255).all()
 
 
+@pytest.mark.slow
 def test_the_first_frame_is_the_base_and_the_middle_one_the_data(tmp_path: Path):
     path, times = moving(400)
     flow_animation(path, times, tmp_path / "f.gif", frames=20, limits=((-4, 4), (-4, 4)))
@@ -547,6 +549,7 @@ def test_a_film_shows_the_density_of_every_time(tmp_path: Path):
     assert middle[row, 350] < 60 < 200 < middle[row, 100]
 
 
+@pytest.mark.slow
 def test_the_paper_of_a_film_is_white_beside_the_palest_density(tmp_path: Path):
     images = density_grid(normal, BOX, resolution=60)[None].repeat(5, axis=0)
     flow_animation(*moving(), tmp_path / "d.gif", limits=BOX, density_frames=images, frames=20)
@@ -570,6 +573,7 @@ pathlib.Path(sys.argv[-1]).write_bytes(sys.stdin.buffer.read())
 """
 
 
+@pytest.mark.slow
 def test_an_mp4_is_every_frame_through_ffmpeg(tmp_path: Path):
     fake = tmp_path / "ffmpeg"
     fake.write_text(FAKE_FFMPEG.format(python=sys.executable))

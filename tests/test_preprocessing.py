@@ -184,6 +184,7 @@ def test_large_numbers_beside_a_range_have_a_gradient():
     torch.testing.assert_close(slope, torch.tensor([[1.0, 1.0, math.exp(0.5), 0.0]], dtype=F64))
 
 
+@pytest.mark.slow
 def test_outside_of_a_range_the_density_is_zero_and_inside_it_integrates_to_one():
     preprocess = Chain(BoundedToReal([(0.0, 1.0)]), Affine(torch.ones(1), torch.tensor([[0.7]])))
     flow = CNF(1, base=NormalBase(1), preprocess=preprocess).double().requires_grad_(False)

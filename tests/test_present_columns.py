@@ -74,6 +74,7 @@ def test_pictures_of_such_a_model_show_the_numbers_that_rows_hold(model, kind):
     assert re.search(r"<!--.*\ba\b.*-->", text) and "<!-- rain -->" not in text
 
 
+@pytest.mark.slow
 def test_axes_that_are_asked_for_are_drawn(model):
     asked = ("--data", model / "new.csv", "--axes", "rain,b")
     run("plot", model / "m", "conditional", *asked, "-o", model / "axes.svg")
@@ -119,6 +120,7 @@ def test_the_density_is_normalized_over_the_present_columns():
     assert (density - torch.from_numpy(norm.pdf(x[:, 0]))).abs().max() > 0.01  # the field moved it
 
 
+@pytest.mark.slow
 def test_scores_and_samples_are_those_of_the_whole_flow():
     space = Geometry(2, angles=1, spheres=1)
     charts = Charts(5, {1: 24.0}, [(2, 3)], rest=Whitening(2, features=0))

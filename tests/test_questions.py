@@ -174,6 +174,7 @@ def test_amortized_answers_are_densities_near_the_truth(fitted):
     assert (expected.exp() * (expected - found)).sum() * 0.01 < 0.05  # Kullback-Leibler
 
 
+@pytest.mark.slow
 def test_the_network_is_a_proposal_for_the_joint(fitted):
     """Exact answers do not depend on the proposal."""
     density = fitted.conditional({0: 0.4}).marginal([0])
@@ -210,6 +211,7 @@ def test_the_joint_is_bit_identical_with_the_network_and_without(fitted):
     assert alone.subsets is None
 
 
+@pytest.mark.slow
 def test_a_context_is_part_of_every_answer(flow):
     conditional = cnf.CNF(2, context_dim=1, hidden=(4, 4))
     with pytest.raises(ValueError, match="any_subset=True"):

@@ -35,6 +35,7 @@ def split(x):
 GAUSSIANIZED = "Gaussianized columns, whitened"
 
 
+@pytest.mark.slow
 def test_skewed_columns_may_be_gaussianized_and_normal_ones_are_not():
     plain = normal(5000, 3) @ normal(3, 3, seed=1)
     assert list(candidate_transforms_of_reals(*split(plain), 0)) == ["whitened"]
@@ -157,6 +158,7 @@ def rings(rows: int) -> torch.Tensor:
     return torch.stack([angle.cos(), angle.sin()], 1) + 0.01 * normal(rows, 2)
 
 
+@pytest.mark.slow
 def test_a_fit_outlives_outliers_that_mixtures_do_not(monkeypatch):
     """In float32, the covariance of rows so far out may not be positive definite."""
     x = normal(2400, 8)
@@ -205,6 +207,7 @@ def stacked(x, weights=None, **options) -> Stack:
     return Stack(Affine.identity(x.shape[1]), *parts, **{"seed": 0, "seconds": None, **options})
 
 
+@pytest.mark.slow
 def test_few_rows_fall_back_on_the_mixture_that_leads():
     x = two_clusters(200)
     stack = stacked(x)
@@ -336,6 +339,7 @@ def test_a_flow_that_gains_on_few_rows_goes_on():
     assert history.records[-1].step == 600
 
 
+@pytest.mark.slow
 def test_a_fit_of_few_rows_falls_back(monkeypatch):
     """A field of single units cannot part two clusters, and forty rows have no rival of their
     own."""
@@ -457,6 +461,7 @@ def test_a_short_fit_is_no_worse_than_a_mixture(seconds):
     assert flow.log_prob(x_test).mean().item() > rival.score(y) + ladj.item() - 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("any_subset", [False, True])
 def test_a_constant_context_column_is_allowed(any_subset):
     """It is zero to the flow, in whatever unit, with weights too."""

@@ -34,6 +34,7 @@ def test_unregistered_parts_are_loaded_with_their_classes_alone(part, tmp_path):
     assert torch.equal(again.log_prob(x), flow.eval().log_prob(x))
 
 
+@pytest.mark.slow
 def test_whoever_loads_a_model_knows_every_part_of_the_package():
     """Whichever room made the model: no part is registered by the recipe alone."""
     loader = "from cnf.registry import REGISTERED; import cnf.tables; print(*sorted(REGISTERED))"
@@ -46,6 +47,7 @@ def test_whoever_loads_a_model_knows_every_part_of_the_package():
     assert written and written <= set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_models_are_loaded_and_score_without_the_compiler(tmp_path):
     """On the device "meta", where a model from a file is built first, some functions of torch import
     its compiler, which takes seconds. Angles, whose frequencies are rounded, still do."""

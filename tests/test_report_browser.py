@@ -125,6 +125,7 @@ def test_the_slider_carries_particles_along_the_flow(page, model, k):
     np.testing.assert_allclose(found, expected(model, k, [0, 1]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_play_advances_and_stops_at_the_data(page):
     button, before = page.find_element(By.ID, "play"), drawn(page)
     press = "arguments[0].click(); return arguments[0].textContent"
@@ -221,6 +222,7 @@ def test_a_frame_around_particles_follows_them(page):
     assert len(drawn(page, 4)) == 0 and "Following" not in said.text
 
 
+@pytest.mark.slow
 def test_everything_works_from_the_keyboard(page):
     picture, said = page.find_element(By.ID, "picture"), page.find_element(By.ID, "said")
     picture.send_keys(Keys.ARROW_RIGHT)

@@ -66,6 +66,7 @@ def room(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["typed", "plain"])
 def test_scores_are_bit_equal_however_a_table_is_split(room, name):
     score, table = cnf.Scorer(room / f"{name}.safetensors"), rows(150)
@@ -90,6 +91,7 @@ def test_scores_of_a_fitted_typed_table_are_bit_equal_in_any_order(tmp_path):
         pd.testing.assert_frame_equal(again, score(table), check_exact=True)
 
 
+@pytest.mark.slow
 def test_a_batch_comes_back_as_its_kind(room):
     score, table = cnf.Scorer(room / "typed.safetensors"), rows(40).set_index(np.arange(40)[::-1])
     expected = score(table)
@@ -143,6 +145,7 @@ def joined(folder: Path) -> pd.DataFrame:
     return pd.concat([pd.read_parquet(path) for path in sorted(folder.glob("*.parquet"))])
 
 
+@pytest.mark.slow
 def test_a_folder_is_scored_file_by_file_and_goes_on_where_it_stopped(
     room, tmp_path, capsys, monkeypatch
 ):

@@ -245,6 +245,7 @@ cells = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(st.lists(cells, min_size=1, max_size=4))
 def test_any_table_has_a_schema_that_keeps_its_cells_or_is_refused(columns):

@@ -159,6 +159,7 @@ class CountedRough(Rough):
         return super().forward(t, x, context)
 
 
+@pytest.mark.slow
 def test_nfe_is_all_that_the_field_was_asked_for():
     flow, x = hard_and_easy()
     flow.field = CountedRough(2)
@@ -169,6 +170,7 @@ def test_nfe_is_all_that_the_field_was_asked_for():
         assert flow.evaluate(row[None]).nfe.item() == flow.field.rows - before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "solver",
     [cnf.Grid.uniform(12, "adams"), SOLVERS["rk4"], cnf.Torchdiffeq("dopri5", 1e-3, 1e-3)],
@@ -196,6 +198,7 @@ def test_a_new_flow_costs_a_training_loop_no_more_than_the_objective():
     assert cnf.CNF(2).solver.nfe <= 1.5 * cnf.Grid.uniform(12, "adams").nfe
 
 
+@pytest.mark.slow
 def test_a_row_far_beyond_the_tolerance_skips_grids_that_cannot_do():
     """Level by level until a row is within the tolerance takes more evaluations."""
     flow, x = hard_and_easy()
@@ -210,6 +213,7 @@ def test_a_row_far_beyond_the_tolerance_skips_grids_that_cannot_do():
         assert found.nfe[row] < 0.8 * spent
 
 
+@pytest.mark.slow
 def test_each_row_alone_gives_the_same():
     flow, x = hard_and_easy()
     together = flow.double().evaluate(x.double())
@@ -468,6 +472,7 @@ def test_calibrated_scoring_takes_less_than_half_of_the_evaluations_of_an_adapti
     assert found.nfe.double().mean() <= 0.55 * peer.nfe
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["gated-sine", "mlp"])
 def test_no_power_of_the_difficulty_spreads_steps_better_than_the_chosen_one_by_much(kind):

@@ -128,6 +128,7 @@ def test_base_density(outside):
     assert trained_and_kept(cnf.CNF(2, base=base)).base.scale == 1.5
 
 
+@pytest.mark.slow
 def test_solver(outside):
     """Of order two, beside dopri5."""
     heun = outside("solver").Heun
@@ -208,6 +209,7 @@ class Stretch(cnf.VelocityField):
         return self.a * x
 
 
+@pytest.mark.slow
 def test_objective(outside):
     """With variance s², a + s² exp(−2a) / 2 + penalty · s² a² has its minimum where its derivative
     vanishes."""
@@ -247,6 +249,7 @@ def test_plot_kind(outside, model, capsys):
     assert "first-column has no animation" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_report_section(outside, model):
     """It stands in its place, and what it is given is escaped."""
     outside("report-section")

@@ -142,6 +142,7 @@ def test_columns_with_ends_keep_them():
     assert flow.log_prob(torch.tensor([-1.0, 0.0])) == -math.inf
 
 
+@pytest.mark.slow
 def test_a_file_holds_the_source(tmp_path):
     _, flow = started()
     torch.nn.init.normal_(flow.field.W3, std=0.1)

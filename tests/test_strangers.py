@@ -273,6 +273,7 @@ def test_frames_of_polars_come_back_with_their_types():
     assert as_native(untrained(table).sample(9), frame[:0]).schema == frame.schema
 
 
+@pytest.mark.slow
 def test_a_table_of_everything_is_fitted_at_the_first_try(tmp_path, capsys):
     table = pd.DataFrame(
         {
@@ -475,6 +476,7 @@ def test_frames_of_supported_types_come_back_as_they_were(columns):
         )
 
 
+@pytest.mark.slow
 @settings(max_examples=3, deadline=None)
 @given(st.lists(CELLS, min_size=2, max_size=3))
 def test_frames_of_supported_types_are_fitted_saved_sampled_and_scored(tmp_path_factory, columns):

@@ -147,6 +147,7 @@ def test_a_plain_table_beyond_memory_is_fitted_as_one_in_memory(many):
     assert judged.words and len(judges_of(model, fresh).places) == 4_000
 
 
+@pytest.mark.slow
 def test_what_fits_into_memory_is_fitted_bit_by_bit_as_without_a_limit(many):
     path = many / "part0.parquet"
     fits = [cnf.fit_table(path, steps=10, hidden=(8, 8), memory=m) for m in (None, "50MB")]
@@ -165,6 +166,7 @@ def streamed_fit(held=4, callbacks=(), checkpoint=None):
     return flow, cnf.fit(flow, x[:500], x[-100:], callbacks=callbacks, **options)
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_of_a_stream_goes_on_bit_by_bit(tmp_path):
     checkpoint = tmp_path / "state"
 

@@ -273,6 +273,7 @@ def test_fits_do_not_depend_on_order_nor_on_whether_weights_or_repetition_count_
     torch.testing.assert_close(scores[2], scores[0], rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_other_units_change_scores_by_the_known_constant():
     factor, table = 2.54, people(100)
     model_scores = []

@@ -32,6 +32,7 @@ def answers(flow, seed):
     return [found.log_prob, found.error, found.nfe, drawn, path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gated-sine", "mlp-silu"])
 def test_eight_threads_get_the_answers_of_one(name):
     flow = flow_of(name)

@@ -199,6 +199,7 @@ def test_too_many_evaluations_count_against_weights(monkeypatch, verdicts, kept)
     assert trainer.state.best_nll == kept
 
 
+@pytest.mark.slow
 def test_fit_learns_a_gaussian_in_its_own_units():
     truth = torch.distributions.MultivariateNormal(
         torch.tensor([1000.0, -5.0]), torch.tensor([[400.0, 3.0], [3.0, 0.04]])
